@@ -1,0 +1,34 @@
+"""The one exception that means "the input was wrong", and the nearest-name hint it often carries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class InputError(Exception):
+    """What the user gave can't be used; nothing was started and nothing was written.
+
+    The command line prints the problems and exits with status 2, without a traceback.
+
+    Args:
+        problems: one sentence each: where it is, what was found, what is allowed.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = list(problems)
+
+
+def nearest(word: str, allowed: Iterable[str]) -> str:
+    """A hint to append to a message: the allowed word most like `word`, or all allowed ones.
+
+    Example:
+        >>> nearest("stich", ["stitch", "loss"])
+        "did you mean 'stitch'?"
+    """
+    allowed = sorted(allowed)
+    match = get_close_matches(word, allowed, n=1, cutoff=0.6)
+    if match:
+        return f"did you mean {match[0]!r}?"
+    return "allowed: " + ", ".join(allowed) if allowed else "nothing is allowed here"
