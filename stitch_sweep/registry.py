@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, create_model
 from stitch_sweep.errors import InputError, nearest
 
 F = TypeVar("F", bound=Callable[..., Any])
+Resolver = Callable[[str], tuple[str, dict[str, Any]] | None]
 
 
 class Options(BaseModel):
@@ -59,6 +60,7 @@ class Registry:
         self.kind = kind
         self._module = module
         self._entries: dict[str, Entry] = {}
+        self._resolvers: list[Resolver] = []
 
     def register(self, name: str) -> Callable[[F], F]:
         """Decorator that enters a factory (function or class) under `name`.
@@ -74,6 +76,19 @@ class Registry:
             return factory
 
         return enter
+
+    def register_resolver(self, resolver: Resolver) -> Resolver:
+        """Decorator: let a function turn a short name ("resnet18") into (name, options), or None."""
+        self._resolvers.append(resolver)
+        return resolver
+
+    def resolve(self, name: str) -> tuple[str, dict[str, Any]]:
+        """What a short name stands for; any other name comes back as it is, without options."""
+        if name not in self.names():
+            for resolver in self._resolvers:
+                if (found := resolver(name)) is not None:
+                    return found
+        return name, {}
 
     def names(self) -> list[str]:
         """All registered names, sorted."""
@@ -98,7 +113,9 @@ class Registry:
         """Call the factory of `name` with positional `args` and validated options."""
         entry = self.get(name)
         chosen = entry.options.model_validate(dict(options or {}))
-        return entry.factory(*args, **{key: getattr(chosen, key) for key in type(chosen).model_fields})
+        return entry.factory(
+            *args, **{key: getattr(chosen, key) for key in type(chosen).model_fields}
+        )
 
 
 def _options_model(name: str, factory: Callable[..., Any]) -> type[Options]:

@@ -1,0 +1,153 @@
+"""`results.parquet`: loading it, and the best trial of every cell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+from pandas.api import types
+
+from stitch_sweep.errors import InputError, nearest
+
+Mode = Literal["max", "min"]
+
+FACTOR = "factor."
+SETTING = "setting."
+PAIR = ["sender", "receiver"]
+CELL = ["sender_layer", "receiver_layer"]
+
+_INTEGERS = [*CELL, "repeat", "number"]
+_NUMBERS = ["val_accuracy", "test_accuracy", "penalty", "sender_accuracy", "receiver_accuracy"]
+REQUIRED = ["trial", *PAIR, *_INTEGERS, "status", *_NUMBERS, "converged"]
+
+# Choosing a trial by any of these would let the test images pick the winner.
+_TEST_METRICS = ("test_accuracy", "test_loss", "penalty")
+
+
+def factor_columns(results: pd.DataFrame) -> list[str]:
+    """The columns that name what was crossed with the pairs, sorted."""
+    return sorted(str(name) for name in results.columns if str(name).startswith(FACTOR))
+
+
+def load_results(folder: str | Path) -> pd.DataFrame:
+    """Read and check the results of one experiment folder.
+
+    Args:
+        folder: an experiment folder, holding `results.parquet`.
+
+    Returns:
+        A row per trial. Layers, `repeat` and `number` are int64, accuracies float64 in [0, 1],
+        `converged` is pandas' nullable boolean, `status` is "finished" or "failed".
+
+    Raises:
+        InputError: there is no such file, it is not a parquet table, it holds no trials, or
+            columns are missing or of the wrong kind (all of them are named).
+
+    Example:
+        >>> results = load_results("experiments/quickstart/digits")  # doctest: +SKIP
+    """
+    path = Path(folder) / "results.parquet"
+    if not Path(folder).is_dir():
+        raise InputError(f"{folder}: not a folder; expected an experiment folder")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; has the sweep in this folder finished a trial?")
+    try:
+        results = pd.read_parquet(path, engine="pyarrow")
+    except (OSError, ValueError, NotImplementedError) as error:
+        raise InputError(f"{path}: not a readable parquet table ({error})") from error
+    try:
+        return check_results(results)
+    except InputError as error:
+        raise InputError(*(f"{path}: {problem}" for problem in error.problems)) from error
+
+
+def check_results(results: pd.DataFrame) -> pd.DataFrame:
+    """Check a table of trials and give its columns the types that `load_results` promises.
+
+    Args:
+        results: a row per trial; it is not changed.
+
+    Returns:
+        A copy with a fresh index.
+
+    Raises:
+        InputError: no rows, or missing or wrong columns, all named.
+    """
+    missing = [name for name in REQUIRED if name not in results.columns]
+    if missing:
+        raise InputError(f"missing columns: {', '.join(missing)}; is it a sweep's results.parquet?")
+    if results.empty:
+        raise InputError("it holds no trials")
+    results = results.reset_index(drop=True)
+    problems = []
+    for name in _INTEGERS:
+        column = results[name]
+        whole = types.is_numeric_dtype(column) and bool(column.notna().all())
+        if whole and bool((column % 1 == 0).all()):
+            results[name] = column.astype("int64")
+        else:
+            problems.append(f"column {name} must hold whole numbers in every row")
+    for name in _NUMBERS:
+        # A column of nothing but missing values is stored without a type.
+        if types.is_numeric_dtype(results[name]) or results[name].isna().all():
+            results[name] = results[name].astype("float64")
+        else:
+            problems.append(f"column {name} must hold numbers")
+    for name in PAIR:
+        if not results[name].map(lambda value: isinstance(value, str)).all():
+            problems.append(f"column {name} must hold a network's name in every row")
+    for name in factor_columns(results):
+        if results[name].map(types.is_list_like).any():
+            problems.append(f"column {name} must hold texts or numbers")
+    try:
+        results["converged"] = results["converged"].astype("boolean")
+    except (TypeError, ValueError):
+        problems.append("column converged must hold true, false or nothing")
+    statuses = set(results["status"]) - {"finished", "failed"}
+    if statuses:
+        found = ", ".join(sorted(map(repr, statuses)))
+        problems.append(f"column status holds {found}; allowed: 'finished', 'failed'")
+    if problems:
+        raise InputError(*problems)
+    return results
+
+
+def best_trials(
+    results: pd.DataFrame, metric: str = "val_accuracy", mode: Mode = "max"
+) -> pd.DataFrame:
+    """The trial that represents each cell, chosen without looking at the test images.
+
+    A study is one (sender, receiver, sender layer, receiver layer, repeat, factor values). Its
+    finished trial with the best `metric` is taken, the lowest `number` on a tie; a finished trial
+    whose metric is missing comes last. A failed trial stands for a study in which none finished.
+
+    Args:
+        results: a row per trial, as `load_results` returns it.
+        metric: the column that the search went by.
+        mode: whether "max" or "min" of it is best.
+
+    Returns:
+        A row per study with all columns of `results`, sorted by pair, factors, layers and repeat.
+
+    Raises:
+        InputError: no such column or mode, or the metric is computed on test images.
+    """
+    if mode not in ("max", "min"):
+        raise InputError(f"mode {mode!r}: {nearest(str(mode), ['max', 'min'])}")
+    if metric in _TEST_METRICS:
+        raise InputError(f"metric {metric!r} is computed on test images and can't choose trials")
+    numeric = [str(name) for name in results.columns if types.is_numeric_dtype(results[name])]
+    if metric not in numeric:
+        raise InputError(f"metric {metric!r} is not a numeric column; {nearest(metric, numeric)}")
+    study = [*PAIR, *factor_columns(results), *CELL, "repeat"]
+    sign = -1.0 if mode == "max" else 1.0
+    ranking = pd.DataFrame(
+        {
+            "failed": results["status"] != "finished",
+            "score": sign * results[metric].astype("float64"),
+            "number": results["number"],
+        }
+    ).sort_values(["failed", "score", "number"], kind="stable", na_position="last")
+    best = results.loc[ranking.index].drop_duplicates(study)
+    return best.sort_values(study, kind="stable").reset_index(drop=True)

@@ -1,0 +1,72 @@
+"""The matrices and figures of an experiment folder, kept in step with its results."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from stitch_sweep.analysis.figures import heatmap, save_figure
+from stitch_sweep.analysis.matrices import Matrix, matrices, write_matrix
+from stitch_sweep.analysis.results import Mode
+from stitch_sweep.files import write_atomically
+
+MANIFEST = ".analysis.json"
+# A manifest can be edited; only what could be ours is ever removed.
+_OURS = re.compile(
+    r"(matrices/[A-Za-z0-9_-][A-Za-z0-9._-]*\.csv|figures/[A-Za-z0-9_-][A-Za-z0-9._-]*\.png)"
+)
+
+
+def write_analysis(
+    folder: str | Path, results: pd.DataFrame, *, metric: str = "val_accuracy", mode: Mode = "max"
+) -> list[Matrix]:
+    """Write `matrices/*.csv` and `figures/*.png`, one of each per matrix of test accuracies.
+
+    Files that an earlier call wrote and this one doesn't are removed; a list of ours is kept in
+    `.analysis.json`, so that nothing else in the two folders is touched.
+
+    Args:
+        folder: the experiment folder.
+        results: a row per trial, as `load_results` returns it.
+        metric: the column that chose trials.
+        mode: whether "max" or "min" of it is best.
+
+    Returns:
+        The matrices, sorted by pair and factors.
+
+    Raises:
+        InputError: the metric is not among the columns, or is computed on test images.
+    """
+    folder = Path(folder)
+    found = matrices(results, metric=metric, mode=mode)
+    current = {
+        name
+        for matrix in found
+        for name in (f"matrices/{matrix.file_name}.csv", f"figures/{matrix.file_name}.png")
+    }
+    stale = _written_before(folder) - current
+    # Listed before they exist: a file that is written and then forgotten would stay for ever.
+    _write_manifest(folder, current | stale)
+    for matrix in found:
+        write_matrix(matrix, folder / "matrices")
+        save_figure(heatmap(matrix), folder / "figures", matrix.file_name)
+    for name in stale:
+        (folder / name).unlink(missing_ok=True)
+    _write_manifest(folder, current)
+    return found
+
+
+def _written_before(folder: Path) -> set[str]:
+    try:
+        names = json.loads((folder / MANIFEST).read_text())["files"]
+        return {name for name in names if _OURS.fullmatch(name)}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
+def _write_manifest(folder: Path, files: set[str]) -> None:
+    content = json.dumps({"files": sorted(files)}, indent=1) + "\n"
+    write_atomically(folder / MANIFEST, content.encode())

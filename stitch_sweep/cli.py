@@ -1,0 +1,295 @@
+"""The command line. Thin: it reads arguments, calls the library, and prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from stitch_sweep.errors import InputError
+
+if TYPE_CHECKING:
+    from stitch_sweep.config import Config
+    from stitch_sweep.sweep import Outcome
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Model stitching at scale: how alike are the representations of two networks?",
+)
+zoo_app = typer.Typer(no_args_is_help=True, help="Train and list the frozen networks.")
+app.add_typer(zoo_app, name="zoo")
+
+ConfigFile = Annotated[Path, typer.Argument(help="A YAML file; see docs/config.md.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=VALUE", help="Override one key; repeatable."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+
+_out = Console()
+_err = Console(stderr=True)
+
+
+@app.command()
+def sweep(
+    config: ConfigFile,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the sweep in the folder, or show it again.")
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say how many trials, how long, how much disk; run none."),
+    ] = False,
+    address: Annotated[
+        str | None,
+        typer.Option(help="A running Ray cluster: auto or HOST:PORT. Default: a local Ray."),
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Experiment folder. Default: where the configuration lies.")
+    ] = None,
+    set_: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Run every trial of a configuration and draw the stitching matrices."""
+    read = _read(config, set_)
+    where = folder or config.parent
+    if dry_run:
+        from stitch_sweep.sweep.estimate import estimate
+
+        _print_estimate(estimate(read).to_dict(), as_json)
+        return
+    from stitch_sweep.sweep import run_sweep
+
+    outcome = run_sweep(read, where, resume=resume, address=address)
+    if as_json:
+        print(json.dumps(_summary(outcome, where)))
+    else:
+        _show_outcome(outcome, read, config, where)
+    raise typer.Exit(outcome.exit_status)
+
+
+@app.command()
+def status(
+    folder: Annotated[Path, typer.Argument(help="An experiment folder.")], as_json: Json = False
+) -> None:
+    """Say how far a sweep got, also while it runs."""
+    from stitch_sweep.sweep.status import read_status
+
+    found = read_status(folder)
+    if as_json:
+        print(json.dumps(found))
+        return
+    _err.print(f"[bold]{folder}[/bold]", highlight=False)
+    for key, value in found.items():
+        _out.print(f"  {key.replace('_', ' '):<14}{value}", highlight=False)
+
+
+@app.command()
+def stitch(
+    config: ConfigFile,
+    pair: Annotated[str, typer.Option(help="SENDER:LAYER,RECEIVER:LAYER, such as a:2,b:3.")],
+    save: Annotated[
+        Path | None, typer.Option(help="Write the trained stitch to this file.")
+    ] = None,
+    set_: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Train one stitch, here and now, without Ray."""
+    from stitch_sweep.sweep.single import run_pair
+
+    result = run_pair(_read(config, set_), pair, save)
+    if as_json:
+        print(json.dumps(result))
+    else:
+        for key, value in result.items():
+            shown = f"{value:.4f}" if isinstance(value, float) else value
+            _out.print(f"{key:<24}{shown}", highlight=False)
+    raise typer.Exit(0 if result["status"] == "finished" else 1)
+
+
+@app.command()
+def describe(
+    model: Annotated[str, typer.Argument(help="Such as resnet34 or resnet1111.")],
+    width: Annotated[int, typer.Option(min=1, help="Channels of the first stage.")] = 64,
+    image_size: Annotated[int, typer.Option(min=1, help="Pixels on a side.")] = 32,
+    channels: Annotated[int, typer.Option(min=1, help="Channels of the image.")] = 3,
+    classes: Annotated[int, typer.Option(min=2, help="Classes.")] = 10,
+    as_json: Json = False,
+) -> None:
+    """Print a network's layer table, and the layers that can be stitched."""
+    from stitch_sweep.models import build, resolve
+    from stitch_sweep.models import describe as describe_model
+
+    family, options = resolve(model)
+    network = build(family, channels, classes, {**options, "width": width})
+    found = describe_model(network, (channels, image_size, image_size))
+    print(json.dumps(found.to_dict()) if as_json else found.table())
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
+) -> None:
+    """Open the MLflow UI of this folder's runs, on this machine only."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
+    os.execv(sys.executable, command)
+
+
+@zoo_app.command("train")
+def zoo_train(config: ConfigFile, set_: Set = None, as_json: Json = False) -> None:
+    """Train the networks of a configuration, in this process; those that exist are left alone."""
+    from stitch_sweep.sweep.prepare import prepare, train_here
+    from stitch_sweep.sweep.progress import Reporter
+    from stitch_sweep.sweep.resources import check_local
+    from stitch_sweep.zoo import Zoo
+
+    read = _read(config, set_)
+    check_local(read.resources)
+    prepared = prepare(read)
+    zoo, train = Zoo(read.zoo), train_here(read, prepared.data)
+    found = []
+    with Reporter() as reporter:
+        for recipe in prepared.recipes():
+            found.append((recipe.name, zoo.ensure(recipe, train, reporter.network)))
+    if as_json:
+        print(json.dumps([{"name": n, "folder": str(e.folder), **e.accuracy} for n, e in found]))
+        return
+    for name, entry in found:
+        _out.print(
+            f"{name}: test accuracy {entry.accuracy['test']:.4f}  {entry.folder}", highlight=False
+        )
+
+
+@zoo_app.command("list")
+def zoo_list(
+    folder: Annotated[Path, typer.Argument(help="A zoo.")] = Path("zoo"), as_json: Json = False
+) -> None:
+    """List the networks of a zoo with their accuracies."""
+    from rich.table import Table
+
+    from stitch_sweep.zoo import Zoo
+
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such zoo; `stitch-sweep zoo train` makes one")
+    entries = Zoo(folder).entries()
+    if as_json:
+        print(
+            json.dumps(
+                [
+                    {"folder": str(e.folder), "recipe": e.recipe, "accuracy": e.accuracy}
+                    for e in entries
+                ]
+            )
+        )
+        return
+    table = Table("folder", "options", "weights", "train", "validation", "test", "seconds")
+    for entry in entries:
+        options = " ".join(f"{k}={v}" for k, v in entry.recipe["options"].items())
+        scores = [f"{entry.accuracy[split]:.4f}" for split in ("train", "validation", "test")]
+        table.add_row(
+            entry.folder.name, options, entry.recipe["weights"], *scores, f"{entry.seconds:.0f}"
+        )
+    _out.print(table)
+
+
+def _read(path: Path, overrides: list[str] | None) -> Config:
+    from stitch_sweep.config import parse_value, read_config
+
+    changes: dict[str, Any] = {}
+    for text in overrides or []:
+        key, found, value = text.partition("=")
+        if not found or not key:
+            raise InputError(f"--set {text}: write it as a.b=value")
+        changes[key] = parse_value(value)
+    return read_config(path, changes)
+
+
+def _show_outcome(outcome: Outcome, config: Config, file: Path, folder: Path) -> None:
+    from stitch_sweep.analysis import best_table, best_trials, matrix_table
+
+    if len(outcome.results):
+        best = best_trials(outcome.results, metric=config.search.metric, mode=config.search.mode)
+        _out.print(best_table(best))
+        for matrix in outcome.matrices:
+            _out.print(matrix_table(matrix))
+    _out.print(
+        f"{outcome.ended} of {outcome.total} trials ended, {outcome.failed} failed. "
+        f"Tables, matrices and figures: {folder}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if outcome.interrupted:
+        _err.print(
+            f"Interrupted. Go on with: stitch-sweep sweep {file} --resume",
+            highlight=False,
+            soft_wrap=True,
+        )
+    elif outcome.lost:
+        _err.print(
+            f"{outcome.lost} trials were lost with their workers. "
+            f"Try them again: stitch-sweep sweep {file} --resume",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if config.tracking.enabled and config.tracking.uri is None:
+        if "MLFLOW_TRACKING_URI" in os.environ:
+            return
+        _out.print(
+            "Compare the runs in the browser: [bold]"
+            f"{Path(sys.executable).parent / 'mlflow'} ui[/bold]",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _summary(outcome: Outcome, folder: Path) -> dict[str, Any]:
+    return {
+        "folder": str(folder),
+        "total": outcome.total,
+        "ended": outcome.ended,
+        "failed": outcome.failed,
+        "lost": outcome.lost,
+        "interrupted": outcome.interrupted,
+        "tracked": outcome.tracked,
+        "matrices": [matrix.file_name for matrix in outcome.matrices],
+    }
+
+
+def _print_estimate(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(found))
+        return
+    for key, value in found.items():
+        _out.print(f"{key.replace('_', ' '):<28}{value}", highlight=False)
+
+
+def main() -> None:
+    """Entry point: input errors end with status 2 and Ctrl-C with 130, both without a traceback."""
+    try:
+        app(standalone_mode=False)
+    except InputError as error:
+        for problem in error.problems:
+            _err.print(
+                f"error: {problem}", style="red", highlight=False, soft_wrap=True, markup=False
+            )
+        sys.exit(2)
+    except typer.Exit as over:
+        sys.exit(over.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        _err.print("interrupted; nothing is lost, the same command goes on", highlight=False)
+        sys.exit(130)
+    except Exception as error:
+        # Typer's own complaints about arguments know how to show themselves.
+        show = getattr(error, "show", None)
+        if show is None:
+            raise
+        show()
+        sys.exit(getattr(error, "exit_code", 2))

@@ -1,0 +1,104 @@
+"""From a configuration to the three splits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from stitch_sweep.data.images import Data, channel_statistics, fingerprint
+from stitch_sweep.data.sources import Source
+from stitch_sweep.data.splits import cut_validation, stratified_sample, subset, validation_size
+from stitch_sweep.errors import InputError
+from stitch_sweep.registry import DATASETS
+
+if TYPE_CHECKING:
+    from stitch_sweep.config import DataConfig
+
+
+def load(config: DataConfig) -> Data:
+    """Load a data set, resize it, and cut it into training, validation and test images.
+
+    Validation is cut from the whole official training set before `train_images` shrinks what is
+    left: two sweeps with the same `split_seed` and `val_fraction` never train on each other's
+    validation images, whatever their subsets. With `train_images`, validation shrinks in
+    proportion.
+
+    Mean and standard deviation are those of the complete official training images at `image_size`,
+    so that subsets and split seeds leave the scale of a network's input as it is.
+
+    Args:
+        config: `name` and `options` of the data set, `image_size`, `split_seed`, `val_fraction`,
+            and `train_images` and `test_images`, each a number of images or None for all.
+
+    Raises:
+        InputError: the data isn't there or can't be used, or a size or fraction is out of range.
+    """
+    source: Source = DATASETS.build(config.name, config.image_size, options=config.options)
+    _check(config.name, source)
+    num_classes = len(source.classes)
+    labels = source.train.labels
+    mean, std = channel_statistics(source.train.images)
+
+    train, validation = cut_validation(
+        labels, config.val_fraction, config.split_seed, source.classes
+    )
+    if config.train_images is not None:
+        chosen = subset(
+            labels[train],
+            config.train_images,
+            config.split_seed,
+            "train",
+            "data.train_images",
+            num_classes,
+        )
+        train = train[chosen]
+        size = validation_size(
+            config.train_images, config.val_fraction, num_classes, len(validation)
+        )
+        validation = validation[
+            stratified_sample(labels[validation], size, config.split_seed, "validation subset")
+        ]
+    test = source.test
+    if config.test_images is not None:
+        test = test.select(
+            subset(
+                test.labels,
+                config.test_images,
+                config.split_seed,
+                "test",
+                "data.test_images",
+                num_classes,
+            )
+        )
+    splits = (source.train.select(train), source.train.select(validation), test)
+    return Data(config.name, *splits, source.classes, mean, std, fingerprint(splits, mean, std))
+
+
+def _check(name: str, source: Source) -> None:
+    """Labels must fit the classes, and every class must have training images.
+
+    Raises:
+        InputError: with all problems found.
+    """
+    problems = []
+    last = len(source.classes) - 1
+    for split, images in (("training", source.train), ("test", source.test)):
+        wrong = images.labels[(images.labels < 0) | (images.labels > last)]
+        if len(wrong):
+            problems.append(
+                f"data set {name}: {split} images have the label {int(wrong[0])}; allowed: 0 to "
+                f"{last}, the classes of the training images"
+            )
+    if problems:
+        raise InputError(*problems)
+    counts = torch.bincount(source.train.labels, minlength=last + 1).tolist()
+    problems += [
+        f"data set {name}: class {source.classes[c]!r} has no training image"
+        for c, count in enumerate(counts)
+        if not count
+    ]
+    if last < 1:
+        problems.append(f"data set {name}: there is one class; classification needs two or more")
+    if problems:
+        raise InputError(*problems)

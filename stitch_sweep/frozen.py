@@ -1,0 +1,86 @@
+"""A network that is studied and must not change: frozen, cut, and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from stitch_sweep.checkpoints import fingerprint
+from stitch_sweep.data import Loader
+from stitch_sweep.evaluation import Evaluation, evaluate
+from stitch_sweep.subgraphs import TracedNetwork
+
+IMAGE_LAYER = -1
+
+
+class FrozenError(Exception):
+    """A network that had to stay as it was has changed, or could have: every figure is in doubt."""
+
+
+class FrozenNetwork:
+    """A sender or receiver: eval mode, no gradients, cut on demand, verified by hash.
+
+    Args:
+        network: the module; it is switched to eval mode and `requires_grad=False` in place.
+        name: what messages call it.
+        layer_names: cut points to use as layers 0, 1, ... instead of the model's own.
+
+    Raises:
+        InputError: a name in `layer_names` is no place where the network can be cut.
+    """
+
+    def __init__(
+        self, network: nn.Module, name: str = "network", layer_names: Sequence[str] | None = None
+    ) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.name = name
+        self._traced = TracedNetwork(network, layer_names=layer_names)
+        self.layer_names = [layer.name for layer in self._traced.layers]
+        self.fingerprint = fingerprint(network)
+        self._parts: dict[tuple[int, int | None], nn.Module] = {}
+        self._evaluated: tuple[Tensor, Evaluation] | None = None
+
+    def prefix(self, layer: int) -> nn.Module:
+        """A_{<=layer}: images [B, C, H, W] to the layer's representation; the identity for -1."""
+        return self._part(IMAGE_LAYER, layer)
+
+    def suffix(self, layer: int) -> nn.Module:
+        """B_{>layer}: the layer's representation to logits [B, K]."""
+        return self._part(layer, None)
+
+    def shape(self, layer: int, image_shape: Sequence[int]) -> tuple[int, ...]:
+        """Shape of a layer's representation of one image, without the batch."""
+        device = next(self.network.parameters()).device
+        with torch.no_grad():
+            output = self.prefix(layer)(torch.zeros(1, *image_shape, device=device))
+        return tuple(output.shape[1:])
+
+    def evaluate(self, loader: Loader) -> Evaluation:
+        """What the network itself does on a split; the last split asked for is remembered."""
+        images = loader.images.images
+        if self._evaluated is None or self._evaluated[0] is not images:
+            self._evaluated = (images, evaluate(self.network, loader))
+        return self._evaluated[1]
+
+    def verify(self) -> None:
+        """Check that nothing about the network changed since it was frozen.
+
+        Raises:
+            FrozenError: a part is in train mode, a parameter could get a gradient, or a parameter or
+                buffer isn't what it was.
+        """
+        for path, part in self.network.named_modules():
+            if part.training:
+                raise FrozenError(f"{self.name}: {path or 'the network'} is in train mode")
+        for path, parameter in self.network.named_parameters():
+            if parameter.requires_grad or parameter.grad is not None:
+                raise FrozenError(f"{self.name}: parameter {path} takes gradients")
+        if fingerprint(self.network) != self.fingerprint:
+            raise FrozenError(f"{self.name}: a parameter or buffer changed while it was frozen")
+
+    def _part(self, start: int, end: int | None) -> nn.Module:
+        if (start, end) not in self._parts:
+            self._parts[start, end] = self._traced.sub_network(start, end)
+        return self._parts[start, end]

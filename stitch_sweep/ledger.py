@@ -1,0 +1,228 @@
+"""What has happened in a sweep: the one source of truth, in files that survive any death.
+
+A trial's record is one JSON file, written atomically before anyone else hears of the trial's end.
+Results tables, Optuna's studies and MLflow's runs are views that are rebuilt from here.
+
+    ledger/sweep.json               what the sweep is: its settings, and an id
+    ledger/trials/<trial>.json      a trial: running, finished or failed
+    ledger/checkpoints/<trial>      where a running trial got to
+    ledger/lock                     held by the one process that may write
+    stitches/<trial>.safetensors    a kept stitch
+
+Nothing here needs torch: the process that writes the ledger starts fast and stays small.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import socket
+import uuid
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from stitch_sweep.errors import InputError
+from stitch_sweep.files import write_atomically
+
+
+@dataclass(frozen=True)
+class Study:
+    """One cell under one combination of factors and one repeat: what one Optuna study searches.
+
+    Attributes:
+        sender: name of the sending network.
+        sender_layer: where it is cut; -1 is the image.
+        receiver: name of the receiving network.
+        receiver_layer: where it goes on; -1 means that the stitch makes an image.
+        factors: crossed settings as {dotted path: value}.
+        repeat: counted from 0.
+    """
+
+    sender: str
+    sender_layer: int
+    receiver: str
+    receiver_layer: int
+    factors: Mapping[str, Any] = field(default_factory=dict)
+    repeat: int = 0
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """Identity as plain data."""
+        return {
+            "sender": self.sender,
+            "sender_layer": self.sender_layer,
+            "receiver": self.receiver,
+            "receiver_layer": self.receiver_layer,
+            "factors": dict(self.factors),
+            "repeat": self.repeat,
+        }
+
+    @property
+    def id(self) -> str:
+        """A file name that says what it is; the hash keeps any two studies apart."""
+        text = json.dumps(self.key, sort_keys=True)
+        short = hashlib.sha256(text.encode()).hexdigest()[:8]
+        layers = [str(k) if k >= 0 else "image" for k in (self.sender_layer, self.receiver_layer)]
+        return f"{self.sender}.{layers[0]}-{self.receiver}.{layers[1]}-r{self.repeat}-{short}"
+
+    def trial(self, number: int) -> str:
+        """Id of the `number`-th trial of this study."""
+        return f"{self.id}-n{number}"
+
+
+class LedgerBusyError(InputError):
+    """Another process is writing this ledger."""
+
+
+class Ledger:
+    """The records of one experiment folder.
+
+    Args:
+        folder: the experiment folder; nothing is written before the first `start`.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self.root = self.folder / "ledger"
+        self._trials = self.root / "trials"
+        self._checkpoints = self.root / "checkpoints"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a sweep was ever started here."""
+        return (self.root / "sweep.json").exists()
+
+    def lock(self) -> FileLock:
+        """Take the right to write; the operating system gives it back when the process dies.
+
+        Raises:
+            LedgerBusyError: another process has it; the message says which.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.root / "lock")
+        holder = self.root / "lock.json"
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            who = _read_json(holder) or {}
+            raise LedgerBusyError(
+                f"{self.folder}: another sweep is running in this folder "
+                f"(process {who.get('pid', '?')} on {who.get('host', '?')}); wait for it or stop it"
+            ) from None
+        write_atomically(
+            holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode()
+        )
+        for leftover in self.root.rglob("*.tmp"):
+            leftover.unlink()
+        return lock
+
+    def start(self, description: Mapping[str, Any]) -> None:
+        """Write down what the sweep is; its id stays what it was."""
+        identity = (self.description() or {}).get("id") or uuid.uuid4().hex
+        content = {"id": identity, **description}
+        write_atomically(self.root / "sweep.json", _to_json(content))
+
+    def description(self) -> dict[str, Any] | None:
+        """What `start` wrote, with the sweep's `id`; None where no sweep was started.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        path = self.root / "sweep.json"
+        found = _read_json(path)
+        if found is None and path.exists():
+            raise InputError(f"{path}: is damaged; this folder can't be resumed")
+        return found
+
+    def begin(self, trial: str, content: Mapping[str, Any]) -> None:
+        """Record that a trial was handed out, with its parameters, before anyone starts on it."""
+        self._write(trial, {**content, "trial": trial, "status": "running"})
+
+    def finish(
+        self, trial: str, outcome: Mapping[str, Any], predictions: np.ndarray | None
+    ) -> dict[str, Any]:
+        """Record how a trial ended; doing it twice with the same outcome changes nothing.
+
+        Args:
+            trial: its id, known from `begin`.
+            outcome: `status` (finished or failed), `metrics`, `trajectory`, `seconds`, ...
+            predictions: int [N], the class predicted for every test image, if there is one.
+
+        Returns:
+            The whole record.
+        """
+        record = {**(self.read(trial) or {}), **outcome, "trial": trial}
+        record["predictions"] = None if predictions is None else _encode(predictions)
+        self._write(trial, record)
+        (self._checkpoints / trial).unlink(missing_ok=True)
+        return record
+
+    def read(self, trial: str) -> dict[str, Any] | None:
+        """A trial's record, or None."""
+        return _read_json(self._trials / f"{trial}.json")
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """All records, sorted by trial id."""
+        for path in sorted(self._trials.glob("*.json")):
+            if (record := _read_json(path)) is not None:
+                yield record
+
+    def trial_ids(self) -> set[str]:
+        """Ids of all trials that were ever handed out."""
+        return {path.stem for path in self._trials.glob("*.json")}
+
+    def write_checkpoint(self, trial: str, data: bytes) -> None:
+        """Keep where a running trial got to."""
+        write_atomically(self._checkpoints / trial, data)
+
+    def read_checkpoint(self, trial: str) -> bytes | None:
+        """Where a trial got to, if it got anywhere."""
+        try:
+            return (self._checkpoints / trial).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def stitch_path(self, trial: str) -> Path:
+        """Where a trial's stitch is kept."""
+        return self.folder / "stitches" / f"{trial}.safetensors"
+
+    def _write(self, trial: str, record: Mapping[str, Any]) -> None:
+        write_atomically(self._trials / f"{trial}.json", _to_json(record))
+
+
+def predictions_of(record: Mapping[str, Any]) -> np.ndarray | None:
+    """The class predicted for every test image, int [N], or None for a failed trial."""
+    encoded = record.get("predictions")
+    if encoded is None:
+        return None
+    data = zlib.decompress(base64.b64decode(encoded["zlib"]))
+    return np.frombuffer(data, dtype=encoded["dtype"])
+
+
+def _encode(predictions: np.ndarray) -> dict[str, str]:
+    small = predictions.astype(np.min_scalar_type(int(predictions.max(initial=0))))
+    return {
+        "dtype": str(small.dtype),
+        "zlib": base64.b64encode(zlib.compress(small.tobytes())).decode(),
+    }
+
+
+def _to_json(content: Mapping[str, Any]) -> bytes:
+    # Numbers that JSON has no word for must not get in: another program could not read them.
+    return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,37 @@
+"""Squared distance to the expected representation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor
+
+from stitch_sweep.losses.base import Loss, LossInputs
+from stitch_sweep.registry import LOSSES
+
+
+@LOSSES.register("mse")
+class MeanSquaredError(Loss):
+    """Squared error to the expected representation, in units of its variance, summed over channels.
+
+        L = 1/(B H W) sum_{b,h,w} sum_c (s - e)^2 / v,   v = mean over channels of Var(e_c)
+
+    v is measured once on the training set. The plain element-wise mean would divide gradients by the
+    number of channels, and by the scale of the layer, so that one learning rate could not serve two
+    layers. A value of C means: no better than a constant. Not invariant to anything: the stitched
+    representation must be the expected one.
+    """
+
+    needs_expected: ClassVar[bool] = True
+    default_lr: ClassVar[Mapping[str, float]] = {"sgd": 0.01, "": 0.01}
+
+    def __call__(self, inputs: LossInputs) -> Tensor:
+        """Scalar; needs `stitched` and `expected` [B, C, ...]."""
+        assert inputs.expected is not None
+        assert self.context.expected_variance is not None
+        squared = (inputs.stitched - inputs.expected).square()
+        channels = inputs.expected.shape[1]
+        # A constant expected representation has no scale of its own.
+        scale = self.context.expected_variance or 1.0
+        return squared.mean() * (channels / scale)

@@ -1,0 +1,689 @@
+"""Cut a network in two at any place where a single tensor joins the halves.
+
+A network is traced once with torch.fx, in eval mode, into a list of values in the order in which
+they are computed. A value is a *cut point* when no other value computed before it is used after it:
+then `suffix(prefix(x))` is the network. Inside a residual or dense block several values cross, so
+there is no such place. Parameters, buffers and what is computed from them alone do not cross: each
+side that uses them refers to the same tensors.
+
+In-place operations stay what they are, so every sub-network computes the bits of the network
+itself; a sub-network in which one could write into its input works on a copy of that input.
+
+Example:
+    >>> prefix = create_sub_network(model, -1, 2)
+    >>> suffix = create_sub_network(model, 2, None)
+    >>> torch.equal(suffix(prefix(images)), model(images))
+    True
+"""
+
+from __future__ import annotations
+
+import inspect
+import operator
+import threading
+import traceback
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn import functional
+
+from stitch_sweep.errors import InputError, nearest
+
+Where = int | str | None
+
+# Modules and functions whose result never shares memory with an argument. What is not listed may.
+_FRESH_MODULES = (
+    nn.modules.conv._ConvNd,
+    nn.modules.batchnorm._BatchNorm,
+    nn.Linear,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.ReLU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Hardswish,
+)
+_FRESH_FUNCTIONS = {
+    operator.add,
+    operator.sub,
+    operator.mul,
+    operator.truediv,
+    operator.matmul,
+    torch.add,
+    torch.mul,
+    torch.matmul,
+    torch.cat,
+    torch.clone,
+    torch.relu,
+    functional.relu,
+    functional.linear,
+    functional.conv2d,
+    functional.batch_norm,
+    functional.layer_norm,
+}
+_SEVERAL_METHODS = {
+    *("chunk", "split", "tensor_split", "unsafe_chunk", "unsafe_split", "unbind"),
+    *("size", "shape", "topk", "sort", "var_mean", "std_mean"),
+}
+_SEVERAL_MODULES = (nn.MultiheadAttention, nn.RNNBase)
+
+
+class CutError(InputError):
+    """The network can't be cut as asked; the message says why, and where it could be."""
+
+
+@dataclass(frozen=True)
+class CutPoint:
+    """A place where one tensor joins the two halves of a network.
+
+    Attributes:
+        name: dotted path of the module whose output the tensor is (of a block rather than of its
+            last activation), otherwise the torch.fx node's name.
+        kind: type of that module, or the function's name.
+        aliases: further names that mean the same place; `"%" + node name` is always one of them.
+    """
+
+    name: str
+    kind: str
+    aliases: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A cut point that serves as a layer of stitching; index 0 is the first, -1 means the image."""
+
+    index: int
+    name: str
+
+
+def cut_points(model: nn.Module) -> list[CutPoint]:
+    """Every place where `model` can be cut in two through one tensor, in order of computation.
+
+    The image and the network's output are left out. A value known to be a tuple of tensors
+    (`chunk`, attention with its weights) is no cut point.
+
+    Raises:
+        CutError: torch.fx can't trace the model.
+
+    Example:
+        >>> [point.name for point in cut_points(resnet(3, 10, blocks=[1, 1, 1, 1]))][:4]
+        ['conv1', 'bn1', 'relu', 'layer1.0']
+    """
+    return TracedNetwork(model).cut_points
+
+
+def layers(model: nn.Module, *, layer_names: Sequence[str] | None = None) -> list[Layer]:
+    """The layers of stitching: `layer_names`, or the model's own, or else all cut points.
+
+    Args:
+        model: a network with one image batch as its input.
+        layer_names: names of cut points that replace the model's attribute `layer_names`.
+
+    Raises:
+        CutError: one of the names is no cut point, or torch.fx can't trace the model.
+    """
+    return TracedNetwork(model, layer_names=layer_names).layers
+
+
+def create_sub_network(
+    model: nn.Module,
+    start: Where,
+    end: Where,
+    *,
+    layer_names: Sequence[str] | None = None,
+) -> fx.GraphModule:
+    """The part of `model` that maps the value at `start` to the value at `end`.
+
+    It shares the model's modules, parameters and buffers, and with the modules their train or eval
+    mode. Tracing happens in eval mode, so the equality with the whole network holds in eval mode.
+
+    Args:
+        model: a network with one image batch as its input; it is left as it was.
+        start: a layer index, a cut point's name, or -1 or None for the image.
+        end: a layer index, a cut point's name, or None for the network's output.
+        layer_names: what layer indices mean; by default see `layers`.
+
+    Returns:
+        A module from the tensor at `start`, `[batch, ...]`, to the tensor at `end`; the identity
+        when both are the same place.
+
+    Raises:
+        CutError: a cut that would sever a skip connection, an unknown name or index, a start after
+            the end, or a model that torch.fx can't trace.
+
+    Example:
+        >>> model = resnet(3, 10, blocks=[1, 1, 1, 1], width=8).eval()
+        >>> create_sub_network(model, 1, 3)(torch.zeros(2, 8, 32, 32)).shape
+        torch.Size([2, 32, 8, 8])
+    """
+    return TracedNetwork(model, layer_names=layer_names).sub_network(start, end)
+
+
+class TracedNetwork:
+    """A network traced once, to be cut many times; the functions of this module are shorthands.
+
+    Args:
+        model: a network whose `forward` takes one image batch; further parameters keep their
+            defaults.
+        layer_names: what layer indices mean; by default the model's `layer_names`, or all cut
+            points.
+
+    Attributes:
+        cut_points: see `cut_points`.
+        layers: see `layers`.
+
+    Raises:
+        CutError: see `cut_points` and `layers`.
+
+    Note:
+        torch.fx patches `nn.Module` for the milliseconds it traces: no other thread of the process
+        should run a model meanwhile.
+    """
+
+    def __init__(self, model: nn.Module, *, layer_names: Sequence[str] | None = None) -> None:
+        self._model = model
+        traced = _trace(model)
+        self._objects = traced.objects
+        self._nodes = traced.nodes
+        self._output = self._nodes[-1]
+        self._position = {node: position for position, node in enumerate(self._nodes)}
+        self._constant = self._find_constants()
+        self._last_use = [
+            max((self._position[user] for user in node.users if user in self._position), default=-1)
+            for node in self._nodes
+        ]
+        self._label, self._kind, self._names, self._repeated = self._find_names(traced.outputs)
+        self._cuts = self._find_cuts()
+        result = self._output.args[0]
+        listed = [p for p in self._cuts if self._nodes[p] is not result]
+        self.cut_points: list[CutPoint] = [self._cut_point(position) for position in listed]
+        self.layers: list[Layer] = self._find_layers(layer_names)
+
+    def sub_network(self, start: Where, end: Where) -> fx.GraphModule:
+        """The part from `start` to `end`: see `create_sub_network`."""
+        first = 0 if start is None else self._place(start)
+        last = len(self._nodes) - 1 if end is None else self._place(end)
+        if first > last:
+            raise CutError(
+                f"the part would start at {self._describe(self._nodes[first])}, which is computed "
+                f"after its end, {self._describe(self._nodes[last])}: swap the two"
+            )
+        return self._assemble(first, last)[0]
+
+    def shapes(self, image_shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
+        """Shape of the tensor at every cut point, without the batch dimension.
+
+        Runs the network once, in eval mode, on one black image.
+
+        Args:
+            image_shape: `(C, H, W)`.
+
+        Returns:
+            Cut point's name to shape: `(C, H, W)` for maps, `(tokens, features)` for sequences, ...
+        """
+        found: dict[fx.Node, tuple[int, ...]] = {}
+
+        class Recorder(fx.Interpreter):
+            def run_node(self, n: fx.Node) -> Any:
+                value = super().run_node(n)
+                if isinstance(value, torch.Tensor):
+                    found[n] = tuple(value.shape[1:])
+                return value
+
+        example = next(self._model.parameters(), torch.zeros(()))
+        image = torch.zeros(1, *image_shape, dtype=example.dtype, device=example.device)
+        whole, copies = self._assemble(0, len(self._nodes) - 1)
+        with eval_mode(self._model), torch.no_grad():
+            Recorder(whole).run(image)
+        at = {point.name: copies[self._names[point.name]] for point in self.cut_points}
+        return {name: found[node] for name, node in at.items() if node in found}
+
+    def _assemble(self, first: int, last: int) -> tuple[fx.GraphModule, dict[fx.Node, fx.Node]]:
+        """The part between two positions, and which of its nodes copies which of ours."""
+        chosen = self._needed(first, last)
+        graph = fx.Graph(tracer_cls=_Tracer)  # unpickling traces again, and must keep the writes
+        entry = graph.placeholder(self._nodes[first].name)
+        if self._writes_into(self._nodes[first], chosen):
+            entry = graph.call_method("clone", (entry,))
+        copies = {self._nodes[first]: entry}
+        for node in chosen:
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+        end = self._nodes[last]
+        result = end.args[0] if end is self._output else end
+        graph.output(fx.map_arg(result, copies.__getitem__))
+        used = {
+            str(node.target): self._objects[str(node.target)]
+            for node in chosen
+            if node.op in ("call_module", "get_attr")
+        }
+        network = fx.GraphModule(used, graph, class_name=f"{type(self._model).__name__}Part")
+        for module in network.modules():
+            if module is network or type(module) is nn.Module:  # the containers fx has just made
+                module.training = self._model.training
+        return network, copies
+
+    def _needed(self, first: int, last: int) -> list[fx.Node]:
+        """Nodes to copy, in order: what the end needs, and operations with effects on the way."""
+        needed = {self._nodes[last]}
+        chosen = []
+        for position in range(last, -1, -1):
+            node = self._nodes[position]
+            between = first < position
+            if position == first or not (between or self._constant[position]):
+                continue
+            if node in needed or (between and _effectful(node, self._objects)):
+                needed.update(node.all_input_nodes)
+                if node is not self._output:
+                    chosen.append(node)
+        return chosen[::-1]
+
+    def _writes_into(self, start: fx.Node, nodes: list[fx.Node]) -> bool:
+        """Whether an in-place operation among `nodes` may write into the memory of `start`."""
+        shared = {start}
+        for node in nodes:
+            written = _written(node, self._objects)
+            if any(value in shared for value in written):
+                return True
+            if not written and not _fresh(node, self._objects):
+                shared.update([node] if shared.intersection(node.all_input_nodes) else [])
+        return False
+
+    def _find_constants(self) -> list[bool]:
+        """Per node, whether it follows from parameters and buffers alone and is not written to."""
+        constant = [False] * len(self._nodes)
+        for position, node in enumerate(self._nodes):
+            constant[position] = node.op == "get_attr" or (
+                node.op not in ("placeholder", "output")
+                and not _effectful(node, self._objects)
+                and all(constant[self._position[value]] for value in node.all_input_nodes)
+            )
+        for node in self._nodes:
+            reached = [n for n in _written(node, self._objects) if constant[self._position[n]]]
+            while reached:
+                value = reached.pop()
+                if value.op == "get_attr":
+                    raise CutError(
+                        f"{type(self._model).__name__} changes its own {str(value.target)!r} in "
+                        f"place at {node.name!r}, in eval mode too: its parts would not be "
+                        "functions of their inputs"
+                    )
+                constant[self._position[value]] = False
+                if not _fresh(value, self._objects):
+                    reached += value.all_input_nodes
+        return constant
+
+    def _find_names(
+        self, outputs: dict[fx.Node, list[str]]
+    ) -> tuple[dict[fx.Node, str], dict[fx.Node, str], dict[str, fx.Node], dict[str, list[str]]]:
+        """Name and kind of every node, node of every name, and paths that mean several nodes."""
+        owners: dict[str, list[fx.Node]] = {}
+        for node in self._nodes:
+            for path in outputs.get(node, ()):
+                owners.setdefault(path, []).append(node)
+        names = {path: found[0] for path, found in owners.items() if len(found) == 1}
+        repeated = {p: [n.name for n in found] for p, found in owners.items() if len(found) > 1}
+        label: dict[fx.Node, str] = {}
+        kind: dict[fx.Node, str] = {}
+        for node in self._nodes:
+            around = _modules_around(node)
+            paths = [p for p in outputs.get(node, ()) if p in around and names.get(p) is node]
+            # A block's output is named after the block, not after a Sequential that ends with it.
+            modules = [p for p in paths if type(self._model.get_submodule(p)) is not nn.Sequential]
+            if node is self._output:
+                break
+            names["%" + node.name] = node
+            names.setdefault(node.name, node)
+            plain = node.name if names[node.name] is node else "%" + node.name
+            label[node] = (modules or paths or [plain])[-1]
+            if label[node] in paths or node.op == "call_module":
+                path = label[node] if label[node] in paths else str(node.target)
+                kind[node] = type(self._model.get_submodule(path)).__name__
+            else:
+                kind[node] = getattr(node.target, "__name__", str(node.target))
+        return label, kind, names, repeated
+
+    def _find_cuts(self) -> list[int]:
+        """Positions, in order, of the values that alone cross from what is before to the rest."""
+        cuts = []
+        reach = 0  # the last position at which anything computed so far is used
+        for position, node in enumerate(self._nodes[:-1]):
+            if self._constant[position]:
+                continue
+            alone = reach <= position < self._last_use[position]
+            if alone and node.op != "placeholder" and not self._several(node):
+                cuts.append(position)
+            reach = max(reach, self._last_use[position])
+        return cuts
+
+    def _several(self, node: fx.Node) -> bool:
+        """Whether the node's value is a tuple or a size, as far as can be told unrun."""
+        users = [user for user in node.users if user in self._position]
+        if users and all(
+            user.target is operator.getitem and isinstance(user.args[1], int) for user in users
+        ):
+            return True
+        if node.op == "call_module":
+            return isinstance(self._objects[str(node.target)], _SEVERAL_MODULES)
+        return getattr(node.target, "__name__", node.target) in _SEVERAL_METHODS
+
+    def _cut_point(self, position: int) -> CutPoint:
+        node = self._nodes[position]
+        name = self._label[node]
+        aliases = sorted(key for key, value in self._names.items() if value is node and key != name)
+        return CutPoint(name, self._kind[node], tuple(aliases))
+
+    def _find_layers(self, layer_names: Sequence[str] | None) -> list[Layer]:
+        names = getattr(self._model, "layer_names", None) if layer_names is None else layer_names
+        if names is None:
+            return [Layer(index, point.name) for index, point in enumerate(self.cut_points)]
+        positions = [self._place(str(name)) for name in names]
+        if positions != sorted(set(positions)):
+            raise CutError(f"layers must be named in the order of computation, once each: {names}")
+        return [Layer(index, str(name)) for index, name in enumerate(names)]
+
+    def _place(self, where: int | str) -> int:
+        """Position of the value meant by `where`.
+
+        Raises:
+            CutError: there is none, or it is no cut point.
+        """
+        if isinstance(where, str):
+            return self._named(where)
+        if where == -1:
+            return 0
+        if not 0 <= where < len(self.layers):
+            raise CutError(
+                f"there is no layer {where}: {type(self._model).__name__} has layers 0 to "
+                f"{len(self.layers) - 1}, and -1 is the image"
+            )
+        return self._named(self.layers[where].name)
+
+    def _named(self, name: str) -> int:
+        node = self._names.get(name)
+        if node is None and name in self._repeated:
+            calls = ", ".join(repr(call) for call in self._repeated[name])
+            raise CutError(
+                f"{name!r} runs {len(self._repeated[name])} times; name one run: {calls}"
+            )
+        if node is None:
+            points = [self._label[self._nodes[position]] for position in self._cuts]
+            hint = nearest(name, points if len(points) <= 40 else self._names)
+            if len(hint) > 1000:
+                hint = f"it has {len(points)} cut points, from {points[0]!r} to {points[-1]!r}"
+            raise CutError(f"{type(self._model).__name__} has no cut point {name!r}: {hint}")
+        position = self._position[node]
+        if position == 0 or position in self._cuts:
+            return position
+        raise CutError(self._why_not(position))
+
+    def _why_not(self, position: int) -> str:
+        node = self._nodes[position]
+        here = self._describe(node)
+        skips = [
+            p
+            for p in range(position)
+            if not self._constant[p]
+            and self._last_use[p] > position
+            and not self._constant[position]
+        ]
+        if skips:
+            parts = [
+                f"{self._describe(self._nodes[p])} is used again after it, by "
+                f"{self._describe(self._nodes[self._last_use[p]])}"
+                for p in skips[:4]
+            ]
+            more = f"; and {len(skips) - 4} more" if len(skips) > 4 else ""
+            reason = f"a cut there would sever a skip connection: {'; '.join(parts)}{more}"
+        elif self._constant[position]:
+            reason = "it does not depend on the image"
+        else:
+            reason = "it is not a single tensor"
+        before = self._cuts[: bisect_left(self._cuts, position)][-1:]
+        after = self._cuts[bisect_right(self._cuts, position) :][:1]
+        near = [f"{self._label[self._nodes[p]]!r} before it" for p in before]
+        near += [f"{self._label[self._nodes[p]]!r} after it" for p in after]
+        hint = " and ".join(near) if near else "none, this network can't be cut"
+        return f"no cut at {here}: {reason}. Nearest places that work: {hint}"
+
+    def _describe(self, node: fx.Node) -> str:
+        if node.op == "placeholder":
+            return "the image"
+        if node.op == "output":
+            return "the network's output"
+        around = _modules_around(node)
+        name = self._label[node]
+        inside = around[-1] if around and "." not in name and around[-1] != name else ""
+        return f"{name!r} (in {inside})" if inside else repr(name)
+
+
+def _modules_around(node: fx.Node) -> list[str]:
+    """Paths of the modules in whose `forward` the node arose, outermost first."""
+    return [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Put every module of `model` into eval mode, and afterwards back into its own mode."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        for module, _ in modes:
+            module.training = False
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@dataclass(frozen=True)
+class _Trace:
+    """Live nodes in order, the objects they name, and whose output each node is."""
+
+    nodes: list[fx.Node]
+    objects: dict[str, Any]
+    outputs: dict[fx.Node, list[str]]
+
+
+def _write(operation: str, target: Any, value: Any) -> Any:
+    """`target += value` and its like, as a node of a graph."""
+    return getattr(operator, operation)(target, value)
+
+
+class _Proxy(fx.Proxy):
+    """A proxy that records `+=` and `x[i] = y` as the writes they are.
+
+    Plain torch.fx records `y += 1` as `y + 1`, which differs wherever the tensor has a second name,
+    and refuses item assignment.
+    """
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.tracer.create_proxy("call_function", operator.setitem, (self, key, value), {})
+
+
+def _recorder(operation: str) -> Callable[[fx.Proxy, Any], fx.Proxy]:
+    def record(self: fx.Proxy, value: Any) -> fx.Proxy:
+        arguments = (operation, self, value)
+        return self.tracer.create_proxy(
+            "call_function", _write, arguments, {}, name=operation.removeprefix("i")
+        )
+
+    return record
+
+
+for _operation in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior"):
+    setattr(_Proxy, f"__{_operation}__", _recorder(_operation))
+
+
+class _Tracer(fx.Tracer):
+    """Remembers which module's output each value is, and where tracing stopped."""
+
+    proxy_buffer_attributes = True  # a buffer read in `forward` stays that buffer
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outputs: dict[fx.Node, list[str]] = {}
+        self.failed_in = ""
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        path = self.path_of_module(m)
+        try:
+            result = super().call_module(m, forward, args, kwargs)
+        except Exception:
+            self.failed_in = self.failed_in or f"{path} ({type(m).__name__})"
+            raise
+        if isinstance(result, fx.Proxy):
+            self.outputs.setdefault(result.node, []).append(path)
+        return result
+
+
+_tracing = threading.Lock()
+
+
+def _trace(model: nn.Module) -> _Trace:
+    """Trace `model` as a function of its first argument and leave it as it was.
+
+    Raises:
+        CutError: it needs more than an image, or torch.fx can't follow its `forward`.
+    """
+    defaults = _defaults(model)
+    tracer = _Tracer()
+    with _tracing, eval_mode(model):
+        # `forward` may store proxies on modules, fx stores constants on the model: both go again.
+        attributes = [(module, dict(module.__dict__)) for module in model.modules()]
+        try:
+            graph = tracer.trace(model, concrete_args=defaults or None)
+            objects = {
+                str(node.target): operator.attrgetter(str(node.target))(model)
+                for node in graph.nodes
+                if node.op in ("call_module", "get_attr")
+            }
+        except Exception as error:
+            raise CutError(_obstacle(model, tracer, error)) from error
+        finally:
+            for module, before in attributes:
+                module.__dict__.clear()
+                module.__dict__.update(before)
+    nodes = _live_nodes(graph, objects)
+    extra = [str(node.target) for node in nodes[1:] if node.op == "placeholder"]
+    if extra:
+        raise CutError(
+            f"{type(model).__name__}.forward uses more than the image: {', '.join(extra)}"
+        )
+    return _Trace(nodes, objects, tracer.outputs)
+
+
+def _defaults(model: nn.Module) -> dict[str, Any]:
+    """Default of every parameter of `forward` after the image."""
+    parameters = list(inspect.signature(model.forward).parameters.values())
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    name = type(model).__name__
+    if not parameters or parameters[0].kind in variadic:
+        raise CutError(f"{name}.forward has no parameter for the image, so it can't be cut")
+    rest = [parameter for parameter in parameters[1:] if parameter.kind not in variadic]
+    needed = [parameter.name for parameter in rest if parameter.default is parameter.empty]
+    if needed:
+        raise CutError(
+            f"{name}.forward needs more than the image: {', '.join(needed)}; wrap it in a module "
+            "that takes one tensor"
+        )
+    return {parameter.name: parameter.default for parameter in rest}
+
+
+def _obstacle(model: nn.Module, tracer: _Tracer, error: Exception) -> str:
+    """What kept torch.fx from tracing: the error, the module and the line of the model's code."""
+    inner = (Path(torch.__file__).parent.as_posix(), Path(__file__).as_posix())
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(inner) and Path(frame.filename).exists()
+    ]
+    line = f", at {frames[-1].filename}:{frames[-1].lineno}: `{frames[-1].line}`" if frames else ""
+    inside = f" in {tracer.failed_in}" if tracer.failed_in else ""
+    reason = str(error).strip().partition("\n")[0]
+    return (
+        f"torch.fx can't trace {type(model).__name__}: {type(error).__name__}{inside}{line}: "
+        f"{reason}. A `forward` that branches or loops on the values of tensors can't be cut"
+    )
+
+
+def _live_nodes(graph: fx.Graph, objects: dict[str, Any]) -> list[fx.Node]:
+    """The image, then what the output needs or has an effect, then the output, in order.
+
+    Parameters with defaults, and fx's checks that they have them, are left out.
+    """
+    nodes = list(graph.nodes)
+    image = nodes[0]
+    fixed: set[fx.Node] = set()
+    for node in nodes[1:]:
+        if node.op == "placeholder" or (
+            node.all_input_nodes and fixed.issuperset(node.all_input_nodes)
+        ):
+            fixed.add(node)
+    live = {image}
+    for node in reversed(nodes):
+        if node.op == "output" or node in live or _effectful(node, objects):
+            live.update([node, *node.all_input_nodes] if node not in fixed else [])
+    return [node for node in nodes if node in live]
+
+
+def _written(node: fx.Node, objects: dict[str, Any]) -> list[fx.Node]:
+    """The values an operation writes into: none unless it works in place."""
+    target = node.target
+    if node.op == "call_module":
+        in_place = getattr(objects[str(target)], "inplace", False) is True
+    elif node.op == "call_method":
+        in_place = str(target).endswith("_") and not str(target).endswith("__")
+    elif node.op == "call_function":
+        if node.kwargs.get("out") is not None:
+            found: list[fx.Node] = []
+            fx.map_arg(node.kwargs["out"], found.append)
+            return found
+        if isinstance(target, torch._ops.OpOverload):
+            return node.all_input_nodes if target._schema.is_mutable else []
+        name = getattr(target, "__name__", "")
+        in_place = (
+            target in (_write, operator.setitem)
+            or (name.endswith("_") and not name.endswith("__"))
+            or bool(_argument(node, "inplace"))
+        )
+    else:
+        in_place = False
+    return node.all_input_nodes[:1] if in_place else []
+
+
+def _argument(node: fx.Node, name: str) -> Any:
+    """Value a function node passes for its parameter `name`, however it passes it."""
+    if name in node.kwargs or not callable(node.target):
+        return node.kwargs.get(name)
+    try:
+        bound = inspect.signature(node.target).bind_partial(*node.args, **node.kwargs)
+    except (TypeError, ValueError):  # a built-in without a signature
+        return None
+    return bound.arguments.get(name)
+
+
+def _effectful(node: fx.Node, objects: dict[str, Any]) -> bool:
+    """Whether the node does more than compute its value: a write, a random draw, a check."""
+    if node.op == "call_module":
+        module = objects[str(node.target)]
+        return bool(_written(node, objects)) or getattr(module, "_is_impure", False)
+    if node.op == "call_function" and node.is_impure():
+        return True
+    return bool(_written(node, objects))
+
+
+def _fresh(node: fx.Node, objects: dict[str, Any]) -> bool:
+    """Whether the node's value surely has memory of its own."""
+    if node.op == "call_module":
+        return isinstance(objects[str(node.target)], _FRESH_MODULES)
+    if node.op == "call_function":
+        return node.target in _FRESH_FUNCTIONS
+    return node.op == "call_method" and node.target == "clone"

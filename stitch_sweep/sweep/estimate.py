@@ -1,0 +1,148 @@
+"""What a sweep would take: `--dry-run`."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from stitch_sweep.config import Config, NetworkConfig, trial_settings
+from stitch_sweep.frozen import FrozenNetwork
+from stitch_sweep.ledger import Study
+from stitch_sweep.stitches import build_stitch
+from stitch_sweep.sweep.prepare import Prepared, prepare
+from stitch_sweep.sweep.resources import check_local
+from stitch_sweep.sweep.search import check_sampler, combinations, samples_per_study
+from stitch_sweep.training import StitchTraining, make_loaders
+from stitch_sweep.zoo import Zoo, make_recipe
+
+PROBES = 3
+"""Cells that are timed: the first, the middle one, the last."""
+STEPS = 4
+"""Training steps of each that are timed."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a sweep would take.
+
+    Attributes:
+        studies: cells times factor combinations times repeats.
+        trials: stitches to train.
+        networks_to_train: networks that the zoo lacks.
+        seconds_per_trial: measured on untrained networks on this machine, a few steps of a few cells.
+        hours_one_at_a_time: all trials, without the networks' training.
+        disk_megabytes: of the experiment folder, MLflow's store apart.
+    """
+
+    studies: int
+    trials: int
+    networks_to_train: int
+    seconds_per_trial: float
+    hours_one_at_a_time: float
+    disk_megabytes: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+
+def estimate(config: Config) -> Estimate:
+    """Check a configuration fully, and estimate time and disk; nothing is written or trained to an end.
+
+    Raises:
+        InputError: whatever would keep the sweep from starting.
+    """
+    check_sampler(config)
+    check_local(config.resources)
+    prepared = prepare(config)
+    trials = sum(samples_per_study(config, study) for study in prepared.studies)
+    zoo = Zoo(config.zoo)
+    seconds = _seconds_per_trial(prepared)
+    return Estimate(
+        studies=len(prepared.studies),
+        trials=trials,
+        networks_to_train=sum(zoo.find(recipe) is None for recipe in prepared.recipes()),
+        seconds_per_trial=round(seconds, 2),
+        hours_one_at_a_time=round(seconds * trials / 3600, 3),
+        disk_megabytes=round(_bytes(prepared, trials) / 2**20, 1),
+    )
+
+
+def _seconds_per_trial(prepared: Prepared) -> float:
+    """Mean over a few cells of: set-up, a few steps scaled up to all, and the evaluations."""
+    config, studies = prepared.config, prepared.studies
+    networks = _untrained(prepared)
+    chosen = {round(k * (len(studies) - 1) / (PROBES - 1)) for k in range(PROBES)}
+    seconds = []
+    for k in sorted(chosen):
+        study = studies[k]
+        settings = trial_settings(config.settings, {**study.factors, **_first(config, study)})
+        began = time.perf_counter()
+        training = StitchTraining(
+            networks[study.sender],
+            networks[study.receiver],
+            study.sender_layer,
+            study.receiver_layer,
+            make_loaders(
+                prepared.data,
+                settings.training.batch_size,
+                seed=config.seed,
+                augment=config.data.augment,
+                device=config.resources.device,
+            ),
+            settings,
+            threads=config.resources.cpu,
+        )
+        set_up = time.perf_counter() - began
+        training.advance(1)  # the first step pays for memory that the others reuse
+        began = time.perf_counter()
+        training.advance(STEPS)
+        steps = max(1, training.step - 1)
+        train = (time.perf_counter() - began) / steps * training.total_steps
+        # Setting up runs each split once, which is what an evaluation at the end costs about.
+        seconds.append(2 * set_up + train)
+    return sum(seconds) / len(seconds)
+
+
+def _untrained(prepared: Prepared) -> dict[str, FrozenNetwork]:
+    config = prepared.config
+
+    def network(of: NetworkConfig) -> FrozenNetwork:
+        module = make_recipe(of, config, prepared.data).architecture()
+        return FrozenNetwork(module.to(config.resources.device), of.name, of.layers)
+
+    return {of.name: network(of) for of in config.networks}
+
+
+def _first(config: Config, study: Study) -> dict[str, Any]:
+    return next(iter(combinations(config, study, only="stitch")), {})
+
+
+def _bytes(prepared: Prepared, trials: int) -> float:
+    """Records, tables and kept stitches."""
+    config, studies = prepared.config, prepared.studies
+    steps = math.ceil(len(prepared.data.train) / config.training.batch_size)
+    rows = config.training.epochs * (1 + min(4, steps))
+    record = 300 * rows + 4000 + len(prepared.data.test)
+    kept = {"all": trials, "best": len(studies), "none": 0}[config.keep_stitches]
+    outlines = prepared.outlines
+    with torch.device("meta"):
+        shapes = {
+            (s.sender, s.sender_layer, s.receiver, s.receiver_layer): s for s in studies
+        }.values()
+        sizes = []
+        for study in itertools.islice(shapes, 200):
+            settings = trial_settings(config.settings, {**study.factors, **_first(config, study)})
+            stitch = build_stitch(
+                settings.stitch.name,
+                outlines[study.sender].shape(study.sender_layer),
+                outlines[study.receiver].shape(study.receiver_layer),
+                options=settings.stitch.options,
+            )
+            sizes.append(4 * sum(p.numel() for p in stitch.parameters()))
+    return 1.6 * trials * record + kept * sum(sizes) / len(sizes)

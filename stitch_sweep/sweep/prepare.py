@@ -1,0 +1,228 @@
+"""From a configuration to what a sweep needs, with every problem found before anything trains."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from stitch_sweep.config import Config, NetworkConfig, PairConfig, TrialSettings, trial_settings
+from stitch_sweep.data import Data
+from stitch_sweep.data import load as load_data
+from stitch_sweep.errors import InputError
+from stitch_sweep.frozen import IMAGE_LAYER
+from stitch_sweep.ledger import Study
+from stitch_sweep.stitches import Shape, build_stitch
+from stitch_sweep.subgraphs import TracedNetwork
+from stitch_sweep.sweep.search import combinations
+from stitch_sweep.zoo import (
+    Entry,
+    Progress,
+    Recipe,
+    Zoo,
+    load_from_file,
+    load_weights,
+    make_recipe,
+    train_network,
+)
+
+Train = Callable[[Recipe, bytes | None], Iterator[Progress]]
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A network without weights: its layers' shapes.
+
+    Attributes:
+        image: shape of the image, layer -1.
+        layers: shape of each layer from 0 on.
+    """
+
+    image: Shape
+    layers: list[Shape]
+
+    def shape(self, layer: int) -> Shape:
+        """Shape of one image's representation at a layer."""
+        return self.image if layer == IMAGE_LAYER else self.layers[layer]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A configuration that can be run: its data, its networks' shapes, its studies.
+
+    Attributes:
+        config: the configuration.
+        data: the images.
+        outlines: the shapes of every network's layers, by name.
+        studies: every cell under every combination of factors and every repeat, sender by sender.
+    """
+
+    config: Config
+    data: Data
+    outlines: dict[str, Outline]
+    studies: list[Study]
+
+    def recipes(self) -> list[Recipe]:
+        """What the zoo has to provide; networks whose weights come from a file aren't among them."""
+        return [
+            make_recipe(network, self.config, self.data)
+            for network in self.config.networks
+            if network.weights_file is None
+        ]
+
+    def networks(self, entries: dict[str, Entry]) -> dict[str, nn.Module]:
+        """The networks by name, on the CPU.
+
+        Args:
+            entries: the zoo's entries by network name.
+        """
+        found = {}
+        for network in self.config.networks:
+            if network.weights_file is not None:
+                found[network.name] = load_from_file(network, self.data)
+                continue
+            recipe = make_recipe(network, self.config, self.data)
+            module = recipe.architecture()
+            module.load_state_dict(
+                load_weights(entries[network.name].folder / "weights.safetensors")
+            )
+            found[network.name] = module.eval()
+        return found
+
+
+def prepare(config: Config) -> Prepared:
+    """Load the data and check every network, layer and stitch of a configuration.
+
+    Raises:
+        InputError: all problems found.
+    """
+    data = load_data(config.data)
+    networks: dict[str, Outline] = {}
+    problems: list[str] = []
+    for i, network in enumerate(config.networks):
+        try:
+            networks[network.name] = _outline(network, config, data)
+        except InputError as error:
+            problems += [f"networks[{i}]: {problem}" for problem in error.problems]
+    if problems:
+        raise InputError(*problems)
+    studies = _studies(config, networks)
+    problems = list(dict.fromkeys(_stitch_problems(config, studies, networks)))
+    if problems:
+        raise InputError(*problems[:10], *_more(problems))
+    return Prepared(config, data, networks, studies)
+
+
+def provide_networks(
+    prepared: Prepared,
+    on_progress: Callable[[Recipe, Progress], None] = lambda recipe, progress: None,
+) -> dict[str, nn.Module]:
+    """All networks of a configuration, trained in this process where the zoo lacks them."""
+    config = prepared.config
+    zoo = Zoo(config.zoo)
+    entries = {
+        recipe.name: zoo.ensure(recipe, train_here(config, prepared.data), on_progress)
+        for recipe in prepared.recipes()
+    }
+    return prepared.networks(entries)
+
+
+def train_here(config: Config, data: Data) -> Train:
+    """How the zoo trains in this process."""
+
+    def train(recipe: Recipe, resume: bytes | None) -> Iterator[Progress]:
+        return train_network(
+            recipe,
+            data,
+            threads=config.resources.cpu,
+            device=config.resources.device,
+            resume=resume,
+        )
+
+    return train
+
+
+def _outline(network: NetworkConfig, config: Config, data: Data) -> Outline:
+    with torch.device("meta"):
+        module = make_recipe(network, config, data).architecture()
+    if network.weights_file is not None:
+        load_from_file(network, data)
+    traced = TracedNetwork(module, layer_names=network.layers)
+    shapes = traced.shapes(data.image_shape)
+    return Outline(data.image_shape, [shapes[layer.name] for layer in traced.layers])
+
+
+def _studies(config: Config, networks: dict[str, Outline]) -> list[Study]:
+    problems = []
+    studies: dict[str, Study] = {}
+    for i, pair in enumerate(config.pairs):
+        chosen = {}
+        for side in ("sender", "receiver"):
+            try:
+                chosen[side] = _layers(pair, side, networks)
+            except InputError as error:
+                problems += [f"pairs[{i}].{side}_layers: {problem}" for problem in error.problems]
+        if len(chosen) < 2:
+            continue
+        for cell in itertools.product(chosen["sender"], chosen["receiver"]):
+            for factors in config.factor_combinations():
+                for repeat in range(config.repeats):
+                    study = Study(pair.sender, cell[0], pair.receiver, cell[1], factors, repeat)
+                    studies.setdefault(study.id, study)
+    if problems:
+        raise InputError(*problems)
+    # Sender by sender, so that a worker can keep a sender's activations for several trials.
+    order = {network.name: k for k, network in enumerate(config.networks)}
+    return sorted(studies.values(), key=lambda s: (order[s.sender], s.sender_layer))
+
+
+def _layers(pair: PairConfig, side: str, networks: dict[str, Outline]) -> list[int]:
+    network = networks[getattr(pair, side)]
+    count = len(network.layers)
+    wanted = getattr(pair, f"{side}_layers")
+    if wanted == "all":
+        return list(range(count))
+    outside = [layer for layer in wanted if not -1 <= layer < count]
+    if outside:
+        raise InputError(
+            f"{getattr(pair, side)} has layers -1 (the image) to {count - 1}, not {outside[0]}"
+        )
+    return sorted(set(wanted))
+
+
+def _stitch_problems(
+    config: Config, studies: list[Study], networks: dict[str, Outline]
+) -> Iterator[str]:
+    """Every cell that a stitch it will meet can't join."""
+    checked: set[Any] = set()
+    for study in studies:
+        shapes = (
+            networks[study.sender].shape(study.sender_layer),
+            networks[study.receiver].shape(study.receiver_layer),
+        )
+        for settings in _stitch_settings(config, study):
+            stitch = settings.stitch
+            key = (shapes, stitch.name, stitch.start, str(stitch.options))
+            if key in checked:
+                continue
+            checked.add(key)
+            try:
+                with torch.device("meta"):
+                    build_stitch(stitch.name, *shapes, start=stitch.start, options=stitch.options)
+            except InputError as error:
+                where = f"{study.sender}:{study.sender_layer} -> {study.receiver}:{study.receiver_layer}"
+                yield f"{where}: {error}"
+
+
+def _stitch_settings(config: Config, study: Study) -> Iterator[TrialSettings]:
+    """The settings of a study under every stitch that its search may choose."""
+    for chosen in combinations(config, study, only="stitch"):
+        yield trial_settings(config.settings, {**study.factors, **chosen})
+
+
+def _more(problems: list[str]) -> list[str]:
+    return [f"... and {len(problems) - 10} more cells"] if len(problems) > 10 else []

@@ -1,0 +1,113 @@
+"""Live progress on a terminal, plain lines elsewhere; always on standard error."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from stitch_sweep.zoo import Progress as NetworkProgress
+from stitch_sweep.zoo import Recipe
+
+PLAIN_SECONDS = 15.0
+"""Without a terminal, so long lies between two lines of one kind."""
+
+
+class Reporter:
+    """Says how far things are.
+
+    Args:
+        console: where to; standard error if not given.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self._bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._said: dict[str, float] = {}
+        self._ended = self._failed = 0
+
+    def __enter__(self) -> Reporter:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+    def say(self, text: str) -> None:
+        """One line that stays."""
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+    def network(self, recipe: Recipe, progress: NetworkProgress) -> None:
+        """An epoch of a network's training."""
+        note = f"validation accuracy {progress.val_accuracy:.3f}"
+        done = progress.weights is not None
+        self._show(f"network {recipe.name}", progress.epoch, progress.epochs, note, last=done)
+
+    def trials(self, total: int, done: int) -> None:
+        """How many trials there are, and how many had ended before."""
+        self._ended = done
+        self._total = total
+        self._show("trials", done, total, "")
+
+    def trial(self, event: str, record: Mapping[str, Any]) -> None:
+        """A trial was started, ended, or lost with its machine."""
+        if event == "started":
+            return
+        if event == "lost":
+            self.say(f"lost: {record['trial']} (its worker died too often)")
+            return
+        self._ended += 1
+        if record["status"] == "failed":
+            self._failed += 1
+            self.say(f"failed: {record['trial']}: {record.get('error', '')}")
+        cell = (
+            f"{record['sender']}:{record['sender_layer']} -> "
+            f"{record['receiver']}:{record['receiver_layer']}"
+        )
+        accuracy = record["metrics"].get("val_accuracy")
+        note = cell if accuracy is None else f"{cell} {accuracy:.3f}"
+        if self._failed:
+            note += f", {self._failed} failed"
+        self._show("trials", self._ended, self._total, note, last=self._ended == self._total)
+
+    def _show(self, what: str, done: int, total: int, note: str, last: bool = False) -> None:
+        if self.console.is_terminal:
+            if what not in self._tasks:
+                self._tasks[what] = self._bars.add_task(what, total=total or 1, note="")
+            self._bars.update(
+                self._tasks[what], completed=done if total else 1, total=total or 1, note=note
+            )
+            return
+        now = time.monotonic()
+        if last or now - self._said.get(what, -PLAIN_SECONDS) >= PLAIN_SECONDS:
+            self._said[what] = now
+            self.say(f"{what}: {done}/{total} {note}".rstrip())

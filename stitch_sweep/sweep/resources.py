@@ -1,0 +1,115 @@
+"""Ray: a local one or a running cluster, and how many trials fit."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stitch_sweep.config import ResourcesConfig
+from stitch_sweep.errors import InputError
+
+# Read by Ray when it is imported and started.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_USAGE_STATS_PROMPT_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": str(10**9),
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+
+def set_environment() -> None:
+    """Telemetry off; Tune's own snapshots, loggers and tables off. Before Ray is imported."""
+    for key, value in _ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+
+
+def check_local(resources: ResourcesConfig) -> None:
+    """See that this machine can run one trial.
+
+    Raises:
+        InputError: it has no GPU, or too few CPUs.
+    """
+    if resources.gpu > torch.cuda.device_count():
+        raise InputError(
+            f"resources.gpu is {resources.gpu:g}, but this machine has "
+            f"{torch.cuda.device_count() or 'no'} GPU that torch can use; "
+            "set it to 0, or give --address of a cluster that has one"
+        )
+    count = len(os.sched_getaffinity(0))
+    if resources.cpu > count:
+        raise InputError(f"resources.cpu is {resources.cpu}, but this machine has {count} CPUs")
+
+
+def connect(address: str | None, resources: ResourcesConfig) -> int:
+    """Start a local Ray, or join a running cluster, and say how many trials fit at once.
+
+    Args:
+        address: None for a Ray of our own; `auto` or `host:port` of a cluster.
+        resources: what one trial takes.
+
+    Returns:
+        Trials that can run at the same time, at least 1.
+
+    Raises:
+        InputError: there is no cluster at the address, or it can never run such a trial.
+    """
+    import ray
+
+    if address is None:
+        check_local(resources)
+        ray.init(
+            address="local",
+            num_cpus=len(os.sched_getaffinity(0)),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+        return _slots(ray.cluster_resources(), resources)
+    import stitch_sweep
+
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"py_modules": [str(Path(stitch_sweep.__file__).parent)]},
+        )
+    except ConnectionError as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"--address {address}: there is no Ray cluster ({reason})") from None
+    slots = _slots(ray.cluster_resources(), resources)
+    if slots == 0 and _slots(_autoscaler_limit(), resources) == 0:
+        has = ray.cluster_resources()
+        found = ", ".join(f"{has.get(key, 0):g} {key}" for key in ("CPU", "GPU"))
+        ray.shutdown()
+        raise InputError(
+            f"a trial takes cpu: {resources.cpu}, gpu: {resources.gpu:g}, which the cluster at "
+            f"{address} can't give, not by adding nodes either (it has {found})"
+        )
+    return max(1, slots)
+
+
+def _slots(available: Mapping[str, Any], resources: ResourcesConfig) -> int:
+    by_cpu = int(available.get("CPU", 0) // resources.cpu)
+    if resources.gpu == 0:
+        return by_cpu
+    gpus = available.get("GPU", 0)
+    # A fraction is packed on one GPU: 0.4 fits twice on each, not five times on two.
+    per_gpu = int(1 / resources.gpu + 1e-9)
+    return min(by_cpu, int(gpus * per_gpu) if resources.gpu <= 1 else int(gpus // resources.gpu))
+
+
+def _autoscaler_limit() -> Mapping[str, Any]:
+    """What the cluster may grow to, or nothing for a cluster that can't grow."""
+    from ray._private.state import state
+
+    return state.get_max_resources_from_cluster_config() or {}

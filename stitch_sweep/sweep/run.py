@@ -1,0 +1,376 @@
+"""One sweep from start to end: prepare, train networks, run trials, write views."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from stitch_sweep import __version__
+from stitch_sweep.analysis import Matrix
+from stitch_sweep.checkpoints import fingerprint
+from stitch_sweep.config import Config, to_yaml
+from stitch_sweep.errors import InputError
+from stitch_sweep.files import write_atomically
+from stitch_sweep.ledger import Ledger
+from stitch_sweep.sweep import resources
+from stitch_sweep.sweep.prepare import Prepared, prepare
+from stitch_sweep.sweep.progress import Reporter
+from stitch_sweep.sweep.search import (
+    SweepSearcher,
+    check_sampler,
+    samples_per_study,
+    startup_note,
+)
+from stitch_sweep.sweep.views import write_views
+from stitch_sweep.tracking import TrackingProcess
+from stitch_sweep.zoo import Entry, Progress, Recipe, Zoo, train_network
+
+INFRASTRUCTURE_RETRIES = 3
+"""So often a trial whose worker died is started again."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a sweep ended.
+
+    Attributes:
+        results: a row per ended trial.
+        matrices: what they add up to.
+        total: trials that the configuration asks for.
+        ended: trials that finished or failed, earlier runs included.
+        failed: trials that ended without a result.
+        lost: trials whose workers died too often; `--resume` tries them again.
+        interrupted: whether Ctrl-C stopped the sweep before its end.
+        tracked: whether MLflow has everything; None when tracking is off.
+    """
+
+    results: pd.DataFrame
+    matrices: list[Matrix]
+    total: int
+    ended: int
+    failed: int
+    lost: int
+    interrupted: bool
+    tracked: bool | None
+
+    @property
+    def exit_status(self) -> int:
+        """0: all well; 1: something failed; 130: interrupted."""
+        if self.interrupted:
+            return 130
+        return 1 if self.failed or self.lost else 0
+
+
+def run_sweep(
+    config: Config,
+    folder: Path,
+    *,
+    resume: bool = False,
+    address: str | None = None,
+    reporter: Reporter | None = None,
+    report_seconds: float = 5.0,
+    checkpoint_seconds: float = 60.0,
+) -> Outcome:
+    """Run a sweep, or what is missing of it.
+
+    Args:
+        config: what to run.
+        folder: the experiment folder, where everything is written.
+        resume: go on with the sweep that is in the folder; without it such a folder is refused.
+        address: a running Ray cluster (`auto` or `host:port`); None starts a local Ray.
+        reporter: where progress is shown.
+        report_seconds: how often a long trial is heard of.
+        checkpoint_seconds: how often a long trial is stored.
+
+    Raises:
+        InputError: something about the configuration, the folder or the machine is wrong; nothing
+            was started.
+    """
+    check_sampler(config)
+    if address is None:
+        resources.check_local(config.resources)
+    ledger = Ledger(folder)
+    if ledger.exists and not resume:
+        raise InputError(
+            f"{folder}: holds a sweep already; add --resume to go on with it or to see it again, "
+            "or put the configuration into a folder of its own"
+        )
+    prepared = prepare(config)
+    _check_unchanged(ledger, prepared)
+    reporter = reporter or Reporter()
+    if (note := startup_note(config)) is not None:
+        reporter.say(f"note: {note}")
+    with ledger.lock(), reporter:
+        return _run(prepared, ledger, address, reporter, report_seconds, checkpoint_seconds)
+
+
+def count_trials(prepared: Prepared) -> int:
+    """How many trials a configuration asks for."""
+    return sum(samples_per_study(prepared.config, study) for study in prepared.studies)
+
+
+def _run(
+    prepared: Prepared,
+    ledger: Ledger,
+    address: str | None,
+    reporter: Reporter,
+    report_seconds: float,
+    checkpoint_seconds: float,
+) -> Outcome:
+    config, folder = prepared.config, ledger.folder
+    total, missing = count_trials(prepared), _missing(prepared, ledger)
+    interrupted, lost = False, 0
+    tracking = None
+    if missing:
+        interrupted, lost, tracking = _run_missing(
+            prepared, ledger, address, reporter, report_seconds, checkpoint_seconds
+        )
+    if tracking is None and config.tracking.enabled and ledger.exists:
+        tracking = _start_tracking(config, folder)
+    results, matrices = write_views(folder, prepared.studies, config)
+    failed = int((results["status"] == "failed").sum()) if len(results) else 0
+    tracked = None
+    if tracking is not None:
+        tracked = tracking.finish(views_written=True)
+        if not tracked:
+            reporter.say(
+                f"MLflow did not take everything ({tracking.error or 'no answer'}); "
+                "nothing is lost: the same command with --resume sends the rest"
+            )
+    return Outcome(results, matrices, total, len(results), failed, lost, interrupted, tracked)
+
+
+def _run_missing(
+    prepared: Prepared,
+    ledger: Ledger,
+    address: str | None,
+    reporter: Reporter,
+    report_seconds: float,
+    checkpoint_seconds: float,
+) -> tuple[bool, int, TrackingProcess | None]:
+    """Run the trials that the ledger lacks; returns (interrupted, lost, tracking process)."""
+    config, folder = prepared.config, ledger.folder
+    resources.set_environment()
+    import ray
+
+    slots = resources.connect(address, config.resources)
+    tracking = None
+    try:
+        networks = _networks(prepared, reporter, slots)
+        prints = {name: fingerprint(module) for name, module in networks.items()}
+        _check_networks(ledger, prints)
+        ledger.start({**_description(prepared), "networks": prints})
+        write_atomically(folder / "config.resolved.yml", to_yaml(config).encode())
+        if config.tracking.enabled:
+            tracking = _start_tracking(config, folder)
+        searcher = SweepSearcher(prepared.studies, config, ledger, reporter.trial)
+        total = count_trials(prepared)
+        reporter.trials(total, total - len(_missing(prepared, ledger)))
+        _tune(prepared, ledger, networks, searcher, slots, report_seconds, checkpoint_seconds)
+    except KeyboardInterrupt:
+        return True, 0, tracking
+    except BaseException:
+        if tracking is not None:
+            tracking.finish(views_written=False)
+        raise
+    finally:
+        ray.shutdown()
+    # Tune returns normally after Ctrl-C.
+    return not searcher.exhausted, len(searcher.lost), tracking
+
+
+def _tune(
+    prepared: Prepared,
+    ledger: Ledger,
+    networks: Mapping[str, Any],
+    searcher: SweepSearcher,
+    slots: int,
+    report_seconds: float,
+    checkpoint_seconds: float,
+) -> None:
+    import ray
+    from ray import tune
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    from stitch_sweep.sweep.trainable import (
+        LedgerWriter,
+        Shared,
+        StitchTrainable,
+        data_to_arrays,
+    )
+
+    config = prepared.config
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    writer = (
+        ray.remote(LedgerWriter)
+        .options(num_cpus=0, scheduling_strategy=here)
+        .remote(str(ledger.folder.resolve()), config.keep_stitches, config.search.mode)
+    )
+    shared = Shared(
+        config=config,
+        data=ray.put(data_to_arrays(prepared.data)),
+        networks=ray.put(dict(networks)),
+        writer=writer,
+        report_seconds=report_seconds,
+        checkpoint_seconds=checkpoint_seconds,
+    )
+    # Or Tune would hand short trials to one and the same actor.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
+    trainable = tune.with_resources(
+        tune.with_parameters(StitchTrainable, shared=shared),
+        {"cpu": config.resources.cpu, "gpu": config.resources.gpu},
+    )
+    with tempfile.TemporaryDirectory(prefix="stitch-sweep-") as scratch:
+        tuner = tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                num_samples=-1,
+                reuse_actors=True,
+                trial_name_creator=lambda trial: trial.trial_id,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=scratch,
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=INFRASTRUCTURE_RETRIES),
+                checkpoint_config=tune.CheckpointConfig(
+                    checkpoint_at_end=False, checkpoint_frequency=0
+                ),
+            ),
+        )
+        tuner.fit()
+
+
+def _networks(prepared: Prepared, reporter: Reporter, slots: int) -> dict[str, Any]:
+    """All networks of the sweep; those that the zoo lacks are trained as Ray tasks."""
+    import ray
+
+    config = prepared.config
+    zoo = Zoo(config.zoo)
+    recipes = {recipe.name: recipe for recipe in prepared.recipes()}
+    data = None
+    if any(zoo.find(recipe) is None for recipe in recipes.values()):
+        data = ray.put(prepared.data)
+    options = {"num_cpus": config.resources.cpu, "num_gpus": min(1, config.resources.gpu)}
+
+    def train(recipe: Recipe, resume: bytes | None) -> Iterator[Progress]:
+        task: Any = ray.remote(_train_remotely).options(num_returns="streaming", **options)
+        threads, device = config.resources.cpu, config.resources.device
+        for reference in task.remote(recipe, data, threads, device, resume):
+            try:
+                yield ray.get(reference)
+            except ray.exceptions.RayTaskError as error:
+                raise error.as_instanceof_cause() from None
+
+    def ensure(recipe: Recipe) -> Entry:
+        return zoo.ensure(recipe, train, reporter.network)
+
+    with ThreadPoolExecutor(max_workers=slots) as pool:
+        try:
+            entries = dict(zip(recipes, pool.map(ensure, recipes.values()), strict=True))
+        except BaseException:
+            # The threads wait for Ray; without it they end, and the pool can be left.
+            ray.shutdown()
+            raise
+    return prepared.networks(entries)
+
+
+def _train_remotely(
+    recipe: Recipe, data: Any, threads: int, device: str, resume: bytes | None
+) -> Iterator[Progress]:
+    yield from train_network(recipe, data, threads=threads, device=device, resume=resume)
+
+
+def _start_tracking(config: Config, folder: Path) -> TrackingProcess:
+    return TrackingProcess(folder, config.tracking.experiment, config.tracking.uri)
+
+
+def _missing(prepared: Prepared, ledger: Ledger) -> list[str]:
+    """Ids of the trials that are asked for and have not ended."""
+    known = ledger.trial_ids()
+    missing = []
+    for study in prepared.studies:
+        for number in range(samples_per_study(prepared.config, study)):
+            trial = study.trial(number)
+            record = ledger.read(trial) if trial in known else None
+            if record is None or record["status"] == "running":
+                missing.append(trial)
+    return missing
+
+
+def _description(prepared: Prepared) -> dict[str, Any]:
+    """What decides a sweep's figures; a resume may not change any of it."""
+    config = prepared.config
+    search = config.search.model_dump(mode="json")
+    return {
+        "decides": {
+            "seed": config.seed,
+            "data": prepared.data.fingerprint,
+            "augment": config.data.augment,
+            "settings": config.model_dump(mode="json", include={"stitch", "loss", "training"}),
+            "search": {
+                key: search[key] for key in ("space", "sampler", "metric", "mode", "parallel_per_study")
+            },
+            "resources": {"cpu": config.resources.cpu, "device": config.resources.device,
+                          "cache_gb": config.resources.cache_gb},
+        },
+        "config": config.model_dump(mode="json", exclude={"tracking"}),
+        "trials": count_trials(prepared),
+        "version": __version__,
+    }  # fmt: skip
+
+
+def _check_unchanged(ledger: Ledger, prepared: Prepared) -> None:
+    """See that a resume adds to finished work and changes none of it.
+
+    Raises:
+        InputError: what differs, a line each.
+    """
+    before = ledger.description()
+    if before is None:
+        return
+    was, now = before["decides"], _description(prepared)["decides"]
+    problems = [f"{path}: was {old!r}, is {new!r}" for path, old, new in _differences(was, now)]
+    asked = {
+        study.trial(number)
+        for study in prepared.studies
+        for number in range(samples_per_study(prepared.config, study))
+    }
+    gone = sorted(ledger.trial_ids() - asked)
+    if gone:
+        problems.append(
+            f"{len(gone)} trials that were run are no longer asked for, {gone[0]} for one"
+        )
+    if problems:
+        raise InputError(
+            f"{ledger.folder}: the configuration no longer fits the sweep in this folder; more pairs, "
+            "repeats, samples or crossed values may be added, nothing else changed:",
+            *problems,
+        )
+
+
+def _check_networks(ledger: Ledger, prints: Mapping[str, str]) -> None:
+    before = (ledger.description() or {}).get("networks", {})
+    changed = [name for name, value in prints.items() if before.get(name, value) != value]
+    if changed:
+        raise InputError(
+            f"{ledger.folder}: the weights of {', '.join(changed)} are not those that the sweep in "
+            "this folder began with"
+        )
+
+
+def _differences(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(was, Mapping) and isinstance(now, Mapping):
+        for key in sorted({*was, *now}):
+            yield from _differences(was.get(key), now.get(key), f"{path}.{key}".removeprefix("."))
+    elif was != now:
+        yield path, was, now

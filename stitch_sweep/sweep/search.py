@@ -1,0 +1,466 @@
+"""What is tried next: one Optuna study per (pair, factors, repeat), asked by Ray Tune.
+
+A suggestion is a function of (seed, study, number, earlier results of that study): the sampler is made
+anew for each, under a seed derived from them, so neither a resume nor the number of workers moves it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.samplers import BaseSampler
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from stitch_sweep.config import Config, Distribution, SamplerConfig, trial_settings
+from stitch_sweep.errors import InputError, nearest
+from stitch_sweep.ledger import Ledger, Study
+from stitch_sweep.seeding import derive
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+_CLASSES = {"tpe": "TPESampler", "random": "RandomSampler"}
+_SAMPLERS = {
+    name: cls
+    for name, cls in vars(optuna.samplers).items()
+    if inspect.isclass(cls)
+    and issubclass(cls, BaseSampler)
+    and "seed" in inspect.signature(cls).parameters
+    # These two enumerate by themselves and stop a study; `grid` does that here, conditions included.
+    and name not in {"GridSampler", "BruteForceSampler"}
+}
+
+
+def check_sampler(config: Config) -> None:
+    """See that the sampler exists, takes its arguments, and fits the space.
+
+    Raises:
+        InputError: it doesn't.
+    """
+    sampler = config.search.sampler
+    if sampler.name == "grid":
+        if sampler.options:
+            raise InputError("search.sampler: grid takes no arguments")
+        for path, distribution in config.search.distributions.items():
+            if distribution.type == "float" and distribution.step is None:
+                raise InputError(
+                    f"search.space.{path}: grid can't enumerate a float without a step; "
+                    "give a step or list the choices"
+                )
+        return
+    if _CLASSES.get(sampler.name, sampler.name) not in _SAMPLERS:
+        known = {*_CLASSES, "grid", *_SAMPLERS}
+        raise InputError(
+            f"search.sampler: none is named {sampler.name!r}: {nearest(sampler.name, known)}"
+        )
+    try:
+        _sampler(sampler, 0)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"search.sampler: {sampler.name}: {error}") from None
+    except ImportError as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(
+            f"search.sampler: {sampler.name} needs another package: {reason}"
+        ) from None
+
+
+def startup_note(config: Config) -> str | None:
+    """What to tell a user whose sampler never gets past its random start-up trials."""
+    if not config.search.distributions or config.search.sampler.name in {"grid", "random"}:
+        return None
+    startup = _startup(config.search.sampler)
+    if config.search.samples <= startup:
+        return (
+            f"{config.search.samples} samples per study are fewer than the {startup} random start-up "
+            f"trials of {config.search.sampler.name}: this is random search"
+        )
+    return None
+
+
+def samples_per_study(config: Config, study: Study) -> int:
+    """How many trials a study has: `samples`, or the size of its grid."""
+    if config.search.sampler.name == "grid" and config.search.distributions:
+        return sum(1 for _ in combinations(config, study))
+    return config.search.samples
+
+
+def combinations(config: Config, study: Study, only: str = "") -> Iterator[dict[str, Any]]:
+    """Every combination of the searched settings, conditions respected.
+
+    Args:
+        config: the configuration.
+        study: whose crossed factors decide conditions.
+        only: only paths below this one; ranges are then represented by both ends.
+    """
+    space = {
+        path: distribution
+        for path, distribution in config.search.distributions.items()
+        if not only or path.split(".")[0] == only
+    }
+    order = _parents_first(space)
+
+    def extend(k: int, chosen: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        if k == len(order):
+            yield dict(chosen)
+            return
+        path = order[k]
+        if not _applies(space[path], chosen, config, study):
+            yield from extend(k + 1, chosen)
+            return
+        for value in space[path].representatives() if only else _grid_values(space[path]):
+            yield from extend(k + 1, {**chosen, path: value})
+
+    return extend(0, {})
+
+
+class StudySearch:
+    """The search of one study.
+
+    Args:
+        study: which one.
+        config: the configuration.
+    """
+
+    def __init__(self, study: Study, config: Config) -> None:
+        self.study = study
+        self._config = config
+        self._space = config.search.distributions
+        self._order = _parents_first(self._space)
+        self._trial_states: dict[int, dict[str, Any]] = {}
+        self._study_state: dict[str, Any] = {}
+        self.optuna = optuna.create_study(
+            study_name=study.id,
+            direction="maximize" if config.search.mode == "max" else "minimize",
+        )
+        for key, value in study.key.items():
+            self.optuna.set_user_attr(key, value)
+
+    def ask(self, number: int) -> dict[str, Any]:
+        """The searched settings of the `number`-th trial, as {dotted path: value}."""
+        if not self._space:
+            return {}
+        if self._config.search.sampler.name == "grid":
+            for k, point in enumerate(combinations(self._config, self.study)):
+                if k == number:
+                    return point
+            raise IndexError(f"the grid of {self.study.id} has no point {number}")
+        sampler = self._config.search.sampler
+        # Start-up trials are random; a seed without the study gives all cells the same ones.
+        of_study = () if number < _startup(sampler) else (self.study.key,)
+        seed = derive(self._config.seed, "search", number, *of_study)
+        # Asked in a copy: a trial left running in the study would move later suggestions.
+        scratch = optuna.create_study(
+            directions=self.optuna.directions, sampler=_sampler(sampler, seed)
+        )
+        scratch.add_trials(self.optuna.get_trials(deepcopy=False))
+        storage, identity = scratch._storage, scratch._study_id
+        for key, value in self._study_state.items():
+            storage.set_study_system_attr(identity, key, value)
+        trial = scratch.ask()
+        chosen: dict[str, Any] = {}
+        for path in self._order:
+            if _applies(self._space[path], chosen, self._config, self.study):
+                chosen[path] = _suggest(trial, path, self._space[path])
+        # What some samplers (CMA-ES, quasi-Monte Carlo) remember between suggestions.
+        self._study_state = storage.get_study_system_attrs(identity)
+        self._trial_states[number] = scratch.get_trials(deepcopy=False)[-1].system_attrs
+        return chosen
+
+    def tell(self, number: int, params: Mapping[str, Any], value: float | None) -> None:
+        """Add a trial's outcome; None for one that failed. To be called in the order of numbers."""
+        distributions = {
+            path: _to_optuna(self._space[path]) for path in params if path in self._space
+        }
+        self.optuna.add_trial(
+            optuna.trial.create_trial(
+                state=TrialState.FAIL if value is None else TrialState.COMPLETE,
+                value=value,
+                params={path: _encode(self._space[path], params[path]) for path in distributions},
+                distributions=distributions,
+                system_attrs=self._trial_states.pop(number, {}),
+            )
+        )
+
+
+class SweepSearcher(Searcher):
+    """Hands Ray Tune one trial after the other, and learns from the ledger's own figures.
+
+    A study's next round of suggestions waits for the results of the one before; parallelism comes from
+    running many studies. Every trial is in the ledger before it is handed out. A trial that the ledger
+    has as running is handed out again under its number, with its parameters.
+
+    Args:
+        studies: in the order in which they should run.
+        config: the configuration.
+        ledger: what has happened so far.
+        on_event: told (event, record) for `started`, `ended` and `lost` trials.
+
+    Attributes:
+        lost: trials whose worker died more often than Tune retries.
+        exhausted: whether everything that could be handed out has ended.
+    """
+
+    def __init__(
+        self,
+        studies: Iterable[Study],
+        config: Config,
+        ledger: Ledger,
+        on_event: Callable[[str, Mapping[str, Any]], None] = lambda event, record: None,
+    ) -> None:
+        super().__init__()
+        self._config = config
+        self._ledger = ledger
+        self._on_event = on_event
+        self._running: dict[str, tuple[_Round, int]] = {}
+        self._left: deque[_Round] = deque()
+        self.lost: list[str] = []
+        self.exhausted = False
+        started = ledger.trial_ids()
+        for study in studies:
+            total = samples_per_study(config, study)
+            if any(study.trial(number) in started for number in range(total)):
+                records = [ledger.read(study.trial(number)) for number in range(total)]
+                left = [n for n, r in enumerate(records) if r is None or r["status"] == "running"]
+                if not left:
+                    continue
+                search = StudySearch(study, config)
+                self._left.append(_Round(search, total, config.search.parallel_per_study, records))
+            else:
+                self._left.append(
+                    _Round(study, total, config.search.parallel_per_study, [], config)
+                )
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial for Tune, None when all that is left must wait, FINISHED at the end."""
+        while self._left:
+            current = self._left[0]
+            asked = current.next()
+            if asked is None:
+                self._left.popleft()  # comes back when its round is over
+                continue
+            number, params = asked
+            study = current.study
+            record = self._content(study, number, params)
+            trial = study.trial(number)
+            self._ledger.begin(trial, record)
+            self._running[trial_id] = (current, number)
+            self._on_event("started", {**record, "trial": trial})
+            return {"spec": json.dumps({**record, "trial": trial})}
+        self.exhausted = not self._running
+        return Searcher.FINISHED if self.exhausted else None
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Tune's intermediate results: nothing to learn from."""
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Read what the ledger says of the trial; a trial it doesn't know as ended was lost."""
+        if trial_id not in self._running:
+            return
+        current, number = self._running.pop(trial_id)
+        trial = current.study.trial(number)
+        record = self._ledger.read(trial)
+        if record is None or record["status"] == "running":
+            # A failure of a machine, not of a trial: Optuna never hears of it.
+            self.lost.append(trial)
+            self._on_event("lost", {"trial": trial})
+            return
+        self._on_event("ended", record)
+        if current.done(number, record):
+            self._left.appendleft(current)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Tune's snapshots are off; the ledger is what survives."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """See `save`."""
+
+    def _content(self, study: Study, number: int, params: Mapping[str, Any]) -> dict[str, Any]:
+        settings = trial_settings(self._config.settings, {**study.factors, **params})
+        return {
+            **study.key,
+            "study": study.id,
+            "number": number,
+            "params": dict(params),
+            "settings": settings.model_dump(mode="json"),
+        }
+
+
+class _Round:
+    """Where a study stands: which numbers may be asked now, and whose results are awaited."""
+
+    def __init__(
+        self,
+        search: StudySearch | Study,
+        total: int,
+        size: int,
+        records: list[dict[str, Any] | None],
+        config: Config | None = None,
+    ) -> None:
+        # A study that has not begun is built when its turn comes: 10,000 of them take memory.
+        self._search = search
+        self._config = config
+        self._total = total
+        self._size = size
+        self._records: dict[int, dict[str, Any]] = {n: r for n, r in enumerate(records) if r}
+        self._told = 0
+        self._asked: set[int] = set()
+        self._tell_whole_rounds()
+
+    @property
+    def study(self) -> Study:
+        return self._search if isinstance(self._search, Study) else self._search.study
+
+    def next(self) -> tuple[int, dict[str, Any]] | None:
+        """The next (number, params) that may start now, or None."""
+        for number in range(self._told, min(self._told + self._size, self._total)):
+            record = self._records.get(number)
+            if number in self._asked or (record and record["status"] != "running"):
+                continue
+            self._asked.add(number)
+            params = self._open().ask(number)
+            return number, record["params"] if record else params
+        return None
+
+    def done(self, number: int, record: dict[str, Any]) -> bool:
+        """Take a result; True when that opened the next round."""
+        self._records[number] = record
+        return self._tell_whole_rounds()
+
+    def _tell_whole_rounds(self) -> bool:
+        """Tell Optuna the rounds that are complete, in the order of their numbers."""
+        opened = False
+        while self._told < self._total:
+            numbers = range(self._told, min(self._told + self._size, self._total))
+            records = [self._records.get(number) for number in numbers]
+            if any(record is None or record["status"] == "running" for record in records):
+                return opened
+            # Asking again what an earlier process asked puts a sampler that has a memory where it was;
+            # what is told is what was recorded, whatever this version of Optuna would suggest.
+            for number in numbers:
+                if number not in self._asked:
+                    self._open().ask(number)
+            for number, record in zip(numbers, records, strict=True):
+                assert record is not None
+                self._open().tell(number, record["params"], record.get("metric"))
+            self._told = numbers.stop
+            opened = self._told < self._total
+        return opened
+
+    def _open(self) -> StudySearch:
+        if isinstance(self._search, Study):
+            assert self._config is not None
+            self._search = StudySearch(self._search, self._config)
+        return self._search
+
+
+def _startup(sampler: SamplerConfig) -> float:
+    """How many first trials of a study the sampler draws at random."""
+    if sampler.name == "random":
+        return math.inf
+    cls = _SAMPLERS[_CLASSES.get(sampler.name, sampler.name)]
+    default = inspect.signature(cls).parameters.get("n_startup_trials")
+    given = sampler.options.get("n_startup_trials")
+    return given if given is not None else default.default if default is not None else 0
+
+
+def _sampler(sampler: SamplerConfig, seed: int) -> BaseSampler:
+    cls: Any = _SAMPLERS[_CLASSES.get(sampler.name, sampler.name)]
+    built: BaseSampler = cls(**sampler.options, seed=seed % 2**32)
+    return built
+
+
+def _parents_first(space: Mapping[str, Distribution]) -> list[str]:
+    """The paths of a space, every condition's parent before what depends on it."""
+    order: list[str] = []
+
+    def visit(path: str, above: tuple[str, ...]) -> None:
+        if path in above:
+            raise InputError(f"search.space: {path} depends on itself")
+        for parent in space[path].when:
+            if parent in space:
+                visit(parent, (*above, path))
+        if path not in order:
+            order.append(path)
+
+    for path in space:
+        visit(path, ())
+    return order
+
+
+def _applies(
+    distribution: Distribution, chosen: Mapping[str, Any], config: Config, study: Study
+) -> bool:
+    for parent, wanted in distribution.when.items():
+        if parent in chosen:
+            value = chosen[parent]
+        elif parent in config.search.distributions:
+            return False  # the parent itself doesn't apply
+        elif parent in study.factors:
+            value = study.factors[parent]
+        else:
+            value = config.settings
+            for part in parent.split("."):
+                value = value[part]
+        if value not in (wanted if isinstance(wanted, list) else [wanted]):
+            return False
+    return True
+
+
+def _grid_values(distribution: Distribution) -> list[Any]:
+    if distribution.type == "categorical":
+        return list(distribution.choices or [])
+    low, high = distribution.low or 0, distribution.high or 0
+    step = distribution.step or 1
+    count = math.floor((high - low) / step + 1e-9) + 1
+    values = [low + k * step for k in range(count)]
+    return [int(v) for v in values] if distribution.type == "int" else values
+
+
+def _suggest(trial: optuna.Trial, path: str, distribution: Distribution) -> Any:
+    wanted = _to_optuna(distribution)
+    if isinstance(wanted, CategoricalDistribution):
+        raw = trial.suggest_categorical(path, wanted.choices)
+        return next(c for c in distribution.choices or [] if _scalar(c) == raw)
+    if isinstance(wanted, IntDistribution):
+        return trial.suggest_int(path, wanted.low, wanted.high, log=wanted.log, step=wanted.step)
+    assert isinstance(wanted, FloatDistribution)
+    return trial.suggest_float(path, wanted.low, wanted.high, log=wanted.log, step=wanted.step)
+
+
+def _to_optuna(distribution: Distribution) -> BaseDistribution:
+    if distribution.type == "categorical":
+        # Optuna stores scalars only; anything else travels as JSON text.
+        return CategoricalDistribution([_scalar(c) for c in distribution.choices or []])
+    assert distribution.low is not None
+    assert distribution.high is not None
+    if distribution.type == "int":
+        step = int(distribution.step or 1)
+        low, high = int(distribution.low), int(distribution.high)
+        return IntDistribution(low, high, log=distribution.log, step=step)
+    return FloatDistribution(
+        distribution.low, distribution.high, log=distribution.log, step=distribution.step
+    )
+
+
+def _encode(distribution: Distribution, value: Any) -> Any:
+    return _scalar(value) if distribution.type == "categorical" else value
+
+
+def _scalar(value: Any) -> Any:
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    return json.dumps(value, sort_keys=True)

@@ -1,0 +1,268 @@
+"""What runs on the workers: a Tune Trainable that trains stitches one after the other.
+
+The actor is reused, so its process pays once for importing torch, receiving the data and the networks,
+and computing a sender's activations.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from ray import tune
+from torch import nn
+
+from stitch_sweep.checkpoints import CheckpointError, pack
+from stitch_sweep.config import Config, TrialSettings
+from stitch_sweep.data import Data, Images
+from stitch_sweep.files import write_atomically
+from stitch_sweep.frozen import FrozenNetwork
+from stitch_sweep.ledger import Ledger
+from stitch_sweep.training import ActivationCache, StitchResult, StitchTraining, make_loaders
+
+
+class LedgerWriter:
+    """The ledger as an actor on the driver's node: what workers have to say arrives here first.
+
+    Args:
+        folder: the experiment folder.
+        keep_stitches: `all`, `best` (of each study) or `none`.
+        metric: name of the metric that says which is best.
+        mode: whether `max` or `min` of it is best.
+    """
+
+    def __init__(self, folder: str, keep_stitches: str, mode: str) -> None:
+        self._ledger = Ledger(folder)
+        self._keep = keep_stitches
+        self._sign = 1 if mode == "max" else -1
+        self._best: dict[str, tuple[float, int]] = {}
+        for record in self._ledger.records():
+            if record["status"] == "finished":
+                study, rank = record["study"], self._rank(record)
+                self._best[study] = max(rank, self._best.get(study, rank))
+
+    def finish(
+        self,
+        trial: str,
+        outcome: dict[str, Any],
+        predictions: np.ndarray | None,
+        stitch: bytes | None,
+    ) -> None:
+        """Write down how a trial ended, its stitch before its record."""
+        if stitch is not None and self._keep != "none":
+            write_atomically(self._ledger.stitch_path(trial), stitch)
+        record = self._ledger.finish(trial, outcome, predictions)
+        if self._keep == "best" and stitch is not None:
+            self._forget_worse(record)
+
+    def checkpoint(self, trial: str, data: bytes) -> None:
+        """Keep where a running trial got to."""
+        self._ledger.write_checkpoint(trial, data)
+
+    def read_checkpoint(self, trial: str) -> bytes | None:
+        """Where a trial got to before it was interrupted."""
+        return self._ledger.read_checkpoint(trial)
+
+    def _rank(self, record: Mapping[str, Any]) -> tuple[float, int]:
+        # Of equals the first is the best, whichever of them ended first.
+        return (self._sign * record["metric"], -record["number"])
+
+    def _forget_worse(self, record: Mapping[str, Any]) -> None:
+        study, rank = record["study"], self._rank(record)
+        best = self._best.get(study, rank)
+        self._best[study] = max(rank, best)
+        if rank != best:
+            worse = min(rank, best)
+            self._ledger.stitch_path(f"{study}-n{-worse[1]}").unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What every worker of a sweep gets, through Ray's object store.
+
+    Attributes:
+        config: the configuration.
+        data: reference to the data set, its tensors as NumPy arrays.
+        networks: reference to the networks by name.
+        writer: the `LedgerWriter` actor.
+        report_seconds: a step of a trial lasts at least so long, so that Tune hears of it that often.
+        checkpoint_seconds: at least so long lies between two checkpoints of a trial.
+    """
+
+    config: Config
+    data: Any
+    networks: Any
+    writer: Any
+    report_seconds: float = 5.0
+    checkpoint_seconds: float = 60.0
+
+
+class Workbench:
+    """What a worker keeps between trials: data and networks on its device, cached activations."""
+
+    def __init__(self, shared: Shared) -> None:
+        config = shared.config
+        self.config = config
+        torch.set_num_threads(config.resources.cpu)
+        self._device = config.resources.device
+        self._data = data_from_arrays(ray.get(shared.data), self._device)
+        modules: Mapping[str, nn.Module] = ray.get(shared.networks)
+        self._networks = {
+            name: FrozenNetwork(module.to(self._device), f"network {name!r}", layers)
+            for name, module, layers in (
+                (network.name, modules[network.name], network.layers) for network in config.networks
+            )
+        }
+        self._cache = ActivationCache(config.resources.cache_gb * 2**30)
+
+    def training(self, spec: Mapping[str, Any]) -> StitchTraining:
+        """The training of a trial, at its beginning."""
+        config, settings = self.config, TrialSettings.model_validate(spec["settings"])
+        loaders = make_loaders(
+            self._data,
+            settings.training.batch_size,
+            seed=config.seed,
+            augment=config.data.augment,
+            device=self._device,
+        )
+        return StitchTraining(
+            self._networks[spec["sender"]],
+            self._networks[spec["receiver"]],
+            spec["sender_layer"],
+            spec["receiver_layer"],
+            loaders,
+            settings,
+            seed=config.seed,
+            repeat=spec["repeat"],
+            threads=config.resources.cpu,
+            cache=self._cache,
+        )
+
+
+class StitchTrainable(tune.Trainable):
+    """One trial for Ray Tune; its actor is reused for the next one."""
+
+    def setup(self, config: dict[str, Any], shared: Shared | None = None) -> None:
+        """Called once per process."""
+        assert shared is not None
+        self._shared = shared
+        self._bench = Workbench(shared)
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Called for every further trial of this process."""
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train for a while; at the end the ledger hears of it before Tune does."""
+        began = time.monotonic()
+        try:
+            training = self._training or self._take_up()
+            while not training.done and time.monotonic() - began < self._shared.report_seconds:
+                training.run_epoch()
+                self._maybe_checkpoint(training)
+            if not training.done:
+                return {"done": False, "epoch": training.epoch}
+            self._conclude(training.finish())
+        except Exception as error:  # a trial that can't be trained is a result; the sweep goes on
+            self._fail(error)
+        return {"done": True}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Tune's checkpoints are off: ours go to the ledger."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """See `save_checkpoint`."""
+
+    def _begin(self, config: Mapping[str, Any]) -> None:
+        self._spec = json.loads(config["spec"])
+        self._training: StitchTraining | None = None
+        self._started = time.time()
+        self._stored = time.monotonic()
+
+    def _take_up(self) -> StitchTraining:
+        """The trial's training, where an interrupted process left it if one did."""
+        training = self._bench.training(self._spec)
+        stored = ray.get(self._shared.writer.read_checkpoint.remote(self._spec["trial"]))
+        if stored is not None:
+            try:
+                training.restore(stored)
+            except CheckpointError:
+                training = self._bench.training(self._spec)
+        self._training = training
+        return training
+
+    def _maybe_checkpoint(self, training: StitchTraining) -> None:
+        now = time.monotonic()
+        if not training.done and now - self._stored >= self._shared.checkpoint_seconds:
+            data = training.checkpoint()
+            ray.get(self._shared.writer.checkpoint.remote(self._spec["trial"], data))
+            self._stored = now
+
+    def _conclude(self, result: StitchResult) -> None:
+        metric = self._bench.config.search.metric
+        outcome = {
+            "status": result.status,
+            "metric": result.metrics.get(metric),
+            "metrics": result.metrics,
+            "trajectory": result.trajectory,
+            "seconds": result.seconds,
+        }
+        predictions, stitch = None, None
+        if result.predictions is None:
+            outcome["error"] = "the loss stopped being finite"
+        else:
+            predictions = result.predictions.numpy()
+            stitch = pack({"stitch": dict(result.stitch.state_dict()), "trial": self._spec})
+        self._tell_ledger(outcome, predictions, stitch)
+
+    def _fail(self, error: Exception) -> None:
+        training = self._training
+        outcome: dict[str, Any] = {
+            "status": "failed",
+            "metric": None,
+            "metrics": {},
+            "trajectory": training.trajectory if training else [],
+            "seconds": training.seconds if training else 0.0,
+            "error": f"{type(error).__name__}: {error}",
+            "traceback": traceback.format_exc(),
+        }
+        self._tell_ledger(outcome, None, None)
+
+    def _tell_ledger(
+        self, outcome: dict[str, Any], predictions: np.ndarray | None, stitch: bytes | None
+    ) -> None:
+        outcome |= {"started": self._started, "pid": ray.get_runtime_context().get_worker_id()}
+        writer = self._shared.writer
+        ray.get(writer.finish.remote(self._spec["trial"], outcome, predictions, stitch))
+
+
+def data_to_arrays(data: Data) -> dict[str, Any]:
+    """A data set as NumPy arrays, which processes of one node read from shared memory, uncopied."""
+    splits = {split: getattr(data, split) for split in ("train", "validation", "test")}
+    return {
+        "splits": {k: (v.images.numpy(), v.labels.numpy()) for k, v in splits.items()},
+        "rest": (data.name, data.classes, data.mean, data.std, data.fingerprint),
+    }
+
+
+def data_from_arrays(arrays: Mapping[str, Any], device: str) -> Data:
+    """The data set that `data_to_arrays` took apart, its images on `device`."""
+    with warnings.catch_warnings():
+        # The arrays are read-only, and nobody writes to images.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        splits = {
+            split: Images(torch.from_numpy(images), torch.from_numpy(labels)).to(device)
+            for split, (images, labels) in arrays["splits"].items()
+        }
+    name, classes, mean, std, fingerprint = arrays["rest"]
+    return Data(name=name, classes=classes, mean=mean, std=std, fingerprint=fingerprint, **splits)

@@ -1,0 +1,174 @@
+"""Views of the ledger: tables, Optuna's studies, matrices. All of them can be deleted and rebuilt."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from stitch_sweep.analysis import Matrix, check_results, write_analysis
+from stitch_sweep.config import Config, LossConfig, label
+from stitch_sweep.files import write_atomically
+from stitch_sweep.ledger import Ledger, Study, predictions_of
+from stitch_sweep.sweep.search import StudySearch, samples_per_study
+
+
+def write_views(
+    folder: Path, studies: Iterable[Study], config: Config
+) -> tuple[pd.DataFrame, list[Matrix]]:
+    """Rebuild everything that is derived from the ledger.
+
+    Writes `results.parquet`, `predictions.parquet`, `traj.parquet`, `traj.pkl`, `optuna.log`,
+    `summary.json`, `matrices/` and `figures/`.
+
+    Returns:
+        The results, a row per ended trial in the order of the studies, and the matrices.
+    """
+    studies = list(studies)
+    records = ended_records(Ledger(folder), studies, config)
+    _write_studies(folder / "optuna.log", studies, records, config)
+    if not records:
+        return pd.DataFrame(), []
+    results = check_results(results_table(records))
+    _write(folder / "results.parquet", results.to_parquet)
+    _write(folder / "predictions.parquet", _predictions_table(records).to_parquet)
+    trajectories = _trajectory_table(records)
+    _write(folder / "traj.parquet", trajectories.to_parquet)
+    _write(folder / "traj.pkl", trajectories.to_pickle)
+    matrices = write_analysis(folder, results, metric=config.search.metric, mode=config.search.mode)
+    summary = {
+        "trials": len(records),
+        "finished": int((results["status"] == "finished").sum()),
+        "failed": int((results["status"] == "failed").sum()),
+        "not_converged": int((results["converged"] == False).sum()),  # noqa: E712 (nullable)
+        "compute_seconds": float(results["seconds"].sum()),
+        "matrices": [matrix.file_name for matrix in matrices],
+    }
+    write_atomically(folder / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+    return results, matrices
+
+
+def ended_records(ledger: Ledger, studies: Iterable[Study], config: Config) -> list[dict[str, Any]]:
+    """Records of finished and failed trials, in the order of studies and numbers."""
+    known = ledger.trial_ids()
+    found = []
+    for study in studies:
+        for number in range(samples_per_study(config, study)):
+            if (trial := study.trial(number)) in known:
+                record = ledger.read(trial)
+                if record is not None and record["status"] != "running":
+                    found.append(record)
+    return found
+
+
+def results_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """A row per trial: identity, crossed factors, searched settings, all settings, final metrics."""
+    rows = []
+    for record in records:
+        settings = record["settings"]
+        rows.append(
+            {
+                "trial": record["trial"],
+                "sender": record["sender"],
+                "receiver": record["receiver"],
+                "sender_layer": record["sender_layer"],
+                "receiver_layer": record["receiver_layer"],
+                "repeat": record["repeat"],
+                "number": record["number"],
+                "stitch": settings["stitch"]["name"],
+                "loss": LossConfig.model_validate(settings["loss"]).label,
+                **{f"factor.{k}": label(v) for k, v in record["factors"].items()},
+                **{f"setting.{k}": label(v) for k, v in record["params"].items()},
+                **{k: label(v) for k, v in _flatten(settings["training"], "training")},
+                "status": record["status"],
+                "error": record.get("error"),
+                "metric": record["metric"],
+                "val_accuracy": None,
+                "test_accuracy": None,
+                "penalty": None,
+                "converged": None,
+                "sender_accuracy": None,
+                "receiver_accuracy": None,
+                **record["metrics"],
+                "seconds": record["seconds"],
+            }
+        )
+    table = pd.DataFrame(rows)
+    for column in ("metric", "val_accuracy", "test_accuracy", "penalty"):
+        table[column] = table[column].astype("float64")
+    for column in ("sender_accuracy", "receiver_accuracy"):
+        table[column] = table[column].astype("float64")
+    table["converged"] = table["converged"].astype("boolean")
+    return table
+
+
+def _predictions_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    rows = [(r["trial"], p) for r in records if (p := predictions_of(r)) is not None]
+    return pd.DataFrame(rows, columns=["trial", "predictions"])
+
+
+def _trajectory_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    identity = ("trial", "sender", "sender_layer", "receiver", "receiver_layer", "repeat", "number")
+    rows = [
+        {**{key: record[key] for key in identity}, **row}
+        for record in records
+        for row in record["trajectory"]
+    ]
+    return pd.DataFrame(rows, columns=None if rows else list(identity))
+
+
+def _write_studies(
+    path: Path, studies: list[Study], records: list[dict[str, Any]], config: Config
+) -> None:
+    """Optuna's journal for optuna-dashboard, written anew beside the old one and then swapped."""
+    by_study: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        by_study.setdefault(record["study"], []).append(record)
+    if not config.search.distributions:
+        path.unlink(missing_ok=True)  # there was no search, so there is nothing to look at
+        return
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".optuna") as scratch:
+        file = Path(scratch) / "optuna.log"
+        storage = JournalStorage(JournalFileBackend(str(file)))
+        for study in studies:
+            if study.id not in by_study:
+                continue
+            search = StudySearch(study, config)
+            for record in by_study[study.id]:
+                search.tell(record["number"], record["params"], record["metric"])
+            view = optuna.create_study(
+                study_name=study.id, storage=storage, directions=search.optuna.directions
+            )
+            for key, value in study.key.items():
+                view.set_user_attr(key, value)
+            view.add_trials(search.optuna.get_trials(deepcopy=False))
+        if file.exists():
+            file.replace(path)
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}.{key}")
+        elif value is not None:
+            yield f"{prefix}.{key}", value
+
+
+def _write(path: Path, write: Callable[[str], Any]) -> None:
+    """A table's file, whole or not at all."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(descriptor)
+    try:
+        write(temporary)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

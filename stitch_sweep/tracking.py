@@ -1,0 +1,300 @@
+"""MLflow, fed from the ledger by a process of its own.
+
+A slow or dead tracking server delays logging and nothing else. The process asks the server what it has
+and sends what it lacks, so it can be killed and started again at any time: metrics carry the time stamps
+of the stored trajectory, and MLflow keeps equal points once.
+
+    parent run    a sweep: its configuration, matrices and tables as artifacts
+    child run     a trial: pair and settings as params, trajectory as step metrics
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from stitch_sweep.ledger import Ledger
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+BATCH = 1000
+"""Metrics per call; MLflow takes no more."""
+POLL_SECONDS = 0.5
+PATIENCE_SECONDS = 60.0
+"""So long a finished sweep waits for a server that takes nothing."""
+
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # One call to a dead server would otherwise hang for minutes.
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+    # Thousands of runs would each print their address.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+
+
+class Tracker:
+    """Brings a tracking server up to the state of a ledger.
+
+    Args:
+        folder: the experiment folder.
+        experiment: name of the MLflow experiment.
+        uri: tracking URI; None for MLFLOW_TRACKING_URI or MLflow's local default.
+    """
+
+    def __init__(self, folder: Path, experiment: str, uri: str | None) -> None:
+        os.environ.update({k: v for k, v in _ENVIRONMENT.items() if k not in os.environ})
+        from mlflow import MlflowClient
+
+        self._folder = folder
+        self._ledger = Ledger(folder)
+        self._client: MlflowClient = MlflowClient(tracking_uri=uri)
+        self._experiment_name = experiment
+        self._parent = ""
+        self._experiment = ""
+        self._children: dict[str, tuple[str, bool]] = {}
+
+    def send(self) -> Iterator[str]:
+        """Send every ended trial that the server lacks, and yield its id once it is there."""
+        self._open()
+        for trial in sorted(self._ledger.trial_ids()):
+            if self._children.get(trial, ("", False))[1]:
+                continue
+            record = self._ledger.read(trial)
+            if record is not None and record["status"] != "running":
+                self._send_trial(record)
+                yield trial
+
+    def send_artifacts(self) -> None:
+        """Hang configuration, tables, matrices and figures on the sweep's run, and close it."""
+        self._open()
+        for name in ("config.resolved.yml", "results.parquet", "traj.parquet", "summary.json"):
+            if (self._folder / name).exists():
+                self._client.log_artifact(self._parent, str(self._folder / name))
+        for name in ("matrices", "figures"):
+            if (self._folder / name).is_dir():
+                self._client.log_artifacts(self._parent, str(self._folder / name), name)
+        summary = self._folder / "summary.json"
+        if summary.exists():
+            for key, value in json.loads(summary.read_text()).items():
+                if isinstance(value, int | float):
+                    # One time stamp for ever: a second sending replaces nothing and adds nothing.
+                    self._client.log_metric(self._parent, key, value, timestamp=0, step=0)
+        self._client.set_terminated(self._parent)
+
+    def _open(self) -> None:
+        """Find the sweep's runs on the server, or make the parent."""
+        if self._parent:
+            return
+        client = self._client
+        found = client.get_experiment_by_name(self._experiment_name)
+        self._experiment = (
+            found.experiment_id if found else client.create_experiment(self._experiment_name)
+        )
+        description = self._ledger.description() or {}
+        sweep = description["id"]
+        parents = client.search_runs(
+            [self._experiment], f"tags.`stitch_sweep.sweep` = '{sweep}'", max_results=1
+        )
+        if parents:
+            parent = parents[0].info.run_id
+        else:
+            tags = {"stitch_sweep.sweep": sweep}
+            parent = client.create_run(
+                self._experiment, tags=tags, run_name=self._folder.resolve().name
+            ).info.run_id
+            for key, value in _flat(description.get("config", {})):
+                client.log_param(parent, key, value)
+        token = None
+        while True:
+            page = client.search_runs(
+                [self._experiment],
+                f"tags.`mlflow.parentRunId` = '{parent}'",
+                max_results=1000,
+                page_token=token,
+            )
+            for run in page:
+                ended = run.info.status in ("FINISHED", "FAILED")
+                self._children[run.data.tags["stitch_sweep.trial"]] = (run.info.run_id, ended)
+            token = page.token
+            if not token:
+                break
+        self._parent = parent
+
+    def _send_trial(self, record: Mapping[str, Any]) -> None:
+        from mlflow.entities import Metric, Param
+
+        client, trial = self._client, record["trial"]
+        started = int(record["started"] * 1000)
+        run, _ = self._children.get(trial, ("", False))
+        if not run:
+            tags = {"stitch_sweep.trial": trial, "mlflow.parentRunId": self._parent}
+            run = client.create_run(
+                self._experiment, start_time=started, tags=tags, run_name=trial
+            ).info.run_id
+            self._children[trial] = (run, False)
+        ended = started + int(record["seconds"] * 1000)
+        metrics = [
+            Metric(
+                f"{_SPLITS[row['split']]}/{key}",
+                value,
+                started + int(row["time"] * 1000),
+                row["step"],
+            )
+            for row in record["trajectory"]
+            for key, value in row.items()
+            if key not in ("step", "split", "time", "epoch") and value is not None
+        ]
+        finals = {
+            **record["metrics"],
+            # Params sort as text; as metrics the layers sort and plot as numbers.
+            "sender_layer": record["sender_layer"],
+            "receiver_layer": record["receiver_layer"],
+            "seconds": record["seconds"],
+        }
+        metrics += [
+            Metric(key, float(value), ended, 0)
+            for key, value in finals.items()
+            if value is not None
+        ]
+        settings = record["settings"]
+        params = {
+            **{k: record[k] for k in ("sender", "sender_layer", "receiver", "receiver_layer")},
+            "pair": f"{record['sender']} -> {record['receiver']}",
+            "repeat": record["repeat"],
+            "number": record["number"],
+            "stitch": settings["stitch"]["name"],
+            "loss": "+".join(settings["loss"]),
+            **dict(_flat({k: v for k, v in settings.items() if k != "loss"})),
+            **{f"loss.{k}": v for k, v in _flat(settings["loss"])},
+        }
+        if record.get("error"):
+            client.set_tag(run, "error", record["error"][:500])
+        # At most 100 params a call.
+        listed = [Param(key, str(value)[:500]) for key, value in params.items()]
+        for first in range(0, len(listed), 100):
+            client.log_batch(run, params=listed[first : first + 100])
+        for first in range(0, len(metrics), BATCH):
+            client.log_batch(run, metrics=metrics[first : first + BATCH])
+        status = "FINISHED" if record["status"] == "finished" else "FAILED"
+        client.set_terminated(run, status=status, end_time=ended)
+        self._children[trial] = (run, True)
+
+
+class TrackingProcess:
+    """The tracker as a process beside the sweep, which it never holds up.
+
+    It ends by itself when the sweep's process does, after sending what is in the ledger by then.
+
+    Args:
+        folder: the experiment folder.
+        experiment: name of the MLflow experiment.
+        uri: tracking URI or None.
+    """
+
+    def __init__(self, folder: Path, experiment: str, uri: str | None) -> None:
+        command = [sys.executable, "-m", "stitch_sweep.tracking", str(folder), experiment]
+        # A session of its own: Ctrl-C is for the sweep, which then lets this process finish.
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+            # In the environment and not among the arguments: a URI may hold a password.
+            env={**os.environ, **({"MLFLOW_TRACKING_URI": uri} if uri else {})},
+        )
+        self.sent = 0
+        self.error = ""
+        self._heard = time.monotonic()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def finish(self, views_written: bool) -> bool:
+        """Let it send the rest; False when the server took nothing for `PATIENCE_SECONDS`.
+
+        Args:
+            views_written: whether the sweep's tables and matrices are there to be sent.
+        """
+        assert self._process.stdin is not None
+        self._heard = time.monotonic()
+        try:
+            self._process.stdin.write("finish\n" if views_written else "stop\n")
+            self._process.stdin.close()
+        except BrokenPipeError:
+            pass
+        while self._thread.is_alive() and time.monotonic() - self._heard < PATIENCE_SECONDS:
+            self._thread.join(timeout=0.1)
+        if self._thread.is_alive():
+            self._process.kill()
+        return self._process.wait() == 0
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            kind, _, text = line.strip().partition(" ")
+            if kind == "sent":
+                self.sent += 1
+                self._heard = time.monotonic()
+                self.error = ""
+            elif kind == "error":
+                self.error = text
+
+
+def _run(folder: Path, experiment: str, stdin: TextIO) -> int:
+    """The process: send what comes up until the sweep says `finish`, `stop`, or dies."""
+    words: list[str] = []
+    over = threading.Event()
+
+    def listen() -> None:
+        words.extend(stdin.read().split())
+        over.set()
+
+    threading.Thread(target=listen, daemon=True).start()
+    os.nice(10)  # trials come first
+    tracker, wait = Tracker(folder, experiment, None), POLL_SECONDS
+    while True:
+        last = over.is_set()  # asked before sending: what ends later is seen in a further round
+        try:
+            for trial in tracker.send():
+                print("sent", trial, flush=True)
+            if last:
+                if "finish" in words:
+                    tracker.send_artifacts()
+                return 0
+            wait = POLL_SECONDS
+        except Exception as error:  # whatever a server or its client throws, we try again
+            print("error", type(error).__name__, str(error).partition("\n")[0], flush=True)
+            wait = min(2 * wait, 30.0)
+            if last:
+                # The sweep waits for us, or is dead and never told us to finish.
+                if not words:
+                    return 1
+                time.sleep(min(wait, 2.0))
+                continue
+        over.wait(wait)
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{name}.")
+        elif value is not None and value != []:
+            yield name, value if isinstance(value, str | int | float) else json.dumps(value)
+
+
+_SPLITS = {"train": "train", "validation": "val"}
+
+if __name__ == "__main__":
+    sys.exit(_run(Path(sys.argv[1]), sys.argv[2], sys.stdin))

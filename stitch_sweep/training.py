@@ -1,0 +1,582 @@
+"""Train one stitch between two frozen networks.
+
+Nothing here knows of Ray, Optuna or MLflow. From a notebook:
+
+    >>> result = train_stitch(a, b, sender_layer=2, receiver_layer=3, data=data)
+    >>> result.metrics["test_accuracy"]
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from stitch_sweep.checkpoints import pack, unpack
+from stitch_sweep.config import TrialSettings
+from stitch_sweep.data import Data, Loader
+from stitch_sweep.evaluation import CHUNK, Scores
+from stitch_sweep.frozen import FrozenNetwork
+from stitch_sweep.losses import CombinedLoss, LossContext, LossInputs
+from stitch_sweep.optimization import Optimization
+from stitch_sweep.seeding import derive, seed_everything
+from stitch_sweep.stitches import AffineStitch, LeastSquares, build_stitch
+
+EXCESS_ALLOWED = 0.05
+"""A stitch with a closed form has converged when its error is at most this share above it."""
+EXCESS_FLOOR = 0.01
+"""The share is taken of at least this much of the expected variance: a perfect optimum is 0."""
+PLATEAU = 0.02
+"""Without a closed form: the last quarter of the epochs may lower the mean training loss below that
+of the quarter before by at most this share of the first epoch's."""
+
+SPLITS = ("train", "validation", "test")
+_SHORT = {"train": "train", "validation": "val", "test": "test"}
+
+
+class _Batch(NamedTuple):
+    labels: Tensor
+    sender: Tensor
+    expected: Tensor | None
+
+
+class ActivationCache:
+    """Frozen representations of whole splits, computed once and shared by trials of one process.
+
+    Of each role (sender or expected, and split) only the latest is kept: cells come sender by sender.
+
+    Args:
+        limit_bytes: a representation larger than this is never kept but recomputed batch by batch.
+            It decides by size alone, never by what else is in memory, so that results don't depend
+            on what a process did before.
+    """
+
+    def __init__(self, limit_bytes: float) -> None:
+        self.limit_bytes = limit_bytes
+        self._kept: dict[str, tuple[Tensor, str, int, Tensor]] = {}
+
+    @torch.no_grad()
+    def get(self, role: str, network: FrozenNetwork, layer: int, loader: Loader) -> Tensor | None:
+        """The representation of every image, [N, *shape], or None where it is too large."""
+        images, fingerprint, of_layer, whole = self._kept.get(role, (None, "", 0, None))
+        # By identity: the tensor is held here, so no other one can take its place in memory.
+        if images is loader.images.images and (fingerprint, of_layer) == (
+            network.fingerprint,
+            layer,
+        ):
+            return whole
+        self._kept.pop(role, None)
+        count = len(loader.images)
+        shape = network.shape(layer, loader.images.images.shape[1:])
+        if 4 * count * math.prod(shape) > self.limit_bytes:
+            return None
+        prefix = network.prefix(layer)
+        whole = torch.empty(count, *shape, device=loader.device)
+        for k, chunk in enumerate(loader.in_order(CHUNK)):
+            whole[k * CHUNK : k * CHUNK + chunk.valid] = prefix(chunk.images)[: chunk.valid]
+        self._kept[role] = (loader.images.images, network.fingerprint, layer, whole)
+        return whole
+
+
+class _Representations:
+    """What the frozen networks make of one split: from the cache where it fits, else on the fly."""
+
+    def __init__(
+        self,
+        split: str,
+        loader: Loader,
+        parts: Mapping[str, tuple[FrozenNetwork, int]],
+        cache: ActivationCache,
+    ) -> None:
+        self._loader = loader
+        self._prefixes = {role: network.prefix(layer) for role, (network, layer) in parts.items()}
+        self._whole = {
+            role: cache.get(f"{role} {split}", network, layer, loader)
+            for role, (network, layer) in parts.items()
+        }
+        self._complete = all(whole is not None for whole in self._whole.values())
+
+    @property
+    def count(self) -> int:
+        return len(self._loader.images)
+
+    def batches(self, epoch: int, start: int) -> Iterator[_Batch]:
+        """The training batches of an epoch from the `start`-th on."""
+        if self._loader.augment == "none" and self._complete:
+            for indices in self._loader.indices(epoch, start):
+                labels = self._loader.images.labels[indices]
+                yield self._batch(labels, lambda whole, at=indices: whole[at], None)
+        else:
+            for _, images, labels in self._loader.batches(epoch, start):
+                yield self._batch(labels, None, images)
+
+    def chunks(self) -> Iterator[tuple[_Batch, int]]:
+        """The whole split in stored order, in padded chunks, each with its number of real rows."""
+        if self._complete:
+            labels = self._loader.images.labels
+            for first in range(0, self.count, CHUNK):
+                at = torch.arange(first, first + CHUNK, device=labels.device) % self.count
+                batch = self._batch(labels[at], lambda whole, at=at: whole[at], None)
+                yield batch, min(CHUNK, self.count - first)
+        else:
+            for images, labels, valid in self._loader.in_order(CHUNK):
+                yield self._batch(labels, None, images), valid
+
+    def _batch(self, labels: Tensor, take: Any, images: Tensor | None) -> _Batch:
+        with torch.no_grad():
+            found = {
+                role: take(self._whole[role]) if take else prefix(images)
+                for role, prefix in self._prefixes.items()
+            }
+        return _Batch(labels, found["sender"], found.get("expected"))
+
+
+@dataclass(frozen=True)
+class StitchResult:
+    """What came of one stitch.
+
+    Attributes:
+        status: `finished`, or `failed` when the loss stopped being finite.
+        metrics: final figures; see `StitchTraining.finish`. Empty for a failed training.
+        trajectory: a row per logged step: step, epoch, split, loss, a column per loss term,
+            accuracy (in [0, 1]), lr, time (seconds of training so far).
+        predictions: int64 [N], the class predicted for every test image; None for a failed training.
+        stitch: the trained module, on the CPU.
+        seconds: time spent training and evaluating.
+    """
+
+    status: str
+    metrics: dict[str, Any]
+    trajectory: list[dict[str, Any]]
+    predictions: Tensor | None
+    stitch: nn.Module
+    seconds: float
+
+
+@dataclass
+class _Running:
+    """Sums since the last logged row and since the epoch began; part of a checkpoint."""
+
+    interval: dict[str, Any] = field(default_factory=dict)
+    epoch: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, values: Mapping[str, Tensor], count: int) -> None:
+        for sums in (self.interval, self.epoch):
+            sums["count"] = sums.get("count", 0) + count
+            for name, value in values.items():
+                # Sums stay on the device: reading them out every step would stall a GPU.
+                sums[name] = sums.get(name, 0) + value.detach().double() * count
+
+
+class StitchTraining:
+    """The training of one stitch, which can be advanced, stored and taken up again.
+
+    Args:
+        sender: the network that is cut after `sender_layer`.
+        receiver: the network that goes on after `receiver_layer`.
+        sender_layer: -1 (the image) or a layer's index.
+        receiver_layer: -1 (the stitch makes an image) or a layer's index.
+        loaders: `train`, `validation` and `test`, all on one device, which is where we compute.
+        settings: stitch, loss and training settings.
+        seed: the sweep's seed; decides order, augmentation and the stitch's initial weights.
+        repeat: gives further initial weights under one seed.
+        threads: torch's intra-op threads.
+        cache: representations shared with other trainings; a private one without it.
+
+    Raises:
+        InputError: the stitch can't join these layers, or a layer doesn't exist.
+        FrozenError: a network is not as it was when it was frozen.
+    """
+
+    def __init__(
+        self,
+        sender: FrozenNetwork,
+        receiver: FrozenNetwork,
+        sender_layer: int,
+        receiver_layer: int,
+        loaders: Mapping[str, Loader],
+        settings: TrialSettings,
+        *,
+        seed: int = 0,
+        repeat: int = 0,
+        threads: int = 1,
+        cache: ActivationCache | None = None,
+    ) -> None:
+        self._began = time.perf_counter()
+        seed_everything(derive(seed, repeat, "training"), threads)
+        sender.verify()
+        receiver.verify()
+        self.settings = settings
+        self._networks = (sender, receiver)
+        self._test_loader = loaders["test"]
+        train = loaders["train"]
+        image_shape = train.images.images.shape[1:]
+        self.stitch = build_stitch(
+            settings.stitch.name,
+            sender.shape(sender_layer, image_shape),
+            receiver.shape(receiver_layer, image_shape),
+            start=settings.stitch.start,
+            options=settings.stitch.options,
+            seed=seed,
+            repeat=repeat,
+        ).to(train.device)
+        self._suffix = receiver.suffix(receiver_layer)
+        terms = [(term.name, term.weight, term.options) for term in settings.loss.terms]
+        parts = {"sender": (sender, sender_layer)}
+        if CombinedLoss.needs_expected(term.name for term in settings.loss.terms):
+            parts["expected"] = (receiver, receiver_layer)
+        cache = cache or ActivationCache(limit_bytes=2**31)
+        self._splits = {
+            split: _Representations(split, loaders[split], parts, cache) for split in SPLITS
+        }
+        self._context = LossContext(
+            _expected_variance(self._splits["train"]) if "expected" in parts else None
+        )
+        self._loss = CombinedLoss(terms, self._context)
+        self._steps_per_epoch = len(train)
+        # An identity has nothing to train, and an optimizer refuses an empty list.
+        parameters = [p for p in self.stitch.parameters() if p.requires_grad]
+        epochs = settings.training.epochs if parameters else 0
+        self.total_steps = epochs * self._steps_per_epoch
+        self._optimization = Optimization(
+            parameters or [nn.Parameter(torch.zeros(1))],
+            settings.training.optimizer,
+            settings.training.schedule,
+            self.total_steps,
+            self._loss.default_lr(settings.training.optimizer.name),
+        )
+        self._log_every = settings.training.log_every or max(1, self._steps_per_epoch // 4)
+        self._running = _Running()
+        self._epoch_losses: list[float] = []
+        self._lr = 0.0
+        self._earlier_seconds = 0.0
+        self.trajectory: list[dict[str, Any]] = []
+        self.failed = False
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps taken."""
+        return self._optimization.step_count
+
+    @property
+    def epoch(self) -> int:
+        """Whole epochs done."""
+        return self.step // self._steps_per_epoch
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing left to train."""
+        return self.failed or self.step >= self.total_steps
+
+    @property
+    def seconds(self) -> float:
+        """Time spent so far, earlier processes included."""
+        return self._earlier_seconds + time.perf_counter() - self._began
+
+    def run_epoch(self) -> None:
+        """Train to the end of the current epoch."""
+        self.advance(self._steps_per_epoch - self.step % self._steps_per_epoch)
+
+    def advance(self, steps: int) -> None:
+        """Take up to `steps` optimizer steps; stops early when done or when the loss isn't finite."""
+        stop = min(self.step + steps, self.total_steps)
+        while self.step < stop and not self.failed:
+            start = self.step % self._steps_per_epoch
+            for batch in self._splits["train"].batches(self.epoch, start):
+                self._train_step(batch)
+                if self.failed or self.step >= stop:
+                    break
+
+    def finish(self) -> StitchResult:
+        """Evaluate the final stitch, once, and check that the networks stayed frozen.
+
+        Metrics, each for `train`, `val` and `test` (on un-augmented images): `_accuracy`; `_loss`, the
+        loss that was trained, and `_loss.<term>` for each of its terms before weighting. Besides:
+        `receiver_accuracy` and `sender_accuracy`, the networks' own on the test set; `penalty` =
+        receiver_accuracy - test_accuracy; `converged`; with an affine stitch trained for MSE also
+        `train_relative_mse`, `optimal_relative_mse` and `excess` (all in units of the expected
+        representation's variance).
+
+        Returns:
+            The result; for a training whose loss stopped being finite only its trajectory.
+
+        Raises:
+            FrozenError: a network changed.
+            RuntimeError: the training isn't done.
+        """
+        if not self.done:
+            raise RuntimeError(f"only {self.step} of {self.total_steps} steps are done")
+        metrics: dict[str, Any] = {}
+        predictions = None
+        if not self.failed:
+            for split in SPLITS:
+                measured, scores = self._measure(split)
+                metrics |= {f"{_SHORT[split]}_{name}": value for name, value in measured.items()}
+                predictions = scores
+            self.failed = not all(math.isfinite(value) for value in metrics.values())
+        if self.failed:
+            metrics, predictions = {}, None
+        else:
+            sender, receiver = (n.evaluate(self._test_loader).accuracy for n in self._networks)
+            metrics |= {"sender_accuracy": sender, "receiver_accuracy": receiver}
+            metrics["penalty"] = receiver - metrics["test_accuracy"]
+            metrics |= self._convergence(metrics)
+            metrics["stitch_parameters"] = sum(p.numel() for p in self.stitch.parameters())
+        for network in self._networks:
+            network.verify()
+        return StitchResult(
+            status="failed" if self.failed else "finished",
+            metrics=metrics,
+            trajectory=self.trajectory,
+            predictions=predictions,
+            stitch=self.stitch.cpu(),
+            seconds=self.seconds,
+        )
+
+    def checkpoint(self) -> bytes:
+        """Everything needed to go on, in another process too: see `restore`."""
+        state = {
+            "stitch": dict(self.stitch.state_dict()),
+            "optimization": self._optimization.state_dict(),
+            "interval": self._running.interval,
+            "epoch": self._running.epoch,
+            "epoch_losses": self._epoch_losses,
+            "trajectory": self.trajectory,
+            "failed": self.failed,
+            "seconds": self.seconds,
+            "generator": torch.get_rng_state(),
+        }
+        if torch.cuda.is_available():
+            state["cuda_generators"] = torch.cuda.get_rng_state_all()
+        return pack(state)
+
+    def restore(self, checkpoint: bytes) -> None:
+        """Take up the training of the same cell and settings where `checkpoint` left it.
+
+        Raises:
+            CheckpointError: the bytes are damaged or not a checkpoint.
+        """
+        state = unpack(checkpoint)
+        self.stitch.load_state_dict(state["stitch"])
+        self._optimization.load_state_dict(state["optimization"])
+        self._running = _Running(self._moved(state["interval"]), self._moved(state["epoch"]))
+        self._epoch_losses = state["epoch_losses"]
+        self.trajectory = state["trajectory"]
+        self.failed = state["failed"]
+        self._earlier_seconds = state["seconds"]
+        self._began = time.perf_counter()
+        torch.set_rng_state(state["generator"])
+        if "cuda_generators" in state and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(state["cuda_generators"])
+
+    def _moved(self, sums: Mapping[str, Any]) -> dict[str, Any]:
+        device = next(self.stitch.parameters()).device
+        return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in sums.items()}
+
+    def _forward(self, batch: _Batch, with_logits: bool) -> LossInputs:
+        stitched = self.stitch(batch.sender)
+        logits = self._suffix(stitched) if with_logits else None
+        return LossInputs(batch.labels, stitched, batch.expected, logits)
+
+    def _train_step(self, batch: _Batch) -> None:
+        self.stitch.train()
+        inputs = self._forward(batch, self._loss.needs_logits)
+        total, terms = self._loss(inputs)
+        self._lr = self._optimization.step(total)
+        values = {"loss": total, **{f"loss.{name}": value for name, value in terms.items()}}
+        if inputs.logits is not None:
+            right = inputs.logits.argmax(dim=1) == batch.labels
+            values["accuracy"] = right.double().mean()
+        self._running.add(values, len(batch.labels))
+        ends_epoch = self.step % self._steps_per_epoch == 0
+        if ends_epoch or self.step % self._log_every == 0:
+            self._log_train()
+        if ends_epoch and not self.failed:
+            sums = self._running.epoch
+            self._epoch_losses.append((sums["loss"] / sums["count"]).item())
+            self._running.epoch = {}
+            measured, _ = self._measure("validation")
+            self._log("validation", measured)
+
+    def _log_train(self) -> None:
+        sums = self._running.interval
+        count = sums.pop("count")
+        row = {name: (value / count).item() for name, value in sums.items()}
+        self._running.interval = {}
+        # The trajectory ends with the last figures that meant something.
+        self.failed = not math.isfinite(row["loss"])
+        if not self.failed:
+            self._log("train", row)
+
+    def _log(self, split: str, values: Mapping[str, float]) -> None:
+        if not all(math.isfinite(value) for value in values.values()):
+            self.failed = True
+            return
+        epoch = math.ceil(self.step / self._steps_per_epoch)
+        row = {"step": self.step, "epoch": epoch, "split": split, "accuracy": None, **values}
+        self.trajectory.append({**row, "lr": self._lr, "time": self.seconds})
+
+    @torch.no_grad()
+    def _measure(self, split: str) -> tuple[dict[str, float], Tensor]:
+        """Accuracy and every loss term on a whole split, and the predictions (int64 [N])."""
+        self.stitch.eval()
+        scores = Scores()
+        sums: dict[str, Tensor] = {}
+        representations = self._splits[split]
+        for batch, valid in representations.chunks():
+            inputs = self._forward(batch, with_logits=True)
+            assert inputs.logits is not None
+            scores.add(inputs.logits, batch.labels, valid)
+            total, terms = self._loss(_leading(inputs, valid))
+            for name, value in {"": total, **{f".{n}": v for n, v in terms.items()}}.items():
+                sums[name] = sums.get(name, 0) + value.double() * valid
+        result = scores.result()
+        losses = {f"loss{k}": (v / representations.count).item() for k, v in sums.items()}
+        return {"accuracy": result.accuracy, **losses}, result.predictions
+
+    def _convergence(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
+        """Whether the training got where it was going; see `docs/method.md`."""
+        terms = [term.name for term in self.settings.loss.terms]
+        if terms == ["mse"] and isinstance(self.stitch, AffineStitch):
+            return self._excess(metrics["train_loss.mse"])
+        if self.total_steps == 0:
+            return {"converged": None if list(self.stitch.parameters()) else True}
+        quarter = len(self._epoch_losses) // 4
+        if quarter == 0:
+            return {"converged": None}
+        before = fmean(self._epoch_losses[-2 * quarter : -quarter])
+        last = fmean(self._epoch_losses[-quarter:])
+        return {"converged": before - last <= PLATEAU * abs(self._epoch_losses[0])}
+
+    @torch.no_grad()
+    def _excess(self, loss: float) -> dict[str, Any]:
+        assert isinstance(self.stitch, AffineStitch)
+        least_squares = LeastSquares(self.stitch)
+        channels = 0
+        for batch, valid in self._splits["train"].chunks():
+            assert batch.expected is not None
+            least_squares.add(batch.sender[:valid], batch.expected[:valid])
+            channels = batch.expected.shape[1]
+        variance = self._context.expected_variance or 1.0
+        optimum = least_squares.optimum() / variance
+        reached = loss / channels
+        excess = reached - optimum
+        return {
+            "train_relative_mse": reached,
+            "optimal_relative_mse": optimum,
+            "excess": excess,
+            "converged": excess <= EXCESS_ALLOWED * max(optimum, EXCESS_FLOOR),
+        }
+
+
+def train_stitch(
+    sender: FrozenNetwork | nn.Module,
+    receiver: FrozenNetwork | nn.Module,
+    *,
+    sender_layer: int,
+    receiver_layer: int,
+    data: Data,
+    settings: TrialSettings | None = None,
+    seed: int = 0,
+    repeat: int = 0,
+    threads: int = 1,
+    device: str | torch.device = "cpu",
+    augment: str = "none",
+) -> StitchResult:
+    """Train one stitch from start to end.
+
+    Args:
+        sender: classifies images [B, C, H, W] of `data`; it is frozen in place.
+        receiver: the same; may be the sender itself.
+        sender_layer: -1 (the image) or the index of one of `layers(sender)`.
+        receiver_layer: likewise of the receiver.
+        data: the images.
+        settings: stitch, loss and training settings; the defaults of `TrialSettings` without.
+        seed: decides order, augmentation and initial weights.
+        repeat: further initial weights under one seed.
+        threads: torch's intra-op threads; they decide the last bits of the result.
+        device: where to compute.
+        augment: how training images are augmented.
+
+    Raises:
+        InputError: the stitch can't join these layers, or a layer doesn't exist.
+        FrozenError: a network changed during training.
+
+    Example:
+        >>> result = train_stitch(a, b, sender_layer=0, receiver_layer=1, data=load(...))
+        >>> result.metrics["penalty"]
+    """
+    settings = settings or TrialSettings()
+    training = StitchTraining(
+        _frozen(sender, "sender", device),
+        _frozen(receiver, "receiver", device),
+        sender_layer,
+        receiver_layer,
+        make_loaders(data, settings.training.batch_size, seed=seed, augment=augment, device=device),
+        settings,
+        seed=seed,
+        repeat=repeat,
+        threads=threads,
+    )
+    while not training.done:
+        training.run_epoch()
+    return training.finish()
+
+
+def _frozen(
+    network: FrozenNetwork | nn.Module, name: str, device: str | torch.device
+) -> FrozenNetwork:
+    if isinstance(network, FrozenNetwork):
+        return network
+    return FrozenNetwork(network.to(device), name)
+
+
+def make_loaders(
+    data: Data,
+    batch_size: int,
+    *,
+    seed: int,
+    augment: str = "none",
+    device: str | torch.device = "cpu",
+) -> dict[str, Loader]:
+    """A loader per split, all on `device`."""
+    return {
+        split: Loader(
+            getattr(data, split),
+            data.mean,
+            data.std,
+            batch_size=batch_size,
+            seed=seed,
+            augment=augment,
+            device=device,
+        )
+        for split in SPLITS
+    }
+
+
+def _leading(inputs: LossInputs, valid: int) -> LossInputs:
+    """Without the rows that only pad a chunk."""
+    return LossInputs(
+        inputs.labels[:valid],
+        inputs.stitched[:valid],
+        None if inputs.expected is None else inputs.expected[:valid],
+        None if inputs.logits is None else inputs.logits[:valid],
+    )
+
+
+def _expected_variance(split: _Representations) -> float:
+    """Mean over channels of the expected representation's variance, over all training positions."""
+    count, total, squares = 0, torch.zeros(()), torch.zeros(())
+    for batch, valid in split.chunks():
+        assert batch.expected is not None
+        values = batch.expected[:valid].double().transpose(0, 1).flatten(1)
+        count += values.shape[1]
+        total = total.to(values) + values.sum(dim=1)
+        squares = squares.to(values) + values.square().sum(dim=1)
+    return (squares / count - (total / count).square()).clamp(min=0).mean().item()

@@ -1,0 +1,457 @@
+"""The zoo: networks trained once, stored under what determined them, and loaded again.
+
+A network's folder is `<family>-<data>-seed<seed>-<hash>`; the hash covers its recipe: everything that
+decided its weights. `recipe.json` is written last, so a folder that has one is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from stitch_sweep.checkpoints import CheckpointError, digest, pack, unpack
+from stitch_sweep.config import Config, NetworkConfig
+from stitch_sweep.data import Data, Loader
+from stitch_sweep.errors import InputError
+from stitch_sweep.evaluation import CHUNK, evaluate
+from stitch_sweep.files import write_atomically
+from stitch_sweep.models import build
+from stitch_sweep.optimization import Optimization, OptimizerConfig, ScheduleConfig
+from stitch_sweep.seeding import derive, seed_everything
+
+FORMAT = 1
+"""Part of every recipe: raised when the training code changes what a recipe gives."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that determines a network's weights.
+
+    Attributes:
+        name: what the network is called in messages; not part of what determines it.
+        content: plain data, hashed as JSON.
+    """
+
+    name: str
+    content: dict[str, Any]
+
+    @property
+    def hash(self) -> str:
+        """First 16 hex digits of SHA-256 over the content."""
+        text = json.dumps(self.content, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def folder(self) -> str:
+        """Name of the network's folder in a zoo."""
+        content = self.content
+        untrained = "" if content["weights"] == "trained" else f"-{content['weights']}"
+        data = content["data"]["name"]
+        return f"{content['family']}-{data}{untrained}-seed{content['seed']}-{self.hash}"
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of training; 0 for an untrained control."""
+        pretraining = self.content.get("pretraining")
+        return int(pretraining["epochs"]) if pretraining else 0
+
+    def architecture(self) -> nn.Module:
+        """The network with fresh weights from torch's global generator."""
+        content = self.content
+        return build(
+            content["family"],
+            content["data"]["channels"],
+            content["data"]["classes"],
+            content["options"],
+        )
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One epoch of a network's training.
+
+    Attributes:
+        epoch: epochs done.
+        epochs: epochs in all.
+        loss: mean training loss of the epoch, nats; NaN for an untrained network.
+        val_accuracy: on the validation split, in [0, 1].
+        checkpoint: state to resume from, now and then.
+        weights: the finished network's state, with the last epoch only.
+        accuracy: the finished network's accuracy per split, with the last epoch only.
+    """
+
+    epoch: int
+    epochs: int
+    loss: float
+    val_accuracy: float
+    checkpoint: bytes | None = None
+    weights: bytes | None = None
+    accuracy: dict[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A stored network: its folder, recipe and accuracies."""
+
+    folder: Path
+    recipe: dict[str, Any]
+    accuracy: dict[str, float]
+    seconds: float
+    versions: dict[str, str]
+
+
+def make_recipe(network: NetworkConfig, config: Config, data: Data) -> Recipe:
+    """The recipe of a network that a configuration asks the zoo for.
+
+    Thread count and kind of device are part of it, because they decide the last bits of the weights;
+    so is the content of the training images, not where they lie.
+    """
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "family": network.family,
+        "options": network.options,
+        "seed": network.seed,
+        "weights": network.weights,
+        "data": {
+            "name": data.name,
+            "channels": data.image_shape[0],
+            "image_size": data.image_shape[1],
+            "classes": len(data.classes),
+        },
+    }
+    if network.weights != "random_raw":
+        content["data"]["train_sha256"] = digest(
+            {
+                "images": data.train.images,
+                "labels": data.train.labels,
+                "mean": data.mean,
+                "std": data.std,
+            }
+        )
+        content["threads"] = config.resources.cpu
+        content["device"] = config.resources.device
+    if network.weights == "trained":
+        content["data"]["augment"] = config.data.augment
+        content["pretraining"] = config.pretraining.model_dump(mode="json")
+    return Recipe(network.name, content)
+
+
+def train_network(
+    recipe: Recipe,
+    data: Data,
+    *,
+    threads: int,
+    device: str = "cpu",
+    resume: bytes | None = None,
+    checkpoint_seconds: float = 30.0,
+) -> Iterator[Progress]:
+    """Train a network (or make an untrained control), epoch by epoch.
+
+    The control `random` has Kaiming fan-out weights and BatchNorm statistics from one pass over the
+    training images; `random_raw` keeps the statistics at 0 and 1.
+
+    Args:
+        recipe: what to make.
+        data: the images of the recipe.
+        threads: torch's intra-op threads.
+        device: where to compute.
+        resume: a checkpoint of the same recipe to go on from.
+        checkpoint_seconds: at least so long lies between two checkpoints.
+
+    Yields:
+        Progress after every epoch; the last one carries the weights.
+
+    Raises:
+        CheckpointError: `resume` is damaged.
+        InputError: the training diverged.
+    """
+    content = recipe.content
+    seed_everything(derive(content["seed"], "network", content["family"]), threads)
+    network = recipe.architecture().to(device)
+    augment = content["data"].get("augment", "none")
+    pretraining = content.get("pretraining", {"batch_size": CHUNK})
+    seed = derive(content["seed"], "network data")
+    train, validation, test = (
+        Loader(
+            images,
+            data.mean,
+            data.std,
+            batch_size=pretraining["batch_size"],
+            seed=seed,
+            augment=augment,
+            device=device,
+        )
+        for images in (data.train, data.validation, data.test)
+    )
+    progress = Progress(0, 0, float("nan"), float("nan"))
+    if content["weights"] == "random":
+        _fill_batchnorm_statistics(network, train)
+    elif content["weights"] == "trained":
+        for progress in _train(recipe, network, train, validation, resume, checkpoint_seconds):
+            if progress.epoch < progress.epochs:
+                yield progress
+    network.eval()
+    accuracy = {
+        name: evaluate(network, loader).accuracy
+        for name, loader in (("train", train), ("validation", validation), ("test", test))
+    }
+    yield Progress(
+        progress.epochs,
+        progress.epochs,
+        progress.loss,
+        accuracy["validation"],
+        weights=pack({"model": dict(network.state_dict())}),
+        accuracy=accuracy,
+    )
+
+
+def _train(
+    recipe: Recipe,
+    network: nn.Module,
+    train: Loader,
+    validation: Loader,
+    resume: bytes | None,
+    checkpoint_seconds: float,
+) -> Iterator[Progress]:
+    pretraining = recipe.content["pretraining"]
+    epochs = pretraining["epochs"]
+    optimization = Optimization(
+        network.parameters(),
+        OptimizerConfig.model_validate(pretraining["optimizer"]),
+        ScheduleConfig.model_validate(pretraining["schedule"]),
+        epochs * len(train),
+        default_lr=0.1,
+    )
+    if resume is not None:
+        state = unpack(resume)
+        network.load_state_dict(state["model"])
+        optimization.load_state_dict(state["optimization"])
+        torch.set_rng_state(state["generator"])
+    stored = time.monotonic()
+    for epoch in range(optimization.step_count // len(train), epochs):
+        network.train()
+        total = torch.zeros((), dtype=torch.float64, device=train.device)
+        for _, images, labels in train.batches(epoch):
+            loss = functional.cross_entropy(network(images), labels)
+            optimization.step(loss)
+            total += loss.detach().double() * len(labels)
+        mean = (total / len(train.images)).item()
+        if mean != mean:
+            raise InputError(
+                f"network {recipe.name!r}: its training diverged in epoch {epoch + 1}; "
+                "lower pretraining.optimizer.lr"
+            )
+        network.eval()
+        checkpoint = None
+        if time.monotonic() - stored >= checkpoint_seconds and epoch + 1 < epochs:
+            stored = time.monotonic()
+            checkpoint = pack(
+                {
+                    "model": dict(network.state_dict()),
+                    "optimization": optimization.state_dict(),
+                    "generator": torch.get_rng_state(),
+                }
+            )
+        accuracy = evaluate(network, validation).accuracy
+        yield Progress(epoch + 1, epochs, mean, accuracy, checkpoint)
+
+
+@torch.no_grad()
+def _fill_batchnorm_statistics(network: nn.Module, loader: Loader) -> None:
+    """BatchNorm's running statistics as plain means over one pass of the training images."""
+    normalisations = [
+        m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)
+    ]
+    momenta = [m.momentum for m in normalisations]
+    for module in normalisations:
+        module.reset_running_stats()
+        module.momentum = None  # cumulative average
+    network.train()
+    for images, _, valid in loader.in_order(CHUNK):
+        network(images[:valid])
+    for module, momentum in zip(normalisations, momenta, strict=True):
+        module.momentum = momentum
+
+
+class Zoo:
+    """A folder of networks.
+
+    Args:
+        root: the folder; made when the first network is stored.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+
+    def find(self, recipe: Recipe) -> Entry | None:
+        """The stored network of that recipe, if there is one."""
+        folder = self.root / recipe.folder
+        return _read_entry(folder) if (folder / "recipe.json").exists() else None
+
+    def entries(self) -> list[Entry]:
+        """Every complete network, sorted by folder."""
+        return [_read_entry(path.parent) for path in sorted(self.root.glob("*/recipe.json"))]
+
+    def lock(self, recipe: Recipe) -> FileLock:
+        """Held while a network is made, so that two processes never train the same one."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.root / f".{recipe.folder}.lock")
+
+    def checkpoint(self, recipe: Recipe) -> bytes | None:
+        """Where an interrupted training of that recipe stopped; a damaged file counts as none."""
+        try:
+            data = (self.root / recipe.folder / "checkpoint.safetensors").read_bytes()
+            unpack(data)
+        except (FileNotFoundError, CheckpointError):
+            return None
+        return data
+
+    def store(self, recipe: Recipe, progress: Progress, seconds: float = 0.0) -> None:
+        """Keep what an epoch brought: a checkpoint, or the finished network."""
+        folder = self.root / recipe.folder
+        if progress.checkpoint is not None:
+            write_atomically(folder / "checkpoint.safetensors", progress.checkpoint)
+        if progress.weights is not None:
+            write_atomically(folder / "weights.safetensors", progress.weights)
+            description = {
+                "recipe": recipe.content,
+                "accuracy": progress.accuracy,
+                "seconds": round(seconds, 3),
+                "versions": {"torch": torch.__version__, "python": platform.python_version()},
+            }
+            text = json.dumps(description, indent=2) + "\n"
+            write_atomically(folder / "recipe.json", text.encode())
+            (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+
+    def ensure(
+        self,
+        recipe: Recipe,
+        train: Callable[[Recipe, bytes | None], Iterator[Progress]],
+        on_progress: Callable[[Recipe, Progress], None] = lambda recipe, progress: None,
+    ) -> Entry:
+        """The network of that recipe, trained now if it isn't there.
+
+        Waits while another process trains the same one, then takes what that one made.
+
+        Args:
+            recipe: which network.
+            train: starts the training, from a checkpoint if given one: `train_network` bound to its
+                data, here or on a cluster.
+            on_progress: called after every epoch.
+        """
+        if (found := self.find(recipe)) is not None:
+            return found
+        with self.lock(recipe):
+            # Another process may have made it while we waited for the lock.
+            if self.find(recipe) is None:
+                began = time.monotonic()
+                for progress in train(recipe, self.checkpoint(recipe)):
+                    self.store(recipe, progress, time.monotonic() - began)
+                    on_progress(recipe, progress)
+        return _read_entry(self.root / recipe.folder)
+
+
+def load(folder: Path | str) -> nn.Module:
+    """A stored network, in eval mode, on the CPU.
+
+    Args:
+        folder: its folder in a zoo.
+
+    Raises:
+        InputError: there is no complete network there, or its weights are damaged.
+
+    Example:
+        >>> network = load("zoo/resnet-digits-seed0-0123456789abcdef")
+    """
+    entry = _read_entry(Path(folder))
+    network = Recipe("", entry.recipe).architecture()
+    network.load_state_dict(load_weights(entry.folder / "weights.safetensors"))
+    return network.eval()
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file: one of the zoo's, plain safetensors, or a PyTorch file.
+
+    A PyTorch file is read with `weights_only`: code in it is never run.
+
+    Raises:
+        InputError: the file is missing or holds no weights.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such weights file")
+    try:
+        if path.suffix == ".safetensors":
+            data = path.read_bytes()
+            try:
+                return dict(unpack(data)["model"])
+            except CheckpointError:
+                return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except SafetensorError as error:
+        raise InputError(f"{path}: is no weights file ({error})") from None
+    except Exception as error:  # torch.load raises whatever its parser stumbles over
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{path}: can't be read as PyTorch weights ({reason})") from None
+    state = state.get("state_dict", state) if isinstance(state, Mapping) else state
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise InputError(f"{path}: holds no state dict (a mapping from names to tensors)")
+    return dict(state)
+
+
+def load_from_file(network: NetworkConfig, data: Data) -> nn.Module:
+    """A configured network with weights from its file, checked name by name and shape by shape.
+
+    Raises:
+        InputError: the file holds no weights, or those of another network; the differences are listed.
+    """
+    path = network.weights_file
+    assert path is not None
+    channels, classes = data.image_shape[0], len(data.classes)
+    module = build(network.family, channels, classes, network.options)
+    found, wanted = load_weights(path), module.state_dict()
+    problems = [f"lacks {name}" for name in wanted if name not in found]
+    problems += [f"has an unknown {name}" for name in found if name not in wanted]
+    problems += [
+        f"{name} is {list(found[name].shape)}, not {list(wanted[name].shape)}"
+        for name in wanted
+        if name in found and found[name].shape != wanted[name].shape
+    ]
+    if problems:
+        more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise InputError(
+            f"network {network.name!r}: {path} doesn't fit: {'; '.join(problems[:5])}{more}"
+        )
+    module.load_state_dict(found)
+    return module.eval()
+
+
+def _read_entry(folder: Path) -> Entry:
+    path = folder / "recipe.json"
+    try:
+        content = json.loads(path.read_text())
+        return Entry(
+            folder,
+            content["recipe"],
+            content["accuracy"],
+            content["seconds"],
+            content["versions"],
+        )
+    except FileNotFoundError:
+        raise InputError(f"{folder}: holds no finished network of a zoo") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: is damaged ({error}); delete the folder to train again"
+        ) from None

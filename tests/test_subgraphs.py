@@ -1,0 +1,418 @@
+from __future__ import annotations
+
+import hashlib
+import itertools
+import pickle
+from collections.abc import Callable
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torch.nn import functional
+
+from stitch_sweep.models import build, resolve
+from stitch_sweep.subgraphs import CutError, TracedNetwork, create_sub_network, cut_points, layers
+
+
+def ours(name: str, width: int) -> Callable[[], nn.Module]:
+    family, options = resolve(name)
+    return lambda: build(family, 3, 10, {**options, "width": width})
+
+
+def from_torchvision(name: str, **options: object) -> Callable[[], nn.Module]:
+    return lambda: getattr(torchvision.models, name)(weights=None, num_classes=10, **options)
+
+
+# Factory, image size, and how many cut points there are at least.
+NETWORKS = {
+    "resnet1111": (ours("resnet1111", 4), 16, 13),
+    "resnet1122": (ours("resnet1122", 3), 16, 17),
+    "our resnet18": (ours("resnet18", 2), 16, 21),
+    "torchvision resnet18": (from_torchvision("resnet18"), 32, 22),
+    "mobilenet_v3_small": (from_torchvision("mobilenet_v3_small"), 32, 30),
+}
+LONG = {
+    "vgg11_bn": (from_torchvision("vgg11_bn"), 32, 36),
+    "densenet121": (from_torchvision("densenet121"), 32, 20),
+    "googlenet": (
+        from_torchvision("googlenet", init_weights=False, aux_logits=False),
+        64,
+        20,
+    ),
+    "efficientnet_b0": (from_torchvision("efficientnet_b0"), 32, 40),
+    "convnext_tiny": (from_torchvision("convnext_tiny"), 32, 30),
+    "swin_t": (from_torchvision("swin_t"), 64, 20),
+    "vit_b_16": (from_torchvision("vit_b_16", image_size=32), 32, 12),
+    "shufflenet_v2_x0_5": (from_torchvision("shufflenet_v2_x0_5"), 32, 10),
+    "squeezenet1_1": (from_torchvision("squeezenet1_1"), 64, 20),
+    "mnasnet0_5": (from_torchvision("mnasnet0_5"), 32, 40),
+    "regnet_y_400mf": (from_torchvision("regnet_y_400mf"), 32, 20),
+}
+
+
+def ready(factory: Callable[[], nn.Module]) -> nn.Module:
+    """An untrained network in eval mode whose BatchNorm statistics are not 0 and 1."""
+    generator = torch.Generator().manual_seed(1)
+    torch.manual_seed(0)
+    model = factory()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1, generator=generator)
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+    return model.eval()
+
+
+def images(size: int) -> torch.Tensor:
+    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(2))
+
+
+def state(model: nn.Module) -> tuple[object, ...]:
+    """Everything of a model that cutting must leave alone."""
+    values = hashlib.sha256()
+    for value in model.state_dict().values():
+        values.update(value.numpy().tobytes())
+    return (
+        values.hexdigest(),
+        [(path, module.training) for path, module in model.named_modules()],
+        [getattr(module, "inplace", None) for module in model.modules()],
+        [sorted(module.__dict__) for module in model.modules()],
+        [id(value) for value in model.state_dict(keep_vars=True).values()],
+    )
+
+
+def check_every_cut(model: nn.Module, x: torch.Tensor) -> list[str]:
+    """Assert that every cut of `model` is exact and safe; the cut points' names."""
+    before, original = state(model), x.clone()
+    with torch.no_grad():
+        expected = model(x.clone())
+        network = TracedNetwork(model)
+        for point in network.cut_points:
+            prefix = network.sub_network(None, point.name)
+            suffix = network.sub_network(point.name, None)
+            at_cut = prefix(x)
+            kept = at_cut.clone()
+            assert torch.equal(suffix(at_cut), expected), point
+            assert torch.equal(at_cut, kept), point
+            assert torch.equal(prefix(x), kept), point
+            assert torch.equal(x, original), point
+            joined = {id(p) for p in (*prefix.parameters(), *suffix.parameters())}
+            assert joined <= {id(p) for p in model.parameters()}, point
+    assert state(model) == before
+    names = [point.name for point in network.cut_points]
+    assert len(set(names)) == len(names)
+    return names
+
+
+@pytest.mark.parametrize(
+    "name", [*NETWORKS, *(pytest.param(name, marks=pytest.mark.long) for name in LONG)]
+)
+def test_every_cut_is_exact_and_safe(name):
+    factory, size, at_least = {**NETWORKS, **LONG}[name]
+    names = check_every_cut(ready(factory), images(size))
+    assert len(names) >= at_least, names
+
+
+@pytest.mark.parametrize("name", ["torchvision resnet18", "mobilenet_v3_small"])
+def test_the_test_network_depends_on_its_statistics(name):
+    # Were they 0 and 1, a suffix that lost its buffers would pass.
+    factory, size, _ = NETWORKS[name]
+    model = ready(factory)
+    with torch.no_grad():
+        expected = model(images(size))
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.reset_running_stats()
+        assert not torch.allclose(model(images(size)), expected)
+
+
+class InPlace(nn.Module):
+    """A small network that works in place in every way there is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 4, 3, padding=1)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(4, 4, 3, padding=1)
+        self.drop = nn.Dropout(0.5, inplace=True)
+        self.same = nn.Identity()
+        self.register_buffer("shift", torch.linspace(0, 1, 4).view(1, 4, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.relu(self.conv1(x))
+        x = functional.leaky_relu(x - 0.5, 0.1, inplace=True)
+        x.add_(1)
+        x = self.drop(self.conv2(x))
+        second_name = self.same(x)
+        x += self.shift
+        x = x + second_name
+        view = x.view(x.size(0), -1)
+        view.mul_(0.5)
+        x[:, 0] = 0.25
+        torch.relu_(x)
+        torch.add(x, 1, out=x)
+        return x.mean(dim=(2, 3)) * second_name.amax(dim=(2, 3))
+
+
+def test_all_kinds_of_in_place_operations():
+    names = check_every_cut(ready(InPlace), images(8))
+    assert "conv1" in names
+    assert "relu" in names
+    assert "conv2" in names
+
+
+def test_an_image_is_not_written_to():
+    model = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(3, 2, 1), nn.Flatten()).eval()
+    check_every_cut(model, images(4))
+
+
+@pytest.mark.parametrize(
+    "name", ["mobilenet_v3_small", pytest.param("vgg11_bn", marks=pytest.mark.long)]
+)
+def test_without_the_copy_a_suffix_overwrites_the_prefix(name, monkeypatch):
+    factory, size, _ = {**NETWORKS, **LONG}[name]
+    monkeypatch.setattr(TracedNetwork, "_writes_into", lambda self, start, nodes: False)
+    with pytest.raises(AssertionError):
+        check_every_cut(ready(factory), images(size))
+
+
+def test_a_copy_is_made_only_where_it_is_needed():
+    model = ready(NETWORKS["torchvision resnet18"][0])
+    copies = {
+        point.name: any(
+            n.target == "clone" for n in create_sub_network(model, point.name, None).graph.nodes
+        )
+        for point in cut_points(model)
+    }
+    assert copies["bn1"]  # its ReLU works in place
+    assert not copies["layer1.0"]  # a convolution reads it
+
+
+@pytest.mark.parametrize("name", ["resnet1122", "torchvision resnet18"])
+def test_a_part_in_the_middle(name):
+    factory, size, _ = NETWORKS[name]
+    model, x = ready(factory), images(size)
+    network = TracedNetwork(model)
+    places = [None, "layer1.0", "layer2.0", "layer4.1", None]
+    with torch.no_grad():
+        value = x
+        for start, end in itertools.pairwise(places):
+            part = network.sub_network(start, end)
+            value = part(value)
+        assert torch.equal(value, model(x))
+        part = network.sub_network("layer2.0", "layer4.1")
+    paths = {path for path, module in model.named_modules() if not list(module.children())}
+    expected = {p for p in paths if p.startswith(("layer2.1", "layer3", "layer4"))}
+    used = {path for path, module in part.named_modules() if not list(module.children())}
+    assert used <= expected
+    assert {id(p) for p in part.parameters()} == {
+        id(p)
+        for path, p in model.named_parameters()
+        if path.startswith(("layer2.1.", "layer3.", "layer4."))
+    }
+
+
+def test_layers_are_the_models_own():
+    model = ready(ours("resnet1122", 2))
+    found = layers(model)
+    assert [layer.index for layer in found] == list(range(7))
+    assert [layer.name for layer in found][:3] == ["relu", "layer1.0", "layer2.0"]
+    assert layers(model, layer_names=["conv1", "layer4.1"])[1].name == "layer4.1"
+
+
+def test_layers_without_names_are_all_cut_points():
+    model = ready(NETWORKS["torchvision resnet18"][0])
+    assert [layer.name for layer in layers(model)] == [point.name for point in cut_points(model)]
+
+
+def test_indices_names_and_aliases_mean_the_same():
+    model, x = ready(ours("resnet1111", 2)), images(16)
+    with torch.no_grad():
+        by_index = create_sub_network(model, -1, 2)(x)
+        for name in ("layer2.0", "layer2", "layer2.0.relu2", "layer2_0_relu2", "%layer2_0_relu2"):
+            assert torch.equal(create_sub_network(model, None, name)(x), by_index)
+        named = create_sub_network(model, 0, 1, layer_names=["conv1", "layer2.0"])
+        assert torch.equal(named(model.conv1(x)), by_index)
+        assert torch.equal(create_sub_network(model, None, "fc")(x), model(x))
+
+
+def test_the_same_place_twice_is_the_identity():
+    model, x = ready(ours("resnet1111", 2)), images(16)
+    for place in (-1, 0, 4, "avgpool", "fc"):
+        part = create_sub_network(model, place, place)
+        assert part(x) is x
+        assert not list(part.parameters())
+
+
+def test_shapes():
+    model = ready(ours("resnet1111", 2)).train()
+    before = state(model)
+    shapes = TracedNetwork(model).shapes((3, 16, 16))
+    assert shapes["layer2.0"] == (4, 8, 8)
+    assert shapes["flatten"] == (16,)
+    assert set(shapes) == {point.name for point in cut_points(model)}
+    assert state(model) == before
+
+
+def test_a_cut_through_a_skip_is_refused_and_the_skip_named():
+    model = ready(ours("resnet1122", 2))
+    with pytest.raises(CutError) as caught:
+        create_sub_network(model, None, "layer3.1.bn1")
+    message = str(caught.value)
+    assert "sever a skip" in message
+    assert "'layer3.0' is used again after it, by 'add_3' (in layer3.1)" in message
+    assert "'layer3.0' before it" in message
+    assert "'add_3' after it" in message
+    with pytest.raises(CutError, match="'relu' is used again after it"):
+        create_sub_network(model, "layer1.0.relu1", None)
+
+
+def test_a_dense_block_lists_what_crosses():
+    model = ready(from_torchvision("densenet121"))
+    with pytest.raises(CutError, match=r"used again after it.*; and \d+ more"):
+        create_sub_network(model, None, "features.denseblock1.denselayer6.conv2")
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "message"),
+    [
+        (None, "layer9.0", "did you mean 'layer"),
+        (None, "zzz", "allowed: .*'?layer1.0"),
+        (7, None, "no layer 7.*layers 0 to 4"),
+        (-2, None, "no layer -2.*-1 is the image"),
+        (3, 1, "swap"),
+        ("avgpool", 0, "swap"),
+        (4, -1, "swap"),
+    ],
+)
+def test_wrong_places_are_refused(start, end, message):
+    model = ready(ours("resnet1111", 2))
+    with pytest.raises(CutError, match=message):
+        create_sub_network(model, start, end)
+
+
+def test_a_module_that_runs_twice_must_be_named_by_run():
+    model = ready(NETWORKS["torchvision resnet18"][0])
+    with pytest.raises(CutError, match=r"runs 2 times.*layer1_0_relu_1"):
+        create_sub_network(model, None, "layer1.0.relu")
+    create_sub_network(model, None, "layer1_0_relu_1")
+
+
+def test_layer_names_must_be_cuts_in_order():
+    model = ready(ours("resnet1111", 2))
+    with pytest.raises(CutError, match="sever a skip"):
+        layers(model, layer_names=["layer1.0.conv1"])
+    with pytest.raises(CutError, match="in the order of computation"):
+        layers(model, layer_names=["layer2.0", "layer1.0"])
+
+
+def test_an_untraceable_model_says_where():
+    class Block(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if x.sum() > 0:
+                return x
+            return -x
+
+    model = nn.Sequential(nn.Conv2d(3, 2, 1), Block()).train()
+    before = state(model)
+    with pytest.raises(CutError, match=r"(?s)TraceError in 1 \(Block\).*x\.sum\(\) > 0"):
+        cut_points(model)
+    assert state(model) == before
+
+
+def test_more_than_an_image():
+    class Two(nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return x + y
+
+    class Optional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 2, 1)
+
+        def forward(
+            self, x: torch.Tensor, mask: torch.Tensor | None = None, scale: float = 2.0
+        ) -> torch.Tensor:
+            x = self.conv(x) * scale
+            return x.flatten(1) if mask is None else x * mask
+
+    with pytest.raises(CutError, match="more than the image: y"):
+        cut_points(Two())
+    assert check_every_cut(ready(Optional), images(4)) == ["conv", "mul"]
+
+
+def test_a_model_that_changes_its_buffer_is_refused():
+    class Counts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("seen", torch.zeros(()))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.seen.add_(1)
+            return (x * 2).relu()
+
+    model = Counts()
+    with pytest.raises(CutError, match="changes its own 'seen'"):
+        cut_points(model)
+    assert model.seen == 0
+
+
+def test_parameters_and_what_follows_from_them_do_not_cross():
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1))
+            self.seen: list[torch.Tensor] | torch.Tensor = []
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            scale = self.scale.exp()
+            x = (x * scale).relu()
+            self.seen = x
+            return (x + scale + torch.arange(3.0).view(3, 1, 1)).flatten(1)
+
+    model = ready(Shared)
+    model.double().float()
+    assert check_every_cut(model, images(4)) == ["mul", "relu", "add", "add_1"]
+    for start, end in ((None, "relu"), ("relu", None)):
+        part = create_sub_network(model, start, end)
+        assert next(part.parameters()) is model.scale
+
+
+def test_a_tuple_is_no_cut_point():
+    class Split(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            a, b = x.relu().chunk(2, dim=3)
+            return (a + b).flatten(1)
+
+    assert check_every_cut(Split().eval(), images(4)) == ["relu", "add"]
+    with pytest.raises(CutError, match="not a single tensor"):
+        create_sub_network(Split(), None, "chunk")
+
+
+def test_modes_are_shared_and_kept():
+    model = ready(ours("resnet1111", 2)).train()
+    model.layer1.eval()
+    before = state(model)
+    part = create_sub_network(model, 0, 2)
+    assert state(model) == before
+    assert part.training
+    assert not part.get_submodule("layer1.0.bn1").training
+    assert part.get_submodule("layer2.0.bn1") is model.layer2[0].bn1
+
+
+def test_gradients_reach_the_input_and_match():
+    model, x = ready(NETWORKS["torchvision resnet18"][0]), images(32).requires_grad_()
+    (expected,) = torch.autograd.grad(model(x).sum(), x)
+    network = TracedNetwork(model)
+    y = network.sub_network("bn1", None)(network.sub_network(None, "bn1")(x))
+    (found,) = torch.autograd.grad(y.sum(), x)
+    assert torch.equal(found, expected)
+
+
+def test_a_part_can_be_pickled():
+    model, x = ready(InPlace), images(8)
+    part = create_sub_network(model, "conv1", None)
+    copy = pickle.loads(pickle.dumps(part))
+    with torch.no_grad():
+        at_cut = model.conv1(x)
+        assert torch.equal(copy(at_cut), model(x))
