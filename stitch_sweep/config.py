@@ -11,6 +11,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
+from glob import has_magic, iglob
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -19,6 +20,9 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    ModelWrapValidatorHandler,
+    PlainValidator,
+    RootModel,
     ValidationError,
     field_validator,
     model_serializer,
@@ -28,13 +32,13 @@ from pydantic_core import PydanticCustomError
 
 from stitch_sweep.errors import InputError, nearest
 from stitch_sweep.optimization import OptimizerConfig, ScheduleConfig
+from stitch_sweep.problems import NAME, Place, at_places, describe_problems, joined, show, wants
 from stitch_sweep.registry import DATASETS, FAMILIES, LOSSES, STITCHES, Options, Registry
 
-# Names become folder names, so nothing that could leave a folder is a name.
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Name = Annotated[str, Field(pattern=NAME, max_length=80)]
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
+UNTRAINED = ("random", "random_raw")
 
 
 class Component(BaseModel):
@@ -49,25 +53,50 @@ class Component(BaseModel):
         """The thing's own options, validated, with defaults filled in."""
         return dict(self.model_extra or {})
 
-    @model_validator(mode="after")
-    def _options_fit(self) -> Component:
+    @model_validator(mode="wrap")
+    @classmethod
+    def _options_fit(cls, values: Any, handler: ModelWrapValidatorHandler[Component]) -> Component:
+        if isinstance(values, cls):
+            return handler(values)
+        errors, checked = [], {}
         try:
-            entry = self.registry.get(getattr(self, self.name_field))
+            component = handler(values)
+        except ValidationError as error:
+            errors.append(error)
+        try:
+            checked = cls._checked_options(values)
+        except ValidationError as error:
+            errors.append(error)
+        if errors:
+            raise joined(cls.__name__, errors)
+        component.__pydantic_extra__ = checked
+        return component
+
+    @classmethod
+    def _checked_options(cls, values: Any) -> dict[str, Any]:
+        """The options among `values`, which may be anything, with defaults filled in."""
+        if not isinstance(values, Mapping):
+            return {}
+        name = values.get(cls.name_field, cls.model_fields[cls.name_field].default)
+        if not isinstance(name, str):
+            return {}
+        try:
+            entry = cls.registry.get(name)
         except InputError as error:
-            raise PydanticCustomError("unknown_name", "{why}", {"why": str(error)}) from None
-        extra = self.model_extra or {}
-        known = {*entry.options.model_fields, *type(self).model_fields}
-        for key in extra:
-            if key not in known:
-                raise PydanticCustomError(
-                    "unknown_key", "unknown key {key}: {hint}",
-                    {"key": repr(key), "hint": nearest(key, known)},
-                )  # fmt: skip
-        # A ValidationError raised here keeps its own paths below this component's.
-        checked = entry.options.model_validate(extra)
-        if self.__pydantic_extra__ is not None:
-            self.__pydantic_extra__.update(checked.model_dump())
-        return self
+            raise at_places(cls.__name__, [((cls.name_field,), str(error))]) from None
+        own = {key: value for key, value in values.items() if key not in cls.model_fields}
+        known = {*entry.options.model_fields, *cls.model_fields}
+        unknown = [
+            ((key,), f"unknown key: {nearest(key, known)}") for key in own if key not in known
+        ]
+        errors = [at_places(cls.__name__, unknown)] if unknown else []
+        try:
+            checked = entry.options.model_validate({k: v for k, v in own.items() if k in known})
+        except ValidationError as error:
+            errors.append(error)
+        if errors:
+            raise joined(cls.__name__, errors)
+        return checked.model_dump()
 
 
 class DataConfig(Component):
@@ -97,34 +126,35 @@ class NetworkConfig(Component):
     weights: str = "trained"
     layers: list[str] | None = None
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _resolve_family(cls, values: Any) -> Any:
+    def _resolve_family(
+        cls, values: Any, handler: ModelWrapValidatorHandler[NetworkConfig]
+    ) -> NetworkConfig:
         if isinstance(values, dict) and isinstance(values.get("family"), str):
             family, implied = FAMILIES.resolve(values["family"])
-            clash = sorted(set(implied) & set(values))
+            clash = [
+                ((key,), f"family {values['family']!r} fixes it: leave it out or use {family!r}")
+                for key in implied
+                if key in values
+            ]
             if clash:
-                raise PydanticCustomError(
-                    "clash", "family {family} fixes {key}; leave it out or use family {base}",
-                    {"family": repr(values["family"]), "key": clash[0], "base": repr(family)},
-                )  # fmt: skip
-            return {**values, **implied, "family": family}
-        return values
+                raise at_places(cls.__name__, clash)
+            values = {**values, **implied, "family": family}
+        return handler(values)
 
     @field_validator("weights")
     @classmethod
     def _weights_known(cls, value: str) -> str:
-        if value in {"trained", "random", "random_raw"} or "/" in value or "." in value:
+        if value in {"trained", *UNTRAINED} or "/" in value or "." in value:
             return value
-        raise PydanticCustomError(
-            "weights", "{got} is neither 'trained', 'random', 'random_raw' nor a file's path",
-            {"got": repr(value)},
-        )  # fmt: skip
+        wanted = "'trained', 'random', 'random_raw' or the path of a file"
+        raise PydanticCustomError("ours", "{why}", {"why": wants(wanted, value)})
 
     @property
     def weights_file(self) -> Path | None:
         """The file the weights come from, if they come from one."""
-        return None if self.weights in {"trained", "random", "random_raw"} else Path(self.weights)
+        return None if self.weights in {"trained", *UNTRAINED} else Path(self.weights)
 
 
 class TrainingConfig(Options):
@@ -146,13 +176,29 @@ class PretrainingConfig(Options):
     schedule: ScheduleConfig = ScheduleConfig()
 
 
+def _layers(value: Any) -> Any:
+    if value == "all":
+        return value
+    indices = value if isinstance(value, list) else []
+    wrong = [x for x in indices if not isinstance(x, int) or isinstance(x, bool) or x < -1]
+    if not indices or wrong:
+        wanted = "'all' or a list of layer indices, -1 (the image) or above"
+        why = wants(wanted, wrong[0] if wrong else value)
+        raise PydanticCustomError("ours", "{why}", {"why": why})
+    return value
+
+
+# Not a plain union: pydantic would report once per member.
+Layers = Annotated[Literal["all"] | list[int], PlainValidator(_layers)]
+
+
 class PairConfig(Options):
     """Which layers of a sender are stitched to which layers of a receiver."""
 
     sender: str
     receiver: str
-    sender_layers: Literal["all"] | list[Annotated[int, Field(ge=-1)]] = "all"
-    receiver_layers: Literal["all"] | list[Annotated[int, Field(ge=-1)]] = "all"
+    sender_layers: Layers = "all"
+    receiver_layers: Layers = "all"
 
 
 class StitchConfig(Component):
@@ -173,30 +219,36 @@ class LossTerm(Component):
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
 
-class LossConfig(BaseModel):
+class LossConfig(RootModel[dict[str, LossTerm]]):
     """A weighted sum of losses, written `{task: 1.0, mse: {weight: 0.5}}` in a file."""
 
     model_config = ConfigDict(strict=True)
-    terms: Annotated[list[LossTerm], Field(min_length=1)]
+    root: Annotated[dict[str, LossTerm], Field(min_length=1)]
 
     @model_validator(mode="before")
     @classmethod
-    def _from_mapping(cls, value: Any) -> Any:
-        if not isinstance(value, Mapping) or "terms" in value:
+    def _name_terms(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
             return value
-        terms = []
+        if not value:
+            raise PydanticCustomError("ours", "wants at least one loss, such as task: 1.0")
+        terms = {}
         for name, body in value.items():
-            if not isinstance(body, Mapping):
-                body = {"weight": body}
-            terms.append({**body, "name": name})
-        return {"terms": terms}
+            body = body if isinstance(body, Mapping) else {"weight": body}
+            if "name" in body:
+                raise at_places("loss", [((name, "name"), "the term's key is its name already")])
+            terms[name] = {**body, "name": name}
+        return terms
 
     @model_serializer
     def _to_mapping(self) -> dict[str, Any]:
-        return {
-            term.name: {"weight": term.weight, **term.options} if term.options else term.weight
-            for term in self.terms
-        }
+        # Always the long form, so that `loss.mse.weight` is a path in every configuration.
+        return {term.name: {"weight": term.weight, **term.options} for term in self.terms}
+
+    @property
+    def terms(self) -> list[LossTerm]:
+        """The terms in the order of the file."""
+        return list(self.root.values())
 
     @property
     def label(self) -> str:

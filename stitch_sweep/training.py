@@ -32,9 +32,9 @@ EXCESS_ALLOWED = 0.05
 """A stitch with a closed form has converged when its error is at most this share above it."""
 EXCESS_FLOOR = 0.01
 """The share is taken of at least this much of the expected variance: a perfect optimum is 0."""
-PLATEAU = 0.02
-"""Without a closed form: the last quarter of the epochs may lower the mean training loss below that
-of the quarter before by at most this share of the first epoch's."""
+PLATEAU = 0.05
+"""Without a closed form: the share of the first epoch's training loss that a further quarter of the
+training, at the full learning rate, may still be expected to take off."""
 
 SPLITS = ("train", "validation", "test")
 _SHORT = {"train": "train", "validation": "val", "test": "test"}
@@ -447,12 +447,25 @@ class StitchTraining:
             return self._excess(metrics["train_loss.mse"])
         if self.total_steps == 0:
             return {"converged": None if list(self.stitch.parameters()) else True}
-        quarter = len(self._epoch_losses) // 4
+        return {"converged": self._has_settled()}
+
+    def _has_settled(self) -> bool | None:
+        """Whether going on at the full learning rate promises little; None under four epochs.
+
+        A schedule that decays to 0 flattens any curve, so the drop from the third quarter to the last
+        is divided by the mean learning-rate factor of the steps that brought it.
+        """
+        losses, quarter = self._epoch_losses, len(self._epoch_losses) // 4
         if quarter == 0:
-            return {"converged": None}
-        before = fmean(self._epoch_losses[-2 * quarter : -quarter])
-        last = fmean(self._epoch_losses[-quarter:])
-        return {"converged": before - last <= PLATEAU * abs(self._epoch_losses[0])}
+            return None
+        drop = fmean(losses[-2 * quarter : -quarter]) - fmean(losses[-quarter:])
+        middle = self.total_steps - quarter * self._steps_per_epoch
+        half = max(1, quarter * self._steps_per_epoch // 2)
+        schedule = self.settings.training.schedule
+        factor = fmean(
+            schedule.factor(step, self.total_steps) for step in range(middle - half, middle + half)
+        )
+        return drop <= PLATEAU * abs(losses[0]) * factor
 
     @torch.no_grad()
     def _excess(self, loss: float) -> dict[str, Any]:

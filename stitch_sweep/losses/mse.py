@@ -24,7 +24,7 @@ class MeanSquaredError(Loss):
     """
 
     needs_expected: ClassVar[bool] = True
-    default_lr: ClassVar[Mapping[str, float]] = {"sgd": 0.01, "": 0.01}
+    default_lr: ClassVar[Mapping[str, float]] = {"sgd": 0.01, "": 0.1}
 
     def __call__(self, inputs: LossInputs) -> Tensor:
         """Scalar; needs `stitched` and `expected` [B, C, ...]."""

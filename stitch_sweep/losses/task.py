@@ -23,7 +23,7 @@ class Task(Loss):
     """
 
     needs_logits: ClassVar[bool] = True
-    default_lr: ClassVar[Mapping[str, float]] = {"sgd": 0.01, "": 0.003}
+    default_lr: ClassVar[Mapping[str, float]] = {"sgd": 0.03, "": 0.03}
 
     def __call__(self, inputs: LossInputs) -> Tensor:
         """Scalar; needs `logits` [B, K] and `labels` [B]."""

@@ -282,6 +282,10 @@ class SweepSearcher(Searcher):
         if current.done(number, record):
             self._left.appendleft(current)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # The Tuner pickles itself for its own recovery, which is never used.
+        return {}
+
     def save(self, checkpoint_path: str) -> None:
         """Tune's snapshots are off; the ledger is what survives."""
 
