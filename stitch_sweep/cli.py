@@ -51,6 +51,9 @@ def sweep(
         str | None,
         typer.Option(help="A running Ray cluster: auto or HOST:PORT. Default: a local Ray."),
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="At most so many trials at the same time.")
+    ] = None,
     folder: Annotated[
         Path | None, typer.Option(help="Experiment folder. Default: where the configuration lies.")
     ] = None,
@@ -67,7 +70,7 @@ def sweep(
         return
     from stitch_sweep.sweep import run_sweep
 
-    outcome = run_sweep(read, where, resume=resume, address=address)
+    outcome = run_sweep(read, where, resume=resume, address=address, workers=workers)
     if as_json:
         print(json.dumps(_summary(outcome, where)))
     else:
@@ -206,7 +209,8 @@ def _read(path: Path, overrides: list[str] | None) -> Config:
     changes: dict[str, Any] = {}
     for text in overrides or []:
         key, found, value = text.partition("=")
-        if not found or not key:
+        key = key.strip()
+        if not found or not all(key.split(".")):
             raise InputError(f"--set {text}: write it as a.b=value")
         changes[key] = parse_value(value)
     return read_config(path, changes)
@@ -274,15 +278,20 @@ def _print_estimate(found: dict[str, Any], as_json: bool) -> None:
 def main() -> None:
     """Entry point: input errors end with status 2 and Ctrl-C with 130, both without a traceback."""
     try:
-        app(standalone_mode=False)
+        # Outside its standalone mode, Click returns the status of an Exit.
+        sys.exit(app(standalone_mode=False) or 0)
     except InputError as error:
         for problem in error.problems:
             _err.print(
                 f"error: {problem}", style="red", highlight=False, soft_wrap=True, markup=False
             )
         sys.exit(2)
-    except typer.Exit as over:
-        sys.exit(over.exit_code)
+    except OSError as error:
+        # The machine's own words are enough: a full disk, a folder that may not be written.
+        if error.filename is None:
+            raise
+        _err.print(f"error: {error.filename}: {error.strerror}", style="red", markup=False)
+        sys.exit(1)
     except (KeyboardInterrupt, typer.Abort):
         _err.print("interrupted; nothing is lost, the same command goes on", highlight=False)
         sys.exit(130)

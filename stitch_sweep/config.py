@@ -11,7 +11,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
-from glob import has_magic, iglob
+from glob import glob, has_magic
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -47,6 +47,7 @@ class Component(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
     registry: ClassVar[Registry]
     name_field: ClassVar[str] = "name"
+    name_is_key: ClassVar[bool] = False  # the name stands before the colon, not below it
 
     @property
     def options(self) -> dict[str, Any]:
@@ -83,9 +84,12 @@ class Component(BaseModel):
         try:
             entry = cls.registry.get(name)
         except InputError as error:
-            raise at_places(cls.__name__, [((cls.name_field,), str(error))]) from None
+            place = () if cls.name_is_key else (cls.name_field,)
+            raise at_places(cls.__name__, [(place, str(error))]) from None
         own = {key: value for key, value in values.items() if key not in cls.model_fields}
         known = {*entry.options.model_fields, *cls.model_fields}
+        if cls.name_is_key:
+            known.remove(cls.name_field)
         unknown = [
             ((key,), f"unknown key: {nearest(key, known)}") for key in own if key not in known
         ]
@@ -214,6 +218,7 @@ class LossTerm(Component):
     """One term of the training loss: its weight, and the loss's own options."""
 
     registry: ClassVar[Registry] = LOSSES
+    name_is_key: ClassVar[bool] = True
 
     name: str
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
@@ -242,8 +247,10 @@ class LossConfig(RootModel[dict[str, LossTerm]]):
 
     @model_serializer
     def _to_mapping(self) -> dict[str, Any]:
-        # Always the long form, so that `loss.mse.weight` is a path in every configuration.
-        return {term.name: {"weight": term.weight, **term.options} for term in self.terms}
+        return {
+            term.name: {"weight": term.weight, **term.options} if term.options else term.weight
+            for term in self.terms
+        }
 
     @property
     def terms(self) -> list[LossTerm]:
@@ -263,34 +270,49 @@ class Distribution(Options):
     """
 
     type: Literal["float", "int", "categorical"]
-    low: float | None = None
-    high: float | None = None
+    low: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    high: Annotated[float, Field(allow_inf_nan=False)] | None = None
     log: bool = False
-    step: float | None = None
+    step: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     choices: list[Any] | None = None
     when: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _complete(self) -> Distribution:
-        if self.type == "categorical":
-            if not self.choices:
-                raise ValueError("categorical needs a list of choices")
-            if {self.low, self.high, self.step} != {None} or self.log:
-                raise ValueError("categorical takes choices only, no low, high, log or step")
-            return self
-        if self.choices is not None:
-            raise ValueError(f"{self.type} takes low and high, not choices")
-        if self.low is None or self.high is None or self.low > self.high:
-            raise ValueError(f"{self.type} needs low <= high")
-        if self.log and (self.low <= 0 or self.step is not None):
-            raise ValueError("log needs low > 0 and takes no step")
-        if self.step is not None and self.step <= 0:
-            raise ValueError("step must be above 0")
-        if self.type == "int" and any(
-            x is not None and x != int(x) for x in (self.low, self.high, self.step)
-        ):
-            raise ValueError("int needs whole numbers")
+        if found := list(self._problems()):
+            raise at_places("distribution", found)
         return self
+
+    def _problems(self) -> Iterator[tuple[Place, str]]:
+        for path, wanted in self.when.items():
+            if wanted == []:
+                yield ("when", path), "wants a value or a list of values, got an empty list"
+        if self.type == "categorical":
+            for key in ("low", "high", "log", "step"):
+                if getattr(self, key):
+                    yield (key,), "categorical takes choices only"
+            if not self.choices:
+                yield ("choices",), "categorical wants a list of at least one choice"
+            elif twice := _first_twice(self.choices):
+                yield ("choices",), f"has {twice} twice"
+            return
+        if self.choices is not None:
+            yield ("choices",), f"{self.type} takes low and high, not choices"
+        missing = [key for key in ("low", "high") if getattr(self, key) is None]
+        for key in missing:
+            yield (key,), f"is missing; {self.type} needs it"
+        for key in ("low", "high", "step"):
+            value = getattr(self, key)
+            if self.type == "int" and value is not None and value != int(value):
+                yield (key,), wants("a whole number, since type is int", value)
+        if self.low is None or self.high is None:
+            return
+        if self.low > self.high:
+            yield (), f"low is {self.low:g}, above high, which is {self.high:g}"
+        if self.log and self.low <= 0:
+            yield ("low",), wants("a number above 0, since log is true", self.low)
+        if self.log and self.step is not None:
+            yield ("step",), "can't go with log: true"
 
     def representatives(self) -> list[Any]:
         """Values that stand for all: every choice, or both ends."""
@@ -301,7 +323,10 @@ class Distribution(Options):
 
 
 class SamplerConfig(BaseModel):
-    """`tpe`, `random`, `grid`, or the class name of another sampler of Optuna with its arguments."""
+    """`tpe`, `random`, `grid`, or the class name of another sampler of Optuna with its arguments.
+
+    What they are is checked where Optuna is known, in `sweep.search`.
+    """
 
     model_config = ConfigDict(extra="allow", strict=True)
     name: str = "tpe"
@@ -321,26 +346,48 @@ class SearchConfig(Options):
     """What is crossed (run in every cell) and what is searched (sampled by Optuna)."""
 
     cross: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
-    space: str | dict[str, Distribution] | None = None
+    space: dict[str, Distribution] | None = None
     samples: Positive = 1
     sampler: SamplerConfig = SamplerConfig()
     metric: Literal["val_accuracy", "val_loss"] = "val_accuracy"
     mode: Literal["max", "min"] = "max"
     parallel_per_study: Positive = 1
 
+    @field_validator("space", mode="before")
+    @classmethod
+    def _space_is_read(cls, value: Any) -> Any:
+        if value is None or isinstance(value, Mapping):
+            return value
+        wanted = "a file's path, or dotted paths with their distributions"
+        raise PydanticCustomError("ours", "{why}", {"why": wants(wanted, value)})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _mode_follows_metric(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and "mode" not in values:
+            return {**values, "mode": "min" if values.get("metric") == "val_loss" else "max"}
+        return values
+
     @model_validator(mode="after")
-    def _samples_need_a_space(self) -> SearchConfig:
+    def _fits_together(self) -> SearchConfig:
+        found: list[tuple[Place, str]] = []
         if self.samples > 1 and not self.space:
-            raise ValueError(
-                f"samples is {self.samples}, but there is no space to sample from; "
+            why = (
+                f"is {self.samples}, but there is no space to sample from; "
                 "use repeats for the same settings under other seeds"
             )
+            found.append((("samples",), why))
+        best = "min" if self.metric == "val_loss" else "max"
+        if self.mode != best:
+            found.append((("mode",), wants(f"{best!r} for {self.metric}", self.mode)))
+        if found:
+            raise at_places("search", found)
         return self
 
     @property
     def distributions(self) -> dict[str, Distribution]:
         """The search space; empty without a search."""
-        return self.space if isinstance(self.space, dict) else {}
+        return self.space or {}
 
 
 class ResourcesConfig(Options):
@@ -354,7 +401,8 @@ class ResourcesConfig(Options):
     @classmethod
     def _whole_or_fraction(cls, value: float) -> float:
         if value > 1 and value != int(value):
-            raise ValueError("above 1 it must be a whole number of GPUs")
+            why = wants("a share of one GPU or a whole number of them", value)
+            raise PydanticCustomError("ours", "{why}", {"why": why})
         return value
 
     @property
@@ -369,6 +417,16 @@ class TrackingConfig(Options):
     experiment: Annotated[str, Field(min_length=1, max_length=200)] = "stitch-sweep"
     uri: str | None = None
     enabled: bool = True
+
+    @field_validator("experiment")
+    @classmethod
+    def _stays_in_its_place(cls, value: str) -> str:
+        # A leading / is how Databricks names experiments; nothing else in a name may climb.
+        parts = value.removeprefix("/").split("/")
+        if any(part.strip(". ") == "" for part in parts) or not value.isprintable():
+            wanted = "a name of printable characters without empty parts, '.' or '..' between its /"
+            raise PydanticCustomError("ours", "{why}", {"why": wants(wanted, value)})
+        return value
 
 
 class TrialSettings(Options):
@@ -392,23 +450,22 @@ class Config(TrialSettings):
     resources: ResourcesConfig = ResourcesConfig()
     tracking: TrackingConfig = TrackingConfig()
     keep_stitches: Literal["all", "best", "none"] = "best"
-    zoo: str = "zoo"
+    zoo: Annotated[str, Field(min_length=1)] = "zoo"
 
-    @model_validator(mode="after")
-    def _names_fit(self) -> Config:
-        names = [network.name for network in self.networks]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two networks are named {name!r}")
-        for i, pair in enumerate(self.pairs):
-            for side in ("sender", "receiver"):
-                name = getattr(pair, side)
-                if name not in names:
-                    raise PydanticCustomError(
-                        "unknown_network", "pairs[{i}].{side}: no network is named {name}: {hint}",
-                        {"i": i, "side": side, "name": repr(name), "hint": nearest(name, names)},
-                    )  # fmt: skip
-        return self
+    @model_validator(mode="wrap")
+    @classmethod
+    def _names_fit(cls, values: Any, handler: ModelWrapValidatorHandler[Config]) -> Config:
+        # On the raw values, so that these problems are found beside all others.
+        errors = []
+        if isinstance(values, Mapping) and (found := list(_name_problems(values))):
+            errors.append(at_places(cls.__name__, found))
+        try:
+            config = handler(values)
+        except ValidationError as error:
+            errors.insert(0, error)
+        if errors:
+            raise joined(cls.__name__, errors)
+        return config
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -423,16 +480,38 @@ class Config(TrialSettings):
 
 
 def trial_settings(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> TrialSettings:
-    """Settings with dotted paths replaced.
+    """Settings with dotted paths replaced, a whole section before what lies in it.
 
     Raises:
         pydantic.ValidationError: the result is no valid setting.
         InputError: a path leads nowhere.
     """
+    return TrialSettings.model_validate(replaced(base, overrides))
+
+
+def replaced(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of nested settings with dotted paths replaced, not validated.
+
+    Raises:
+        InputError: a path leads nowhere.
+    """
     tree = copy.deepcopy(dict(base))
-    for path, value in overrides.items():
-        _assign(tree, path, value)
-    return TrialSettings.model_validate(tree)
+    for path in sorted(overrides, key=lambda path: path.count(".")):
+        _assign(tree, path, overrides[path])
+    return tree
+
+
+def look_up(tree: Any, path: str) -> Any:
+    """The value at a dotted path.
+
+    Raises:
+        KeyError: there is none.
+    """
+    for part in path.split("."):
+        if not isinstance(tree, Mapping):
+            raise KeyError(path)
+        tree = tree[part]
+    return tree
 
 
 def label(value: Any) -> str | int | float | bool:
@@ -459,28 +538,33 @@ def read_config(path: Path | str, overrides: Mapping[str, Any] | None = None) ->
     """
     path = Path(path)
     tree = read_yaml(path)
+    problems = []
     for key, value in (overrides or {}).items():
-        _assign(tree, key, value)
-    space_file = None
-    if isinstance(tree.get("search"), dict) and isinstance(tree["search"].get("space"), str):
-        space_file = _beside(tree["search"]["space"], path.parent)
-        tree["search"]["space"] = read_yaml(Path(space_file))
-    for where in [tree.get("data"), *_list(tree.get("networks"))]:
-        for key in ("path", "weights"):
-            if isinstance(where, dict) and isinstance(where.get(key), str):
-                where[key] = str(_beside(where[key], path.parent))
+        try:
+            _assign(tree, key, value)
+        except InputError as error:
+            problems += [f"--set {problem}" for problem in error.problems]
+    try:
+        _find_files(tree, path.parent)
+    except InputError as error:
+        problems += [f"{path}: search.space: {problem}" for problem in error.problems]
+        del tree["search"]["space"]  # or it would be reported twice
+        tree["search"].pop("samples", None)
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
-        raise InputError(*(f"{path}: {p}" for p in describe_problems(error, Config))) from None
-    problems = [f"{path}: {p}" for p in _search_problems(config)]
+        problems += [f"{path}: {problem}" for problem in describe_problems(error, Config)]
+    else:
+        problems += [f"{path}: {problem}" for problem in _search_problems(config)]
+        if not _is_folder_or_free(Path(config.zoo)):
+            problems.append(f"{path}: zoo: {config.zoo} is a file, a folder is wanted")
     if problems:
         raise InputError(*problems)
     return config
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping.
+    """A YAML file that holds a mapping of plain data.
 
     Raises:
         InputError: missing, a folder, empty, binary, unparsable, with a key twice, or no mapping.
@@ -493,25 +577,34 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: is a folder, a YAML file is wanted") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: is not a text file (UTF-8), a YAML file is wanted") from None
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror})") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: can't be read ({reason})") from None
     try:
         tree = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
+        json.dumps(tree)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise InputError(f"{path}: {where}is not valid YAML: {error.problem}") from None
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: is not YAML of plain values: {reason}") from None
     if tree is None:
         raise InputError(f"{path}: is empty")
     if not isinstance(tree, dict):
-        raise InputError(f"{path}: holds a {type(tree).__name__}, key: value pairs are wanted")
+        raise InputError(f"{path}: wants key: value pairs, got {show(tree)}")
     return tree
 
 
 def parse_value(text: str) -> Any:
     """One value written as in a YAML file, for `--set`."""
     try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError:
+        value = yaml.load(text, Loader=_Loader)
+        json.dumps(value)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError):
         return text
+    return value
 
 
 def to_yaml(config: BaseModel) -> str:
@@ -520,64 +613,177 @@ def to_yaml(config: BaseModel) -> str:
     return text
 
 
-def describe_problems(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """Pydantic's findings as sentences: path, what is wrong, what it got, the nearest right key."""
-    problems = []
-    for found in error.errors(include_url=False):
-        where = _dotted(found["loc"])
-        message = found["msg"].removeprefix("Value error, ")
-        if found["type"] == "extra_forbidden":
-            where, _, key = where.rpartition(".") if "." in where else ("", "", where)
-            message = f"unknown key {key!r}: {nearest(key, _keys_at(model, found['loc'][:-1]))}"
-        elif found["type"] == "missing":
-            message = "is missing"
-        elif not isinstance(found.get("input"), dict | list | BaseModel):
-            message = f"{message[0].lower()}{message[1:]}, got {found['input']!r}"
-        problems.append(f"{where}: {message}" if where else message)
-    # A union reports once per member; one sentence a place is enough.
-    return list(dict.fromkeys(problems))
+def _name_problems(tree: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
+    """Networks named alike, and pairs of networks that aren't there; the values may be anything."""
+    networks = [
+        network.get("name") if isinstance(network, Mapping) else None
+        for network in _list(tree.get("networks"))
+    ]
+    names = list(dict.fromkeys(name for name in networks if isinstance(name, str)))
+    for i, name in enumerate(networks):
+        if name in names and networks.index(name) < i:
+            yield (
+                ("networks", i, "name"),
+                f"{name!r} is the name of networks[{networks.index(name)}]",
+            )
+    for i, pair in enumerate(_list(tree.get("pairs"))):
+        for side in ("sender", "receiver"):
+            wanted = pair.get(side) if isinstance(pair, Mapping) else None
+            if isinstance(wanted, str) and names and wanted not in names:
+                yield (
+                    ("pairs", i, side),
+                    f"no network is named {wanted!r}: {nearest(wanted, names)}",
+                )
 
 
 def _search_problems(config: Config) -> Iterator[str]:
     """What is wrong with crossed and searched values, found by building settings with each."""
     search = config.search
+    where = {
+        **{path: f"search.cross.{path}" for path in search.cross},
+        **{path: f"search.space.{path}" for path in search.distributions},
+    }
     for path, values in search.cross.items():
-        for i, value in enumerate(values):
-            for problem in _try(config, {path: value}):
-                yield f"search.cross.{path}[{i}]: {problem}"
-        if len({json.dumps(value, sort_keys=True) for value in values}) < len(values):
-            yield f"search.cross.{path}: has a value twice"
         if path in search.distributions:
             yield f"search: {path} is both crossed and searched; choose one"
-    if any(_try(config, {path: values[0]}) for path, values in search.cross.items()):
+        if twice := _first_twice(values):
+            yield f"search.cross.{path}: has {twice} twice"
+    broken = False
+    for path in where:
+        if path.split(".")[0] not in TrialSettings.model_fields:
+            allowed = ", ".join(TrialSettings.model_fields)
+            yield f"{where[path]}: can't differ between trials; only what is under {allowed} can"
+            broken = True
+    for problem in _condition_problems(config):
+        yield problem
+        broken = True
+    if broken:
         return
-    first = {path: values[0] for path, values in search.cross.items()}
+    options = {path: list(_options(search, path)) for path in where}
+    # One setting at a time, then every two together: adam with a searched momentum.
+    for path in where:
+        usable = []
+        for name, overrides in options[path]:
+            if found := _try(config, overrides):
+                place = f"{where[path]}{name}"
+                yield from (f"{place}: {p.removeprefix(f'{path}: ')}" for p in found)
+                if path in search.distributions and not search.distributions[path].choices:
+                    break  # the other end of a range says the same
+            else:
+                usable.append((name, overrides))
+        options[path] = usable
+    for one, other in itertools.combinations(where, 2):
+        pairs = itertools.product(options[one], options[other])
+        for (name, a), (other_name, b) in pairs:
+            if any(a[path] != b[path] for path in a.keys() & b.keys()):
+                continue
+            if found := _try(config, {**a, **b}):
+                together = f"{where[one]}{name} with {where[other]}{other_name}"
+                yield from (f"{together}: {problem}" for problem in found)
+                break
+
+
+def _options(search: SearchConfig, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Values that stand for all of a crossed or searched path, as (how to name it, overrides)."""
+    if path in search.cross:
+        for i, value in enumerate(search.cross[path]):
+            yield f"[{i}]", {path: value}
+        return
+    distribution = search.distributions[path]
+    for value in distribution.representatives():
+        for context in _contexts(search, path):
+            shown = json.dumps(value) if distribution.choices else f"{value:g}"
+            yield f" = {shown}", {**context, path: value}
+
+
+def _contexts(search: SearchConfig, path: str) -> Iterator[dict[str, Any]]:
+    """Every way in which the conditions of a path, and the conditions of those, can hold."""
+    distribution = search.distributions.get(path)
+    if distribution is None:
+        yield {}
+        return
+    alternatives = [
+        [
+            {**above, source: value}
+            for source, value, seen in _values_of(search, parent)
+            if seen in (wanted if isinstance(wanted, list) else [wanted])
+            for above in _contexts(search, source)
+        ]
+        or [{parent: wanted[0] if isinstance(wanted, list) else wanted}]
+        for parent, wanted in distribution.when.items()
+    ]
+    for chosen in itertools.product(*alternatives):
+        yield {key: value for context in chosen for key, value in context.items()}
+
+
+def _values_of(search: SearchConfig, path: str) -> Iterator[tuple[str, Any, Any]]:
+    """What a path can become by crossing and searching: (path that is set, to what, value then).
+
+    The path that is set is the path itself or a section that is chosen as a whole and holds it.
+    """
+    for source in _sources(search, path):
+        distribution = search.distributions.get(source)
+        values = distribution.representatives() if distribution else search.cross[source]
+        for value in values:
+            try:
+                yield (
+                    source,
+                    value,
+                    value if source == path else look_up(value, path[len(source) + 1 :]),
+                )
+            except KeyError:
+                continue
+
+
+def _sources(search: SearchConfig, path: str) -> list[str]:
+    paths = (*search.distributions, *search.cross)
+    return [source for source in paths if f"{path}.".startswith(f"{source}.")]
+
+
+def _condition_problems(config: Config) -> Iterator[str]:
+    search = config.search
     for path, distribution in search.distributions.items():
-        conditions = {}
+        where = f"search.space.{path}.when"
         for parent, wanted in distribution.when.items():
-            known = search.distributions.get(parent)
-            if known is None and parent not in search.cross and not _exists(config, parent):
-                yield f"search.space.{path}.when: {parent} is no setting"
-            conditions[parent] = wanted[0] if isinstance(wanted, list) else wanted
-        for value in distribution.representatives():
-            for problem in _try(config, {**first, **conditions, path: value}):
-                yield f"search.space.{path}: {value!r}: {problem}"
+            if not _sources(search, parent) and not _exists(config, parent):
+                yield f"{where}: {parent} is no setting"
+            if _depends_on(search, parent, path):
+                yield f"{where}: {path} depends on itself"
+                continue
+            if parent in search.distributions and not search.distributions[parent].choices:
+                yield f"{where}: {parent} is a range; only a choice can be a condition"
+                continue
+            possible = [value for _, _, value in _values_of(search, parent)]
+            for value in wanted if isinstance(wanted, list) else [wanted]:
+                if possible and value not in possible:
+                    allowed = ", ".join(dict.fromkeys(map(json.dumps, possible)))
+                    yield f"{where}.{parent}: never is {json.dumps(value)}; allowed: {allowed}"
+
+
+def _depends_on(search: SearchConfig, path: str, other: str) -> bool:
+    """Whether a path, or what its condition leads to, is decided by `other`."""
+    seen: set[str] = set()
+    left = _sources(search, path)
+    while left:
+        current = left.pop()
+        if current == other:
+            return True
+        if current not in seen and current in search.distributions:
+            seen.add(current)
+            for parent in search.distributions[current].when:
+                left += _sources(search, parent)
+    return False
 
 
 def _exists(config: Config, path: str) -> bool:
-    node: Any = config.settings
-    for part in path.split("."):
-        if not isinstance(node, dict) or part not in node:
-            return False
-        node = node[part]
+    try:
+        look_up(config.settings, path)
+    except KeyError:
+        return False
     return True
 
 
 def _try(config: Config, overrides: Mapping[str, Any]) -> list[str]:
-    for path in overrides:
-        if path.split(".")[0] not in TrialSettings.model_fields:
-            allowed = ", ".join(TrialSettings.model_fields)
-            return [f"{path} can't differ between trials; only what is under {allowed} can"]
     try:
         trial_settings(config.settings, overrides)
     except ValidationError as error:
@@ -587,82 +793,95 @@ def _try(config: Config, overrides: Mapping[str, Any]) -> list[str]:
     return []
 
 
+def _first_twice(values: list[Any]) -> str | None:
+    """The first value that a list has twice, as JSON."""
+    return next((json.dumps(v) for i, v in enumerate(values) if v in values[:i]), None)
+
+
 def _assign(tree: dict[str, Any], path: str, value: Any) -> None:
-    parts = path.split(".")
+    # `networks[0].width` as messages write it, or `networks.0.width`.
+    parts = re.sub(r"\[(\d+)\]", r".\1", path).split(".")
     node: Any = tree
     for i, part in enumerate(parts):
-        last = i == len(parts) - 1
+        last, above = i == len(parts) - 1, ".".join(parts[:i])
+        key: Any = part
         if isinstance(node, list):
-            if not part.isdigit() or int(part) >= len(node):
-                raise InputError(f"{path}: {'.'.join(parts[:i])} is a list of {len(node)} entries")
-            key: Any = int(part)
-        elif isinstance(node, dict):
-            key = part
-            if not last and not isinstance(node.get(part), dict | list):
-                node[part] = {}
-        else:
-            raise InputError(f"{path}: {'.'.join(parts[:i])} is a value, nothing can be below it")
+            if not part.isdecimal() or int(part) >= len(node):
+                raise InputError(
+                    f"{path}: {above} is a list of {len(node)}; its entries are named "
+                    f"{above}[0] and so on"
+                )
+            key = int(part)
+        elif not isinstance(node, dict):
+            raise InputError(f"{path}: {above} is {show(node)}, nothing can be below it")
+        elif not last and node.get(part) is None:
+            node[part] = {}
+        elif not last and parts[:i] == ["loss"] and isinstance(node[part], int | float):
+            node[part] = {"weight": node[part]}  # what a number after a loss's name stands for
         if last:
             node[key] = value
         else:
             node = node[key]
 
 
-def _beside(name: str, folder: Path) -> Path | str:
-    """A path of a configuration: beside its file, else as it stands (in the current folder)."""
-    candidate = folder / Path(name).expanduser()
-    return candidate if candidate.exists() else name
+def _find_files(tree: dict[str, Any], folder: Path) -> None:
+    """Put found paths, and what a space file holds, in the place of paths, where there are any.
+
+    Raises:
+        InputError: the space file can't be read.
+    """
+    zoo = tree.setdefault("zoo", Config.model_fields["zoo"].default)
+    if isinstance(zoo, str) and zoo and (beside := folder.absolute() / zoo).exists():
+        tree["zoo"] = str(beside)
+    for section in [tree.get("data"), *_list(tree.get("networks"))]:
+        for key in ("path", "weights"):
+            name = section.get(key) if isinstance(section, dict) else None
+            if isinstance(name, str) and name and name not in {"trained", *UNTRAINED}:
+                section[key] = _found(name, folder)
+    search = tree.get("search")
+    if isinstance(search, dict) and isinstance(search.get("space"), str):
+        search["space"] = read_yaml(Path(_found(search["space"], folder)))
+
+
+def _found(name: str, folder: Path) -> str:
+    """A path or pattern beside the configuration, else in the current folder, else as it stands."""
+    for base in (folder, Path()):
+        candidate = base.absolute() / Path(name).expanduser()
+        if candidate.exists() or (has_magic(name) and glob(str(candidate))):  # noqa: PTH207
+            return str(candidate)
+    return name
+
+
+def _is_folder_or_free(path: Path) -> bool:
+    return path.is_dir() or not path.exists()
 
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _dotted(loc: tuple[int | str, ...]) -> str:
-    text = ""
-    for part in loc:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}"
-    # Names that pydantic adds for the members of a union or the terms of a loss are no keys.
-    text = re.sub(
-        r"\.(literal\[[^]]*\]|list\[[^]]*\]+|str|dict\[[^]]*\]+|float|int)(?=\.|\[|$)", "", text
-    )
-    return text.removeprefix(".")
-
-
-def _keys_at(model: Any, loc: tuple[int | str, ...]) -> list[str]:
-    """The keys allowed at a place of the configuration."""
-    for part in loc:
-        if isinstance(part, int) or not (isinstance(model, type) and issubclass(model, BaseModel)):
-            continue
-        field = model.model_fields.get(part)
-        model = _model_in(field.annotation) if field else model
-    fields = getattr(model, "model_fields", {})
-    return list(fields)
-
-
-def _model_in(annotation: Any) -> Any:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        found = _model_in(argument)
-        if found is not None:
-            return found
-    return None
-
-
 class _Loader(yaml.SafeLoader):
     """YAML as people write it: `1e-3` is a number, and a key given twice is an error."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's own attribute)
+        # Dates stay text: nothing here is one.
+        first: [(tag, regexp) for tag, regexp in resolvers if not tag.endswith(":timestamp")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
-            name = self.construct_object(key, deep=True)
-            if name in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {name!r} is given twice", key.start_mark
-                )
-            seen.add(name)
-        return super().construct_mapping(node, deep)
+            if key.tag not in {"tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"}:
+                shown = repr(key.value) if isinstance(key, yaml.ScalarNode) else "a list or mapping"
+                problem = f"the key {shown} is not text; quotes make it text"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            if key.value in seen:
+                problem = f"the key {key.value!r} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value)
+        return node
 
 
 _Loader.add_implicit_resolver(

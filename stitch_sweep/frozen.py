@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from stitch_sweep.checkpoints import fingerprint
+from stitch_sweep.checkpoints import digest, fingerprint, tensors_of
 from stitch_sweep.data import Loader
 from stitch_sweep.evaluation import Evaluation, evaluate
 from stitch_sweep.subgraphs import TracedNetwork
@@ -23,7 +23,8 @@ class FrozenNetwork:
     """A sender or receiver: eval mode, no gradients, cut on demand, verified by hash.
 
     Args:
-        network: the module; it is switched to eval mode and `requires_grad=False` in place.
+        network: the module; it is switched to eval mode and `requires_grad=False` in place, and
+            gradients it still has are dropped.
         name: what messages call it.
         layer_names: cut points to use as layers 0, 1, ... instead of the model's own.
 
@@ -35,10 +36,12 @@ class FrozenNetwork:
         self, network: nn.Module, name: str = "network", layer_names: Sequence[str] | None = None
     ) -> None:
         self.network = network.eval().requires_grad_(False)
+        network.zero_grad(set_to_none=True)  # what is left from its own training
         self.name = name
         self._traced = TracedNetwork(network, layer_names=layer_names)
         self.layer_names = [layer.name for layer in self._traced.layers]
         self.fingerprint = fingerprint(network)
+        self._digests = self._digest_each()
         self._parts: dict[tuple[int, int | None], nn.Module] = {}
         self._evaluated: tuple[Tensor, Evaluation] | None = None
 
@@ -69,7 +72,7 @@ class FrozenNetwork:
 
         Raises:
             FrozenError: a part is in train mode, a parameter could get a gradient, or a parameter or
-                buffer isn't what it was.
+                buffer isn't what it was; the message names the first one.
         """
         for path, part in self.network.named_modules():
             if part.training:
@@ -77,8 +80,13 @@ class FrozenNetwork:
         for path, parameter in self.network.named_parameters():
             if parameter.requires_grad or parameter.grad is not None:
                 raise FrozenError(f"{self.name}: parameter {path} takes gradients")
-        if fingerprint(self.network) != self.fingerprint:
-            raise FrozenError(f"{self.name}: a parameter or buffer changed while it was frozen")
+        found = self._digest_each()
+        for path in sorted(found.keys() | self._digests.keys()):
+            if found.get(path) != self._digests.get(path):
+                raise FrozenError(f"{self.name}: {path} changed while it was frozen")
+
+    def _digest_each(self) -> dict[str, str]:
+        return {path: digest({path: t}) for path, t in tensors_of(self.network).items()}
 
     def _part(self, start: int, end: int | None) -> nn.Module:
         if (start, end) not in self._parts:

@@ -198,6 +198,60 @@ class Ledger:
         write_atomically(self._trials / f"{trial}.json", _to_json(record))
 
 
+class LedgerWriter:
+    """What workers have to say of their trials; an actor on the driver's node, so they share no disk.
+
+    Args:
+        folder: the experiment folder.
+        keep_stitches: `all`, `best` (of each study) or `none`.
+        mode: whether `max` or `min` of the search metric is best.
+    """
+
+    def __init__(self, folder: str, keep_stitches: str, mode: str) -> None:
+        self._ledger = Ledger(folder)
+        self._keep = keep_stitches
+        self._sign = 1 if mode == "max" else -1
+        self._best: dict[str, tuple[float, int]] = {}
+        for record in self._ledger.records():
+            if record["status"] == "finished":
+                study, rank = record["study"], self._rank(record)
+                self._best[study] = max(rank, self._best.get(study, rank))
+
+    def finish(
+        self,
+        trial: str,
+        outcome: dict[str, Any],
+        predictions: np.ndarray | None,
+        stitch: bytes | None,
+    ) -> None:
+        """Write down how a trial ended, its stitch before its record."""
+        if stitch is not None and self._keep != "none":
+            write_atomically(self._ledger.stitch_path(trial), stitch)
+        record = self._ledger.finish(trial, outcome, predictions)
+        if self._keep == "best" and stitch is not None:
+            self._forget_worse(record)
+
+    def checkpoint(self, trial: str, data: bytes) -> None:
+        """Keep where a running trial got to."""
+        self._ledger.write_checkpoint(trial, data)
+
+    def read_checkpoint(self, trial: str) -> bytes | None:
+        """Where a trial got to before it was interrupted."""
+        return self._ledger.read_checkpoint(trial)
+
+    def _rank(self, record: Mapping[str, Any]) -> tuple[float, int]:
+        # Of equals the first is the best, whichever of them ended first.
+        return (self._sign * record["metric"], -record["number"])
+
+    def _forget_worse(self, record: Mapping[str, Any]) -> None:
+        study, rank = record["study"], self._rank(record)
+        best = self._best.get(study, rank)
+        self._best[study] = max(rank, best)
+        if rank != best:
+            worse = min(rank, best)
+            self._ledger.stitch_path(f"{study}-n{-worse[1]}").unlink(missing_ok=True)
+
+
 def predictions_of(record: Mapping[str, Any]) -> np.ndarray | None:
     """The class predicted for every test image, int [N], or None for a failed trial."""
     encoded = record.get("predictions")

@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 from torch import nn
 
 from stitch_sweep.errors import nearest
+from stitch_sweep.problems import Place, argument_problems, at_places, joined
 from stitch_sweep.registry import Options
 
-# LBFGS needs a closure and SparseAdam sparse gradients; neither fits a plain training step.
-_UNSUPPORTED = {"Optimizer", "LBFGS", "SparseAdam"}
+# LBFGS needs a closure, SparseAdam sparse gradients, Muon matrices: none trains a convolution.
+_UNSUPPORTED = {"Optimizer", "LBFGS", "SparseAdam", "Muon"}
 _CLASSES: dict[str, type[torch.optim.Optimizer]] = {
     name.lower(): cls
     for name, cls in vars(torch.optim).items()
     if inspect.isclass(cls) and issubclass(cls, torch.optim.Optimizer) and name not in _UNSUPPORTED
 }
+
+# A step that is differentiated, captured in a CUDA graph or taken uphill trains no stitch.
+_HIDDEN = {"params", "lr", "differentiable", "capturable", "maximize"}
 
 
 class OptimizerConfig(BaseModel):
@@ -44,36 +55,52 @@ class OptimizerConfig(BaseModel):
         """The class's arguments other than `params` and `lr`."""
         return dict(self.model_extra or {})
 
-    @model_validator(mode="after")
-    def _fits_its_class(self) -> OptimizerConfig:
-        cls = _CLASSES.get(self.name.lower())
-        if cls is None:
-            raise PydanticCustomError(
-                "optimizer", "no optimizer {name} in torch.optim: {hint}",
-                {"name": repr(self.name), "hint": nearest(self.name.lower(), _CLASSES)},
-            )  # fmt: skip
-        allowed = set(inspect.signature(cls).parameters) - {"params", "lr"}
-        for key in self.options:
-            if key not in allowed:
-                raise PydanticCustomError(
-                    "optimizer", "{name} takes no {key}: {hint}",
-                    {"name": cls.__name__, "key": repr(key), "hint": nearest(key, allowed)},
-                )  # fmt: skip
+    @model_validator(mode="wrap")
+    @classmethod
+    def _fits_its_class(
+        cls, values: Any, handler: ModelWrapValidatorHandler[OptimizerConfig]
+    ) -> OptimizerConfig:
+        if isinstance(values, cls):
+            return handler(values)
+        errors = []
         try:
-            # A convolution's weight: what the optimizer can't train must be refused now, not in a worker.
-            self.build([nn.Parameter(torch.zeros(1, 1, 1, 1))], default_lr=1e-3)
+            optimizer = handler(values)
+        except ValidationError as error:
+            errors.append(error)
+        if isinstance(values, Mapping) and (found := list(_problems(values))):
+            errors.append(at_places("optimizer", found))
+        if errors:
+            raise joined("optimizer", errors)
+        # A convolution's weight: what can't be trained must be refused now, not in a worker.
+        parameter = nn.Parameter(torch.zeros(1, 1, 1, 1))
+        try:
+            optimizer.build([parameter], default_lr=1e-3)
         except (TypeError, ValueError, RuntimeError) as error:
             raise PydanticCustomError(
-                "optimizer", "{name} refuses these settings: {why}",
-                {"name": cls.__name__, "why": str(error)},
+                "ours", "{name} refuses these settings: {why}",
+                {"name": _CLASSES[optimizer.name.lower()].__name__, "why": str(error)},
             ) from None  # fmt: skip
-        return self
+        return optimizer
 
     def build(self, parameters: Iterable[nn.Parameter], default_lr: float) -> torch.optim.Optimizer:
         """The optimizer over `parameters`, with `default_lr` where no learning rate was given."""
         lr = self.lr if self.lr is not None else default_lr
         cls: Any = _CLASSES[self.name.lower()]
         return cls(parameters, lr=lr, **self.options)
+
+
+def _problems(values: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
+    """What is wrong with an optimizer's name or with arguments other than `lr`."""
+    name = values.get("name", OptimizerConfig.model_fields["name"].default)
+    if not isinstance(name, str):
+        return
+    chosen = _CLASSES.get(name.lower())
+    if chosen is None:
+        hint = nearest(name.lower(), _CLASSES)
+        yield ("name",), f"no optimizer of torch.optim is named {name!r}: {hint}"
+        return
+    given = {key: value for key, value in values.items() if key not in {"name", "lr"}}
+    yield from argument_problems(chosen, given, _HIDDEN)
 
 
 class ScheduleConfig(Options):

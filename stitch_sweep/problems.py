@@ -29,10 +29,10 @@ _WANTED = {
     "model_type": "key: value pairs",
     "model_attributes_type": "key: value pairs",
     "literal_error": "{expected}",
-    "greater_than": "a number above {gt}",
-    "greater_than_equal": "a number of at least {ge}",
-    "less_than": "a number below {lt}",
-    "less_than_equal": "a number of at most {le}",
+    "greater_than": "a number above {gt:g}",
+    "greater_than_equal": "a number of at least {ge:g}",
+    "less_than": "a number below {lt:g}",
+    "less_than_equal": "a number of at most {le:g}",
     "too_short": "at least {min_length} in the list",
     "too_long": "at most {max_length} in the list",
     "string_too_short": "text of at least {min_length} characters",
@@ -93,7 +93,9 @@ def wants(wanted: str, got: Any) -> str:
 def at_places(title: str, found: Iterable[tuple[Place, str]]) -> ValidationError:
     """Problems of our own as an error that pydantic moves to its place in the file."""
     details = [
-        InitErrorDetails(type=PydanticCustomError("ours", "{why}", {"why": why}), loc=place, input=0)
+        InitErrorDetails(
+            type=PydanticCustomError("ours", "{why}", {"why": why}), loc=place, input=0
+        )
         for place, why in found
     ]
     return ValidationError.from_exception_data(title, details)
@@ -104,7 +106,7 @@ def joined(title: str, errors: Iterable[ValidationError]) -> ValidationError:
     details = [
         InitErrorDetails(
             type=PydanticCustomError(
-                found["type"],  # type: ignore[arg-type]
+                found["type"],
                 "{why}",
                 {**found.get("ctx", {}), "why": found["msg"]},
             ),

@@ -220,11 +220,12 @@ class TrackingProcess:
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
 
-    def finish(self, views_written: bool) -> bool:
-        """Let it send the rest; False when the server took nothing for `PATIENCE_SECONDS`.
+    def finish(self, views_written: bool, patience: float = PATIENCE_SECONDS) -> bool:
+        """Let it send the rest; False when the server took nothing for `patience` seconds.
 
         Args:
             views_written: whether the sweep's tables and matrices are there to be sent.
+            patience: so long a server may take nothing, in seconds.
         """
         assert self._process.stdin is not None
         self._heard = time.monotonic()
@@ -233,7 +234,7 @@ class TrackingProcess:
             self._process.stdin.close()
         except BrokenPipeError:
             pass
-        while self._thread.is_alive() and time.monotonic() - self._heard < PATIENCE_SECONDS:
+        while self._thread.is_alive() and time.monotonic() - self._heard < patience:
             self._thread.join(timeout=0.1)
         if self._thread.is_alive():
             self._process.kill()

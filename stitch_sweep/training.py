@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stitch_sweep.checkpoints import pack, unpack
+from stitch_sweep.checkpoints import CheckpointError, pack, unpack
 from stitch_sweep.config import TrialSettings
 from stitch_sweep.data import Data, Loader
 from stitch_sweep.evaluation import CHUNK, Scores
@@ -26,12 +26,14 @@ from stitch_sweep.frozen import FrozenNetwork
 from stitch_sweep.losses import CombinedLoss, LossContext, LossInputs
 from stitch_sweep.optimization import Optimization
 from stitch_sweep.seeding import derive, seed_everything
-from stitch_sweep.stitches import AffineStitch, LeastSquares, build_stitch
+from stitch_sweep.stitches import AffineStitch, LeastSquares, build_stitch, pack_stitch
 
 EXCESS_ALLOWED = 0.05
 """A stitch with a closed form has converged when its error is at most this share above it."""
 EXCESS_FLOOR = 0.01
 """The share is taken of at least this much of the expected variance: a perfect optimum is 0."""
+CLOSED_FORM_INPUTS = 8192
+"""Stitches with longer rows get no closed form: its normal equations would need gigabytes."""
 PLATEAU = 0.05
 """Without a closed form: the share of the first epoch's training loss that a further quarter of the
 training, at the full learning rate, may still be expected to take off."""
@@ -54,22 +56,20 @@ class ActivationCache:
     Args:
         limit_bytes: a representation larger than this is never kept but recomputed batch by batch.
             It decides by size alone, never by what else is in memory, so that results don't depend
-            on what a process did before.
+            on what a process did before. They may depend on the limit, in their last bits: what is
+            kept was computed in evaluation chunks, the rest is in batches.
     """
 
     def __init__(self, limit_bytes: float) -> None:
         self.limit_bytes = limit_bytes
-        self._kept: dict[str, tuple[Tensor, str, int, Tensor]] = {}
+        self._kept: dict[str, tuple[Tensor, FrozenNetwork, int, Tensor]] = {}
 
     @torch.no_grad()
     def get(self, role: str, network: FrozenNetwork, layer: int, loader: Loader) -> Tensor | None:
         """The representation of every image, [N, *shape], or None where it is too large."""
-        images, fingerprint, of_layer, whole = self._kept.get(role, (None, "", 0, None))
-        # By identity: the tensor is held here, so no other one can take its place in memory.
-        if images is loader.images.images and (fingerprint, of_layer) == (
-            network.fingerprint,
-            layer,
-        ):
+        images, of, of_layer, whole = self._kept.get(role, (None, None, 0, None))
+        # By identity: both are held here, so nothing else can take their place in memory.
+        if images is loader.images.images and of is network and of_layer == layer:
             return whole
         self._kept.pop(role, None)
         count = len(loader.images)
@@ -80,7 +80,7 @@ class ActivationCache:
         whole = torch.empty(count, *shape, device=loader.device)
         for k, chunk in enumerate(loader.in_order(CHUNK)):
             whole[k * CHUNK : k * CHUNK + chunk.valid] = prefix(chunk.images)[: chunk.valid]
-        self._kept[role] = (loader.images.images, network.fingerprint, layer, whole)
+        self._kept[role] = (loader.images.images, network, layer, whole)
         return whole
 
 
@@ -216,11 +216,21 @@ class StitchTraining:
         self._networks = (sender, receiver)
         self._test_loader = loaders["test"]
         train = loaders["train"]
+        self._device = train.device
+        self._identity = {
+            "sender": [sender.fingerprint, sender_layer],
+            "receiver": [receiver.fingerprint, receiver_layer],
+            "settings": settings.model_dump(mode="json"),
+            "seed": [seed, repeat],
+        }
         image_shape = train.images.images.shape[1:]
-        self.stitch = build_stitch(
-            settings.stitch.name,
+        self._shapes = (
             sender.shape(sender_layer, image_shape),
             receiver.shape(receiver_layer, image_shape),
+        )
+        self.stitch = build_stitch(
+            settings.stitch.name,
+            *self._shapes,
             start=settings.stitch.start,
             options=settings.stitch.options,
             seed=seed,
@@ -320,6 +330,8 @@ class StitchTraining:
                 metrics |= {f"{_SHORT[split]}_{name}": value for name, value in measured.items()}
                 predictions = scores
             self.failed = not all(math.isfinite(value) for value in metrics.values())
+        for network in self._networks:
+            network.verify()
         if self.failed:
             metrics, predictions = {}, None
         else:
@@ -328,8 +340,6 @@ class StitchTraining:
             metrics["penalty"] = receiver - metrics["test_accuracy"]
             metrics |= self._convergence(metrics)
             metrics["stitch_parameters"] = sum(p.numel() for p in self.stitch.parameters())
-        for network in self._networks:
-            network.verify()
         return StitchResult(
             status="failed" if self.failed else "finished",
             metrics=metrics,
@@ -339,9 +349,19 @@ class StitchTraining:
             seconds=self.seconds,
         )
 
+    def pack_stitch(self, about: Mapping[str, Any]) -> bytes:
+        """The stitch as it is now, for a file that `load_stitch` reads.
+
+        Args:
+            about: where it comes from, as plain data.
+        """
+        of = self.settings.stitch
+        return pack_stitch(self.stitch, of.name, *self._shapes, of.options, about)
+
     def checkpoint(self) -> bytes:
         """Everything needed to go on, in another process too: see `restore`."""
         state = {
+            "of": self._identity,
             "stitch": dict(self.stitch.state_dict()),
             "optimization": self._optimization.state_dict(),
             "interval": self._running.interval,
@@ -360,9 +380,11 @@ class StitchTraining:
         """Take up the training of the same cell and settings where `checkpoint` left it.
 
         Raises:
-            CheckpointError: the bytes are damaged or not a checkpoint.
+            CheckpointError: the bytes are damaged, or no checkpoint of this training.
         """
         state = unpack(checkpoint)
+        if state.get("of") != self._identity:
+            raise CheckpointError("a checkpoint of another training")
         self.stitch.load_state_dict(state["stitch"])
         self._optimization.load_state_dict(state["optimization"])
         self._running = _Running(self._moved(state["interval"]), self._moved(state["epoch"]))
@@ -376,8 +398,7 @@ class StitchTraining:
             torch.cuda.set_rng_state_all(state["cuda_generators"])
 
     def _moved(self, sums: Mapping[str, Any]) -> dict[str, Any]:
-        device = next(self.stitch.parameters()).device
-        return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in sums.items()}
+        return {k: v.to(self._device) if isinstance(v, Tensor) else v for k, v in sums.items()}
 
     def _forward(self, batch: _Batch, with_logits: bool) -> LossInputs:
         stitched = self.stitch(batch.sender)
@@ -443,7 +464,8 @@ class StitchTraining:
     def _convergence(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
         """Whether the training got where it was going; see `docs/method.md`."""
         terms = [term.name for term in self.settings.loss.terms]
-        if terms == ["mse"] and isinstance(self.stitch, AffineStitch):
+        affine = isinstance(self.stitch, AffineStitch) and self.stitch.inputs <= CLOSED_FORM_INPUTS
+        if terms == ["mse"] and affine:
             return self._excess(metrics["train_loss.mse"])
         if self.total_steps == 0:
             return {"converged": None if list(self.stitch.parameters()) else True}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,12 +18,11 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stitch_sweep.checkpoints import CheckpointError, digest, pack, unpack
+from stitch_sweep.checkpoints import CheckpointError, ForeignFileError, digest, pack, unpack
 from stitch_sweep.config import Config, NetworkConfig
 from stitch_sweep.data import Data, Loader
 from stitch_sweep.errors import InputError
@@ -249,7 +249,8 @@ def _train(
             optimization.step(loss)
             total += loss.detach().double() * len(labels)
         mean = (total / len(train.images)).item()
-        if mean != mean:
+        # The last step of all may ruin the weights without any loss that shows it.
+        if not (math.isfinite(mean) and all(p.isfinite().all() for p in network.parameters())):
             raise InputError(
                 f"network {recipe.name!r}: its training diverged in epoch {epoch + 1}; "
                 "lower pretraining.optimizer.lr"
@@ -271,16 +272,22 @@ def _train(
 
 @torch.no_grad()
 def _fill_batchnorm_statistics(network: nn.Module, loader: Loader) -> None:
-    """BatchNorm's running statistics as plain means over one pass of the training images."""
+    """BatchNorm's running statistics as means over one pass of the training images.
+
+    The statistics of each chunk weigh as much as it has images.
+    """
     normalisations = [
         m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)
     ]
     momenta = [m.momentum for m in normalisations]
     for module in normalisations:
         module.reset_running_stats()
-        module.momentum = None  # cumulative average
     network.train()
+    seen = 0
     for images, _, valid in loader.in_order(CHUNK):
+        seen += valid
+        for module in normalisations:
+            module.momentum = valid / seen
         network(images[:valid])
     for module, momentum in zip(normalisations, momenta, strict=True):
         module.momentum = momentum
@@ -377,8 +384,13 @@ def load(folder: Path | str) -> nn.Module:
         >>> network = load("zoo/resnet-digits-seed0-0123456789abcdef")
     """
     entry = _read_entry(Path(folder))
+    path = entry.folder / "weights.safetensors"
+    try:
+        state = unpack(path.read_bytes())["model"]
+    except (OSError, CheckpointError, KeyError) as error:
+        raise InputError(f"{path}: {error}; delete the folder to train again") from None
     network = Recipe("", entry.recipe).architecture()
-    network.load_state_dict(load_weights(entry.folder / "weights.safetensors"))
+    network.load_state_dict(state)
     return network.eval()
 
 
@@ -397,11 +409,13 @@ def load_weights(path: Path) -> dict[str, Tensor]:
             data = path.read_bytes()
             try:
                 return dict(unpack(data)["model"])
-            except CheckpointError:
+            except ForeignFileError:
                 return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except SafetensorError as error:
-        raise InputError(f"{path}: is no weights file ({error})") from None
+    except CheckpointError as error:
+        raise InputError(f"{path}: holds no weights: {error}") from None
+    except KeyError:
+        raise InputError(f"{path}: holds no network") from None
     except Exception as error:  # torch.load raises whatever its parser stumbles over
         reason = str(error).partition("\n")[0]
         raise InputError(f"{path}: can't be read as PyTorch weights ({reason})") from None

@@ -26,6 +26,7 @@ from stitch_sweep.stitches.affine import (
 from stitch_sweep.stitches.identity import identity
 from stitch_sweep.stitches.least_squares import LeastSquares
 from stitch_sweep.stitches.shapes import Shape
+from stitch_sweep.stitches.storage import describe_stitch, load_stitch, pack_stitch
 
 __all__ = [
     "AffineStitch",
@@ -35,8 +36,11 @@ __all__ = [
     "SpatialStitch",
     "build_stitch",
     "conv1x1",
+    "describe_stitch",
     "identity",
     "linear",
+    "load_stitch",
+    "pack_stitch",
     "paper",
 ]
 

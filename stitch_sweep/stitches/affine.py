@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -22,6 +22,9 @@ class AffineStitch(nn.Module, ABC):
 
     replication: int = 1
     """Output positions per row: u^2 for upsampling by u, which copies each result u^2 times."""
+
+    inputs: int
+    """D, the length of a row."""
 
     @abstractmethod
     def rows(self, x: Tensor) -> Tensor:
@@ -62,6 +65,7 @@ class SpatialStitch(AffineStitch):
         super().__init__()
         self.kernel, self.pool, self.upsample = kernel, pool, upsample
         self.replication = upsample**2
+        self.inputs = sender[0] * kernel**2
         self.conv = nn.Conv2d(sender[0], receiver[0], kernel, stride=kernel)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -109,7 +113,8 @@ class LinearStitch(AffineStitch):
 
     def __init__(self, sender: Shape, receiver: Shape) -> None:
         super().__init__()
-        self.linear = nn.Linear(torch.Size(sender).numel(), receiver[0])
+        self.inputs = math.prod(sender)
+        self.linear = nn.Linear(self.inputs, receiver[0])
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, *sender] -> [B, D']."""

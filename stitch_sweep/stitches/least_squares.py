@@ -31,7 +31,7 @@ class LeastSquares:
     @torch.no_grad()
     def add(self, x: Tensor, y: Tensor) -> None:
         """Add a batch: x [B, *sender] with what it should become, y [B, *receiver]."""
-        rows = self._stitch.rows(x).double()
+        rows = self._stitch.rows(x.double())
         rows = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
         targets = self._stitch.target_rows(y.double())
         self._a = self._a.to(rows) + self._stitch.replication * rows.T @ rows

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from stitch_sweep.config import Config, NetworkConfig, trial_settings
+from stitch_sweep.errors import check_all
 from stitch_sweep.frozen import FrozenNetwork
 from stitch_sweep.ledger import Study
 from stitch_sweep.stitches import build_stitch
@@ -57,8 +58,7 @@ def estimate(config: Config) -> Estimate:
     Raises:
         InputError: whatever would keep the sweep from starting.
     """
-    check_sampler(config)
-    check_local(config.resources)
+    check_all(lambda: check_sampler(config), lambda: check_local(config.resources))
     prepared = prepare(config)
     trials = sum(samples_per_study(config, study) for study in prepared.studies)
     zoo = Zoo(config.zoo)

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from stitch_sweep.config import Config, NetworkConfig, PairConfig, TrialSettings, trial_settings
+from stitch_sweep.config import (
+    Config,
+    NetworkConfig,
+    PairConfig,
+    StitchConfig,
+    TrialSettings,
+    trial_settings,
+)
 from stitch_sweep.data import Data
 from stitch_sweep.data import load as load_data
 from stitch_sweep.errors import InputError
@@ -44,6 +51,18 @@ class Outline:
 
     image: Shape
     layers: list[Shape]
+
+    def check_layers(self, name: str, layers: Iterable[int]) -> None:
+        """See that the network `name` has these layers.
+
+        Raises:
+            InputError: it doesn't; the message has the range.
+        """
+        last = len(self.layers) - 1
+        if outside := [str(layer) for layer in layers if not IMAGE_LAYER <= layer <= last]:
+            raise InputError(
+                f"{name} has layers -1 (the image) to {last}, not {', '.join(outside)}"
+            )
 
     def shape(self, layer: int) -> Shape:
         """Shape of one image's representation at a layer."""
@@ -182,15 +201,10 @@ def _studies(config: Config, networks: dict[str, Outline]) -> list[Study]:
 
 def _layers(pair: PairConfig, side: str, networks: dict[str, Outline]) -> list[int]:
     network = networks[getattr(pair, side)]
-    count = len(network.layers)
     wanted = getattr(pair, f"{side}_layers")
     if wanted == "all":
-        return list(range(count))
-    outside = [layer for layer in wanted if not -1 <= layer < count]
-    if outside:
-        raise InputError(
-            f"{getattr(pair, side)} has layers -1 (the image) to {count - 1}, not {outside[0]}"
-        )
+        return list(range(len(network.layers)))
+    network.check_layers(getattr(pair, side), wanted)
     return sorted(set(wanted))
 
 
@@ -198,7 +212,7 @@ def _stitch_problems(
     config: Config, studies: list[Study], networks: dict[str, Outline]
 ) -> Iterator[str]:
     """Every cell that a stitch it will meet can't join."""
-    checked: set[Any] = set()
+    checked: dict[Any, str | None] = {}  # there are few pairs of shapes, and many cells
     for study in studies:
         shapes = (
             networks[study.sender].shape(study.sender_layer),
@@ -207,15 +221,21 @@ def _stitch_problems(
         for settings in _stitch_settings(config, study):
             stitch = settings.stitch
             key = (shapes, stitch.name, stitch.start, str(stitch.options))
-            if key in checked:
-                continue
-            checked.add(key)
-            try:
-                with torch.device("meta"):
-                    build_stitch(stitch.name, *shapes, start=stitch.start, options=stitch.options)
-            except InputError as error:
-                where = f"{study.sender}:{study.sender_layer} -> {study.receiver}:{study.receiver_layer}"
-                yield f"{where}: {error}"
+            if key not in checked:
+                checked[key] = _misfit(stitch, *shapes)
+            if (why := checked[key]) is not None:
+                cells = (study.sender, study.sender_layer), (study.receiver, study.receiver_layer)
+                yield f"{' -> '.join(f'{name}:{layer}' for name, layer in cells)}: {why}"
+
+
+def _misfit(stitch: StitchConfig, sender: Shape, receiver: Shape) -> str | None:
+    """Why a stitch can't join two shapes; None where it can."""
+    try:
+        with torch.device("meta"):
+            build_stitch(stitch.name, sender, receiver, start=stitch.start, options=stitch.options)
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def _stitch_settings(config: Config, study: Study) -> Iterator[TrialSettings]:

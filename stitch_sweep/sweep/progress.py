@@ -48,7 +48,7 @@ class Reporter:
         )
         self._tasks: dict[str, TaskID] = {}
         self._said: dict[str, float] = {}
-        self._ended = self._failed = 0
+        self._total = self._ended = self._failed = 0
 
     def __enter__(self) -> Reporter:
         self._bars.start()
@@ -64,7 +64,7 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """One line that stays."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     def network(self, recipe: Recipe, progress: NetworkProgress) -> None:
         """An epoch of a network's training."""
@@ -72,15 +72,19 @@ class Reporter:
         done = progress.weights is not None
         self._show(f"network {recipe.name}", progress.epoch, progress.epochs, note, last=done)
 
-    def trials(self, total: int, done: int) -> None:
+    def stitch(self, pair: str, epoch: int, epochs: int) -> None:
+        """An epoch of a single stitch's training."""
+        self._show(f"stitch {pair}", epoch, epochs, "", last=epoch == epochs)
+
+    def expect(self, total: int, done: int) -> None:
         """How many trials there are, and how many had ended before."""
-        self._ended = done
-        self._total = total
-        self._show("trials", done, total, "")
+        self._total, self._ended = total, done
 
     def trial(self, event: str, record: Mapping[str, Any]) -> None:
         """A trial was started, ended, or lost with its machine."""
         if event == "started":
+            if "trials" not in self._tasks:
+                self._show("trials", self._ended, self._total, "")
             return
         if event == "lost":
             self.say(f"lost: {record['trial']} (its worker died too often)")

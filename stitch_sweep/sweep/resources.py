@@ -83,7 +83,7 @@ def connect(address: str | None, resources: ResourcesConfig) -> int:
             logging_level=logging.ERROR,
             runtime_env={"py_modules": [str(Path(stitch_sweep.__file__).parent)]},
         )
-    except ConnectionError as error:
+    except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"--address {address}: there is no Ray cluster ({reason})") from None
     slots = _slots(ray.cluster_resources(), resources)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,9 @@ from stitch_sweep import __version__
 from stitch_sweep.analysis import Matrix
 from stitch_sweep.checkpoints import fingerprint
 from stitch_sweep.config import Config, to_yaml
-from stitch_sweep.errors import InputError
+from stitch_sweep.errors import InputError, check_all
 from stitch_sweep.files import write_atomically
-from stitch_sweep.ledger import Ledger
+from stitch_sweep.ledger import Ledger, LedgerWriter
 from stitch_sweep.sweep import resources
 from stitch_sweep.sweep.prepare import Prepared, prepare
 from stitch_sweep.sweep.progress import Reporter
@@ -28,7 +29,7 @@ from stitch_sweep.sweep.search import (
     samples_per_study,
     startup_note,
 )
-from stitch_sweep.sweep.views import write_views
+from stitch_sweep.sweep.views import ended_records, write_views
 from stitch_sweep.tracking import TrackingProcess
 from stitch_sweep.zoo import Entry, Progress, Recipe, Zoo, train_network
 
@@ -74,6 +75,7 @@ def run_sweep(
     *,
     resume: bool = False,
     address: str | None = None,
+    workers: int | None = None,
     reporter: Reporter | None = None,
     report_seconds: float = 5.0,
     checkpoint_seconds: float = 60.0,
@@ -85,6 +87,7 @@ def run_sweep(
         folder: the experiment folder, where everything is written.
         resume: go on with the sweep that is in the folder; without it such a folder is refused.
         address: a running Ray cluster (`auto` or `host:port`); None starts a local Ray.
+        workers: at most so many trials at the same time; as many as fit if not given.
         reporter: where progress is shown.
         report_seconds: how often a long trial is heard of.
         checkpoint_seconds: how often a long trial is stored.
@@ -93,22 +96,26 @@ def run_sweep(
         InputError: something about the configuration, the folder or the machine is wrong; nothing
             was started.
     """
-    check_sampler(config)
-    if address is None:
-        resources.check_local(config.resources)
     ledger = Ledger(folder)
-    if ledger.exists and not resume:
-        raise InputError(
-            f"{folder}: holds a sweep already; add --resume to go on with it or to see it again, "
-            "or put the configuration into a folder of its own"
-        )
+    here: list[Callable[[], None]] = [lambda: resources.check_local(config.resources)]
+    check_all(
+        lambda: check_sampler(config),
+        lambda: _check_folder(ledger, resume),
+        *(here if address is None else []),
+    )
     prepared = prepare(config)
     _check_unchanged(ledger, prepared)
     reporter = reporter or Reporter()
     if (note := startup_note(config)) is not None:
         reporter.say(f"note: {note}")
     with ledger.lock(), reporter:
-        return _run(prepared, ledger, address, reporter, report_seconds, checkpoint_seconds)
+        pace = _Pace(address, workers, report_seconds, checkpoint_seconds)
+        try:
+            return _run(prepared, ledger, pace, reporter)
+        except InputError:
+            if not ledger.exists:
+                shutil.rmtree(ledger.root)  # nothing was started, so nothing is left behind
+            raise
 
 
 def count_trials(prepared: Prepared) -> int:
@@ -116,22 +123,25 @@ def count_trials(prepared: Prepared) -> int:
     return sum(samples_per_study(prepared.config, study) for study in prepared.studies)
 
 
-def _run(
-    prepared: Prepared,
-    ledger: Ledger,
-    address: str | None,
-    reporter: Reporter,
-    report_seconds: float,
-    checkpoint_seconds: float,
-) -> Outcome:
+@dataclass(frozen=True)
+class _Pace:
+    """Where and how fast a sweep runs; nothing of it touches a figure."""
+
+    address: str | None
+    workers: int | None
+    report_seconds: float
+    checkpoint_seconds: float
+
+
+def _run(prepared: Prepared, ledger: Ledger, pace: _Pace, reporter: Reporter) -> Outcome:
     config, folder = prepared.config, ledger.folder
-    total, missing = count_trials(prepared), _missing(prepared, ledger)
+    total = count_trials(prepared)
+    before = len(ended_records(ledger, prepared.studies, config))
     interrupted, lost = False, 0
     tracking = None
-    if missing:
-        interrupted, lost, tracking = _run_missing(
-            prepared, ledger, address, reporter, report_seconds, checkpoint_seconds
-        )
+    if before < total:
+        reporter.expect(total, before)
+        interrupted, lost, tracking = _run_missing(prepared, ledger, pace, reporter)
     if tracking is None and config.tracking.enabled and ledger.exists:
         tracking = _start_tracking(config, folder)
     results, matrices = write_views(folder, prepared.studies, config)
@@ -148,32 +158,28 @@ def _run(
 
 
 def _run_missing(
-    prepared: Prepared,
-    ledger: Ledger,
-    address: str | None,
-    reporter: Reporter,
-    report_seconds: float,
-    checkpoint_seconds: float,
+    prepared: Prepared, ledger: Ledger, pace: _Pace, reporter: Reporter
 ) -> tuple[bool, int, TrackingProcess | None]:
     """Run the trials that the ledger lacks; returns (interrupted, lost, tracking process)."""
     config, folder = prepared.config, ledger.folder
     resources.set_environment()
     import ray
 
-    slots = resources.connect(address, config.resources)
+    reporter.say("starting Ray" if pace.address is None else f"joining Ray at {pace.address}")
+    slots = resources.connect(pace.address, config.resources)
+    slots = min(slots, pace.workers or slots)
     tracking = None
     try:
         networks = _networks(prepared, reporter, slots)
         prints = {name: fingerprint(module) for name, module in networks.items()}
         _check_networks(ledger, prints)
         ledger.start({**_description(prepared), "networks": prints})
-        write_atomically(folder / "config.resolved.yml", to_yaml(config).encode())
+        write_atomically(folder / "config.resolved.yml", to_yaml(_public(config)).encode())
         if config.tracking.enabled:
             tracking = _start_tracking(config, folder)
-        searcher = SweepSearcher(prepared.studies, config, ledger, reporter.trial)
-        total = count_trials(prepared)
-        reporter.trials(total, total - len(_missing(prepared, ledger)))
-        _tune(prepared, ledger, networks, searcher, slots, report_seconds, checkpoint_seconds)
+        reporter.say(f"{slots} trials at a time")
+        searcher = SweepSearcher(prepared.studies, config, ledger, reporter.trial, slots)
+        _tune(prepared, ledger, networks, searcher, slots, pace)
     except KeyboardInterrupt:
         return True, 0, tracking
     except BaseException:
@@ -192,17 +198,16 @@ def _tune(
     networks: Mapping[str, Any],
     searcher: SweepSearcher,
     slots: int,
-    report_seconds: float,
-    checkpoint_seconds: float,
+    pace: _Pace,
 ) -> None:
     import ray
     from ray import tune
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     from stitch_sweep.sweep.trainable import (
-        LedgerWriter,
         Shared,
         StitchTrainable,
+        WaitForWorkers,
         data_to_arrays,
     )
 
@@ -218,10 +223,10 @@ def _tune(
         data=ray.put(data_to_arrays(prepared.data)),
         networks=ray.put(dict(networks)),
         writer=writer,
-        report_seconds=report_seconds,
-        checkpoint_seconds=checkpoint_seconds,
+        report_seconds=pace.report_seconds,
+        checkpoint_seconds=pace.checkpoint_seconds,
     )
-    # Or Tune would hand short trials to one and the same actor.
+    # Tune's default for a searcher of our own is one: workers would be started one after the other.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
     trainable = tune.with_resources(
         tune.with_parameters(StitchTrainable, shared=shared),
@@ -232,6 +237,7 @@ def _tune(
             trainable,
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
+                scheduler=WaitForWorkers(),
                 num_samples=-1,
                 reuse_actors=True,
                 trial_name_creator=lambda trial: trial.trial_id,
@@ -269,7 +275,8 @@ def _networks(prepared: Prepared, reporter: Reporter, slots: int) -> dict[str, A
             try:
                 yield ray.get(reference)
             except ray.exceptions.RayTaskError as error:
-                raise error.as_instanceof_cause() from None
+                # As it was raised there: what Ray makes of it lacks our attributes.
+                raise error.cause from None
 
     def ensure(recipe: Recipe) -> Entry:
         return zoo.ensure(recipe, train, reporter.network)
@@ -290,21 +297,16 @@ def _train_remotely(
     yield from train_network(recipe, data, threads=threads, device=device, resume=resume)
 
 
+def _public(config: Config) -> Config:
+    """The configuration without credentials: it is kept, and sent to the tracking server."""
+    if config.tracking.uri is None or "@" not in config.tracking.uri:
+        return config
+    tracking = config.tracking.model_copy(update={"uri": None})
+    return config.model_copy(update={"tracking": tracking})
+
+
 def _start_tracking(config: Config, folder: Path) -> TrackingProcess:
     return TrackingProcess(folder, config.tracking.experiment, config.tracking.uri)
-
-
-def _missing(prepared: Prepared, ledger: Ledger) -> list[str]:
-    """Ids of the trials that are asked for and have not ended."""
-    known = ledger.trial_ids()
-    missing = []
-    for study in prepared.studies:
-        for number in range(samples_per_study(prepared.config, study)):
-            trial = study.trial(number)
-            record = ledger.read(trial) if trial in known else None
-            if record is None or record["status"] == "running":
-                missing.append(trial)
-    return missing
 
 
 def _description(prepared: Prepared) -> dict[str, Any]:
@@ -327,6 +329,16 @@ def _description(prepared: Prepared) -> dict[str, Any]:
         "trials": count_trials(prepared),
         "version": __version__,
     }  # fmt: skip
+
+
+def _check_folder(ledger: Ledger, resume: bool) -> None:
+    if ledger.folder.exists() and not ledger.folder.is_dir():
+        raise InputError(f"{ledger.folder}: is a file, an experiment folder is wanted")
+    if ledger.exists and not resume:
+        raise InputError(
+            f"{ledger.folder}: holds a sweep already; add --resume to go on with it or to see it "
+            "again, or put the configuration into a folder of its own"
+        )
 
 
 def _check_unchanged(ledger: Ledger, prepared: Prepared) -> None:

@@ -6,11 +6,14 @@ anew for each, under a seed derived from them, so neither a resume nor the numbe
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import json
 import math
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from decimal import Decimal
 from typing import Any
 
 import optuna
@@ -24,14 +27,26 @@ from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from stitch_sweep.config import Config, Distribution, SamplerConfig, trial_settings
+from stitch_sweep.config import (
+    Config,
+    Distribution,
+    SamplerConfig,
+    look_up,
+    replaced,
+    trial_settings,
+)
 from stitch_sweep.errors import InputError, nearest
 from stitch_sweep.ledger import Ledger, Study
+from stitch_sweep.problems import argument_problems, dotted
 from stitch_sweep.seeding import derive
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 _CLASSES = {"tpe": "TPESampler", "random": "RandomSampler"}
+# What these suggest depends on no result.
+_BLIND = {"RandomSampler", "QMCSampler"}
+# Imported at the first suggestion that uses it, which is too late to say so.
+_NEEDS = {"CmaEsSampler": "cmaes"}
 _SAMPLERS = {
     name: cls
     for name, cls in vars(optuna.samplers).items()
@@ -41,6 +56,9 @@ _SAMPLERS = {
     # These two enumerate by themselves and stop a study; `grid` does that here, conditions included.
     and name not in {"GridSampler", "BruteForceSampler"}
 }
+
+_PLAIN = re.compile(r"(int|float|bool|str|dict\[str, Any\])( \| None)?")
+"""Types of arguments that a file can hold."""
 
 
 def check_sampler(config: Config) -> None:
@@ -60,30 +78,44 @@ def check_sampler(config: Config) -> None:
                     "give a step or list the choices"
                 )
         return
-    if _CLASSES.get(sampler.name, sampler.name) not in _SAMPLERS:
+    cls = _SAMPLERS.get(_CLASSES.get(sampler.name, sampler.name))
+    if cls is None:
         known = {*_CLASSES, "grid", *_SAMPLERS}
         raise InputError(
-            f"search.sampler: none is named {sampler.name!r}: {nearest(sampler.name, known)}"
+            f"search.sampler.name: none is named {sampler.name!r}: {nearest(sampler.name, known)}"
         )
+    hidden = {
+        name
+        for name, parameter in inspect.signature(cls).parameters.items()
+        if name == "seed" or not _PLAIN.fullmatch(str(parameter.annotation))
+    }
+    problems = [
+        f"{dotted(('search', 'sampler', *place))}: {why}"
+        for place, why in argument_problems(cls, sampler.options, hidden)
+    ]
+    if problems:
+        raise InputError(*problems)
     try:
         _sampler(sampler, 0)
     except (TypeError, ValueError) as error:
         raise InputError(f"search.sampler: {sampler.name}: {error}") from None
-    except ImportError as error:
-        reason = str(error).partition("\n")[0]
+    package = _NEEDS.get(cls.__name__)
+    if package is not None and importlib.util.find_spec(package) is None:
         raise InputError(
-            f"search.sampler: {sampler.name} needs another package: {reason}"
-        ) from None
+            f"search.sampler: {sampler.name} needs the package {package}: pip install {package}"
+        )
 
 
 def startup_note(config: Config) -> str | None:
     """What to tell a user whose sampler never gets past its random start-up trials."""
-    if not config.search.distributions or config.search.sampler.name in {"grid", "random"}:
+    if not config.search.distributions or config.search.sampler.name == "grid":
         return None
     startup = _startup(config.search.sampler)
+    if startup == math.inf:
+        return None
     if config.search.samples <= startup:
         return (
-            f"{config.search.samples} samples per study are fewer than the {startup} random start-up "
+            f"{config.search.samples} samples per study don't exceed the {startup:g} random start-up "
             f"trials of {config.search.sampler.name}: this is random search"
         )
     return None
@@ -102,21 +134,19 @@ def combinations(config: Config, study: Study, only: str = "") -> Iterator[dict[
     Args:
         config: the configuration.
         study: whose crossed factors decide conditions.
-        only: only paths below this one; ranges are then represented by both ends.
+        only: only paths below this one and what they depend on; ranges are then represented by
+            both ends.
     """
-    space = {
-        path: distribution
-        for path, distribution in config.search.distributions.items()
-        if not only or path.split(".")[0] == only
-    }
-    order = _parents_first(space)
+    space = config.search.distributions
+    order = _parents_first(space, [p for p in space if not only or p.split(".")[0] == only])
+    base = _settings_of(config, study)
 
     def extend(k: int, chosen: dict[str, Any]) -> Iterator[dict[str, Any]]:
         if k == len(order):
-            yield dict(chosen)
+            yield chosen
             return
         path = order[k]
-        if not _applies(space[path], chosen, config, study):
+        if not _applies(path, space, base, chosen):
             yield from extend(k + 1, chosen)
             return
         for value in space[path].representatives() if only else _grid_values(space[path]):
@@ -137,7 +167,8 @@ class StudySearch:
         self.study = study
         self._config = config
         self._space = config.search.distributions
-        self._order = _parents_first(self._space)
+        self._order = _parents_first(self._space, self._space)
+        self._base = _settings_of(config, study)
         self._trial_states: dict[int, dict[str, Any]] = {}
         self._study_state: dict[str, Any] = {}
         self.optuna = optuna.create_study(
@@ -171,7 +202,7 @@ class StudySearch:
         trial = scratch.ask()
         chosen: dict[str, Any] = {}
         for path in self._order:
-            if _applies(self._space[path], chosen, self._config, self.study):
+            if _applies(path, self._space, self._base, chosen):
                 chosen[path] = _suggest(trial, path, self._space[path])
         # What some samplers (CMA-ES, quasi-Monte Carlo) remember between suggestions.
         self._study_state = storage.get_study_system_attrs(identity)
@@ -206,6 +237,7 @@ class SweepSearcher(Searcher):
         config: the configuration.
         ledger: what has happened so far.
         on_event: told (event, record) for `started`, `ended` and `lost` trials.
+        limit: at most so many trials are handed out at the same time.
 
     Attributes:
         lost: trials whose worker died more often than Tune retries.
@@ -218,11 +250,13 @@ class SweepSearcher(Searcher):
         config: Config,
         ledger: Ledger,
         on_event: Callable[[str, Mapping[str, Any]], None] = lambda event, record: None,
+        limit: int | None = None,
     ) -> None:
         super().__init__()
         self._config = config
         self._ledger = ledger
         self._on_event = on_event
+        self._limit = limit
         self._running: dict[str, tuple[_Round, int]] = {}
         self._left: deque[_Round] = deque()
         self.lost: list[str] = []
@@ -244,6 +278,8 @@ class SweepSearcher(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial for Tune, None when all that is left must wait, FINISHED at the end."""
+        if self._limit is not None and len(self._running) >= self._limit:
+            return None
         while self._left:
             current = self._left[0]
             asked = current.next()
@@ -321,7 +357,8 @@ class _Round:
         self._size = size
         self._records: dict[int, dict[str, Any]] = {n: r for n, r in enumerate(records) if r}
         self._told = 0
-        self._asked: set[int] = set()
+        self._handed_out: set[int] = set()
+        self._params: list[dict[str, Any]] = []  # what Optuna was asked for, in order
         self._tell_whole_rounds()
 
     @property
@@ -332,11 +369,11 @@ class _Round:
         """The next (number, params) that may start now, or None."""
         for number in range(self._told, min(self._told + self._size, self._total)):
             record = self._records.get(number)
-            if number in self._asked or (record and record["status"] != "running"):
+            if number in self._handed_out or (record and record["status"] != "running"):
                 continue
-            self._asked.add(number)
-            params = self._open().ask(number)
-            return number, record["params"] if record else params
+            self._handed_out.add(number)
+            self._ask_up_to(number)
+            return number, record["params"] if record else self._params[number]
         return None
 
     def done(self, number: int, record: dict[str, Any]) -> bool:
@@ -352,17 +389,19 @@ class _Round:
             records = [self._records.get(number) for number in numbers]
             if any(record is None or record["status"] == "running" for record in records):
                 return opened
-            # Asking again what an earlier process asked puts a sampler that has a memory where it was;
-            # what is told is what was recorded, whatever this version of Optuna would suggest.
-            for number in numbers:
-                if number not in self._asked:
-                    self._open().ask(number)
+            self._ask_up_to(numbers[-1])
+            # What is told is what was recorded, whatever this version of Optuna would suggest.
             for number, record in zip(numbers, records, strict=True):
                 assert record is not None
                 self._open().tell(number, record["params"], record.get("metric"))
             self._told = numbers.stop
             opened = self._told < self._total
         return opened
+
+    def _ask_up_to(self, number: int) -> None:
+        """Ask in order, also for what an earlier process asked: some samplers have a memory."""
+        while len(self._params) <= number:
+            self._params.append(self._open().ask(len(self._params)))
 
     def _open(self) -> StudySearch:
         if isinstance(self._search, Study):
@@ -372,13 +411,15 @@ class _Round:
 
 
 def _startup(sampler: SamplerConfig) -> float:
-    """How many first trials of a study the sampler draws at random."""
-    if sampler.name == "random":
-        return math.inf
+    """How many first trials of a study the sampler draws without a look at results."""
     cls = _SAMPLERS[_CLASSES.get(sampler.name, sampler.name)]
-    default = inspect.signature(cls).parameters.get("n_startup_trials")
-    given = sampler.options.get("n_startup_trials")
-    return given if given is not None else default.default if default is not None else 0
+    if cls.__name__ in _BLIND:
+        return math.inf
+    parameters = inspect.signature(cls).parameters
+    for name in ("n_startup_trials", "population_size"):
+        if name in parameters:
+            return float(sampler.options.get(name, parameters[name].default))
+    return 0
 
 
 def _sampler(sampler: SamplerConfig, seed: int) -> BaseSampler:
@@ -387,38 +428,48 @@ def _sampler(sampler: SamplerConfig, seed: int) -> BaseSampler:
     return built
 
 
-def _parents_first(space: Mapping[str, Distribution]) -> list[str]:
-    """The paths of a space, every condition's parent before what depends on it."""
+def _parents_first(space: Mapping[str, Distribution], wanted: Iterable[str]) -> list[str]:
+    """Paths of a space with all that they depend on, every parent before what depends on it.
+
+    The configuration's check has seen that no path depends on itself.
+    """
     order: list[str] = []
 
-    def visit(path: str, above: tuple[str, ...]) -> None:
-        if path in above:
-            raise InputError(f"search.space: {path} depends on itself")
+    def visit(path: str) -> None:
         for parent in space[path].when:
-            if parent in space:
-                visit(parent, (*above, path))
+            for other in space:
+                # The parent itself, or a section that is chosen as a whole and holds it.
+                if other != path and f"{parent}.".startswith(f"{other}."):
+                    visit(other)
         if path not in order:
             order.append(path)
 
-    for path in space:
-        visit(path, ())
+    for path in wanted:
+        visit(path)
     return order
 
 
+def _settings_of(config: Config, study: Study) -> dict[str, Any]:
+    """The settings of a study before anything is searched."""
+    return trial_settings(config.settings, study.factors).model_dump()
+
+
 def _applies(
-    distribution: Distribution, chosen: Mapping[str, Any], config: Config, study: Study
+    path: str,
+    space: Mapping[str, Distribution],
+    base: Mapping[str, Any],
+    chosen: Mapping[str, Any],
 ) -> bool:
-    for parent, wanted in distribution.when.items():
-        if parent in chosen:
-            value = chosen[parent]
-        elif parent in config.search.distributions:
-            return False  # the parent itself doesn't apply
-        elif parent in study.factors:
-            value = study.factors[parent]
-        else:
-            value = config.settings
-            for part in parent.split("."):
-                value = value[part]
+    """Whether the conditions of a path hold, given what was chosen of its parents."""
+    conditions = space[path].when
+    if any(parent in space and parent not in chosen for parent in conditions):
+        return False  # a parent that doesn't apply itself
+    settings = replaced(base, chosen) if conditions else base
+    for parent, wanted in conditions.items():
+        try:
+            value = look_up(settings, parent)
+        except KeyError:
+            return False
         if value not in (wanted if isinstance(wanted, list) else [wanted]):
             return False
     return True
@@ -427,11 +478,11 @@ def _applies(
 def _grid_values(distribution: Distribution) -> list[Any]:
     if distribution.type == "categorical":
         return list(distribution.choices or [])
-    low, high = distribution.low or 0, distribution.high or 0
-    step = distribution.step or 1
-    count = math.floor((high - low) / step + 1e-9) + 1
-    values = [low + k * step for k in range(count)]
-    return [int(v) for v in values] if distribution.type == "int" else values
+    # In decimals, so that 0.1 + 2 * 0.1 is 0.3.
+    low, high = Decimal(str(distribution.low)), Decimal(str(distribution.high))
+    step = Decimal(str(distribution.step or 1))
+    cast = int if distribution.type == "int" else float
+    return [cast(low + k * step) for k in range(int((high - low) / step) + 1)]
 
 
 def _suggest(trial: optuna.Trial, path: str, distribution: Distribution) -> Any:

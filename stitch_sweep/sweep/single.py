@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
-from stitch_sweep.checkpoints import pack
+import torch
+
 from stitch_sweep.config import Config, TrialSettings
 from stitch_sweep.errors import InputError, nearest
 from stitch_sweep.files import write_atomically
 from stitch_sweep.frozen import FrozenNetwork
-from stitch_sweep.sweep.prepare import prepare, provide_networks
+from stitch_sweep.stitches import build_stitch
+from stitch_sweep.sweep.prepare import Prepared, prepare, provide_networks
 from stitch_sweep.sweep.progress import Reporter
 from stitch_sweep.sweep.resources import check_local
-from stitch_sweep.training import train_stitch
+from stitch_sweep.training import StitchTraining, make_loaders
 
 
 def run_pair(config: Config, pair: str, save: Path | None = None) -> dict[str, Any]:
@@ -31,8 +34,11 @@ def run_pair(config: Config, pair: str, save: Path | None = None) -> dict[str, A
         InputError: the pair isn't one, or names a network or layer that doesn't exist.
     """
     check_local(config.resources)
+    if save is not None and save.is_dir():
+        raise InputError(f"--save {save}: is a folder, the name of a file is wanted")
     (sender, sender_layer), (receiver, receiver_layer) = _parse(pair, config)
     prepared = prepare(config)
+    _check_cell(prepared, (sender, sender_layer), (receiver, receiver_layer), pair)
     with Reporter() as reporter:
         modules = provide_networks(prepared, reporter.network)
         device = config.resources.device
@@ -42,22 +48,44 @@ def run_pair(config: Config, pair: str, save: Path | None = None) -> dict[str, A
             for name in {sender, receiver}
         }
         settings = TrialSettings.model_validate(config.settings)
-        result = train_stitch(
+        training = StitchTraining(
             frozen[sender],
             frozen[receiver],
-            sender_layer=sender_layer,
-            receiver_layer=receiver_layer,
-            data=prepared.data,
-            settings=settings,
+            sender_layer,
+            receiver_layer,
+            make_loaders(
+                prepared.data,
+                settings.training.batch_size,
+                seed=config.seed,
+                augment=config.data.augment,
+                device=device,
+            ),
+            settings,
             seed=config.seed,
             threads=config.resources.cpu,
-            device=device,
-            augment=config.data.augment,
         )
+        while not training.done:
+            training.run_epoch()
+            reporter.stitch(pair, training.epoch, settings.training.epochs)
+        result = training.finish()
     if save is not None:
-        state = {"stitch": dict(result.stitch.state_dict()), "trial": {"pair": pair}}
-        write_atomically(save, pack(state))
+        write_atomically(save, training.pack_stitch({"pair": pair}))
     return {"pair": pair, "status": result.status, "seconds": result.seconds, **result.metrics}
+
+
+def _check_cell(
+    prepared: Prepared, sender: tuple[str, int], receiver: tuple[str, int], pair: str
+) -> None:
+    """See that the layers exist and the stitch can join them, before any network is trained."""
+    stitch = prepared.config.stitch
+    try:
+        for name, layer in (sender, receiver):
+            prepared.outlines[name].check_layers(name, [layer])
+        shapes = [prepared.outlines[name].shape(layer) for name, layer in (sender, receiver)]
+        with torch.device("meta"):
+            build_stitch(stitch.name, *shapes, start=stitch.start, options=stitch.options)
+    except InputError as error:
+        raise InputError(*(f"--pair {pair}: {problem}" for problem in error.problems)) from None
 
 
 def _parse(pair: str, config: Config) -> list[tuple[str, int]]:
@@ -66,7 +94,7 @@ def _parse(pair: str, config: Config) -> list[tuple[str, int]]:
     parts = pair.split(",")
     for part in parts:
         name, _, layer = part.strip().rpartition(":")
-        if len(parts) != 2 or not layer.lstrip("-").isdigit():
+        if len(parts) != 2 or not re.fullmatch(r"-?\d{1,6}", layer):
             raise InputError(
                 f"--pair {pair}: write it as sender:layer,receiver:layer, like a:2,b:3"
             )

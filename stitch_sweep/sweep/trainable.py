@@ -18,70 +18,15 @@ import numpy as np
 import ray
 import torch
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler
 from torch import nn
 
-from stitch_sweep.checkpoints import CheckpointError, pack
+from stitch_sweep.checkpoints import CheckpointError
 from stitch_sweep.config import Config, TrialSettings
 from stitch_sweep.data import Data, Images
-from stitch_sweep.files import write_atomically
 from stitch_sweep.frozen import FrozenNetwork
-from stitch_sweep.ledger import Ledger
-from stitch_sweep.training import ActivationCache, StitchResult, StitchTraining, make_loaders
-
-
-class LedgerWriter:
-    """The ledger as an actor on the driver's node: what workers have to say arrives here first.
-
-    Args:
-        folder: the experiment folder.
-        keep_stitches: `all`, `best` (of each study) or `none`.
-        metric: name of the metric that says which is best.
-        mode: whether `max` or `min` of it is best.
-    """
-
-    def __init__(self, folder: str, keep_stitches: str, mode: str) -> None:
-        self._ledger = Ledger(folder)
-        self._keep = keep_stitches
-        self._sign = 1 if mode == "max" else -1
-        self._best: dict[str, tuple[float, int]] = {}
-        for record in self._ledger.records():
-            if record["status"] == "finished":
-                study, rank = record["study"], self._rank(record)
-                self._best[study] = max(rank, self._best.get(study, rank))
-
-    def finish(
-        self,
-        trial: str,
-        outcome: dict[str, Any],
-        predictions: np.ndarray | None,
-        stitch: bytes | None,
-    ) -> None:
-        """Write down how a trial ended, its stitch before its record."""
-        if stitch is not None and self._keep != "none":
-            write_atomically(self._ledger.stitch_path(trial), stitch)
-        record = self._ledger.finish(trial, outcome, predictions)
-        if self._keep == "best" and stitch is not None:
-            self._forget_worse(record)
-
-    def checkpoint(self, trial: str, data: bytes) -> None:
-        """Keep where a running trial got to."""
-        self._ledger.write_checkpoint(trial, data)
-
-    def read_checkpoint(self, trial: str) -> bytes | None:
-        """Where a trial got to before it was interrupted."""
-        return self._ledger.read_checkpoint(trial)
-
-    def _rank(self, record: Mapping[str, Any]) -> tuple[float, int]:
-        # Of equals the first is the best, whichever of them ended first.
-        return (self._sign * record["metric"], -record["number"])
-
-    def _forget_worse(self, record: Mapping[str, Any]) -> None:
-        study, rank = record["study"], self._rank(record)
-        best = self._best.get(study, rank)
-        self._best[study] = max(rank, best)
-        if rank != best:
-            worse = min(rank, best)
-            self._ledger.stitch_path(f"{study}-n{-worse[1]}").unlink(missing_ok=True)
+from stitch_sweep.seeding import seed_everything
+from stitch_sweep.training import ActivationCache, StitchTraining, make_loaders
 
 
 @dataclass(frozen=True)
@@ -111,7 +56,8 @@ class Workbench:
     def __init__(self, shared: Shared) -> None:
         config = shared.config
         self.config = config
-        torch.set_num_threads(config.resources.cpu)
+        # Before anything touches a GPU: cuBLAS takes its workspace when it is first used.
+        seed_everything(config.seed, config.resources.cpu)
         self._device = config.resources.device
         self._data = data_from_arrays(ray.get(shared.data), self._device)
         modules: Mapping[str, nn.Module] = ray.get(shared.networks)
@@ -172,7 +118,7 @@ class StitchTrainable(tune.Trainable):
                 self._maybe_checkpoint(training)
             if not training.done:
                 return {"done": False, "epoch": training.epoch}
-            self._conclude(training.finish())
+            self._conclude(training)
         except Exception as error:  # a trial that can't be trained is a result; the sweep goes on
             self._fail(error)
         return {"done": True}
@@ -208,7 +154,8 @@ class StitchTrainable(tune.Trainable):
             ray.get(self._shared.writer.checkpoint.remote(self._spec["trial"], data))
             self._stored = now
 
-    def _conclude(self, result: StitchResult) -> None:
+    def _conclude(self, training: StitchTraining) -> None:
+        result = training.finish()
         metric = self._bench.config.search.metric
         outcome = {
             "status": result.status,
@@ -222,7 +169,7 @@ class StitchTrainable(tune.Trainable):
             outcome["error"] = "the loss stopped being finite"
         else:
             predictions = result.predictions.numpy()
-            stitch = pack({"stitch": dict(result.stitch.state_dict()), "trial": self._spec})
+            stitch = training.pack_stitch(self._spec)
         self._tell_ledger(outcome, predictions, stitch)
 
     def _fail(self, error: Exception) -> None:
@@ -241,9 +188,20 @@ class StitchTrainable(tune.Trainable):
     def _tell_ledger(
         self, outcome: dict[str, Any], predictions: np.ndarray | None, stitch: bytes | None
     ) -> None:
-        outcome |= {"started": self._started, "pid": ray.get_runtime_context().get_worker_id()}
+        outcome |= {"started": self._started, "worker": ray.get_runtime_context().get_worker_id()}
         writer = self._shared.writer
         ray.get(writer.finish.remote(self._spec["trial"], outcome, predictions, stitch))
+
+
+class WaitForWorkers(FIFOScheduler):
+    """Starts trials in their order, each on its own worker while that one is still starting.
+
+    Tune's own scheduler moves a waiting trial to any worker that becomes free and drops the one that
+    was being started for it. With trials shorter than a worker's start there would only ever be one.
+    """
+
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """Leave the choice to the controller, which gives free workers to trials that have none."""
 
 
 def data_to_arrays(data: Data) -> dict[str, Any]:

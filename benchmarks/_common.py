@@ -1,0 +1,154 @@
+"""What the benchmark scripts share: the quickstart's configuration, CPU clocks, tables, versions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+QUICKSTART = ROOT / "experiments/quickstart/digits/config.yml"
+TICKS = os.sysconf("SC_CLK_TCK")
+
+# What a process calls itself, and what we call it; the first that fits counts.
+_KINDS = (
+    ("stitch_sweep.tracking", "tracking (MLflow)"),
+    ("ray::LedgerWriter", "ledger writer"),
+    ("ray::IDLE", "Ray, idle workers"),
+    ("Agent", "Ray, agents and monitors"),
+    ("ray::", "trial processes"),
+    ("raylet/raylet", "Ray, raylet"),
+    ("gcs_server", "Ray, gcs_server"),
+    ("ray/", "Ray, agents and monitors"),
+)
+
+
+def machine() -> dict[str, Any]:
+    """Hardware, versions and the moment: what a figure is worth nothing without."""
+    text = Path("/proc/cpuinfo").read_text()
+    model = next((k.split(":")[1] for k in text.splitlines() if k.startswith("model name")), "?")
+    packages = ("torch", "ray", "optuna", "mlflow")
+    return {
+        "cpu": model.strip(),
+        "cores": len(os.sched_getaffinity(0)),
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "load": round(os.getloadavg()[0], 2),
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def table(rows: Sequence[tuple[str, Any]], indent: str = "  ") -> str:
+    """Names on the left, values aligned on the right."""
+    shown = [(name, f"{v:.2f}" if isinstance(v, float) else str(v)) for name, v in rows]
+    width = max(len(name) for name, _ in shown)
+    right = max(len(value) for _, value in shown)
+    return "\n".join(f"{indent}{name:<{width}}  {value:>{right}}" for name, value in shown)
+
+
+@dataclass(frozen=True)
+class _Process:
+    parent: int
+    born: int
+    seconds: float
+
+
+class CpuClock:
+    """CPU time of this process and everything below it, by kind, as a function of the moment.
+
+    Reads /proc, so it works on Linux only; elsewhere every answer is empty. A process that lives
+    shorter than `interval` is missed.
+
+    Args:
+        interval: seconds between two readings.
+    """
+
+    def __init__(self, interval: float = 0.25) -> None:
+        self._interval = interval
+        self._kinds: dict[tuple[int, int], str] = {}
+        self._readings: dict[tuple[int, int], list[tuple[float, float]]] = defaultdict(list)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> CpuClock:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def between(self, first: float, last: float) -> dict[str, float]:
+        """CPU seconds by kind between two moments (as from `time.time`), the largest first."""
+        spent: dict[str, float] = defaultdict(float)
+        for process, readings in self._readings.items():
+            used = _at(readings, last) - _at(readings, first)
+            spent[self._kinds[process]] += max(0.0, used)
+        return dict(sorted(spent.items(), key=lambda item: -item[1]))
+
+    def _watch(self) -> None:
+        me = os.getpid()
+        while not self._over.wait(self._interval):
+            processes, now = _processes(), time.time()
+            family = {me}
+            # Parents have usually smaller numbers, but not always: go on until nothing is found.
+            while True:
+                more = {p for p, found in processes.items() if found.parent in family} - family
+                if not more:
+                    break
+                family |= more
+            for number in family & set(processes):
+                process = (number, processes[number].born)
+                kind = "driver" if number == me else _kind(number)
+                # An actor is called IDLE before it is one; what it was last is what it was for.
+                if kind is not None and not (process in self._kinds and kind.startswith("Ray, i")):
+                    self._kinds[process] = kind
+                self._kinds.setdefault(process, "other")
+                self._readings[process].append((now, processes[number].seconds))
+
+
+def _at(readings: Sequence[tuple[float, float]], moment: float) -> float:
+    """CPU seconds at a moment, by linear interpolation; 0 before the first reading."""
+    before = (readings[0][0], 0.0)
+    for reading in readings:
+        if reading[0] >= moment:
+            if reading[0] == before[0]:
+                return 0.0
+            share = (moment - before[0]) / (reading[0] - before[0])
+            return before[1] + max(0.0, share) * (reading[1] - before[1])
+        before = reading
+    return before[1]
+
+
+def _processes() -> dict[int, _Process]:
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = path.read_text()
+        except OSError:
+            continue  # it ended while we looked
+        # The name is in brackets and may hold anything, brackets included.
+        fields = text[text.rindex(")") + 2 :].split()
+        seconds = (int(fields[11]) + int(fields[12])) / TICKS
+        found[int(path.parent.name)] = _Process(int(fields[1]), int(fields[19]), seconds)
+    return found
+
+
+def _kind(number: int) -> str | None:
+    try:
+        command = Path(f"/proc/{number}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except (OSError, ValueError):
+        return None
+    return next((kind for text, kind in _KINDS if text in command), None)
+
+
+def shares(parts: Mapping[str, float], whole: float) -> list[tuple[str, str]]:
+    """Rows for `table`: seconds and their share of the whole."""
+    return [(name, f"{value:8.2f} s {100 * value / whole:5.1f} %") for name, value in parts.items()]

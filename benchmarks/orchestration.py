@@ -1,0 +1,223 @@
+"""What a sweep costs beyond the computation itself: 100 trials of about a second on two slots.
+
+    python benchmarks/orchestration.py [--trials 100] [--seconds 1.0] [--repeats 1] [--json]
+
+A real sweep through Ray Tune, Optuna, the ledger and the tracking process (MLflow, sqlite), in a
+temporary folder: one cell of the quickstart's networks, with an Optuna study per five trials and as
+many epochs as take about a second. The figure is
+
+    ratio = wall time x slots / sum of compute seconds
+
+from the moment both slots run to the last trial's end; compute seconds are those a trial spends in
+the training code, final evaluation included. Start-up and closing are given apart. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from _common import QUICKSTART, ROOT, CpuClock, machine, shares, table
+
+BEGAN = time.time()
+SLOTS = 2
+PER_STUDY = 5
+CELL = {"sender": "a", "receiver": "b", "sender_layers": [1], "receiver_layers": [2]}
+
+
+def read(trials: int, epochs: int) -> Any:
+    """The quickstart's configuration, narrowed to one cell that is trained `trials` times."""
+    from stitch_sweep.config import read_config
+
+    return read_config(
+        QUICKSTART,
+        {
+            "zoo": str(ROOT / "zoo"),
+            "pairs": [CELL],
+            "repeats": trials // PER_STUDY,
+            "training.epochs": epochs,
+            "search": {
+                "space": {
+                    "training.optimizer.lr": {
+                        "type": "float", "low": 0.003, "high": 0.03, "log": True,
+                    }
+                },
+                "samples": PER_STUDY,
+                "sampler": {"name": "tpe", "n_startup_trials": 2},
+            },
+            "tracking.experiment": "orchestration",
+        },
+    )  # fmt: skip
+
+
+def calibrate(epochs: int = 10) -> tuple[float, float]:
+    """Seconds of one epoch, and of everything else in a trial, in this process."""
+    from stitch_sweep.config import trial_settings
+    from stitch_sweep.frozen import FrozenNetwork
+    from stitch_sweep.sweep.prepare import prepare, provide_networks
+    from stitch_sweep.training import ActivationCache, StitchTraining, make_loaders
+
+    config = read(PER_STUDY, epochs)
+    prepared = prepare(config)
+    a, b = (FrozenNetwork(m) for m in provide_networks(prepared).values())
+    cache = ActivationCache(2**30)
+    for _ in range(2):  # the first one warms up
+        settings = trial_settings(config.settings, {})
+        loaders = make_loaders(prepared.data, settings.training.batch_size, seed=0)
+        training = StitchTraining(a, b, 1, 2, loaders, settings, cache=cache)
+        began = training.seconds
+        while not training.done:
+            training.run_epoch()
+        trained = training.seconds - began
+        whole = training.finish().seconds
+    return trained / epochs, whole - trained
+
+
+def epochs_for(seconds: float) -> int:
+    """Epochs that take about so long with both slots busy, which is slower than one alone."""
+    # One process first, or both would train networks that the zoo lacks.
+    command = [sys.executable, __file__, "--calibrate"]
+    subprocess.run(command, check=True, capture_output=True)
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(SLOTS)]
+    found = [json.loads(process.communicate()[0]) for process in running]
+    per_epoch, rest = (max(values) for values in zip(*found, strict=True))
+    return max(1, round((seconds - rest) / per_epoch))
+
+
+def measure(trials: int, epochs: int) -> dict[str, Any]:
+    """One sweep in a folder of its own."""
+    with tempfile.TemporaryDirectory(prefix="stitch-sweep-bench-") as scratch:
+        config = read(trials, epochs)
+        # MLflow's default store (sqlite) and its artifacts land in the current folder.
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+        os.chdir(scratch)
+        folder = Path(scratch) / "sweep"
+        load = os.getloadavg()[0]
+        from stitch_sweep.sweep import run_sweep
+
+        with CpuClock() as clock:
+            outcome = run_sweep(config, folder)
+        ended = time.time()
+        if outcome.ended != trials or outcome.failed:
+            raise SystemExit(f"{outcome.ended} of {trials} trials ended, {outcome.failed} failed")
+        os.chdir(ROOT)
+        return {**evaluate(folder, BEGAN, ended, clock), "epochs": epochs, "load_before": load}
+
+
+def evaluate(folder: Path, began: float, ended: float, clock: CpuClock) -> dict[str, Any]:
+    """The figures of a finished sweep, from its ledger.
+
+    Args:
+        folder: its experiment folder.
+        began: moment before everything, imports included.
+        ended: moment when the sweep had returned.
+        clock: which CPU time was spent when.
+    """
+    slots = defaultdict(list)
+    for path in (folder / "ledger/trials").glob("*.json"):
+        record = json.loads(path.read_text())
+        # A record's file is as old as its trial's end.
+        trial = (record["started"], record["seconds"], path.stat().st_mtime)
+        slots[record["worker"]].append(trial)
+    if len(slots) != SLOTS:
+        raise SystemExit(f"{len(slots)} processes ran trials, {SLOTS} were expected")
+    first = max(min(trials)[0] for trials in slots.values())
+    last = max(end for trials in slots.values() for _, _, end in trials)
+    wall = last - first
+    parts = dict.fromkeys(("compute", "into the ledger", "between trials", "idle at the end"), 0.0)
+    count = 0
+    for trials in slots.values():
+        trials.sort()
+        # A trial that had begun before both slots ran counts with what it computed since.
+        inside = [t for t in trials if t[2] > first]
+        count += len(inside)
+        for started, seconds, end in inside:
+            computed = min(seconds, max(0.0, started + seconds - first))
+            parts["compute"] += computed
+            parts["into the ledger"] += end - max(first, started) - computed
+        for before, after in pairwise(inside):
+            parts["between trials"] += after[0] - before[2]
+        parts["idle at the end"] += last - inside[-1][2]
+    return {
+        "trials": count,
+        "slots": SLOTS,
+        "seconds_per_trial": parts["compute"] / count,
+        "compute_seconds": parts["compute"],
+        "wall_seconds": wall,
+        "ratio": wall * SLOTS / parts["compute"],
+        "startup_seconds": first - began,
+        "closing_seconds": ended - last,
+        "slot_seconds": parts,
+        "cpu_seconds": clock.between(first, last),
+    }
+
+
+def show(found: dict[str, Any]) -> str:
+    """The tables of one sweep."""
+    slot_seconds = found["wall_seconds"] * found["slots"]
+    rows = [
+        ("trials, from the moment both slots run", found["trials"]),
+        ("slots", found["slots"]),
+        ("seconds of compute per trial", found["seconds_per_trial"]),
+        ("sum of compute seconds", found["compute_seconds"]),
+        ("wall seconds", found["wall_seconds"]),
+        ("ratio: wall x slots / compute", f"{found['ratio']:.3f}"),
+        ("start-up seconds, imports included", found["startup_seconds"]),
+        ("closing seconds: tables, figures, tracking", found["closing_seconds"]),
+    ]
+    return "\n".join(
+        [
+            table(rows),
+            "Where the slots' time goes:",
+            table(shares(found["slot_seconds"], slot_seconds)),
+            f"CPU time meanwhile, as a share of {found['slots']} cores:",
+            table(shares({k: v for k, v in found["cpu_seconds"].items() if v}, slot_seconds)),
+        ]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--trials", type=int, default=100, help=f"a multiple of {PER_STUDY}")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of compute per trial")
+    parser.add_argument("--repeats", type=int, default=1, help="sweeps, each in a fresh process")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument("--calibrate", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--epochs", type=int, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.calibrate:
+        print(json.dumps(calibrate()))
+        return
+    if asked.epochs:
+        print(json.dumps(measure(asked.trials, asked.epochs)))
+        return
+    if asked.trials % PER_STUDY:
+        parser.error(f"--trials: {asked.trials} is no multiple of {PER_STUDY}")
+    about, epochs = machine(), epochs_for(asked.seconds)
+    command = [sys.executable, __file__, "--trials", str(asked.trials), "--epochs", str(epochs)]
+    runs = []
+    for _ in range(asked.repeats):
+        run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        runs.append(json.loads(run.stdout))
+        if not asked.json:
+            print(show(runs[-1]), flush=True)
+    ratio = median(run["ratio"] for run in runs)
+    if asked.json:
+        print(json.dumps({"machine": about, "ratio": ratio, "runs": runs}))
+        return
+    print(f"Median ratio of {len(runs)}: {ratio:.3f} (wanted: at most 1.10)")
+    print(", ".join(f"{key} {value}" for key, value in about.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""A trained stitch as a file that says what it is, so that one line loads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from stitch_sweep.checkpoints import CheckpointError, pack, unpack
+from stitch_sweep.errors import InputError
+from stitch_sweep.registry import STITCHES
+from stitch_sweep.stitches.shapes import Shape
+
+
+def pack_stitch(
+    stitch: nn.Module,
+    name: str,
+    sender: Shape,
+    receiver: Shape,
+    options: Mapping[str, Any],
+    about: Mapping[str, Any],
+) -> bytes:
+    """A stitch with everything needed to build it again.
+
+    Args:
+        stitch: the module.
+        name: what it is registered as.
+        sender: shape of what it gets.
+        receiver: shape of what it gives.
+        options: its own options.
+        about: where it comes from, as plain data; see `describe_stitch`.
+    """
+    return pack(
+        {
+            "stitch": dict(stitch.state_dict()),
+            "name": name,
+            "sender": list(sender),
+            "receiver": list(receiver),
+            "options": dict(options),
+            "about": dict(about),
+        }
+    )
+
+
+def load_stitch(path: Path | str) -> nn.Module:
+    """A stored stitch, on the CPU, in eval mode.
+
+    Raises:
+        InputError: the file is missing, damaged, or holds no stitch.
+
+    Example:
+        >>> stitch = load_stitch("experiments/quickstart/digits/stitches/<trial>.safetensors")
+    """
+    state = _read(path)
+    shapes = (tuple(state["sender"]), tuple(state["receiver"]))
+    stitch: nn.Module = STITCHES.build(state["name"], *shapes, options=state["options"])
+    stitch.load_state_dict(state["stitch"])
+    return stitch.eval()
+
+
+def describe_stitch(path: Path | str) -> dict[str, Any]:
+    """What a stored stitch says of itself: its name, shapes, options, and the trial it comes from.
+
+    Raises:
+        InputError: the file is missing, damaged, or holds no stitch.
+    """
+    return {key: value for key, value in _read(path).items() if key != "stitch"}
+
+
+def _read(path: Path | str) -> dict[str, Any]:
+    try:
+        state = unpack(Path(path).read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such stitch") from None
+    except CheckpointError as error:
+        raise InputError(f"{path}: is no stitch: {error}") from None
+    if "stitch" not in state:
+        raise InputError(f"{path}: is a checkpoint, but holds no stitch")
+    return state

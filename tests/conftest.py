@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from stitch_sweep.config import DataConfig
+from stitch_sweep.data import Data, Loader, load
+from stitch_sweep.models import build
+from stitch_sweep.seeding import seed_everything
+
+DIGITS = {"name": "digits", "image_size": 16, "train_images": 300, "test_images": 120}
+TINY = {"blocks": [1, 1, 1, 1], "width": 4}
+
+
+@pytest.fixture(scope="session")
+def digits() -> Data:
+    """Few handwritten digits, 16 x 16."""
+    return load(DataConfig.model_validate(DIGITS))
+
+
+@pytest.fixture(scope="session")
+def trained(digits: Data) -> dict[str, nn.Module]:
+    """Two tiny ResNets, `a` and `b`, trained a little in a plain loop."""
+    networks = {}
+    for seed, name in enumerate("ab"):
+        seed_everything(seed, threads=1)
+        network = build("resnet", 1, 10, TINY)
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+        loader = Loader(digits.train, digits.mean, digits.std, batch_size=32, seed=seed)
+        for epoch in range(6):
+            for _, images, labels in loader.batches(epoch):
+                optimizer.zero_grad()
+                functional.cross_entropy(network(images), labels).backward()
+                optimizer.step()
+        networks[name] = network.eval().requires_grad_(False)
+    return networks
+
+
+@pytest.fixture
+def a(trained: dict[str, nn.Module]) -> nn.Module:
+    """A copy of network `a`, for a test to do with as it likes."""
+    return copy.deepcopy(trained["a"])
+
+
+@pytest.fixture
+def b(trained: dict[str, nn.Module]) -> nn.Module:
+    """A copy of network `b`."""
+    return copy.deepcopy(trained["b"])

@@ -1,0 +1,419 @@
+"""Suggestions are a function of (seed, study, number, earlier results), whatever happens between."""
+
+import importlib.util
+import itertools
+import json
+import math
+import random
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from ray.tune.search import Searcher
+
+from stitch_sweep.config import Config
+from stitch_sweep.errors import InputError
+from stitch_sweep.ledger import Ledger, Study
+from stitch_sweep.sweep.search import (
+    StudySearch,
+    SweepSearcher,
+    check_sampler,
+    combinations,
+    samples_per_study,
+    startup_note,
+)
+
+LR = {"type": "float", "low": 1e-4, "high": 1e-1, "log": True}
+SPACE = {
+    # Before its parent on purpose: the order of a file means nothing.
+    "training.optimizer.momentum": {
+        "type": "categorical",
+        "choices": [0.0, 0.9],
+        "when": {"training.optimizer.name": "sgd"},
+    },
+    "training.optimizer.name": {"type": "categorical", "choices": ["sgd", "adam"]},
+    "training.optimizer.lr": LR,
+    "training.epochs": {"type": "int", "low": 1, "high": 9},
+}
+FLAT = {
+    "training.optimizer.lr": LR,
+    "training.schedule.warmup": {"type": "float", "low": 0, "high": 0.5},
+}
+GRID = {
+    "stitch.name": {"type": "categorical", "choices": ["paper", "conv1x1"]},
+    "training.schedule.warmup": {
+        "type": "categorical",
+        "choices": [0.1, 0.2, 0.3],
+        "when": {"stitch.name": "paper"},
+    },
+    "training.epochs": {
+        "type": "int",
+        "low": 2,
+        "high": 3,
+        "when": {"training.schedule.warmup": [0.1, 0.2]},
+    },
+}
+
+
+def make_config(space: dict | None = None, **search: object) -> Config:
+    return Config.model_validate(
+        {
+            "data": {"name": "digits"},
+            "networks": [
+                {"name": "a", "family": "resnet1111"},
+                {"name": "b", "family": "resnet1111", "seed": 1},
+            ],
+            "pairs": [{"sender": "a", "receiver": "b"}],
+            "search": {"space": space, **search},
+        }
+    )
+
+
+STUDIES = [Study("a", i, "b", j) for i, j in itertools.product(range(2), range(2))]
+
+
+def score(study: str, params: dict) -> float:
+    """A made-up metric that depends on cell and parameters."""
+    text = json.dumps([study, params], sort_keys=True)
+    return random.Random(text).random()
+
+
+def run(
+    config: Config,
+    folder: Path,
+    *,
+    studies: list[Study] = STUDIES,
+    slots: int = 1,
+    shuffle: int = 0,
+    crash_after: float = math.inf,
+    fails: int = 0,
+) -> dict[str, dict]:
+    """What Tune does with the searcher: keep `slots` trials running, finish one at a time.
+
+    Args:
+        config: the configuration.
+        folder: where the ledger is.
+        studies: which studies.
+        slots: how many run at once.
+        shuffle: seed of the order in which they end.
+        crash_after: stop after so many ends, leaving what runs as `running`.
+        fails: every so-many-th number fails; 0: none.
+
+    Returns:
+        The params of every trial.
+    """
+    ledger = Ledger(folder)
+    searcher = SweepSearcher(studies, config, ledger)
+    order, running, ids, ended = random.Random(shuffle), {}, itertools.count(), 0
+    while True:
+        while len(running) < slots:
+            suggestion = searcher.suggest(trial_id := f"t{next(ids)}")
+            if suggestion is None or suggestion == Searcher.FINISHED:
+                break
+            running[trial_id] = json.loads(suggestion["spec"])
+        if not running:
+            assert suggestion == Searcher.FINISHED
+            assert searcher.exhausted
+            break
+        trial_id = order.choice(sorted(running))
+        spec = running.pop(trial_id)
+        failed = fails and spec["number"] % fails == 0
+        metric = None if failed else score(spec["study"], spec["params"])
+        status = "failed" if failed else "finished"
+        ledger.finish(spec["trial"], {"status": status, "metric": metric}, None)
+        if ended == crash_after:
+            break
+        ended += 1
+        searcher.on_trial_complete(trial_id, {})
+    return {record["trial"]: record["params"] for record in ledger.records()}
+
+
+def needs(sampler: str) -> object:
+    missing = sampler == "CmaEsSampler" and importlib.util.find_spec("cmaes") is None
+    return pytest.param(
+        sampler, marks=pytest.mark.skipif(missing, reason="CmaEsSampler needs the package cmaes")
+    )
+
+
+SAMPLERS = [
+    needs(name)
+    for name in ("tpe", "random", "QMCSampler", "NSGAIISampler", "GPSampler", "CmaEsSampler")
+]
+OPTIONS = {
+    "tpe": {"n_startup_trials": 3},
+    "GPSampler": {"n_startup_trials": 3},
+    "NSGAIISampler": {"population_size": 3},
+}
+
+
+def sampler_config(name: str, space: dict, samples: int, **search: object) -> Config:
+    options = {"name": name, **OPTIONS.get(name, {})}
+    return make_config(space, sampler=options, samples=samples, **search)
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+class TestSamplers:
+    @pytest.mark.parametrize("name", SAMPLERS)
+    @pytest.mark.parametrize("size", [1, 3])
+    def test_after_a_crash_at_every_point_the_same_parameters_follow(self, name, size, tmp_path):
+        # A Gaussian process takes a second for a suggestion; two are enough of them.
+        samples, crashes = (5, (3, 4)) if name == "GPSampler" else (7, range(7))
+        config = sampler_config(name, FLAT, samples, parallel_per_study=size)
+        studies = STUDIES[:1]
+        wanted = run(config, tmp_path / "whole", studies=studies, slots=size)
+        assert len(wanted) == samples
+        for k in crashes:
+            folder = tmp_path / str(k)
+            run(config, folder, studies=studies, slots=size, crash_after=k, shuffle=k)
+            assert run(config, folder, studies=studies, slots=size, shuffle=k + 1) == wanted
+
+    @pytest.mark.parametrize("name", ["tpe", "random"])
+    def test_conditional_parameters_appear_exactly_when_they_should(self, name, tmp_path):
+        config = sampler_config(name, SPACE, 12)
+        found = run(config, tmp_path, slots=3)
+        assert {params["training.optimizer.name"] for params in found.values()} == {"sgd", "adam"}
+        for params in found.values():
+            is_sgd = params["training.optimizer.name"] == "sgd"
+            assert ("training.optimizer.momentum" in params) == is_sgd
+            assert {"training.optimizer.lr", "training.epochs"} <= params.keys()
+
+    @pytest.mark.parametrize("name", SAMPLERS)
+    def test_failed_trials_stop_nothing(self, name, tmp_path):
+        config = sampler_config(name, FLAT, 5)
+        found = run(config, tmp_path, studies=STUDIES[:1], fails=2)
+        assert len(found) == len({json.dumps(params) for params in found.values()}) == 5
+
+    @pytest.mark.parametrize(("slots", "shuffle"), [(1, 0), (2, 1), (4, 2), (16, 3)])
+    def test_neither_interleaving_nor_the_number_of_workers_changes_anything(
+        self, slots, shuffle, tmp_path
+    ):
+        config = sampler_config("tpe", SPACE, 6, parallel_per_study=3)
+        wanted = run(config, tmp_path / "one")
+        assert run(config, tmp_path / "other", slots=slots, shuffle=shuffle) == wanted
+        backwards = run(config, tmp_path / "back", studies=STUDIES[::-1], slots=slots)
+        assert backwards == wanted
+
+    def test_after_a_crash_with_many_studies_at_work_the_same_parameters_follow(self, tmp_path):
+        config = sampler_config("tpe", SPACE, 5, parallel_per_study=2)
+        wanted = run(config, tmp_path / "whole")
+        for k in range(0, len(wanted), 3):
+            folder = tmp_path / str(k)
+            run(config, folder, slots=5, crash_after=k, shuffle=k)
+            assert run(config, folder, slots=3, shuffle=k + 1) == wanted
+
+
+def by_number(found: dict[str, dict], studies: list[Study], count: int) -> list[list[dict]]:
+    return [[found[study.trial(n)] for study in studies] for n in range(count)]
+
+
+def test_startup_samples_are_equal_across_studies_and_differ_by_number(tmp_path):
+    config = sampler_config("tpe", FLAT, 8)
+    rows = by_number(run(config, tmp_path), STUDIES, 8)
+    for row in rows[:3]:
+        assert all(params == row[0] for params in row)
+    assert len({json.dumps(row[0]) for row in rows[:3]}) == 3
+    assert any(params != row[0] for row in rows[3:] for params in row)
+
+
+def test_another_seed_gives_other_samples(tmp_path):
+    one = sampler_config("random", FLAT, 3)
+    other = one.model_copy(update={"seed": 1})
+    found = [run(c, tmp_path / str(c.seed), studies=STUDIES[:1]) for c in (one, other)]
+    assert not {json.dumps(p) for p in found[0].values()} & {
+        json.dumps(p) for p in found[1].values()
+    }
+
+
+@pytest.mark.parametrize("name", ["random", "RandomSampler", "QMCSampler"])
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_sampler_that_looks_at_no_result_gives_all_studies_the_same(name, tmp_path):
+    rows = by_number(run(make_config(FLAT, sampler=name, samples=6), tmp_path), STUDIES, 6)
+    assert all(params == row[0] for row in rows for params in row)
+
+
+def test_results_reach_the_sampler(tmp_path):
+    space = {"training.schedule.warmup": {"type": "float", "low": 0, "high": 0.9}}
+    config = make_config(space, sampler={"name": "tpe", "n_startup_trials": 5})
+    search = StudySearch(STUDIES[0], config)
+    for number in range(25):
+        params = search.ask(number)
+        search.tell(number, params, -abs(params["training.schedule.warmup"] - 0.7))
+    late = [trial.params["training.schedule.warmup"] for trial in search.optuna.trials[15:]]
+    # Drawn at random from [0, 0.9], they would lie 0.30 away in the mean.
+    assert sum(abs(value - 0.7) for value in late) / len(late) < 0.15
+
+
+def test_a_running_record_is_handed_out_again_with_its_parameters(tmp_path):
+    config = sampler_config("tpe", FLAT, 3)
+    (study,) = STUDIES[:1]
+    ledger = Ledger(tmp_path)
+    stored = {"training.optimizer.lr": 0.01, "training.schedule.warmup": 0.25}
+    record = SweepSearcher([study], config, ledger)._content(study, 0, stored)
+    ledger.begin(study.trial(0), record)
+    spec = json.loads(SweepSearcher([study], config, ledger).suggest("t")["spec"])
+    assert spec["number"] == 0
+    assert spec["params"] == stored
+    assert spec["settings"]["training"]["schedule"]["warmup"] == 0.25
+
+
+def test_a_round_waits_for_all_of_the_one_before(tmp_path):
+    config = sampler_config("random", FLAT, 7, parallel_per_study=3)
+    ledger = Ledger(tmp_path)
+    searcher = SweepSearcher(STUDIES[:1], config, ledger)
+
+    def suggest(name: str) -> int | None:
+        found = searcher.suggest(name)
+        return json.loads(found["spec"])["number"] if found else None
+
+    def end(name: str, number: int) -> None:
+        ledger.finish(STUDIES[0].trial(number), {"status": "finished", "metric": 0.5}, None)
+        searcher.on_trial_complete(name, {})
+
+    assert [suggest(name) for name in "abcd"] == [0, 1, 2, None]
+    end("c", 2)
+    end("a", 0)
+    assert suggest("d") is None
+    end("b", 1)
+    assert [suggest(name) for name in "defg"] == [3, 4, 5, None]
+
+
+def test_a_lost_trial_is_reported_and_not_told_to_optuna(tmp_path):
+    events = []
+    searcher = SweepSearcher(
+        STUDIES[:1],
+        sampler_config("tpe", FLAT, 2),
+        Ledger(tmp_path),
+        lambda event, record: events.append(event),
+    )
+    searcher.suggest("t")
+    searcher.on_trial_complete("t", error=True)
+    assert searcher.lost == [STUDIES[0].trial(0)]
+    assert events == ["started", "lost"]
+    assert searcher.suggest("u") == Searcher.FINISHED
+
+
+def test_without_a_space_every_study_has_one_trial(tmp_path):
+    found = run(make_config(), tmp_path)
+    assert found == {study.trial(0): {} for study in STUDIES}
+
+
+class TestGrid:
+    def test_enumerates_the_conditional_space_without_repetition(self, tmp_path):
+        config = make_config(GRID, sampler="grid")
+        found = run(config, tmp_path, studies=STUDIES[:1], slots=2)
+        points = {tuple(sorted(params.items())) for params in found.values()}
+        wanted = {(("stitch.name", "conv1x1"),)}
+        for warmup, epochs in itertools.product((0.1, 0.2), (2, 3)):
+            wanted.add(
+                (
+                    ("stitch.name", "paper"),
+                    ("training.epochs", epochs),
+                    ("training.schedule.warmup", warmup),
+                )
+            )
+        wanted.add((("stitch.name", "paper"), ("training.schedule.warmup", 0.3)))
+        assert points == wanted
+        assert len(found) == samples_per_study(config, STUDIES[0]) == len(wanted)
+
+    def test_goes_on_after_a_crash(self, tmp_path):
+        config = make_config(GRID, sampler="grid")
+        wanted = run(config, tmp_path / "whole", studies=STUDIES[:1])
+        run(config, tmp_path / "part", studies=STUDIES[:1], crash_after=2)
+        assert run(config, tmp_path / "part", studies=STUDIES[:1]) == wanted
+
+    def test_steps_are_decimal(self):
+        space = {
+            "training.schedule.warmup": {"type": "float", "low": 0.1, "high": 0.7, "step": 0.1}
+        }
+        config = make_config(space, sampler="grid")
+        values = [point["training.schedule.warmup"] for point in combinations(config, STUDIES[0])]
+        assert values == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+
+    def test_refuses_a_continuous_range(self):
+        with pytest.raises(InputError, match=r"search.space.training.optimizer.lr: grid can't"):
+            check_sampler(make_config(FLAT | {"training.optimizer.lr": LR}, sampler="grid"))
+
+
+class TestConditions:
+    """A condition holds on what a trial really gets, however that came about."""
+
+    MOMENTUM: ClassVar = {
+        "training.optimizer.momentum": {
+            "type": "categorical",
+            "choices": [0.5, 0.9],
+            "when": {"training.optimizer.name": "sgd"},
+        }
+    }
+    OPTIMIZERS: ClassVar = [{"name": "sgd"}, {"name": "adam"}]
+
+    def test_on_a_section_that_is_crossed(self):
+        config = make_config(self.MOMENTUM, cross={"training.optimizer": self.OPTIMIZERS})
+        counts = [
+            len(
+                list(combinations(config, Study("a", 0, "b", 0, {"training.optimizer": optimizer})))
+            )
+            for optimizer in self.OPTIMIZERS
+        ]
+        assert counts == [2, 1]
+
+    def test_on_a_section_that_is_searched(self):
+        section = {"training.optimizer": {"type": "categorical", "choices": self.OPTIMIZERS}}
+        config = make_config(self.MOMENTUM | section)
+        points = list(combinations(config, STUDIES[0]))
+        assert sorted(p["training.optimizer"]["name"] for p in points) == ["adam", "sgd", "sgd"]
+        assert all(
+            ("training.optimizer.momentum" in p) == (p["training.optimizer"]["name"] == "sgd")
+            for p in points
+        )
+
+    def test_on_a_setting_that_is_fixed(self):
+        config = make_config(self.MOMENTUM)  # the configuration's optimizer is adam
+        assert list(combinations(config, STUDIES[0])) == [{}]
+
+    def test_parents_are_followed_when_only_a_part_is_enumerated(self):
+        space = {
+            "stitch.name": {
+                "type": "categorical",
+                "choices": ["paper", "conv1x1"],
+                "when": {"training.schedule.name": "linear"},
+            },
+            "training.schedule.name": {"type": "categorical", "choices": ["linear", "constant"]},
+        }
+        points = list(combinations(make_config(space), STUDIES[0], only="stitch"))
+        assert {point.get("stitch.name") for point in points} == {"paper", "conv1x1", None}
+
+
+class TestSamplerCheck:
+    @pytest.mark.parametrize(
+        ("sampler", "message"),
+        [
+            ("tp", r"search.sampler.name: none is named 'tp': did you mean 'tpe'\?"),
+            ("GridSampler", r"none is named 'GridSampler'"),
+            ({"name": "grid", "seed": 3}, r"grid takes no arguments"),
+            (
+                {"name": "tpe", "n_startup": 2},
+                r"search.sampler.n_startup: .*did you mean 'n_startup_trials'",
+            ),
+            (
+                {"name": "tpe", "n_startup_trials": "2"},
+                r"search.sampler.n_startup_trials: wants a finite number, got '2'",
+            ),
+            ({"name": "tpe", "seed": 2}, r"search.sampler.seed: unknown argument"),
+            ({"name": "NSGAIISampler", "population_size": 1}, r"search.sampler: NSGAIISampler"),
+        ],
+    )
+    def test_refuses(self, sampler, message):
+        with pytest.raises(InputError, match=message):
+            check_sampler(make_config(FLAT, sampler=sampler))
+
+    @pytest.mark.skipif(importlib.util.find_spec("cmaes") is not None, reason="cmaes is installed")
+    def test_says_which_package_is_missing(self):
+        with pytest.raises(InputError, match="CmaEsSampler needs the package cmaes"):
+            check_sampler(make_config(FLAT, sampler="CmaEsSampler"))
+
+    def test_says_when_it_is_random_search_by_another_name(self):
+        note = startup_note(make_config(FLAT, samples=5))
+        assert note is not None
+        assert "don't exceed the 10 random start-up trials" in note
+        assert startup_note(make_config(FLAT, samples=11)) is None
+        assert startup_note(make_config(FLAT, samples=5, sampler="random")) is None

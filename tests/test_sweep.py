@@ -1,0 +1,268 @@
+"""Whole sweeps through Ray, Optuna and the ledger: same figures whatever happens to the processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import sys
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+sys.path.insert(0, str(Path(__file__).parent))
+from sweeps import TRIALS, ended, figures, run, start, stop_when, write_config
+
+from stitch_sweep.ledger import Ledger
+from stitch_sweep.tracking import TrackingProcess
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("zoo")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, zoo: Path) -> Path:
+    """The small sweep, run by two workers and never disturbed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    status, output = run("sweep", write_config(folder, zoo), "--workers", 2)
+    assert status == 0, output
+    return folder
+
+
+def records(folder: Path) -> list[dict]:
+    return list(Ledger(folder).records())
+
+
+def test_every_trial_is_in_the_results_once(undisturbed):
+    results = pd.read_parquet(undisturbed / "results.parquet")
+    assert len(results) == TRIALS == results["trial"].nunique()
+    assert set(results["status"]) == {"finished"}
+
+
+def test_one_worker_and_two_give_identical_figures(undisturbed, zoo, tmp_path):
+    assert len({r["worker"] for r in records(undisturbed)}) == 2, "both workers must have worked"
+    status, output = run("sweep", write_config(tmp_path, zoo), "--workers", 1)
+    assert status == 0, output
+    assert len({r["worker"] for r in records(tmp_path)}) == 1
+    assert figures(tmp_path) == figures(undisturbed)
+
+
+def test_a_driver_killed_again_and_again_ends_with_the_same_figures(undisturbed, tmp_path):
+    """SIGKILL while networks train, and at several trials; Ctrl-C once; then to the end."""
+    config = write_config(tmp_path / "sweep", tmp_path / "zoo")
+    folder = config.parent
+    process = start("sweep", config)
+    while not list((tmp_path / "zoo").glob(".*.lock")):  # the first network is being trained
+        assert process.poll() is None, process.communicate()[0]
+    process.kill()
+    process.communicate()
+    for count, sign in ((1, signal.SIGKILL), (5, signal.SIGINT), (9, signal.SIGKILL)):
+        process = start("sweep", config, "--resume")
+        stop_when(process, folder, count, sign)
+        output, _ = process.communicate()
+        assert process.returncode == (130 if sign == signal.SIGINT else -sign), output
+        assert count <= ended(folder) < TRIALS, "the sweep was over before it was disturbed"
+    assert "--resume" in run("sweep", config)[1], "a folder with a sweep in it needs --resume"
+    status, output = run("sweep", config, "--resume")
+    assert status == 0, output
+    assert figures(folder) == figures(undisturbed)
+    assert sorted(r["trial"] for r in records(folder)) == sorted(
+        r["trial"] for r in records(undisturbed)
+    )
+
+
+def test_a_killed_worker_costs_nothing_but_time(undisturbed, zoo, tmp_path):
+    config = write_config(tmp_path, zoo)
+    process = start("sweep", config, "--workers", 1)
+    while ended(tmp_path) < 2:
+        assert process.poll() is None, process.communicate()[0]
+    victims = [pid for pid in _descendants(process.pid) if b"Trainable" in _command(pid)]
+    assert victims, "no worker process was found"
+    os.kill(victims[0], signal.SIGKILL)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert len({r["worker"] for r in records(tmp_path)}) == 2, (
+        "another process must have taken over"
+    )
+    assert figures(tmp_path) == figures(undisturbed)
+
+
+def test_resuming_a_finished_sweep_shows_it_again(undisturbed):
+    before = {p: p.read_bytes() for p in (undisturbed / "ledger" / "trials").iterdir()}
+    status, output = run("sweep", undisturbed / "config.yml", "--resume")
+    assert status == 0, output
+    assert f"{TRIALS} of {TRIALS} trials ended" in output
+    assert {p: p.read_bytes() for p in (undisturbed / "ledger" / "trials").iterdir()} == before
+
+
+def test_a_change_to_finished_work_is_refused_and_named(undisturbed):
+    status, output = run(
+        "sweep", undisturbed / "config.yml", "--resume", "--set", "training.epochs=3"
+    )
+    assert status == 2
+    assert "training.epochs: was 2, is 3" in output
+    assert "Traceback" not in output
+    status, output = run(
+        "sweep", undisturbed / "config.yml", "--resume", "--set", "search.samples=1"
+    )
+    assert status == 2
+    assert "no longer asked for" in output
+
+
+def test_a_second_sweep_at_once_is_refused(undisturbed):
+    with Ledger(undisturbed).lock():
+        status, output = run("sweep", undisturbed / "config.yml", "--resume")
+    assert status == 2
+    assert f"process {os.getpid()}" in output
+
+
+def test_more_samples_and_cells_extend_a_sweep(zoo, tmp_path):
+    pairs = [{"sender": "a", "receiver": "b", "sender_layers": [3], "receiver_layers": [4]}]
+    config = write_config(tmp_path, zoo, pairs=pairs, search__samples=1)
+    assert run("sweep", config)[0] == 0
+    first = {r["trial"]: r for r in records(tmp_path)}
+    pairs = [{**pairs[0], "sender_layers": [3, 4]}]
+    config = write_config(tmp_path, zoo, pairs=pairs, search__samples=2)
+    status, output = run("sweep", config, "--resume")
+    assert status == 0, output
+    extended = {r["trial"]: r for r in records(tmp_path)}
+    assert len(first) == 2
+    assert len(extended) == 8
+    assert {trial: extended[trial] for trial in first} == first
+
+
+def test_a_diverging_trial_fails_alone_with_its_last_good_trajectory(zoo, tmp_path):
+    config = write_config(
+        tmp_path,
+        zoo,
+        search={"cross": {"training.optimizer.lr": [0.01, 1e30]}},
+        training={"epochs": 4, "batch_size": 32, "optimizer": {"name": "sgd"}},
+        loss={"mse": 1.0},
+    )
+    status, output = run("sweep", config)
+    assert status == 1, output
+    results = pd.read_parquet(tmp_path / "results.parquet")
+    wild = results["training.optimizer.lr"] == 1e30
+    assert set(results[wild]["status"]) == {"failed"}
+    assert set(results[~wild]["status"]) == {"finished"}
+    trajectories = pd.read_parquet(tmp_path / "traj.parquet")
+    assert trajectories["loss"].notna().all()
+    assert (trajectories["loss"].abs() < float("inf")).all()
+
+
+def test_studies_open_with_optuna(undisturbed):
+    storage = JournalStorage(JournalFileBackend(str(undisturbed / "optuna.log")))
+    summaries = optuna.get_all_study_summaries(storage)
+    assert len(summaries) == TRIALS // 2
+    by_id = {r["trial"]: r for r in records(undisturbed)}
+    for summary in summaries:
+        for trial in optuna.load_study(study_name=summary.study_name, storage=storage).trials:
+            record = by_id[f"{summary.study_name}-n{trial.number}"]
+            assert trial.params == record["params"]
+            assert trial.value == record["metric"]
+
+
+def _mlflow(folder: Path, query: str) -> list[tuple]:
+    with sqlite3.connect(folder / "mlflow.db") as database:
+        return database.execute(query).fetchall()
+
+
+def test_mlflow_has_every_trial_and_every_step_once(undisturbed):
+    trials = _mlflow(undisturbed, "select value from tags where key = 'stitch_sweep.trial'")
+    assert sorted(t for (t,) in trials) == sorted(r["trial"] for r in records(undisturbed))
+    parents = _mlflow(undisturbed, "select value from tags where key = 'mlflow.parentRunId'")
+    assert len(parents) == TRIALS
+    assert len(set(parents)) == 1
+    steps = dict(
+        _mlflow(
+            undisturbed,
+            "select tags.value, count(*) from metrics join tags on tags.run_uuid = metrics.run_uuid"
+            " where tags.key = 'stitch_sweep.trial' and metrics.key in ('train/loss', 'val/loss')"
+            " group by tags.value",
+        )
+    )
+    assert steps == {r["trial"]: len(r["trajectory"]) for r in records(undisturbed)}
+    params = _mlflow(undisturbed, "select distinct key from params")
+    assert {"sender", "sender_layer", "receiver", "receiver_layer", "stitch", "loss"} <= {
+        key for (key,) in params
+    }
+
+
+def test_sending_again_adds_nothing(undisturbed):
+    def everything() -> list[tuple]:
+        tables = ("runs", "metrics", "params")
+        return [_mlflow(undisturbed, f"select count(*) from {table}")[0] for table in tables]
+
+    before = everything()
+    uri = f"sqlite:///{undisturbed / 'mlflow.db'}"
+    assert TrackingProcess(undisturbed, "stitch-sweep", uri).finish(views_written=True)
+    # The parent's run is closed; were it open for children again, they would be sent again.
+    assert everything() == before
+    with sqlite3.connect(undisturbed / "mlflow.db") as database:
+        database.execute("update runs set status = 'RUNNING'")
+    assert TrackingProcess(undisturbed, "stitch-sweep", uri).finish(views_written=True)
+    assert everything() == before
+
+
+def test_a_dead_tracking_server_loses_nothing(undisturbed):
+    process = TrackingProcess(undisturbed, "stitch-sweep", "http://127.0.0.1:9")
+    assert not process.finish(views_written=True, patience=15.0)
+
+
+def test_stitches_and_networks_load_in_one_line(undisturbed, zoo):
+    from stitch_sweep.stitches import load_stitch
+    from stitch_sweep.zoo import load
+
+    for record in records(undisturbed):
+        stitch = load_stitch(undisturbed / "stitches" / f"{record['trial']}.safetensors")
+        assert sum(p.numel() for p in stitch.parameters()) == record["metrics"]["stitch_parameters"]
+    for folder in zoo.iterdir():
+        if folder.is_dir():
+            assert not load(folder).training
+
+
+def test_status_and_json_speak_for_programs(undisturbed):
+    status, output = run("status", undisturbed, "--json")
+    found = json.loads(output)
+    assert status == 0
+    assert (found["state"], found["finished"], found["not_started"]) == ("complete", TRIALS, 0)
+
+
+def test_a_dry_run_writes_nothing(tmp_path):
+    config = write_config(tmp_path / "sweep", tmp_path / "zoo")
+    status, output = run("sweep", config, "--dry-run", "--json")
+    assert status == 0, output
+    assert json.loads(output.splitlines()[-1])["trials"] == TRIALS
+    assert [p.name for p in (tmp_path / "sweep").iterdir()] == ["config.yml"]
+    assert not (tmp_path / "zoo").exists()
+
+
+def _descendants(pid: int) -> list[int]:
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            children.setdefault(int(fields[1]), []).append(int(entry.name))
+    found, left = [], [pid]
+    while left:
+        below = children.get(left.pop(), [])
+        found += below
+        left += below
+    return found
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
