@@ -159,6 +159,7 @@ def evaluate(folder: Path, began: float, ended: float, clock: CpuClock) -> dict[
         "closing_seconds": ended - last,
         "slot_seconds": parts,
         "cpu_seconds": clock.between(first, last),
+        "startup_cpu_seconds": clock.between(began, first),
     }
 
 
@@ -182,6 +183,8 @@ def show(found: dict[str, Any]) -> str:
             table(shares(found["slot_seconds"], slot_seconds)),
             f"CPU time meanwhile, as a share of {found['slots']} cores:",
             table(shares({k: v for k, v in found["cpu_seconds"].items() if v}, slot_seconds)),
+            "CPU seconds of the start-up:",
+            table([(k, v) for k, v in found["startup_cpu_seconds"].items() if v]),
         ]
     )
 

@@ -267,6 +267,14 @@ class TestWeights:
 
 
 class TestOtherArguments:
+    @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999", "nonsense"])
+    def test_an_address_without_a_cluster(self, address, run, tmp_path):
+        file = write(tmp_path)
+        ended = run("sweep", file, "--address", address)
+        assert ended.status == 2
+        assert f"error: --address {address}: there is no Ray cluster (" in ended.err
+        assert list(tmp_path.iterdir()) == [file]
+
     def test_status_of_a_folder_without_a_sweep(self, refused, tmp_path):
         (error,) = refused("status", tmp_path)
         assert error.startswith(f"{tmp_path}: holds no sweep")

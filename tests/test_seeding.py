@@ -23,17 +23,14 @@ def test_a_seed_is_a_function_of_its_parts_alone(parts, others):
 
 def test_a_seed_is_the_same_in_another_process_with_another_hash_seed():
     command = "from stitch_sweep.seeding import derive; print(derive(0, 'order', [1, 2], {'b': 1}))"
-    found = {
-        subprocess.run(
-            [sys.executable, "-c", command],
-            env={"PYTHONHASHSEED": hash_seed},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for hash_seed in ("1", "2")
-    }
-    assert found == {f"{derive(0, 'order', [1, 2], {'b': 1})}\n"}
+    found = subprocess.run(
+        [sys.executable, "-c", command],
+        env={"PYTHONHASHSEED": "7"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert int(found) == derive(0, "order", [1, 2], {"b": 1})
 
 
 def test_parts_in_another_order_give_another_seed():

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -17,16 +14,16 @@ from stitch_sweep.stitches import AffineStitch, LeastSquares, build_stitch
 
 # (name, sender, receiver) of every kind of affine stitch there is.
 CELLS = {
-    "paper, equal": ("paper", (3, 4, 4), (5, 4, 4)),
-    "paper, strided": ("paper", (3, 8, 8), (5, 4, 4)),
-    "paper, to 1x1": ("paper", (2, 6, 6), (4, 1, 1)),
-    "paper, upsampled": ("paper", (5, 2, 2), (3, 6, 6)),
+    "paper, equal": ("paper", (3, 4, 4), (2, 4, 4)),
+    "paper, strided": ("paper", (3, 8, 8), (2, 4, 4)),
+    "paper, to 1x1": ("paper", (2, 3, 3), (3, 1, 1)),
+    "paper, upsampled": ("paper", (4, 2, 2), (2, 6, 6)),
     "paper, oblong": ("paper", (3, 4, 8), (2, 2, 4)),
-    "conv1x1, equal": ("conv1x1", (3, 4, 4), (5, 4, 4)),
-    "conv1x1, pooled": ("conv1x1", (3, 8, 8), (5, 2, 2)),
-    "conv1x1, upsampled": ("conv1x1", (5, 2, 2), (3, 4, 4)),
-    "linear, map": ("linear", (3, 2, 2), (5,)),
-    "linear, vector": ("linear", (7,), (5,)),
+    "conv1x1, equal": ("conv1x1", (3, 4, 4), (2, 4, 4)),
+    "conv1x1, pooled": ("conv1x1", (3, 8, 8), (2, 2, 2)),
+    "conv1x1, upsampled": ("conv1x1", (4, 2, 2), (2, 4, 4)),
+    "linear, map": ("linear", (3, 2, 2), (2,)),
+    "linear, vector": ("linear", (7,), (2,)),
 }
 every_cell = pytest.mark.parametrize(
     ("name", "sender", "receiver"), CELLS.values(), ids=CELLS.keys()
@@ -265,22 +262,6 @@ def test_initial_weights_neither_read_nor_move_the_global_generator():
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(2)
     assert torch.equal(weights(*cell), first)
-
-
-def test_initial_weights_are_the_same_in_another_process():
-    command = (
-        "from stitch_sweep.stitches import build_stitch\n"
-        "print(build_stitch('linear', (3,), (2,), seed=4).linear.weight.tolist())"
-    )
-    found = subprocess.run(
-        [sys.executable, "-c", command],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"PYTHONHASHSEED": "7"},
-    ).stdout
-    here = build_stitch("linear", (3,), (2,), seed=4).linear.weight.tolist()
-    assert found.strip() == str(here)
 
 
 def test_every_registered_stitch_is_tested_here():

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sqlite3
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
@@ -266,3 +269,55 @@ def _command(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return b""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """A Ray cluster that somebody else started, and its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
+    options = [f"--port={port}", "--num-cpus=2", "--num-gpus=0", "--include-dashboard=false"]
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+    with subprocess.Popen(
+        [*command, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    ) as process:
+        assert process.stdout is not None
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if "Ray runtime started" in line:
+                break
+        else:
+            pytest.fail("the cluster didn't start: " + "".join(said))
+        yield f"127.0.0.1:{port}"
+        process.terminate()
+        process.communicate()
+
+
+def test_a_running_cluster_gives_the_same_figures(undisturbed, zoo, tmp_path, cluster):
+    status, output = run("sweep", write_config(tmp_path, zoo), "--address", cluster)
+    assert status == 0, output
+    assert figures(tmp_path) == figures(undisturbed)
+
+
+def test_a_cluster_without_a_gpu_is_refused_one(zoo, tmp_path, cluster):
+    config = write_config(tmp_path, zoo, resources={"gpu": 1.0})
+    status, output = run("sweep", config, "--address", cluster)
+    assert status == 2
+    assert "gpu: 1" in output
+    assert "Traceback" not in output
+    assert [p.name for p in tmp_path.iterdir()] == ["config.yml"]
+
+
+def test_no_cluster_at_the_address(zoo, tmp_path):
+    status, output = run("sweep", write_config(tmp_path, zoo), "--address", "127.0.0.1:1")
+    assert status == 2
+    assert "127.0.0.1:1" in output
+    assert "Traceback" not in output
+    assert [p.name for p in tmp_path.iterdir()] == ["config.yml"]

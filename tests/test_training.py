@@ -12,15 +12,17 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import DIGITS, TINY
 from torch import nn
 from torch.nn import functional
 
 from stitch_sweep.checkpoints import CheckpointError, fingerprint, pack, unpack
-from stitch_sweep.config import TrialSettings
-from stitch_sweep.data import Data
+from stitch_sweep.config import DataConfig, TrialSettings
+from stitch_sweep.data import Data, load
 from stitch_sweep.evaluation import evaluate
 from stitch_sweep.frozen import FrozenError, FrozenNetwork
 from stitch_sweep.models import build
+from stitch_sweep.seeding import seed_everything
 from stitch_sweep.training import (
     CLOSED_FORM_INPUTS,
     EXCESS_ALLOWED,
@@ -176,7 +178,6 @@ def test_a_plain_loop_arrives_at_the_same_stitch_bit_for_bit(a, b, digits, loss,
     cache = ActivationCache(2**30 if whole else 0)
     result = finished(training(a, b, 1, 2, digits, chosen, cache=cache))
     assert torch.equal(result.stitch.conv.weight, by_hand.weight)
-    # The published variance is computed otherwise, in another order of summation.
     assert torch.equal(result.stitch.conv.bias, by_hand.bias)
 
 
@@ -273,7 +274,8 @@ def test_in_place_activations_overwrite_neither_the_cache_nor_what_a_loss_sees(d
 
 @pytest.mark.long
 @pytest.mark.parametrize("layer", ALL)
-def test_a_network_stitched_to_itself_by_mse_keeps_its_accuracy(digits_and_a, layer):
+@pytest.mark.parametrize("epochs", [TrialSettings().training.epochs, 20])
+def test_a_network_stitched_to_itself_by_mse_keeps_its_accuracy(digits_and_a, layer, epochs):
     data, network = digits_and_a
     result = train_stitch(
         network,
@@ -281,21 +283,18 @@ def test_a_network_stitched_to_itself_by_mse_keeps_its_accuracy(digits_and_a, la
         sender_layer=layer,
         receiver_layer=layer,
         data=data,
-        settings=TrialSettings.model_validate({"loss": {"mse": 1.0}, "training": {"epochs": 20}}),
+        settings=settings("mse", epochs=epochs),
     )
     assert abs(result.metrics["penalty"]) <= 0.01
-    assert result.metrics["converged"]
+    assert result.metrics["converged"] or epochs < 20
 
 
 @pytest.fixture(scope="module")
 def digits_and_a() -> tuple[Data, nn.Module]:
     """All digits and a network trained on them for ten epochs."""
-    from stitch_sweep.config import DataConfig
-    from stitch_sweep.data import load
-
     data = load(DataConfig.model_validate({"name": "digits", "image_size": 16}))
-    torch.manual_seed(0)
-    network = build("resnet", 1, 10, {"blocks": [1, 1, 1, 1], "width": 4})
+    seed_everything(0, threads=1)
+    network = build("resnet", 1, 10, TINY)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
     loader = make_loaders(data, 64, seed=0)["train"]
     for epoch in range(10):
@@ -374,11 +373,6 @@ test_training.go_on(Path({folder!r}))
 
 def go_on(folder: Path) -> None:
     """In another process: take up the training that `folder` describes, and write what it came to."""
-    from conftest import DIGITS, TINY
-
-    from stitch_sweep.config import DataConfig
-    from stitch_sweep.data import load
-
     state = unpack((folder / "networks").read_bytes())
     networks = []
     for name in "ab":
@@ -629,7 +623,7 @@ def test_trainings_that_take_turns_do_not_disturb_each_other(a, b, digits):
 
 
 def test_a_network_its_copy_and_a_second_instance_give_the_same_bit_for_bit(a, b, digits):
-    second = build("resnet", 1, 10, {"blocks": [1, 1, 1, 1], "width": 4})
+    second = build("resnet", 1, 10, TINY)
     second.load_state_dict(a.state_dict())
     for loss in ("task", "mse"):
         found = [

@@ -14,11 +14,14 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import DIGITS
 from safetensors.torch import save_file
 from torch import nn
 
-from stitch_sweep.config import Config
+from stitch_sweep.checkpoints import pack, unpack
+from stitch_sweep.config import Config, DataConfig
 from stitch_sweep.data import Data, Images, Loader
+from stitch_sweep.data import load as load_data
 from stitch_sweep.errors import InputError
 from stitch_sweep.evaluation import CHUNK, evaluate
 from stitch_sweep.models import build
@@ -58,8 +61,6 @@ def train(of: Recipe, data: Data, **options: Any) -> list[Progress]:
 
 
 def weights(progress: Progress) -> dict[str, torch.Tensor]:
-    from stitch_sweep.checkpoints import unpack
-
     assert progress.weights is not None
     return unpack(progress.weights)["model"]
 
@@ -207,7 +208,7 @@ def test_every_checkpoint_leads_to_the_same_weights(digits):
 
 
 WORK = """
-import os, sys
+import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import test_zoo
@@ -217,11 +218,6 @@ test_zoo.work(Path(sys.argv[2]))
 
 def work(folder: Path) -> None:
     """In another process: ask the zoo in `folder` for a network, and say every epoch so."""
-    from conftest import DIGITS
-
-    from stitch_sweep.config import DataConfig
-    from stitch_sweep.data import load as load_data
-
     data = load_data(DataConfig.model_validate(DIGITS))
     of = recipe(data)
 
@@ -413,8 +409,6 @@ def test_weights_of_another_network_are_refused_with_the_differences(stored, dig
 
 
 def test_a_file_of_ours_that_is_no_network_or_damaged_is_refused(stored, tmp_path):
-    from stitch_sweep.checkpoints import pack
-
     (tmp_path / "stitch.safetensors").write_bytes(pack({"stitch": {}}))
     with pytest.raises(InputError, match="holds no network"):
         load_weights(tmp_path / "stitch.safetensors")

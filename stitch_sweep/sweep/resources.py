@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -74,16 +75,23 @@ def connect(address: str | None, resources: ResourcesConfig) -> int:
             logging_level=logging.ERROR,
         )
         return _slots(ray.cluster_resources(), resources)
+    from ray._private.authentication.authentication_token_setup import (
+        maybe_enable_token_auth_if_token_available,
+    )
+
     import stitch_sweep
 
+    # `ray start` uses the user's token by itself, a driver that joins a cluster doesn't.
+    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     try:
+        _knock(address)
         ray.init(
             address=address,
             log_to_driver=False,
             logging_level=logging.ERROR,
             runtime_env={"py_modules": [str(Path(stitch_sweep.__file__).parent)]},
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"--address {address}: there is no Ray cluster ({reason})") from None
     slots = _slots(ray.cluster_resources(), resources)
@@ -96,6 +104,17 @@ def connect(address: str | None, resources: ResourcesConfig) -> int:
             f"{address} can't give, not by adding nodes either (it has {found})"
         )
     return max(1, slots)
+
+
+def _knock(address: str) -> None:
+    """See that something listens at `host:port`; Ray itself would try for minutes.
+
+    Raises:
+        OSError: nothing does.
+    """
+    host, _, port = address.rpartition(":")
+    if host and "/" not in host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _slots(available: Mapping[str, Any], resources: ResourcesConfig) -> int:
