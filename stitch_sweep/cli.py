@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from stitch_sweep.errors import InputError
+from stitch_sweep.errors import DivergedError, InputError
 
 if TYPE_CHECKING:
     from stitch_sweep.config import Config
@@ -286,6 +286,9 @@ def main() -> None:
                 f"error: {problem}", style="red", highlight=False, soft_wrap=True, markup=False
             )
         sys.exit(2)
+    except DivergedError as error:
+        _err.print(f"error: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
+        sys.exit(1)
     except OSError as error:
         # The machine's own words are enough: a full disk, a folder that may not be written.
         if error.filename is None:

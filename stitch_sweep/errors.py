@@ -36,6 +36,10 @@ def check_all(*checks: Callable[[], object]) -> None:
         raise InputError(*problems)
 
 
+class DivergedError(Exception):
+    """A network's training stopped being finite: not a result, and nothing of it was stored."""
+
+
 def nearest(word: str, allowed: Iterable[str]) -> str:
     """A hint to append to a message: the allowed word most like `word`, or all allowed ones.
 

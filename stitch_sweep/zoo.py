@@ -25,7 +25,7 @@ from torch.nn import functional
 from stitch_sweep.checkpoints import CheckpointError, ForeignFileError, digest, pack, unpack
 from stitch_sweep.config import Config, NetworkConfig
 from stitch_sweep.data import Data, Loader
-from stitch_sweep.errors import InputError
+from stitch_sweep.errors import DivergedError, InputError
 from stitch_sweep.evaluation import CHUNK, evaluate
 from stitch_sweep.files import write_atomically
 from stitch_sweep.models import build
@@ -176,7 +176,7 @@ def train_network(
 
     Raises:
         CheckpointError: `resume` is damaged.
-        InputError: the training diverged.
+        DivergedError: the training diverged.
     """
     content = recipe.content
     seed_everything(derive(content["seed"], "network", content["family"]), threads)
@@ -251,7 +251,7 @@ def _train(
         mean = (total / len(train.images)).item()
         # The last step of all may ruin the weights without any loss that shows it.
         if not (math.isfinite(mean) and all(p.isfinite().all() for p in network.parameters())):
-            raise InputError(
+            raise DivergedError(
                 f"network {recipe.name!r}: its training diverged in epoch {epoch + 1}; "
                 "lower pretraining.optimizer.lr"
             )

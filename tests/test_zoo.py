@@ -22,7 +22,7 @@ from stitch_sweep.checkpoints import pack, unpack
 from stitch_sweep.config import Config, DataConfig
 from stitch_sweep.data import Data, Images, Loader
 from stitch_sweep.data import load as load_data
-from stitch_sweep.errors import InputError
+from stitch_sweep.errors import DivergedError, InputError
 from stitch_sweep.evaluation import CHUNK, evaluate
 from stitch_sweep.models import build
 from stitch_sweep.zoo import (
@@ -305,14 +305,12 @@ def test_a_network_that_is_there_is_not_trained(digits, tmp_path):
         {"optimizer": {"name": "sgd", "lr": 1e38, "momentum": 0.9}, "epochs": 1, "batch_size": 300},
     ],
 )
-def test_a_training_that_diverges_is_an_input_error_and_stores_nothing(
-    digits, tmp_path, pretraining
-):
+def test_a_training_that_diverges_is_named_and_stores_nothing(digits, tmp_path, pretraining):
     if pretraining.get("epochs") == 1:
         pretraining["schedule"] = {"name": "constant", "warmup": 0}
         pretraining["optimizer"]["weight_decay"] = 1e3  # overflows whatever the gradient is
     zoo, of = Zoo(tmp_path), recipe(digits, pretraining=pretraining)
-    with pytest.raises(InputError, match="'n': its training diverged in epoch 1"):
+    with pytest.raises(DivergedError, match="'n': its training diverged in epoch 1"):
         zoo.ensure(of, lambda r, resume: train_network(r, digits, threads=1))
     assert zoo.find(of) is None
     assert not list(tmp_path.glob("*/*"))

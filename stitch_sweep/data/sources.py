@@ -106,9 +106,7 @@ def _torchvision(
             if download
             else f"put the files into {root / folder}, or set download: true to fetch them there"
         )
-        raise InputError(
-            f"data set {name}: no usable data in {root} ({error}); {remedy}"
-        ) from error
+        raise InputError(f"data set {name}: no usable data in {root}; {remedy}") from error
     return Source(splits[0], splits[1], tuple(loaded.classes))
 
 
