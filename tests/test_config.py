@@ -8,7 +8,6 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from stitch_sweep import config as config_module
 from stitch_sweep.config import (
     Component,
     Config,
@@ -20,6 +19,7 @@ from stitch_sweep.config import (
     to_yaml,
     trial_settings,
 )
+from stitch_sweep.config import models as config_module
 from stitch_sweep.errors import InputError
 from stitch_sweep.ledger import Study
 from stitch_sweep.registry import DATASETS, FAMILIES, LOSSES, STITCHES

@@ -1,21 +1,13 @@
-"""Everything a YAML file may hold, as pydantic models, and the one way to read it.
-
-`read_config` finds every problem it can before anything is started, each with its path in the file,
-what it got and what it may be.
-"""
+"""Everything a YAML file may hold, as pydantic models."""
 
 from __future__ import annotations
 
-import copy
 import itertools
 import json
-import re
 from collections.abc import Iterator, Mapping
-from glob import glob, has_magic
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -30,9 +22,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from stitch_sweep.config.paths import as_list, first_twice, replaced
 from stitch_sweep.errors import InputError, nearest
 from stitch_sweep.optimization import OptimizerConfig, ScheduleConfig
-from stitch_sweep.problems import NAME, Place, at_places, describe_problems, joined, show, wants
+from stitch_sweep.problems import NAME, Place, at_places, joined, wants
 from stitch_sweep.registry import DATASETS, FAMILIES, LOSSES, STITCHES, Options, Registry
 
 Name = Annotated[str, Field(pattern=NAME, max_length=80)]
@@ -293,7 +286,7 @@ class Distribution(Options):
                     yield (key,), "categorical takes choices only"
             if not self.choices:
                 yield ("choices",), "categorical wants a list of at least one choice"
-            elif twice := _first_twice(self.choices):
+            elif twice := first_twice(self.choices):
                 yield ("choices",), f"has {twice} twice"
             return
         if self.choices is not None:
@@ -489,31 +482,6 @@ def trial_settings(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> Tri
     return TrialSettings.model_validate(replaced(base, overrides))
 
 
-def replaced(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of nested settings with dotted paths replaced, not validated.
-
-    Raises:
-        InputError: a path leads nowhere.
-    """
-    tree = copy.deepcopy(dict(base))
-    for path in sorted(overrides, key=lambda path: path.count(".")):
-        _assign(tree, path, overrides[path])
-    return tree
-
-
-def look_up(tree: Any, path: str) -> Any:
-    """The value at a dotted path.
-
-    Raises:
-        KeyError: there is none.
-    """
-    for part in path.split("."):
-        if not isinstance(tree, Mapping):
-            raise KeyError(path)
-        tree = tree[part]
-    return tree
-
-
 def label(value: Any) -> str | int | float | bool:
     """A factor's or setting's value as one cell of a table: a loss as `task+0.5*mse`."""
     if isinstance(value, str | int | float | bool):
@@ -526,98 +494,11 @@ def label(value: Any) -> str | int | float | bool:
     return json.dumps(value, sort_keys=True)
 
 
-def read_config(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Config:
-    """Read and check a configuration file.
-
-    Args:
-        path: a YAML file. Paths in it are looked up beside it first, then in the current folder.
-        overrides: dotted path -> value, as given by `--set`.
-
-    Raises:
-        InputError: every problem found, one line each.
-    """
-    path = Path(path)
-    tree = read_yaml(path)
-    problems = []
-    for key, value in (overrides or {}).items():
-        try:
-            _assign(tree, key, value)
-        except InputError as error:
-            problems += [f"--set {problem}" for problem in error.problems]
-    try:
-        _find_files(tree, path.parent)
-    except InputError as error:
-        problems += [f"{path}: search.space: {problem}" for problem in error.problems]
-        del tree["search"]["space"]  # or it would be reported twice
-        tree["search"].pop("samples", None)
-    try:
-        config = Config.model_validate(tree)
-    except ValidationError as error:
-        problems += [f"{path}: {problem}" for problem in describe_problems(error, Config)]
-    else:
-        problems += [f"{path}: {problem}" for problem in _search_problems(config)]
-        if not _is_folder_or_free(Path(config.zoo)):
-            problems.append(f"{path}: zoo: {config.zoo} is a file, a folder is wanted")
-    if problems:
-        raise InputError(*problems)
-    return config
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping of plain data.
-
-    Raises:
-        InputError: missing, a folder, empty, binary, unparsable, with a key twice, or no mapping.
-    """
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: is a folder, a YAML file is wanted") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: is not a text file (UTF-8), a YAML file is wanted") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: can't be read ({reason})") from None
-    try:
-        tree = yaml.load(text, Loader=_Loader)
-        json.dumps(tree)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise InputError(f"{path}: {where}is not valid YAML: {error.problem}") from None
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: is not YAML of plain values: {reason}") from None
-    if tree is None:
-        raise InputError(f"{path}: is empty")
-    if not isinstance(tree, dict):
-        raise InputError(f"{path}: wants key: value pairs, got {show(tree)}")
-    return tree
-
-
-def parse_value(text: str) -> Any:
-    """One value written as in a YAML file, for `--set`."""
-    try:
-        value = yaml.load(text, Loader=_Loader)
-        json.dumps(value)
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError):
-        return text
-    return value
-
-
-def to_yaml(config: BaseModel) -> str:
-    """A configuration as YAML text that reads back equal."""
-    text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-    return text
-
-
 def _name_problems(tree: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
     """Networks named alike, and pairs of networks that aren't there; the values may be anything."""
     networks = [
         network.get("name") if isinstance(network, Mapping) else None
-        for network in _list(tree.get("networks"))
+        for network in as_list(tree.get("networks"))
     ]
     names = list(dict.fromkeys(name for name in networks if isinstance(name, str)))
     for i, name in enumerate(networks):
@@ -626,7 +507,7 @@ def _name_problems(tree: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
                 ("networks", i, "name"),
                 f"{name!r} is the name of networks[{networks.index(name)}]",
             )
-    for i, pair in enumerate(_list(tree.get("pairs"))):
+    for i, pair in enumerate(as_list(tree.get("pairs"))):
         for side in ("sender", "receiver"):
             wanted = pair.get(side) if isinstance(pair, Mapping) else None
             if isinstance(wanted, str) and names and wanted not in names:
@@ -634,258 +515,3 @@ def _name_problems(tree: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
                     ("pairs", i, side),
                     f"no network is named {wanted!r}: {nearest(wanted, names)}",
                 )
-
-
-def _search_problems(config: Config) -> Iterator[str]:
-    """What is wrong with crossed and searched values, found by building settings with each."""
-    search = config.search
-    where = {
-        **{path: f"search.cross.{path}" for path in search.cross},
-        **{path: f"search.space.{path}" for path in search.distributions},
-    }
-    for path, values in search.cross.items():
-        if path in search.distributions:
-            yield f"search: {path} is both crossed and searched; choose one"
-        if twice := _first_twice(values):
-            yield f"search.cross.{path}: has {twice} twice"
-    broken = False
-    for path in where:
-        if path.split(".")[0] not in TrialSettings.model_fields:
-            allowed = ", ".join(TrialSettings.model_fields)
-            yield f"{where[path]}: can't differ between trials; only what is under {allowed} can"
-            broken = True
-    for problem in _condition_problems(config):
-        yield problem
-        broken = True
-    if broken:
-        return
-    options = {path: list(_options(search, path)) for path in where}
-    # One setting at a time, then every two together: adam with a searched momentum.
-    for path in where:
-        usable = []
-        for name, overrides in options[path]:
-            if found := _try(config, overrides):
-                place = f"{where[path]}{name}"
-                yield from (f"{place}: {p.removeprefix(f'{path}: ')}" for p in found)
-                if path in search.distributions and not search.distributions[path].choices:
-                    break  # the other end of a range says the same
-            else:
-                usable.append((name, overrides))
-        options[path] = usable
-    for one, other in itertools.combinations(where, 2):
-        pairs = itertools.product(options[one], options[other])
-        for (name, a), (other_name, b) in pairs:
-            if any(a[path] != b[path] for path in a.keys() & b.keys()):
-                continue
-            if found := _try(config, {**a, **b}):
-                together = f"{where[one]}{name} with {where[other]}{other_name}"
-                yield from (f"{together}: {problem}" for problem in found)
-                break
-
-
-def _options(search: SearchConfig, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Values that stand for all of a crossed or searched path, as (how to name it, overrides)."""
-    if path in search.cross:
-        for i, value in enumerate(search.cross[path]):
-            yield f"[{i}]", {path: value}
-        return
-    distribution = search.distributions[path]
-    for value in distribution.representatives():
-        for context in _contexts(search, path):
-            shown = json.dumps(value) if distribution.choices else f"{value:g}"
-            yield f" = {shown}", {**context, path: value}
-
-
-def _contexts(search: SearchConfig, path: str) -> Iterator[dict[str, Any]]:
-    """Every way in which the conditions of a path, and the conditions of those, can hold."""
-    distribution = search.distributions.get(path)
-    if distribution is None:
-        yield {}
-        return
-    alternatives = [
-        [
-            {**above, source: value}
-            for source, value, seen in _values_of(search, parent)
-            if seen in (wanted if isinstance(wanted, list) else [wanted])
-            for above in _contexts(search, source)
-        ]
-        or [{parent: wanted[0] if isinstance(wanted, list) else wanted}]
-        for parent, wanted in distribution.when.items()
-    ]
-    for chosen in itertools.product(*alternatives):
-        yield {key: value for context in chosen for key, value in context.items()}
-
-
-def _values_of(search: SearchConfig, path: str) -> Iterator[tuple[str, Any, Any]]:
-    """What a path can become by crossing and searching: (path that is set, to what, value then).
-
-    The path that is set is the path itself or a section that is chosen as a whole and holds it.
-    """
-    for source in _sources(search, path):
-        distribution = search.distributions.get(source)
-        values = distribution.representatives() if distribution else search.cross[source]
-        for value in values:
-            try:
-                yield (
-                    source,
-                    value,
-                    value if source == path else look_up(value, path[len(source) + 1 :]),
-                )
-            except KeyError:
-                continue
-
-
-def _sources(search: SearchConfig, path: str) -> list[str]:
-    paths = (*search.distributions, *search.cross)
-    return [source for source in paths if f"{path}.".startswith(f"{source}.")]
-
-
-def _condition_problems(config: Config) -> Iterator[str]:
-    search = config.search
-    for path, distribution in search.distributions.items():
-        where = f"search.space.{path}.when"
-        for parent, wanted in distribution.when.items():
-            if not _sources(search, parent) and not _exists(config, parent):
-                yield f"{where}: {parent} is no setting"
-            if _depends_on(search, parent, path):
-                yield f"{where}: {path} depends on itself"
-                continue
-            if parent in search.distributions and not search.distributions[parent].choices:
-                yield f"{where}: {parent} is a range; only a choice can be a condition"
-                continue
-            possible = [value for _, _, value in _values_of(search, parent)]
-            for value in wanted if isinstance(wanted, list) else [wanted]:
-                if possible and value not in possible:
-                    allowed = ", ".join(dict.fromkeys(map(json.dumps, possible)))
-                    yield f"{where}.{parent}: never is {json.dumps(value)}; allowed: {allowed}"
-
-
-def _depends_on(search: SearchConfig, path: str, other: str) -> bool:
-    """Whether a path, or what its condition leads to, is decided by `other`."""
-    seen: set[str] = set()
-    left = _sources(search, path)
-    while left:
-        current = left.pop()
-        if current == other:
-            return True
-        if current not in seen and current in search.distributions:
-            seen.add(current)
-            for parent in search.distributions[current].when:
-                left += _sources(search, parent)
-    return False
-
-
-def _exists(config: Config, path: str) -> bool:
-    try:
-        look_up(config.settings, path)
-    except KeyError:
-        return False
-    return True
-
-
-def _try(config: Config, overrides: Mapping[str, Any]) -> list[str]:
-    try:
-        trial_settings(config.settings, overrides)
-    except ValidationError as error:
-        return describe_problems(error, TrialSettings)
-    except InputError as error:
-        return error.problems
-    return []
-
-
-def _first_twice(values: list[Any]) -> str | None:
-    """The first value that a list has twice, as JSON."""
-    return next((json.dumps(v) for i, v in enumerate(values) if v in values[:i]), None)
-
-
-def _assign(tree: dict[str, Any], path: str, value: Any) -> None:
-    # `networks[0].width` as messages write it, or `networks.0.width`.
-    parts = re.sub(r"\[(\d+)\]", r".\1", path).split(".")
-    node: Any = tree
-    for i, part in enumerate(parts):
-        last, above = i == len(parts) - 1, ".".join(parts[:i])
-        key: Any = part
-        if isinstance(node, list):
-            if not part.isdecimal() or int(part) >= len(node):
-                raise InputError(
-                    f"{path}: {above} is a list of {len(node)}; its entries are named "
-                    f"{above}[0] and so on"
-                )
-            key = int(part)
-        elif not isinstance(node, dict):
-            raise InputError(f"{path}: {above} is {show(node)}, nothing can be below it")
-        elif not last and node.get(part) is None:
-            node[part] = {}
-        elif not last and parts[:i] == ["loss"] and isinstance(node[part], int | float):
-            node[part] = {"weight": node[part]}  # what a number after a loss's name stands for
-        if last:
-            node[key] = value
-        else:
-            node = node[key]
-
-
-def _find_files(tree: dict[str, Any], folder: Path) -> None:
-    """Put found paths, and what a space file holds, in the place of paths, where there are any.
-
-    Raises:
-        InputError: the space file can't be read.
-    """
-    zoo = tree.setdefault("zoo", Config.model_fields["zoo"].default)
-    if isinstance(zoo, str) and zoo and (beside := folder.absolute() / zoo).exists():
-        tree["zoo"] = str(beside)
-    for section in [tree.get("data"), *_list(tree.get("networks"))]:
-        for key in ("path", "weights"):
-            name = section.get(key) if isinstance(section, dict) else None
-            if isinstance(name, str) and name and name not in {"trained", *UNTRAINED}:
-                section[key] = _found(name, folder)
-    search = tree.get("search")
-    if isinstance(search, dict) and isinstance(search.get("space"), str):
-        search["space"] = read_yaml(Path(_found(search["space"], folder)))
-
-
-def _found(name: str, folder: Path) -> str:
-    """A path or pattern beside the configuration, else in the current folder, else as it stands."""
-    for base in (folder, Path()):
-        candidate = base.absolute() / Path(name).expanduser()
-        if candidate.exists() or (has_magic(name) and glob(str(candidate))):  # noqa: PTH207
-            return str(candidate)
-    return name
-
-
-def _is_folder_or_free(path: Path) -> bool:
-    return path.is_dir() or not path.exists()
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as people write it: `1e-3` is a number, and a key given twice is an error."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's own attribute)
-        # Dates stay text: nothing here is one.
-        first: [(tag, regexp) for tag, regexp in resolvers if not tag.endswith(":timestamp")]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        seen = set()
-        for key, _ in node.value:
-            if key.tag not in {"tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"}:
-                shown = repr(key.value) if isinstance(key, yaml.ScalarNode) else "a list or mapping"
-                problem = f"the key {shown} is not text; quotes make it text"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            if key.value in seen:
-                problem = f"the key {key.value!r} is given twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(key.value)
-        return node
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"),
-    list("-+0123456789"),
-)

@@ -1,0 +1,55 @@
+"""The configuration: what a YAML file may hold, and the one way to read it.
+
+`read_config` finds every problem it can before anything is started, each with its path in the file,
+what it got and what it may be.
+"""
+
+from stitch_sweep.config.models import (
+    Component,
+    Config,
+    DataConfig,
+    Distribution,
+    LossConfig,
+    LossTerm,
+    NetworkConfig,
+    PairConfig,
+    PretrainingConfig,
+    ResourcesConfig,
+    SamplerConfig,
+    SearchConfig,
+    StitchConfig,
+    TrackingConfig,
+    TrainingConfig,
+    TrialSettings,
+    label,
+    trial_settings,
+)
+from stitch_sweep.config.paths import look_up, replaced
+from stitch_sweep.config.reading import parse_value, read_config, read_yaml, to_yaml
+
+__all__ = [
+    "Component",
+    "Config",
+    "DataConfig",
+    "Distribution",
+    "LossConfig",
+    "LossTerm",
+    "NetworkConfig",
+    "PairConfig",
+    "PretrainingConfig",
+    "ResourcesConfig",
+    "SamplerConfig",
+    "SearchConfig",
+    "StitchConfig",
+    "TrackingConfig",
+    "TrainingConfig",
+    "TrialSettings",
+    "label",
+    "look_up",
+    "parse_value",
+    "read_config",
+    "read_yaml",
+    "replaced",
+    "to_yaml",
+    "trial_settings",
+]
