@@ -243,12 +243,13 @@ def _show_outcome(outcome: Outcome, config: Config, file: Path, folder: Path) ->
             highlight=False,
             soft_wrap=True,
         )
-    if config.tracking.enabled and config.tracking.uri is None:
-        if "MLFLOW_TRACKING_URI" in os.environ:
-            return
+    local = config.tracking.uri is None and "MLFLOW_TRACKING_URI" not in os.environ
+    if config.tracking.enabled and local:
+        program = Path(sys.executable).parent / "mlflow"
+        if program.is_relative_to(Path.cwd()):
+            program = program.relative_to(Path.cwd())
         _out.print(
-            "Compare the runs in the browser: [bold]"
-            f"{Path(sys.executable).parent / 'mlflow'} ui[/bold]",
+            f"Compare the runs in the browser: [bold]{program} ui[/bold]",
             highlight=False,
             soft_wrap=True,
         )

@@ -98,7 +98,12 @@ class Tracker:
         client = self._client
         found = client.get_experiment_by_name(self._experiment_name)
         self._experiment = (
-            found.experiment_id if found else client.create_experiment(self._experiment_name)
+            found.experiment_id
+            if found
+            # Or the UI opens with its pages for language models.
+            else client.create_experiment(
+                self._experiment_name, tags={"mlflow.experimentKind": "custom_model_development"}
+            )
         )
         description = self._ledger.description() or {}
         sweep = description["id"]
@@ -108,7 +113,7 @@ class Tracker:
         if parents:
             parent = parents[0].info.run_id
         else:
-            tags = {"stitch_sweep.sweep": sweep}
+            tags = {"stitch_sweep.sweep": sweep, "mlflow.note.content": _NOTE}
             parent = client.create_run(
                 self._experiment, tags=tags, run_name=self._folder.resolve().name
             ).info.run_id
@@ -139,7 +144,7 @@ class Tracker:
         if not run:
             tags = {"stitch_sweep.trial": trial, "mlflow.parentRunId": self._parent}
             run = client.create_run(
-                self._experiment, start_time=started, tags=tags, run_name=trial
+                self._experiment, start_time=started, tags=tags, run_name=_run_name(record)
             ).info.run_id
             self._children[trial] = (run, False)
         ended = started + int(record["seconds"] * 1000)
@@ -286,6 +291,15 @@ def _run(folder: Path, experiment: str, stdin: TextIO) -> int:
         over.wait(wait)
 
 
+def _run_name(record: Mapping[str, Any]) -> str:
+    settings = record["settings"]
+    return (
+        f"{record['sender']}:{record['sender_layer']} -> "
+        f"{record['receiver']}:{record['receiver_layer']}, {settings['stitch']['name']}, "
+        f"{'+'.join(settings['loss'])}, {record['repeat']}.{record['number']}"
+    )
+
+
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
         name = f"{prefix}{key}"
@@ -295,6 +309,10 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield name, value if isinstance(value, str | int | float) else json.dumps(value)
 
 
+_NOTE = """One sweep. Its child runs are the trials: one stitch each, from a sender's layer to a
+receiver's. Sort and compare them by the metrics `sender_layer`, `receiver_layer`, `test_accuracy` and
+`penalty`, and by the params `stitch` and `loss`; `train/...` and `val/...` are trajectories. Matrices
+and tables are artifacts of this run."""
 _SPLITS = {"train": "train", "validation": "val"}
 
 if __name__ == "__main__":
