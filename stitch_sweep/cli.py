@@ -66,7 +66,7 @@ def sweep(
     if dry_run:
         from stitch_sweep.sweep.estimate import estimate
 
-        _print_estimate(estimate(read).to_dict(), as_json)
+        _print_estimate(estimate(read, address).to_dict(), as_json)
         return
     from stitch_sweep.sweep import run_sweep
 
@@ -74,7 +74,7 @@ def sweep(
     if as_json:
         print(json.dumps(_summary(outcome, where)))
     else:
-        _show_outcome(outcome, read, config, where)
+        _show_outcome(outcome, read, where)
     raise typer.Exit(outcome.exit_status)
 
 
@@ -216,7 +216,7 @@ def _read(path: Path, overrides: list[str] | None) -> Config:
     return read_config(path, changes)
 
 
-def _show_outcome(outcome: Outcome, config: Config, file: Path, folder: Path) -> None:
+def _show_outcome(outcome: Outcome, config: Config, folder: Path) -> None:
     from stitch_sweep.analysis import best_table, best_trials, matrix_table
 
     if len(outcome.results):
@@ -232,14 +232,14 @@ def _show_outcome(outcome: Outcome, config: Config, file: Path, folder: Path) ->
     )
     if outcome.interrupted:
         _err.print(
-            f"Interrupted. Go on with: stitch-sweep sweep {file} --resume",
+            "Interrupted. Go on with the same command and --resume",
             highlight=False,
             soft_wrap=True,
         )
     elif outcome.lost:
         _err.print(
-            f"{outcome.lost} trials were lost with their workers. "
-            f"Try them again: stitch-sweep sweep {file} --resume",
+            f"{outcome.lost} trials were tried too often. "
+            "Try them again with the same command and --resume",
             highlight=False,
             soft_wrap=True,
         )

@@ -110,7 +110,7 @@ class Ledger:
         lock = FileLock(self.root / "lock")
         holder = self.root / "lock.json"
         try:
-            lock.acquire(blocking=False)
+            lock.acquire(timeout=1)  # `status` holds it for an instant
         except Timeout:
             who = _read_json(holder) or {}
             raise LedgerBusyError(
@@ -120,7 +120,7 @@ class Ledger:
         write_atomically(
             holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode()
         )
-        for leftover in self.root.rglob("*.tmp"):
+        for leftover in (*self.root.rglob("*.tmp"), *self.folder.glob(".*.tmp")):
             leftover.unlink()
         return lock
 
@@ -149,7 +149,7 @@ class Ledger:
     def finish(
         self, trial: str, outcome: Mapping[str, Any], predictions: np.ndarray | None
     ) -> dict[str, Any]:
-        """Record how a trial ended; doing it twice with the same outcome changes nothing.
+        """Record how a trial ended; what was recorded first stays.
 
         Args:
             trial: its id, known from `begin`.
@@ -159,7 +159,10 @@ class Ledger:
         Returns:
             The whole record.
         """
-        record = {**(self.read(trial) or {}), **outcome, "trial": trial}
+        before = self.read(trial) or {}
+        if before.get("status", "running") != "running":
+            return before  # a worker that was taken for dead, or one that died after it had told us
+        record = {**before, **outcome, "trial": trial}
         record["predictions"] = None if predictions is None else _encode(predictions)
         self._write(trial, record)
         (self._checkpoints / trial).unlink(missing_ok=True)
@@ -212,10 +215,14 @@ class LedgerWriter:
         self._keep = keep_stitches
         self._sign = 1 if mode == "max" else -1
         self._best: dict[str, tuple[float, int]] = {}
-        for record in self._ledger.records():
-            if record["status"] == "finished":
-                study, rank = record["study"], self._rank(record)
-                self._best[study] = max(rank, self._best.get(study, rank))
+        finished = [r for r in self._ledger.records() if r["status"] == "finished"]
+        for record in finished:
+            study, rank = record["study"], self._rank(record)
+            self._best[study] = max(rank, self._best.get(study, rank))
+        for record in finished:
+            # A process killed between a record and this step left the worse one's stitch behind.
+            if keep_stitches == "best" and self._rank(record) != self._best[record["study"]]:
+                self._ledger.stitch_path(record["trial"]).unlink(missing_ok=True)
 
     def finish(
         self,
@@ -238,6 +245,12 @@ class LedgerWriter:
     def read_checkpoint(self, trial: str) -> bytes | None:
         """Where a trial got to before it was interrupted."""
         return self._ledger.read_checkpoint(trial)
+
+    def note(self, trial: str, error: str) -> None:
+        """Keep why a running trial has to be started again, for whoever reads its record."""
+        record = self._ledger.read(trial)
+        if record is not None and record["status"] == "running":
+            self._ledger.begin(trial, {**record, "error": error})
 
     def _rank(self, record: Mapping[str, Any]) -> tuple[float, int]:
         # Of equals the first is the best, whichever of them ended first.

@@ -10,6 +10,7 @@ of the stored trajectory, and MLflow keeps equal points once.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -25,8 +26,8 @@ from stitch_sweep.ledger import Ledger
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-BATCH = 1000
-"""Metrics per call; MLflow takes no more."""
+BATCH, PARAMS = 1000, 100
+"""Metrics and params per call; MLflow takes no more."""
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 60.0
 """So long a finished sweep waits for a server that takes nothing."""
@@ -74,15 +75,21 @@ class Tracker:
                 self._send_trial(record)
                 yield trial
 
-    def send_artifacts(self) -> None:
-        """Hang configuration, tables, matrices and figures on the sweep's run, and close it."""
+    def send_artifacts(self) -> Iterator[str]:
+        """Hang configuration, tables, matrices and figures on the sweep's run, and close it.
+
+        Yields:
+            The name of each file once it is there.
+        """
         self._open()
         for name in ("config.resolved.yml", "results.parquet", "traj.parquet", "summary.json"):
             if (self._folder / name).exists():
                 self._client.log_artifact(self._parent, str(self._folder / name))
+                yield name
         for name in ("matrices", "figures"):
-            if (self._folder / name).is_dir():
-                self._client.log_artifacts(self._parent, str(self._folder / name), name)
+            for path in sorted((self._folder / name).glob("*")):
+                self._client.log_artifact(self._parent, str(path), name)
+                yield path.name
         summary = self._folder / "summary.json"
         if summary.exists():
             for key, value in json.loads(summary.read_text()).items():
@@ -111,14 +118,15 @@ class Tracker:
             [self._experiment], f"tags.`stitch_sweep.sweep` = '{sweep}'", max_results=1
         )
         if parents:
-            parent = parents[0].info.run_id
+            run = parents[0]
         else:
             tags = {"stitch_sweep.sweep": sweep, "mlflow.note.content": _NOTE}
-            parent = client.create_run(
+            run = client.create_run(
                 self._experiment, tags=tags, run_name=self._folder.resolve().name
-            ).info.run_id
-            for key, value in _flat(description.get("config", {})):
-                client.log_param(parent, key, value)
+            )
+        parent = run.info.run_id
+        if not run.data.params:
+            self._log_params(parent, dict(_flat(description.get("config", {}))))
         token = None
         while True:
             page = client.search_runs(
@@ -136,7 +144,7 @@ class Tracker:
         self._parent = parent
 
     def _send_trial(self, record: Mapping[str, Any]) -> None:
-        from mlflow.entities import Metric, Param
+        from mlflow.entities import Metric
 
         client, trial = self._client, record["trial"]
         started = int(record["started"] * 1000)
@@ -184,15 +192,19 @@ class Tracker:
         }
         if record.get("error"):
             client.set_tag(run, "error", record["error"][:500])
-        # At most 100 params a call.
-        listed = [Param(key, str(value)[:500]) for key, value in params.items()]
-        for first in range(0, len(listed), 100):
-            client.log_batch(run, params=listed[first : first + 100])
+        self._log_params(run, params)
         for first in range(0, len(metrics), BATCH):
             client.log_batch(run, metrics=metrics[first : first + BATCH])
         status = "FINISHED" if record["status"] == "finished" else "FAILED"
         client.set_terminated(run, status=status, end_time=ended)
         self._children[trial] = (run, True)
+
+    def _log_params(self, run: str, params: Mapping[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        listed = [Param(key, str(value)[:500]) for key, value in params.items()]
+        for first in range(0, len(listed), PARAMS):
+            self._client.log_batch(run, params=listed[first : first + PARAMS])
 
 
 class TrackingProcess:
@@ -249,12 +261,12 @@ class TrackingProcess:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             kind, _, text = line.strip().partition(" ")
-            if kind == "sent":
-                self.sent += 1
+            if kind == "error":
+                self.error = text
+            else:
+                self.sent += kind == "sent"
                 self._heard = time.monotonic()
                 self.error = ""
-            elif kind == "error":
-                self.error = text
 
 
 def _run(folder: Path, experiment: str, stdin: TextIO) -> int:
@@ -273,14 +285,15 @@ def _run(folder: Path, experiment: str, stdin: TextIO) -> int:
         last = over.is_set()  # asked before sending: what ends later is seen in a further round
         try:
             for trial in tracker.send():
-                print("sent", trial, flush=True)
+                _tell("sent", trial)
             if last:
                 if "finish" in words:
-                    tracker.send_artifacts()
+                    for name in tracker.send_artifacts():
+                        _tell("artifact", name)
                 return 0
             wait = POLL_SECONDS
         except Exception as error:  # whatever a server or its client throws, we try again
-            print("error", type(error).__name__, str(error).partition("\n")[0], flush=True)
+            _tell("error", type(error).__name__, str(error).partition("\n")[0])
             wait = min(2 * wait, 30.0)
             if last:
                 # The sweep waits for us, or is dead and never told us to finish.
@@ -289,6 +302,13 @@ def _run(folder: Path, experiment: str, stdin: TextIO) -> int:
                 time.sleep(min(wait, 2.0))
                 continue
         over.wait(wait)
+
+
+def _tell(*words: str) -> None:
+    """A line for the sweep's process, if it is still there."""
+    # When it died there is nobody to tell, and its trials are sent all the same.
+    with contextlib.suppress(BrokenPipeError):
+        print(*words, flush=True)
 
 
 def _run_name(record: Mapping[str, Any]) -> str:

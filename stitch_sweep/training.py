@@ -210,13 +210,12 @@ class StitchTraining:
     ) -> None:
         self._began = time.perf_counter()
         seed_everything(derive(seed, repeat, "training"), threads)
-        sender.verify()
-        receiver.verify()
         self.settings = settings
         self._networks = (sender, receiver)
+        self._verify()
         self._test_loader = loaders["test"]
         train = loaders["train"]
-        self._device = train.device
+        self._device, self._augment = train.device, train.augment
         self._identity = {
             "sender": [sender.fingerprint, sender_layer],
             "receiver": [receiver.fingerprint, receiver_layer],
@@ -372,8 +371,8 @@ class StitchTraining:
             "seconds": self.seconds,
             "generator": torch.get_rng_state(),
         }
-        if torch.cuda.is_available():
-            state["cuda_generators"] = torch.cuda.get_rng_state_all()
+        if self._device.type == "cuda":
+            state["cuda_generator"] = torch.cuda.get_rng_state(self._device)
         return pack(state)
 
     def restore(self, checkpoint: bytes) -> None:
@@ -394,8 +393,12 @@ class StitchTraining:
         self._earlier_seconds = state["seconds"]
         self._began = time.perf_counter()
         torch.set_rng_state(state["generator"])
-        if "cuda_generators" in state and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state["cuda_generators"])
+        if self._device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_generator"], self._device)
+
+    def _verify(self) -> None:
+        for network in dict.fromkeys(self._networks):  # a self-pair is one network
+            network.verify()
 
     def _moved(self, sums: Mapping[str, Any]) -> dict[str, Any]:
         return {k: v.to(self._device) if isinstance(v, Tensor) else v for k, v in sums.items()}
@@ -465,7 +468,8 @@ class StitchTraining:
         """Whether the training got where it was going; see `docs/method.md`."""
         terms = [term.name for term in self.settings.loss.terms]
         affine = isinstance(self.stitch, AffineStitch) and self.stitch.inputs <= CLOSED_FORM_INPUTS
-        if terms == ["mse"] and affine:
+        # With augmentation the stitch is trained on other images than the closed form sees.
+        if terms == ["mse"] and affine and self._augment == "none":
             return self._excess(metrics["train_loss.mse"])
         if self.total_steps == 0:
             return {"converged": None if list(self.stitch.parameters()) else True}
@@ -487,7 +491,8 @@ class StitchTraining:
         factor = fmean(
             schedule.factor(step, self.total_steps) for step in range(middle - half, middle + half)
         )
-        return drop <= PLATEAU * abs(losses[0]) * factor
+        # A loss that still climbs has settled no more than one that still falls.
+        return abs(drop) <= PLATEAU * abs(losses[0]) * factor
 
     @torch.no_grad()
     def _excess(self, loss: float) -> dict[str, Any]:

@@ -6,18 +6,20 @@ decided its weights. `recipe.json` is written last, so a folder that has one is 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -133,20 +135,22 @@ def make_recipe(network: NetworkConfig, config: Config, data: Data) -> Recipe:
         },
     }
     if network.weights != "random_raw":
-        content["data"]["train_sha256"] = digest(
-            {
-                "images": data.train.images,
-                "labels": data.train.labels,
-                "mean": data.mean,
-                "std": data.std,
-            }
-        )
+        content["data"]["train_sha256"] = _train_digest(data)
         content["threads"] = config.resources.cpu
         content["device"] = config.resources.device
     if network.weights == "trained":
         content["data"]["augment"] = config.data.augment
         content["pretraining"] = config.pretraining.model_dump(mode="json")
     return Recipe(network.name, content)
+
+
+@functools.lru_cache(maxsize=2)
+def _train_digest(data: Data) -> str:
+    """SHA-256 of what a network learns from; the same for all networks of a sweep."""
+    train = data.train
+    return digest(
+        {"images": train.images, "labels": train.labels, "mean": data.mean, "std": data.std}
+    )
 
 
 def train_network(
@@ -348,6 +352,7 @@ class Zoo:
         recipe: Recipe,
         train: Callable[[Recipe, bytes | None], Iterator[Progress]],
         on_progress: Callable[[Recipe, Progress], None] = lambda recipe, progress: None,
+        given_up: Callable[[], bool] = lambda: False,
     ) -> Entry:
         """The network of that recipe, trained now if it isn't there.
 
@@ -358,10 +363,14 @@ class Zoo:
             train: starts the training, from a checkpoint if given one: `train_network` bound to its
                 data, here or on a cluster.
             on_progress: called after every epoch.
+            given_up: asked now and then while another process holds the network.
+
+        Raises:
+            InterruptedError: we gave up waiting.
         """
         if (found := self.find(recipe)) is not None:
             return found
-        with self.lock(recipe):
+        with self._locked(recipe, given_up):
             # Another process may have made it while we waited for the lock.
             if self.find(recipe) is None:
                 began = time.monotonic()
@@ -369,6 +378,20 @@ class Zoo:
                     self.store(recipe, progress, time.monotonic() - began)
                     on_progress(recipe, progress)
         return _read_entry(self.root / recipe.folder)
+
+    @contextmanager
+    def _locked(self, recipe: Recipe, given_up: Callable[[], bool]) -> Iterator[None]:
+        lock = self.lock(recipe)
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=1)
+            except Timeout:
+                if given_up():
+                    raise InterruptedError(f"network {recipe.name!r} is being trained") from None
+        try:
+            yield
+        finally:
+            lock.release()
 
 
 def load(folder: Path | str) -> nn.Module:

@@ -119,6 +119,21 @@ def test_a_change_to_finished_work_is_refused_and_named(undisturbed):
     assert "no longer asked for" in output
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("networks.0.width=8", "networks.a.weights.options.width: was 4, is 8"),
+        ("pretraining.epochs=3", "networks.a.weights.pretraining.epochs: was 2, is 3"),
+        ("networks.1.layers=[relu, layer1.0, layer2.0, layer3.0, layer4.0]", "networks.b.layers"),
+        ("data.split_seed=1", "data: was"),
+    ],
+)
+def test_networks_that_are_no_longer_the_same_are_refused(undisturbed, change, said):
+    status, output = run("sweep", undisturbed / "config.yml", "--resume", "--set", change)
+    assert status == 2
+    assert said in output
+
+
 def test_a_second_sweep_at_once_is_refused(undisturbed):
     with Ledger(undisturbed).lock():
         status, output = run("sweep", undisturbed / "config.yml", "--resume")
@@ -139,6 +154,20 @@ def test_more_samples_and_cells_extend_a_sweep(zoo, tmp_path):
     assert len(first) == 2
     assert len(extended) == 8
     assert {trial: extended[trial] for trial in first} == first
+
+
+def test_a_default_crossed_with_a_value(zoo, tmp_path):
+    """A column of a number and a nothing is what parquet can't hold."""
+    config = write_config(
+        tmp_path,
+        zoo,
+        pairs=[{"sender": "a", "receiver": "b", "sender_layers": [3], "receiver_layers": [3]}],
+        search={"cross": {"training.optimizer.lr": [None, 0.01]}},
+    )
+    status, output = run("sweep", config)
+    assert status == 0, output
+    results = pd.read_parquet(tmp_path / "results.parquet")
+    assert list(results["factor.training.optimizer.lr"]) == ["null", "0.01"]
 
 
 def test_a_diverging_trial_fails_alone_with_its_last_good_trajectory(zoo, tmp_path):

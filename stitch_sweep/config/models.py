@@ -388,7 +388,7 @@ class ResourcesConfig(Options):
 
     cpu: Annotated[int, Field(ge=1)] = 1
     gpu: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
-    cache_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.0
+    cache_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
 
     @field_validator("gpu")
     @classmethod

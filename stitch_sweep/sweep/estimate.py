@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -36,6 +37,7 @@ class Estimate:
         trials: stitches to train.
         networks_to_train: networks that the zoo lacks.
         seconds_per_trial: measured on untrained networks on this machine, a few steps of a few cells.
+        timed_on: `cpu` or `cuda`.
         hours_one_at_a_time: all trials, without the networks' training.
         disk_megabytes: of the experiment folder, MLflow's store apart.
     """
@@ -44,6 +46,7 @@ class Estimate:
     trials: int
     networks_to_train: int
     seconds_per_trial: float
+    timed_on: str
     hours_one_at_a_time: float
     disk_megabytes: float
 
@@ -52,13 +55,18 @@ class Estimate:
         return asdict(self)
 
 
-def estimate(config: Config) -> Estimate:
+def estimate(config: Config, address: str | None = None) -> Estimate:
     """Check a configuration fully, and estimate time and disk; nothing is written or trained to an end.
+
+    Args:
+        config: the configuration.
+        address: of the cluster that is to run it, if any: this machine then needs no GPU.
 
     Raises:
         InputError: whatever would keep the sweep from starting.
     """
-    check_all(lambda: check_sampler(config), lambda: check_local(config.resources))
+    here: list[Callable[[], None]] = [lambda: check_local(config.resources)]
+    check_all(lambda: check_sampler(config), *(here if address is None else []))
     prepared = prepare(config)
     trials = sum(samples_per_study(config, study) for study in prepared.studies)
     zoo = Zoo(config.zoo)
@@ -68,6 +76,7 @@ def estimate(config: Config) -> Estimate:
         trials=trials,
         networks_to_train=sum(zoo.find(recipe) is None for recipe in prepared.recipes()),
         seconds_per_trial=round(seconds, 2),
+        timed_on=_device(config),
         hours_one_at_a_time=round(seconds * trials / 3600, 3),
         disk_megabytes=round(_bytes(prepared, trials) / 2**20, 1),
     )
@@ -93,7 +102,7 @@ def _seconds_per_trial(prepared: Prepared) -> float:
                 settings.training.batch_size,
                 seed=config.seed,
                 augment=config.data.augment,
-                device=config.resources.device,
+                device=_device(config),
             ),
             settings,
             threads=config.resources.cpu,
@@ -104,9 +113,16 @@ def _seconds_per_trial(prepared: Prepared) -> float:
         training.advance(STEPS)
         steps = max(1, training.step - 1)
         train = (time.perf_counter() - began) / steps * training.total_steps
+        # A forward pass is about a third of a training step; every epoch ends with the validation set.
+        per_image = train / max(1, training.total_steps) / settings.training.batch_size / 3
+        validation = settings.training.epochs * len(prepared.data.validation) * per_image
         # Setting up runs each split once, which is what an evaluation at the end costs about.
-        seconds.append(2 * set_up + train)
+        seconds.append(2 * set_up + train + validation)
     return sum(seconds) / len(seconds)
+
+
+def _device(config: Config) -> str:
+    return config.resources.device if torch.cuda.is_available() else "cpu"
 
 
 def _untrained(prepared: Prepared) -> dict[str, FrozenNetwork]:
@@ -114,7 +130,7 @@ def _untrained(prepared: Prepared) -> dict[str, FrozenNetwork]:
 
     def network(of: NetworkConfig) -> FrozenNetwork:
         module = make_recipe(of, config, prepared.data).architecture()
-        return FrozenNetwork(module.to(config.resources.device), of.name, of.layers)
+        return FrozenNetwork(module.to(_device(config)), of.name, of.layers)
 
     return {of.name: network(of) for of in config.networks}
 

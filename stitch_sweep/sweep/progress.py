@@ -87,7 +87,8 @@ class Reporter:
                 self._show("trials", self._ended, self._total, "")
             return
         if event == "lost":
-            self.say(f"lost: {record['trial']} (its worker died too often)")
+            why = record.get("error", "its worker died")
+            self.say(f"lost: {record['trial']}, tried too often: {why}")
             return
         self._ended += 1
         if record["status"] == "failed":

@@ -74,7 +74,7 @@ def connect(address: str | None, resources: ResourcesConfig) -> int:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-        return _slots(ray.cluster_resources(), resources)
+        return _slots_now(resources)
     from ray._private.authentication.authentication_token_setup import (
         maybe_enable_token_auth_if_token_available,
     )
@@ -94,8 +94,9 @@ def connect(address: str | None, resources: ResourcesConfig) -> int:
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"--address {address}: there is no Ray cluster ({reason})") from None
-    slots = _slots(ray.cluster_resources(), resources)
-    if slots == 0 and _slots(_autoscaler_limit(), resources) == 0:
+    # Tune asks an autoscaling cluster for what its trials need, so it is given as many as may fit.
+    slots = max(_slots_now(resources), _slots(_autoscaler_limit(), resources))
+    if slots == 0:
         has = ray.cluster_resources()
         found = ", ".join(f"{has.get(key, 0):g} {key}" for key in ("CPU", "GPU"))
         ray.shutdown()
@@ -103,7 +104,14 @@ def connect(address: str | None, resources: ResourcesConfig) -> int:
             f"a trial takes cpu: {resources.cpu}, gpu: {resources.gpu:g}, which the cluster at "
             f"{address} can't give, not by adding nodes either (it has {found})"
         )
-    return max(1, slots)
+    return slots
+
+
+def _slots_now(resources: ResourcesConfig) -> int:
+    """Trials that fit on the nodes there are; one never spreads over two."""
+    import ray
+
+    return sum(_slots(node["Resources"], resources) for node in ray.nodes() if node["Alive"])
 
 
 def _knock(address: str) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -109,11 +111,14 @@ def run_sweep(
     if (note := startup_note(config)) is not None:
         reporter.say(f"note: {note}")
     with ledger.lock(), reporter:
+        # Again: another process may have been at work here until we got the lock.
+        _check_folder(ledger, resume)
+        _check_unchanged(ledger, prepared)
         pace = _Pace(address, workers, report_seconds, checkpoint_seconds)
         try:
             return _run(prepared, ledger, pace, reporter)
         except InputError:
-            if not ledger.exists:
+            if not ledger.exists and not ledger.trial_ids():
                 shutil.rmtree(ledger.root)  # nothing was started, so nothing is left behind
             raise
 
@@ -279,13 +284,15 @@ def _networks(prepared: Prepared, reporter: Reporter, slots: int) -> dict[str, A
                 raise error.cause from None
 
     def ensure(recipe: Recipe) -> Entry:
-        return zoo.ensure(recipe, train, reporter.network)
+        return zoo.ensure(recipe, train, reporter.network, stop.is_set)
 
+    stop = threading.Event()
     with ThreadPoolExecutor(max_workers=slots) as pool:
         try:
             entries = dict(zip(recipes, pool.map(ensure, recipes.values()), strict=True))
         except BaseException:
-            # The threads wait for Ray; without it they end, and the pool can be left.
+            # The threads wait for Ray, or for another process; without them the pool can be left.
+            stop.set()
             ray.shutdown()
             raise
     return prepared.networks(entries)
@@ -318,6 +325,7 @@ def _description(prepared: Prepared) -> dict[str, Any]:
             "seed": config.seed,
             "data": prepared.data.fingerprint,
             "augment": config.data.augment,
+            "networks": _networks_of(prepared),
             "settings": config.model_dump(mode="json", include={"stitch", "loss", "training"}),
             "search": {
                 key: search[key] for key in ("space", "sampler", "metric", "mode", "parallel_per_study")
@@ -341,6 +349,19 @@ def _check_folder(ledger: Ledger, resume: bool) -> None:
         )
 
 
+def _networks_of(prepared: Prepared) -> dict[str, Any]:
+    """What decides each network's weights, and where its layers are."""
+    recipes = {recipe.name: recipe.content for recipe in prepared.recipes()}
+    found = {}
+    for network in prepared.config.networks:
+        if (file := network.weights_file) is None:
+            weights: Any = recipes[network.name]
+        else:
+            weights = {"sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+        found[network.name] = {"weights": weights, "layers": network.layers}
+    return found
+
+
 def _check_unchanged(ledger: Ledger, prepared: Prepared) -> None:
     """See that a resume adds to finished work and changes none of it.
 
@@ -349,8 +370,14 @@ def _check_unchanged(ledger: Ledger, prepared: Prepared) -> None:
     """
     before = ledger.description()
     if before is None:
+        if ledger.trial_ids():
+            raise InputError(
+                f"{ledger.root}: has trials, but sweep.json, which says what they are, is missing"
+            )
         return
     was, now = before["decides"], _description(prepared)["decides"]
+    # Networks may be added; those that were there stay what they were.
+    now["networks"] = {k: v for k, v in now["networks"].items() if k in was["networks"]}
     problems = [f"{path}: was {old!r}, is {new!r}" for path, old, new in _differences(was, now)]
     asked = {
         study.trial(number)

@@ -23,7 +23,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
@@ -193,7 +193,7 @@ class StudySearch:
         seed = derive(self._config.seed, "search", number, *of_study)
         # Asked in a copy: a trial left running in the study would move later suggestions.
         scratch = optuna.create_study(
-            directions=self.optuna.directions, sampler=_sampler(sampler, seed)
+            directions=self.optuna.directions, sampler=_sampler(sampler, seed, self._config.seed)
         )
         scratch.add_trials(self.optuna.get_trials(deepcopy=False))
         storage, identity = scratch._storage, scratch._study_id
@@ -312,7 +312,7 @@ class SweepSearcher(Searcher):
         if record is None or record["status"] == "running":
             # A failure of a machine, not of a trial: Optuna never hears of it.
             self.lost.append(trial)
-            self._on_event("lost", {"trial": trial})
+            self._on_event("lost", record or {"trial": trial})
             return
         self._on_event("ended", record)
         if current.done(number, record):
@@ -422,8 +422,13 @@ def _startup(sampler: SamplerConfig) -> float:
     return 0
 
 
-def _sampler(sampler: SamplerConfig, seed: int) -> BaseSampler:
+def _sampler(sampler: SamplerConfig, seed: int, sweep_seed: int = 0) -> BaseSampler:
     cls: Any = _SAMPLERS[_CLASSES.get(sampler.name, sampler.name)]
+    if sampler.name == "QMCSampler":
+        # One sequence, under one seed; what it can't place is drawn at random, anew each time.
+        options = {"independent_sampler": RandomSampler(seed=seed % 2**32), **sampler.options}
+        sequence: BaseSampler = cls(**options, seed=derive(sweep_seed, "sequence") % 2**32)
+        return sequence
     built: BaseSampler = cls(**sampler.options, seed=seed % 2**32)
     return built
 
@@ -437,14 +442,15 @@ def _parents_first(space: Mapping[str, Distribution], wanted: Iterable[str]) -> 
 
     def visit(path: str) -> None:
         for parent in space[path].when:
-            for other in space:
+            for other in sorted(space):
                 # The parent itself, or a section that is chosen as a whole and holds it.
                 if other != path and f"{parent}.".startswith(f"{other}."):
                     visit(other)
         if path not in order:
             order.append(path)
 
-    for path in wanted:
+    # Sorted: the order of keys in a file must not move what a sampler draws for them.
+    for path in sorted(wanted):
         visit(path)
     return order
 

@@ -24,7 +24,7 @@ from torch import nn
 from stitch_sweep.checkpoints import CheckpointError
 from stitch_sweep.config import Config, TrialSettings
 from stitch_sweep.data import Data, Images
-from stitch_sweep.frozen import FrozenNetwork
+from stitch_sweep.frozen import FrozenError, FrozenNetwork
 from stitch_sweep.seeding import seed_everything
 from stitch_sweep.training import ActivationCache, StitchTraining, make_loaders
 
@@ -93,6 +93,16 @@ class Workbench:
         )
 
 
+# A changed network is among them: whatever changed it, a new process has it as it was.
+_INFRASTRUCTURE = (
+    FrozenError,
+    MemoryError,
+    OSError,
+    torch.OutOfMemoryError,
+    ray.exceptions.RayError,
+)
+
+
 class StitchTrainable(tune.Trainable):
     """One trial for Ray Tune; its actor is reused for the next one."""
 
@@ -119,6 +129,11 @@ class StitchTrainable(tune.Trainable):
             if not training.done:
                 return {"done": False, "epoch": training.epoch}
             self._conclude(training)
+        except _INFRASTRUCTURE as error:
+            # Not the trial's doing: Tune starts it again in a new process.
+            note = f"{type(error).__name__}: {error}"
+            ray.get(self._shared.writer.note.remote(self._spec["trial"], note))
+            raise
         except Exception as error:  # a trial that can't be trained is a result; the sweep goes on
             self._fail(error)
         return {"done": True}

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from stitch_sweep.analysis import Matrix, check_results, write_analysis
 from stitch_sweep.config import Config, LossConfig, label
-from stitch_sweep.files import write_atomically
+from stitch_sweep.files import atomic, write_atomically
 from stitch_sweep.ledger import Ledger, Study, predictions_of
 from stitch_sweep.sweep.search import StudySearch, samples_per_study
 
@@ -38,11 +37,16 @@ def write_views(
     if not records:
         return pd.DataFrame(), []
     results = check_results(results_table(records))
-    _write(folder / "results.parquet", results.to_parquet)
-    _write(folder / "predictions.parquet", _predictions_table(records).to_parquet)
     trajectories = _trajectory_table(records)
-    _write(folder / "traj.parquet", trajectories.to_parquet)
-    _write(folder / "traj.pkl", trajectories.to_pickle)
+    for name, table in {
+        "results": results,
+        "predictions": _predictions_table(records),
+        "traj": trajectories,
+    }.items():
+        with atomic(folder / f"{name}.parquet") as temporary:
+            table.to_parquet(temporary)
+    with atomic(folder / "traj.pkl") as temporary:
+        trajectories.to_pickle(temporary)
     matrices = write_analysis(folder, results, metric=config.search.metric, mode=config.search.mode)
     summary = {
         "trials": len(records),
@@ -107,6 +111,9 @@ def results_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     for column in ("sender_accuracy", "receiver_accuracy"):
         table[column] = table[column].astype("float64")
     table["converged"] = table["converged"].astype("boolean")
+    for column in table.columns[table.columns.str.match(r"(factor|setting|training)\.")]:
+        if table[column].dropna().map(type).nunique() > 1:  # a number beside `null` or a name
+            table[column] = table[column].map(str, na_action="ignore")
     return table
 
 
@@ -135,7 +142,7 @@ def _write_studies(
     if not config.search.distributions:
         path.unlink(missing_ok=True)  # there was no search, so there is nothing to look at
         return
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".optuna") as scratch:
+    with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "optuna.log"
         storage = JournalStorage(JournalFileBackend(str(file)))
         for study in studies:
@@ -151,7 +158,7 @@ def _write_studies(
                 view.set_user_attr(key, value)
             view.add_trials(search.optuna.get_trials(deepcopy=False))
         if file.exists():
-            file.replace(path)
+            write_atomically(path, file.read_bytes())
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
@@ -160,15 +167,3 @@ def _flatten(tree: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
             yield from _flatten(value, f"{prefix}.{key}")
         elif value is not None:
             yield f"{prefix}.{key}", value
-
-
-def _write(path: Path, write: Callable[[str], Any]) -> None:
-    """A table's file, whole or not at all."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(descriptor)
-    try:
-        write(temporary)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
