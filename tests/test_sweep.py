@@ -110,7 +110,7 @@ def test_a_change_to_finished_work_is_refused_and_named(undisturbed):
         "sweep", undisturbed / "config.yml", "--resume", "--set", "training.epochs=3"
     )
     assert status == 2
-    assert "training.epochs: was 2, is 3" in output
+    assert "error: training.epochs: was 10, is 3" in output
     assert "Traceback" not in output
     status, output = run(
         "sweep", undisturbed / "config.yml", "--resume", "--set", "search.samples=1"

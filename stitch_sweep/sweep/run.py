@@ -326,7 +326,7 @@ def _description(prepared: Prepared) -> dict[str, Any]:
             "data": prepared.data.fingerprint,
             "augment": config.data.augment,
             "networks": _networks_of(prepared),
-            "settings": config.model_dump(mode="json", include={"stitch", "loss", "training"}),
+            **config.model_dump(mode="json", include={"stitch", "loss", "training"}),
             "search": {
                 key: search[key] for key in ("space", "sampler", "metric", "mode", "parallel_per_study")
             },
