@@ -166,8 +166,8 @@ def train_here(config: Config, data: Data) -> Train:
 
 
 def _outline(network: NetworkConfig, config: Config, data: Data) -> Outline:
-    with torch.device("meta"):
-        module = make_recipe(network, config, data).architecture()
+    # Not on "meta", whose random numbers and batch norms would import torch's compiler (1.5 s).
+    module = make_recipe(network, config, data).architecture().eval()
     if network.weights_file is not None:
         load_from_file(network, data)
     traced = TracedNetwork(module, layer_names=network.layers)
