@@ -21,6 +21,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from filelock import FileLock
+
 from stitch_sweep.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -53,7 +55,6 @@ class Tracker:
     """
 
     def __init__(self, folder: Path, experiment: str, uri: str | None) -> None:
-        os.environ.update({k: v for k, v in _ENVIRONMENT.items() if k not in os.environ})
         from mlflow import MlflowClient
 
         self._folder = folder
@@ -257,6 +258,11 @@ class TrackingProcess:
             self._process.kill()
         return self._process.wait() == 0
 
+    def abandon(self) -> None:
+        """End it at once: the sweep was refused, and what was sent before stays."""
+        self._process.kill()
+        self._process.wait()
+
     def _listen(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
@@ -279,8 +285,21 @@ def _run(folder: Path, experiment: str, stdin: TextIO) -> int:
         over.set()
 
     threading.Thread(target=listen, daemon=True).start()
-    os.nice(10)  # trials come first
-    tracker, wait = Tracker(folder, experiment, None), POLL_SECONDS
+    os.nice(19)  # trials come first
+    os.environ.update({k: v for k, v in _ENVIRONMENT.items() if k not in os.environ})
+    import mlflow  # noqa: F401  (seconds, while the sweep is still getting ready)
+
+    ledger = Ledger(folder)
+    while not ledger.exists:
+        if over.wait(POLL_SECONDS):
+            return 0  # the sweep never began
+    # The process of a sweep that was killed may still be sending what that one left.
+    with FileLock(ledger.root / "tracking.lock"):
+        return _follow(Tracker(folder, experiment, None), over, words)
+
+
+def _follow(tracker: Tracker, over: threading.Event, words: list[str]) -> int:
+    wait = POLL_SECONDS
     while True:
         last = over.is_set()  # asked before sending: what ends later is seen in a further round
         try:

@@ -99,24 +99,46 @@ def run_sweep(
             was started.
     """
     ledger = Ledger(folder)
+    pace = _Pace(address, workers, report_seconds, checkpoint_seconds)
     here: list[Callable[[], None]] = [lambda: resources.check_local(config.resources)]
     check_all(
         lambda: check_sampler(config),
         lambda: _check_folder(ledger, resume),
         *(here if address is None else []),
     )
+    reporter = reporter or Reporter()
+    # At once, because it takes seconds to start; it waits for the sweep to begin.
+    tracking = (
+        TrackingProcess(folder, config.tracking.experiment, config.tracking.uri)
+        if config.tracking.enabled
+        else None
+    )
+    try:
+        return _run_tracked(config, ledger, resume, pace, reporter, tracking)
+    except BaseException:
+        if tracking is not None:
+            tracking.abandon()
+        raise
+
+
+def _run_tracked(
+    config: Config,
+    ledger: Ledger,
+    resume: bool,
+    pace: _Pace,
+    reporter: Reporter,
+    tracking: TrackingProcess | None,
+) -> Outcome:
     prepared = prepare(config)
     _check_unchanged(ledger, prepared)
-    reporter = reporter or Reporter()
     if (note := startup_note(config)) is not None:
         reporter.say(f"note: {note}")
     with ledger.lock(), reporter:
         # Again: another process may have been at work here until we got the lock.
         _check_folder(ledger, resume)
         _check_unchanged(ledger, prepared)
-        pace = _Pace(address, workers, report_seconds, checkpoint_seconds)
         try:
-            return _run(prepared, ledger, pace, reporter)
+            return _run(prepared, ledger, pace, reporter, tracking)
         except InputError:
             if not ledger.exists and not ledger.trial_ids():
                 shutil.rmtree(ledger.root)  # nothing was started, so nothing is left behind
@@ -138,17 +160,20 @@ class _Pace:
     checkpoint_seconds: float
 
 
-def _run(prepared: Prepared, ledger: Ledger, pace: _Pace, reporter: Reporter) -> Outcome:
+def _run(
+    prepared: Prepared,
+    ledger: Ledger,
+    pace: _Pace,
+    reporter: Reporter,
+    tracking: TrackingProcess | None,
+) -> Outcome:
     config, folder = prepared.config, ledger.folder
     total = count_trials(prepared)
     before = len(ended_records(ledger, prepared.studies, config))
     interrupted, lost = False, 0
-    tracking = None
     if before < total:
         reporter.expect(total, before)
-        interrupted, lost, tracking = _run_missing(prepared, ledger, pace, reporter)
-    if tracking is None and config.tracking.enabled and ledger.exists:
-        tracking = _start_tracking(config, folder)
+        interrupted, lost = _run_missing(prepared, ledger, pace, reporter)
     results, matrices = write_views(folder, prepared.studies, config)
     failed = int((results["status"] == "failed").sum()) if len(results) else 0
     tracked = None
@@ -164,8 +189,8 @@ def _run(prepared: Prepared, ledger: Ledger, pace: _Pace, reporter: Reporter) ->
 
 def _run_missing(
     prepared: Prepared, ledger: Ledger, pace: _Pace, reporter: Reporter
-) -> tuple[bool, int, TrackingProcess | None]:
-    """Run the trials that the ledger lacks; returns (interrupted, lost, tracking process)."""
+) -> tuple[bool, int]:
+    """Run the trials that the ledger lacks; returns (interrupted, trials lost)."""
     config, folder = prepared.config, ledger.folder
     resources.set_environment()
     import ray
@@ -173,28 +198,21 @@ def _run_missing(
     reporter.say("starting Ray" if pace.address is None else f"joining Ray at {pace.address}")
     slots = resources.connect(pace.address, config.resources)
     slots = min(slots, pace.workers or slots)
-    tracking = None
     try:
         networks = _networks(prepared, reporter, slots)
         prints = {name: fingerprint(module) for name, module in networks.items()}
         _check_networks(ledger, prints)
         ledger.start({**_description(prepared), "networks": prints})
         write_atomically(folder / "config.resolved.yml", to_yaml(_public(config)).encode())
-        if config.tracking.enabled:
-            tracking = _start_tracking(config, folder)
         reporter.say(f"{slots} trials at a time")
         searcher = SweepSearcher(prepared.studies, config, ledger, reporter.trial, slots)
         _tune(prepared, ledger, networks, searcher, slots, pace)
     except KeyboardInterrupt:
-        return True, 0, tracking
-    except BaseException:
-        if tracking is not None:
-            tracking.finish(views_written=False)
-        raise
+        return True, 0
     finally:
         ray.shutdown()
     # Tune returns normally after Ctrl-C.
-    return not searcher.exhausted, len(searcher.lost), tracking
+    return not searcher.exhausted, len(searcher.lost)
 
 
 def _tune(
@@ -310,10 +328,6 @@ def _public(config: Config) -> Config:
         return config
     tracking = config.tracking.model_copy(update={"uri": None})
     return config.model_copy(update={"tracking": tracking})
-
-
-def _start_tracking(config: Config, folder: Path) -> TrackingProcess:
-    return TrackingProcess(folder, config.tracking.experiment, config.tracking.uri)
 
 
 def _description(prepared: Prepared) -> dict[str, Any]:
