@@ -106,7 +106,9 @@ def _torchvision(
             if download
             else f"put the files into {root / folder}, or set download: true to fetch them there"
         )
-        raise InputError(f"data set {name}: no usable data in {root}; {remedy}") from error
+        # Without a download torchvision says the same as we do, in its own terms.
+        reason = f" ({error})" if download else ""
+        raise InputError(f"data set {name}: no usable data in {root}{reason}; {remedy}") from error
     return Source(splits[0], splits[1], tuple(loaded.classes))
 
 
