@@ -224,6 +224,7 @@ def _show_outcome(outcome: Outcome, config: Config, folder: Path) -> None:
         _out.print(best_table(best))
         for matrix in outcome.matrices:
             _out.print(matrix_table(matrix))
+            _out.print()
     _out.print(
         f"{outcome.ended} of {outcome.total} trials ended, {outcome.failed} failed. "
         f"Tables, matrices and figures: {folder}",
