@@ -238,17 +238,16 @@ class TrackingProcess:
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
 
-    def finish(self, views_written: bool, patience: float = PATIENCE_SECONDS) -> bool:
+    def finish(self, patience: float = PATIENCE_SECONDS) -> bool:
         """Let it send the rest; False when the server took nothing for `patience` seconds.
 
         Args:
-            views_written: whether the sweep's tables and matrices are there to be sent.
             patience: so long a server may take nothing, in seconds.
         """
         assert self._process.stdin is not None
         self._heard = time.monotonic()
         try:
-            self._process.stdin.write("finish\n" if views_written else "stop\n")
+            self._process.stdin.write("finish\n")
             self._process.stdin.close()
         except BrokenPipeError:
             pass
@@ -276,7 +275,7 @@ class TrackingProcess:
 
 
 def _run(folder: Path, experiment: str, stdin: TextIO) -> int:
-    """The process: send what comes up until the sweep says `finish`, `stop`, or dies."""
+    """The process: send what comes up until the sweep says `finish` or dies."""
     words: list[str] = []
     over = threading.Event()
 

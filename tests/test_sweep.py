@@ -234,18 +234,18 @@ def test_sending_again_adds_nothing(undisturbed):
 
     before = everything()
     uri = f"sqlite:///{undisturbed / 'mlflow.db'}"
-    assert TrackingProcess(undisturbed, "stitch-sweep", uri).finish(views_written=True)
+    assert TrackingProcess(undisturbed, "stitch-sweep", uri).finish()
     # The parent's run is closed; were it open for children again, they would be sent again.
     assert everything() == before
     with sqlite3.connect(undisturbed / "mlflow.db") as database:
         database.execute("update runs set status = 'RUNNING'")
-    assert TrackingProcess(undisturbed, "stitch-sweep", uri).finish(views_written=True)
+    assert TrackingProcess(undisturbed, "stitch-sweep", uri).finish()
     assert everything() == before
 
 
 def test_a_dead_tracking_server_loses_nothing(undisturbed):
     process = TrackingProcess(undisturbed, "stitch-sweep", "http://127.0.0.1:9")
-    assert not process.finish(views_written=True, patience=15.0)
+    assert not process.finish(patience=15.0)
 
 
 def test_stitches_and_networks_load_in_one_line(undisturbed, zoo):

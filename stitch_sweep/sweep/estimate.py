@@ -18,7 +18,7 @@ from stitch_sweep.ledger import Study
 from stitch_sweep.stitches import build_stitch
 from stitch_sweep.sweep.prepare import Prepared, prepare
 from stitch_sweep.sweep.resources import check_local
-from stitch_sweep.sweep.search import check_sampler, combinations, samples_per_study
+from stitch_sweep.sweep.search import check_sampler, combinations
 from stitch_sweep.training import StitchTraining, make_loaders
 from stitch_sweep.zoo import Zoo, make_recipe
 
@@ -68,7 +68,7 @@ def estimate(config: Config, address: str | None = None) -> Estimate:
     here: list[Callable[[], None]] = [lambda: check_local(config.resources)]
     check_all(lambda: check_sampler(config), *(here if address is None else []))
     prepared = prepare(config)
-    trials = sum(samples_per_study(config, study) for study in prepared.studies)
+    trials = prepared.trials
     zoo = Zoo(config.zoo)
     seconds = _seconds_per_trial(prepared)
     return Estimate(

@@ -25,7 +25,7 @@ from stitch_sweep.frozen import IMAGE_LAYER
 from stitch_sweep.ledger import Study
 from stitch_sweep.stitches import Shape, build_stitch
 from stitch_sweep.subgraphs import TracedNetwork
-from stitch_sweep.sweep.search import combinations
+from stitch_sweep.sweep.search import combinations, samples_per_study
 from stitch_sweep.zoo import (
     Entry,
     Progress,
@@ -84,6 +84,11 @@ class Prepared:
     data: Data
     outlines: dict[str, Outline]
     studies: list[Study]
+
+    @property
+    def trials(self) -> int:
+        """How many trials the configuration asks for."""
+        return sum(samples_per_study(self.config, study) for study in self.studies)
 
     def recipes(self) -> list[Recipe]:
         """What the zoo has to provide; networks whose weights come from a file aren't among them."""

@@ -145,11 +145,6 @@ def _run_tracked(
             raise
 
 
-def count_trials(prepared: Prepared) -> int:
-    """How many trials a configuration asks for."""
-    return sum(samples_per_study(prepared.config, study) for study in prepared.studies)
-
-
 @dataclass(frozen=True)
 class _Pace:
     """Where and how fast a sweep runs; nothing of it touches a figure."""
@@ -168,7 +163,7 @@ def _run(
     tracking: TrackingProcess | None,
 ) -> Outcome:
     config, folder = prepared.config, ledger.folder
-    total = count_trials(prepared)
+    total = prepared.trials
     before = len(ended_records(ledger, prepared.studies, config))
     interrupted, lost = False, 0
     if before < total:
@@ -178,7 +173,7 @@ def _run(
     failed = int((results["status"] == "failed").sum()) if len(results) else 0
     tracked = None
     if tracking is not None:
-        tracked = tracking.finish(views_written=True)
+        tracked = tracking.finish()
         if not tracked:
             reporter.say(
                 f"MLflow did not take everything ({tracking.error or 'no answer'}); "
@@ -348,7 +343,7 @@ def _description(prepared: Prepared) -> dict[str, Any]:
                           "cache_gb": config.resources.cache_gb},
         },
         "config": config.model_dump(mode="json", exclude={"tracking"}),
-        "trials": count_trials(prepared),
+        "trials": prepared.trials,
         "version": __version__,
     }  # fmt: skip
 
