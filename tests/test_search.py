@@ -15,6 +15,7 @@ from stitch_sweep.config import Config
 from stitch_sweep.errors import InputError
 from stitch_sweep.ledger import Ledger, Study
 from stitch_sweep.sweep.search import (
+    RETRIES,
     StudySearch,
     SweepSearcher,
     check_sampler,
@@ -277,7 +278,7 @@ def test_a_round_waits_for_all_of_the_one_before(tmp_path):
     assert [suggest(name) for name in "defg"] == [3, 4, 5, None]
 
 
-def test_a_lost_trial_is_reported_and_not_told_to_optuna(tmp_path):
+def test_a_trial_whose_worker_died_is_handed_out_again_and_lost_in_the_end(tmp_path):
     events = []
     searcher = SweepSearcher(
         STUDIES[:1],
@@ -285,11 +286,36 @@ def test_a_lost_trial_is_reported_and_not_told_to_optuna(tmp_path):
         Ledger(tmp_path),
         lambda event, record: events.append(event),
     )
-    searcher.suggest("t")
-    searcher.on_trial_complete("t", error=True)
+    first = searcher.suggest("t0")
+    for k in range(RETRIES):
+        searcher.on_trial_complete(f"t{k}", error=True)
+        assert searcher.lost == []
+        assert searcher.suggest(f"t{k + 1}") == first, "the same number and parameters"
+    searcher.on_trial_complete(f"t{RETRIES}", error=True)
     assert searcher.lost == [STUDIES[0].trial(0)]
-    assert events == ["started", "lost"]
+    assert events == ["started", *["again", "started"] * RETRIES, "lost"]
+    # Number 1 waits for number 0's result, which never came: Optuna heard nothing.
     assert searcher.suggest("u") == Searcher.FINISHED
+
+
+def test_a_trial_tried_again_holds_its_round_up_and_nothing_else(tmp_path):
+    ledger = Ledger(tmp_path)
+    searcher = SweepSearcher(
+        STUDIES[:1], sampler_config("random", FLAT, 4, parallel_per_study=2), ledger
+    )
+
+    def suggest(name: str) -> int | None:
+        found = searcher.suggest(name)
+        return json.loads(found["spec"])["number"] if found else None
+
+    assert [suggest(name) for name in "ab"] == [0, 1]
+    searcher.on_trial_complete("a", error=True)
+    ledger.finish(STUDIES[0].trial(1), {"status": "finished", "metric": 0.5}, None)
+    searcher.on_trial_complete("b", {})
+    assert [suggest(name) for name in "cd"] == [0, None]
+    ledger.finish(STUDIES[0].trial(0), {"status": "finished", "metric": 0.5}, None)
+    searcher.on_trial_complete("c", {})
+    assert [suggest(name) for name in "ef"] == [2, 3]
 
 
 def test_without_a_space_every_study_has_one_trial(tmp_path):

@@ -97,6 +97,36 @@ def test_a_killed_worker_costs_nothing_but_time(undisturbed, zoo, tmp_path):
     assert figures(tmp_path) == figures(undisturbed)
 
 
+DYING_WORKER = """
+import os, signal, sys
+from pathlib import Path
+import stitch_sweep.sweep.trainable as workers
+from stitch_sweep.cli import main
+
+died = Path(sys.argv.pop(1))
+
+class Dying(workers.StitchTrainable):
+    def reset_config(self, new_config):
+        if not died.exists():
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().reset_config(new_config)
+
+workers.StitchTrainable = Dying
+main()
+"""
+
+
+def test_a_worker_that_dies_between_two_trials_costs_nothing_either(undisturbed, zoo, tmp_path):
+    config, died = write_config(tmp_path / "sweep", zoo), tmp_path / "died"
+    command = [sys.executable, "-c", DYING_WORKER, died, "sweep", config, "--workers", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert died.exists()
+    assert "tried again: its worker died" in done.stderr
+    assert figures(config.parent) == figures(undisturbed)
+
+
 def test_resuming_a_finished_sweep_shows_it_again(undisturbed):
     before = {p: p.read_bytes() for p in (undisturbed / "ledger" / "trials").iterdir()}
     status, output = run("sweep", undisturbed / "config.yml", "--resume")

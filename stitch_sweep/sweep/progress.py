@@ -81,14 +81,14 @@ class Reporter:
         self._total, self._ended = total, done
 
     def trial(self, event: str, record: Mapping[str, Any]) -> None:
-        """A trial was started, ended, or lost with its machine."""
+        """A trial was started, ended, or lost with its worker and tried again, or given up."""
         if event == "started":
             if "trials" not in self._tasks:
                 self._show("trials", self._ended, self._total, "")
             return
-        if event == "lost":
-            why = record.get("error", "its worker died")
-            self.say(f"lost: {record['trial']}, tried too often: {why}")
+        if event in ("again", "lost"):
+            what = "tried again" if event == "again" else "tried too often"
+            self.say(f"{record['trial']}: {what}: {record.get('error', 'its worker died')}")
             return
         self._ended += 1
         if record["status"] == "failed":

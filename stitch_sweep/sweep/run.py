@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -34,9 +35,6 @@ from stitch_sweep.sweep.search import (
 from stitch_sweep.sweep.views import ended_records, write_views
 from stitch_sweep.tracking import TrackingProcess
 from stitch_sweep.zoo import Entry, Progress, Recipe, Zoo, train_network
-
-INFRASTRUCTURE_RETRIES = 3
-"""So often a trial whose worker died is started again."""
 
 
 @dataclass(frozen=True)
@@ -246,6 +244,9 @@ def _tune(
     )
     # Tune's default for a searcher of our own is one: workers would be started one after the other.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
+    # Pages of traceback for what is tried again; the reporter says it in a line.
+    os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
     trainable = tune.with_resources(
         tune.with_parameters(StitchTrainable, shared=shared),
         {"cpu": config.resources.cpu, "gpu": config.resources.gpu},
@@ -265,7 +266,8 @@ def _tune(
                 name="tune",
                 storage_path=scratch,
                 verbose=0,
-                failure_config=tune.FailureConfig(max_failures=INFRASTRUCTURE_RETRIES),
+                # Tune's retries miss a worker that dies between two trials; the searcher's don't.
+                failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(
                     checkpoint_at_end=False, checkpoint_frequency=0
                 ),

@@ -11,7 +11,7 @@ import inspect
 import json
 import math
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any
@@ -41,6 +41,9 @@ from stitch_sweep.problems import argument_problems, dotted
 from stitch_sweep.seeding import derive
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+RETRIES = 3
+"""So often a trial whose worker died is started again."""
 
 _CLASSES = {"tpe": "TPESampler", "random": "RandomSampler"}
 # What these suggest depends on no result.
@@ -236,11 +239,11 @@ class SweepSearcher(Searcher):
         studies: in the order in which they should run.
         config: the configuration.
         ledger: what has happened so far.
-        on_event: told (event, record) for `started`, `ended` and `lost` trials.
+        on_event: told (event, record) for `started`, `ended`, `again` and `lost` trials.
         limit: at most so many trials are handed out at the same time.
 
     Attributes:
-        lost: trials whose worker died more often than Tune retries.
+        lost: trials whose workers died more than `RETRIES` times.
         exhausted: whether everything that could be handed out has ended.
     """
 
@@ -259,6 +262,7 @@ class SweepSearcher(Searcher):
         self._limit = limit
         self._running: dict[str, tuple[_Round, int]] = {}
         self._left: deque[_Round] = deque()
+        self._failures: Counter[str] = Counter()
         self.lost: list[str] = []
         self.exhausted = False
         started = ledger.trial_ids()
@@ -303,7 +307,7 @@ class SweepSearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Read what the ledger says of the trial; a trial it doesn't know as ended was lost."""
+        """Read what the ledger says of the trial; one that it doesn't know as ended is tried again."""
         if trial_id not in self._running:
             return
         current, number = self._running.pop(trial_id)
@@ -311,8 +315,14 @@ class SweepSearcher(Searcher):
         record = self._ledger.read(trial)
         if record is None or record["status"] == "running":
             # A failure of a machine, not of a trial: Optuna never hears of it.
-            self.lost.append(trial)
-            self._on_event("lost", record or {"trial": trial})
+            self._failures[trial] += 1
+            again = self._failures[trial] <= RETRIES
+            if again:
+                current.again(number)
+                self._left.appendleft(current)
+            else:
+                self.lost.append(trial)
+            self._on_event("again" if again else "lost", record or {"trial": trial})
             return
         self._on_event("ended", record)
         if current.done(number, record):
@@ -375,6 +385,10 @@ class _Round:
             self._ask_up_to(number)
             return number, record["params"] if record else self._params[number]
         return None
+
+    def again(self, number: int) -> None:
+        """Hand a number out once more."""
+        self._handed_out.discard(number)
 
     def done(self, number: int, record: dict[str, Any]) -> bool:
         """Take a result; True when that opened the next round."""
