@@ -63,18 +63,16 @@ def read(trials: int, epochs: int) -> Any:
 def calibrate(epochs: int = 10) -> tuple[float, float]:
     """Seconds of one epoch, and of everything else in a trial, in this process."""
     from stitch_sweep.config import trial_settings
-    from stitch_sweep.frozen import FrozenNetwork
     from stitch_sweep.sweep.prepare import prepare, provide_networks
-    from stitch_sweep.training import ActivationCache, StitchTraining, make_loaders
+    from stitch_sweep.sweep.workbench import Workbench
 
     config = read(PER_STUDY, epochs)
     prepared = prepare(config)
-    a, b = (FrozenNetwork(m) for m in provide_networks(prepared).values())
-    cache = ActivationCache(2**30)
+    bench = Workbench(config, prepared.data, provide_networks(prepared))
+    sender, receiver = list(bench.networks)[:2]
+    settings = trial_settings(config.settings, {})
     for _ in range(2):  # the first one warms up
-        settings = trial_settings(config.settings, {})
-        loaders = make_loaders(prepared.data, settings.training.batch_size, seed=0)
-        training = StitchTraining(a, b, 1, 2, loaders, settings, cache=cache)
+        training = bench.training(sender, 1, receiver, 2, settings)
         began = training.seconds
         while not training.done:
             training.run_epoch()

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from stitch_sweep.checkpoints import CheckpointError, pack, unpack
 from stitch_sweep.config import TrialSettings
-from stitch_sweep.data import Data, Loader
+from stitch_sweep.data import SPLITS, Data, Loader, make_loaders
 from stitch_sweep.evaluation import CHUNK, Scores
 from stitch_sweep.frozen import FrozenNetwork
 from stitch_sweep.losses import CombinedLoss, LossContext, LossInputs
@@ -38,7 +38,6 @@ PLATEAU = 0.05
 """Without a closed form: the share of the first epoch's training loss that a further quarter of the
 training, at the full learning rate, may still be expected to take off."""
 
-SPLITS = ("train", "validation", "test")
 _SHORT = {"train": "train", "validation": "val", "test": "test"}
 
 
@@ -575,29 +574,6 @@ def _frozen(
     if isinstance(network, FrozenNetwork):
         return network
     return FrozenNetwork(network.to(device), name)
-
-
-def make_loaders(
-    data: Data,
-    batch_size: int,
-    *,
-    seed: int,
-    augment: str = "none",
-    device: str | torch.device = "cpu",
-) -> dict[str, Loader]:
-    """A loader per split, all on `device`."""
-    return {
-        split: Loader(
-            getattr(data, split),
-            data.mean,
-            data.std,
-            batch_size=batch_size,
-            seed=seed,
-            augment=augment,
-            device=device,
-        )
-        for split in SPLITS
-    }
 
 
 def _leading(inputs: LossInputs, valid: int) -> LossInputs:

@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from stitch_sweep.checkpoints import CheckpointError, ForeignFileError, digest, pack, unpack
 from stitch_sweep.config import Config, NetworkConfig
-from stitch_sweep.data import Data, Loader
+from stitch_sweep.data import Data, Loader, make_loaders
 from stitch_sweep.errors import DivergedError, InputError
 from stitch_sweep.evaluation import CHUNK, evaluate
 from stitch_sweep.files import write_atomically
@@ -188,30 +188,18 @@ def train_network(
     augment = content["data"].get("augment", "none")
     pretraining = content.get("pretraining", {"batch_size": CHUNK})
     seed = derive(content["seed"], "network data")
-    train, validation, test = (
-        Loader(
-            images,
-            data.mean,
-            data.std,
-            batch_size=pretraining["batch_size"],
-            seed=seed,
-            augment=augment,
-            device=device,
-        )
-        for images in (data.train, data.validation, data.test)
+    loaders = make_loaders(
+        data, pretraining["batch_size"], seed=seed, augment=augment, device=device
     )
     progress = Progress(0, 0, float("nan"), float("nan"))
     if content["weights"] == "random":
-        _fill_batchnorm_statistics(network, train)
+        _fill_batchnorm_statistics(network, loaders["train"])
     elif content["weights"] == "trained":
-        for progress in _train(recipe, network, train, validation, resume, checkpoint_seconds):
+        for progress in _train(recipe, network, loaders, resume, checkpoint_seconds):
             if progress.epoch < progress.epochs:
                 yield progress
     network.eval()
-    accuracy = {
-        name: evaluate(network, loader).accuracy
-        for name, loader in (("train", train), ("validation", validation), ("test", test))
-    }
+    accuracy = {split: evaluate(network, loader).accuracy for split, loader in loaders.items()}
     yield Progress(
         progress.epochs,
         progress.epochs,
@@ -225,11 +213,11 @@ def train_network(
 def _train(
     recipe: Recipe,
     network: nn.Module,
-    train: Loader,
-    validation: Loader,
+    loaders: Mapping[str, Loader],
     resume: bytes | None,
     checkpoint_seconds: float,
 ) -> Iterator[Progress]:
+    train = loaders["train"]
     pretraining = recipe.content["pretraining"]
     epochs = pretraining["epochs"]
     optimization = Optimization(
@@ -270,7 +258,7 @@ def _train(
                     "generator": torch.get_rng_state(),
                 }
             )
-        accuracy = evaluate(network, validation).accuracy
+        accuracy = evaluate(network, loaders["validation"]).accuracy
         yield Progress(epoch + 1, epochs, mean, accuracy, checkpoint)
 
 

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from stitch_sweep.checkpoints import CheckpointError, fingerprint, pack, unpack
 from stitch_sweep.config import DataConfig, TrialSettings
-from stitch_sweep.data import Data, load
+from stitch_sweep.data import Data, load, make_loaders
 from stitch_sweep.evaluation import evaluate
 from stitch_sweep.frozen import FrozenError, FrozenNetwork
 from stitch_sweep.models import build
@@ -29,7 +29,6 @@ from stitch_sweep.training import (
     ActivationCache,
     StitchResult,
     StitchTraining,
-    make_loaders,
     train_stitch,
 )
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+
+SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,13 +20,16 @@ class Images:
     Args:
         images: `N x C x H x W`, uint8.
         labels: `N`, int64, the class of each image.
+        files: where each image was read from, relative to the data set's folder; None where images
+            don't come in files of their own.
 
     Raises:
-        ValueError: a tensor has another shape or type.
+        ValueError: a tensor has another shape or type, or there are not as many files.
     """
 
     images: Tensor
     labels: Tensor
+    files: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.dtype != torch.uint8:
@@ -36,17 +42,20 @@ class Images:
                 f"labels must be int64 [{len(self.images)}], not {self.labels.dtype} "
                 f"{list(self.labels.shape)}"
             )
+        if self.files is not None and len(self.files) != len(self.labels):
+            raise ValueError(f"{len(self.files)} files for {len(self.labels)} images")
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def select(self, indices: Tensor) -> Images:
         """The images at `indices` (int64 `K`), in that order."""
-        return Images(self.images[indices], self.labels[indices])
+        files = None if self.files is None else tuple(self.files[k] for k in indices.tolist())
+        return Images(self.images[indices], self.labels[indices], files)
 
     def to(self, device: str | torch.device) -> Images:
         """The same images on `device`; nothing is copied when they are there already."""
-        return Images(self.images.to(device), self.labels.to(device))
+        return Images(self.images.to(device), self.labels.to(device), self.files)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +71,8 @@ class Data:
         mean: `C`, float32, mean of each channel in units where 255 is 1.
         std: `C`, float32, standard deviation of each channel in the same units.
         fingerprint: SHA-256 (hex) of the content; see `fingerprint`.
+        beton_folder: where FFCV's files are kept if it is FFCV that reads the images for batches;
+            None if they are taken from memory.
     """
 
     name: str
@@ -72,6 +83,12 @@ class Data:
     mean: Tensor
     std: Tensor
     fingerprint: str
+    beton_folder: str | None = None
+
+    def to(self, device: str | torch.device) -> Data:
+        """The same data, its images on `device`."""
+        splits: dict[str, Any] = {split: getattr(self, split).to(device) for split in SPLITS}
+        return replace(self, **splits)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

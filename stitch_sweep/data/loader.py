@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from stitch_sweep.data.augmentation import AUGMENTATIONS, normalise
-from stitch_sweep.data.images import Images
+from stitch_sweep.data.images import SPLITS, Data, Images
 from stitch_sweep.errors import InputError, nearest
 from stitch_sweep.seeding import generator
 
@@ -127,10 +127,11 @@ class Loader:
             self.images.images.shape[-1],
             generator(self.seed, "augment", epoch),
         ).to(self.device)
-        for indices in self.indices(epoch, start):
-            pixels = augmentation.apply(self.images.images[indices], draws[indices])
+        groups = list(self.indices(epoch, start))
+        for indices, pixels in zip(groups, self._pixels(groups), strict=True):
+            changed = augmentation.apply(pixels, draws[indices])
             yield Batch(
-                indices, normalise(pixels, self.mean, self.std), self.images.labels[indices]
+                indices, normalise(changed, self.mean, self.std), self.images.labels[indices]
             )
 
     def in_order(self, chunk: int) -> Iterator[Chunk]:
@@ -143,10 +144,42 @@ class Loader:
             chunk: images per chunk, positive.
         """
         count = len(self.images)
-        for first in range(0, count, chunk):
-            positions = torch.arange(first, first + chunk, device=self.device) % count
+        padded = torch.arange(-(-count // chunk) * chunk, device=self.device) % count
+        groups = list(padded.split(chunk))
+        for k, (positions, pixels) in enumerate(zip(groups, self._pixels(groups), strict=True)):
             yield Chunk(
-                normalise(self.images.images[positions], self.mean, self.std),
+                normalise(pixels, self.mean, self.std),
                 self.images.labels[positions],
-                min(chunk, count - first),
+                min(chunk, count - k * chunk),
             )
+
+    def _pixels(self, groups: Sequence[Tensor]) -> Iterator[Tensor]:
+        """The images at each group of positions, uint8 `B x C x H x W` on the device.
+
+        What is given may be overwritten by what is given next.
+        """
+        for positions in groups:
+            yield self.images.images[positions]
+
+
+def make_loaders(
+    data: Data,
+    batch_size: int,
+    *,
+    seed: int,
+    augment: str = "none",
+    device: str | torch.device = "cpu",
+) -> dict[str, Loader]:
+    """A loader per split, all on `device`."""
+    return {
+        split: Loader(
+            getattr(data, split),
+            data.mean,
+            data.std,
+            batch_size=batch_size,
+            seed=seed,
+            augment=augment,
+            device=device,
+        )
+        for split in SPLITS
+    }

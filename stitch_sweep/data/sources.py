@@ -141,12 +141,12 @@ def image_folder(image_size: int | None, *, path: str) -> Source:
             + ", ".join(classes)
         )
     suffixes = {s for s, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    decoded, labels = [], []
+    decoded, labels, names = [], [], []
     for split in ("train", "test"):
         present = _subfolders(root / split)
         if not present:
             raise InputError(f"{where}: {root / split} has no class folders")
-        files: list[tuple[str, Path | bytes]] = []
+        files: list[Path] = []
         label = []
         for name in present:
             found = sorted(
@@ -156,12 +156,16 @@ def image_folder(image_size: int | None, *, path: str) -> Source:
             )
             if not found:
                 raise InputError(f"{where}: {root / split / name} has no image files")
-            files += [(str(file), file) for file in found]
+            files += found
             label += [classes.index(name)] * len(found)
-        decoded.append(decode(files, image_size))
+        decoded.append(decode([(str(file), file) for file in files], image_size))
         labels.append(torch.tensor(label))
-    train, test = stack(decoded[0], decoded[1], where)
-    return Source(Images(train, labels[0]), Images(test, labels[1]), tuple(classes))
+        names.append(tuple(file.relative_to(root).as_posix() for file in files))
+    train, test = (
+        Images(images, labels[k], names[k])
+        for k, images in enumerate(stack(decoded[0], decoded[1], where))
+    )
+    return Source(train, test, tuple(classes))
 
 
 def _subfolders(folder: Path) -> list[str]:

@@ -10,16 +10,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
-from stitch_sweep.config import Config, NetworkConfig, trial_settings
+from stitch_sweep.config import Config, trial_settings
 from stitch_sweep.errors import check_all
-from stitch_sweep.frozen import FrozenNetwork
 from stitch_sweep.ledger import Study
 from stitch_sweep.stitches import build_stitch
 from stitch_sweep.sweep.prepare import Prepared, prepare
 from stitch_sweep.sweep.resources import check_local
 from stitch_sweep.sweep.search import check_sampler, combinations
-from stitch_sweep.training import StitchTraining, make_loaders
+from stitch_sweep.sweep.workbench import Workbench
 from stitch_sweep.zoo import Zoo, make_recipe
 
 PROBES = 3
@@ -85,27 +85,15 @@ def estimate(config: Config, address: str | None = None) -> Estimate:
 def _seconds_per_trial(prepared: Prepared) -> float:
     """Mean over a few cells of: set-up, a few steps scaled up to all, and the evaluations."""
     config, studies = prepared.config, prepared.studies
-    networks = _untrained(prepared)
+    bench = Workbench(config, prepared.data, _untrained(prepared), _device(config))
     chosen = {round(k * (len(studies) - 1) / (PROBES - 1)) for k in range(PROBES)}
     seconds = []
     for k in sorted(chosen):
         study = studies[k]
         settings = trial_settings(config.settings, {**study.factors, **_first(config, study)})
         began = time.perf_counter()
-        training = StitchTraining(
-            networks[study.sender],
-            networks[study.receiver],
-            study.sender_layer,
-            study.receiver_layer,
-            make_loaders(
-                prepared.data,
-                settings.training.batch_size,
-                seed=config.seed,
-                augment=config.data.augment,
-                device=_device(config),
-            ),
-            settings,
-            threads=config.resources.cpu,
+        training = bench.training(
+            study.sender, study.sender_layer, study.receiver, study.receiver_layer, settings
         )
         set_up = time.perf_counter() - began
         training.advance(1)  # the first step pays for memory that the others reuse
@@ -125,14 +113,9 @@ def _device(config: Config) -> str:
     return config.resources.device if torch.cuda.is_available() else "cpu"
 
 
-def _untrained(prepared: Prepared) -> dict[str, FrozenNetwork]:
-    config = prepared.config
-
-    def network(of: NetworkConfig) -> FrozenNetwork:
-        module = make_recipe(of, config, prepared.data).architecture()
-        return FrozenNetwork(module.to(_device(config)), of.name, of.layers)
-
-    return {of.name: network(of) for of in config.networks}
+def _untrained(prepared: Prepared) -> dict[str, nn.Module]:
+    config, data = prepared.config, prepared.data
+    return {of.name: make_recipe(of, config, data).architecture() for of in config.networks}
 
 
 def _first(config: Config, study: Study) -> dict[str, Any]:

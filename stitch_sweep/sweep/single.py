@@ -11,12 +11,11 @@ import torch
 from stitch_sweep.config import Config, TrialSettings
 from stitch_sweep.errors import InputError, nearest
 from stitch_sweep.files import write_atomically
-from stitch_sweep.frozen import FrozenNetwork
 from stitch_sweep.stitches import build_stitch
 from stitch_sweep.sweep.prepare import Prepared, prepare, provide_networks
 from stitch_sweep.sweep.progress import Reporter
 from stitch_sweep.sweep.resources import check_local
-from stitch_sweep.training import StitchTraining, make_loaders
+from stitch_sweep.sweep.workbench import Workbench
 
 
 def run_pair(config: Config, pair: str, save: Path | None = None) -> dict[str, Any]:
@@ -41,29 +40,11 @@ def run_pair(config: Config, pair: str, save: Path | None = None) -> dict[str, A
     _check_cell(prepared, (sender, sender_layer), (receiver, receiver_layer), pair)
     with Reporter() as reporter:
         modules = provide_networks(prepared, reporter.network)
-        device = config.resources.device
-        layers = {network.name: network.layers for network in config.networks}
-        frozen = {
-            name: FrozenNetwork(modules[name].to(device), name, layers[name])
-            for name in {sender, receiver}
-        }
-        settings = TrialSettings.model_validate(config.settings)
-        training = StitchTraining(
-            frozen[sender],
-            frozen[receiver],
-            sender_layer,
-            receiver_layer,
-            make_loaders(
-                prepared.data,
-                settings.training.batch_size,
-                seed=config.seed,
-                augment=config.data.augment,
-                device=device,
-            ),
-            settings,
-            seed=config.seed,
-            threads=config.resources.cpu,
+        bench = Workbench(
+            config, prepared.data, {name: modules[name] for name in (sender, receiver)}
         )
+        settings = TrialSettings.model_validate(config.settings)
+        training = bench.training(sender, sender_layer, receiver, receiver_layer, settings)
         while not training.done:
             training.run_epoch()
             reporter.stitch(pair, training.epoch, settings.training.epochs)

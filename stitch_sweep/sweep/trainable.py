@@ -11,7 +11,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -19,14 +19,13 @@ import ray
 import torch
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler
-from torch import nn
 
 from stitch_sweep.checkpoints import CheckpointError
 from stitch_sweep.config import Config, TrialSettings
-from stitch_sweep.data import Data, Images
-from stitch_sweep.frozen import FrozenError, FrozenNetwork
-from stitch_sweep.seeding import seed_everything
-from stitch_sweep.training import ActivationCache, StitchTraining, make_loaders
+from stitch_sweep.data import SPLITS, Data, Images
+from stitch_sweep.frozen import FrozenError
+from stitch_sweep.sweep.workbench import Workbench
+from stitch_sweep.training import StitchTraining
 
 
 @dataclass(frozen=True)
@@ -50,49 +49,6 @@ class Shared:
     checkpoint_seconds: float = 60.0
 
 
-class Workbench:
-    """What a worker keeps between trials: data and networks on its device, cached activations."""
-
-    def __init__(self, shared: Shared) -> None:
-        config = shared.config
-        self.config = config
-        # Before anything touches a GPU: cuBLAS takes its workspace when it is first used.
-        seed_everything(config.seed, config.resources.cpu)
-        self._device = config.resources.device
-        self._data = data_from_arrays(ray.get(shared.data), self._device)
-        modules: Mapping[str, nn.Module] = ray.get(shared.networks)
-        self._networks = {
-            name: FrozenNetwork(module.to(self._device), f"network {name!r}", layers)
-            for name, module, layers in (
-                (network.name, modules[network.name], network.layers) for network in config.networks
-            )
-        }
-        self._cache = ActivationCache(config.resources.cache_gb * 2**30)
-
-    def training(self, spec: Mapping[str, Any]) -> StitchTraining:
-        """The training of a trial, at its beginning."""
-        config, settings = self.config, TrialSettings.model_validate(spec["settings"])
-        loaders = make_loaders(
-            self._data,
-            settings.training.batch_size,
-            seed=config.seed,
-            augment=config.data.augment,
-            device=self._device,
-        )
-        return StitchTraining(
-            self._networks[spec["sender"]],
-            self._networks[spec["receiver"]],
-            spec["sender_layer"],
-            spec["receiver_layer"],
-            loaders,
-            settings,
-            seed=config.seed,
-            repeat=spec["repeat"],
-            threads=config.resources.cpu,
-            cache=self._cache,
-        )
-
-
 # A changed network is among them: whatever changed it, a new process has it as it was.
 _INFRASTRUCTURE = (
     FrozenError,
@@ -110,7 +66,9 @@ class StitchTrainable(tune.Trainable):
         """Called once per process."""
         assert shared is not None
         self._shared = shared
-        self._bench = Workbench(shared)
+        self._bench = Workbench(
+            shared.config, data_from_arrays(ray.get(shared.data)), ray.get(shared.networks)
+        )
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -152,15 +110,26 @@ class StitchTrainable(tune.Trainable):
 
     def _take_up(self) -> StitchTraining:
         """The trial's training, where an interrupted process left it if one did."""
-        training = self._bench.training(self._spec)
+        training = self._fresh()
         stored = ray.get(self._shared.writer.read_checkpoint.remote(self._spec["trial"]))
         if stored is not None:
             try:
                 training.restore(stored)
             except CheckpointError:
-                training = self._bench.training(self._spec)
+                training = self._fresh()
         self._training = training
         return training
+
+    def _fresh(self) -> StitchTraining:
+        spec = self._spec
+        return self._bench.training(
+            spec["sender"],
+            spec["sender_layer"],
+            spec["receiver"],
+            spec["receiver_layer"],
+            TrialSettings.model_validate(spec["settings"]),
+            spec["repeat"],
+        )
 
     def _maybe_checkpoint(self, training: StitchTraining) -> None:
         now = time.monotonic()
@@ -171,7 +140,7 @@ class StitchTrainable(tune.Trainable):
 
     def _conclude(self, training: StitchTraining) -> None:
         result = training.finish()
-        metric = self._bench.config.search.metric
+        metric = self._shared.config.search.metric
         outcome = {
             "status": result.status,
             "metric": result.metrics.get(metric),
@@ -221,21 +190,20 @@ class WaitForWorkers(FIFOScheduler):
 
 def data_to_arrays(data: Data) -> dict[str, Any]:
     """A data set as NumPy arrays, which processes of one node read from shared memory, uncopied."""
-    splits = {split: getattr(data, split) for split in ("train", "validation", "test")}
+    splits = {split: getattr(data, split) for split in SPLITS}
     return {
-        "splits": {k: (v.images.numpy(), v.labels.numpy()) for k, v in splits.items()},
-        "rest": (data.name, data.classes, data.mean, data.std, data.fingerprint),
+        "splits": {k: (v.images.numpy(), v.labels.numpy(), v.files) for k, v in splits.items()},
+        "rest": {f.name: getattr(data, f.name) for f in fields(data) if f.name not in splits},
     }
 
 
-def data_from_arrays(arrays: Mapping[str, Any], device: str) -> Data:
-    """The data set that `data_to_arrays` took apart, its images on `device`."""
+def data_from_arrays(arrays: Mapping[str, Any]) -> Data:
+    """The data set that `data_to_arrays` took apart."""
     with warnings.catch_warnings():
         # The arrays are read-only, and nobody writes to images.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        splits = {
-            split: Images(torch.from_numpy(images), torch.from_numpy(labels)).to(device)
-            for split, (images, labels) in arrays["splits"].items()
+        splits: dict[str, Any] = {
+            split: Images(torch.from_numpy(images), torch.from_numpy(labels), files)
+            for split, (images, labels, files) in arrays["splits"].items()
         }
-    name, classes, mean, std, fingerprint = arrays["rest"]
-    return Data(name=name, classes=classes, mean=mean, std=std, fingerprint=fingerprint, **splits)
+    return Data(**splits, **arrays["rest"])

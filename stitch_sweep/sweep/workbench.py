@@ -1,0 +1,88 @@
+"""What trials of one process share: images and frozen networks on its device, cached activations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from stitch_sweep.config import Config, TrialSettings
+from stitch_sweep.data import Data, Loader, make_loaders
+from stitch_sweep.frozen import FrozenNetwork
+from stitch_sweep.seeding import seed_everything
+from stitch_sweep.training import ActivationCache, StitchTraining
+
+
+class Workbench:
+    """Where the stitches of a configuration are trained, one after the other.
+
+    Args:
+        config: the configuration; its seed, threads, cache and augmentation hold for every training.
+        data: the images.
+        modules: networks by name; they are moved to the device and frozen in place.
+        device: where to compute; what `config.resources` says if not given.
+
+    Attributes:
+        networks: the frozen networks by name.
+        device: where is computed.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        data: Data,
+        modules: Mapping[str, nn.Module],
+        device: str | None = None,
+    ) -> None:
+        # Before anything touches a GPU: cuBLAS takes its workspace when it is first used.
+        seed_everything(config.seed, config.resources.cpu)
+        self.device = device or config.resources.device
+        self._config = config
+        self._data = data.to(self.device)
+        layers = {network.name: network.layers for network in config.networks}
+        self.networks = {
+            name: FrozenNetwork(module.to(self.device), f"network {name!r}", layers[name])
+            for name, module in modules.items()
+        }
+        self._cache = ActivationCache(config.resources.cache_gb * 2**30)
+        self._loaders: dict[int, dict[str, Loader]] = {}
+
+    def loaders(self, batch_size: int) -> dict[str, Loader]:
+        """A loader per split, made once per batch size."""
+        if batch_size not in self._loaders:
+            self._loaders[batch_size] = make_loaders(
+                self._data,
+                batch_size,
+                seed=self._config.seed,
+                augment=self._config.data.augment,
+                device=self.device,
+            )
+        return self._loaders[batch_size]
+
+    def training(
+        self,
+        sender: str,
+        sender_layer: int,
+        receiver: str,
+        receiver_layer: int,
+        settings: TrialSettings,
+        repeat: int = 0,
+    ) -> StitchTraining:
+        """The training of one stitch, at its beginning.
+
+        Raises:
+            InputError: the stitch can't join these layers, or a layer doesn't exist.
+            FrozenError: a network is not as it was when it was frozen.
+        """
+        return StitchTraining(
+            self.networks[sender],
+            self.networks[receiver],
+            sender_layer,
+            receiver_layer,
+            self.loaders(settings.training.batch_size),
+            settings,
+            seed=self._config.seed,
+            repeat=repeat,
+            threads=self._config.resources.cpu,
+            cache=self._cache,
+        )
