@@ -199,12 +199,13 @@ class PairConfig(Options):
 
 
 class StitchConfig(Component):
-    """Which stitch, how it starts, and its own options."""
+    """Which stitch, how it starts, how sparse it has to be, and its own options."""
 
     registry: ClassVar[Registry] = STITCHES
 
     name: str = "paper"
-    start: Literal["random", "identity"] = "random"
+    start: Literal["random", "identity", "permutation", "least_squares", "procrustes"] = "random"
+    l1: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
 
 class LossTerm(Component):

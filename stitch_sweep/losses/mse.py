@@ -11,6 +11,11 @@ from stitch_sweep.losses.base import Loss, LossInputs
 from stitch_sweep.registry import LOSSES
 
 
+def mean_squared_error(x: Tensor, y: Tensor) -> Tensor:
+    """Mean over all values of (x - y)^2, a scalar; x and y of one shape."""
+    return (x - y).square().mean()
+
+
 @LOSSES.register("mse")
 class MeanSquaredError(Loss):
     """Squared error to the expected representation, in units of its variance, summed over channels.
@@ -30,8 +35,7 @@ class MeanSquaredError(Loss):
         """Scalar; needs `stitched` and `expected` [B, C, ...]."""
         assert inputs.expected is not None
         assert self.context.expected_variance is not None
-        squared = (inputs.stitched - inputs.expected).square()
         channels = inputs.expected.shape[1]
         # A constant expected representation has no scale of its own.
         scale = self.context.expected_variance or 1.0
-        return squared.mean() * (channels / scale)
+        return mean_squared_error(inputs.stitched, inputs.expected) * (channels / scale)

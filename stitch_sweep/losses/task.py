@@ -1,14 +1,15 @@
-"""The task loss."""
+"""Losses of the stitched network's predictions: hard labels and soft ones."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from stitch_sweep.losses.base import Loss, LossInputs
+from stitch_sweep.losses.base import Loss, LossContext, LossInputs, Teacher
 from stitch_sweep.registry import LOSSES
 
 
@@ -29,3 +30,50 @@ class Task(Loss):
         """Scalar; needs `logits` [B, K] and `labels` [B]."""
         assert inputs.logits is not None
         return functional.cross_entropy(inputs.logits, inputs.labels)
+
+
+@LOSSES.register("soft_task")
+class SoftTask(Loss):
+    """Divergence from a teacher's softened predictions to the stitched network's, in nats.
+
+        L = T^2 1/B sum_b KL( softmax(t_b / T) || softmax(z_b / T) )
+
+    with t the logits that the receiver (or the sender) gives for the same images by itself. Asks
+    whether the stitched network decides as the teacher does, mistakes included; 0 where it does. The
+    gradient is that of the cross-entropy with soft labels; the factor T^2 keeps its size when T grows.
+    Source: Hinton et al. 2015 (arXiv 1503.02531); as a loss of stitching with the receiver as teacher,
+    "soft label matching" in Athanasiadis et al. 2025 (arXiv 2505.20142).
+
+    Args:
+        context: facts of the cell; none are needed.
+        teacher: whose predictions: `receiver` or `sender`.
+        temperature: T; above 1 the teacher's ranking of the wrong classes counts for more.
+    """
+
+    needs_logits: ClassVar[bool] = True
+    needs_teacher: ClassVar[bool] = True
+    default_lr: ClassVar[Mapping[str, float]] = {"sgd": 0.03, "": 0.03}
+
+    def __init__(
+        self,
+        context: LossContext,
+        *,
+        teacher: Teacher = "receiver",
+        temperature: Annotated[float, Field(gt=0)] = 1.0,
+    ) -> None:
+        super().__init__(context)
+        self.teacher = teacher
+        self.temperature = temperature
+
+    def __call__(self, inputs: LossInputs) -> Tensor:
+        """Scalar; needs `logits` [B, K], and `expected_logits` or `sender_logits` [B, K]."""
+        wanted = inputs.expected_logits if self.teacher == "receiver" else inputs.sender_logits
+        assert inputs.logits is not None
+        assert wanted is not None
+        divergence = functional.kl_div(
+            functional.log_softmax(inputs.logits / self.temperature, dim=1),
+            functional.log_softmax(wanted / self.temperature, dim=1),
+            reduction="batchmean",
+            log_target=True,
+        )
+        return divergence * self.temperature**2

@@ -1,6 +1,6 @@
 """Stitches: the small maps that join two frozen networks, and how they start.
 
-A stitch is registered as a factory `(sender_shape, receiver_shape, *, options) -> nn.Module`; the
+A stitch is registered as a factory `(sender_shape, receiver_shape, *, options) -> Stitch`; the
 module maps [B, *sender_shape] to [B, *receiver_shape]. Shapes exclude the batch.
 """
 
@@ -15,33 +15,61 @@ from torch import nn
 from stitch_sweep.errors import InputError
 from stitch_sweep.registry import STITCHES
 from stitch_sweep.seeding import derive
-from stitch_sweep.stitches.affine import (
-    AffineStitch,
-    LinearStitch,
-    SpatialStitch,
-    conv1x1,
-    linear,
-    paper,
-)
-from stitch_sweep.stitches.identity import identity
-from stitch_sweep.stitches.least_squares import LeastSquares
+from stitch_sweep.stitches.affine import ConvStitch, PatchStitch
+from stitch_sweep.stitches.base import DATA_STARTS, MAX_INPUTS, STARTS, AffineStitch, Stitch
+from stitch_sweep.stitches.capacity import Capacity, capacity, l1_norm
+from stitch_sweep.stitches.channelwise import ChannelwiseStitch
+from stitch_sweep.stitches.convolutions import conv1x1, conv3x3
+from stitch_sweep.stitches.dora import DoraStitch
+from stitch_sweep.stitches.identity import IdentityStitch
+from stitch_sweep.stitches.least_squares import LeastSquares, has_optimum
+from stitch_sweep.stitches.linear import LinearStitch
+from stitch_sweep.stitches.lowrank import LowRankStitch
+from stitch_sweep.stitches.mlp import MlpStitch
+from stitch_sweep.stitches.normed import NormedStitch
+from stitch_sweep.stitches.orthogonal import OrthogonalStitch
+from stitch_sweep.stitches.paper import paper
+from stitch_sweep.stitches.permutation import PermutationStitch
+from stitch_sweep.stitches.residual import ResidualStitch, basic_block, bottleneck
 from stitch_sweep.stitches.shapes import Shape
+from stitch_sweep.stitches.starts import check_start, start_stitch
 from stitch_sweep.stitches.storage import describe_stitch, load_stitch, pack_stitch
 
 __all__ = [
+    "DATA_STARTS",
+    "MAX_INPUTS",
+    "STARTS",
     "AffineStitch",
+    "Capacity",
+    "ChannelwiseStitch",
+    "ConvStitch",
+    "DoraStitch",
+    "IdentityStitch",
     "LeastSquares",
     "LinearStitch",
+    "LowRankStitch",
+    "MlpStitch",
+    "NormedStitch",
+    "OrthogonalStitch",
+    "PatchStitch",
+    "PermutationStitch",
+    "ResidualStitch",
     "Shape",
-    "SpatialStitch",
+    "Stitch",
+    "basic_block",
+    "bottleneck",
     "build_stitch",
+    "capacity",
+    "check_start",
     "conv1x1",
+    "conv3x3",
     "describe_stitch",
-    "identity",
-    "linear",
+    "has_optimum",
+    "l1_norm",
     "load_stitch",
     "pack_stitch",
     "paper",
+    "start_stitch",
 ]
 
 
@@ -57,11 +85,15 @@ def build_stitch(
 ) -> nn.Module:
     """A new stitch, its weights a function of (seed, repeat, name, shapes) and nothing else.
 
+    On the meta device only what shapes decide is checked, which is everything that can be wrong.
+
     Args:
         name: a registered stitch.
         sender: shape of what it gets, without the batch: (C, H, W) or (D,).
         receiver: shape of what it must give.
-        start: `random` (torch's default initialisation) or `identity` (the map that copies).
+        start: one of `STARTS`. The result has started if this is `random` (mostly torch's default
+            initialisation) or `identity` (the map that copies). The others need the training set: it
+            is checked that they fit, and `start_stitch` does the rest.
         options: the stitch's own options.
         seed: the sweep's seed.
         repeat: which repeat.
@@ -77,9 +109,10 @@ def build_stitch(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, repeat, "stitch", name, list(sender), list(receiver)))
         stitch: nn.Module = STITCHES.build(name, sender, receiver, options=options)
-    if start == "identity":
-        copy = getattr(stitch, "start_as_identity", None)
-        if copy is None:
-            raise InputError(f"stitch {name!r} can't start as the identity; use start: random")
-        copy()
+    try:
+        check_start(stitch, start)
+    except InputError as error:
+        raise InputError(f"stitch {name!r} {error}") from None
+    if start == "identity" and not torch.empty(0).is_meta:
+        start_stitch(stitch, start)
     return stitch

@@ -3,46 +3,66 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from stitch_sweep.stitches.affine import AffineStitch
+from stitch_sweep.stitches.base import MAX_INPUTS, AffineStitch
+from stitch_sweep.stitches.closed_forms import RIDGE_BELOW, AffineMap
+from stitch_sweep.stitches.moments import Moments, add_moments
+
+
+def has_optimum(stitch: nn.Module) -> bool:
+    """Whether `LeastSquares(stitch).optimum()` is there: known from shapes alone, on any device."""
+    return isinstance(stitch, AffineStitch) and stitch.has_optimum and stitch.inputs <= MAX_INPUTS
 
 
 class LeastSquares:
     """Normal equations of an affine stitch, accumulated in float64, one pass, bounded memory.
 
-    With rows r (a 1 appended for the bias) and targets y over all training positions,
-
-        A = sum r r^T,   B = sum r y^T,   c = sum |y|^2,
-        min over W of sum |W r - y|^2 = c - tr(B^T A^+ B).
-
-    A^+ is the pseudo-inverse by eigendecomposition; eigenvalues below D eps max are taken as 0, so
-    dead channels and other dependent inputs are no trouble.
+    What is kept are the second moments: D^2 + D C numbers, however many images there are.
 
     Args:
         stitch: an affine stitch; its weights play no part.
+
+    Example:
+        >>> fit = LeastSquares(stitch)
+        >>> for x, y in batches:
+        ...     fit.add(x, y)
+        >>> fit.optimum()
     """
 
     def __init__(self, stitch: AffineStitch) -> None:
         self._stitch = stitch
-        self._a = self._b = self._c = torch.zeros(())
+        self._moments: Moments | None = None
         self._values = 0
+
+    @property
+    def moments(self) -> Moments:
+        """Of everything that was added.
+
+        Raises:
+            ValueError: nothing was.
+        """
+        if self._moments is None:
+            raise ValueError("no batch was added")
+        return self._moments
 
     @torch.no_grad()
     def add(self, x: Tensor, y: Tensor) -> None:
         """Add a batch: x [B, *sender] with what it should become, y [B, *receiver]."""
-        rows = self._stitch.rows(x.double())
-        rows = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
-        targets = self._stitch.target_rows(y.double())
-        self._a = self._a.to(rows) + self._stitch.replication * rows.T @ rows
-        self._b = self._b.to(rows) + rows.T @ targets
-        self._c = self._c.to(rows) + y.double().square().sum()
+        self._moments = add_moments(self._moments, self._stitch, x, y)
         self._values += y.numel()
 
+    def solution(self) -> AffineMap:
+        """The best map the stitch can be, regularised only as far as its weights' type needs it."""
+        double = self._stitch.matrix().dtype == torch.float64
+        return self._stitch.solve(self.moments, 0.0 if double else RIDGE_BELOW)
+
     def optimum(self) -> float:
-        """The smallest mean squared error, per value of the expected representation."""
-        eigenvalues, vectors = torch.linalg.eigh(self._a)
-        kept = eigenvalues > len(eigenvalues) * torch.finfo(torch.float64).eps * eigenvalues[-1]
-        projected = vectors[:, kept].T @ self._b
-        explained = (projected.square() / eigenvalues[kept, None]).sum()
-        return max(0.0, (self._c - explained).item()) / self._values
+        """The smallest mean squared error, per value of the expected representation.
+
+        Raises:
+            ValueError: this stitch has no closed form, see `has_optimum`.
+        """
+        if not has_optimum(self._stitch):
+            raise ValueError(f"{type(self._stitch).__name__} has no closed form for these shapes")
+        return self._stitch.solve(self.moments, 0.0).error / self._values

@@ -13,6 +13,12 @@ def show(shape: Shape) -> str:
     return "x".join(map(str, shape))
 
 
+def as_map(shape: Shape) -> tuple[int, int, int]:
+    """(C, H, W); a vector (D,) counts as a map of one position, (D, 1, 1)."""
+    c, h, w = (shape[0], 1, 1) if len(shape) == 1 else shape
+    return c, h, w
+
+
 def unfit(stitch: str, sender: Shape, receiver: Shape, wanted: str) -> InputError:
     """The error that says what `stitch` would need instead of these two shapes."""
     return InputError(

@@ -1,0 +1,29 @@
+"""Orthogonal Procrustes: how far apart two representations are after the best scaled rotation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from stitch_sweep.losses.moments import Moments
+
+
+def procrustes(moments: Moments) -> Tensor | None:
+    """The disparity left by the best rotation, reflection, scale and shift of x onto y.
+
+        1 - (sum_i sigma_i)^2 / (tr(S_xx) tr(S_yy)),   sigma: singular values of S_xy
+
+    The share of y's variance that such a map can't reach, the same in both directions: a distance in
+    [0, 1], 0 for identical representations. Widths may differ; the narrower one is then filled up with
+    zeros. As `scipy.spatial.procrustes`. Source: Gower 1975; Ding et al. 2021 (arXiv 2108.01661)
+    compare it with CCA and CKA.
+
+    Returns:
+        A scalar; None where one side is constant, NaN for rows that aren't finite.
+    """
+    if not moments.finite:
+        return moments.xy.sum() * torch.nan
+    scale = moments.deviations_x().square().sum() * moments.deviations_y().square().sum()
+    if scale == 0:
+        return None
+    return (1 - torch.linalg.svdvals(moments.xy).sum().square() / scale).clamp(min=0.0)

@@ -1,0 +1,51 @@
+"""A small multi-layer perceptron at every position."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from stitch_sweep.registry import STITCHES
+from stitch_sweep.stitches.base import Positive, Stitch
+from stitch_sweep.stitches.shapes import Shape, as_map
+from stitch_sweep.stitches.spatial import Down, Match, Up
+
+
+@STITCHES.register("mlp")
+class MlpStitch(Stitch):
+    """One hidden layer with a ReLU, the same at every position: S(x) = W2 relu(W1 x + b1) + b2.
+
+    Args:
+        sender: (C, H, W), or (D,), which counts as (D, 1, 1).
+        receiver: likewise, C' channels.
+        hidden: width of the hidden layer; C' without it.
+        down: how an axis shrinks; with `strided` the kernel of W1 grows as for `conv1x1`.
+        up: how an axis grows.
+    """
+
+    def __init__(
+        self,
+        sender: Shape,
+        receiver: Shape,
+        *,
+        hidden: Positive | None = None,
+        down: Down = "average",
+        up: Up = "nearest",
+    ) -> None:
+        super().__init__(sender, receiver)
+        self.match = Match.around(sender, receiver, down, up)
+        channels, out = as_map(sender)[0], as_map(receiver)[0]
+        width = hidden or out
+        self.first = nn.Conv2d(channels, width, self.match.kernel, self.match.stride)
+        self.second = nn.Conv2d(width, out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, *sender] -> [B, *receiver]."""
+        return self.match.leave(self.second(self.first(self.match.enter(x)).relu()))
+
+    def multiply_adds(self) -> int:
+        """Both weights, for every position."""
+        return self.match.positions * sum(weight.numel() for weight in self.sparse_tensors())
+
+    def sparse_tensors(self) -> list[Tensor]:
+        """Both weights."""
+        return [self.first.weight, self.second.weight]

@@ -1,0 +1,106 @@
+"""Channels matched one to one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from stitch_sweep.registry import STITCHES
+from stitch_sweep.stitches.affine import PatchStitch
+from stitch_sweep.stitches.closed_forms import AffineMap, best_permutation
+from stitch_sweep.stitches.moments import Moments
+from stitch_sweep.stitches.shapes import Shape
+from stitch_sweep.stitches.spatial import Match, Pool, Up
+
+
+@STITCHES.register("permutation")
+class PermutationStitch(PatchStitch):
+    """Each channel of the receiver is one channel of the sender, none used twice.
+
+        S(x)_c = a_c x_p(c) + b_c
+
+    p is chosen at the start and not trained: `start: permutation` matches by correlation (Li et al.
+    2015, arXiv 1511.07543), `least_squares` by squared error; both are exact. a = 1 and b = 0 unless
+    `affine`; then they are trained, as in REPAIR (Jordan et al. 2022, arXiv 2211.08403). Between
+    unequal widths p is partial: min(C, C') channels are matched, and one without a partner gives b_c.
+
+    Args:
+        sender: (C, H, W), or (D,), which counts as (D, 1, 1).
+        receiver: likewise.
+        affine: train a scale and a shift for each channel; without it nothing is trained.
+        down: how an axis shrinks.
+        up: how an axis grows.
+    """
+
+    source: Tensor
+    matched: Tensor
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(
+        self,
+        sender: Shape,
+        receiver: Shape,
+        *,
+        affine: bool = False,
+        down: Pool = "average",
+        up: Up = "nearest",
+    ) -> None:
+        super().__init__(sender, receiver, Match.around(sender, receiver, down, up))
+        self.affine = affine
+        pairs = min(self.inputs, self.outputs)
+        # Drawn on the CPU, where the seed gives the same on every device.
+        sources = torch.randperm(self.inputs, device="cpu")[:pairs]
+        targets = torch.randperm(self.outputs, device="cpu")[:pairs]
+        source = torch.zeros(self.outputs, dtype=torch.int64, device="cpu")
+        source[targets] = sources
+        matched = torch.zeros(self.outputs, device="cpu")
+        matched[targets] = 1
+        self.register_buffer("source", source)
+        self.register_buffer("matched", matched)  # 1, or 0 for a channel without a partner
+        if affine:
+            self.scale = nn.Parameter(torch.ones(self.outputs))
+            self.shift = nn.Parameter(torch.zeros(self.outputs))
+        else:
+            self.register_buffer("scale", torch.ones(self.outputs), persistent=False)
+            self.register_buffer("shift", torch.zeros(self.outputs), persistent=False)
+
+    def matrix(self) -> Tensor:
+        """[C', C], with one entry a row at most."""
+        weight = self.scale.new_zeros(self.outputs, self.inputs)
+        return weight.scatter(1, self.source[:, None], (self.matched * self.scale)[:, None])
+
+    def offset(self) -> Tensor:
+        """[C']."""
+        return self.shift
+
+    @torch.no_grad()
+    def set_map(self, weight: Tensor, bias: Tensor, moments: Moments | None = None) -> None:
+        """Any W with one entry a row at most; that entry 1 and b = 0 unless `affine`."""
+        self.source.copy_(weight.abs().argmax(dim=1))
+        self.matched.copy_((weight != 0).any(dim=1))
+        if self.affine:
+            self.scale.copy_(weight.sum(dim=1))
+            self.shift.copy_(bias)
+
+    def solve(self, moments: Moments, ridge_below: float) -> AffineMap:
+        """The permutation of least squared error, with its best scales and shifts if `affine`."""
+        return best_permutation(moments, self.affine)
+
+    def sparse_tensors(self) -> list[Tensor]:
+        """None: it is as sparse as a map can be."""
+        return []
+
+    def multiply_adds(self) -> int:
+        """One for every value if `affine`; copying is free."""
+        return self.positions * self.outputs if self.affine else 0
+
+    def why_not(self, start: str) -> str | None:
+        """Besides, no rotation."""
+        if start == "procrustes":
+            return "a rotation isn't a permutation"
+        return super().why_not(start)
+
+    def _map(self, x: Tensor) -> Tensor:
+        scale = self.matched * self.scale
+        return x[:, self.source] * scale[:, None, None] + self.shift[:, None, None]
