@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -61,6 +63,9 @@ class Loader:
         >>> for indices, x, y in loader.batches(epoch=0): ...
     """
 
+    pixels_on_device: ClassVar[bool] = True
+    """Whether the whole split's pixels are kept on the device, or each batch's are sent there."""
+
     def __init__(
         self,
         images: Images,
@@ -78,7 +83,7 @@ class Loader:
             )
         if len(images) == 0 or batch_size < 1:
             raise ValueError(f"{len(images)} images in batches of {batch_size} can't be loaded")
-        self.images = images.to(device)
+        self.images = images.to(device, pixels=self.pixels_on_device)
         self.mean = mean.to(device)
         self.std = std.to(device)
         self.batch_size = batch_size
@@ -170,9 +175,19 @@ def make_loaders(
     augment: str = "none",
     device: str | torch.device = "cpu",
 ) -> dict[str, Loader]:
-    """A loader per split, all on `device`."""
+    """A loader per split, all on `device`; FFCV's where the data says so.
+
+    Raises:
+        InputError: FFCV is wanted and can't be imported.
+    """
+    make: Callable[..., Loader] = Loader
+    if data.beton_folder is not None:
+        # Not above: FFCV takes seconds to import, and need not be installed.
+        from stitch_sweep.data.ffcv_loader import FfcvLoader
+
+        make = partial(FfcvLoader, folder=Path(data.beton_folder))
     return {
-        split: Loader(
+        split: make(
             getattr(data, split),
             data.mean,
             data.std,
