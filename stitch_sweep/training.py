@@ -18,7 +18,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stitch_sweep.checkpoints import CheckpointError, pack, unpack
+from stitch_sweep.checkpoints import (
+    FORMAT,
+    CheckpointError,
+    digest,
+    generators,
+    pack,
+    set_generators,
+    unpack,
+)
 from stitch_sweep.config import TrialSettings
 from stitch_sweep.data import SPLITS, Data, Loader, make_loaders
 from stitch_sweep.evaluation import CHUNK, Scores
@@ -216,10 +224,16 @@ class StitchTraining:
         train = loaders["train"]
         self._device, self._augment = train.device, train.augment
         self._identity = {
+            "format": FORMAT,
             "sender": [sender.fingerprint, sender_layer],
             "receiver": [receiver.fingerprint, receiver_layer],
             "settings": settings.model_dump(mode="json"),
             "seed": [seed, repeat],
+            "augment": train.augment,
+            "labels": digest({k: loader.images.labels for k, loader in loaders.items()}),
+            # They decide the last bits of what is computed.
+            "threads": threads,
+            "device": train.device.type,
         }
         image_shape = train.images.images.shape[1:]
         self._shapes = (
@@ -368,21 +382,25 @@ class StitchTraining:
             "trajectory": self.trajectory,
             "failed": self.failed,
             "seconds": self.seconds,
-            "generator": torch.get_rng_state(),
+            "generators": generators(self._device),
         }
-        if self._device.type == "cuda":
-            state["cuda_generator"] = torch.cuda.get_rng_state(self._device)
         return pack(state)
 
     def restore(self, checkpoint: bytes) -> None:
         """Take up the training of the same cell and settings where `checkpoint` left it.
 
         Raises:
-            CheckpointError: the bytes are damaged, or no checkpoint of this training.
+            CheckpointError: the bytes are damaged, or no checkpoint of this training; nothing changed.
         """
         state = unpack(checkpoint)
-        if state.get("of") != self._identity:
-            raise CheckpointError("a checkpoint of another training")
+        of = state.get("of")
+        if not isinstance(of, Mapping):
+            raise CheckpointError("foreign: no checkpoint of a stitch's training")
+        if of != self._identity:
+            parts = [key for key, value in self._identity.items() if of.get(key) != value]
+            raise CheckpointError(
+                f"a checkpoint of another training ({', '.join(parts)} not the same)"
+            )
         self.stitch.load_state_dict(state["stitch"])
         self._optimization.load_state_dict(state["optimization"])
         self._running = _Running(self._moved(state["interval"]), self._moved(state["epoch"]))
@@ -391,9 +409,7 @@ class StitchTraining:
         self.failed = state["failed"]
         self._earlier_seconds = state["seconds"]
         self._began = time.perf_counter()
-        torch.set_rng_state(state["generator"])
-        if self._device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda_generator"], self._device)
+        set_generators(state["generators"], self._device)
 
     def _verify(self) -> None:
         for network in dict.fromkeys(self._networks):  # a self-pair is one network
