@@ -25,6 +25,11 @@ app = typer.Typer(
 )
 zoo_app = typer.Typer(no_args_is_help=True, help="Train and list the frozen networks.")
 app.add_typer(zoo_app, name="zoo")
+determinism_app = typer.Typer(
+    no_args_is_help=True,
+    help="Record what a run computes at its start, and compare two recordings.",
+)
+app.add_typer(determinism_app, name="determinism")
 
 ConfigFile = Annotated[Path, typer.Argument(help="A YAML file; see docs/config.md.")]
 Set = Annotated[
@@ -118,6 +123,47 @@ def stitch(
 
 
 @app.command()
+def sanity(
+    config: ConfigFile,
+    pair: Annotated[
+        str | None,
+        typer.Option(help="SENDER:LAYER,RECEIVER:LAYER. Default: the first pair's middle layers."),
+    ] = None,
+    images: Annotated[
+        int,
+        typer.Option(help="So many training and test images, where a check doesn't need all."),
+    ] = 1000,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CHECK", help="Run this check only, such as order; repeatable."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Where to write. Default: sanity.json beside the file.")
+    ] = None,
+    set_: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Rule out bugs: check copies, storing, evaluation, order, frozen networks, precision, loaders."""
+    from stitch_sweep.sanity import run_sanity
+    from stitch_sweep.sanity.suite import LITTLE, table
+
+    read = _read(config, set_)
+    where = output or config.parent / "sanity.json"
+    found = run_sanity(read, pair=pair, images=images, only=only or (), output=where)
+    if as_json:
+        print(json.dumps(found.to_dict()))
+    else:
+        _out.print(table(found))
+        for finding in found.findings:
+            if finding.detail and (
+                finding.verdict != "pass" or not finding.name.startswith(LITTLE)
+            ):
+                _out.print(f"{finding.name}: {finding.detail}", highlight=False, markup=False)
+        _out.print(f"Written to {where}", highlight=False, soft_wrap=True)
+    raise typer.Exit(0 if found.passed else 1)
+
+
+@app.command()
 def describe(
     model: Annotated[str, typer.Argument(help="Such as resnet34 or resnet1111.")],
     width: Annotated[int, typer.Option(min=1, help="Channels of the first stage.")] = 64,
@@ -201,6 +247,57 @@ def zoo_list(
             entry.folder.name, options, entry.recipe["weights"], *scores, f"{entry.seconds:.0f}"
         )
     _out.print(table)
+
+
+@determinism_app.command("record")
+def determinism_record(
+    config: ConfigFile,
+    output_dir: Annotated[Path, typer.Option(help="A new or empty folder to write to.")],
+    pair: Annotated[
+        str | None,
+        typer.Option(help="SENDER:LAYER,RECEIVER:LAYER. Default: the first pair's middle layers."),
+    ] = None,
+    set_: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Write down batches, weights, outputs, gradients and generators of a training's first steps."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from stitch_sweep.sanity.recording import record
+    from stitch_sweep.sweep.progress import Reporter
+
+    with Reporter() as reporter:
+        found = record(_read(config, set_), output_dir, pair, on_progress=reporter.network)
+    limits = found.environment["not_deterministic"]
+    if as_json:
+        about = {"folder": str(output_dir), "pair": found.about["pair"], "sha256": found.sha256}
+        print(json.dumps({**about, "not_deterministic": limits}))
+        return
+    _out.print(f"Recorded {found.about['pair']} in {output_dir}", highlight=False, soft_wrap=True)
+    _out.print(f"SHA-256 of everything: {found.sha256}", highlight=False, soft_wrap=True)
+    _out.print("What seeding can't promise:")
+    grid = Table.grid(padding=(0, 1))
+    for limit in limits:
+        grid.add_row("-", Text(limit))
+    _out.print(grid)
+
+
+@determinism_app.command("compare")
+def determinism_compare(
+    first: Annotated[Path, typer.Argument(help="A recording; differences are counted from it.")],
+    second: Annotated[Path, typer.Argument(help="Another recording.")],
+    as_json: Json = False,
+) -> None:
+    """Say what differs first between two recordings, by how much, and what usually causes it."""
+    from stitch_sweep.sanity.comparison import compare, report
+
+    found = compare(first, second)
+    if as_json:
+        print(json.dumps(found.to_dict()))
+    else:
+        _out.print(report(found))
+    raise typer.Exit(0 if found.agree else 1)
 
 
 def _read(path: Path, overrides: list[str] | None) -> Config:

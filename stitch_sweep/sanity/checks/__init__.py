@@ -1,0 +1,44 @@
+"""The checks. Each takes a `Subject` and returns a `Finding`; none depends on another.
+
+What a check compares with is worked out in the check itself, from plain tensors, so that a fault in
+the code under test can't hide by being on both sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import MappingProxyType
+
+from stitch_sweep.sanity.checks.evaluating import batch_size, evaluate_again, order
+from stitch_sweep.sanity.checks.frozen import activations, frozen, identity
+from stitch_sweep.sanity.checks.loading import loaders
+from stitch_sweep.sanity.checks.precision import precision
+from stitch_sweep.sanity.checks.training import (
+    no_abstractions,
+    schedule,
+    self_against_copy,
+    store_and_load,
+)
+from stitch_sweep.sanity.subject import Finding, Subject
+
+Check = Callable[[Subject], Finding]
+
+CHECKS: MappingProxyType[str, Check] = MappingProxyType(
+    {
+        "self against copy": self_against_copy,
+        "store and load": store_and_load,
+        "evaluate again": evaluate_again,
+        "batch size": batch_size,
+        "order": order,
+        "schedule": schedule,
+        "no abstractions": no_abstractions,
+        "frozen": frozen,
+        "identity": identity,
+        "activations": activations,
+        "loaders": loaders,
+        "precision": precision,
+    }
+)
+"""Every check by its name, in the order in which they run."""
+
+__all__ = ["CHECKS", "Check"]
