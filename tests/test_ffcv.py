@@ -539,7 +539,7 @@ def test_reading_ahead_does_not_overwrite_what_is_in_use(ffcv, shared_folder, mo
     monkeypatch.setattr(ffcv, "ThreadPoolExecutor", AtOnce)
     _, other = both(SPLIT, shared_folder, batch_size=2)
     groups = list(other.indices(0))
-    for positions, pixels in zip(groups, other._pixels(groups), strict=True):
+    for positions, pixels in zip(groups, other.read(groups), strict=True):
         assert torch.equal(pixels, SPLIT.images[positions])
 
 

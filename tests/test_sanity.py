@@ -374,7 +374,7 @@ def test_images_that_ffcv_delivers_otherwise_are_caught_and_named(subject, monke
     around(
         monkeypatch,
         FfcvLoader,
-        "_pixels",
+        "read",
         lambda original, self, groups: (x ^ (x == 255) for x in original(self, groups)),
     )
     finding = check("loaders", subject)

@@ -79,7 +79,8 @@ class FfcvLoader(Loader):
         super().__init__(images, mean, std, **options)
         self._beton = _open(images, folder)
 
-    def _pixels(self, groups: Sequence[Tensor]) -> Iterator[Tensor]:
+    def read(self, groups: Sequence[Tensor]) -> Iterator[Tensor]:
+        """As `Loader.read`, out of the file; a thread reads ahead."""
         if not groups:
             return
         sizes = [len(positions) for positions in groups]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from stitch_sweep.data.augmentation import AUGMENTATIONS, normalise
-from stitch_sweep.data.images import SPLITS, Data, Images
+from stitch_sweep.data.images import Images
 from stitch_sweep.errors import InputError, nearest
 from stitch_sweep.seeding import generator
 
@@ -133,7 +131,7 @@ class Loader:
             generator(self.seed, "augment", epoch),
         ).to(self.device)
         groups = list(self.indices(epoch, start))
-        for indices, pixels in zip(groups, self._pixels(groups), strict=True):
+        for indices, pixels in zip(groups, self.read(groups), strict=True):
             changed = augmentation.apply(pixels, draws[indices])
             yield Batch(
                 indices, normalise(changed, self.mean, self.std), self.images.labels[indices]
@@ -151,50 +149,21 @@ class Loader:
         count = len(self.images)
         padded = torch.arange(-(-count // chunk) * chunk, device=self.device) % count
         groups = list(padded.split(chunk))
-        for k, (positions, pixels) in enumerate(zip(groups, self._pixels(groups), strict=True)):
+        for k, (positions, pixels) in enumerate(zip(groups, self.read(groups), strict=True)):
             yield Chunk(
                 normalise(pixels, self.mean, self.std),
                 self.images.labels[positions],
                 min(chunk, count - k * chunk),
             )
 
-    def _pixels(self, groups: Sequence[Tensor]) -> Iterator[Tensor]:
-        """The images at each group of positions, uint8 `B x C x H x W` on the device.
+    def read(self, groups: Sequence[Tensor]) -> Iterator[Tensor]:
+        """The images at each group of positions, neither augmented nor normalised.
 
-        What is given may be overwritten by what is given next.
+        Args:
+            groups: int64 `B` each, positions in the split.
+
+        Yields:
+            uint8 `B x C x H x W` on the device; what comes next may overwrite it.
         """
         for positions in groups:
             yield self.images.images[positions]
-
-
-def make_loaders(
-    data: Data,
-    batch_size: int,
-    *,
-    seed: int,
-    augment: str = "none",
-    device: str | torch.device = "cpu",
-) -> dict[str, Loader]:
-    """A loader per split, all on `device`; FFCV's where the data says so.
-
-    Raises:
-        InputError: FFCV is wanted and can't be imported.
-    """
-    make: Callable[..., Loader] = Loader
-    if data.beton_folder is not None:
-        # Not above: FFCV takes seconds to import, and need not be installed.
-        from stitch_sweep.data.ffcv_loader import FfcvLoader
-
-        make = partial(FfcvLoader, folder=Path(data.beton_folder))
-    return {
-        split: make(
-            getattr(data, split),
-            data.mean,
-            data.std,
-            batch_size=batch_size,
-            seed=seed,
-            augment=augment,
-            device=device,
-        )
-        for split in SPLITS
-    }

@@ -1,14 +1,17 @@
-"""From a configuration to the three splits."""
+"""From a configuration to the three splits, and from these to loaders."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from stitch_sweep.data.images import Data, channel_statistics, fingerprint
+from stitch_sweep.data.images import SPLITS, Data, channel_statistics, fingerprint
+from stitch_sweep.data.loader import Loader
 from stitch_sweep.data.sources import Source
 from stitch_sweep.data.splits import cut_validation, stratified_sample, subset, validation_size
 from stitch_sweep.errors import InputError
@@ -86,6 +89,39 @@ def load(config: DataConfig) -> Data:
         fingerprint(splits, mean, std),
         beton_folder,
     )
+
+
+def make_loaders(
+    data: Data,
+    batch_size: int,
+    *,
+    seed: int,
+    augment: str = "none",
+    device: str | torch.device = "cpu",
+) -> dict[str, Loader]:
+    """A loader per split, all on `device`; FFCV's where the data says so.
+
+    Raises:
+        InputError: FFCV is wanted and can't be imported.
+    """
+    make: Callable[..., Loader] = Loader
+    if data.beton_folder is not None:
+        # Not above: FFCV takes seconds to import, and need not be installed.
+        from stitch_sweep.data.ffcv_loader import FfcvLoader
+
+        make = partial(FfcvLoader, folder=Path(data.beton_folder))
+    return {
+        split: make(
+            getattr(data, split),
+            data.mean,
+            data.std,
+            batch_size=batch_size,
+            seed=seed,
+            augment=augment,
+            device=device,
+        )
+        for split in SPLITS
+    }
 
 
 def _beton_folder(config: DataConfig) -> str | None:

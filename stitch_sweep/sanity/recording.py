@@ -418,7 +418,7 @@ def _batch(
     notes: _Notes,
 ) -> dict[str, Any]:
     # Read a second time, and as the loader reads: it need not have them in memory.
-    (raw,) = loader._pixels([indices])
+    (raw,) = loader.read([indices])
     raw, images = raw.cpu(), images.cpu()
     notes.keep(f"images/{place}", raw)
     notes.keep(f"transformed/{place}", images)
