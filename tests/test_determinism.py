@@ -160,8 +160,7 @@ class TestWhatIsWritten:
         return read_recording(base)
 
     def test_batches_are_those_a_training_gets(self, found):
-        from stitch_sweep.data import load
-        from stitch_sweep.data.loader import make_loaders
+        from stitch_sweep.data import load, make_loaders
 
         config = configured({})
         data = load(config.data)
