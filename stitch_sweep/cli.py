@@ -38,6 +38,9 @@ Set = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C: that of a shell."""
+
 _out = Console()
 _err = Console(stderr=True)
 
@@ -328,13 +331,7 @@ def _show_outcome(outcome: Outcome, config: Config, folder: Path) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    if outcome.interrupted:
-        _err.print(
-            "Interrupted. Go on with the same command and --resume",
-            highlight=False,
-            soft_wrap=True,
-        )
-    elif outcome.lost:
+    if outcome.lost:
         _err.print(
             f"{outcome.lost} trials were tried too often. "
             "Try them again with the same command and --resume",
@@ -377,8 +374,16 @@ def _print_estimate(found: dict[str, Any], as_json: bool) -> None:
 def main() -> None:
     """Entry point: input errors end with status 2 and Ctrl-C with 130, both without a traceback."""
     try:
-        # Outside its standalone mode, Click returns the status of an Exit.
-        sys.exit(app(standalone_mode=False) or 0)
+        # Outside its standalone mode, Typer returns the status of an Exit, and 130 after Ctrl-C.
+        status = app(standalone_mode=False) or 0
+        if status == INTERRUPTED:
+            _err.print(
+                "Interrupted; nothing half-written is left. The same command goes on, a sweep with "
+                "--resume",
+                highlight=False,
+                soft_wrap=True,
+            )
+        sys.exit(status)
     except InputError as error:
         for problem in error.problems:
             _err.print(
@@ -394,9 +399,6 @@ def main() -> None:
             raise
         _err.print(f"error: {error.filename}: {error.strerror}", style="red", markup=False)
         sys.exit(1)
-    except (KeyboardInterrupt, typer.Abort):
-        _err.print("interrupted; nothing is lost, the same command goes on", highlight=False)
-        sys.exit(130)
     except Exception as error:
         # Typer's own complaints about arguments know how to show themselves.
         show = getattr(error, "show", None)
