@@ -126,6 +126,20 @@ def receiver(training: StitchTraining) -> Any:
     return training._networks[1].network
 
 
+def only_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train mode that is gone after the step, and leaves no trace in the buffers."""
+    unwatched(monkeypatch)
+
+    def step(original: Any, self: StitchTraining, batch: Any) -> None:
+        norm = receiver(self).layer3[0].bn1
+        norm.momentum = 0.0
+        norm.train()
+        original(self, batch)
+        norm.eval()
+
+    around(monkeypatch, StitchTraining, "_train_step", step)
+
+
 def suffix(change: Callable[[nn.Module, Tensor], Tensor]) -> Plant:
     def plant(monkeypatch: pytest.MonkeyPatch) -> None:
         class Changed(nn.Module):
@@ -273,6 +287,11 @@ FAULTS: dict[str, tuple[str, Plant, str]] = {
         "frozen",
         each_step(lambda t: receiver(t).layer2[0].bn1.train()),
         "network 'b': layer2.0.bn1 is in train mode after step 1",
+    ),
+    "a layer in train mode only while it runs": (
+        "frozen",
+        only_while_it_runs,
+        "network 'b': layer3.0.bn1 ran in train mode after step 1",
     ),
     "a buffer updated": (
         "frozen",

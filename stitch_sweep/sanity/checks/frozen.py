@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -10,9 +12,7 @@ from stitch_sweep.config import StitchConfig
 from stitch_sweep.frozen import IMAGE_LAYER, FrozenNetwork
 from stitch_sweep.sanity.differences import first_difference, largest_difference
 from stitch_sweep.sanity.subject import Finding, Subject, chunks
-from stitch_sweep.training import ActivationCache
-
-STEPS = 4
+from stitch_sweep.training import ActivationCache, StitchTraining
 
 
 def frozen(subject: Subject) -> Finding:
@@ -21,17 +21,13 @@ def frozen(subject: Subject) -> Finding:
     training = subject.start(sender, i, receiver, j)
     before = {n.name: _copies(n) for n in (sender, receiver)}
     count = sum(len(tensors) for tensors in before.values())
-    compared = f"{count} parameters and buffers, their gradients and modes"
-    steps = min(STEPS, training.total_steps)
-    for step in range(steps + 2):
-        when = "before the first step" if step == 0 else f"after step {step}"
-        if step == steps + 1:
-            when = "after the evaluation"
-            while not training.done:
-                training.run_epoch()
-            training.finish()
-        elif step:
-            training.advance(1)
+    compared = f"{count} parameters and buffers, their gradients and modes, at every step"
+    trained = _run_in_train_mode(sender, receiver)
+    for when in _stages(training):
+        if trained:
+            return Finding(
+                "frozen", compared, None, "fail", f"{trained[0]} ran in train mode {when}"
+            )
         for network in (sender, receiver):
             if wrong := _unfrozen(network):
                 return Finding("frozen", compared, None, "fail", f"{wrong} {when}")
@@ -40,7 +36,32 @@ def frozen(subject: Subject) -> Finding:
                 name, gap = found
                 why = f"network {network.name!r}: {name} changed {when}"
                 return Finding("frozen", compared, gap, "fail", why)
-    return Finding("frozen", f"{compared}, after each of {steps} steps", 0.0, "pass")
+    return Finding("frozen", compared, 0.0, "pass")
+
+
+def _stages(training: StitchTraining) -> Iterator[str]:
+    """Take the training through all it does, and say each time what was done."""
+    yield "before the first step"
+    while not training.done:
+        training.advance(1)
+        yield f"after step {training.step}"
+    training.finish()
+    yield "after the evaluation"
+
+
+def _run_in_train_mode(*networks: FrozenNetwork) -> list[str]:
+    """Parts that are in train mode while they run; the list fills up as that happens."""
+    found: list[str] = []
+    for network in networks:
+        for path, part in network.network.named_modules():
+            what = f"network {network.name!r}: {path or 'the whole'}"
+
+            def look(module: nn.Module, inputs: object, what: str = what) -> None:
+                if module.training:
+                    found.append(what)
+
+            part.register_forward_pre_hook(look)
+    return found
 
 
 def _copies(network: FrozenNetwork) -> dict[str, Tensor]:
