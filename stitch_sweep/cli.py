@@ -152,6 +152,8 @@ def sanity(
 
     read = _read(config, set_)
     where = output or config.parent / "sanity.json"
+    if where.resolve() == config.resolve():
+        raise InputError(f"--output {where}: is the configuration itself")
     found = run_sanity(read, pair=pair, images=images, only=only or (), output=where)
     if as_json:
         print(json.dumps(found.to_dict()))

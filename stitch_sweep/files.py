@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from stitch_sweep.errors import InputError
 
 
 @contextmanager
@@ -26,6 +29,24 @@ def atomic(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def check_writable(path: Path, what: str) -> None:
+    """See that a file or folder could be written, before the work whose result it is to hold.
+
+    Args:
+        path: of the file or folder; its parents need not exist.
+        what: what messages call it.
+
+    Raises:
+        InputError: it can't.
+    """
+    parent = next(folder for folder in path.absolute().parents if folder.exists())
+    try:
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        raise InputError(f"{what} {path}: can't be written: {error.strerror}") from None
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,14 +16,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from sweeps import SMALL
+from sweeps import SMALL, run, write_config
 from torch import Tensor, nn
 
-from stitch_sweep.config import Config
-from stitch_sweep.data import Data, Loader
+from stitch_sweep import cli
+from stitch_sweep.config import Config, TrialSettings
+from stitch_sweep.data import AUGMENTATIONS, Data, Loader
 from stitch_sweep.errors import InputError
 from stitch_sweep.evaluation import Evaluation, Scores
 from stitch_sweep.frozen import FrozenNetwork
+from stitch_sweep.losses import CombinedLoss
 from stitch_sweep.optimization import Optimization, ScheduleConfig
 from stitch_sweep.sanity import run_sanity
 from stitch_sweep.sanity import suite as suites
@@ -29,8 +33,9 @@ from stitch_sweep.sanity.checks import CHECKS
 from stitch_sweep.sanity.differences import first_difference, largest_difference
 from stitch_sweep.sanity.subject import Finding, Subject
 from stitch_sweep.seeding import seed_everything
+from stitch_sweep.stitches import build_stitch
 from stitch_sweep.sweep.cells import Cell
-from stitch_sweep.training import ActivationCache, StitchTraining
+from stitch_sweep.training import ActivationCache, StitchTraining, _Representations
 
 
 def make_subject(
@@ -46,7 +51,10 @@ def make_subject(
         }
     )
     stored = {name: copy.deepcopy(module) for name, module in modules.items()}
-    return Subject(config, digits, modules, lambda: copy.deepcopy(stored), cell, images=100)
+    settings = TrialSettings.model_validate(config.settings)
+    return Subject(
+        config, digits, modules, lambda: copy.deepcopy(stored), cell, settings, 100, little=True
+    )
 
 
 @pytest.fixture
@@ -86,7 +94,7 @@ def test_what_is_right_passes(name, cell, changes, digits, trained):
     assert finding.verdict in ("pass", "skip"), finding
     if finding.verdict == "skip":
         assert finding.detail
-    # Floating-point numbers of 16 bits do move logits; nothing else may.
+    # Float32 isn't float64; nothing else may differ at all.
     if name != "precision":
         assert not finding.difference
 
@@ -210,28 +218,135 @@ def unseeded_order(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def another_order_from_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loaders are right, but training takes its cached rows in the next epoch's order."""
+
+    def batches(original: Any, self: Any, epoch: int, start: int) -> Any:
+        return original(self, epoch + 1, start)
+
+    around(monkeypatch, _Representations, "batches", batches)
+
+
+def other_images_for_the_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     around(
         monkeypatch,
         Loader,
-        "indices",
-        lambda original, self, epoch, start=0: original(
-            self, epoch + (self.batch_size == 32 and _training_is_on_the_stack()), start
-        ),
+        "read",
+        lambda original, self, groups: original(self, [group.flip(0) for group in groups]),
     )
 
 
-def _training_is_on_the_stack() -> bool:
-    import inspect
+def flipped_the_wrong_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    crop = AUGMENTATIONS["crop_flip"]
+    wrong = replace(crop, apply=lambda images, draws: crop.apply(images, draws).flip(-1))
+    monkeypatch.setitem(AUGMENTATIONS, "crop_flip", wrong)
 
-    return any(frame.function == "advance" for frame in inspect.stack())
+
+def activations_of_another_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache forgets to ask whose activations it holds, where the shapes agree."""
+
+    def get(original: Any, self: Any, role: str, network: Any, layer: int, loader: Loader) -> Any:
+        kept = self._kept.get(role)
+        shape = network.shape(layer, loader.images.images.shape[1:])
+        if kept is not None and kept[3].shape[1:] == shape:
+            return kept[3]
+        return original(self, role, network, layer, loader)
+
+    around(monkeypatch, ActivationCache, "get", get)
+
+
+def a_moment_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A BatchNorm statistic moves when the network is frozen, before anyone has looked at it."""
+
+    def init(original: Any, self: FrozenNetwork, network: nn.Module, *args: Any) -> None:
+        network.layer1[0].bn1.running_var.mul_(1.0001)
+        original(self, network, *args)
+
+    around(monkeypatch, FrozenNetwork, "__init__", init)
+
+
+def frozen_in_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(original: Any, self: FrozenNetwork, network: nn.Module, *args: Any) -> None:
+        original(self, network.half().float(), *args)
+
+    around(monkeypatch, FrozenNetwork, "__init__", init)
+
+
+def convolutions_with_short_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What TF32 and its like do: products of rounded numbers, added up in float32."""
+    around(
+        monkeypatch,
+        nn.Conv2d,
+        "forward",
+        lambda original, self, x: original(self, x.bfloat16().to(x.dtype)),
+    )
+
+
+def finished(**wrong: Callable[[dict[str, Any]], float]) -> Plant:
+    """A trial that reports other figures than it should."""
+
+    def plant(monkeypatch: pytest.MonkeyPatch) -> None:
+        def finish(original: Any, self: StitchTraining) -> Any:
+            result = original(self)
+            changed = {name: change(result.metrics) for name, change in wrong.items()}
+            return replace(result, metrics={**result.metrics, **changed})
+
+        around(monkeypatch, StitchTraining, "finish", finish)
+
+    return plant
+
+
+def constant_trajectory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def log(original: Any, self: StitchTraining, split: str, values: Any) -> None:
+        original(self, split, {**values, "accuracy": 0.5})
+
+    around(monkeypatch, StitchTraining, "_log", log)
+
+
+def rolled_labels_without_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    def batch(original: Any, self: Any, labels: Tensor, take: Any, images: Tensor | None) -> Any:
+        return original(self, labels if take else labels.roll(1), take, images)
+
+    around(monkeypatch, _Representations, "_batch", batch)
+
+
+def forgotten_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    def call(original: Any, self: CombinedLoss, inputs: Any) -> Any:
+        _, terms = original(self, inputs)
+        return sum(terms.values()), terms
+
+    around(monkeypatch, CombinedLoss, "__call__", call)
+
+
+def small_default_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    around(
+        monkeypatch,
+        CombinedLoss,
+        "default_lr",
+        lambda original, self, optimizer: original(self, optimizer) / 100,
+    )
+
+
+def constant_rate_behind_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(original: Any, self: Optimization, loss: Tensor) -> float:
+        rate = self._base[0] * self.schedule.factor(self.step_count, self.total_steps)
+        self.schedule, kept = ScheduleConfig(name="constant", warmup=0), self.schedule
+        original(self, loss)
+        self.schedule = kept
+        return rate
+
+    around(monkeypatch, Optimization, "step", step)
+
+
+def the_same_start_for_every_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "stitch_sweep.training.build_stitch",
+        lambda *args, seed, **options: build_stitch(*args, seed=17, **options),
+    )
 
 
 def only_the_last_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     def result(original: Any, self: Scores) -> Evaluation:
         return replace(original(self), accuracy=self._right[-1].double().mean().item())
 
-    # Chunks smaller than the split, so that there is a last one.
-    monkeypatch.setattr("stitch_sweep.training.CHUNK", 64)
     around(monkeypatch, Scores, "result", result)
 
 
@@ -255,14 +370,17 @@ def saved_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
     around(monkeypatch, StitchTraining, "pack_stitch", pack)
 
 
-def start_from_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    def init(original: Any, self: StitchTraining, sender: Any, receiver: Any, *a: Any, **k: Any):
-        original(self, sender, receiver, *a, **k)
-        with torch.no_grad():
-            for parameter in self.stitch.parameters():
-                parameter.add_(1e-6 * len(receiver.name))
+def start_from_the_name(side: int) -> Plant:
+    def plant(monkeypatch: pytest.MonkeyPatch) -> None:
+        def init(original: Any, self: StitchTraining, *args: Any, **options: Any) -> None:
+            original(self, *args, **options)
+            with torch.no_grad():
+                for parameter in self.stitch.parameters():
+                    parameter.add_(1e-6 * len(args[side].name))
 
-    around(monkeypatch, StitchTraining, "__init__", init)
+        around(monkeypatch, StitchTraining, "__init__", init)
+
+    return plant
 
 
 def a_step_taken_twice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,6 +423,91 @@ FAULTS: dict[str, tuple[str, Plant, str]] = {
     ),
     "a shuffled evaluation": ("order", shuffled_evaluation, "evaluation shuffles the test images"),
     "an unseeded order": ("order", unseeded_order, "isn't in the order that seed 0 gives"),
+    "other images for the labels": (
+        "order",
+        other_images_for_the_labels,
+        "the images aren't those at their places",
+    ),
+    "an augmentation that does something else": (
+        "order",
+        flipped_the_wrong_way,
+        "in epoch 0 (augment: crop_flip) the images aren't those at their places",
+    ),
+    "activations of another cell": (
+        "other trials",
+        activations_of_another_cell,
+        "what ran before in the process changes a trial",
+    ),
+    "a statistic that moves when the network is frozen": (
+        "frozen",
+        a_moment_of_training,
+        "layer1.0.bn1.running_var changed before the training",
+    ),
+    "a buffer of the sender updated": (
+        "frozen",
+        each_step(lambda t: t._networks[0].network.layer1[0].bn1.running_var.mul_(1.01)),
+        "network 'a': layer1.0.bn1.running_var changed after step 1",
+    ),
+    "networks frozen in half": (
+        "precision",
+        frozen_in_half,
+        "network 'a': conv1.weight went through float16",
+    ),
+    "convolutions of short numbers": (
+        "precision",
+        convolutions_with_short_inputs,
+        "they aren't computed in float32",
+    ),
+    "an own accuracy that isn't the network's": (
+        "batch size",
+        finished(receiver_accuracy=lambda metrics: 0.123),
+        "receiver_accuracy is said to be 0.123",
+    ),
+    "a loss twice as large": (
+        "batch size",
+        finished(**{"test_loss.task": lambda metrics: 2 * metrics["test_loss.task"]}),
+        "test_loss.task is said to be",
+    ),
+    "a penalty the other way round": (
+        "batch size",
+        finished(penalty=lambda metrics: -metrics["penalty"]),
+        "penalty is said to be",
+    ),
+    "a trajectory that stands still": (
+        "batch size",
+        constant_trajectory,
+        "the trajectory ends with a validation accuracy of 0.5",
+    ),
+    "rolled labels where nothing is cached": (
+        "no abstractions",
+        rolled_labels_without_a_cache,
+        "trained for task batch by batch, its conv.weight is another one",
+    ),
+    "weights of a sum of losses forgotten": (
+        "no abstractions",
+        forgotten_weights,
+        "trained for task + mse from cached activations, its conv.weight is another one",
+    ),
+    "a default learning rate that is lost": (
+        "schedule",
+        small_default_rate,
+        "at step 0 the learning rate used is",
+    ),
+    "a learning rate that isn't the one logged": (
+        "schedule",
+        constant_rate_behind_the_log,
+        "the learning rate used is",
+    ),
+    "one start for all seeds": (
+        "no abstractions",
+        the_same_start_for_every_seed,
+        "doesn't start as its seed says",
+    ),
+    "cached expected activations overwritten": (
+        "activations",
+        each_step(lambda t: t._splits["train"]._whole.get("expected", torch.zeros(1)).mul_(1.001)),
+        "the cached train activations of b:2 (expected) were overwritten",
+    ),
     "another order from the cache": (
         "order",
         another_order_from_the_cache,
@@ -313,13 +516,13 @@ FAULTS: dict[str, tuple[str, Plant, str]] = {
     "an accuracy of the last batch only": (
         "batch size",
         only_the_last_batch,
-        "images are right",
+        "over all images",
     ),
-    "an accuracy that leaves an image out": ("batch size", dropped_last_chunk, "images are right"),
+    "an accuracy that leaves an image out": ("batch size", dropped_last_chunk, "over all images"),
     "a warm-up longer than the training": (
         "schedule",
         long_warmup,
-        "the warm-up is longer than the training",
+        "is the warm-up longer than the training?",
     ),
     "a stitch saved before its last step": (
         "store and load",
@@ -354,21 +557,26 @@ FAULTS: dict[str, tuple[str, Plant, str]] = {
     "an activation overwritten in place": (
         "activations",
         suffix(lambda part, x: part(x.mul_(1.5))),
-        "writes into the tensor it gets",
+        "writes into what it gets",
     ),
     "a cached activation overwritten": (
         "activations",
         each_step(lambda t: t._splits["train"]._whole["sender"].mul_(1.001)),
-        "the cached train activations of a:1 were overwritten",
+        "the cached train activations of a:1 (sender) were overwritten",
     ),
     "activations cached in half": (
         "activations",
         cache_in_half,
-        "the cached train activations of a:1 were overwritten",
+        "the cached train activations of a:1 (sender) were overwritten",
     ),
-    "a start that depends on a network's name": (
+    "a start that depends on the sender's name": (
         "self against copy",
-        start_from_the_name,
+        start_from_the_name(0),
+        "the stitch's conv.weight before the first step",
+    ),
+    "a start that depends on the receiver's name": (
+        "self against copy",
+        start_from_the_name(1),
         "the stitch's conv.weight before the first step",
     ),
     "noise in the evaluation": (
@@ -378,7 +586,7 @@ FAULTS: dict[str, tuple[str, Plant, str]] = {
     ),
     "an evaluation that a training moved": (
         "evaluate again",
-        each_step(lambda t: t._networks[0].network.fc.bias.add_(1e-4)),
+        each_step(lambda t: receiver(t).fc.bias.add_(1e-4)),
         "after an unrelated training",
     ),
     "an optimizer that steps twice": ("no abstractions", a_step_taken_twice, "trained for task"),
@@ -416,7 +624,7 @@ def test_a_model_whose_conclusion_half_precision_changes_is_warned_of(digits, tr
     """A common offset of the last layer's weights changes no decision, until it is rounded."""
     modules = copy.deepcopy(trained)
     with torch.no_grad():
-        modules["b"].fc.weight.add_(64.0)
+        modules["b"].fc.weight.add_(256.0)
     finding = check("precision", make_subject(digits, modules, Cell("b", 4, "b", 4),
                                               stitch={"name": "identity"}))  # fmt: skip
     assert finding.verdict == "warn"
@@ -481,6 +689,84 @@ class TestSuite:
         assert all("difference" in entry for entry in written["checks"])
         assert written["pair"] == "a:3,b:3"
 
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            # The stitch comes from what is crossed; the configuration's own fits no cell.
+            {
+                "networks": [
+                    {"name": n, "family": "resnet1111", "width": 4, "seed": k, "weights": "random_raw",
+                     "layers": ["relu", "layer2", "avgpool", "flatten"]}
+                    for k, n in enumerate("ab")
+                ],
+                "pairs": [{"sender": "a", "receiver": "b", "sender_layers": [1, 3],
+                           "receiver_layers": [3]}],
+                "search": {"cross": {"stitch": [{"name": "linear"}]}},
+            },
+            {"training": {"epochs": 0, "batch_size": 5000}, "pairs": [{"sender": "a", "receiver": "a"}]},
+            {
+                "data": {"name": "digits", "image_size": 12, "train_images": 30, "test_images": 20},
+                "pairs": [{"sender": "a", "receiver": "b", "sender_layers": [-1],
+                           "receiver_layers": [-1]}],
+            },
+        ],
+        ids=["crossed stitch, vectors, named layers", "epochs: 0, self-pair", "into the image"],
+    )  # fmt: skip
+    def test_no_false_alarm(self, changes, tmp_path):
+        config = Config.model_validate({**SMALL, "zoo": str(tmp_path / "zoo"), **changes})
+        found = run_sanity(config, images=50, only=list(CHECKS))
+        assert [f for f in found.findings if f.verdict == "fail"] == []
+
+    def test_a_module_that_runs_twice_is_left_to_the_other_checks(self, digits, trained):
+        modules = copy.deepcopy(trained)
+        modules["a"].layer1[0].relu1 = modules["a"].layer1[0].relu2 = modules["a"].relu
+        subject = make_subject(digits, modules, Cell("a", 0, "b", 2))
+        finding = check("no abstractions", replace(subject, cell=Cell("b", 1, "b", 2)))
+        assert finding.verdict == "pass"
+        bench = subject.bench()
+        bench.networks["a"].layer_names[0] = "relu"
+        with pytest.raises(LookupError, match="runs 3 times"):
+            subject.places(bench)
+
+    def test_a_training_that_diverges_is_said_to(self, config):
+        training = {"epochs": 2, "optimizer": {"name": "sgd", "lr": 1e30}}
+        changes = {"loss": {"mse": 1.0}, "training": training, "search": {}}
+        wild = Config.model_validate({**SMALL, "zoo": config.zoo, **changes})
+        found = run_sanity(wild, images=50, only=["store and load", "precision"])
+        assert [finding.verdict for finding in found.findings] == ["fail", "fail"]
+        assert all("lower training.optimizer.lr" in f.detail for f in found.findings)
+
+    def test_what_is_not_finite_is_json_all_the_same(self):
+        finding = Finding("x", "y", math.inf, "fail", figures={"a": {"b": math.nan}, "c": 1.0})
+        written = json.loads(json.dumps(finding.to_dict(), allow_nan=False))
+        assert written["difference"] == "inf"
+        assert written["figures"] == {"a": {"b": "nan"}, "c": 1.0}
+
+    def test_on_real_images_of_cifar10(self, tmp_path):
+        images = Path(__file__).parents[2] / "shared" / "data" / "cifar10"
+        if not images.is_dir():
+            pytest.skip(f"there are no images in {images}")
+        config = Config.model_validate(
+            {
+                **SMALL,
+                "zoo": str(tmp_path / "zoo"),
+                "data": {"name": "parquet", "path": str(images), "image_size": 32,
+                         "train_images": 500, "test_images": 300},
+                "pretraining": {"epochs": 1},
+                "search": {},
+            }
+        )  # fmt: skip
+        found = run_sanity(config, images=200, only=list(CHECKS))
+        assert [f for f in found.findings if f.verdict == "fail"] == []
+
+    @pytest.mark.long
+    def test_on_the_quickstart(self, tmp_path, monkeypatch):
+        config = Path(__file__).parents[1] / "experiments" / "quickstart" / "digits" / "config.yml"
+        output = tmp_path / "sanity.json"
+        status, text = run("sanity", config, "--set", f"zoo={tmp_path / 'zoo'}", "--output", output)
+        assert status == 0, text
+        assert {c["verdict"] for c in json.loads(output.read_text())["checks"]} <= {"pass", "skip"}
+
     def test_a_crash_is_a_finding_and_the_rest_goes_on(self, config, monkeypatch):
         def broken(original: Any, self: StitchTraining) -> Any:
             raise RuntimeError("the planted crash")
@@ -491,3 +777,63 @@ class TestSuite:
         assert verdicts == {"order": "pass", "little: schedule": "fail", "little: frozen": "fail"}
         assert "RuntimeError: the planted crash" in found.findings[1].detail
         assert not found.passed
+
+
+class TestCommand:
+    @pytest.fixture
+    def config(self, tmp_path) -> Path:
+        return write_config(tmp_path, tmp_path / "zoo")
+
+    @pytest.fixture
+    def sanity(self, config, monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+        def sanity(*arguments: object) -> tuple[int, str, str]:
+            command = ["stitch-sweep", "sanity", config, "--images", 50, *arguments]
+            monkeypatch.setattr(sys, "argv", [*map(str, command)])
+            with pytest.raises(SystemExit) as ended:
+                cli.main()
+            return (int(ended.value.code or 0), *capsys.readouterr())
+
+        return sanity
+
+    def test_all_is_well(self, sanity, config):
+        status, out, _ = sanity("--only", "little: order", "--only", "order")
+        assert status == 0
+        assert out.count("pass") == 2
+        written = json.loads((config.parent / "sanity.json").read_text())
+        assert written["only"] == ["little: order", "order"]
+
+    def test_a_failed_check_ends_with_1_and_is_named(self, sanity, monkeypatch):
+        long_warmup(monkeypatch)
+        status, out, _ = sanity("--only", "little: schedule")
+        assert status == 1
+        assert "is the warm-up longer than the training?" in " ".join(out.split())
+
+    def test_one_object_on_standard_output(self, sanity):
+        status, out, _ = sanity("--only", "little: identity", "--json")
+        assert status == 0
+        (check,) = json.loads(out)["checks"]
+        assert check["name"] == "little: identity"
+        assert (check["verdict"], check["difference"]) == ("pass", 0.0)
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (("--only", "ordr"), "did you mean 'order'?"),
+            (("--images", "3"), "at least 20"),
+            (("--pair", "a:9,b:1"), "a has layers -1 (the image) to 4, not 9"),
+            (("--output", "."), "is a folder"),
+            (("--output", "/proc/x.json"), "can't be written"),
+            (("--set", "loss={tsk: 1.0}"), "tsk"),
+        ],
+    )
+    def test_what_is_wrong_is_said_before_anything_runs(self, arguments, said, sanity, tmp_path):
+        status, out, err = sanity(*arguments)
+        assert status == 2
+        assert said in " ".join(err.split())
+        assert out == ""
+        assert not (tmp_path / "zoo").exists()
+
+    def test_the_configuration_is_not_overwritten(self, sanity, config):
+        before = config.read_bytes()
+        assert sanity("--output", config)[0] == 2
+        assert config.read_bytes() == before

@@ -30,6 +30,39 @@ def order(seed: int, epoch: int, count: int) -> Tensor:
     return torch.randperm(count, generator=generator)
 
 
+def start(seed: int, sender: tuple[int, ...], receiver: tuple[int, ...]) -> dict[str, Tensor]:
+    """The paper's stitch as a seed starts it: torch's own initialisation of one convolution.
+
+    Args:
+        seed: of the sweep.
+        sender: (C, H, W).
+        receiver: (C', H', W').
+    """
+    purpose = json.dumps([seed, 0, "stitch", "paper", list(sender), list(receiver)])
+    digest = hashlib.sha256(purpose.encode()).digest()
+    size = max(1, sender[1] // receiver[1])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        convolution = nn.Conv2d(sender[0], receiver[0], size, stride=size)
+    return {f"conv.{name}": tensor for name, tensor in convolution.state_dict().items()}
+
+
+def crop_flip(images: Tensor, seed: int, epoch: int) -> Tensor:
+    """All images uint8 [N, C, H, W] as an epoch changes them: padded, cut out again, half mirrored."""
+    digest = hashlib.sha256(json.dumps([seed, "augment", epoch]).encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    count, size = len(images), images.shape[-1]
+    pad = size // 8
+    corners = torch.randint(2 * pad + 1, (count, 2), generator=generator).tolist()
+    mirrored = torch.randint(2, (count, 1), generator=generator).flatten().tolist()
+    padded = functional.pad(images, (pad, pad, pad, pad))
+    changed = []
+    for image, (top, left), mirror in zip(padded, corners, mirrored, strict=True):
+        window = image[:, top : top + size, left : left + size]
+        changed.append(window.flip(-1) if mirror else window)
+    return torch.stack(changed)
+
+
 def factor(schedule: str, warmup: float, step: int, total: int) -> float:
     """Learning rate of a step (from 0) as a share of its base value; warm-up is a share of `total`."""
     ramp = round(warmup * total)
@@ -77,10 +110,12 @@ def train(
     images: Tensor,
     labels: Tensor,
     start: Mapping[str, Tensor],
-    loss: str,
+    loss: Mapping[str, float],
     settings: Any,
+    lr: float,
     seed: int,
     *,
+    whole: bool,
     cast: torch.dtype | None = None,
     scaled: bool = False,
 ) -> dict[str, Tensor]:
@@ -92,9 +127,12 @@ def train(
         images: float32 [N, C, H, W], normalised.
         labels: int64 [N].
         start: `conv.weight` and `conv.bias` before the first step.
-        loss: `task` or `mse`.
-        settings: the training section of a configuration, with a learning rate.
+        loss: weights of `task` and `mse`.
+        settings: the training section of a configuration.
+        lr: base learning rate.
         seed: of the sweep.
+        whole: compute the frozen halves once, in chunks, rather than for every batch: their last bits
+            depend on it.
         cast: compute under autocast in this type.
         scaled: scale gradients as mixed precision does.
 
@@ -110,15 +148,15 @@ def train(
             real = min(CHUNK, count - first)
             inputs.append(representation(*sender, chunk)[:real])
             expected.append(representation(*receiver, chunk)[:real])
-    x, e = torch.cat(inputs), torch.cat(expected)
+    all_x, all_e = torch.cat(inputs), torch.cat(expected)
     # Of every channel over all images and positions, and their mean.
-    variance = e.double().transpose(0, 1).flatten(1).var(dim=1, correction=0).mean().item() or 1.0
+    spread = all_e.double().transpose(0, 1).flatten(1).var(dim=1, correction=0).mean().item()
 
     weight = start["conv.weight"].to(device).clone().requires_grad_()
     bias = start["conv.bias"].to(device).clone().requires_grad_()
     name = settings.optimizer.name.lower()
     (chosen,) = (c for n, c in vars(torch.optim).items() if n.lower() == name and callable(c))
-    optimizer = chosen([weight, bias], lr=settings.optimizer.lr, **settings.optimizer.options)
+    optimizer = chosen([weight, bias], lr=lr, **settings.optimizer.options)
     scaler = torch.amp.GradScaler(device.type, enabled=scaled)
     total = settings.epochs * math.ceil(count / batch)
     step = 0
@@ -126,16 +164,21 @@ def train(
         for at in order(seed, epoch, count).to(device).split(batch):
             share = factor(settings.schedule.name, settings.schedule.warmup, step, total)
             for group in optimizer.param_groups:
-                group["lr"] = settings.optimizer.lr * share
+                group["lr"] = lr * share
             optimizer.zero_grad()
+            with torch.no_grad():
+                x = all_x[at] if whole else representation(*sender, images[at])
+                e = all_e[at] if whole else representation(*receiver, images[at])
             with torch.autocast(device.type, dtype=cast, enabled=cast is not None):
-                s = stitched(weight, bias, x[at], e.shape[-1])
-                if loss == "task":
+                s = stitched(weight, bias, x, e.shape[-1])
+                values = {}
+                if "task" in loss:
                     logits = continued(*receiver, images[at], s)
-                    value = functional.cross_entropy(logits, labels[at])
-                else:
-                    value = (s - e[at]).square().mean() * (e.shape[1] / variance)
-            scaler.scale(value).backward()
+                    values["task"] = functional.cross_entropy(logits, labels[at])
+                if "mse" in loss:
+                    values["mse"] = (s - e).square().mean() * (e.shape[1] / (spread or 1.0))
+            weighted = torch.stack([loss[term] * value for term, value in values.items()])
+            scaler.scale(weighted.sum()).backward()
             scaler.step(optimizer)
             scaler.update()
             step += 1

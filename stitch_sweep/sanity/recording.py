@@ -43,11 +43,11 @@ from torch import Tensor, nn
 
 from stitch_sweep import seeding
 from stitch_sweep.checkpoints import fingerprint, tensors_of
-from stitch_sweep.config import Config, TrialSettings
+from stitch_sweep.config import Config
 from stitch_sweep.data import AUGMENTATIONS, SPLITS, Data, Images, Loader
 from stitch_sweep.errors import InputError
 from stitch_sweep.evaluation import CHUNK, evaluate
-from stitch_sweep.files import write_atomically
+from stitch_sweep.files import check_writable, write_atomically
 from stitch_sweep.frozen import FrozenNetwork
 from stitch_sweep.sanity.inspection import (
     Output,
@@ -56,7 +56,7 @@ from stitch_sweep.sanity.inspection import (
     sha256_of,
     summarise,
 )
-from stitch_sweep.sweep.cells import Cell, check_cell, middle_cell, parse_cell
+from stitch_sweep.sweep.cells import Cell, choose_cell, parse_cell
 from stitch_sweep.sweep.prepare import prepare, provide_networks
 from stitch_sweep.sweep.resources import check_local
 from stitch_sweep.sweep.workbench import Workbench
@@ -174,7 +174,7 @@ def record(
     cell is then stitched as `stitch-sweep stitch` would, for a few steps.
 
     Args:
-        config: factors and searched settings of it play no part.
+        config: the cell is trained under the first of its factors and searched stitches.
         folder: where to write; must not exist, or be empty.
         pair: `sender:layer,receiver:layer`; the middle layers of the first pair if not given.
         steps: so many optimizer steps are recorded.
@@ -188,11 +188,11 @@ def record(
         'a:2,b:2'
     """
     check_free(folder)
+    check_writable(folder, "--output-dir")
     check_local(config.resources)
     named = None if pair is None else parse_cell(pair, config)
     prepared = prepare(config)
-    cell = named or middle_cell(prepared)
-    check_cell(prepared, cell)
+    cell, settings = choose_cell(prepared, named)
     modules = provide_networks(prepared, on_progress)
 
     notes = _Notes()
@@ -203,7 +203,6 @@ def record(
     used = {name: modules[name] for name in dict.fromkeys((cell.sender, cell.receiver))}
     bench = Workbench(config, prepared.data, used)
     generators = {"after seeding": _generators(bench.device)}
-    settings = TrialSettings.model_validate(config.settings)
     # A row per step; when it is written changes nothing about what is computed.
     each = settings.training.model_copy(update={"log_every": 1})
     training = bench.training(
@@ -249,6 +248,8 @@ def read_recording(folder: Path) -> Recording:
     try:
         about = json.loads(manifest.read_bytes())
         version, files = about["format"], about.pop("files")
+        if not isinstance(about["configuration"], dict):
+            raise TypeError(about["configuration"])
         expected = {name: str(files[name]) for name in _PARTS.values()} if version == FORMAT else {}
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(

@@ -6,8 +6,8 @@ import json
 import platform
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,15 @@ from torch import nn
 
 from stitch_sweep import __version__
 from stitch_sweep.checkpoints import unpack
-from stitch_sweep.config import Config
+from stitch_sweep.config import Config, TrialSettings
 from stitch_sweep.data import Data, load
-from stitch_sweep.errors import InputError, nearest
-from stitch_sweep.files import write_atomically
+from stitch_sweep.errors import DivergedError, InputError, nearest
+from stitch_sweep.files import check_writable, write_atomically
 from stitch_sweep.sanity.checks import CHECKS
 from stitch_sweep.sanity.subject import Finding, Subject
 from stitch_sweep.seeding import seed_everything
-from stitch_sweep.sweep.cells import Cell, check_cell, middle_cell, parse_cell
+from stitch_sweep.stitches import build_stitch
+from stitch_sweep.sweep.cells import Cell, choose_cell, parse_cell
 from stitch_sweep.sweep.prepare import Prepared, prepare, provide_networks
 from stitch_sweep.sweep.progress import Reporter
 from stitch_sweep.sweep.resources import check_local
@@ -62,7 +63,7 @@ def run_sanity(
     *,
     pair: str | None = None,
     images: int = 1000,
-    only: Iterable[str] = (),
+    only: Sequence[str] = (),
     output: Path | None = None,
     reporter: Reporter | None = None,
 ) -> Sanity:
@@ -85,16 +86,17 @@ def run_sanity(
         raise InputError(f"--output {output}: is a folder, the name of a file is wanted")
     if images < FEWEST_IMAGES:
         raise InputError(f"--images {images}: at least {FEWEST_IMAGES} are needed")
-    asked = None if pair is None else parse_cell(pair, config)
+    named = None if pair is None else parse_cell(pair, config)
+    if output is not None:
+        check_writable(output, "--output")
     prepared = prepare(config)
-    cell = asked or middle_cell(prepared)
-    check_cell(prepared, cell)
+    cell, settings = choose_cell(prepared, named)
     began = time.perf_counter()
     findings = []
     with reporter or Reporter() as shown:
         subjects: dict[str, Callable[[], Subject]] = {
-            "": lambda: _subject(prepared, cell, images, shown),
-            LITTLE: lambda: _little(config),
+            "": lambda: _subject(prepared, cell, settings, images, shown),
+            LITTLE: lambda: _little(config, settings),
         }
         made: dict[str, Subject] = {}
         for k, (prefix, name) in enumerate(chosen):
@@ -107,7 +109,10 @@ def run_sanity(
         findings,
         {
             "pair": str(cell),
+            "stitch": settings.stitch.name,
+            "loss": settings.loss.label,
             "images": images,
+            "only": list(only),
             "device": config.resources.device,
             "threads": config.resources.cpu,
             "seconds": round(time.perf_counter() - began, 1),
@@ -119,7 +124,8 @@ def run_sanity(
         },
     )
     if output is not None:
-        write_atomically(output, (json.dumps(sanity.to_dict(), indent=1) + "\n").encode())
+        text = json.dumps(sanity.to_dict(), indent=1, allow_nan=False)
+        write_atomically(output, f"{text}\n".encode())
     return sanity
 
 
@@ -144,19 +150,18 @@ def _coloured(finding: Finding | None) -> str:
     return f"[{colours[finding.verdict]}]{finding.verdict}[/]"
 
 
-def _chosen(only: Iterable[str]) -> list[tuple[str, str]]:
+def _chosen(only: Sequence[str]) -> list[tuple[str, str]]:
     """(prefix, name) of every check to run, in order."""
     known = [(prefix, name) for prefix in ("", LITTLE) for name in CHECKS]
-    wanted = list(only)
     names = [prefix + name for prefix, name in known]
     problems = [
         f"--only {name}: no check is named so: {nearest(name, names)}"
-        for name in wanted
+        for name in only
         if name not in names
     ]
     if problems:
         raise InputError(*problems)
-    return [(prefix, name) for prefix, name in known if not wanted or prefix + name in wanted]
+    return [(prefix, name) for prefix, name in known if not only or prefix + name in only]
 
 
 def _find(prefix: str, name: str, subject: Subject) -> Finding:
@@ -164,6 +169,8 @@ def _find(prefix: str, name: str, subject: Subject) -> Finding:
     seed_everything(subject.config.seed, subject.config.resources.cpu)
     try:
         finding = CHECKS[name](subject)
+    except DivergedError as error:
+        return Finding(prefix + name, "could not be run to its end", None, "fail", str(error))
     except Exception as error:
         traceback.print_exc()
         why = f"{type(error).__name__}: {error}"
@@ -171,20 +178,23 @@ def _find(prefix: str, name: str, subject: Subject) -> Finding:
     return Finding(**{**vars(finding), "name": prefix + finding.name})
 
 
-def _subject(prepared: Prepared, cell: Cell, images: int, reporter: Reporter) -> Subject:
-    modules = provide_networks(prepared, reporter.network)
+def _subject(
+    prepared: Prepared, cell: Cell, settings: TrialSettings, images: int, reporter: Reporter
+) -> Subject:
     return Subject(
         config=prepared.config,
-        whole=prepared.data,
-        modules=modules,
+        # Cut-down images would leave files behind that nobody needs; `loaders` makes its own.
+        whole=replace(prepared.data, beton_folder=None),
+        modules=provide_networks(prepared, reporter.network),
         # From the zoo's files, where they are by now.
         load_again=lambda: provide_networks(prepared),
         cell=cell,
+        settings=settings,
         images=images,
     )
 
 
-def _little(config: Config) -> Subject:
+def _little(config: Config, settings: TrialSettings) -> Subject:
     """Two untrained networks of width 4 on handwritten digits, on the CPU."""
     little = Config.model_validate(
         {
@@ -195,7 +205,7 @@ def _little(config: Config) -> Subject:
                 for k, name in enumerate("ab")
             ],
             "pairs": [{"sender": "a", "receiver": "b"}],
-            "training": config.training.model_dump(),
+            "training": {"batch_size": 32},
             "resources": {"cpu": config.resources.cpu},
         }
     )
@@ -210,7 +220,19 @@ def _little(config: Config) -> Subject:
             modules[name] = module.eval()
         return modules
 
-    return Subject(little, data, build(), build, Cell("a", 2, "b", 2), 200)
+    cell = Cell("a", 2, "b", 2)
+    own = TrialSettings.model_validate(little.settings)
+    # The user's stitch and loss, where the stitch can join two equal feature maps.
+    shape = (8, 8, 8)
+    try:
+        options = settings.stitch.options
+        build_stitch(
+            settings.stitch.name, shape, shape, start=settings.stitch.start, options=options
+        )
+        own = own.model_copy(update={"stitch": settings.stitch, "loss": settings.loss})
+    except InputError:
+        own = own.model_copy(update={"loss": settings.loss})
+    return Subject(little, data, build(), build, cell, own, images=200, little=True)
 
 
 def _untrained(config: Config, k: int, data: Data) -> bytes:

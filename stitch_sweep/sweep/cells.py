@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-from stitch_sweep.config import Config
+from stitch_sweep.config import Config, StitchConfig, TrialSettings
 from stitch_sweep.errors import InputError, nearest
 from stitch_sweep.stitches import build_stitch
-from stitch_sweep.sweep.prepare import Prepared
+from stitch_sweep.sweep.prepare import Prepared, first_settings
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ def parse_cell(pair: str, config: Config) -> Cell:
     return Cell(*sides[0], *sides[1])
 
 
-def check_cell(prepared: Prepared, cell: Cell) -> None:
-    """See that the layers exist and the configuration's stitch can join them.
+def check_cell(prepared: Prepared, cell: Cell, stitch: StitchConfig) -> None:
+    """See that the layers exist and a stitch can join them.
 
     Raises:
         InputError: they don't, or it can't.
     """
-    stitch, outlines = prepared.config.stitch, prepared.outlines
+    outlines = prepared.outlines
     sides = ((cell.sender, cell.sender_layer), (cell.receiver, cell.receiver_layer))
     try:
         for name, layer in sides:
@@ -65,13 +65,34 @@ def check_cell(prepared: Prepared, cell: Cell) -> None:
         raise InputError(*(f"--pair {cell}: {problem}" for problem in error.problems)) from None
 
 
-def middle_cell(prepared: Prepared) -> Cell:
-    """The middle layers of the first pair of a configuration."""
+def choose_cell(prepared: Prepared, named: Cell | None) -> tuple[Cell, TrialSettings]:
+    """The cell to look at, and the settings under which a sweep first meets it.
+
+    Args:
+        prepared: the configuration.
+        named: the cell that was asked for; the middle layers of the first pair if none was.
+
+    Raises:
+        InputError: the cell's layers don't exist, or the stitch can't join them.
+    """
     first = prepared.config.pairs[0]
-    layers = [
-        (study.sender_layer, study.receiver_layer)
-        for study in prepared.studies
-        if (study.sender, study.receiver) == (first.sender, first.receiver)
-    ]
-    rows, columns = (sorted(set(side)) for side in zip(*layers, strict=True))
-    return Cell(first.sender, rows[len(rows) // 2], first.receiver, columns[len(columns) // 2])
+    cells = {
+        Cell(study.sender, study.sender_layer, study.receiver, study.receiver_layer): study
+        for study in reversed(prepared.studies)
+    }
+    if named is None:
+        own = [c for c in cells if (c.sender, c.receiver) == (first.sender, first.receiver)]
+        rows, columns = (
+            sorted({getattr(c, side) for c in own}) for side in ("sender_layer", "receiver_layer")
+        )
+        middle = (rows[len(rows) // 2], columns[len(columns) // 2])
+        named = Cell(first.sender, middle[0], first.receiver, middle[1])
+    study = cells.get(named)
+    config = prepared.config
+    settings = (
+        TrialSettings.model_validate(config.settings)
+        if study is None
+        else first_settings(config, study)
+    )
+    check_cell(prepared, named, settings.stitch)
+    return named, settings

@@ -243,6 +243,11 @@ def _misfit(stitch: StitchConfig, sender: Shape, receiver: Shape) -> str | None:
     return None
 
 
+def first_settings(config: Config, study: Study) -> TrialSettings:
+    """The settings of a study under the first stitch that its search may choose."""
+    return next(_stitch_settings(config, study))
+
+
 def _stitch_settings(config: Config, study: Study) -> Iterator[TrialSettings]:
     """The settings of a study under every stitch that its search may choose."""
     for chosen in combinations(config, study, only="stitch"):

@@ -296,7 +296,10 @@ class SweepSearcher(Searcher):
             study = current.study
             record = self._content(study, number, params)
             trial = study.trial(number)
-            self._ledger.begin(trial, record)
+            before = self._ledger.read(trial)
+            # A worker that is thought dead may have finished after all.
+            if before is None or before["status"] == "running":
+                self._ledger.begin(trial, record)
             self._running[trial_id] = (current, number)
             self._on_event("started", {**record, "trial": trial})
             return {"spec": json.dumps({**record, "trial": trial})}

@@ -34,7 +34,7 @@ def run_pair(config: Config, pair: str, save: Path | None = None) -> dict[str, A
         raise InputError(f"--save {save}: is a folder, the name of a file is wanted")
     cell = parse_cell(pair, config)
     prepared = prepare(config)
-    check_cell(prepared, cell)
+    check_cell(prepared, cell, config.stitch)
     with Reporter() as reporter:
         modules = provide_networks(prepared, reporter.network)
         used = {name: modules[name] for name in (cell.sender, cell.receiver)}

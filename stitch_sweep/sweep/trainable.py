@@ -69,10 +69,13 @@ class StitchTrainable(tune.Trainable):
         """Called once per process."""
         assert shared is not None
         self._shared = shared
-        self._bench = Workbench(
-            shared.config, data_from_arrays(ray.get(shared.data)), ray.get(shared.networks)
-        )
         self._begin(config)
+        try:
+            data = data_from_arrays(ray.get(shared.data))
+            self._bench = Workbench(shared.config, data, ray.get(shared.networks))
+        except Exception as error:
+            self._note(error)
+            raise
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Called for every further trial of this process."""
@@ -97,9 +100,7 @@ class StitchTrainable(tune.Trainable):
                 return {"done": False, "epoch": training.epoch}
             self._conclude(training)
         except _INFRASTRUCTURE as error:
-            # Not the trial's doing: Tune starts it again in a new process.
-            note = f"{type(error).__name__}: {error}"
-            ray.get(self._shared.writer.note.remote(self._spec["trial"], note))
+            self._note(error)
             raise
         except Exception as error:  # a trial that can't be trained is a result; the sweep goes on
             self._fail(error)
@@ -110,6 +111,11 @@ class StitchTrainable(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """See `save_checkpoint`."""
+
+    def _note(self, error: Exception) -> None:
+        """Keep why the trial has to be started again, in a new process: it isn't its own doing."""
+        why = f"{type(error).__name__}: {error}"
+        ray.get(self._shared.writer.note.remote(self._spec["trial"], why))
 
     def _begin(self, config: Mapping[str, Any]) -> None:
         self._spec = json.loads(config["spec"])

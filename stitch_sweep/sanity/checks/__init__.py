@@ -1,7 +1,7 @@
 """The checks. Each takes a `Subject` and returns a `Finding`; none depends on another.
 
-What a check compares with is worked out in the check itself, from plain tensors, so that a fault in
-the code under test can't hide by being on both sides.
+What a check compares with is worked out apart from the code under test wherever that can be, so that
+a fault can't hide by being on both sides; `plain` holds stitching written out.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from stitch_sweep.sanity.checks.loading import loaders
 from stitch_sweep.sanity.checks.precision import precision
 from stitch_sweep.sanity.checks.training import (
     no_abstractions,
+    other_trials,
     schedule,
     self_against_copy,
     store_and_load,
@@ -26,6 +27,7 @@ Check = Callable[[Subject], Finding]
 CHECKS: MappingProxyType[str, Check] = MappingProxyType(
     {
         "self against copy": self_against_copy,
+        "other trials": other_trials,
         "store and load": store_and_load,
         "evaluate again": evaluate_again,
         "batch size": batch_size,

@@ -21,10 +21,12 @@ def loaders(subject: Subject) -> Finding:
         from stitch_sweep.data.ffcv_loader import FfcvLoader
     except InputError as error:
         return Finding("loaders", compared, None, "skip", str(error))
-    sender, i, receiver, j = subject.cell_networks()
+    size = subject.short.training.batch_size
     with tempfile.TemporaryDirectory(prefix="stitch-sweep-") as folder:
-        plain = subject.loaders(data=replace(subject.data, beton_folder=None))
-        ffcv = subject.loaders(data=replace(subject.data, beton_folder=folder))
+        benches = [
+            subject.bench(replace(subject.data, beton_folder=where)) for where in (None, folder)
+        ]
+        plain, ffcv = (bench.loaders(size) for bench in benches)
         worst, wrong = 0.0, []
         if not all(isinstance(loader, FfcvLoader) for loader in ffcv.values()):
             wrong.append("what was asked for by FFCV's name isn't FFCV")
@@ -38,19 +40,10 @@ def loaders(subject: Subject) -> Finding:
                 worst = max(worst, gap)
                 if gap or not torch.equal(one.labels, other.labels):
                     wrong.append(f"{split} images differ")
-        runs = [
-            subject.run(sender, i, receiver, j, loaders=chosen).tensors()
-            for chosen in (plain, ffcv)
-        ]
-        found = first_difference(*runs)
+        found = first_difference(*(subject.run(bench).tensors() for bench in benches))
         if found is not None:
             place, gap = found
             worst = max(worst, gap)
             wrong.append(f"the trainings part at {place}")
-    return Finding(
-        "loaders",
-        compared,
-        worst,
-        "fail" if wrong else "pass",
-        "; ".join(dict.fromkeys(wrong)),
-    )
+    verdict = "; ".join(dict.fromkeys(wrong))
+    return Finding("loaders", compared, worst, "fail" if wrong else "pass", verdict)
