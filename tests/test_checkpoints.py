@@ -30,7 +30,8 @@ from stitch_sweep.checkpoints import (
     take_up,
     unpack,
 )
-from stitch_sweep.files import Kept, forget, keep, kept, write_atomically
+from stitch_sweep.errors import InputError
+from stitch_sweep.files import Kept, check_writable, forget, keep, kept, write_atomically
 
 DTYPES = [
     torch.float32,
@@ -493,3 +494,14 @@ def test_the_newest_whole_one_is_taken_up_and_the_others_named(found, taken, sai
 def test_the_safetensors_library_reads_our_files():
     assert torch.equal(load_safetensors(BYTES)["state.weights"], SAMPLE["weights"])
     assert json.loads(BYTES[8:HEADER])["__metadata__"].keys() == {"sha256", "tree"}
+
+
+@pytest.mark.parametrize("where", ["/proc/x.json", "/proc/deep/er/x.json"])
+def test_what_can_not_be_written_is_known_before(where):
+    with pytest.raises(InputError, match=r"--output .* can't be written"):
+        check_writable(Path(where), "--output")
+
+
+def test_what_can_be_written_is_left_alone(tmp_path):
+    check_writable(tmp_path / "new" / "folder" / "x.json", "--output")
+    assert list(tmp_path.iterdir()) == []
