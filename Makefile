@@ -5,12 +5,13 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+FFCV_NEEDS := g++ pkg-config python3-dev libopencv-dev libturbojpeg0-dev
 QUICKSTART := experiments/quickstart/digits/config.yml
 
 .DEFAULT_GOAL := help
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help quickstart test test-all lint bench
+.PHONY: help quickstart test test-all lint bench ffcv
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -42,6 +43,8 @@ bench: $(VENV)/.installed ## run every script in benchmarks/
 	done; \
 	exit $$status
 
+ffcv: $(VENV)/.installed-ffcv ## install FFCV too, for `data.loader: ffcv`
+
 # A stamp is written last, so an installation that was cut off is taken up again the next time.
 # An environment that can't run pip (half made, or its Python has gone) is made anew.
 NO_PYTHON = $(PYTHON) was not found. Install Python 3.11 or newer (Debian: apt install python3 python3-venv), or name one: make PYTHON=/path/to/python3
@@ -62,4 +65,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+NO_FFCV = FFCV is compiled here, which takes a compiler and libraries. Debian: apt-get install $(FFCV_NEEDS)
+
+$(VENV)/.installed-ffcv: $(VENV)/.installed
+	@$(PIP) install -c constraints.txt -e '.[ffcv]' || { echo "$(NO_FFCV)" >&2; exit 1; }
+	@$(BIN)/python -c 'import ffcv' || { echo "$(NO_FFCV)" >&2; exit 1; }
 	@touch $@

@@ -8,14 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Any
+import random
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
+
+from stitch_sweep.files import Kept
+
+T = TypeVar("T")
+
+FORMAT = 1
+"""Raised when a training stores something else than before; an older checkpoint doesn't fit then."""
+
+# safetensors reads no header above 100 MB: an end beyond it was never written.
+_LARGEST = 8 + 100_000_000
 
 
 class CheckpointError(Exception):
@@ -56,21 +67,104 @@ def unpack(data: bytes) -> dict[str, Any]:
     try:
         tensors = load_tensors(data)
         header, _ = _split(data)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise CheckpointError(f"not a whole safetensors file ({error})") from None
-    metadata = header.get("__metadata__") or {}
-    if "tree" not in metadata or "sha256" not in metadata:
-        raise ForeignFileError("a safetensors file, but none that Stitch Sweep wrote")
-    if digest(tensors, metadata["tree"]) != metadata["sha256"]:
-        raise CheckpointError("the checksum doesn't fit: the bytes changed since they were written")
-    state: dict[str, Any] = _restore(json.loads(metadata["tree"]), tensors)
+        metadata = header.get("__metadata__") or {}
+        if "tree" not in metadata or "sha256" not in metadata:
+            raise ForeignFileError("foreign: a safetensors file that Stitch Sweep didn't write")
+        if digest(tensors, metadata["tree"]) != metadata["sha256"]:
+            raise CheckpointError(
+                "its checksum doesn't fit: the bytes changed since they were written"
+            )
+        state = _restore(json.loads(metadata["tree"]), tensors)
+        if not isinstance(state, dict):
+            raise ForeignFileError("foreign: its tree is not one that Stitch Sweep writes")
+    except CheckpointError:
+        raise
+    except Exception as error:  # damaged bytes make a parser stumble over anything
+        raise CheckpointError(_fault(data, error)) from None
     return state
+
+
+def _fault(data: bytes, error: Exception) -> str:
+    """What is wrong with bytes that can't be read as safetensors."""
+    if not data:
+        return "it is empty"
+    end = 8 + int.from_bytes(data[:8], "little")
+    try:
+        header, rest = _split(data)
+        missing = max(v["data_offsets"][1] for k, v in header.items() if k != "__metadata__")
+        missing -= len(rest)
+    except (ValueError, TypeError, LookupError, AttributeError):
+        missing = end - len(data) if data[8:9] in (b"{", b"") and end <= _LARGEST else 0
+    if missing > 0:
+        return f"truncated: at least {missing} bytes are missing at its end"
+    if data[8:9] == b"{":
+        return f"not a whole safetensors file, its bytes changed since they were written ({error})"
+    return f"foreign: not a whole safetensors file ({error})"
 
 
 def _split(data: bytes) -> tuple[dict[str, Any], bytes]:
     """Header and tensor bytes of a safetensors file."""
     end = 8 + int.from_bytes(data[:8], "little")
     return json.loads(data[8:end]), data[end:]
+
+
+def take_up(
+    found: Iterable[Kept], take: Callable[[bytes], T], beginning: str
+) -> tuple[T | None, str | None]:
+    """Go on from the newest checkpoint that is whole and fits.
+
+    Args:
+        found: what is kept, the newest first.
+        take: makes something of a checkpoint's bytes, or raises `CheckpointError` and changes nothing.
+        beginning: what is done where none is whole, as in "the training starts again".
+
+    Returns:
+        What `take` made, or None where there is nothing to go on from; and what to tell the user: each
+        file that is not used, what is wrong with it, what is used instead. None if all is well.
+    """
+    problems = []
+    for kept in found:
+        try:
+            if kept.data is None:
+                raise CheckpointError(f"can't be read ({kept.problem})")
+            taken = take(kept.data)
+        except CheckpointError as error:
+            problems.append(f"checkpoint {kept.path}: {error}")
+            continue
+        if problems:
+            problems.append(f"the one before it is used: {kept.path}")
+        return taken, "; ".join(problems) or None
+    if problems:
+        problems.append(f"there is none before it: {beginning}")
+    return None, "; ".join(problems) or None
+
+
+def generators(device: torch.device) -> dict[str, Any]:
+    """The state of every random generator that a training on `device` can touch."""
+    version, internal, gauss = random.getstate()
+    drawn: dict[str, Any] = dict(np.random.get_state(legacy=False))
+    drawn["state"] = {**drawn["state"], "key": torch.from_numpy(drawn["state"]["key"])}
+    state = {
+        "torch": torch.get_rng_state(),
+        "python": [version, torch.tensor(internal), gauss],
+        "numpy": drawn,
+    }
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_generators(state: Mapping[str, Any], device: torch.device) -> None:
+    """Put all generators where they were when `generators` was called, on a device of the same kind."""
+    torch.set_rng_state(state["torch"])
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal.tolist()), gauss))
+    drawn = state["numpy"]
+    np.random.set_state(
+        {**drawn, "state": {**drawn["state"], "key": drawn["state"]["key"].numpy()}}
+    )
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)
 
 
 def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:

@@ -25,6 +25,11 @@ app = typer.Typer(
 )
 zoo_app = typer.Typer(no_args_is_help=True, help="Train and list the frozen networks.")
 app.add_typer(zoo_app, name="zoo")
+determinism_app = typer.Typer(
+    no_args_is_help=True,
+    help="Record what a run computes at its start, and compare two recordings.",
+)
+app.add_typer(determinism_app, name="determinism")
 
 ConfigFile = Annotated[Path, typer.Argument(help="A YAML file; see docs/config.md.")]
 Set = Annotated[
@@ -32,6 +37,9 @@ Set = Annotated[
     typer.Option("--set", metavar="A.B=VALUE", help="Override one key; repeatable."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C: that of a shell."""
 
 _out = Console()
 _err = Console(stderr=True)
@@ -115,6 +123,49 @@ def stitch(
             shown = f"{value:.4f}" if isinstance(value, float) else value
             _out.print(f"{key:<24}{shown}", highlight=False)
     raise typer.Exit(0 if result["status"] == "finished" else 1)
+
+
+@app.command()
+def sanity(
+    config: ConfigFile,
+    pair: Annotated[
+        str | None,
+        typer.Option(help="SENDER:LAYER,RECEIVER:LAYER. Default: the first pair's middle layers."),
+    ] = None,
+    images: Annotated[
+        int,
+        typer.Option(help="So many training and test images, where a check doesn't need all."),
+    ] = 1000,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CHECK", help="Run this check only, such as order; repeatable."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Where to write. Default: sanity.json beside the file.")
+    ] = None,
+    set_: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Rule out bugs: check copies, storing, evaluation, order, frozen networks, precision, loaders."""
+    from stitch_sweep.sanity import run_sanity
+    from stitch_sweep.sanity.suite import LITTLE, table
+
+    read = _read(config, set_)
+    where = output or config.parent / "sanity.json"
+    if where.resolve() == config.resolve():
+        raise InputError(f"--output {where}: is the configuration itself")
+    found = run_sanity(read, pair=pair, images=images, only=only or (), output=where)
+    if as_json:
+        print(json.dumps(found.to_dict()))
+    else:
+        _out.print(table(found))
+        for finding in found.findings:
+            if finding.detail and (
+                finding.verdict != "pass" or not finding.name.startswith(LITTLE)
+            ):
+                _out.print(f"{finding.name}: {finding.detail}", highlight=False, markup=False)
+        _out.print(f"Written to {where}", highlight=False, soft_wrap=True)
+    raise typer.Exit(0 if found.passed else 1)
 
 
 @app.command()
@@ -203,6 +254,57 @@ def zoo_list(
     _out.print(table)
 
 
+@determinism_app.command("record")
+def determinism_record(
+    config: ConfigFile,
+    output_dir: Annotated[Path, typer.Option(help="A new or empty folder to write to.")],
+    pair: Annotated[
+        str | None,
+        typer.Option(help="SENDER:LAYER,RECEIVER:LAYER. Default: the first pair's middle layers."),
+    ] = None,
+    set_: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Write down batches, weights, outputs, gradients and generators of a training's first steps."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from stitch_sweep.sanity.recording import record
+    from stitch_sweep.sweep.progress import Reporter
+
+    with Reporter() as reporter:
+        found = record(_read(config, set_), output_dir, pair, on_progress=reporter.network)
+    limits = found.environment["not_deterministic"]
+    if as_json:
+        about = {"folder": str(output_dir), "pair": found.about["pair"], "sha256": found.sha256}
+        print(json.dumps({**about, "not_deterministic": limits}))
+        return
+    _out.print(f"Recorded {found.about['pair']} in {output_dir}", highlight=False, soft_wrap=True)
+    _out.print(f"SHA-256 of everything: {found.sha256}", highlight=False, soft_wrap=True)
+    _out.print("What seeding can't promise:")
+    grid = Table.grid(padding=(0, 1))
+    for limit in limits:
+        grid.add_row("-", Text(limit))
+    _out.print(grid)
+
+
+@determinism_app.command("compare")
+def determinism_compare(
+    first: Annotated[Path, typer.Argument(help="A recording; differences are counted from it.")],
+    second: Annotated[Path, typer.Argument(help="Another recording.")],
+    as_json: Json = False,
+) -> None:
+    """Say what differs first between two recordings, by how much, and what usually causes it."""
+    from stitch_sweep.sanity.comparison import compare, report
+
+    found = compare(first, second)
+    if as_json:
+        print(json.dumps(found.to_dict()))
+    else:
+        _out.print(report(found))
+    raise typer.Exit(0 if found.agree else 1)
+
+
 def _read(path: Path, overrides: list[str] | None) -> Config:
     from stitch_sweep.config import parse_value, read_config
 
@@ -231,13 +333,7 @@ def _show_outcome(outcome: Outcome, config: Config, folder: Path) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    if outcome.interrupted:
-        _err.print(
-            "Interrupted. Go on with the same command and --resume",
-            highlight=False,
-            soft_wrap=True,
-        )
-    elif outcome.lost:
+    if outcome.lost:
         _err.print(
             f"{outcome.lost} trials were tried too often. "
             "Try them again with the same command and --resume",
@@ -280,8 +376,16 @@ def _print_estimate(found: dict[str, Any], as_json: bool) -> None:
 def main() -> None:
     """Entry point: input errors end with status 2 and Ctrl-C with 130, both without a traceback."""
     try:
-        # Outside its standalone mode, Click returns the status of an Exit.
-        sys.exit(app(standalone_mode=False) or 0)
+        # Outside its standalone mode, Typer returns the status of an Exit, and 130 after Ctrl-C.
+        status = app(standalone_mode=False) or 0
+        if status == INTERRUPTED:
+            _err.print(
+                "Interrupted; nothing half-written is left. The same command goes on, a sweep with "
+                "--resume",
+                highlight=False,
+                soft_wrap=True,
+            )
+        sys.exit(status)
     except InputError as error:
         for problem in error.problems:
             _err.print(
@@ -297,9 +401,6 @@ def main() -> None:
             raise
         _err.print(f"error: {error.filename}: {error.strerror}", style="red", markup=False)
         sys.exit(1)
-    except (KeyboardInterrupt, typer.Abort):
-        _err.print("interrupted; nothing is lost, the same command goes on", highlight=False)
-        sys.exit(130)
     except Exception as error:
         # Typer's own complaints about arguments know how to show themselves.
         show = getattr(error, "show", None)

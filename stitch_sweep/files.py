@@ -1,12 +1,16 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and checkpoints, of which the one before is kept."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+
+from stitch_sweep.errors import InputError
 
 
 @contextmanager
@@ -16,8 +20,7 @@ def atomic(path: Path) -> Iterator[Path]:
     Readers see the old file or the new one, never half of one, whatever happens to process or machine.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not tempfile's: its files are for their owner only, and a group reads one another's results.
-    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
+    temporary = _temporary(path)
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -28,7 +31,93 @@ def atomic(path: Path) -> Iterator[Path]:
         raise
 
 
+def check_writable(path: Path, what: str) -> None:
+    """See that a file or folder could be written, before the work whose result it is to hold.
+
+    Args:
+        path: of the file or folder; its parents need not exist.
+        what: what messages call it.
+
+    Raises:
+        InputError: it can't.
+    """
+    parent = next(folder for folder in path.absolute().parents if folder.exists())
+    try:
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        raise InputError(f"{what} {path}: can't be written: {error.strerror}") from None
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file that is there whole or not at all."""
     with atomic(path) as temporary:
         temporary.write_bytes(data)
+
+
+def _temporary(path: Path) -> Path:
+    # Not tempfile's: its files are for their owner only, and a group reads one another's results.
+    return path.parent / f".{secrets.token_hex(8)}.tmp"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A checkpoint file as it was found.
+
+    Attributes:
+        path: where it lies.
+        data: its bytes; None where they can't be read.
+        problem: why they can't.
+    """
+
+    path: Path
+    data: bytes | None
+    problem: str = ""
+
+
+def keep(path: Path, data: bytes) -> None:
+    """Write a checkpoint; the one that was there stays as `<name>.previous`.
+
+    Killed at any moment, it leaves every file whole, and never fewer whole ones than it found.
+
+    Raises:
+        OSError: it can't be written; what was there is as it was.
+    """
+    if not path.exists():
+        write_atomically(path, data)
+        return
+    earlier = _temporary(path)
+    try:
+        try:
+            # A second name first: were it renamed, there would be a moment without a newest one.
+            earlier.hardlink_to(path)
+        except OSError:  # a file system without hard links
+            write_atomically(earlier, path.read_bytes())
+        write_atomically(path, data)
+        earlier.replace(_previous(path))
+    finally:
+        earlier.unlink(missing_ok=True)
+
+
+def kept(path: Path) -> list[Kept]:
+    """What `keep` left at `path`, the newest first; empty where there is nothing."""
+    found = []
+    for candidate in (path, _previous(path)):
+        try:
+            found.append(Kept(candidate, candidate.read_bytes()))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            found.append(Kept(candidate, None, error.strerror or str(error)))
+    return found
+
+
+def forget(path: Path) -> None:
+    """Remove what `keep` left at `path`; a folder in its place is nothing of ours."""
+    for candidate in (path, _previous(path)):
+        if not candidate.is_dir():
+            candidate.unlink(missing_ok=True)
+
+
+def _previous(path: Path) -> Path:
+    return path.with_name(f"{path.name}.previous")

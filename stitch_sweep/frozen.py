@@ -45,15 +45,18 @@ class FrozenNetwork:
         self._parts: dict[tuple[int, int | None], nn.Module] = {}
         self._evaluated: tuple[Tensor, Evaluation] | None = None
 
-    def prefix(self, layer: int) -> nn.Module:
-        """A_{<=layer}: images [B, C, H, W] to the layer's representation; the identity for -1."""
-        return self._part(IMAGE_LAYER, layer)
+    def prefix(self, layer: int | None) -> nn.Module:
+        """A_{<=layer}: images [B, C, H, W] to the layer's representation; the identity for -1.
+
+        None gives the whole network, to logits [B, K].
+        """
+        return self.part(IMAGE_LAYER, layer)
 
     def suffix(self, layer: int) -> nn.Module:
         """B_{>layer}: the layer's representation to logits [B, K]."""
-        return self._part(layer, None)
+        return self.part(layer, None)
 
-    def shape(self, layer: int, image_shape: Sequence[int]) -> tuple[int, ...]:
+    def shape(self, layer: int | None, image_shape: Sequence[int]) -> tuple[int, ...]:
         """Shape of a layer's representation of one image, without the batch."""
         device = next(self.network.parameters()).device
         with torch.no_grad():
@@ -88,7 +91,8 @@ class FrozenNetwork:
     def _digest_each(self) -> dict[str, str]:
         return {path: digest({path: t}) for path, t in tensors_of(self.network).items()}
 
-    def _part(self, start: int, end: int | None) -> nn.Module:
+    def part(self, start: int, end: int | None) -> nn.Module:
+        """From one layer's representation to another's, or to logits [B, K] for None."""
         if (start, end) not in self._parts:
             self._parts[start, end] = self._traced.sub_network(start, end)
         return self._parts[start, end]

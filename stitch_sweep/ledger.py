@@ -5,7 +5,7 @@ Results tables, Optuna's studies and MLflow's runs are views that are rebuilt fr
 
     ledger/sweep.json               what the sweep is: its settings, and an id
     ledger/trials/<trial>.json      a trial: running, finished or failed
-    ledger/checkpoints/<trial>      where a running trial got to
+    ledger/checkpoints/<trial>      where a running trial got to; <trial>.previous is the one before
     ledger/lock                     held by the one process that may write
     stitches/<trial>.safetensors    a kept stitch
 
@@ -30,7 +30,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from stitch_sweep.errors import InputError
-from stitch_sweep.files import write_atomically
+from stitch_sweep.files import Kept, forget, keep, kept, write_atomically
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ class Ledger:
         record = {**before, **outcome, "trial": trial}
         record["predictions"] = None if predictions is None else _encode(predictions)
         self._write(trial, record)
-        (self._checkpoints / trial).unlink(missing_ok=True)
+        self.forget_checkpoints(trial)
         return record
 
     def read(self, trial: str) -> dict[str, Any] | None:
@@ -183,15 +183,16 @@ class Ledger:
         return {path.stem for path in self._trials.glob("*.json")}
 
     def write_checkpoint(self, trial: str, data: bytes) -> None:
-        """Keep where a running trial got to."""
-        write_atomically(self._checkpoints / trial, data)
+        """Keep where a running trial got to, and where it was before."""
+        keep(self._checkpoints / trial, data)
 
-    def read_checkpoint(self, trial: str) -> bytes | None:
-        """Where a trial got to, if it got anywhere."""
-        try:
-            return (self._checkpoints / trial).read_bytes()
-        except FileNotFoundError:
-            return None
+    def read_checkpoints(self, trial: str) -> list[Kept]:
+        """Where a trial got to, the newest first; nothing of it is verified."""
+        return kept(self._checkpoints / trial)
+
+    def forget_checkpoints(self, trial: str) -> None:
+        """Remove what `write_checkpoint` kept of a trial that has ended."""
+        forget(self._checkpoints / trial)
 
     def stitch_path(self, trial: str) -> Path:
         """Where a trial's stitch is kept."""
@@ -215,12 +216,15 @@ class LedgerWriter:
         self._keep = keep_stitches
         self._sign = 1 if mode == "max" else -1
         self._best: dict[str, tuple[float, int]] = {}
-        finished = [r for r in self._ledger.records() if r["status"] == "finished"]
+        ended = [r for r in self._ledger.records() if r["status"] != "running"]
+        finished = [r for r in ended if r["status"] == "finished"]
         for record in finished:
             study, rank = record["study"], self._rank(record)
             self._best[study] = max(rank, self._best.get(study, rank))
+        # A process killed between a record and the next step left things behind.
+        for record in ended:
+            self._ledger.forget_checkpoints(record["trial"])
         for record in finished:
-            # A process killed between a record and this step left the worse one's stitch behind.
             if keep_stitches == "best" and self._rank(record) != self._best[record["study"]]:
                 self._ledger.stitch_path(record["trial"]).unlink(missing_ok=True)
 
@@ -242,9 +246,9 @@ class LedgerWriter:
         """Keep where a running trial got to."""
         self._ledger.write_checkpoint(trial, data)
 
-    def read_checkpoint(self, trial: str) -> bytes | None:
-        """Where a trial got to before it was interrupted."""
-        return self._ledger.read_checkpoint(trial)
+    def read_checkpoints(self, trial: str) -> list[Kept]:
+        """Where a trial got to before it was interrupted, the newest first."""
+        return self._ledger.read_checkpoints(trial)
 
     def note(self, trial: str, error: str) -> None:
         """Keep why a running trial has to be started again, for whoever reads its record."""

@@ -217,7 +217,7 @@ class TracedNetwork:
         return self._assemble(first, last)[0]
 
     def shapes(self, image_shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
-        """Shape of the tensor at every cut point, without the batch dimension.
+        """Shape of the tensor at every cut point and layer, without the batch dimension.
 
         Runs the network once, in eval mode, on one black image.
 
@@ -225,7 +225,8 @@ class TracedNetwork:
             image_shape: `(C, H, W)`.
 
         Returns:
-            Cut point's name to shape: `(C, H, W)` for maps, `(tokens, features)` for sequences, ...
+            Name of cut point or layer to shape: `(C, H, W)` for maps, `(tokens, features)` for
+            sequences, ...
         """
         found: dict[fx.Node, tuple[int, ...]] = {}
 
@@ -241,7 +242,8 @@ class TracedNetwork:
         whole, copies = self._assemble(0, len(self._nodes) - 1)
         with eval_mode(self._model), torch.no_grad():
             Recorder(whole).run(image)
-        at = {point.name: copies[self._names[point.name]] for point in self.cut_points}
+        names = [point.name for point in self.cut_points] + [layer.name for layer in self.layers]
+        at = {name: copies[self._nodes[self._place(name)]] for name in names}
         return {name: found[node] for name, node in at.items() if node in found}
 
     def _assemble(self, first: int, last: int) -> tuple[fx.GraphModule, dict[fx.Node, fx.Node]]:

@@ -18,22 +18,44 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stitch_sweep.checkpoints import CheckpointError, pack, unpack
+from stitch_sweep.checkpoints import (
+    FORMAT,
+    CheckpointError,
+    digest,
+    generators,
+    pack,
+    set_generators,
+    unpack,
+)
 from stitch_sweep.config import TrialSettings
 from stitch_sweep.data import SPLITS, Data, Loader, make_loaders
 from stitch_sweep.evaluation import CHUNK, Scores
 from stitch_sweep.frozen import FrozenNetwork
-from stitch_sweep.losses import CombinedLoss, LossContext, LossInputs
+from stitch_sweep.losses import (
+    Calibration,
+    CombinedLoss,
+    LossContext,
+    LossInputs,
+    SimilarityMeasures,
+)
 from stitch_sweep.optimization import Optimization
 from stitch_sweep.seeding import derive, seed_everything
-from stitch_sweep.stitches import AffineStitch, LeastSquares, build_stitch, pack_stitch
+from stitch_sweep.stitches import (
+    DATA_STARTS,
+    AffineStitch,
+    LeastSquares,
+    build_stitch,
+    capacity,
+    has_optimum,
+    l1_norm,
+    pack_stitch,
+    start_stitch,
+)
 
 EXCESS_ALLOWED = 0.05
 """A stitch with a closed form has converged when its error is at most this share above it."""
 EXCESS_FLOOR = 0.01
 """The share is taken of at least this much of the expected variance: a perfect optimum is 0."""
-CLOSED_FORM_INPUTS = 8192
-"""Stitches with longer rows get no closed form: its normal equations would need gigabytes."""
 PLATEAU = 0.05
 """Without a closed form: the share of the first epoch's training loss that a further quarter of the
 training, at the full learning rate, may still be expected to take off."""
@@ -44,7 +66,13 @@ _SHORT = {"train": "train", "validation": "val", "test": "test"}
 class _Batch(NamedTuple):
     labels: Tensor
     sender: Tensor
-    expected: Tensor | None
+    expected: Tensor | None = None
+    expected_logits: Tensor | None = None
+    sender_logits: Tensor | None = None
+
+
+_Role = tuple[FrozenNetwork, int | None]
+"""A network, and the layer of it that is wanted; None for its logits."""
 
 
 class ActivationCache:
@@ -61,10 +89,12 @@ class ActivationCache:
 
     def __init__(self, limit_bytes: float) -> None:
         self.limit_bytes = limit_bytes
-        self._kept: dict[str, tuple[Tensor, FrozenNetwork, int, Tensor]] = {}
+        self._kept: dict[str, tuple[Tensor, FrozenNetwork, int | None, Tensor]] = {}
 
     @torch.no_grad()
-    def get(self, role: str, network: FrozenNetwork, layer: int, loader: Loader) -> Tensor | None:
+    def get(
+        self, role: str, network: FrozenNetwork, layer: int | None, loader: Loader
+    ) -> Tensor | None:
         """The representation of every image, [N, *shape], or None where it is too large."""
         images, of, of_layer, whole = self._kept.get(role, (None, None, 0, None))
         # By identity: both are held here, so nothing else can take their place in memory.
@@ -90,7 +120,7 @@ class _Representations:
         self,
         split: str,
         loader: Loader,
-        parts: Mapping[str, tuple[FrozenNetwork, int]],
+        parts: Mapping[str, _Role],
         cache: ActivationCache,
     ) -> None:
         self._loader = loader
@@ -133,7 +163,7 @@ class _Representations:
                 role: take(self._whole[role]) if take else prefix(images)
                 for role, prefix in self._prefixes.items()
             }
-        return _Batch(labels, found["sender"], found.get("expected"))
+        return _Batch(labels, **found)
 
 
 @dataclass(frozen=True)
@@ -216,10 +246,16 @@ class StitchTraining:
         train = loaders["train"]
         self._device, self._augment = train.device, train.augment
         self._identity = {
+            "format": FORMAT,
             "sender": [sender.fingerprint, sender_layer],
             "receiver": [receiver.fingerprint, receiver_layer],
             "settings": settings.model_dump(mode="json"),
             "seed": [seed, repeat],
+            "augment": train.augment,
+            "labels": digest({k: loader.images.labels for k, loader in loaders.items()}),
+            # They decide the last bits of what is computed.
+            "threads": threads,
+            "device": train.device.type,
         }
         image_shape = train.images.images.shape[1:]
         self._shapes = (
@@ -236,17 +272,45 @@ class StitchTraining:
         ).to(train.device)
         self._suffix = receiver.suffix(receiver_layer)
         terms = [(term.name, term.weight, term.options) for term in settings.loss.terms]
-        parts = {"sender": (sender, sender_layer)}
-        if CombinedLoss.needs_expected(term.name for term in settings.loss.terms):
-            parts["expected"] = (receiver, receiver_layer)
+        # Built once more below: what it needs has to be known before the expected variance is.
+        needs = CombinedLoss(terms, LossContext())
         cache = cache or ActivationCache(limit_bytes=2**31)
+        roles: dict[str, _Role] = {
+            "sender": (sender, sender_layer),
+            "expected": (receiver, receiver_layer),
+            "expected_logits": (receiver, None),
+            "sender_logits": (sender, None),
+        }
+        trained_on = needs.roles
+        also = {
+            "train": settings.stitch.start in DATA_STARTS or needs.calibration != "none",
+            "validation": True,  # where similarity is measured, whatever was trained for
+            "test": False,
+        }
         self._splits = {
-            split: _Representations(split, loaders[split], parts, cache) for split in SPLITS
+            split: _Representations(
+                split,
+                loaders[split],
+                {
+                    k: v
+                    for k, v in roles.items()
+                    if k in trained_on or (k == "expected" and also[split])
+                },
+                cache,
+            )
+            for split in SPLITS
         }
         self._context = LossContext(
-            _expected_variance(self._splits["train"]) if "expected" in parts else None
+            _expected_variance(self._splits["train"]) if "expected" in trained_on else None
         )
         self._loss = CombinedLoss(terms, self._context)
+        # From layer to layer up to the logits, for losses that look at what lies between.
+        ends = [*range(receiver_layer + 1, len(receiver.layer_names)), None]
+        starts = [receiver_layer, *ends[:-1]]
+        self._later = [
+            (end, receiver.part(start, end)) for start, end in zip(starts, ends, strict=True)
+        ]
+        self._fit = start_stitch(self.stitch, settings.stitch.start, self._expected_pairs())
         self._steps_per_epoch = len(train)
         # An identity has nothing to train, and an optimizer refuses an empty list.
         parameters = [p for p in self.stitch.parameters() if p.requires_grad]
@@ -336,8 +400,12 @@ class StitchTraining:
             sender, receiver = (n.evaluate(self._test_loader).accuracy for n in self._networks)
             metrics |= {"sender_accuracy": sender, "receiver_accuracy": receiver}
             metrics["penalty"] = receiver - metrics["test_accuracy"]
+            metrics |= self._calibrated(metrics["test_accuracy"])
+            metrics |= self._similarity()
             metrics |= self._convergence(metrics)
-            metrics["stitch_parameters"] = sum(p.numel() for p in self.stitch.parameters())
+            size = capacity(self.stitch)
+            metrics["stitch_parameters"] = size.parameters
+            metrics["stitch_multiply_adds"] = size.multiply_adds
         return StitchResult(
             status="failed" if self.failed else "finished",
             metrics=metrics,
@@ -368,21 +436,25 @@ class StitchTraining:
             "trajectory": self.trajectory,
             "failed": self.failed,
             "seconds": self.seconds,
-            "generator": torch.get_rng_state(),
+            "generators": generators(self._device),
         }
-        if self._device.type == "cuda":
-            state["cuda_generator"] = torch.cuda.get_rng_state(self._device)
         return pack(state)
 
     def restore(self, checkpoint: bytes) -> None:
         """Take up the training of the same cell and settings where `checkpoint` left it.
 
         Raises:
-            CheckpointError: the bytes are damaged, or no checkpoint of this training.
+            CheckpointError: the bytes are damaged, or no checkpoint of this training; nothing changed.
         """
         state = unpack(checkpoint)
-        if state.get("of") != self._identity:
-            raise CheckpointError("a checkpoint of another training")
+        of = state.get("of")
+        if not isinstance(of, Mapping):
+            raise CheckpointError("foreign: no checkpoint of a stitch's training")
+        if of != self._identity:
+            parts = [key for key, value in self._identity.items() if of.get(key) != value]
+            raise CheckpointError(
+                f"a checkpoint of another training ({', '.join(parts)} not the same)"
+            )
         self.stitch.load_state_dict(state["stitch"])
         self._optimization.load_state_dict(state["optimization"])
         self._running = _Running(self._moved(state["interval"]), self._moved(state["epoch"]))
@@ -391,9 +463,7 @@ class StitchTraining:
         self.failed = state["failed"]
         self._earlier_seconds = state["seconds"]
         self._began = time.perf_counter()
-        torch.set_rng_state(state["generator"])
-        if self._device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda_generator"], self._device)
+        set_generators(state["generators"], self._device)
 
     def _verify(self) -> None:
         for network in dict.fromkeys(self._networks):  # a self-pair is one network
@@ -402,15 +472,51 @@ class StitchTraining:
     def _moved(self, sums: Mapping[str, Any]) -> dict[str, Any]:
         return {k: v.to(self._device) if isinstance(v, Tensor) else v for k, v in sums.items()}
 
+    def _expected_pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """What the stitch gets and what it should make of it, over the training set, real rows only."""
+        for batch, valid in self._splits["train"].chunks():
+            assert batch.expected is not None
+            yield batch.sender[:valid], batch.expected[:valid]
+
     def _forward(self, batch: _Batch, with_logits: bool) -> LossInputs:
         stitched = self.stitch(batch.sender)
-        logits = self._suffix(stitched) if with_logits else None
-        return LossInputs(batch.labels, stitched, batch.expected, logits)
+        hints: dict[int, tuple[Tensor, Tensor]] | None = None
+        logits: Tensor | None = None
+        if self._loss.needs_hints:
+            assert batch.expected is not None
+            hints, logits = self._through(stitched, batch.expected)
+        elif with_logits:
+            logits = self._suffix(stitched)
+        return LossInputs(
+            batch.labels,
+            stitched,
+            batch.expected,
+            logits,
+            batch.expected_logits,
+            batch.sender_logits,
+            hints,
+        )
+
+    def _through(
+        self, stitched: Tensor, expected: Tensor
+    ) -> tuple[dict[int, tuple[Tensor, Tensor]], Tensor]:
+        """Both representations at every later layer, and the stitched network's logits."""
+        hints = {}
+        for layer, part in self._later:
+            stitched = part(stitched)
+            if layer is not None:
+                with torch.no_grad():
+                    expected = part(expected)
+                hints[layer] = (stitched, expected)
+        return hints, stitched
 
     def _train_step(self, batch: _Batch) -> None:
         self.stitch.train()
         inputs = self._forward(batch, self._loss.needs_logits)
         total, terms = self._loss(inputs)
+        if l1 := self.settings.stitch.l1:
+            terms["l1"] = l1_norm(self.stitch)
+            total = total + l1 * terms["l1"]
         self._lr = self._optimization.step(total)
         values = {"loss": total, **{f"loss.{name}": value for name, value in terms.items()}}
         if inputs.logits is not None:
@@ -456,19 +562,44 @@ class StitchTraining:
             inputs = self._forward(batch, with_logits=True)
             assert inputs.logits is not None
             scores.add(inputs.logits, batch.labels, valid)
-            total, terms = self._loss(_leading(inputs, valid))
+            total, terms = self._loss(inputs.leading(valid))
             for name, value in {"": total, **{f".{n}": v for n, v in terms.items()}}.items():
                 sums[name] = sums.get(name, 0) + value.double() * valid
         result = scores.result()
         losses = {f"loss{k}": (v / representations.count).item() for k, v in sums.items()}
         return {"accuracy": result.accuracy, **losses}, result.predictions
 
+    @torch.no_grad()
+    def _calibrated(self, raw: float) -> dict[str, float]:
+        """The test accuracy as it is, and behind the map that restores what the loss is blind to."""
+        if self._loss.calibration == "none":
+            return {"accuracy_raw": raw, "accuracy_calibrated": raw}
+        calibration = Calibration(self._loss.calibration)
+        for x, y in self._expected_pairs():
+            calibration.add(self.stitch(x), y)
+        restore = calibration.fit().to(self._device)
+        scores = Scores()
+        for batch, valid in self._splits["test"].chunks():
+            scores.add(self._suffix(restore(self.stitch(batch.sender))), batch.labels, valid)
+        return {"accuracy_raw": raw, "accuracy_calibrated": scores.result().accuracy}
+
+    @torch.no_grad()
+    def _similarity(self) -> dict[str, float | None]:
+        """Every measure of stitched and expected representation, on the validation images."""
+        measures = SimilarityMeasures()
+        for batch, valid in self._splits["validation"].chunks():
+            assert batch.expected is not None
+            measures.add(self.stitch(batch.sender)[:valid], batch.expected[:valid])
+        found = measures.result()
+        return {f"val_{k}": v if math.isfinite(v) else None for k, v in found.items()}
+
     def _convergence(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
         """Whether the training got where it was going; see `docs/method.md`."""
         terms = [term.name for term in self.settings.loss.terms]
-        affine = isinstance(self.stitch, AffineStitch) and self.stitch.inputs <= CLOSED_FORM_INPUTS
-        # With augmentation the stitch is trained on other images than the closed form sees.
-        if terms == ["mse"] and affine and self._augment == "none":
+        # With augmentation the stitch is trained on other images than the closed form sees, with a
+        # penalty for something else.
+        same = self._augment == "none" and not self.settings.stitch.l1
+        if terms == ["mse"] and same and has_optimum(self.stitch):
             return self._excess(metrics["train_loss.mse"])
         if self.total_steps == 0:
             return {"converged": None if list(self.stitch.parameters()) else True}
@@ -496,12 +627,12 @@ class StitchTraining:
     @torch.no_grad()
     def _excess(self, loss: float) -> dict[str, Any]:
         assert isinstance(self.stitch, AffineStitch)
-        least_squares = LeastSquares(self.stitch)
-        channels = 0
-        for batch, valid in self._splits["train"].chunks():
-            assert batch.expected is not None
-            least_squares.add(batch.sender[:valid], batch.expected[:valid])
-            channels = batch.expected.shape[1]
+        least_squares = self._fit
+        if least_squares is None:
+            least_squares = LeastSquares(self.stitch)
+            for x, y in self._expected_pairs():
+                least_squares.add(x, y)
+        channels = self._shapes[1][0]
         variance = self._context.expected_variance or 1.0
         optimum = least_squares.optimum() / variance
         reached = loss / channels
@@ -574,16 +705,6 @@ def _frozen(
     if isinstance(network, FrozenNetwork):
         return network
     return FrozenNetwork(network.to(device), name)
-
-
-def _leading(inputs: LossInputs, valid: int) -> LossInputs:
-    """Without the rows that only pad a chunk."""
-    return LossInputs(
-        inputs.labels[:valid],
-        inputs.stitched[:valid],
-        None if inputs.expected is None else inputs.expected[:valid],
-        None if inputs.logits is None else inputs.logits[:valid],
-    )
 
 
 def _expected_variance(split: _Representations) -> float:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,12 +25,22 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stitch_sweep.checkpoints import CheckpointError, ForeignFileError, digest, pack, unpack
+from stitch_sweep.checkpoints import FORMAT as CHECKPOINT_FORMAT
+from stitch_sweep.checkpoints import (
+    CheckpointError,
+    ForeignFileError,
+    digest,
+    generators,
+    pack,
+    set_generators,
+    take_up,
+    unpack,
+)
 from stitch_sweep.config import Config, NetworkConfig
 from stitch_sweep.data import Data, Loader, make_loaders
 from stitch_sweep.errors import DivergedError, InputError
 from stitch_sweep.evaluation import CHUNK, evaluate
-from stitch_sweep.files import write_atomically
+from stitch_sweep.files import forget, keep, kept, write_atomically
 from stitch_sweep.models import build
 from stitch_sweep.optimization import Optimization, OptimizerConfig, ScheduleConfig
 from stitch_sweep.seeding import derive, seed_everything
@@ -179,7 +190,7 @@ def train_network(
         Progress after every epoch; the last one carries the weights.
 
     Raises:
-        CheckpointError: `resume` is damaged.
+        CheckpointError: `resume` is damaged, or not of this recipe.
         DivergedError: the training diverged.
     """
     content = recipe.content
@@ -228,10 +239,10 @@ def _train(
         default_lr=0.1,
     )
     if resume is not None:
-        state = unpack(resume)
+        state = _unpack_checkpoint(resume, recipe)
         network.load_state_dict(state["model"])
         optimization.load_state_dict(state["optimization"])
-        torch.set_rng_state(state["generator"])
+        set_generators(state["generators"], train.device)
     stored = time.monotonic()
     for epoch in range(optimization.step_count // len(train), epochs):
         network.train()
@@ -253,13 +264,30 @@ def _train(
             stored = time.monotonic()
             checkpoint = pack(
                 {
+                    "of": _identity(recipe),
                     "model": dict(network.state_dict()),
                     "optimization": optimization.state_dict(),
-                    "generator": torch.get_rng_state(),
+                    "generators": generators(train.device),
                 }
             )
         accuracy = evaluate(network, loaders["validation"]).accuracy
         yield Progress(epoch + 1, epochs, mean, accuracy, checkpoint)
+
+
+def _identity(recipe: Recipe) -> dict[str, Any]:
+    """What a checkpoint says it belongs to, as it comes back from one."""
+    content: dict[str, Any] = json.loads(json.dumps(recipe.content))
+    return {"format": CHECKPOINT_FORMAT, "recipe": content}
+
+
+def _unpack_checkpoint(data: bytes, recipe: Recipe) -> dict[str, Any]:
+    state = unpack(data)
+    of = state.get("of")
+    if not isinstance(of, Mapping):
+        raise CheckpointError("foreign: no checkpoint of a network's training")
+    if of != _identity(recipe):
+        raise CheckpointError("a checkpoint of another recipe or version")
+    return state
 
 
 @torch.no_grad()
@@ -310,19 +338,26 @@ class Zoo:
         return FileLock(self.root / f".{recipe.folder}.lock")
 
     def checkpoint(self, recipe: Recipe) -> bytes | None:
-        """Where an interrupted training of that recipe stopped; a damaged file counts as none."""
-        try:
-            data = (self.root / recipe.folder / "checkpoint.safetensors").read_bytes()
-            unpack(data)
-        except (FileNotFoundError, CheckpointError):
-            return None
+        """Where an interrupted training of that recipe stopped, if it got anywhere.
+
+        A damaged or foreign file is named on standard error, and the one before it is used.
+        """
+
+        def whole(data: bytes) -> bytes:
+            _unpack_checkpoint(data, recipe)
+            return data
+
+        beginning = f"the training of network {recipe.name!r} starts from the beginning"
+        data, said = take_up(kept(self._checkpoint(recipe)), whole, beginning)
+        if said is not None:
+            print(said, file=sys.stderr, flush=True)
         return data
 
     def store(self, recipe: Recipe, progress: Progress, seconds: float = 0.0) -> None:
         """Keep what an epoch brought: a checkpoint, or the finished network."""
         folder = self.root / recipe.folder
         if progress.checkpoint is not None:
-            write_atomically(folder / "checkpoint.safetensors", progress.checkpoint)
+            keep(self._checkpoint(recipe), progress.checkpoint)
         if progress.weights is not None:
             write_atomically(folder / "weights.safetensors", progress.weights)
             description = {
@@ -333,7 +368,12 @@ class Zoo:
             }
             text = json.dumps(description, indent=2) + "\n"
             write_atomically(folder / "recipe.json", text.encode())
-            (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+            forget(self._checkpoint(recipe))
+            for leftover in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
+                leftover.unlink()
+
+    def _checkpoint(self, recipe: Recipe) -> Path:
+        return self.root / recipe.folder / "checkpoint.safetensors"
 
     def ensure(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import signal
 import subprocess
 import sys
@@ -62,20 +63,21 @@ def write_config(folder: Path, zoo: Path, **changes: Any) -> Path:
     return path
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
-    """`stitch-sweep` as a process and process group of its own."""
+def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
+    """`stitch-sweep` as a process and process group of its own, with more in its environment."""
     return subprocess.Popen(
         [sys.executable, "-c", "from stitch_sweep.cli import main; main()", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        env={**os.environ, **environment},
     )
 
 
-def run(*arguments: object) -> tuple[int, str]:
+def run(*arguments: object, **environment: str) -> tuple[int, str]:
     """Exit status and output of a finished `stitch-sweep`."""
-    process = start(*arguments)
+    process = start(*arguments, **environment)
     output, _ = process.communicate()
     return process.returncode, output
 

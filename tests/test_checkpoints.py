@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import io
 import itertools
 import json
 import os
@@ -25,9 +27,11 @@ from stitch_sweep.checkpoints import (
     digest,
     fingerprint,
     pack,
+    take_up,
     unpack,
 )
-from stitch_sweep.files import write_atomically
+from stitch_sweep.errors import InputError
+from stitch_sweep.files import Kept, check_writable, forget, keep, kept, write_atomically
 
 DTYPES = [
     torch.float32,
@@ -106,6 +110,9 @@ def test_what_cannot_be_stored_is_refused_with_its_path(value):
         pack({"here": value})
 
 
+_saved = io.BytesIO()
+torch.save({"state": torch.ones(2)}, _saved)
+SAVED_BY_TORCH = _saved.getvalue()
 SAMPLE = {"weights": torch.arange(6.0), "step": 3, "names": ["a", "b"], "more": {0: torch.ones(2)}}
 BYTES = pack(SAMPLE)
 HEADER = 8 + int.from_bytes(BYTES[:8], "little")
@@ -130,6 +137,32 @@ def test_any_flipped_bit_is_noticed(region):
             unpack(bytes(damaged))
 
 
+def test_any_other_byte_is_noticed_or_changes_nothing():
+    """White space that fills the header up may become other white space: no reader looks at it."""
+    harmless = set()
+    for place, value in itertools.product(range(len(BYTES)), range(256)):
+        damaged = BYTES[:place] + bytes([value]) + BYTES[place + 1 :]
+        try:
+            assert same(SAMPLE, unpack(damaged))
+        except CheckpointError:
+            continue
+        if damaged != BYTES:
+            harmless.add((BYTES[place : place + 1], bytes([value])))
+    assert harmless <= {(b" ", b"\t"), (b" ", b"\n"), (b" ", b"\r")}
+
+
+def test_what_was_cut_off_is_named_truncated():
+    for length in range(1, len(BYTES)):
+        with pytest.raises(CheckpointError, match=r"truncated: at least \d+ bytes are missing"):
+            unpack(BYTES[:length])
+
+
+def test_appended_bytes_are_noticed():
+    for more in (b"\0", b" ", BYTES):
+        with pytest.raises(CheckpointError):
+            unpack(BYTES + more)
+
+
 def test_damage_to_the_tensors_is_named_as_such():
     damaged = BYTES[:-1] + bytes([BYTES[-1] ^ 1])
     with pytest.raises(CheckpointError, match="bytes changed"):
@@ -138,10 +171,23 @@ def test_damage_to_the_tensors_is_named_as_such():
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"\0" * 7, b"\0" * 100, b"hello, world" * 20, b"PK\x03\x04" + b"x" * 99, b"\xff" * 64],
+    [b"\0" * 100, b"hello, world" * 20, b"PK\x03\x04" + b"x" * 99, b"\xff" * 64, SAVED_BY_TORCH],
 )
 def test_foreign_bytes_are_no_checkpoint(data):
-    with pytest.raises(CheckpointError, match="not a whole safetensors file"):
+    with pytest.raises(CheckpointError, match="foreign: not a whole safetensors file"):
+        unpack(data)
+
+
+def test_an_empty_file_is_no_checkpoint():
+    with pytest.raises(CheckpointError, match="it is empty"):
+        unpack(b"")
+
+
+@pytest.mark.parametrize("tree", ["[]", "{}", "nonsense", '{"pairs":[["x",{"tensor":"y"}]]}'])
+def test_a_tree_that_we_never_wrote_is_no_checkpoint(tree):
+    """Even with a checksum that fits."""
+    data = save_safetensors({}, metadata={"tree": tree, "sha256": digest({}, tree)})
+    with pytest.raises(CheckpointError):
         unpack(data)
 
 
@@ -292,6 +338,170 @@ def test_a_reader_never_sees_half_a_file_even_when_the_writer_is_killed(tmp_path
         assert data == data[:1] * size
 
 
+# A checkpoint and the one before it
+
+
+def contents(path: Path) -> list[bytes | None]:
+    return [found.data for found in kept(path)]
+
+
+@pytest.fixture(params=["hard links", "none"])
+def links(request, monkeypatch) -> bool:
+    """Whether the file system has hard links."""
+
+    def refuse(*args: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    if request.param == "none":
+        monkeypatch.setattr(os, "link", refuse)
+    return request.param != "none"
+
+
+def test_the_two_newest_are_kept_and_forgotten_together(tmp_path, links):
+    path = tmp_path / "new" / "checkpoint"
+    assert kept(path) == []
+    versions = [bytes([k]) for k in range(5)]
+    for k, data in enumerate(versions):
+        keep(path, data)
+        assert contents(path) == versions[k::-1][:2]
+    assert [found.path.name for found in kept(path)] == ["checkpoint", "checkpoint.previous"]
+    assert len(list(path.parent.iterdir())) == 2
+    forget(path)
+    assert list(path.parent.iterdir()) == []
+    forget(path)
+
+
+@pytest.mark.parametrize("function", ["fsync", "replace"])
+def test_a_failed_write_leaves_both_as_they_were(tmp_path, monkeypatch, function, links):
+    def fail(*args: object) -> None:
+        raise OSError("no space left on device")
+
+    path = tmp_path / "checkpoint"
+    for data in (b"first", b"second"):
+        keep(path, data)
+    monkeypatch.setattr(Path if function == "replace" else os, function, fail)
+    with pytest.raises(OSError, match="no space left"):
+        keep(path, b"third")
+    assert contents(path) == [b"second", b"first"]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_folder_in_a_checkpoints_place_is_named_and_left_alone(tmp_path):
+    path = tmp_path / "checkpoint"
+    for data in (b"first", b"second"):
+        keep(path, data)
+    path.unlink()
+    path.mkdir()
+    assert kept(path)[0] == Kept(path, None, "Is a directory")
+    assert contents(path) == [None, b"first"]
+    forget(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from stitch_sweep.files import keep
+
+path, left = Path(sys.argv[1]), int(sys.argv[2])
+if sys.argv[3] == "no links":
+    def refuse(*args):
+        raise PermissionError(1, "Operation not permitted")
+    os.link = refuse
+
+def before(event, arguments):
+    global left
+    if event in ("open", "os.link", "os.rename", "os.remove"):
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+
+data = b"new" * 100
+sys.addaudithook(before)
+keep(path, data)
+"""
+
+
+@pytest.mark.parametrize("how", ["links", "no links"])
+@pytest.mark.parametrize(
+    "found", [[], [b"second"], [b"second", b"first"], [b"damaged", b"first"], [None, b"first"]]
+)
+def test_killed_before_any_file_operation_a_whole_one_is_left(tmp_path, how, found):
+    """`found`: the newest and the one before; a damaged newest must not push a whole one out."""
+    whole = {b"first", b"second", b"new" * 100}
+    for count in itertools.count():
+        path = tmp_path / str(count) / "checkpoint"
+        path.parent.mkdir()
+        for name, data in zip((path, path.with_name("checkpoint.previous")), found, strict=False):
+            if data is not None:
+                name.write_bytes(data)
+        before = [data for data in found if data in whole]
+        done = subprocess.run([sys.executable, "-c", KILLED, path, str(count), how], check=False)
+        after = contents(path)
+        assert set(after) <= {*whole, b"damaged"}, "nobody ever sees half a file"
+        assert len(whole & set(after)) >= min(1, len(before))
+        if done.returncode == 0:
+            break
+        assert done.returncode == -signal.SIGKILL
+    assert count >= 3, "it was killed before every one of its operations"
+    assert after[0] == b"new" * 100
+    assert after[1:] == ([found[0]] if found and found[0] else found[1:])
+    assert not list(path.parent.glob(".*"))
+
+
+# Taking one up
+
+
+def number(data: bytes) -> int:
+    try:
+        return int(data)
+    except ValueError:
+        raise CheckpointError("no number") from None
+
+
+A, B = Path("new"), Path("new.previous")
+
+
+@pytest.mark.parametrize(
+    ("found", "taken", "said"),
+    [
+        ([], None, None),
+        ([Kept(A, b"2"), Kept(B, b"1")], 2, None),
+        ([Kept(A, b"2"), Kept(B, b"x")], 2, None),
+        ([Kept(B, b"1")], 1, None),
+        (
+            [Kept(A, b"x"), Kept(B, b"1")],
+            1,
+            "checkpoint new: no number; the one before it is used: new.previous",
+        ),
+        (
+            [Kept(A, None, "Is a directory")],
+            None,
+            "checkpoint new: can't be read (Is a directory); there is none before it: start again",
+        ),
+        (
+            [Kept(A, b""), Kept(B, b"x")],
+            None,
+            "checkpoint new: no number; checkpoint new.previous: no number; "
+            "there is none before it: start again",
+        ),
+    ],
+)
+def test_the_newest_whole_one_is_taken_up_and_the_others_named(found, taken, said):
+    assert take_up(found, number, "start again") == (taken, said)
+
+
 def test_the_safetensors_library_reads_our_files():
     assert torch.equal(load_safetensors(BYTES)["state.weights"], SAMPLE["weights"])
     assert json.loads(BYTES[8:HEADER])["__metadata__"].keys() == {"sha256", "tree"}
+
+
+@pytest.mark.parametrize("where", ["/proc/x.json", "/proc/deep/er/x.json"])
+def test_what_can_not_be_written_is_known_before(where):
+    with pytest.raises(InputError, match=r"--output .* can't be written"):
+        check_writable(Path(where), "--output")
+
+
+def test_what_can_be_written_is_left_alone(tmp_path):
+    check_writable(tmp_path / "new" / "folder" / "x.json", "--output")
+    assert list(tmp_path.iterdir()) == []

@@ -334,3 +334,14 @@ def test_the_command_itself_ends_so_too(tmp_path):
 def test_describe_prints_a_table_or_json(run):
     assert "21,276,992" in run("describe", "resnet34").out
     assert isinstance(json.loads(run("describe", "resnet1111", "--json").out), dict)
+
+
+def test_ctrl_c_ends_with_130_and_says_how_to_go_on(run, monkeypatch, tmp_path):
+    def interrupted(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("stitch_sweep.sweep.status.read_status", interrupted)
+    ended = run("status", tmp_path)
+    assert ended.status == 130
+    assert "Interrupted" in ended.err
+    assert "Traceback" not in ended.err

@@ -164,7 +164,7 @@ def test_an_unknown_key_is_named_with_the_nearest_right_one(path, message, tmp_p
         ("pairs.0.receiver_layers", [], "wants 'all' or a list of layer indices"),
         ("pairs.0.receiver_layers", ["1"], "wants 'all' or a list of layer indices"),
         ("stitch.name", "papr", "no stitch is named 'papr': did you mean 'paper'?"),
-        ("stitch.start", "zero", "wants 'random' or 'identity', got 'zero'"),
+        ("stitch.start", "zero", "wants 'random', 'identity', 'permutation', 'least_squares' or "),
         ("loss", "mse", "wants key: value pairs, got 'mse'"),
         ("loss", {}, "wants at least one loss, such as task: 1.0"),
         ("loss.msee", 1.0, "no loss is named 'msee': did you mean 'mse'?"),
@@ -230,7 +230,7 @@ def test_all_problems_come_at_once(tmp_path):
             {"name": "a", "family": "resnet1111", "seed": "x"},
         ],
         "pairs": [{"sender": "b", "receiver": "a"}, {"sender": "a"}],
-        "loss": {"mse": {"weight": -1, "scale": 2}, "cka": 1},
+        "loss": {"mse": {"weight": -1, "scale": 2}, "ckka": 1},
         "training": {"optimizer": {"name": "sgd", "lr": -1, "momentum": "big", "betas": 1}},
         "extra": 1,
     }
@@ -238,7 +238,7 @@ def test_all_problems_come_at_once(tmp_path):
     assert {problem.partition(":")[0] for problem in found} == {
         "seed", "data.path", "data.val_fraction", "data.imag_size", "networks[0].blocks",
         "networks[0].width", "networks[0].widht", "networks[1].name", "networks[1].seed",
-        "pairs[0].sender", "pairs[1].receiver", "loss.mse.weight", "loss.mse.scale", "loss.cka",
+        "pairs[0].sender", "pairs[1].receiver", "loss.mse.weight", "loss.mse.scale", "loss.ckka",
         "training.optimizer.lr", "training.optimizer.momentum", "training.optimizer.betas", "extra",
     }  # fmt: skip
     assert len(found) == 18
@@ -497,6 +497,8 @@ class TestShippedSpaces:
     @pytest.mark.parametrize("config", SHIPPED, ids=lambda file: file.parent.name)
     @pytest.mark.parametrize("cross", CROSSED, ids=["searched", "loss crossed", "stitch crossed"])
     def test_fit_every_shipped_configuration(self, file, config, cross):
+        if cross and file.stem == "full":
+            pytest.skip("its conditions name what is then not searched, which is refused")
         space = yaml.safe_load(file.read_text())
         space = {path: distribution for path, distribution in space.items() if path not in cross}
         read = read_config(
@@ -505,7 +507,7 @@ class TestShippedSpaces:
         check_sampler(read)
 
     def test_are_there(self):
-        assert [file.stem for file in SPACES] == ["fuller", "quick"]
+        assert [file.stem for file in SPACES] == ["full", "quick"]
 
     @pytest.mark.parametrize("file", SPACES, ids=lambda file: file.stem)
     def test_fit_every_cell_of_the_quickstart(self, file):
@@ -529,9 +531,10 @@ class TestShippedSpaces:
         # Two stitches, two rates; a warm-up of three kinds, or none.
         assert len(points) == 2 * 2 * (3 + 1)
 
-    def test_fuller_has_every_stitch_that_joins_any_two_maps_and_every_loss(self):
-        space = yaml.safe_load((ROOT / "search_spaces/fuller.yml").read_text())
-        special = {"identity", "linear"}  # for equal shapes, and into vectors, only
+    def test_full_has_every_stitch_that_joins_any_two_maps_and_every_loss(self):
+        space = yaml.safe_load((ROOT / "search_spaces/full.yml").read_text())
+        # For equal shapes, equal channels, or even ratios only; `linear` is huge between maps.
+        special = {"identity", "affine", "paper", "linear"}
         assert {*space["stitch.name"]["choices"], *special} == set(STITCHES.names())
         assert {name for choice in space["loss"]["choices"] for name in choice} == set(
             LOSSES.names()

@@ -27,6 +27,7 @@ CIFAR10 = Path(__file__).parents[2] / "shared" / "data" / "cifar10"
 def settings(name: str, options: dict | None = None, **changes):
     defaults = {
         "image_size": None,
+        "loader": "torch",
         "split_seed": 0,
         "val_fraction": 0.1,
         "train_images": None,

@@ -81,6 +81,32 @@ def test_a_stitch_that_a_killed_writer_should_have_removed_is_removed(tmp_path):
     assert kept(ledger) == {STUDY.trial(1)}
 
 
+def test_a_trial_keeps_two_checkpoints_until_it_has_ended(tmp_path):
+    ledger = Ledger(tmp_path)
+    writer = LedgerWriter(str(tmp_path), "none", "max")
+    ledger.begin("t", content(0))
+    assert writer.read_checkpoints("t") == []
+    for data in (b"first", b"second", b"third"):
+        writer.checkpoint("t", data)
+    assert [found.data for found in writer.read_checkpoints("t")] == [b"third", b"second"]
+    writer.finish("t", outcome(0.5), None, None)
+    assert writer.read_checkpoints("t") == []
+    assert list((ledger.root / "checkpoints").iterdir()) == []
+
+
+def test_checkpoints_that_a_killed_writer_should_have_removed_are_removed(tmp_path):
+    ledger = Ledger(tmp_path)
+    for number, trial in enumerate(("ended", "running")):
+        ledger.begin(trial, content(number))
+    ledger.finish("ended", {**outcome(0.5), "study": STUDY.id}, None)
+    for trial in ("ended", "running"):
+        for data in (b"first", b"second"):
+            ledger.write_checkpoint(trial, data)
+    writer = LedgerWriter(str(tmp_path), "none", "max")
+    assert writer.read_checkpoints("ended") == []
+    assert [found.data for found in writer.read_checkpoints("running")] == [b"second", b"first"]
+
+
 def test_a_lock_names_its_holder_and_dies_with_it(tmp_path):
     code = (
         "import sys; from stitch_sweep.ledger import Ledger; lock = Ledger(sys.argv[1]).lock();"

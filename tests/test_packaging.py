@@ -146,18 +146,93 @@ def test_ci_runs_the_commands_of_the_readme():
     subprocess.run(["bash", "-n", script], check=True)
     lines = script.read_text().splitlines()
     assert "set -euo pipefail" in lines
+    assert "make ffcv" in lines
     assert "make lint" in lines
     assert "make test" in lines
 
 
-def test_ci_fails_where_the_tests_fail(tmp_path):
-    for status, name in [(0, "lint"), (3, "test"), (3, "lint")]:
-        (tmp_path / ".ci").mkdir(exist_ok=True)
-        shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci")
-        (tmp_path / "Makefile").write_text(f"lint test:\n\t@test $@ != {name} || exit {status}\n")
-        ran = subprocess.run([tmp_path / ".ci" / "run"], capture_output=True, text=True)
+class Ci:
+    """A folder with .ci/run in it, a Makefile that only says what was made, and a machine around it."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.tools = folder / "tools"
+        (folder / ".ci").mkdir()
+        self.tools.mkdir()
+        shutil.copy(ROOT / ".ci" / "run", folder / ".ci")
+        self.log = folder / "log"
+        self.provide("g++", "exit 0")
+        self.provide("apt-get", f'echo "apt-get $*" >> {self.log}')
+        self.provide("pkg-config", "exit 0")
+        self.provide("python3", "exit 0")
+        self.provide("id", "echo 0")
+
+    def provide(self, tool: str, does: str) -> None:
+        """Put a command into the place of the machine's own."""
+        (self.tools / tool).write_text(f"#!/bin/sh\n{does}\n")
+        (self.tools / tool).chmod(0o755)
+
+    def run(
+        self, failing: str = "", status: int = 0
+    ) -> tuple[subprocess.CompletedProcess, list[str]]:
+        """What came of it, and what was done."""
+        self.log.write_text("")
+        (self.folder / "Makefile").write_text(
+            f'ffcv lint test:\n\t@echo "make $@ $$STITCH_SWEEP_REQUIRE_FFCV" >> {self.log}\n'
+            f"\t@test $@ != '{failing}' || exit {status}\n"
+        )
+        dropped = ("PYTHON", "STITCH_SWEEP_REQUIRE_FFCV", "MAKEFLAGS")
+        kept = {k: v for k, v in os.environ.items() if k not in dropped}
+        ran = subprocess.run(
+            [self.folder / ".ci" / "run"],
+            env={**kept, "PATH": f"{self.tools}:{os.environ['PATH']}", "CI": "true"},
+            capture_output=True,
+            text=True,
+        )
+        return ran, [line.strip() for line in self.log.read_text().splitlines()]
+
+
+@pytest.fixture
+def ci(tmp_path):
+    return Ci(tmp_path)
+
+
+MADE = ["make ffcv", "make lint 1", "make test 1"]
+LIBRARIES = "g++ pkg-config python3-dev libopencv-dev libturbojpeg0-dev"
+
+
+def test_ci_fails_where_the_tests_fail(ci):
+    for status, name in [(0, "lint"), (3, "test"), (3, "lint"), (3, "ffcv")]:
+        ran, _ = ci.run(failing=name, status=status)
         assert (ran.returncode == 0) == (status == 0), ran.stderr
         assert ("all passed" in ran.stdout) == (status == 0)
+
+
+def test_ci_installs_nothing_where_all_is_there_and_demands_the_tests_of_ffcv(ci):
+    assert ci.run()[1] == MADE
+
+
+@pytest.mark.parametrize(
+    ("tool", "packages"),
+    [("pkg-config", LIBRARIES), ("python3", "make python3 python3-venv")],
+)
+def test_ci_installs_what_is_missing(ci, tool, packages):
+    ci.provide(tool, "exit 1")
+    ran, done = ci.run()
+    assert ran.returncode == 0
+    install = f"apt-get install --yes --no-install-recommends {packages}"
+    assert done[:2] == ["apt-get update", install]
+    assert done[-3:] == MADE
+
+
+def test_ci_says_what_it_cannot_install(ci):
+    ci.provide("id", "echo 1000")
+    ci.provide("pkg-config", "exit 1")
+    ran, done = ci.run()
+    assert ran.returncode == 1
+    assert f"for FFCV (Debian: {LIBRARIES})" in ran.stderr
+    assert "not root, or no apt-get" in ran.stderr
+    assert done == []
 
 
 # A stand-in for Python, so that the Makefile's logic is tested without installing anything. It
@@ -217,7 +292,7 @@ def copy(tmp_path):
 def test_make_help_lists_the_targets(copy):
     ran, calls = copy.make()
     targets = re.findall(r"^  make ([a-z-]+) +\S", ran.stdout, flags=re.MULTILINE)
-    assert {"help", "quickstart", "test", "test-all", "lint", "bench"} <= set(targets)
+    assert {"help", "quickstart", "test", "test-all", "lint", "bench", "ffcv"} <= set(targets)
     assert calls == []
 
 
@@ -229,6 +304,21 @@ def test_make_installs_once(copy):
     assert [call.strip() for call in copy.make("test")[1]] == [test]
     os.utime(copy.folder / "pyproject.toml", (4e9, 4e9))
     assert copy.make("quickstart")[1] == [PIP + ".", QUICKSTART]
+
+
+def test_make_ffcv_installs_it_once(copy):
+    assert copy.make("ffcv")[1] == [VENV, PIP + ".", PIP + ".[ffcv]"]
+    assert copy.make("ffcv")[1] == []
+    assert copy.make("quickstart")[1] == [QUICKSTART]
+
+
+def test_make_ffcv_says_what_it_is_compiled_against(copy):
+    copy.make("quickstart")
+    ran, calls = copy.make("ffcv", pip=1)
+    assert ran.returncode != 0
+    assert calls == [PIP + ".[ffcv]"]
+    assert f"Debian: apt-get install {LIBRARIES}" in ran.stderr
+    assert copy.make("ffcv")[1] == [PIP + ".[ffcv]"]
 
 
 def test_make_test_needs_nothing_before_it(copy):

@@ -298,6 +298,16 @@ def test_a_trial_whose_worker_died_is_handed_out_again_and_lost_in_the_end(tmp_p
     assert searcher.suggest("u") == Searcher.FINISHED
 
 
+def test_a_worker_that_was_thought_dead_and_finished_is_not_overwritten(tmp_path):
+    ledger, trial = Ledger(tmp_path), STUDIES[0].trial(0)
+    searcher = SweepSearcher(STUDIES[:1], sampler_config("random", FLAT, 1), ledger)
+    searcher.suggest("t")
+    searcher.on_trial_complete("t", error=True)
+    ended = ledger.finish(trial, {"status": "finished", "metric": 0.5}, None)
+    searcher.suggest("u")
+    assert ledger.read(trial) == ended
+
+
 def test_a_trial_tried_again_holds_its_round_up_and_nothing_else(tmp_path):
     ledger = Ledger(tmp_path)
     searcher = SweepSearcher(

@@ -254,6 +254,14 @@ def test_shapes():
     assert state(model) == before
 
 
+def test_layers_have_shapes_under_the_names_they_were_given():
+    model = ready(ours("resnet1111", 2))
+    network = TracedNetwork(model, layer_names=["relu", "layer2", "flatten"])
+    shapes = network.shapes((3, 16, 16))
+    assert shapes["layer2"] == shapes["layer2.0"]
+    assert [shapes[layer.name] for layer in network.layers] == [(2, 16, 16), (4, 8, 8), (16,)]
+
+
 def test_a_cut_through_a_skip_is_refused_and_the_skip_named():
     model = ready(ours("resnet1122", 2))
     with pytest.raises(CutError) as caught:

@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from sweeps import TRIALS, ended, figures, run, start, stop_when, write_config
 
 from stitch_sweep.ledger import Ledger
+from stitch_sweep.sweep.search import RETRIES
 from stitch_sweep.tracking import TrackingProcess
 
 
@@ -34,7 +35,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, zoo: Path) -> Path:
     """The small sweep, run by two workers and never disturbed."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    status, output = run("sweep", write_config(folder, zoo), "--workers", 2)
+    status, output = run("sweep", write_config(folder, zoo), "--workers", 2, PYTHONHASHSEED="1")
     assert status == 0, output
     return folder
 
@@ -49,9 +50,14 @@ def test_every_trial_is_in_the_results_once(undisturbed):
     assert set(results["status"]) == {"finished"}
 
 
-def test_one_worker_and_two_give_identical_figures(undisturbed, zoo, tmp_path):
+def test_two_runs_of_a_sweep_are_identical(undisturbed, tmp_path):
+    """Another driver, one worker for two, other hashes of texts, and networks trained once more.
+
+    Results, trajectories, predictions, stitches and matrices, bit for bit; only times may differ.
+    """
     assert len({r["worker"] for r in records(undisturbed)}) == 2, "both workers must have worked"
-    status, output = run("sweep", write_config(tmp_path, zoo), "--workers", 1)
+    config = write_config(tmp_path, tmp_path / "zoo")
+    status, output = run("sweep", config, "--workers", 1, PYTHONHASHSEED="2")
     assert status == 0, output
     assert len({r["worker"] for r in records(tmp_path)}) == 1
     assert figures(tmp_path) == figures(undisturbed)
@@ -125,6 +131,35 @@ def test_a_worker_that_dies_between_two_trials_costs_nothing_either(undisturbed,
     assert died.exists()
     assert "tried again: its worker died" in done.stderr
     assert figures(config.parent) == figures(undisturbed)
+
+
+BROKEN_WORKER = """
+from dataclasses import replace
+import ray
+import stitch_sweep.sweep.trainable as workers
+from stitch_sweep.cli import main
+
+class Broken(workers.StitchTrainable):
+    def setup(self, config, shared=None):
+        super().setup(config, replace(shared, networks=ray.put(None)))
+
+workers.StitchTrainable = Broken
+main()
+"""
+
+
+def test_a_worker_that_can_not_be_set_up_says_why(zoo, tmp_path):
+    pairs = [{"sender": "a", "receiver": "b", "sender_layers": [3], "receiver_layers": [4]}]
+    config = write_config(tmp_path, zoo, pairs=pairs, search={})
+    command = [sys.executable, "-c", BROKEN_WORKER, "sweep", config, "--workers", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    why = "AttributeError: 'NoneType' object has no attribute 'items'"
+    assert done.stderr.count(f"tried again: {why}") == RETRIES
+    assert f"tried too often: {why}" in done.stderr
+    (record,) = records(tmp_path)
+    assert record["status"] == "running", "it is no result: --resume tries it again"
+    assert record["error"] == why
 
 
 def test_resuming_a_finished_sweep_shows_it_again(undisturbed):

@@ -4,27 +4,24 @@ import copy
 import hashlib
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import DIGITS, TINY
+from conftest import TINY
 from torch import nn
 from torch.nn import functional
 
-from stitch_sweep.checkpoints import CheckpointError, fingerprint, pack, unpack
+from stitch_sweep.checkpoints import fingerprint
 from stitch_sweep.config import DataConfig, TrialSettings
 from stitch_sweep.data import Data, load, make_loaders
 from stitch_sweep.evaluation import evaluate
 from stitch_sweep.frozen import FrozenError, FrozenNetwork
 from stitch_sweep.models import build
 from stitch_sweep.seeding import seed_everything
+from stitch_sweep.stitches import MAX_INPUTS
 from stitch_sweep.training import (
-    CLOSED_FORM_INPUTS,
     EXCESS_ALLOWED,
     ActivationCache,
     StitchResult,
@@ -351,113 +348,11 @@ def test_a_long_training_to_itself_by_mse_has_converged(a, digits):
 
 
 def test_a_stitch_with_too_long_rows_has_no_closed_form(a, digits, monkeypatch):
-    monkeypatch.setattr("stitch_sweep.training.CLOSED_FORM_INPUTS", 8)
+    assert MAX_INPUTS > 8
+    monkeypatch.setattr("stitch_sweep.stitches.least_squares.MAX_INPUTS", 8)
     metrics = finished(training(a, a, 3, 3, digits, settings("mse", epochs=1))).metrics
-    assert CLOSED_FORM_INPUTS > 8
     assert "excess" not in metrics
     assert metrics["converged"] is None
-
-
-# Checkpoints
-
-
-RESUME = """
-import sys
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-import test_training
-test_training.go_on(Path({folder!r}))
-"""
-
-
-def go_on(folder: Path) -> None:
-    """In another process: take up the training that `folder` describes, and write what it came to."""
-    state = unpack((folder / "networks").read_bytes())
-    networks = []
-    for name in "ab":
-        network = build("resnet", 1, 10, TINY)
-        network.load_state_dict(state[name])
-        networks.append(network)
-    chosen = TrialSettings.model_validate(json.loads((folder / "settings").read_text()))
-    data = load(DataConfig.model_validate(DIGITS))
-    running = training(*networks, 1, 2, data, chosen, augment=state["augment"], seed=5)
-    running.restore((folder / "checkpoint").read_bytes())
-    (folder / "outcome").write_text(json.dumps(outcome(finished(running))))
-
-
-@pytest.mark.parametrize(
-    ("chosen", "augment"),
-    [
-        (settings("task", epochs=3, log_every=2), "none"),
-        (
-            settings(
-                {"mse": 1.0, "task": 0.5},
-                optimizer={"name": "sgd", "lr": 0.01, "momentum": 0.9},
-                schedule={"name": "linear", "warmup": 0.5},
-            ),
-            "crop_flip",
-        ),
-    ],
-)
-def test_a_training_goes_on_in_a_new_process_as_if_nothing_had_happened(
-    a, b, digits, tmp_path, chosen, augment
-):
-    running = training(a, b, 1, 2, digits, chosen, augment=augment, seed=5)
-    running.advance(STEPS_PER_EPOCH + 3)  # in the middle of the second epoch, between two rows
-    (tmp_path / "checkpoint").write_bytes(running.checkpoint())
-    networks = {"a": dict(a.state_dict()), "b": dict(b.state_dict()), "augment": augment}
-    (tmp_path / "networks").write_bytes(pack(networks))
-    (tmp_path / "settings").write_text(json.dumps(chosen.model_dump(mode="json")))
-    command = RESUME.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
-    subprocess.run([sys.executable, "-c", command], check=True)
-    resumed = json.loads((tmp_path / "outcome").read_text())
-    assert resumed == json.loads(json.dumps(outcome(finished(running))))
-    whole = finished(training(a, b, 1, 2, digits, chosen, augment=augment, seed=5))
-    assert resumed == json.loads(json.dumps(outcome(whole)))
-
-
-@pytest.mark.parametrize("step", range(2 * STEPS_PER_EPOCH + 1))
-def test_a_training_can_be_cut_after_any_step(a, b, digits, step):
-    one, other = frozen(a, b)
-    cell = (one, other, 3, 4, digits, settings("task"))
-    whole = outcome(finished(training(*cell)))
-    running = training(*cell)
-    running.advance(step)
-    assert running.step == step
-    resumed = training(*cell)
-    resumed.restore(running.checkpoint())
-    assert (resumed.step, resumed.epoch) == (step, step // STEPS_PER_EPOCH)
-    assert outcome(finished(resumed)) == whole
-
-
-def test_a_stitch_without_parameters_can_be_stored_too(a, digits):
-    cell = (a, a, 2, 2, digits, settings(stitch="identity"))
-    resumed = training(*cell)
-    resumed.restore(training(*cell).checkpoint())
-    assert outcome(finished(resumed)) == outcome(finished(training(*cell)))
-
-
-def test_a_checkpoint_of_another_training_or_a_damaged_one_is_refused(a, b, digits):
-    cell = (a, b, 1, 2, digits, settings("task"))
-    running = training(*cell)
-    running.advance(2)
-    data = running.checkpoint()
-    others = [
-        training(b, a, 1, 2, digits, settings("task")),
-        training(a, b, 1, 1, digits, settings("task")),
-        training(a, b, 1, 2, digits, settings("mse")),
-        training(a, b, 1, 2, digits, settings("task"), repeat=1),
-    ]
-    for other in others:
-        before = fingerprint(other.stitch)
-        with pytest.raises(CheckpointError, match="another training"):
-            other.restore(data)
-        assert (fingerprint(other.stitch), other.step) == (before, 0)
-    fresh = training(*cell)
-    for damaged in (data[:-1], data[:-1] + bytes([data[-1] ^ 1]), b"", pack({"stitch": {}})):
-        with pytest.raises(CheckpointError):
-            fresh.restore(damaged)
-    assert outcome(finished(fresh)) == outcome(finished(training(*cell)))
 
 
 # Failure

@@ -108,7 +108,8 @@ class DataConfig(Component):
     train_images: Positive | None = None
     test_images: Positive | None = None
     augment: Literal["none", "crop_flip"] = "none"
-    loader: Literal["torch"] = "torch"
+    loader: Literal["torch", "ffcv"] = "torch"
+    beton_folder: Annotated[str, Field(min_length=1)] = "beton"
 
 
 class NetworkConfig(Component):

@@ -6,8 +6,8 @@ Importing this package registers the built-in data sets.
 from stitch_sweep.data import parquet as _parquet  # noqa: F401  (registers itself)
 from stitch_sweep.data.augmentation import AUGMENTATIONS, Augmentation, normalise
 from stitch_sweep.data.images import SPLITS, Data, Images
-from stitch_sweep.data.loader import Batch, Chunk, Loader, make_loaders
-from stitch_sweep.data.loading import load
+from stitch_sweep.data.loader import Batch, Chunk, Loader
+from stitch_sweep.data.loading import load, make_loaders
 from stitch_sweep.data.sources import Source
 
 __all__ = [

@@ -53,9 +53,17 @@ class Images:
         files = None if self.files is None else tuple(self.files[k] for k in indices.tolist())
         return Images(self.images[indices], self.labels[indices], files)
 
-    def to(self, device: str | torch.device) -> Images:
-        """The same images on `device`; nothing is copied when they are there already."""
-        return Images(self.images.to(device), self.labels.to(device), self.files)
+    def to(self, device: str | torch.device, *, pixels: bool = True) -> Images:
+        """The same images on `device`; nothing is copied when they are there already.
+
+        Args:
+            device: where to.
+            pixels: False moves the labels alone.
+        """
+        images, labels = self.images.to(device) if pixels else self.images, self.labels.to(device)
+        if images is self.images and labels is self.labels:
+            return self
+        return Images(images, labels, self.files)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +94,11 @@ class Data:
     beton_folder: str | None = None
 
     def to(self, device: str | torch.device) -> Data:
-        """The same data, its images on `device`."""
-        splits: dict[str, Any] = {split: getattr(self, split).to(device) for split in SPLITS}
+        """The same data, its images on `device`; pixels that FFCV reads stay where they are."""
+        pixels = self.beton_folder is None
+        splits: dict[str, Any] = {
+            split: getattr(self, split).to(device, pixels=pixels) for split in SPLITS
+        }
         return replace(self, **splits)
 
     @property

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from stitch_sweep.data.augmentation import AUGMENTATIONS, normalise
-from stitch_sweep.data.images import SPLITS, Data, Images
+from stitch_sweep.data.images import Images
 from stitch_sweep.errors import InputError, nearest
 from stitch_sweep.seeding import generator
 
@@ -61,6 +61,9 @@ class Loader:
         >>> for indices, x, y in loader.batches(epoch=0): ...
     """
 
+    pixels_on_device: ClassVar[bool] = True
+    """Whether the whole split's pixels are kept on the device, or each batch's are sent there."""
+
     def __init__(
         self,
         images: Images,
@@ -78,7 +81,7 @@ class Loader:
             )
         if len(images) == 0 or batch_size < 1:
             raise ValueError(f"{len(images)} images in batches of {batch_size} can't be loaded")
-        self.images = images.to(device)
+        self.images = images.to(device, pixels=self.pixels_on_device)
         self.mean = mean.to(device)
         self.std = std.to(device)
         self.batch_size = batch_size
@@ -128,7 +131,7 @@ class Loader:
             generator(self.seed, "augment", epoch),
         ).to(self.device)
         groups = list(self.indices(epoch, start))
-        for indices, pixels in zip(groups, self._pixels(groups), strict=True):
+        for indices, pixels in zip(groups, self.read(groups), strict=True):
             changed = augmentation.apply(pixels, draws[indices])
             yield Batch(
                 indices, normalise(changed, self.mean, self.std), self.images.labels[indices]
@@ -146,40 +149,21 @@ class Loader:
         count = len(self.images)
         padded = torch.arange(-(-count // chunk) * chunk, device=self.device) % count
         groups = list(padded.split(chunk))
-        for k, (positions, pixels) in enumerate(zip(groups, self._pixels(groups), strict=True)):
+        for k, (positions, pixels) in enumerate(zip(groups, self.read(groups), strict=True)):
             yield Chunk(
                 normalise(pixels, self.mean, self.std),
                 self.images.labels[positions],
                 min(chunk, count - k * chunk),
             )
 
-    def _pixels(self, groups: Sequence[Tensor]) -> Iterator[Tensor]:
-        """The images at each group of positions, uint8 `B x C x H x W` on the device.
+    def read(self, groups: Sequence[Tensor]) -> Iterator[Tensor]:
+        """The images at each group of positions, neither augmented nor normalised.
 
-        What is given may be overwritten by what is given next.
+        Args:
+            groups: int64 `B` each, positions in the split.
+
+        Yields:
+            uint8 `B x C x H x W` on the device; what comes next may overwrite it.
         """
         for positions in groups:
             yield self.images.images[positions]
-
-
-def make_loaders(
-    data: Data,
-    batch_size: int,
-    *,
-    seed: int,
-    augment: str = "none",
-    device: str | torch.device = "cpu",
-) -> dict[str, Loader]:
-    """A loader per split, all on `device`."""
-    return {
-        split: Loader(
-            getattr(data, split),
-            data.mean,
-            data.std,
-            batch_size=batch_size,
-            seed=seed,
-            augment=augment,
-            device=device,
-        )
-        for split in SPLITS
-    }

@@ -1,12 +1,17 @@
-"""From a configuration to the three splits."""
+"""From a configuration to the three splits, and from these to loaders."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from stitch_sweep.data.images import Data, channel_statistics, fingerprint
+from stitch_sweep.data.images import SPLITS, Data, channel_statistics, fingerprint
+from stitch_sweep.data.loader import Loader
 from stitch_sweep.data.sources import Source
 from stitch_sweep.data.splits import cut_validation, stratified_sample, subset, validation_size
 from stitch_sweep.errors import InputError
@@ -29,11 +34,14 @@ def load(config: DataConfig) -> Data:
 
     Args:
         config: `name` and `options` of the data set, `image_size`, `split_seed`, `val_fraction`,
-            and `train_images` and `test_images`, each a number of images or None for all.
+            `train_images` and `test_images`, each a number of images or None for all, and `loader`
+            and `beton_folder`, which change none of the images.
 
     Raises:
-        InputError: the data isn't there or can't be used, or a size or fraction is out of range.
+        InputError: the data isn't there or can't be used, a size or fraction is out of range, or
+            FFCV is wanted and can't be imported.
     """
+    beton_folder = _beton_folder(config)
     source: Source = DATASETS.build(config.name, config.image_size, options=config.options)
     _check(config.name, source)
     num_classes = len(source.classes)
@@ -72,7 +80,63 @@ def load(config: DataConfig) -> Data:
             )
         )
     splits = (source.train.select(train), source.train.select(validation), test)
-    return Data(config.name, *splits, source.classes, mean, std, fingerprint(splits, mean, std))
+    return Data(
+        config.name,
+        *splits,
+        source.classes,
+        mean,
+        std,
+        fingerprint(splits, mean, std),
+        beton_folder,
+    )
+
+
+def make_loaders(
+    data: Data,
+    batch_size: int,
+    *,
+    seed: int,
+    augment: str = "none",
+    device: str | torch.device = "cpu",
+) -> dict[str, Loader]:
+    """A loader per split, all on `device`; FFCV's where the data says so.
+
+    Raises:
+        InputError: FFCV is wanted and can't be imported.
+    """
+    make: Callable[..., Loader] = Loader
+    if data.beton_folder is not None:
+        # Not above: FFCV takes seconds to import, and need not be installed.
+        from stitch_sweep.data.ffcv_loader import FfcvLoader
+
+        make = partial(FfcvLoader, folder=Path(data.beton_folder))
+    return {
+        split: make(
+            getattr(data, split),
+            data.mean,
+            data.std,
+            batch_size=batch_size,
+            seed=seed,
+            augment=augment,
+            device=device,
+        )
+        for split in SPLITS
+    }
+
+
+def _beton_folder(config: DataConfig) -> str | None:
+    """Where FFCV's files go, as a path that means the same in every process; None without FFCV.
+
+    Raises:
+        InputError: FFCV can't be imported, or the folder is a file.
+    """
+    if config.loader != "ffcv":
+        return None
+    import_module("stitch_sweep.data.ffcv_loader")
+    folder = Path(config.beton_folder).expanduser().absolute()
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"data.beton_folder: {config.beton_folder} is a file, a folder is wanted")
+    return str(folder)
 
 
 def _check(name: str, source: Source) -> None:

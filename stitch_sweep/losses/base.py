@@ -23,6 +23,8 @@ shift; a scale and shift per channel; rotation, one scale and a shift; any affin
 Teacher = Literal["receiver", "sender"]
 """Whose predictions are soft labels."""
 
+_OF: dict[Teacher, str] = {"receiver": "expected", "sender": "sender"}
+
 
 @dataclass(frozen=True)
 class LossContext:
@@ -141,6 +143,14 @@ class CombinedLoss:
     def needs_hints(self) -> bool:
         """Whether any term needs the receiver's later layers."""
         return any(loss.needs_hints for loss in self._losses)
+
+    @property
+    def roles(self) -> frozenset[str]:
+        """Fields of `LossInputs` that the frozen networks have to provide, and what the stitch gets."""
+        found = {"sender", *(f"{_OF[teacher]}_logits" for teacher in self.teachers)}
+        if any(loss.needs_expected for loss in self._losses):
+            found.add("expected")
+        return frozenset(found)
 
     @property
     def teachers(self) -> frozenset[Teacher]:

@@ -23,18 +23,20 @@ class Capacity(NamedTuple):
     """
 
     parameters: int
-    multiply_adds: int
+    multiply_adds: int | None
 
 
-def capacity(stitch: Stitch) -> Capacity:
+def capacity(stitch: nn.Module) -> Capacity:
     """Trained parameters, and multiply-adds per image; also on the meta device.
+
+    A module that is no `Stitch` says nothing of its multiply-adds.
 
     Example:
         >>> capacity(build_stitch("conv1x1", (64, 8, 8), (32, 8, 8)))
         Capacity(parameters=2080, multiply_adds=131072)
     """
     trained = sum(p.numel() for p in stitch.parameters() if p.requires_grad)
-    return Capacity(trained, stitch.multiply_adds())
+    return Capacity(trained, stitch.multiply_adds() if isinstance(stitch, Stitch) else None)
 
 
 def l1_norm(stitch: nn.Module) -> Tensor:

@@ -12,13 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from stitch_sweep.config import Config, trial_settings
+from stitch_sweep.config import Config
 from stitch_sweep.errors import check_all
-from stitch_sweep.ledger import Study
 from stitch_sweep.stitches import build_stitch
-from stitch_sweep.sweep.prepare import Prepared, prepare
+from stitch_sweep.sweep.prepare import Prepared, first_settings, prepare
 from stitch_sweep.sweep.resources import check_local
-from stitch_sweep.sweep.search import check_sampler, combinations
+from stitch_sweep.sweep.search import check_sampler
 from stitch_sweep.sweep.workbench import Workbench
 from stitch_sweep.zoo import Zoo, make_recipe
 
@@ -90,7 +89,7 @@ def _seconds_per_trial(prepared: Prepared) -> float:
     seconds = []
     for k in sorted(chosen):
         study = studies[k]
-        settings = trial_settings(config.settings, {**study.factors, **_first(config, study)})
+        settings = first_settings(config, study)
         began = time.perf_counter()
         training = bench.training(
             study.sender, study.sender_layer, study.receiver, study.receiver_layer, settings
@@ -118,10 +117,6 @@ def _untrained(prepared: Prepared) -> dict[str, nn.Module]:
     return {of.name: make_recipe(of, config, data).architecture() for of in config.networks}
 
 
-def _first(config: Config, study: Study) -> dict[str, Any]:
-    return next(iter(combinations(config, study, only="stitch")), {})
-
-
 def _bytes(prepared: Prepared, trials: int) -> float:
     """Records, tables and kept stitches."""
     config, studies = prepared.config, prepared.studies
@@ -136,7 +131,7 @@ def _bytes(prepared: Prepared, trials: int) -> float:
         }.values()
         sizes = []
         for study in itertools.islice(shapes, 200):
-            settings = trial_settings(config.settings, {**study.factors, **_first(config, study)})
+            settings = first_settings(config, study)
             stitch = build_stitch(
                 settings.stitch.name,
                 outlines[study.sender].shape(study.sender_layer),

@@ -26,6 +26,7 @@ from stitch_sweep.ledger import Study
 from stitch_sweep.stitches import Shape, build_stitch
 from stitch_sweep.subgraphs import TracedNetwork
 from stitch_sweep.sweep.search import combinations, samples_per_study
+from stitch_sweep.sweep.teaching import teaching_notes
 from stitch_sweep.zoo import (
     Entry,
     Progress,
@@ -78,12 +79,14 @@ class Prepared:
         data: the images.
         outlines: the shapes of every network's layers, by name.
         studies: every cell under every combination of factors and every repeat, sender by sender.
+        notes: what a user should know before the sweep starts.
     """
 
     config: Config
     data: Data
     outlines: dict[str, Outline]
     studies: list[Study]
+    notes: list[str]
 
     @property
     def trials(self) -> int:
@@ -138,7 +141,7 @@ def prepare(config: Config) -> Prepared:
     problems = list(dict.fromkeys(_stitch_problems(config, studies, networks)))
     if problems:
         raise InputError(*problems[:10], *_more(problems))
-    return Prepared(config, data, networks, studies)
+    return Prepared(config, data, networks, studies, teaching_notes(config, studies, networks))
 
 
 def provide_networks(
@@ -241,6 +244,11 @@ def _misfit(stitch: StitchConfig, sender: Shape, receiver: Shape) -> str | None:
     except InputError as error:
         return str(error)
     return None
+
+
+def first_settings(config: Config, study: Study) -> TrialSettings:
+    """The settings of a study under the first stitch that its search may choose."""
+    return next(_stitch_settings(config, study))
 
 
 def _stitch_settings(config: Config, study: Study) -> Iterator[TrialSettings]:

@@ -76,6 +76,10 @@ class Reporter:
         """An epoch of a single stitch's training."""
         self._show(f"stitch {pair}", epoch, epochs, "", last=epoch == epochs)
 
+    def check(self, name: str, done: int, total: int) -> None:
+        """A check is about to run; no name: all have."""
+        self._show("checks", done, total, name, last=done == total)
+
     def expect(self, total: int, done: int) -> None:
         """How many trials there are, and how many had ended before."""
         self._total, self._ended = total, done
@@ -85,6 +89,9 @@ class Reporter:
         if event == "started":
             if "trials" not in self._tasks:
                 self._show("trials", self._ended, self._total, "")
+            return
+        if event == "said":
+            self.say(record["text"])
             return
         if event in ("again", "lost"):
             what = "tried again" if event == "again" else "tried too often"

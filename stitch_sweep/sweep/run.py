@@ -129,7 +129,8 @@ def _run_tracked(
 ) -> Outcome:
     prepared = prepare(config)
     _check_unchanged(ledger, prepared)
-    if (note := startup_note(config)) is not None:
+    notes = [startup_note(config), *prepared.notes]
+    for note in filter(None, notes):
         reporter.say(f"note: {note}")
     with ledger.lock(), reporter:
         # Again: another process may have been at work here until we got the lock.

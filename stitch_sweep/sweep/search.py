@@ -39,6 +39,7 @@ from stitch_sweep.errors import InputError, nearest
 from stitch_sweep.ledger import Ledger, Study
 from stitch_sweep.problems import argument_problems, dotted
 from stitch_sweep.seeding import derive
+from stitch_sweep.sweep.trainable import SAID
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -239,7 +240,8 @@ class SweepSearcher(Searcher):
         studies: in the order in which they should run.
         config: the configuration.
         ledger: what has happened so far.
-        on_event: told (event, record) for `started`, `ended`, `again` and `lost` trials.
+        on_event: told (event, record) for `started`, `ended`, `again` and `lost` trials; and
+            (`said`, text) of what a worker has to say.
         limit: at most so many trials are handed out at the same time.
 
     Attributes:
@@ -294,7 +296,10 @@ class SweepSearcher(Searcher):
             study = current.study
             record = self._content(study, number, params)
             trial = study.trial(number)
-            self._ledger.begin(trial, record)
+            before = self._ledger.read(trial)
+            # A worker that is thought dead may have finished after all.
+            if before is None or before["status"] == "running":
+                self._ledger.begin(trial, record)
             self._running[trial_id] = (current, number)
             self._on_event("started", {**record, "trial": trial})
             return {"spec": json.dumps({**record, "trial": trial})}
@@ -302,7 +307,9 @@ class SweepSearcher(Searcher):
         return Searcher.FINISHED if self.exhausted else None
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Tune's intermediate results: nothing to learn from."""
+        """Pass on what a worker has to say; nothing is learned from intermediate results."""
+        if SAID in result:
+            self._on_event("said", {"text": result[SAID]})
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

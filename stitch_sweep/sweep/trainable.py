@@ -20,7 +20,7 @@ import torch
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 
-from stitch_sweep.checkpoints import CheckpointError
+from stitch_sweep.checkpoints import take_up
 from stitch_sweep.config import Config, TrialSettings
 from stitch_sweep.data import SPLITS, Data, Images
 from stitch_sweep.frozen import FrozenError
@@ -49,6 +49,9 @@ class Shared:
     checkpoint_seconds: float = 60.0
 
 
+SAID = "said"
+"""Key of a worker's result: a text for the user, because a worker's own output goes to log files."""
+
 # A changed network is among them: whatever changed it, a new process has it as it was.
 _INFRASTRUCTURE = (
     FrozenError,
@@ -66,10 +69,13 @@ class StitchTrainable(tune.Trainable):
         """Called once per process."""
         assert shared is not None
         self._shared = shared
-        self._bench = Workbench(
-            shared.config, data_from_arrays(ray.get(shared.data)), ray.get(shared.networks)
-        )
         self._begin(config)
+        try:
+            data = data_from_arrays(ray.get(shared.data))
+            self._bench = Workbench(shared.config, data, ray.get(shared.networks))
+        except Exception as error:
+            self._note(error)
+            raise
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Called for every further trial of this process."""
@@ -80,17 +86,21 @@ class StitchTrainable(tune.Trainable):
         """Train for a while; at the end the ledger hears of it before Tune does."""
         began = time.monotonic()
         try:
-            training = self._training or self._take_up()
-            while not training.done and time.monotonic() - began < self._shared.report_seconds:
+            training = self._training
+            if training is None:
+                training, said = self._take_up()
+                if said is not None:
+                    return {"done": False, "epoch": training.epoch, SAID: said}
+            while not training.done:
                 training.run_epoch()
                 self._maybe_checkpoint(training)
+                if time.monotonic() - began >= self._shared.report_seconds:
+                    break
             if not training.done:
                 return {"done": False, "epoch": training.epoch}
             self._conclude(training)
         except _INFRASTRUCTURE as error:
-            # Not the trial's doing: Tune starts it again in a new process.
-            note = f"{type(error).__name__}: {error}"
-            ray.get(self._shared.writer.note.remote(self._spec["trial"], note))
+            self._note(error)
             raise
         except Exception as error:  # a trial that can't be trained is a result; the sweep goes on
             self._fail(error)
@@ -102,27 +112,21 @@ class StitchTrainable(tune.Trainable):
     def load_checkpoint(self, checkpoint: Any) -> None:
         """See `save_checkpoint`."""
 
+    def _note(self, error: Exception) -> None:
+        """Keep why the trial has to be started again, in a new process: it isn't its own doing."""
+        why = f"{type(error).__name__}: {error}"
+        ray.get(self._shared.writer.note.remote(self._spec["trial"], why))
+
     def _begin(self, config: Mapping[str, Any]) -> None:
         self._spec = json.loads(config["spec"])
         self._training: StitchTraining | None = None
         self._started = time.time()
         self._stored = time.monotonic()
 
-    def _take_up(self) -> StitchTraining:
-        """The trial's training, where an interrupted process left it if one did."""
-        training = self._fresh()
-        stored = ray.get(self._shared.writer.read_checkpoint.remote(self._spec["trial"]))
-        if stored is not None:
-            try:
-                training.restore(stored)
-            except CheckpointError:
-                training = self._fresh()
-        self._training = training
-        return training
-
-    def _fresh(self) -> StitchTraining:
+    def _take_up(self) -> tuple[StitchTraining, str | None]:
+        """The trial's training, where an interrupted process left it if one did; what was wrong."""
         spec = self._spec
-        return self._bench.training(
+        training = self._bench.training(
             spec["sender"],
             spec["sender_layer"],
             spec["receiver"],
@@ -130,6 +134,13 @@ class StitchTrainable(tune.Trainable):
             TrialSettings.model_validate(spec["settings"]),
             spec["repeat"],
         )
+        _, said = take_up(
+            ray.get(self._shared.writer.read_checkpoints.remote(spec["trial"])),
+            training.restore,
+            f"trial {spec['trial']} starts from the beginning",
+        )
+        self._training = training
+        return training, said
 
     def _maybe_checkpoint(self, training: StitchTraining) -> None:
         now = time.monotonic()

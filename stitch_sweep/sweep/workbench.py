@@ -22,9 +22,13 @@ class Workbench:
         modules: networks by name; they are moved to the device and frozen in place.
         device: where to compute; what `config.resources` says if not given.
 
+    Raises:
+        InputError: FFCV is asked for and isn't there.
+
     Attributes:
         networks: the frozen networks by name.
         device: where is computed.
+        cache: representations that trainings share.
     """
 
     def __init__(
@@ -44,8 +48,10 @@ class Workbench:
             name: FrozenNetwork(module.to(self.device), f"network {name!r}", layers[name])
             for name, module in modules.items()
         }
-        self._cache = ActivationCache(config.resources.cache_gb * 2**30)
+        self.cache = ActivationCache(config.resources.cache_gb * 2**30)
         self._loaders: dict[int, dict[str, Loader]] = {}
+        # A machine without what the loader needs is no trial's failure: it has to show here.
+        self.loaders(config.training.batch_size)
 
     def loaders(self, batch_size: int) -> dict[str, Loader]:
         """A loader per split, made once per batch size."""
@@ -84,5 +90,5 @@ class Workbench:
             seed=self._config.seed,
             repeat=repeat,
             threads=self._config.resources.cpu,
-            cache=self._cache,
+            cache=self.cache,
         )

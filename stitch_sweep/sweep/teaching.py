@@ -1,0 +1,122 @@
+"""Which cells of a sweep have a loss that can't teach their stitch, said before anything is trained."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import nn
+
+from stitch_sweep.config import Config, StitchConfig, TrialSettings, trial_settings
+from stitch_sweep.ledger import Study
+from stitch_sweep.losses import Lesson, cannot_teach, teaching_warnings
+from stitch_sweep.stitches import (
+    AffineStitch,
+    ChannelwiseStitch,
+    DoraStitch,
+    IdentityStitch,
+    LowRankStitch,
+    OrthogonalStitch,
+    PermutationStitch,
+    Shape,
+    build_stitch,
+)
+from stitch_sweep.sweep.search import combinations
+
+if TYPE_CHECKING:
+    from stitch_sweep.sweep.prepare import Outline
+
+_CELLS_NAMED = 3
+
+
+def teaching_notes(
+    config: Config, studies: list[Study], networks: Mapping[str, Outline]
+) -> list[str]:
+    """A sentence for each reason why a loss teaches nothing, or little, and the cells it holds for."""
+    cells: dict[str, list[str]] = {}
+    choices: dict[str, _Choices] = {}
+    known: dict[tuple[str, Shape, Shape], list[str]] = {}
+    for study in studies:
+        shapes = (
+            networks[study.sender].shape(study.sender_layer),
+            networks[study.receiver].shape(study.receiver_layer),
+        )
+        factors = json.dumps(study.factors, sort_keys=True)
+        if factors not in choices:
+            choices[factors] = _choices(config, study)
+        if (factors, *shapes) not in known:
+            known[factors, *shapes] = _reasons(choices[factors], *shapes)
+        cell = f"{study.sender}:{study.sender_layer} -> {study.receiver}:{study.receiver_layer}"
+        for reason in known[factors, *shapes]:
+            cells.setdefault(reason, []).append(cell)
+    return [f"{_named(list(dict.fromkeys(found)))}: {reason}" for reason, found in cells.items()]
+
+
+class _Choices(NamedTuple):
+    """What a search may choose, as far as it matters: stitches, sums of losses, the batch size."""
+
+    stitches: list[StitchConfig]
+    losses: list[tuple[str, ...]]
+    batch_size: int
+
+
+def _choices(config: Config, study: Study) -> _Choices:
+    def under(section: str) -> list[TrialSettings]:
+        return [
+            trial_settings(config.settings, {**study.factors, **chosen})
+            for chosen in combinations(config, study, only=section)
+        ]
+
+    stitches = {s.stitch.model_dump_json(exclude={"l1"}): s.stitch for s in under("stitch")}
+    losses = {tuple(term.name for term in s.loss.terms) for s in under("loss")}
+    batch_size = trial_settings(config.settings, study.factors).training.batch_size
+    return _Choices(list(stitches.values()), sorted(losses), batch_size)
+
+
+def _reasons(choices: _Choices, sender: Shape, receiver: Shape) -> list[str]:
+    """Why a sum of losses can't teach a stitch: every term is flat; else what to know of each."""
+    found: dict[str, None] = {}
+    for of in choices.stitches:
+        with torch.device("meta"):
+            stitch = build_stitch(of.name, sender, receiver, start=of.start, options=of.options)
+        lesson = _lesson(stitch, sender, receiver, choices.batch_size)
+        for names in choices.losses:
+            flat = [cannot_teach(name, lesson) for name in names]
+            why = (
+                [reason for reason in flat if reason]
+                if all(flat)
+                else [w for name in names for w in teaching_warnings(name, lesson)]
+            )
+            found |= dict.fromkeys(f"{of.name}: {reason}" for reason in why)
+    return list(found)
+
+
+def _lesson(stitch: nn.Module, sender: Shape, receiver: Shape, batch: int) -> Lesson:
+    places = math.prod(receiver[1:])
+    affine = isinstance(stitch, AffineStitch)
+    trained = any(p.requires_grad for p in stitch.parameters())
+    if isinstance(stitch, IdentityStitch) or not trained:
+        family = "fixed"
+    elif isinstance(stitch, ChannelwiseStitch | PermutationStitch):
+        family = "channel_affine"
+    elif isinstance(stitch, OrthogonalStitch):
+        family = "orthogonal"
+    else:
+        family = "affine" if affine and not isinstance(stitch, DoraStitch) else "other"
+    return Lesson(
+        family,  # type: ignore[arg-type]
+        inputs=stitch.inputs if isinstance(stitch, AffineStitch) else math.prod(sender),
+        channels=receiver[0],
+        positions=places,
+        batch=batch,
+        rank_limit=stitch.rank if isinstance(stitch, LowRankStitch) else None,
+        replication=max(1, places // stitch.positions) if isinstance(stitch, AffineStitch) else 1,
+    )
+
+
+def _named(cells: list[str]) -> str:
+    shown = ", ".join(cells[:_CELLS_NAMED])
+    return f"{shown} and {len(cells) - _CELLS_NAMED} more" if len(cells) > _CELLS_NAMED else shown

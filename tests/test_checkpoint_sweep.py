@@ -1,0 +1,119 @@
+"""A sweep killed in the middle of a trial, whose newest checkpoint is damaged when it goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from sweeps import write_config
+from test_sweep import _descendants
+
+from stitch_sweep.config import Config, TrialSettings, read_config
+from stitch_sweep.ledger import Ledger, predictions_of
+from stitch_sweep.sweep.prepare import prepare, provide_networks
+from stitch_sweep.sweep.workbench import Workbench
+
+# Every epoch is heard of and stored.
+SWEEP = """
+import sys
+from pathlib import Path
+from stitch_sweep.config import read_config
+from stitch_sweep.sweep.run import run_sweep
+
+path = Path(sys.argv[1])
+run_sweep(read_config(path), path.parent, resume=True, report_seconds=0, checkpoint_seconds=0)
+"""
+
+
+def sweep(config: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", SWEEP, str(config)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def kill_with_descendants(process: subprocess.Popen[str]) -> None:
+    """So that no worker of the dead sweep still writes a checkpoint."""
+    victims = [process.pid, *_descendants(process.pid)]
+    for pid in victims:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.communicate()
+    while any(_runs(pid) for pid in victims):
+        time.sleep(0.02)  # between two looks
+
+
+def _runs(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
+
+
+def undisturbed(config: Config) -> dict:
+    """What comes of the sweep's one trial, here and without Ray."""
+    prepared = prepare(config)
+    (study,) = prepared.studies
+    bench = Workbench(config, prepared.data, provide_networks(prepared))
+    cell = (study.sender, study.sender_layer, study.receiver, study.receiver_layer)
+    training = bench.training(*cell, TrialSettings.model_validate(config.settings))
+    while not training.done:
+        training.run_epoch()
+    result = training.finish()
+    return {
+        "status": result.status,
+        "metrics": result.metrics,
+        "trajectory": [{k: v for k, v in row.items() if k != "time"} for row in result.trajectory],
+        "predictions": result.predictions.tolist(),
+    }
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds workers through /proc")
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path):
+    path = write_config(
+        tmp_path.resolve(),
+        tmp_path / "zoo",
+        pairs=[{"sender": "a", "receiver": "r", "sender_layers": [3], "receiver_layers": [3]}],
+        pretraining={"epochs": 1, "batch_size": 64},
+        training={"epochs": 80, "batch_size": 32},
+        search={},
+        tracking={"enabled": False},
+    )
+    checkpoints = path.parent / "ledger" / "checkpoints"
+    process = sweep(path)
+    while not list(checkpoints.glob("*.previous")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)  # between two looks
+    kill_with_descendants(process)
+    ledger = Ledger(path.parent)
+    (trial,) = ledger.trial_ids()
+    assert ledger.read(trial)["status"] == "running"
+    newest, earlier = ledger.read_checkpoints(trial)
+    newest.path.write_bytes(newest.data[:-1] + bytes([newest.data[-1] ^ 1]))
+    process = sweep(path)
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    assert f"checkpoint {newest.path}: its checksum doesn't fit" in said
+    assert f"; the one before it is used: {earlier.path}\n" in said
+    record = ledger.read(trial)
+    found = {
+        "status": record["status"],
+        "metrics": record["metrics"],
+        "trajectory": [
+            {k: v for k, v in row.items() if k != "time"} for row in record["trajectory"]
+        ],
+        "predictions": predictions_of(record).tolist(),
+    }
+    assert found == undisturbed(read_config(path))
+    assert ledger.read_checkpoints(trial) == []
