@@ -371,7 +371,10 @@ class StitchTraining:
         Metrics, each for `train`, `val` and `test` (on un-augmented images): `_accuracy`; `_loss`, the
         loss that was trained, and `_loss.<term>` for each of its terms before weighting. Besides:
         `receiver_accuracy` and `sender_accuracy`, the networks' own on the test set; `penalty` =
-        receiver_accuracy - test_accuracy; `converged`; with an affine stitch trained for MSE also
+        receiver_accuracy - test_accuracy; `accuracy_raw` (the test accuracy) and `accuracy_calibrated`,
+        behind the map that restores what the loss is blind to; `val_<measure>`, every measure of
+        `SimilarityMeasures` on the validation images, None where it isn't defined;
+        `stitch_parameters` and `stitch_multiply_adds`; `converged`; with an affine stitch trained for MSE also
         `train_relative_mse`, `optimal_relative_mse` and `excess` (all in units of the expected
         representation's variance).
 

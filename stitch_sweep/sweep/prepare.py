@@ -141,7 +141,8 @@ def prepare(config: Config) -> Prepared:
     problems = list(dict.fromkeys(_stitch_problems(config, studies, networks)))
     if problems:
         raise InputError(*problems[:10], *_more(problems))
-    return Prepared(config, data, networks, studies, teaching_notes(config, studies, networks))
+    notes = teaching_notes(config, studies, lambda name, layer: networks[name].shape(layer))
+    return Prepared(config, data, networks, studies, notes)
 
 
 def provide_networks(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -26,23 +26,26 @@ from stitch_sweep.stitches import (
 )
 from stitch_sweep.sweep.search import combinations
 
-if TYPE_CHECKING:
-    from stitch_sweep.sweep.prepare import Outline
-
 _CELLS_NAMED = 3
 
 
 def teaching_notes(
-    config: Config, studies: list[Study], networks: Mapping[str, Outline]
+    config: Config, studies: list[Study], shape: Callable[[str, int], Shape]
 ) -> list[str]:
-    """A sentence for each reason why a loss teaches nothing, or little, and the cells it holds for."""
+    """A sentence for each reason why a loss teaches nothing, or little, and the cells it holds for.
+
+    Args:
+        config: the configuration.
+        studies: its cells and factors.
+        shape: of a network's layer, without the batch.
+    """
     cells: dict[str, list[str]] = {}
     choices: dict[str, _Choices] = {}
     known: dict[tuple[str, Shape, Shape], list[str]] = {}
     for study in studies:
         shapes = (
-            networks[study.sender].shape(study.sender_layer),
-            networks[study.receiver].shape(study.receiver_layer),
+            shape(study.sender, study.sender_layer),
+            shape(study.receiver, study.receiver_layer),
         )
         factors = json.dumps(study.factors, sort_keys=True)
         if factors not in choices:
