@@ -374,8 +374,8 @@ class StitchTraining:
         receiver_accuracy - test_accuracy; `accuracy_raw` (the test accuracy) and `accuracy_calibrated`,
         behind the map that restores what the loss is blind to; `val_<measure>`, every measure of
         `SimilarityMeasures` on the validation images, None where it isn't defined;
-        `stitch_parameters` and `stitch_multiply_adds`; `converged`; with an affine stitch trained for MSE also
-        `train_relative_mse`, `optimal_relative_mse` and `excess` (all in units of the expected
+        `stitch_parameters` and `stitch_multiply_adds`; `converged`; with an affine stitch trained for MSE
+        also `train_relative_mse`, `optimal_relative_mse` and `excess` (all in units of the expected
         representation's variance).
 
         Returns:

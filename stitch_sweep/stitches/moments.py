@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from stitch_sweep.stitches.base import AffineStitch
-
-CHUNK_VALUES = 2**24
-"""Values of rows that are held at once (128 MiB in float64), or one image's where that is more."""
 
 
 @dataclass
@@ -37,32 +30,6 @@ class Moments:
     xx: Tensor
     xy: Tensor
     yy: Tensor
-
-    @classmethod
-    def of(cls, stitch: AffineStitch, x: Tensor, y: Tensor) -> Moments:
-        """Of one batch: x [B, *sender], y [B, *receiver]."""
-        y = y.double()
-        rows, values = stitch.rows(x.double()), stitch.target_values(y)
-        y_mean = values.mean(dim=0)
-        centred = values - y_mean
-        copies = stitch.copies()
-        if copies is None:
-            x_mean = rows.mean(dim=0)
-            rows = rows - x_mean
-            weighted, targets = rows, centred
-        else:
-            copies = copies.to(rows).repeat(len(x))[:, None]
-            x_mean = (copies * rows).sum(dim=0) / len(values)
-            rows = rows - x_mean
-            weighted, targets = copies * rows, stitch.target_rows(y) - copies * y_mean
-        return cls(
-            count=len(values),
-            x_mean=x_mean,
-            y_mean=y_mean,
-            xx=rows.T @ weighted,
-            xy=rows.T @ targets,
-            yy=centred.square().sum(dim=0),
-        )
 
     def merge(self, other: Moments) -> None:
         """Take in the moments of further positions."""
@@ -96,16 +63,3 @@ def rounding(count: int, mean: Tensor) -> Tensor:
 
 def _without_rounding(squares: Tensor, count: int, mean: Tensor) -> Tensor:
     return torch.where(squares > rounding(count, mean), squares, 0.0)
-
-
-def add_moments(moments: Moments | None, stitch: AffineStitch, x: Tensor, y: Tensor) -> Moments:
-    """The moments with a batch x [B, *sender], y [B, *receiver] taken in."""
-    step = max(1, CHUNK_VALUES // (stitch.positions * stitch.inputs))
-    for part, wanted in zip(x.split(step), y.split(step), strict=True):
-        found = Moments.of(stitch, part, wanted)
-        if moments is None:
-            moments = found
-        else:
-            moments.merge(found)
-    assert moments is not None
-    return moments
