@@ -27,11 +27,11 @@ from stitch_sweep.stitches import (
     capacity,
     check_start,
     has_optimum,
-    least_squares,
     load_stitch,
     pack_stitch,
     start_stitch,
 )
+from stitch_sweep.stitches import least_squares as accumulation
 from stitch_sweep.stitches.closed_forms import RIDGE_BELOW, least_squares, procrustes, reduced_rank
 
 Batches = list[tuple[torch.Tensor, torch.Tensor]]
@@ -234,14 +234,14 @@ def test_moments_are_bounded_in_memory(monkeypatch):
     x, y = draw(12, 3, 4, 4), draw(12, 2, 4, 4, seed=1)
     whole = fitted(stitch, x, y, 12).moments
     seen = []
-    of = least_squares._moments_of
+    of = accumulation._moments_of
 
     def counted(stitch, x, y):
         seen.append(len(x))
         return of(stitch, x, y)
 
-    monkeypatch.setattr(least_squares, "CHUNK_VALUES", 2 * 16 * 27 + 5)
-    monkeypatch.setattr(least_squares, "_moments_of", counted)
+    monkeypatch.setattr(accumulation, "CHUNK_VALUES", 2 * 16 * 27 + 5)
+    monkeypatch.setattr(accumulation, "_moments_of", counted)
     parts = fitted(stitch, x, y, 12).moments
     assert seen == [2] * 6
     for key in vars(whole):
