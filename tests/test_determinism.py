@@ -519,10 +519,10 @@ class TestAFaultInTheForwardPass:
         assert "the layer before" in first.cause
 
     def test_in_the_stitch(self, base, recorded, monkeypatch):
-        from stitch_sweep.stitches import SpatialStitch
+        from stitch_sweep.stitches import PatchStitch
 
-        real = SpatialStitch.forward
-        monkeypatch.setattr(SpatialStitch, "forward", lambda self, x: real(self, x) + 1)
+        real = PatchStitch.forward
+        monkeypatch.setattr(PatchStitch, "forward", lambda self, x: real(self, x) + 1)
         first = differs(base, recorded(), "forward")
         assert first.place == "stitched: stitch"
         assert first.largest == pytest.approx(1)
@@ -598,11 +598,11 @@ class TestAnythingElse:
         assert (stage.name, stage.place) == ("environment", "versions.pillow")
 
     def test_an_environment_that_may_explain_it_is_named(self, base, recorded, monkeypatch):
-        from stitch_sweep.stitches import SpatialStitch
+        from stitch_sweep.stitches import PatchStitch
 
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-        real = SpatialStitch.forward
-        monkeypatch.setattr(SpatialStitch, "forward", lambda self, x: real(self, x) * (1 + 1e-6))
+        real = PatchStitch.forward
+        monkeypatch.setattr(PatchStitch, "forward", lambda self, x: real(self, x) * (1 + 1e-6))
         folder = recorded()
         first = differs(base, folder, "forward")
         assert first.cause.endswith("which alone can change the last bits.")

@@ -148,6 +148,7 @@ main()
 """
 
 
+@pytest.mark.long
 def test_a_worker_that_can_not_be_set_up_says_why(zoo, tmp_path):
     pairs = [{"sender": "a", "receiver": "b", "sender_layers": [3], "receiver_layers": [4]}]
     config = write_config(tmp_path, zoo, pairs=pairs, search={})
@@ -221,6 +222,7 @@ def test_more_samples_and_cells_extend_a_sweep(zoo, tmp_path):
     assert {trial: extended[trial] for trial in first} == first
 
 
+@pytest.mark.long
 def test_a_default_crossed_with_a_value(zoo, tmp_path):
     """A column of a number and a nothing is what parquet can't hold."""
     config = write_config(

@@ -159,6 +159,7 @@ def test_a_loss_that_can_not_teach_is_said_before_the_sweep_starts(tmp_path):
     ), "a sum teaches if one of its terms does"
 
 
+@pytest.mark.long
 def test_all_of_it_in_one_sweep(tmp_path):
     stitches = [{"name": name} for name in STITCHES.names()]
     stitches += [{"name": "paper", "start": name} for name in DATA_STARTS]
