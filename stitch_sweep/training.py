@@ -305,11 +305,11 @@ class StitchTraining:
         )
         self._loss = CombinedLoss(terms, self._context)
         # From layer to layer up to the logits, for losses that look at what lies between.
-        ends = [*range(receiver_layer + 1, len(receiver.layer_names)), None]
-        starts = [receiver_layer, *ends[:-1]]
-        self._later = [
-            (end, receiver.part(start, end)) for start, end in zip(starts, ends, strict=True)
-        ]
+        self._later: list[tuple[int | None, nn.Module]] = []
+        if self._loss.needs_hints:
+            layers = range(receiver_layer, len(receiver.layer_names))
+            for start, end in zip(layers, [*layers[1:], None], strict=True):
+                self._later.append((end, receiver.part(start, end)))
         self._fit = start_stitch(self.stitch, settings.stitch.start, self._expected_pairs())
         self._steps_per_epoch = len(train)
         # An identity has nothing to train, and an optimizer refuses an empty list.

@@ -148,7 +148,7 @@ class CombinedLoss:
     def roles(self) -> frozenset[str]:
         """Fields of `LossInputs` that the frozen networks have to provide, and what the stitch gets."""
         found = {"sender", *(f"{_OF[teacher]}_logits" for teacher in self.teachers)}
-        if any(loss.needs_expected for loss in self._losses):
+        if self.needs_expected(self.terms):
             found.add("expected")
         return frozenset(found)
 

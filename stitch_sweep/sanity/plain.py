@@ -25,9 +25,14 @@ def order(seed: int, epoch: int, count: int) -> Tensor:
     torch.randperm under a generator seeded with the first 63 bits of SHA-256 over the JSON text of
     [seed, "order", epoch].
     """
-    digest = hashlib.sha256(json.dumps([seed, "order", epoch]).encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    generator = torch.Generator().manual_seed(_derived(seed, "order", epoch))
     return torch.randperm(count, generator=generator)
+
+
+def _derived(*purpose: object) -> int:
+    """The first 63 bits of SHA-256 over the JSON text of a list."""
+    digest = hashlib.sha256(json.dumps(purpose).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
 
 
 def start(seed: int, sender: tuple[int, ...], receiver: tuple[int, ...]) -> dict[str, Tensor]:
@@ -38,19 +43,16 @@ def start(seed: int, sender: tuple[int, ...], receiver: tuple[int, ...]) -> dict
         sender: (C, H, W).
         receiver: (C', H', W').
     """
-    purpose = json.dumps([seed, 0, "stitch", "paper", list(sender), list(receiver)])
-    digest = hashlib.sha256(purpose.encode()).digest()
     size = max(1, sender[1] // receiver[1])
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        torch.manual_seed(_derived(seed, 0, "stitch", "paper", list(sender), list(receiver)))
         convolution = nn.Conv2d(sender[0], receiver[0], size, stride=size)
     return {f"conv.{name}": tensor for name, tensor in convolution.state_dict().items()}
 
 
 def crop_flip(images: Tensor, seed: int, epoch: int) -> Tensor:
     """All images uint8 [N, C, H, W] as an epoch changes them: padded, cut out again, half mirrored."""
-    digest = hashlib.sha256(json.dumps([seed, "augment", epoch]).encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    generator = torch.Generator().manual_seed(_derived(seed, "augment", epoch))
     count, size = len(images), images.shape[-1]
     pad = size // 8
     corners = torch.randint(2 * pad + 1, (count, 2), generator=generator).tolist()

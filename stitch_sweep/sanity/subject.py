@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from stitch_sweep.config import Config, LossConfig, StitchConfig, TrialSettings
 from stitch_sweep.data import Data
 from stitch_sweep.data.splits import stratified_sample
-from stitch_sweep.errors import DivergedError, InputError
+from stitch_sweep.errors import DivergedError
 from stitch_sweep.evaluation import CHUNK
 from stitch_sweep.frozen import IMAGE_LAYER, FrozenNetwork
 from stitch_sweep.registry import LOSSES
-from stitch_sweep.stitches import build_stitch
+from stitch_sweep.stitches import Shape
 from stitch_sweep.sweep.cells import Cell
+from stitch_sweep.sweep.prepare import misfit
 from stitch_sweep.sweep.workbench import Workbench
 from stitch_sweep.training import StitchResult, StitchTraining
 
@@ -251,12 +252,18 @@ class Subject:
         """A layer into itself, with a stitch that can do that if the settings' own can't."""
         shape = bench.networks[name].shape(layer, self.data.image_shape)
         stitch = self.short.stitch
-        try:
-            build_stitch(stitch.name, shape, shape, start=stitch.start, options=stitch.options)
-        except InputError:
+        if misfit(stitch, shape, shape) is not None:
             fitting = "paper" if len(shape) == 3 else "linear"
             stitch = StitchConfig.model_validate({"name": fitting})
         return Cell(name, layer, name, layer), self.short.model_copy(update={"stitch": stitch})
+
+    def shapes(self, bench: Workbench) -> tuple[Shape, Shape]:
+        """Of the sender's and of the receiver's layer, without the batch."""
+        cell, image = self.cell, self.data.image_shape
+        return (
+            bench.networks[cell.sender].shape(cell.sender_layer, image),
+            bench.networks[cell.receiver].shape(cell.receiver_layer, image),
+        )
 
     def places(self, bench: Workbench) -> tuple[nn.Module | None, nn.Module | None]:
         """The modules after which the plain loop cuts both networks; None for the image.
@@ -264,17 +271,13 @@ class Subject:
         Raises:
             LookupError: a layer is no module's output, or no feature map; or the module runs twice.
         """
+        if any(len(shape) != 3 for shape in self.shapes(bench)):
+            raise LookupError("the loop written out knows feature maps only")
         cell = self.cell
-        found = []
-        for name, layer in (
-            (cell.sender, cell.sender_layer),
-            (cell.receiver, cell.receiver_layer),
-        ):
-            network = bench.networks[name]
-            if len(network.shape(layer, self.data.image_shape)) != 3:
-                raise LookupError("the loop written out knows feature maps only")
-            found.append(self._module(network, layer))
-        return found[0], found[1]
+        return (
+            self._module(bench.networks[cell.sender], cell.sender_layer),
+            self._module(bench.networks[cell.receiver], cell.receiver_layer),
+        )
 
     def _module(self, network: FrozenNetwork, layer: int) -> nn.Module | None:
         if layer == IMAGE_LAYER:
@@ -315,6 +318,11 @@ class Subject:
         suffix = bench.networks[cell.receiver].suffix(cell.receiver_layer)
         stitch = stitch.to(bench.device).eval()
         return lambda images: suffix(stitch(prefix(images)))
+
+
+def share_right(logits: Tensor, labels: Tensor) -> float:
+    """The share of rows of logits [N, K] that are largest at their label, int64 [N]."""
+    return (logits.argmax(dim=1) == labels).double().mean().item()
 
 
 def chunks(images: Tensor) -> Iterator[tuple[Tensor, int]]:

@@ -24,9 +24,8 @@ from stitch_sweep.files import check_writable, write_atomically
 from stitch_sweep.sanity.checks import CHECKS
 from stitch_sweep.sanity.subject import Finding, Subject
 from stitch_sweep.seeding import seed_everything
-from stitch_sweep.stitches import build_stitch
 from stitch_sweep.sweep.cells import Cell, choose_cell, parse_cell
-from stitch_sweep.sweep.prepare import Prepared, prepare, provide_networks
+from stitch_sweep.sweep.prepare import Prepared, misfit, prepare, provide_networks
 from stitch_sweep.sweep.progress import Reporter
 from stitch_sweep.sweep.resources import check_local
 from stitch_sweep.zoo import make_recipe, train_network
@@ -224,14 +223,8 @@ def _little(config: Config, settings: TrialSettings) -> Subject:
     own = TrialSettings.model_validate(little.settings)
     # The user's stitch and loss, where the stitch can join two equal feature maps.
     shape = (8, 8, 8)
-    try:
-        options = settings.stitch.options
-        build_stitch(
-            settings.stitch.name, shape, shape, start=settings.stitch.start, options=options
-        )
-        own = own.model_copy(update={"stitch": settings.stitch, "loss": settings.loss})
-    except InputError:
-        own = own.model_copy(update={"loss": settings.loss})
+    stitch = settings.stitch if misfit(settings.stitch, shape, shape) is None else own.stitch
+    own = own.model_copy(update={"stitch": stitch, "loss": settings.loss})
     return Subject(little, data, build(), build, cell, own, images=200, little=True)
 
 

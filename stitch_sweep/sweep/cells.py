@@ -5,12 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-import torch
-
 from stitch_sweep.config import Config, StitchConfig, TrialSettings
 from stitch_sweep.errors import InputError, nearest
-from stitch_sweep.stitches import build_stitch
-from stitch_sweep.sweep.prepare import Prepared, first_settings
+from stitch_sweep.sweep.prepare import Prepared, first_settings, misfit
 
 
 @dataclass(frozen=True)
@@ -58,11 +55,11 @@ def check_cell(prepared: Prepared, cell: Cell, stitch: StitchConfig) -> None:
     try:
         for name, layer in sides:
             outlines[name].check_layers(name, [layer])
-        shapes = [outlines[name].shape(layer) for name, layer in sides]
-        with torch.device("meta"):
-            build_stitch(stitch.name, *shapes, start=stitch.start, options=stitch.options)
     except InputError as error:
         raise InputError(*(f"--pair {cell}: {problem}" for problem in error.problems)) from None
+    sender, receiver = (outlines[name].shape(layer) for name, layer in sides)
+    if (why := misfit(stitch, sender, receiver)) is not None:
+        raise InputError(f"--pair {cell}: {why}")
 
 
 def choose_cell(prepared: Prepared, named: Cell | None) -> tuple[Cell, TrialSettings]:

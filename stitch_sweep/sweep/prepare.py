@@ -79,14 +79,19 @@ class Prepared:
         data: the images.
         outlines: the shapes of every network's layers, by name.
         studies: every cell under every combination of factors and every repeat, sender by sender.
-        notes: what a user should know before the sweep starts.
     """
 
     config: Config
     data: Data
     outlines: dict[str, Outline]
     studies: list[Study]
-    notes: list[str]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know before the sweep starts; worked out when it is asked for."""
+        return teaching_notes(
+            self.config, self.studies, lambda name, layer: self.outlines[name].shape(layer)
+        )
 
     @property
     def trials(self) -> int:
@@ -141,8 +146,7 @@ def prepare(config: Config) -> Prepared:
     problems = list(dict.fromkeys(_stitch_problems(config, studies, networks)))
     if problems:
         raise InputError(*problems[:10], *_more(problems))
-    notes = teaching_notes(config, studies, lambda name, layer: networks[name].shape(layer))
-    return Prepared(config, data, networks, studies, notes)
+    return Prepared(config, data, networks, studies)
 
 
 def provide_networks(
@@ -231,13 +235,13 @@ def _stitch_problems(
             stitch = settings.stitch
             key = (shapes, stitch.name, stitch.start, str(stitch.options))
             if key not in checked:
-                checked[key] = _misfit(stitch, *shapes)
+                checked[key] = misfit(stitch, *shapes)
             if (why := checked[key]) is not None:
                 cells = (study.sender, study.sender_layer), (study.receiver, study.receiver_layer)
                 yield f"{' -> '.join(f'{name}:{layer}' for name, layer in cells)}: {why}"
 
 
-def _misfit(stitch: StitchConfig, sender: Shape, receiver: Shape) -> str | None:
+def misfit(stitch: StitchConfig, sender: Shape, receiver: Shape) -> str | None:
     """Why a stitch can't join two shapes; None where it can."""
     try:
         with torch.device("meta"):

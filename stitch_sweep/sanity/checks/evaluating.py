@@ -14,7 +14,7 @@ from stitch_sweep.data import SPLITS, Data, Loader
 from stitch_sweep.evaluation import CHUNK, evaluate
 from stitch_sweep.sanity import plain
 from stitch_sweep.sanity.differences import largest_difference
-from stitch_sweep.sanity.subject import Finding, Run, Subject
+from stitch_sweep.sanity.subject import Finding, Run, Subject, share_right
 from stitch_sweep.sweep.workbench import Workbench
 
 TIMES = 5
@@ -119,7 +119,7 @@ def _by_hand(
     for split, short in _SHORT.items():
         images, labels = subject.normalised(data, split), getattr(data, split).labels.cpu()
         logits = subject.outputs(stitched, images)
-        found[f"{short}_accuracy"] = _share(logits, labels)
+        found[f"{short}_accuracy"] = share_right(logits, labels)
         terms = {}
         if "task" in weights:
             terms["task"] = functional.cross_entropy(logits.double(), labels).item()
@@ -135,7 +135,7 @@ def _by_hand(
         if terms.keys() == weights.keys():
             found[f"{short}_loss"] = sum(weights[name] * value for name, value in terms.items())
     own = {
-        role: _share(subject.outputs(network.network, images), labels)
+        role: share_right(subject.outputs(network.network, images), labels)
         for role, network in (("sender", sender), ("receiver", receiver))
     }
     found |= {f"{role}_accuracy": value for role, value in own.items()}
@@ -154,10 +154,6 @@ def _trajectory(run: Run, figures: Mapping[str, float]) -> list[tuple[float, str
             text = f"the trajectory ends with a validation {key} of {last}"
             wrong.append((gap, text))
     return wrong
-
-
-def _share(logits: Tensor, labels: Tensor) -> float:
-    return (logits.argmax(dim=1) == labels).double().mean().item()
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from stitch_sweep.sanity import plain
 from stitch_sweep.sanity.differences import largest_difference
-from stitch_sweep.sanity.subject import Finding, Subject
+from stitch_sweep.sanity.subject import Finding, Subject, share_right
 from stitch_sweep.sweep.workbench import Workbench
 
 CONCLUSION = 0.01
@@ -36,7 +36,7 @@ def precision(subject: Subject) -> Finding:
         why = f"logits are {gap:.2g} from those in float64: they aren't computed in float32"
         return Finding("precision", compared, gap, "fail", why)
 
-    accuracy = _accuracy(base, labels)
+    accuracy = share_right(base, labels)
     figures: dict[str, Any] = {"float32": {"accuracy": accuracy}}
     for name, dtype in _SMALL.items():
         stored = subject.bench(
@@ -136,14 +136,10 @@ def _short(tensor: Tensor) -> str | None:
     return None
 
 
-def _accuracy(logits: Tensor, labels: Tensor) -> float:
-    return (logits.argmax(dim=1) == labels).double().mean().item()
-
-
 def _moved(base: Tensor, logits: Tensor, labels: Tensor) -> dict[str, float]:
     return {
         "difference": largest_difference(base, logits),
-        "accuracy": _accuracy(logits, labels),
+        "accuracy": share_right(logits, labels),
         "predictions_changed": (base.argmax(1) != logits.argmax(1)).double().mean().item(),
     }
 
@@ -195,7 +191,7 @@ def _trained(subject: Subject, images: Tensor, labels: Tensor) -> dict[str, Any]
         what = f"{name}, trained" + (" with a grad scaler" if scaled else "")
         if base is None:
             base = logits
-            found[what] = {"accuracy": _accuracy(logits, labels)}
+            found[what] = {"accuracy": share_right(logits, labels)}
         else:
             found[what] = _moved(base, logits, labels)
     return found

@@ -82,14 +82,9 @@ def _alike(subject: Subject) -> list[Cell]:
         for name, network in bench.networks.items()
         for layer in range(len(network.layer_names))
     }
-    shapes = [
-        bench.networks[name].shape(layer, image)
-        for name, layer in (
-            (cell.sender, cell.sender_layer),
-            (cell.receiver, cell.receiver_layer),
-        )
-    ]
-    senders, receivers = ([at for at, shape in places.items() if shape == s] for s in shapes)
+    senders, receivers = (
+        [at for at, shape in places.items() if shape == wanted] for wanted in subject.shapes(bench)
+    )
     found = [Cell(*s, *r) for s in senders for r in receivers if Cell(*s, *r) != cell]
     # One that shares no network or layer with the cell, and one that shares all but a layer.
     found.sort(key=lambda c: (c.sender == cell.sender) + (c.receiver == cell.receiver))
@@ -222,10 +217,7 @@ def _by_hand(
     cell = subject.cell
     sender, receiver = bench.networks[cell.sender], bench.networks[cell.receiver]
     settings = subject.plain(loss)
-    shapes = [
-        network.shape(layer, subject.data.image_shape)
-        for network, layer in ((sender, cell.sender_layer), (receiver, cell.receiver_layer))
-    ]
+    shapes = subject.shapes(bench)
     run = subject.run(bench, settings=settings)
     begun = plain.start(subject.config.seed, *shapes)
     if (found := first_difference(begun, run.start)) is not None:
