@@ -369,8 +369,11 @@ def _print_estimate(found: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(found))
         return
+    notes = found.pop("notes")
     for key, value in found.items():
         _out.print(f"{key.replace('_', ' '):<28}{value}", highlight=False)
+    for note in notes:
+        _out.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
 
 
 def main() -> None:

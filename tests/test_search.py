@@ -18,8 +18,10 @@ from stitch_sweep.sweep.search import (
     RETRIES,
     StudySearch,
     SweepSearcher,
+    check_objectives,
     check_sampler,
     combinations,
+    outcome_of,
     samples_per_study,
     startup_note,
 )
@@ -119,9 +121,18 @@ def run(
         trial_id = order.choice(sorted(running))
         spec = running.pop(trial_id)
         failed = fails and spec["number"] % fails == 0
-        metric = None if failed else score(spec["study"], spec["params"])
+        metrics = {
+            name: score(spec["study"] + name, spec["params"])
+            for name in config.search.goals
+            if not failed
+        }
         status = "failed" if failed else "finished"
-        ledger.finish(spec["trial"], {"status": status, "metric": metric}, None)
+        outcome = {
+            "status": status,
+            "metrics": metrics,
+            "metric": metrics.get(config.search.metric),
+        }
+        ledger.finish(spec["trial"], outcome, None)
         if ended == crash_after:
             break
         ended += 1
@@ -238,7 +249,7 @@ def test_results_reach_the_sampler(tmp_path):
     search = StudySearch(STUDIES[0], config)
     for number in range(25):
         params = search.ask(number)
-        search.tell(number, params, -abs(params["training.schedule.warmup"] - 0.7))
+        search.tell(number, params, [-abs(params["training.schedule.warmup"] - 0.7)])
     late = [trial.params["training.schedule.warmup"] for trial in search.optuna.trials[15:]]
     # Drawn at random from [0, 0.9], they would lie 0.30 away in the mean.
     assert sum(abs(value - 0.7) for value in late) / len(late) < 0.15
@@ -267,7 +278,7 @@ def test_a_round_waits_for_all_of_the_one_before(tmp_path):
         return json.loads(found["spec"])["number"] if found else None
 
     def end(name: str, number: int) -> None:
-        ledger.finish(STUDIES[0].trial(number), {"status": "finished", "metric": 0.5}, None)
+        ledger.finish(STUDIES[0].trial(number), ENDED, None)
         searcher.on_trial_complete(name, {})
 
     assert [suggest(name) for name in "abcd"] == [0, 1, 2, None]
@@ -303,7 +314,7 @@ def test_a_worker_that_was_thought_dead_and_finished_is_not_overwritten(tmp_path
     searcher = SweepSearcher(STUDIES[:1], sampler_config("random", FLAT, 1), ledger)
     searcher.suggest("t")
     searcher.on_trial_complete("t", error=True)
-    ended = ledger.finish(trial, {"status": "finished", "metric": 0.5}, None)
+    ended = ledger.finish(trial, ENDED, None)
     searcher.suggest("u")
     assert ledger.read(trial) == ended
 
@@ -320,10 +331,10 @@ def test_a_trial_tried_again_holds_its_round_up_and_nothing_else(tmp_path):
 
     assert [suggest(name) for name in "ab"] == [0, 1]
     searcher.on_trial_complete("a", error=True)
-    ledger.finish(STUDIES[0].trial(1), {"status": "finished", "metric": 0.5}, None)
+    ledger.finish(STUDIES[0].trial(1), ENDED, None)
     searcher.on_trial_complete("b", {})
     assert [suggest(name) for name in "cd"] == [0, None]
-    ledger.finish(STUDIES[0].trial(0), {"status": "finished", "metric": 0.5}, None)
+    ledger.finish(STUDIES[0].trial(0), ENDED, None)
     searcher.on_trial_complete("c", {})
     assert [suggest(name) for name in "ef"] == [2, 3]
 
@@ -331,6 +342,73 @@ def test_a_trial_tried_again_holds_its_round_up_and_nothing_else(tmp_path):
 def test_without_a_space_every_study_has_one_trial(tmp_path):
     found = run(make_config(), tmp_path)
     assert found == {study.trial(0): {} for study in STUDIES}
+
+
+ENDED = {"status": "finished", "metric": 0.5, "metrics": {"val_accuracy": 0.5}}
+GOALS = {"val_accuracy": "max", "val_relative_mse": "min"}
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+class TestObjectives:
+    @pytest.mark.parametrize("name", ["tpe", "NSGAIISampler"])
+    def test_after_a_crash_the_same_parameters_follow(self, name, tmp_path):
+        config = sampler_config(name, FLAT, 8, objectives=GOALS)
+        wanted = run(config, tmp_path / "whole", studies=STUDIES[:1], fails=3)
+        for k in (2, 5):
+            folder = tmp_path / str(k)
+            run(config, folder, studies=STUDIES[:1], crash_after=k, fails=3)
+            assert run(config, folder, studies=STUDIES[:1], fails=3) == wanted
+
+    @pytest.mark.parametrize("which", [0, 1])
+    def test_either_objective_moves_later_suggestions(self, which):
+        space = {"training.schedule.warmup": {"type": "float", "low": 0, "high": 0.9}}
+        options = {"name": "tpe", "n_startup_trials": 5}
+
+        def late(change: float) -> list[float]:
+            search = StudySearch(STUDIES[0], make_config(space, sampler=options, objectives=GOALS))
+            for number in range(12):
+                params = search.ask(number)
+                x = params["training.schedule.warmup"]
+                values = [-abs(x - 0.2), abs(x - 0.6)]
+                values[which] *= change
+                search.tell(number, params, values)
+            return [t.params["training.schedule.warmup"] for t in search.optuna.trials[5:]]
+
+        assert late(1) == late(1)
+        assert late(1) != late(-1)
+
+    def test_a_trial_that_lacks_one_has_failed_for_optuna(self):
+        config = make_config(FLAT, objectives=GOALS)
+        record = {"status": "finished", "metrics": {"val_accuracy": 0.9, "val_relative_mse": None}}
+        assert outcome_of(record, config) is None
+        record["metrics"]["val_relative_mse"] = 0.1
+        assert outcome_of(record, config) == [0.9, 0.1]
+        assert outcome_of({**record, "status": "failed"}, config) is None
+
+    @pytest.mark.parametrize("name", [needs("CmaEsSampler")])
+    def test_a_sampler_for_one_objective_is_refused(self, name):
+        with pytest.raises(InputError, match=f"{name} can't search 2 objectives at once"):
+            check_sampler(make_config(FLAT, sampler=name, objectives=GOALS))
+
+    @pytest.mark.parametrize("name", SAMPLERS)
+    def test_every_sampler_that_is_let_through_gets_past_its_start_up(self, name, tmp_path):
+        config = sampler_config(name, FLAT, 5, objectives=GOALS)
+        try:
+            check_sampler(config)
+        except InputError:
+            return
+        assert len(run(config, tmp_path, studies=STUDIES[:1])) == 5
+
+    @pytest.mark.parametrize(
+        ("objective", "message"),
+        [
+            ("test_accuracy", "is computed on test images and can't guide a search"),
+            ("val_acuracy", "is no metric: did you mean 'val_accuracy'"),
+        ],
+    )
+    def test_refuses(self, objective, message):
+        with pytest.raises(InputError, match=rf"search.objectives.{objective}: {message}"):
+            check_objectives(make_config(FLAT, objectives={**GOALS, objective: "max"}))
 
 
 class TestGrid:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 import pytest
@@ -14,14 +15,18 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from sweeps import run, write_config
 
-from stitch_sweep.config import Config, TrialSettings
+from stitch_sweep.config import Config, StitchConfig, TrialSettings, read_config
 from stitch_sweep.data import make_loaders
 from stitch_sweep.errors import InputError
 from stitch_sweep.frozen import FrozenNetwork
+from stitch_sweep.models import build
 from stitch_sweep.registry import LOSSES, STITCHES
-from stitch_sweep.stitches import DATA_STARTS, STARTS
-from stitch_sweep.sweep.prepare import prepare
+from stitch_sweep.stitches import DATA_STARTS, STARTS, Shape
+from stitch_sweep.sweep.prepare import misfit, prepare, provide_networks
+from stitch_sweep.sweep.workbench import Workbench
 from stitch_sweep.training import StitchResult, StitchTraining
+
+QUICKSTART = Path(__file__).parents[1] / "experiments/quickstart/digits/config.yml"
 
 
 def start(a, b, i, j, data, loss="task", stitch: Any = "paper", **training: Any) -> StitchTraining:
@@ -70,13 +75,26 @@ def test_every_loss_trains_and_gets_better(name, a, b, digits):
 
 
 @pytest.mark.parametrize("layer", range(5))
-def test_least_squares_is_a_result_without_training(layer, a, digits):
+@pytest.mark.parametrize("name", ["paper", "conv1x1", "conv3x3"])
+def test_least_squares_is_a_result_without_training(name, layer, a, digits):
     training = start(a, a, layer, layer, digits, "mse",
-                     {"name": "paper", "start": "least_squares"}, epochs=0)  # fmt: skip
+                     {"name": name, "start": "least_squares"}, epochs=0)  # fmt: skip
     metrics = finish(training).metrics
     assert abs(metrics["penalty"]) <= 0.001
     assert metrics["converged"]
     assert metrics["excess"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.long
+def test_networks_trained_onto_themselves_at_the_defaults_reach_their_own_accuracy(tmp_path):
+    """The quickstart's own networks, at every layer."""
+    config = read_config(QUICKSTART, {"zoo": str(tmp_path)})
+    prepared = prepare(config)
+    bench = Workbench(config, prepared.data, provide_networks(prepared))
+    settings = TrialSettings.model_validate({"loss": {"mse": 1.0}})
+    for name, layer in itertools.product("ab", range(5)):
+        metrics = finish(bench.training(name, layer, name, layer, settings)).metrics
+        assert abs(metrics["penalty"]) <= 0.01, (name, layer)
 
 
 def test_measures_of_a_network_with_itself(a, digits):
@@ -179,3 +197,58 @@ def test_all_of_it_in_one_sweep(tmp_path):
     assert set(results["status"]) == {"finished"}
     assert json.loads((tmp_path / "summary.json").read_text())
     assert results[["val_cka", "accuracy_calibrated", "stitch_multiply_adds"]].notna().all().all()
+
+
+def variants(sender: Shape, receiver: Shape) -> list[dict[str, Any]]:
+    """Every registered stitch under every spatial rule and start that it knows for two shapes."""
+    found = []
+    for name in STITCHES.names():
+        fields = STITCHES.get(name).options.model_fields
+        rules = {key: get_args(fields[key].annotation) for key in ("down", "up") if key in fields}
+        for values in itertools.product(*rules.values()):
+            for start_name in STARTS:
+                tree = {"name": name, "start": start_name, **dict(zip(rules, values, strict=True))}
+                if misfit(StitchConfig.model_validate(tree), sender, receiver) is None:
+                    found.append(tree)
+    return found
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("cell", "sizes"),
+    [((3, 3), (7, 7)), ((3, 4), (7, 4)), ((4, 3), (4, 7))],
+    ids=["equal", "down", "up"],
+)
+def test_every_stitch_under_every_spatial_rule_and_start_in_a_sweep(cell, sizes, tmp_path):
+    """On real images, and at an odd ratio of sizes."""
+    network = FrozenNetwork(build("resnet", 1, 10, {"blocks": [1, 1, 1, 1], "width": 4}))
+    sender, receiver = (network.shape(layer, (1, 28, 28)) for layer in cell)
+    assert (sender[-1], receiver[-1]) == sizes
+    crossed = variants(sender, receiver)
+    names = {tree["name"] for tree in crossed}
+    # Between unlike maps: what keeps channels as they are, or wants whole ratios, has no place.
+    unlike = {"affine", "identity", "paper"} if sizes[0] != sizes[1] else set()
+    assert set(STITCHES.names()) - names == unlike
+    config = write_config(
+        tmp_path,
+        tmp_path / "zoo",
+        data={"name": "digits", "image_size": 28, "train_images": 300, "test_images": 100},
+        pairs=[
+            {
+                "sender": "a",
+                "receiver": "b",
+                "sender_layers": [cell[0]],
+                "receiver_layers": [cell[1]],
+            }
+        ],
+        search={"cross": {"stitch": crossed}},
+        training={"epochs": 1, "batch_size": 64},
+        keep_stitches="none",
+        tracking={"enabled": False},
+    )
+    status, output = run("sweep", config, "--workers", 2)
+    assert status == 0, output
+    results = pd.read_parquet(tmp_path / "results.parquet")
+    assert len(results) == len(crossed)
+    assert set(results["status"]) == {"finished"}
+    assert set(results["stitch"]) == names

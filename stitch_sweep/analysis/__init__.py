@@ -8,6 +8,7 @@ Example:
 
 from stitch_sweep.analysis.figures import grid, heatmap, save_figure
 from stitch_sweep.analysis.matrices import Matrix, matrices, read_matrix, write_matrix
+from stitch_sweep.analysis.pareto import draw_fronts, pareto_front, pareto_table
 from stitch_sweep.analysis.results import best_trials, check_results, load_results
 from stitch_sweep.analysis.terminal import best_table, matrix_table
 from stitch_sweep.analysis.writing import write_analysis
@@ -17,11 +18,14 @@ __all__ = [
     "best_table",
     "best_trials",
     "check_results",
+    "draw_fronts",
     "grid",
     "heatmap",
     "load_results",
     "matrices",
     "matrix_table",
+    "pareto_front",
+    "pareto_table",
     "read_matrix",
     "save_figure",
     "write_analysis",

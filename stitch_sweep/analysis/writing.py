@@ -4,26 +4,40 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from stitch_sweep.analysis.figures import heatmap, save_figure
-from stitch_sweep.analysis.matrices import Matrix, matrices, write_matrix
+from stitch_sweep.analysis.matrices import Matrix, best_by_matrix, matrices, write_matrix
+from stitch_sweep.analysis.pareto import draw_fronts, pareto_front, pareto_table
 from stitch_sweep.analysis.results import Mode
 from stitch_sweep.files import write_atomically
 
 MANIFEST = ".analysis.json"
+_FRONT = "pareto.csv"
+_MOST_PLOTS = 150
+"""In a figure of more small plots than these, none could be read."""
 # A manifest can be edited; only what could be ours is ever removed.
 _OURS = re.compile(
-    r"(matrices/[A-Za-z0-9_-][A-Za-z0-9._-]*\.csv|figures/[A-Za-z0-9_-][A-Za-z0-9._-]*\.png)"
+    r"(pareto\.csv|matrices/[A-Za-z0-9_-][A-Za-z0-9._-]*\.csv|figures/[A-Za-z0-9_-][A-Za-z0-9._-]*\.png)"
 )
 
 
 def write_analysis(
-    folder: str | Path, results: pd.DataFrame, *, metric: str = "val_accuracy", mode: Mode = "max"
+    folder: str | Path,
+    results: pd.DataFrame,
+    *,
+    metric: str = "val_accuracy",
+    mode: Mode = "max",
+    objectives: Mapping[str, Mode] | None = None,
 ) -> list[Matrix]:
     """Write `matrices/*.csv` and `figures/*.png`, one of each per matrix of test accuracies.
+
+    With several objectives also `pareto.csv`, what no other trial of its cell dominates, and a figure
+    of the fronts per matrix.
 
     Files that an earlier call wrote and this one doesn't are removed; a list of ours is kept in
     `.analysis.json`, so that nothing else in the two folders is touched.
@@ -33,6 +47,7 @@ def write_analysis(
         results: a row per trial, as `load_results` returns it.
         metric: the column that chose trials.
         mode: whether "max" or "min" of it is best.
+        objectives: what was searched, where that is more than the metric.
 
     Returns:
         The matrices, sorted by pair and factors.
@@ -42,21 +57,41 @@ def write_analysis(
     """
     folder = Path(folder)
     found = matrices(results, metric=metric, mode=mode)
+    fronts = _fronts(results, objectives, found) if objectives else {}
     current = {
         name
         for matrix in found
         for name in (f"matrices/{matrix.file_name}.csv", f"figures/{matrix.file_name}.png")
     }
+    current |= {f"figures/{name}.png" for name in fronts} | ({_FRONT} if objectives else set())
     stale = _written_before(folder) - current
     # Listed before they exist: a file that is written and then forgotten would stay for ever.
     _write_manifest(folder, current | stale)
     for matrix in found:
         write_matrix(matrix, folder / "matrices")
         save_figure(heatmap(matrix), folder / "figures", matrix.file_name)
+    if objectives:
+        table = pareto_table(pareto_front(results, objectives), objectives)
+        write_atomically(folder / _FRONT, table.to_csv(index=False).encode())
+    for name, figure in fronts.items():
+        save_figure(figure, folder / "figures", name)
     for name in stale:
         (folder / name).unlink(missing_ok=True)
     _write_manifest(folder, current)
     return found
+
+
+def _fronts(
+    results: pd.DataFrame, objectives: Mapping[str, Mode], found: list[Matrix]
+) -> dict[str, Figure]:
+    """A figure of the fronts per matrix, by its file name."""
+    front = pareto_front(results, objectives)
+    figures = {}
+    for matrix, (*_, trials) in zip(found, best_by_matrix(results), strict=True):
+        if matrix.values.size <= _MOST_PLOTS:
+            kept = front[front["trial"].isin(trials["trial"])]
+            figures[f"pareto__{matrix.file_name}"] = draw_fronts(trials, kept, objectives)
+    return figures
 
 
 def _written_before(folder: Path) -> set[str]:

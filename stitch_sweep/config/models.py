@@ -346,6 +346,7 @@ class SearchConfig(Options):
     sampler: SamplerConfig = SamplerConfig()
     metric: Literal["val_accuracy", "val_loss"] = "val_accuracy"
     mode: Literal["max", "min"] = "max"
+    objectives: dict[str, Literal["max", "min"]] = Field(default_factory=dict)
     parallel_per_study: Positive = 1
 
     @field_validator("space", mode="before")
@@ -372,6 +373,9 @@ class SearchConfig(Options):
                 "use repeats for the same settings under other seeds"
             )
             found.append((("samples",), why))
+        if len(self.objectives) == 1:
+            why = "wants two or more; for a single one use metric, or leave both out"
+            found.append((("objectives",), why))
         best = "min" if self.metric == "val_loss" else "max"
         if self.mode != best:
             found.append((("mode",), wants(f"{best!r} for {self.metric}", self.mode)))
@@ -383,6 +387,11 @@ class SearchConfig(Options):
     def distributions(self) -> dict[str, Distribution]:
         """The search space; empty without a search."""
         return self.space or {}
+
+    @property
+    def goals(self) -> dict[str, Literal["max", "min"]]:
+        """What Optuna is told of a trial, {metric: mode}: the objectives, or the one metric."""
+        return self.objectives or {self.metric: self.mode}
 
 
 class ResourcesConfig(Options):

@@ -19,7 +19,7 @@ from stitch_sweep.losses.cca import CCA, PWCCA, SVCCA
 from stitch_sweep.losses.cka import CKA
 from stitch_sweep.losses.correlation import Correlation
 from stitch_sweep.losses.cosine import Cosine
-from stitch_sweep.losses.measures import SimilarityMeasures
+from stitch_sweep.losses.measures import MEASURES, SimilarityMeasures
 from stitch_sweep.losses.mse import MeanSquaredError
 from stitch_sweep.losses.task import SoftTask, Task
 from stitch_sweep.losses.teaching import Lesson, cannot_teach, chance_level, teaching_warnings
@@ -27,6 +27,7 @@ from stitch_sweep.losses.teaching import Lesson, cannot_teach, chance_level, tea
 __all__ = [
     "CCA",
     "CKA",
+    "MEASURES",
     "PWCCA",
     "SVCCA",
     "Calibration",

@@ -16,6 +16,21 @@ from stitch_sweep.losses.mse import mean_squared_error
 from stitch_sweep.losses.procrustes import procrustes
 from stitch_sweep.losses.rows import images, positions
 
+MEASURES = (
+    "mse",
+    "relative_mse",
+    "cosine",
+    "correlation",
+    "correlation_left_out",
+    "cca",
+    "svcca",
+    "pwcca",
+    "cka",
+    "cka_blocks",
+    "procrustes",
+)
+"""What `SimilarityMeasures` reports."""
+
 _VALUES = 2**21
 """So many values of a chunk are worked on at a time."""
 

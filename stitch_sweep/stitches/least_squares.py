@@ -106,5 +106,5 @@ def _moments_of(stitch: AffineStitch, x: Tensor, y: Tensor) -> Moments:
         y_mean=y_mean,
         xx=rows.T @ weighted,
         xy=rows.T @ targets,
-        yy=centred.square().sum(dim=0),
+        yy=torch.linalg.vecdot(centred, centred, dim=0),
     )

@@ -17,7 +17,7 @@ from stitch_sweep.errors import check_all
 from stitch_sweep.stitches import build_stitch
 from stitch_sweep.sweep.prepare import Prepared, first_settings, prepare
 from stitch_sweep.sweep.resources import check_local
-from stitch_sweep.sweep.search import check_sampler
+from stitch_sweep.sweep.search import check_objectives, check_sampler, startup_note
 from stitch_sweep.sweep.workbench import Workbench
 from stitch_sweep.zoo import Zoo, make_recipe
 
@@ -39,6 +39,7 @@ class Estimate:
         timed_on: `cpu` or `cuda`.
         hours_one_at_a_time: all trials, without the networks' training.
         disk_megabytes: of the experiment folder, MLflow's store apart.
+        notes: what the sweep would say before it starts, such as cells that a loss can't teach.
     """
 
     studies: int
@@ -48,6 +49,7 @@ class Estimate:
     timed_on: str
     hours_one_at_a_time: float
     disk_megabytes: float
+    notes: list[str]
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
@@ -65,7 +67,11 @@ def estimate(config: Config, address: str | None = None) -> Estimate:
         InputError: whatever would keep the sweep from starting.
     """
     here: list[Callable[[], None]] = [lambda: check_local(config.resources)]
-    check_all(lambda: check_sampler(config), *(here if address is None else []))
+    check_all(
+        lambda: check_objectives(config),
+        lambda: check_sampler(config),
+        *(here if address is None else []),
+    )
     prepared = prepare(config)
     trials = prepared.trials
     zoo = Zoo(config.zoo)
@@ -78,6 +84,7 @@ def estimate(config: Config, address: str | None = None) -> Estimate:
         timed_on=_device(config),
         hours_one_at_a_time=round(seconds * trials / 3600, 3),
         disk_megabytes=round(_bytes(prepared, trials) / 2**20, 1),
+        notes=[*filter(None, [startup_note(config)]), *prepared.notes],
     )
 
 

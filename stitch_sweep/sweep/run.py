@@ -28,6 +28,7 @@ from stitch_sweep.sweep.prepare import Prepared, prepare
 from stitch_sweep.sweep.progress import Reporter
 from stitch_sweep.sweep.search import (
     SweepSearcher,
+    check_objectives,
     check_sampler,
     samples_per_study,
     startup_note,
@@ -100,6 +101,7 @@ def run_sweep(
     pace = _Pace(address, workers, report_seconds, checkpoint_seconds)
     here: list[Callable[[], None]] = [lambda: resources.check_local(config.resources)]
     check_all(
+        lambda: check_objectives(config),
         lambda: check_sampler(config),
         lambda: _check_folder(ledger, resume),
         *(here if address is None else []),
@@ -332,6 +334,9 @@ def _description(prepared: Prepared) -> dict[str, Any]:
     """What decides a sweep's figures; a resume may not change any of it."""
     config = prepared.config
     search = config.search.model_dump(mode="json")
+    decides = ["space", "sampler", "metric", "mode", "parallel_per_study"]
+    if config.search.objectives:
+        decides.append("objectives")  # not always: sweeps from before there were any go on
     return {
         "decides": {
             "seed": config.seed,
@@ -339,9 +344,7 @@ def _description(prepared: Prepared) -> dict[str, Any]:
             "augment": config.data.augment,
             "networks": _networks_of(prepared),
             **config.model_dump(mode="json", include={"stitch", "loss", "training"}),
-            "search": {
-                key: search[key] for key in ("space", "sampler", "metric", "mode", "parallel_per_study")
-            },
+            "search": {key: search[key] for key in decides},
             "resources": {"cpu": config.resources.cpu, "device": config.resources.device,
                           "cache_gb": config.resources.cache_gb},
         },

@@ -24,6 +24,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.samplers import BaseSampler, RandomSampler
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
@@ -37,6 +38,7 @@ from stitch_sweep.config import (
 )
 from stitch_sweep.errors import InputError, nearest
 from stitch_sweep.ledger import Ledger, Study
+from stitch_sweep.losses import MEASURES
 from stitch_sweep.problems import argument_problems, dotted
 from stitch_sweep.seeding import derive
 from stitch_sweep.sweep.trainable import SAID
@@ -100,7 +102,7 @@ def check_sampler(config: Config) -> None:
     if problems:
         raise InputError(*problems)
     try:
-        _sampler(sampler, 0)
+        built = _sampler(sampler, 0)
     except (TypeError, ValueError) as error:
         raise InputError(f"search.sampler: {sampler.name}: {error}") from None
     package = _NEEDS.get(cls.__name__)
@@ -108,6 +110,51 @@ def check_sampler(config: Config) -> None:
         raise InputError(
             f"search.sampler: {sampler.name} needs the package {package}: pip install {package}"
         )
+    try:
+        # A sampler says at its first suggestion only that it knows no more than one objective.
+        optuna.create_study(directions=_directions(config), sampler=built).ask(
+            {"x": FloatDistribution(0, 1), "y": FloatDistribution(0, 1)}
+        )
+    except ValueError as error:
+        if not config.search.objectives:
+            raise
+        raise InputError(
+            f"search.sampler: {sampler.name} can't search {len(config.search.objectives)} objectives "
+            f"at once ({error}); tpe and NSGAIISampler can"
+        ) from None
+
+
+def check_objectives(config: Config) -> None:
+    """See that every objective is a metric that a trial has and that no test image decides.
+
+    Raises:
+        InputError: one isn't.
+    """
+    known = [
+        "val_accuracy",
+        "val_loss",
+        "stitch_parameters",
+        "stitch_multiply_adds",
+        *(f"val_{measure}" for measure in MEASURES),
+    ]
+    problems = []
+    for name in config.search.objectives:
+        if name.startswith(("test_", "accuracy_")) or name == "penalty":
+            problems.append(
+                f"search.objectives.{name}: is computed on test images and can't guide a search"
+            )
+        elif name not in known:
+            problems.append(f"search.objectives.{name}: is no metric: {nearest(name, known)}")
+    if problems:
+        raise InputError(*problems)
+
+
+def outcome_of(record: Mapping[str, Any], config: Config) -> list[float] | None:
+    """What Optuna is told of a trial, a value per objective; None where one of them is missing."""
+    if record["status"] != "finished":
+        return None
+    values = [record["metrics"].get(name) for name in config.search.goals]
+    return None if any(value is None for value in values) else values
 
 
 def startup_note(config: Config) -> str | None:
@@ -169,7 +216,7 @@ class StudySearch:
 
     def __init__(self, study: Study, config: Config) -> None:
         self.study = study
-        self._config = config
+        self.config = config
         self._space = config.search.distributions
         self._order = _parents_first(self._space, self._space)
         self._base = _settings_of(config, study)
@@ -177,7 +224,7 @@ class StudySearch:
         self._study_state: dict[str, Any] = {}
         self.optuna = optuna.create_study(
             study_name=study.id,
-            direction="maximize" if config.search.mode == "max" else "minimize",
+            directions=_directions(config),
         )
         for key, value in study.key.items():
             self.optuna.set_user_attr(key, value)
@@ -186,18 +233,18 @@ class StudySearch:
         """The searched settings of the `number`-th trial, as {dotted path: value}."""
         if not self._space:
             return {}
-        if self._config.search.sampler.name == "grid":
-            for k, point in enumerate(combinations(self._config, self.study)):
+        if self.config.search.sampler.name == "grid":
+            for k, point in enumerate(combinations(self.config, self.study)):
                 if k == number:
                     return point
             raise IndexError(f"the grid of {self.study.id} has no point {number}")
-        sampler = self._config.search.sampler
+        sampler = self.config.search.sampler
         # Start-up trials are random; a seed without the study gives all cells the same ones.
         of_study = () if number < _startup(sampler) else (self.study.key,)
-        seed = derive(self._config.seed, "search", number, *of_study)
+        seed = derive(self.config.seed, "search", number, *of_study)
         # Asked in a copy: a trial left running in the study would move later suggestions.
         scratch = optuna.create_study(
-            directions=self.optuna.directions, sampler=_sampler(sampler, seed, self._config.seed)
+            directions=self.optuna.directions, sampler=_sampler(sampler, seed, self.config.seed)
         )
         scratch.add_trials(self.optuna.get_trials(deepcopy=False))
         storage, identity = scratch._storage, scratch._study_id
@@ -213,15 +260,15 @@ class StudySearch:
         self._trial_states[number] = scratch.get_trials(deepcopy=False)[-1].system_attrs
         return chosen
 
-    def tell(self, number: int, params: Mapping[str, Any], value: float | None) -> None:
-        """Add a trial's outcome; None for one that failed. To be called in the order of numbers."""
+    def tell(self, number: int, params: Mapping[str, Any], values: list[float] | None) -> None:
+        """Add a trial's outcome, as `outcome_of` says it. To be called in the order of numbers."""
         distributions = {
             path: _to_optuna(self._space[path]) for path in params if path in self._space
         }
         self.optuna.add_trial(
             optuna.trial.create_trial(
-                state=TrialState.FAIL if value is None else TrialState.COMPLETE,
-                value=value,
+                state=TrialState.FAIL if values is None else TrialState.COMPLETE,
+                values=values,
                 params={path: _encode(self._space[path], params[path]) for path in distributions},
                 distributions=distributions,
                 system_attrs=self._trial_states.pop(number, {}),
@@ -414,7 +461,8 @@ class _Round:
             # What is told is what was recorded, whatever this version of Optuna would suggest.
             for number, record in zip(numbers, records, strict=True):
                 assert record is not None
-                self._open().tell(number, record["params"], record.get("metric"))
+                search = self._open()
+                search.tell(number, record["params"], outcome_of(record, search.config))
             self._told = numbers.stop
             opened = self._told < self._total
         return opened
@@ -452,6 +500,11 @@ def _sampler(sampler: SamplerConfig, seed: int, sweep_seed: int = 0) -> BaseSamp
         return sequence
     built: BaseSampler = cls(**sampler.options, seed=seed % 2**32)
     return built
+
+
+def _directions(config: Config) -> list[StudyDirection]:
+    ways = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
+    return [ways[mode] for mode in config.search.goals.values()]
 
 
 def _parents_first(space: Mapping[str, Distribution], wanted: Iterable[str]) -> list[str]:

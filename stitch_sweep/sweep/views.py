@@ -17,7 +17,7 @@ from stitch_sweep.analysis import Matrix, check_results, write_analysis
 from stitch_sweep.config import Config, LossConfig, label
 from stitch_sweep.files import atomic, write_atomically
 from stitch_sweep.ledger import Ledger, Study, predictions_of
-from stitch_sweep.sweep.search import StudySearch, samples_per_study
+from stitch_sweep.sweep.search import StudySearch, outcome_of, samples_per_study
 
 
 def write_views(
@@ -26,7 +26,7 @@ def write_views(
     """Rebuild everything that is derived from the ledger.
 
     Writes `results.parquet`, `predictions.parquet`, `traj.parquet`, `traj.pkl`, `optuna.log`,
-    `summary.json`, `matrices/` and `figures/`.
+    `summary.json`, `matrices/` and `figures/`; with several objectives also `pareto.csv`.
 
     Returns:
         The results, a row per ended trial in the order of the studies, and the matrices.
@@ -47,7 +47,13 @@ def write_views(
             table.to_parquet(temporary)
     with atomic(folder / "traj.pkl") as temporary:
         trajectories.to_pickle(temporary)
-    matrices = write_analysis(folder, results, metric=config.search.metric, mode=config.search.mode)
+    matrices = write_analysis(
+        folder,
+        results,
+        metric=config.search.metric,
+        mode=config.search.mode,
+        objectives=config.search.objectives,
+    )
     summary = {
         "trials": len(records),
         "finished": int((results["status"] == "finished").sum()),
@@ -150,7 +156,7 @@ def _write_studies(
                 continue
             search = StudySearch(study, config)
             for record in by_study[study.id]:
-                search.tell(record["number"], record["params"], record["metric"])
+                search.tell(record["number"], record["params"], outcome_of(record, config))
             view = optuna.create_study(
                 study_name=study.id, storage=storage, directions=search.optuna.directions
             )
