@@ -1,6 +1,7 @@
 # `make help` lists the targets. Everything is installed into .venv, once; nothing else is touched.
 PYTHON ?= python3
 ARGS ?=
+WORKERS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,6 +18,7 @@ help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 	@echo
 	@echo "  make test ARGS='-k zoo' hands arguments to pytest;"
+	@echo "  make test WORKERS=8 runs as many test files at a time, instead of $(WORKERS);"
 	@echo "  make PYTHON=python3.12 quickstart picks the Python that .venv is made with."
 
 # --resume starts the sweep where there is none, goes on with an interrupted one, and shows the
@@ -25,10 +27,10 @@ quickstart: $(VENV)/.installed ## install, then stitch two small networks on han
 	$(BIN)/stitch-sweep sweep $(QUICKSTART) --resume
 
 test: $(VENV)/.installed-dev ## install what is missing, then run the tests (not the long ones)
-	$(BIN)/python -m pytest -m "not long" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not long" $(ARGS)
 
 test-all: $(VENV)/.installed-dev ## run all tests, those that take minutes included
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.installed-dev ## ruff check, ruff format --check and mypy
 	$(BIN)/python -m ruff check .

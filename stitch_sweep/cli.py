@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -123,6 +124,83 @@ def stitch(
             shown = f"{value:.4f}" if isinstance(value, float) else value
             _out.print(f"{key:<24}{shown}", highlight=False)
     raise typer.Exit(0 if result["status"] == "finished" else 1)
+
+
+@app.command()
+def analyze(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Experiment folders: parts of one study are merged, others compared."),
+    ] = None,
+    matrix: Annotated[
+        Path | None, typer.Option(help="A bare matrix of accuracies (CSV), instead of folders.")
+    ] = None,
+    chance: Annotated[
+        float | None,
+        typer.Option(
+            help="What guessing reaches. Default: one in as many classes; 0.1 for a matrix."
+        ),
+    ] = None,
+    sender_accuracy: Annotated[
+        float | None, typer.Option(help="With --matrix: the sender's own test accuracy.")
+    ] = None,
+    receiver_accuracy: Annotated[
+        float | None, typer.Option(help="With --matrix: the receiver's own test accuracy.")
+    ] = None,
+    test_images: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --matrix: how many test images the accuracies are of."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Where to write. Default: the first folder; nowhere for a matrix."),
+    ] = None,
+    no_measure: Annotated[
+        bool,
+        typer.Option("--no-measure", help="Leave out what needs networks, images and stitches."),
+    ] = False,
+    no_track: Annotated[
+        bool,
+        typer.Option("--no-track", help="Don't ask MLflow for its runs, nor send it the report."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Say what the matrices show, and write report.html, its figures and its tables."""
+    bare = {
+        "--sender-accuracy": sender_accuracy,
+        "--receiver-accuracy": receiver_accuracy,
+        "--test-images": test_images,
+    }
+    if bool(folders) == (matrix is not None):
+        raise InputError("analyze wants experiment folders, or --matrix FILE.csv, and not both")
+    if matrix is None and (given := [name for name, value in bare.items() if value is not None]):
+        raise InputError(f"{', '.join(given)}: only with --matrix; a folder's own results say it")
+    from stitch_sweep.report import terminal, writing
+    from stitch_sweep.sweep.progress import Reporter
+
+    if matrix is not None:
+        report = writing.analyze_matrix(
+            matrix,
+            output=output,
+            chance=0.1 if chance is None else chance,
+            sender_accuracy=math.nan if sender_accuracy is None else sender_accuracy,
+            receiver_accuracy=math.nan if receiver_accuracy is None else receiver_accuracy,
+            test_images=test_images,
+        )
+    else:
+        with Reporter() as reporter:
+            report = writing.analyze(
+                folders or [],
+                output=output,
+                measured=not no_measure,
+                tracked=not no_track,
+                chance=chance,
+                on_progress=reporter.step,
+            )
+    if as_json:
+        print(json.dumps(report.to_dict(), allow_nan=False))
+    else:
+        terminal.show(report, _out)
 
 
 @app.command()

@@ -1,8 +1,10 @@
-"""A network that is studied and must not change: frozen, cut, and checked."""
+"""What is studied and must not change: networks, frozen, cut, and checked."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,59 +21,55 @@ class FrozenError(Exception):
     """A network that had to stay as it was has changed, or could have: every figure is in doubt."""
 
 
-class FrozenNetwork:
-    """A sender or receiver: eval mode, no gradients, cut on demand, verified by hash.
+class Examples(NamedTuple):
+    """Some images of one split, and all that is known of them; what a sender is given.
 
-    Args:
-        network: the module; it is switched to eval mode and `requires_grad=False` in place, and
-            gradients it still has are dropped.
-        name: what messages call it.
-        layer_names: cut points to use as layers 0, 1, ... instead of the model's own.
-
-    Raises:
-        InputError: a name in `layer_names` is no place where the network can be cut.
+    `split` is the name of the split, `numbers` (int64 `B`) are positions in it, `images` float32
+    `B x C x H x W` normalised (and augmented, in training), `labels` int64 `B`.
     """
 
-    def __init__(
-        self, network: nn.Module, name: str = "network", layer_names: Sequence[str] | None = None
-    ) -> None:
-        self.network = network.eval().requires_grad_(False)
-        network.zero_grad(set_to_none=True)  # what is left from its own training
+    split: str
+    numbers: Tensor
+    images: Tensor
+    labels: Tensor
+
+
+class FrozenSender(ABC):
+    """What a stitch can get its input from: eval mode, no gradients, verified by hash.
+
+    Args:
+        module: what decides the representations: all of it lies in parameters and buffers. It is
+            switched to eval mode and `requires_grad=False` in place, and gradients it still has are
+            dropped.
+        name: what messages call it.
+
+    Class attributes:
+        classifies: whether it has logits and an accuracy of its own.
+    """
+
+    classifies: ClassVar[bool]
+
+    def __init__(self, module: nn.Module, name: str) -> None:
+        self.network = module.eval().requires_grad_(False)
+        module.zero_grad(set_to_none=True)  # what is left from its own training
         self.name = name
-        self._traced = TracedNetwork(network, layer_names=layer_names)
-        self.layer_names = [layer.name for layer in self._traced.layers]
-        self.fingerprint = fingerprint(network)
+        self.fingerprint = fingerprint(module)
         self._digests = self._digest_each()
-        self._parts: dict[tuple[int, int | None], nn.Module] = {}
-        self._evaluated: tuple[Tensor, Evaluation] | None = None
 
-    def prefix(self, layer: int | None) -> nn.Module:
-        """A_{<=layer}: images [B, C, H, W] to the layer's representation; the identity for -1.
+    @abstractmethod
+    def represent(self, layer: int | None, examples: Examples) -> Tensor:
+        """A layer's representation of every example, [B, *shape], or the logits [B, K] for None."""
 
-        None gives the whole network, to logits [B, K].
-        """
-        return self.part(IMAGE_LAYER, layer)
-
-    def suffix(self, layer: int) -> nn.Module:
-        """B_{>layer}: the layer's representation to logits [B, K]."""
-        return self.part(layer, None)
-
+    @abstractmethod
     def shape(self, layer: int | None, image_shape: Sequence[int]) -> tuple[int, ...]:
         """Shape of a layer's representation of one image, without the batch."""
-        device = next(self.network.parameters()).device
-        with torch.no_grad():
-            output = self.prefix(layer)(torch.zeros(1, *image_shape, device=device))
-        return tuple(output.shape[1:])
 
-    def evaluate(self, loader: Loader) -> Evaluation:
-        """What the network itself does on a split; the last split asked for is remembered."""
-        images = loader.images.images
-        if self._evaluated is None or self._evaluated[0] is not images:
-            self._evaluated = (images, evaluate(self.network, loader))
-        return self._evaluated[1]
+    @abstractmethod
+    def evaluate(self, loader: Loader) -> Evaluation | None:
+        """What it does on a split by itself; None where it doesn't classify."""
 
     def verify(self) -> None:
-        """Check that nothing about the network changed since it was frozen.
+        """Check that nothing about it changed since it was frozen.
 
         Raises:
             FrozenError: a part is in train mode, a parameter could get a gradient, or a parameter or
@@ -90,6 +88,60 @@ class FrozenNetwork:
 
     def _digest_each(self) -> dict[str, str]:
         return {path: digest({path: t}) for path, t in tensors_of(self.network).items()}
+
+
+class FrozenNetwork(FrozenSender):
+    """A network as sender or receiver, cut on demand.
+
+    Args:
+        network: the module, frozen in place; see `FrozenSender`.
+        name: what messages call it.
+        layer_names: cut points to use as layers 0, 1, ... instead of the model's own.
+
+    Raises:
+        InputError: a name in `layer_names` is no place where the network can be cut.
+    """
+
+    classifies = True
+
+    def __init__(
+        self, network: nn.Module, name: str = "network", layer_names: Sequence[str] | None = None
+    ) -> None:
+        super().__init__(network, name)
+        self._traced = TracedNetwork(network, layer_names=layer_names)
+        self.layer_names = [layer.name for layer in self._traced.layers]
+        self._parts: dict[tuple[int, int | None], nn.Module] = {}
+        self._evaluated: tuple[Tensor, Evaluation] | None = None
+
+    def prefix(self, layer: int | None) -> nn.Module:
+        """A_{<=layer}: images [B, C, H, W] to the layer's representation; the identity for -1.
+
+        None gives the whole network, to logits [B, K].
+        """
+        return self.part(IMAGE_LAYER, layer)
+
+    def suffix(self, layer: int) -> nn.Module:
+        """B_{>layer}: the layer's representation to logits [B, K]."""
+        return self.part(layer, None)
+
+    def represent(self, layer: int | None, examples: Examples) -> Tensor:
+        """What the network makes of the images: see `prefix`."""
+        representation: Tensor = self.prefix(layer)(examples.images)
+        return representation
+
+    def shape(self, layer: int | None, image_shape: Sequence[int]) -> tuple[int, ...]:
+        """Shape of a layer's representation of one image, without the batch."""
+        device = next(self.network.parameters()).device
+        with torch.no_grad():
+            output = self.prefix(layer)(torch.zeros(1, *image_shape, device=device))
+        return tuple(output.shape[1:])
+
+    def evaluate(self, loader: Loader) -> Evaluation:
+        """What the network itself does on a split; the last split asked for is remembered."""
+        images = loader.images.images
+        if self._evaluated is None or self._evaluated[0] is not images:
+            self._evaluated = (images, evaluate(self.network, loader))
+        return self._evaluated[1]
 
     def part(self, start: int, end: int | None) -> nn.Module:
         """From one layer's representation to another's, or to logits [B, K] for None."""

@@ -17,7 +17,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -27,6 +28,7 @@ from stitch_sweep.ledger import Ledger
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 BATCH, PARAMS = 1000, 100
 """Metrics and params per call; MLflow takes no more."""
@@ -43,6 +45,21 @@ _ENVIRONMENT = {
     # Thousands of runs would each print their address.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Where a sweep is on a tracking server.
+
+    Attributes:
+        experiment: id of the MLflow experiment.
+        parent: id of the sweep's run.
+        children: trial -> id of its run.
+    """
+
+    experiment: str
+    parent: str
+    children: dict[str, str]
 
 
 class Tracker:
@@ -83,11 +100,11 @@ class Tracker:
             The name of each file once it is there.
         """
         self._open()
-        for name in ("config.resolved.yml", "results.parquet", "traj.parquet", "summary.json"):
+        for name in _FILES:
             if (self._folder / name).exists():
                 self._client.log_artifact(self._parent, str(self._folder / name))
                 yield name
-        for name in ("matrices", "figures"):
+        for name in _FOLDERS:
             for path in sorted((self._folder / name).glob("*")):
                 self._client.log_artifact(self._parent, str(path), name)
                 yield path.name
@@ -98,6 +115,63 @@ class Tracker:
                     # One time stamp for ever: a second sending replaces nothing and adds nothing.
                     self._client.log_metric(self._parent, key, value, timestamp=0, step=0)
         self._client.set_terminated(self._parent)
+
+    def runs(self) -> Runs | None:
+        """Where this sweep's runs are, as far as it was sent; nothing is made on the server."""
+        if not self._parent:
+            found = self._client.get_experiment_by_name(self._experiment_name)
+            if found is None:
+                return None
+            self._experiment = found.experiment_id
+            parent = self._find_parent()
+            if parent is None:
+                return None
+            self._parent = parent.info.run_id
+            self._find_children()
+        children = {trial: run for trial, (run, _) in self._children.items()}
+        return Runs(self._experiment, self._parent, children)
+
+    def send_report(self, files: Iterable[Path]) -> int:
+        """Hang files of the folder on the sweep's run, if the server has it.
+
+        Args:
+            files: below the folder; one in a folder of its own goes into one of that name.
+
+        Returns:
+            How many files were sent: 0 where the sweep isn't on the server.
+        """
+        if self.runs() is None:
+            return 0
+        sent = 0
+        for path in files:
+            parent = path.relative_to(self._folder).parent.as_posix()
+            where = None if parent == "." else parent
+            self._client.log_artifact(self._parent, str(path), where)
+            sent += 1
+        return sent
+
+    def _find_parent(self) -> Run | None:
+        sweep = (self._ledger.description() or {})["id"]
+        found = self._client.search_runs(
+            [self._experiment], f"tags.`stitch_sweep.sweep` = '{sweep}'", max_results=1
+        )
+        return found[0] if found else None
+
+    def _find_children(self) -> None:
+        token = None
+        while True:
+            page = self._client.search_runs(
+                [self._experiment],
+                f"tags.`mlflow.parentRunId` = '{self._parent}'",
+                max_results=1000,
+                page_token=token,
+            )
+            for run in page:
+                ended = run.info.status in ("FINISHED", "FAILED")
+                self._children[run.data.tags["stitch_sweep.trial"]] = (run.info.run_id, ended)
+            token = page.token
+            if not token:
+                return
 
     def _open(self) -> None:
         """Find the sweep's runs on the server, or make the parent."""
@@ -114,35 +188,20 @@ class Tracker:
             )
         )
         description = self._ledger.description() or {}
-        sweep = description["id"]
-        parents = client.search_runs(
-            [self._experiment], f"tags.`stitch_sweep.sweep` = '{sweep}'", max_results=1
-        )
-        if parents:
-            run = parents[0]
-        else:
-            tags = {"stitch_sweep.sweep": sweep, "mlflow.note.content": _NOTE}
+        run = self._find_parent()
+        if run is None:
+            tags = {"stitch_sweep.sweep": description["id"], "mlflow.note.content": _NOTE}
             run = client.create_run(
                 self._experiment, tags=tags, run_name=self._folder.resolve().name
             )
-        parent = run.info.run_id
         if not run.data.params:
-            self._log_params(parent, dict(_flat(description.get("config", {}))))
-        token = None
-        while True:
-            page = client.search_runs(
-                [self._experiment],
-                f"tags.`mlflow.parentRunId` = '{parent}'",
-                max_results=1000,
-                page_token=token,
-            )
-            for run in page:
-                ended = run.info.status in ("FINISHED", "FAILED")
-                self._children[run.data.tags["stitch_sweep.trial"]] = (run.info.run_id, ended)
-            token = page.token
-            if not token:
-                break
-        self._parent = parent
+            self._log_params(run.info.run_id, dict(_flat(description.get("config", {}))))
+        self._parent = run.info.run_id
+        try:
+            self._find_children()
+        except BaseException:
+            self._parent = ""  # half known is not known: the next call begins again
+            raise
 
     def _send_trial(self, record: Mapping[str, Any]) -> None:
         from mlflow.entities import Metric
@@ -274,6 +333,35 @@ class TrackingProcess:
                 self.error = ""
 
 
+def look_up(folder: Path, experiment: str, uri: str | None) -> Tracker | None:
+    """A tracker of a sweep that was sent before; None where that can't be, without asking a server.
+
+    A local store that isn't there would be made by looking into it.
+
+    Args:
+        folder: the experiment folder.
+        experiment: name of the MLflow experiment.
+        uri: tracking URI; None for MLFLOW_TRACKING_URI or MLflow's local default.
+    """
+    os.environ.update({k: v for k, v in _ENVIRONMENT.items() if k not in os.environ})
+    place = uri or os.environ.get("MLFLOW_TRACKING_URI") or _local_store()
+    if place is None or (place.startswith("sqlite:") and not _stored(place)):
+        return None
+    return Tracker(folder, experiment, place)
+
+
+def _local_store() -> str | None:
+    """MLflow's own default, in the current folder, if it is there."""
+    file = Path("mlflow.db")
+    if file.is_file():
+        return f"sqlite:///{file}"
+    return Path("mlruns").absolute().as_uri() if Path("mlruns").is_dir() else None
+
+
+def _stored(uri: str) -> bool:
+    return Path(uri.partition("sqlite:///")[2]).is_file()
+
+
 def _run(folder: Path, experiment: str, stdin: TextIO) -> int:
     """The process: send what comes up until the sweep says `finish` or dies."""
     words: list[str] = []
@@ -351,6 +439,11 @@ _NOTE = """One sweep. Its child runs are the trials: one stitch each, from a sen
 receiver's. Sort and compare them by the metrics `sender_layer`, `receiver_layer`, `test_accuracy` and
 `penalty`, and by the params `stitch` and `loss`; `train/...` and `val/...` are trajectories. Matrices
 and tables are artifacts of this run."""
+_FILES = (
+    *("config.resolved.yml", "results.parquet", "traj.parquet", "summary.json"),
+    *("pareto.csv", "report.html"),
+)
+_FOLDERS = ("matrices", "figures", "tables")
 _SPLITS = {"train": "train", "validation": "val"}
 
 if __name__ == "__main__":

@@ -27,10 +27,12 @@ from stitch_sweep.checkpoints import (
     set_generators,
     unpack,
 )
+from stitch_sweep.class_only import freeze
 from stitch_sweep.config import TrialSettings
 from stitch_sweep.data import SPLITS, Data, Loader, make_loaders
+from stitch_sweep.errors import InputError
 from stitch_sweep.evaluation import CHUNK, Scores
-from stitch_sweep.frozen import FrozenNetwork
+from stitch_sweep.frozen import Examples, FrozenNetwork, FrozenSender
 from stitch_sweep.losses import (
     Calibration,
     CombinedLoss,
@@ -71,8 +73,8 @@ class _Batch(NamedTuple):
     sender_logits: Tensor | None = None
 
 
-_Role = tuple[FrozenNetwork, int | None]
-"""A network, and the layer of it that is wanted; None for its logits."""
+_Role = tuple[FrozenSender, int | None]
+"""A sender or receiver, and the layer of it that is wanted; None for its logits."""
 
 
 class ActivationCache:
@@ -89,11 +91,11 @@ class ActivationCache:
 
     def __init__(self, limit_bytes: float) -> None:
         self.limit_bytes = limit_bytes
-        self._kept: dict[str, tuple[Tensor, FrozenNetwork, int | None, Tensor]] = {}
+        self._kept: dict[str, tuple[Tensor, FrozenSender, int | None, Tensor]] = {}
 
     @torch.no_grad()
     def get(
-        self, role: str, network: FrozenNetwork, layer: int | None, loader: Loader
+        self, role: str, network: FrozenSender, layer: int | None, loader: Loader
     ) -> Tensor | None:
         """The representation of every image, [N, *shape], or None where it is too large."""
         images, of, of_layer, whole = self._kept.get(role, (None, None, 0, None))
@@ -105,16 +107,23 @@ class ActivationCache:
         shape = network.shape(layer, loader.images.images.shape[1:])
         if 4 * count * math.prod(shape) > self.limit_bytes:
             return None
-        prefix = network.prefix(layer)
         whole = torch.empty(count, *shape, device=loader.device)
-        for k, chunk in enumerate(loader.in_order(CHUNK)):
-            whole[k * CHUNK : k * CHUNK + chunk.valid] = prefix(chunk.images)[: chunk.valid]
+        for k, (examples, valid) in enumerate(_in_order(loader)):
+            whole[k * CHUNK : k * CHUNK + valid] = network.represent(layer, examples)[:valid]
         self._kept[role] = (loader.images.images, network, layer, whole)
         return whole
 
 
+def _in_order(loader: Loader) -> Iterator[tuple[Examples, int]]:
+    """The whole split in stored order, in padded chunks, each with its number of real rows."""
+    count = len(loader.images)
+    for k, (images, labels, valid) in enumerate(loader.in_order(CHUNK)):
+        numbers = torch.arange(k * CHUNK, (k + 1) * CHUNK, device=loader.device) % count
+        yield Examples(loader.split, numbers, images, labels), valid
+
+
 class _Representations:
-    """What the frozen networks make of one split: from the cache where it fits, else on the fly."""
+    """What sender and receiver make of one split: from the cache where it fits, else on the fly."""
 
     def __init__(
         self,
@@ -124,7 +133,7 @@ class _Representations:
         cache: ActivationCache,
     ) -> None:
         self._loader = loader
-        self._prefixes = {role: network.prefix(layer) for role, (network, layer) in parts.items()}
+        self._parts = parts
         self._whole = {
             role: cache.get(f"{role} {split}", network, layer, loader)
             for role, (network, layer) in parts.items()
@@ -138,32 +147,30 @@ class _Representations:
     def batches(self, epoch: int, start: int) -> Iterator[_Batch]:
         """The training batches of an epoch from the `start`-th on."""
         if self._loader.augment == "none" and self._complete:
-            for indices in self._loader.indices(epoch, start):
-                labels = self._loader.images.labels[indices]
-                yield self._batch(labels, lambda whole, at=indices: whole[at], None)
+            for numbers in self._loader.indices(epoch, start):
+                yield self._taken(numbers)
         else:
-            for _, images, labels in self._loader.batches(epoch, start):
-                yield self._batch(labels, None, images)
+            for numbers, images, labels in self._loader.batches(epoch, start):
+                yield self._made(Examples(self._loader.split, numbers, images, labels))
 
     def chunks(self) -> Iterator[tuple[_Batch, int]]:
         """The whole split in stored order, in padded chunks, each with its number of real rows."""
         if self._complete:
-            labels = self._loader.images.labels
             for first in range(0, self.count, CHUNK):
-                at = torch.arange(first, first + CHUNK, device=labels.device) % self.count
-                batch = self._batch(labels[at], lambda whole, at=at: whole[at], None)
-                yield batch, min(CHUNK, self.count - first)
+                numbers = torch.arange(first, first + CHUNK, device=self._loader.device)
+                yield self._taken(numbers % self.count), min(CHUNK, self.count - first)
         else:
-            for images, labels, valid in self._loader.in_order(CHUNK):
-                yield self._batch(labels, None, images), valid
+            for examples, valid in _in_order(self._loader):
+                yield self._made(examples), valid
 
-    def _batch(self, labels: Tensor, take: Any, images: Tensor | None) -> _Batch:
-        with torch.no_grad():
-            found = {
-                role: take(self._whole[role]) if take else prefix(images)
-                for role, prefix in self._prefixes.items()
-            }
-        return _Batch(labels, **found)
+    def _taken(self, numbers: Tensor) -> _Batch:
+        kept = {role: whole[numbers] for role, whole in self._whole.items() if whole is not None}
+        return _Batch(self._loader.images.labels[numbers], **kept)
+
+    @torch.no_grad()
+    def _made(self, examples: Examples) -> _Batch:
+        made = {role: of.represent(layer, examples) for role, (of, layer) in self._parts.items()}
+        return _Batch(examples.labels, **made)
 
 
 @dataclass(frozen=True)
@@ -207,7 +214,7 @@ class StitchTraining:
     """The training of one stitch, which can be advanced, stored and taken up again.
 
     Args:
-        sender: the network that is cut after `sender_layer`.
+        sender: the network that is cut after `sender_layer`, or a control in its place.
         receiver: the network that goes on after `receiver_layer`.
         sender_layer: -1 (the image) or a layer's index.
         receiver_layer: -1 (the stitch makes an image) or a layer's index.
@@ -219,13 +226,14 @@ class StitchTraining:
         cache: representations shared with other trainings; a private one without it.
 
     Raises:
-        InputError: the stitch can't join these layers, or a layer doesn't exist.
+        InputError: the stitch can't join these layers, a layer doesn't exist, or a loss asks for the
+            predictions of a sender that makes none.
         FrozenError: a network is not as it was when it was frozen.
     """
 
     def __init__(
         self,
-        sender: FrozenNetwork,
+        sender: FrozenSender,
         receiver: FrozenNetwork,
         sender_layer: int,
         receiver_layer: int,
@@ -240,7 +248,7 @@ class StitchTraining:
         self._began = time.perf_counter()
         seed_everything(derive(seed, repeat, "training"), threads)
         self.settings = settings
-        self._networks = (sender, receiver)
+        self._networks: tuple[FrozenSender, FrozenNetwork] = (sender, receiver)
         self._verify()
         self._test_loader = loaders["test"]
         train = loaders["train"]
@@ -282,6 +290,8 @@ class StitchTraining:
             "sender_logits": (sender, None),
         }
         trained_on = needs.roles
+        if "sender" in needs.teachers and not sender.classifies:
+            raise InputError(no_teacher(sender.name))
         also = {
             "train": settings.stitch.start in DATA_STARTS or needs.calibration != "none",
             "validation": True,  # where similarity is measured, whatever was trained for
@@ -370,13 +380,13 @@ class StitchTraining:
 
         Metrics, each for `train`, `val` and `test` (on un-augmented images): `_accuracy`; `_loss`, the
         loss that was trained, and `_loss.<term>` for each of its terms before weighting. Besides:
-        `receiver_accuracy` and `sender_accuracy`, the networks' own on the test set; `penalty` =
-        receiver_accuracy - test_accuracy; `accuracy_raw` (the test accuracy) and `accuracy_calibrated`,
-        behind the map that restores what the loss is blind to; `val_<measure>`, every measure of
-        `SimilarityMeasures` on the validation images, None where it isn't defined;
-        `stitch_parameters` and `stitch_multiply_adds`; `converged`; with an affine stitch trained for MSE
-        also `train_relative_mse`, `optimal_relative_mse` and `excess` (all in units of the expected
-        representation's variance).
+        `receiver_accuracy` and `sender_accuracy`, the networks' own on the test set (the sender's is
+        None if it doesn't classify); `penalty` = receiver_accuracy - test_accuracy; `accuracy_raw` (the
+        test accuracy) and `accuracy_calibrated`, behind the map that restores what the loss is blind to;
+        `val_<measure>`, every measure of `SimilarityMeasures` on the validation images, None where it
+        isn't defined; `stitch_parameters` and `stitch_multiply_adds`; `converged`; with an affine stitch
+        trained for MSE also `train_relative_mse`, `optimal_relative_mse` and `excess` (all in units of
+        the expected representation's variance).
 
         Returns:
             The result; for a training whose loss stopped being finite only its trajectory.
@@ -400,9 +410,11 @@ class StitchTraining:
         if self.failed:
             metrics, predictions = {}, None
         else:
-            sender, receiver = (n.evaluate(self._test_loader).accuracy for n in self._networks)
-            metrics |= {"sender_accuracy": sender, "receiver_accuracy": receiver}
-            metrics["penalty"] = receiver - metrics["test_accuracy"]
+            sender, receiver = self._networks
+            own = sender.evaluate(self._test_loader)
+            metrics["sender_accuracy"] = None if own is None else own.accuracy
+            metrics["receiver_accuracy"] = receiver.evaluate(self._test_loader).accuracy
+            metrics["penalty"] = metrics["receiver_accuracy"] - metrics["test_accuracy"]
             metrics |= self._calibrated(metrics["test_accuracy"])
             metrics |= self._similarity()
             metrics |= self._convergence(metrics)
@@ -648,8 +660,20 @@ class StitchTraining:
         }
 
 
+def no_teacher(sender: str) -> str:
+    """Why a loss can't learn from the predictions of a sender that makes none.
+
+    Args:
+        sender: what messages call it.
+    """
+    return (
+        f"{sender} knows only the class and predicts nothing, so it can't be the teacher of a loss; "
+        "with teacher: receiver the loss learns from the receiver's predictions"
+    )
+
+
 def train_stitch(
-    sender: FrozenNetwork | nn.Module,
+    sender: FrozenSender | nn.Module,
     receiver: FrozenNetwork | nn.Module,
     *,
     sender_layer: int,
@@ -665,8 +689,8 @@ def train_stitch(
     """Train one stitch from start to end.
 
     Args:
-        sender: classifies images [B, C, H, W] of `data`; it is frozen in place.
-        receiver: the same; may be the sender itself.
+        sender: classifies images [B, C, H, W] of `data`, or is a `ClassOnly`; it is frozen in place.
+        receiver: classifies the same images; may be the sender itself.
         sender_layer: -1 (the image) or the index of one of `layers(sender)`.
         receiver_layer: likewise of the receiver.
         data: the images.
@@ -678,7 +702,8 @@ def train_stitch(
         augment: how training images are augmented.
 
     Raises:
-        InputError: the stitch can't join these layers, or a layer doesn't exist.
+        InputError: the stitch can't join these layers, a layer doesn't exist, or the receiver is no
+            network.
         FrozenError: a network changed during training.
 
     Example:
@@ -686,9 +711,12 @@ def train_stitch(
         >>> result.metrics["penalty"]
     """
     settings = settings or TrialSettings()
+    frozen = _frozen(receiver, "receiver", device)
+    if not isinstance(frozen, FrozenNetwork):
+        raise InputError(f"{frozen.name} knows only the class: it can send, but not receive")
     training = StitchTraining(
         _frozen(sender, "sender", device),
-        _frozen(receiver, "receiver", device),
+        frozen,
         sender_layer,
         receiver_layer,
         make_loaders(data, settings.training.batch_size, seed=seed, augment=augment, device=device),
@@ -703,11 +731,9 @@ def train_stitch(
 
 
 def _frozen(
-    network: FrozenNetwork | nn.Module, name: str, device: str | torch.device
-) -> FrozenNetwork:
-    if isinstance(network, FrozenNetwork):
-        return network
-    return FrozenNetwork(network.to(device), name)
+    network: FrozenSender | nn.Module, name: str, device: str | torch.device
+) -> FrozenSender:
+    return network if isinstance(network, FrozenSender) else freeze(network.to(device), name)
 
 
 def _expected_variance(split: _Representations) -> float:

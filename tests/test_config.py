@@ -156,7 +156,7 @@ def test_an_unknown_key_is_named_with_the_nearest_right_one(path, message, tmp_p
         ("networks.0.blocks", [1, 1, 1, 1], "family 'resnet1111' fixes it: leave it out or use"),
         ("networks.0.width", 0, "wants a number of at least 1, got 0"),
         ("networks.0.layers", "all", "wants a list, got 'all'"),
-        ("networks.0.weights", "traind", "wants 'trained', 'random', 'random_raw' or the path of"),
+        ("networks.0.weights", "traind", "wants 'trained', 'random', 'random_raw', 'class_only' or"),
         ("networks.1.name", "a", "'a' is the name of networks[0]"),
         ("pairs.0.sender", "aa", "no network is named 'aa': did you mean 'a'?"),
         ("pairs.0.sender_layers", "al", "wants 'all' or a list of layer indices, -1 (the image)"),
@@ -488,6 +488,10 @@ def test_labels_of_factors():
     assert label("paper") == "paper"
     assert label([1, 2]) == "[1, 2]"
     assert LossConfig.model_validate({"mse": {"weight": 1}}).label == "mse"
+    # What differs in an option only would otherwise share a matrix.
+    warm = LossConfig.model_validate({"soft_task": {"weight": 2, "temperature": 8}})
+    assert warm.label == "2*soft_task(temperature=8.0)"
+    assert LossConfig.model_validate({"soft_task": 1}).label == "soft_task"
 
 
 class TestShippedSpaces:

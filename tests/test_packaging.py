@@ -165,6 +165,8 @@ class Ci:
         self.provide("apt-get", f'echo "apt-get $*" >> {self.log}')
         self.provide("pkg-config", "exit 0")
         self.provide("python3", "exit 0")
+        self.provide("chromium", "exit 0")
+        self.provide("chromedriver", "exit 0")
         self.provide("id", "echo 0")
 
     def provide(self, tool: str, does: str) -> None:
@@ -178,10 +180,12 @@ class Ci:
         """What came of it, and what was done."""
         self.log.write_text("")
         (self.folder / "Makefile").write_text(
-            f'ffcv lint test:\n\t@echo "make $@ $$STITCH_SWEEP_REQUIRE_FFCV" >> {self.log}\n'
+            'ffcv lint test:\n\t@echo "make $@ $$STITCH_SWEEP_REQUIRE_FFCV'
+            f'$$STITCH_SWEEP_REQUIRE_BROWSER" >> {self.log}\n'
             f"\t@test $@ != '{failing}' || exit {status}\n"
         )
-        dropped = ("PYTHON", "STITCH_SWEEP_REQUIRE_FFCV", "MAKEFLAGS")
+        required = ("STITCH_SWEEP_REQUIRE_FFCV", "STITCH_SWEEP_REQUIRE_BROWSER")
+        dropped = ("PYTHON", *required, "MAKEFLAGS")
         kept = {k: v for k, v in os.environ.items() if k not in dropped}
         ran = subprocess.run(
             [self.folder / ".ci" / "run"],
@@ -197,7 +201,7 @@ def ci(tmp_path):
     return Ci(tmp_path)
 
 
-MADE = ["make ffcv", "make lint 1", "make test 1"]
+MADE = ["make ffcv", "make lint 11", "make test 11"]
 LIBRARIES = "g++ pkg-config python3-dev libopencv-dev libturbojpeg0-dev"
 
 
@@ -208,7 +212,7 @@ def test_ci_fails_where_the_tests_fail(ci):
         assert ("all passed" in ran.stdout) == (status == 0)
 
 
-def test_ci_installs_nothing_where_all_is_there_and_demands_the_tests_of_ffcv(ci):
+def test_ci_installs_nothing_where_all_is_there_and_demands_the_tests_of_ffcv_and_browser(ci):
     assert ci.run()[1] == MADE
 
 
@@ -299,7 +303,7 @@ def test_make_help_lists_the_targets(copy):
 def test_make_installs_once(copy):
     assert copy.make("quickstart")[1] == [VENV, PIP + ".", QUICKSTART]
     assert copy.make("quickstart")[1] == [QUICKSTART]
-    test = "python -m pytest -m not long"
+    test = "python -m pytest -n 2 --dist loadfile -m not long"
     assert [call.strip() for call in copy.make("test")[1]] == [PIP + ".[dev]", test]
     assert [call.strip() for call in copy.make("test")[1]] == [test]
     os.utime(copy.folder / "pyproject.toml", (4e9, 4e9))

@@ -7,14 +7,12 @@ import json
 import numpy as np
 import optuna
 import pandas as pd
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial
 
 from stitch_sweep.analysis import check_results, pareto_front, write_analysis
 from stitch_sweep.analysis.writing import MANIFEST
-from stitch_sweep.errors import InputError
 
 GOALS = {"val_accuracy": "max", "val_relative_mse": "min"}
 
@@ -71,8 +69,15 @@ def test_failed_trials_and_those_that_lack_an_objective_take_no_part():
     values = [(1.0, 0.0), (0.9, float("nan")), (0.5, 0.5)]
     results = table(values, status=["failed", "finished", "finished"])
     assert list(pareto_front(results, GOALS)["trial"]) == ["t2"]
-    with pytest.raises(InputError, match="'val_cca' is no numeric column"):
-        pareto_front(results, {**GOALS, "val_cca": "max"})
+
+
+def test_a_measure_that_no_trial_has_leaves_an_empty_front(tmp_path):
+    for column in ({}, {"val_cca": None}):
+        results = table([(0.9, 0.1), (0.5, 0.5)], **column)
+        goals = {"val_accuracy": "max", "val_cca": "max"}
+        assert pareto_front(results, goals).empty
+        write_analysis(tmp_path, results, objectives=goals)
+        assert pd.read_csv(tmp_path / "pareto.csv").empty
 
 
 def test_files_come_with_objectives_and_go_without(tmp_path):

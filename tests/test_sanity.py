@@ -302,10 +302,10 @@ def constant_trajectory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rolled_labels_without_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    def batch(original: Any, self: Any, labels: Tensor, take: Any, images: Tensor | None) -> Any:
-        return original(self, labels if take else labels.roll(1), take, images)
+    def made(original: Any, self: Any, examples: Any) -> Any:
+        return original(self, examples)._replace(labels=examples.labels.roll(1))
 
-    around(monkeypatch, _Representations, "_batch", batch)
+    around(monkeypatch, _Representations, "_made", made)
 
 
 def forgotten_weights(monkeypatch: pytest.MonkeyPatch) -> None:

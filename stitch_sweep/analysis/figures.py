@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib import colormaps
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -235,6 +235,8 @@ def save_figure(figure: Figure, folder: str | Path, name: str, *, pdf: bool = Fa
     for suffix in ["png", "pdf"] if pdf else ["png"]:
         picture = io.BytesIO()
         dated = {"CreationDate": None} if suffix == "pdf" else None
-        figure.savefig(picture, format=suffix, dpi=150, metadata=dated)
+        # TrueType fonts: publishers refuse matplotlib's default, Type 3.
+        with rc_context({"pdf.fonttype": 42}):
+            figure.savefig(picture, format=suffix, dpi=150, metadata=dated)
         write_atomically(Path(folder) / f"{name}.{suffix}", picture.getvalue())
     return Path(folder) / f"{name}.png"

@@ -10,7 +10,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from stitch_sweep.analysis.results import CELL, PAIR, SETTING, Mode, factor_columns
-from stitch_sweep.errors import InputError, nearest
 
 
 def pareto_front(results: pd.DataFrame, objectives: Mapping[str, Mode]) -> pd.DataFrame:
@@ -25,17 +24,11 @@ def pareto_front(results: pd.DataFrame, objectives: Mapping[str, Mode]) -> pd.Da
 
     Returns:
         Rows of `results`, study by study, within a study from best to worst in the first objective.
-
-    Raises:
-        InputError: an objective is no numeric column.
     """
-    numeric = list(results.select_dtypes("number").columns)
-    if missing := [name for name in objectives if name not in numeric]:
-        raise InputError(
-            *(f"objective {n!r} is no numeric column: {nearest(n, numeric)}" for n in missing)
-        )
-    there = results[list(objectives)].notna().all(axis=1)
-    known = results[(results["status"] == "finished") & there]
+    # A measure that no trial has leaves no column, or one without a type.
+    values = results.reindex(columns=list(objectives)).apply(pd.to_numeric)
+    there = (results["status"] == "finished") & values.notna().all(axis=1)
+    known = results[there].assign(**values[there])
     signs = np.array([1.0 if mode == "max" else -1.0 for mode in objectives.values()])
     study = [*PAIR, *factor_columns(results), *CELL, "repeat"]
     fronts = [
@@ -63,7 +56,9 @@ def pareto_table(front: pd.DataFrame, objectives: Mapping[str, Mode]) -> pd.Data
     """What of a front belongs into a table for people: who, the objectives, and what was searched."""
     about = ["trial", *PAIR, *CELL, "repeat", "number", *factor_columns(front)]
     searched = [name for name in front.columns if str(name).startswith(SETTING)]
-    return front[list(dict.fromkeys([*about, *objectives, "test_accuracy", *searched]))]
+    return front.reindex(
+        columns=list(dict.fromkeys([*about, *objectives, "test_accuracy", *searched]))
+    )
 
 
 def draw_fronts(

@@ -130,7 +130,7 @@ def best_table(best: pd.DataFrame, max_rows: int = 60) -> Group:
     Returns:
         Tables for `rich.print`. Penalty is the receiver's own accuracy minus the stitched one.
     """
-    names = _short_names([str(c) for c in best.columns if str(c).startswith(SETTING)])
+    names = short_names([str(c) for c in best.columns if str(c).startswith(SETTING)])
     groups = best_by_matrix(best)
     parts: list[Any] = [_summary(groups)]
     left = max_rows
@@ -212,7 +212,7 @@ def _setting(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) else str(value)
 
 
-def _short_names(columns: list[str]) -> dict[str, str]:
+def short_names(columns: list[str]) -> dict[str, str]:
     """Column -> the shortest end of its dotted path that no other column shares."""
     paths = {column: column.removeprefix(SETTING).split(".") for column in columns}
     short = {}

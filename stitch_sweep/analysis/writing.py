@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +21,6 @@ MANIFEST = ".analysis.json"
 _FRONT = "pareto.csv"
 _MOST_PLOTS = 150
 """In a figure of more small plots than these, none could be read."""
-# A manifest can be edited; only what could be ours is ever removed.
 _OURS = re.compile(
     r"(pareto\.csv|matrices/[A-Za-z0-9_-][A-Za-z0-9._-]*\.csv|figures/[A-Za-z0-9_-][A-Za-z0-9._-]*\.png)"
 )
@@ -64,20 +64,15 @@ def write_analysis(
         for name in (f"matrices/{matrix.file_name}.csv", f"figures/{matrix.file_name}.png")
     }
     current |= {f"figures/{name}.png" for name in fronts} | ({_FRONT} if objectives else set())
-    stale = _written_before(folder) - current
-    # Listed before they exist: a file that is written and then forgotten would stay for ever.
-    _write_manifest(folder, current | stale)
-    for matrix in found:
-        write_matrix(matrix, folder / "matrices")
-        save_figure(heatmap(matrix), folder / "figures", matrix.file_name)
-    if objectives:
-        table = pareto_table(pareto_front(results, objectives), objectives)
-        write_atomically(folder / _FRONT, table.to_csv(index=False).encode())
-    for name, figure in fronts.items():
-        save_figure(figure, folder / "figures", name)
-    for name in stale:
-        (folder / name).unlink(missing_ok=True)
-    _write_manifest(folder, current)
+    with in_step(folder / MANIFEST, current, _OURS):
+        for matrix in found:
+            write_matrix(matrix, folder / "matrices")
+            save_figure(heatmap(matrix), folder / "figures", matrix.file_name)
+        for name, figure in fronts.items():
+            save_figure(figure, folder / "figures", name)
+        if objectives:
+            table = pareto_table(pareto_front(results, objectives), objectives)
+            write_atomically(folder / _FRONT, table.to_csv(index=False).encode())
     return found
 
 
@@ -88,20 +83,38 @@ def _fronts(
     front = pareto_front(results, objectives)
     figures = {}
     for matrix, (*_, trials) in zip(found, best_by_matrix(results), strict=True):
-        if matrix.values.size <= _MOST_PLOTS:
-            kept = front[front["trial"].isin(trials["trial"])]
+        kept = front[front["trial"].isin(trials["trial"])]
+        if len(kept) and matrix.values.size <= _MOST_PLOTS:
             figures[f"pareto__{matrix.file_name}"] = draw_fronts(trials, kept, objectives)
     return figures
 
 
-def _written_before(folder: Path) -> set[str]:
+@contextmanager
+def in_step(manifest: Path, current: Collection[str], ours: re.Pattern[str]) -> Iterator[None]:
+    """Around the writing of files: what an earlier call wrote and this one doesn't is removed.
+
+    Args:
+        manifest: the file that lists them, in the folder that their names are relative to.
+        current: names of all files that the block writes.
+        ours: what such a name looks like. A manifest can be edited; nothing else is ever removed.
+    """
+    stale = _written_before(manifest, ours) - set(current)
+    # Listed before they exist: a file that is written and then forgotten would stay for ever.
+    _write_manifest(manifest, {*current, *stale})
+    yield
+    for name in stale:
+        (manifest.parent / name).unlink(missing_ok=True)
+    _write_manifest(manifest, set(current))
+
+
+def _written_before(manifest: Path, ours: re.Pattern[str]) -> set[str]:
     try:
-        names = json.loads((folder / MANIFEST).read_text())["files"]
-        return {name for name in names if _OURS.fullmatch(name)}
+        names = json.loads(manifest.read_text())["files"]
+        return {name for name in names if ours.fullmatch(name)}
     except (OSError, ValueError, KeyError, TypeError):
         return set()
 
 
-def _write_manifest(folder: Path, files: set[str]) -> None:
+def _write_manifest(manifest: Path, files: set[str]) -> None:
     content = json.dumps({"files": sorted(files)}, indent=1) + "\n"
-    write_atomically(folder / MANIFEST, content.encode())
+    write_atomically(manifest, content.encode())

@@ -4,6 +4,7 @@
 what it got and what it may be.
 """
 
+from stitch_sweep.config.controls import CLASS_ONLY
 from stitch_sweep.config.models import (
     Component,
     Config,
@@ -28,6 +29,7 @@ from stitch_sweep.config.paths import look_up, replaced
 from stitch_sweep.config.reading import parse_value, read_config, read_yaml, to_yaml
 
 __all__ = [
+    "CLASS_ONLY",
     "Component",
     "Config",
     "DataConfig",

@@ -15,6 +15,7 @@ from pydantic import (
     ModelWrapValidatorHandler,
     PlainValidator,
     RootModel,
+    SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
     model_serializer,
@@ -22,16 +23,18 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from stitch_sweep.config.controls import CLASS_ONLY, CONTROLS, LONGEST, ControlError, expand
 from stitch_sweep.config.paths import as_list, first_twice, replaced
 from stitch_sweep.errors import InputError, nearest
 from stitch_sweep.optimization import OptimizerConfig, ScheduleConfig
-from stitch_sweep.problems import NAME, Place, at_places, joined, wants
+from stitch_sweep.problems import NAME, Place, at_places, joined, show, wants
 from stitch_sweep.registry import DATASETS, FAMILIES, LOSSES, STITCHES, Options, Registry
 
-Name = Annotated[str, Field(pattern=NAME, max_length=80)]
+Name = Annotated[str, Field(pattern=NAME, max_length=LONGEST)]
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
-UNTRAINED = ("random", "random_raw")
+WEIGHTS = ("trained", "random", "random_raw", CLASS_ONLY)
+"""Where weights come from, if not from a file."""
 
 
 class Component(BaseModel):
@@ -122,6 +125,7 @@ class NetworkConfig(Component):
     family: str = "resnet"
     seed: Seed = 0
     weights: str = "trained"
+    noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     layers: list[str] | None = None
 
     @model_validator(mode="wrap")
@@ -144,15 +148,33 @@ class NetworkConfig(Component):
     @field_validator("weights")
     @classmethod
     def _weights_known(cls, value: str) -> str:
-        if value in {"trained", *UNTRAINED} or "/" in value or "." in value:
+        if value in WEIGHTS or "/" in value or "." in value:
             return value
-        wanted = "'trained', 'random', 'random_raw' or the path of a file"
+        wanted = f"{', '.join(map(repr, WEIGHTS))} or the path of a file"
         raise PydanticCustomError("ours", "{why}", {"why": wants(wanted, value)})
+
+    @model_validator(mode="after")
+    def _noise_is_of_class_only(self) -> NetworkConfig:
+        if self.weights == CLASS_ONLY:
+            self.noise = 1.0 if self.noise is None else self.noise
+        elif self.noise is not None:
+            raise at_places("network", [(("noise",), f"only weights: {CLASS_ONLY} has noise")])
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_others_have(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A description stays what it was before there was this key.
+        return {k: v for k, v in handler(self).items() if not (k == "noise" and v is None)}
 
     @property
     def weights_file(self) -> Path | None:
         """The file the weights come from, if they come from one."""
-        return None if self.weights in {"trained", *UNTRAINED} else Path(self.weights)
+        return None if self.weights in WEIGHTS else Path(self.weights)
+
+    @property
+    def kind(self) -> str:
+        """`trained`, `file`, `random`, `random_raw` or `class_only`."""
+        return self.weights if self.weights_file is None else "file"
 
 
 class TrainingConfig(Options):
@@ -218,6 +240,14 @@ class LossTerm(Component):
     name: str
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
+    @property
+    def label(self) -> str:
+        """Name, weight unless 1, and options that aren't at their defaults."""
+        usual = LOSSES.get(self.name).options().model_dump()
+        changed = {key: value for key, value in self.options.items() if value != usual[key]}
+        text = self.name if self.weight == 1 else f"{self.weight:g}*{self.name}"
+        return text + (f"({', '.join(f'{k}={v}' for k, v in changed.items())})" if changed else "")
+
 
 class LossConfig(RootModel[dict[str, LossTerm]]):
     """A weighted sum of losses, written `{task: 1.0, mse: {weight: 0.5}}` in a file."""
@@ -254,8 +284,8 @@ class LossConfig(RootModel[dict[str, LossTerm]]):
 
     @property
     def label(self) -> str:
-        """A short text that names the sum: `task`, `task+0.5*mse`."""
-        return "+".join(t.name if t.weight == 1 else f"{t.weight:g}*{t.name}" for t in self.terms)
+        """A short text that names the sum: `task`, `task+0.5*mse`, `soft_task(temperature=8.0)`."""
+        return "+".join(term.label for term in self.terms)
 
 
 class Distribution(Options):
@@ -433,6 +463,22 @@ class TrackingConfig(Options):
         return value
 
 
+def _controls(value: Any) -> list[str]:
+    if not isinstance(value, list):
+        why = wants(f"a list of controls: {', '.join(CONTROLS)}", value)
+        raise PydanticCustomError("ours", "{why}", {"why": why})
+    unknown = [
+        ((k,), f"no control is named {show(name)}: {nearest(str(name), CONTROLS)}")
+        for k, name in enumerate(value)
+        if name not in CONTROLS
+    ]
+    if unknown:
+        raise at_places("controls", unknown)
+    if twice := first_twice(value):
+        raise PydanticCustomError("ours", "{why}", {"why": f"has {twice} twice"})
+    return list(value)
+
+
 class TrialSettings(Options):
     """The part of a configuration that may differ from trial to trial."""
 
@@ -442,7 +488,10 @@ class TrialSettings(Options):
 
 
 class Config(TrialSettings):
-    """A whole configuration file."""
+    """A whole configuration file.
+
+    Networks and pairs of `controls` are among `networks` and `pairs` as soon as it is read.
+    """
 
     seed: Seed = 0
     repeats: Positive = 1
@@ -450,6 +499,7 @@ class Config(TrialSettings):
     networks: Annotated[list[NetworkConfig], Field(min_length=1)]
     pretraining: PretrainingConfig = PretrainingConfig()
     pairs: Annotated[list[PairConfig], Field(min_length=1)]
+    controls: Annotated[list[str], PlainValidator(_controls)] = Field(default_factory=list)
     search: SearchConfig = SearchConfig()
     resources: ResourcesConfig = ResourcesConfig()
     tracking: TrackingConfig = TrackingConfig()
@@ -469,7 +519,16 @@ class Config(TrialSettings):
             errors.insert(0, error)
         if errors:
             raise joined(cls.__name__, errors)
+        try:
+            config.networks, config.pairs = expand(config.networks, config.pairs, config.controls)
+        except ControlError as error:
+            raise at_places(cls.__name__, error.problems) from None
         return config
+
+    @model_serializer(mode="wrap")
+    def _without_what_others_have(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A description stays what it was before there was this key.
+        return {k: v for k, v in handler(self).items() if not (k == "controls" and v == [])}
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -512,6 +571,13 @@ def _name_problems(tree: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
         for network in as_list(tree.get("networks"))
     ]
     names = list(dict.fromkeys(name for name in networks if isinstance(name, str)))
+    only_send = {
+        network.get("name")
+        for network in as_list(tree.get("networks"))
+        if isinstance(network, Mapping)
+        and network.get("weights") == CLASS_ONLY
+        and isinstance(network.get("name"), str)
+    }
     for i, name in enumerate(networks):
         if name in names and networks.index(name) < i:
             yield (
@@ -526,3 +592,6 @@ def _name_problems(tree: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
                     ("pairs", i, side),
                     f"no network is named {wanted!r}: {nearest(wanted, names)}",
                 )
+            elif side == "receiver" and isinstance(wanted, str) and wanted in only_send:
+                why = f"{wanted!r} knows only the class (weights: {CLASS_ONLY}): it can send, not receive"
+                yield ("pairs", i, side), why

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from stitch_sweep.config.models import UNTRAINED, Config
+from stitch_sweep.config.models import WEIGHTS, Config
 from stitch_sweep.config.paths import as_list, assign
 from stitch_sweep.config.space import search_problems
 from stitch_sweep.errors import InputError
@@ -118,7 +118,7 @@ def _find_files(tree: dict[str, Any], folder: Path) -> None:
     for section in [tree.get("data"), *as_list(tree.get("networks"))]:
         for key in ("path", "weights"):
             name = section.get(key) if isinstance(section, dict) else None
-            if isinstance(name, str) and name and name not in {"trained", *UNTRAINED}:
+            if isinstance(name, str) and name and name not in WEIGHTS:
                 section[key] = _found(name, folder)
     search = tree.get("search")
     if isinstance(search, dict) and isinstance(search.get("space"), str):

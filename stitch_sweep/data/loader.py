@@ -51,6 +51,7 @@ class Loader:
         seed: the sweep's seed.
         augment: a name in `AUGMENTATIONS`.
         device: where images are kept and batches are made.
+        split: what the split is called; an image's number in it and this name say which image it is.
 
     Raises:
         InputError: no augmentation is named `augment`.
@@ -74,6 +75,7 @@ class Loader:
         seed: int,
         augment: str = "none",
         device: str | torch.device = "cpu",
+        split: str = "train",
     ) -> None:
         if augment not in AUGMENTATIONS:
             raise InputError(
@@ -88,6 +90,7 @@ class Loader:
         self.seed = seed
         self.augment = augment
         self.device = torch.device(device)
+        self.split = split
 
     def __len__(self) -> int:
         """Batches per epoch, a partial one included."""

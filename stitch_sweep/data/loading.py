@@ -119,6 +119,7 @@ def make_loaders(
             seed=seed,
             augment=augment,
             device=device,
+            split=split,
         )
         for split in SPLITS
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from stitch_sweep.config import Config, StitchConfig, TrialSettings
+from stitch_sweep.config import CLASS_ONLY, Config, StitchConfig, TrialSettings
 from stitch_sweep.errors import InputError, nearest
 from stitch_sweep.sweep.prepare import Prepared, first_settings, misfit
 
@@ -45,12 +45,14 @@ def parse_cell(pair: str, config: Config) -> Cell:
 
 
 def check_cell(prepared: Prepared, cell: Cell, stitch: StitchConfig) -> None:
-    """See that the layers exist and a stitch can join them.
+    """See that the layers exist, the receiver can receive, and a stitch can join them.
 
     Raises:
         InputError: they don't, or it can't.
     """
     outlines = prepared.outlines
+    if cell.receiver in _class_only(prepared.config):
+        raise InputError(f"--pair {cell}: {cell.receiver} knows only the class: it can't receive")
     sides = ((cell.sender, cell.sender_layer), (cell.receiver, cell.receiver_layer))
     try:
         for name, layer in sides:
@@ -62,22 +64,33 @@ def check_cell(prepared: Prepared, cell: Cell, stitch: StitchConfig) -> None:
         raise InputError(f"--pair {cell}: {why}")
 
 
+def _class_only(config: Config) -> set[str]:
+    return {network.name for network in config.networks if network.kind == CLASS_ONLY}
+
+
 def choose_cell(prepared: Prepared, named: Cell | None) -> tuple[Cell, TrialSettings]:
-    """The cell to look at, and the settings under which a sweep first meets it.
+    """The cell of two networks to look at, and the settings under which a sweep first meets it.
 
     Args:
         prepared: the configuration.
-        named: the cell that was asked for; the middle layers of the first pair if none was.
+        named: the cell that was asked for; if none was, the middle layers of the first pair whose
+            sender is a network.
 
     Raises:
-        InputError: the cell's layers don't exist, or the stitch can't join them.
+        InputError: the cell's layers don't exist, the stitch can't join them, or the sender, which knows
+            only the class, is no network that could be looked at.
     """
-    first = prepared.config.pairs[0]
+    no_networks = _class_only(prepared.config)
+    pairs = [pair for pair in prepared.config.pairs if pair.sender not in no_networks]
+    if not pairs if named is None else named.sender in no_networks:
+        which = "every sender" if named is None else f"--pair {named}: {named.sender}"
+        raise InputError(f"{which} knows only the class; what is looked at here is two networks")
     cells = {
         Cell(study.sender, study.sender_layer, study.receiver, study.receiver_layer): study
         for study in reversed(prepared.studies)
     }
     if named is None:
+        first = pairs[0]
         own = [c for c in cells if (c.sender, c.receiver) == (first.sender, first.receiver)]
         rows, columns = (
             sorted({getattr(c, side) for c in own}) for side in ("sender_layer", "receiver_layer")

@@ -12,14 +12,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from stitch_sweep.config import Config
+from stitch_sweep.config import CLASS_ONLY, Config
 from stitch_sweep.errors import check_all
+from stitch_sweep.models import build
 from stitch_sweep.stitches import build_stitch
 from stitch_sweep.sweep.prepare import Prepared, first_settings, prepare
 from stitch_sweep.sweep.resources import check_local
 from stitch_sweep.sweep.search import check_objectives, check_sampler, startup_note
 from stitch_sweep.sweep.workbench import Workbench
-from stitch_sweep.zoo import Zoo, make_recipe
+from stitch_sweep.zoo import Zoo
 
 PROBES = 3
 """Cells that are timed: the first, the middle one, the last."""
@@ -120,8 +121,13 @@ def _device(config: Config) -> str:
 
 
 def _untrained(prepared: Prepared) -> dict[str, nn.Module]:
-    config, data = prepared.config, prepared.data
-    return {of.name: make_recipe(of, config, data).architecture() for of in config.networks}
+    data = prepared.data
+    return {
+        of.name: prepared.class_only(of)
+        if of.kind == CLASS_ONLY
+        else build(of.family, data.channels, data.num_classes, of.options)
+        for of in prepared.config.networks
+    }
 
 
 def _bytes(prepared: Prepared, trials: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from stitch_sweep.class_only import ClassOnly
 from stitch_sweep.config import (
+    CLASS_ONLY,
     Config,
     NetworkConfig,
     PairConfig,
@@ -23,10 +26,13 @@ from stitch_sweep.data import load as load_data
 from stitch_sweep.errors import InputError
 from stitch_sweep.frozen import IMAGE_LAYER
 from stitch_sweep.ledger import Study
+from stitch_sweep.losses import CombinedLoss, LossContext
+from stitch_sweep.models import build
 from stitch_sweep.stitches import Shape, build_stitch
 from stitch_sweep.subgraphs import TracedNetwork
 from stitch_sweep.sweep.search import combinations, samples_per_study
 from stitch_sweep.sweep.teaching import teaching_notes
+from stitch_sweep.training import no_teacher
 from stitch_sweep.zoo import (
     Entry,
     Progress,
@@ -46,11 +52,11 @@ class Outline:
     """A network without weights: its layers' shapes.
 
     Attributes:
-        image: shape of the image, layer -1.
+        image: shape of the image, layer -1; None for a sender that knows only the class.
         layers: shape of each layer from 0 on.
     """
 
-    image: Shape
+    image: Shape | None
     layers: list[Shape]
 
     def check_layers(self, name: str, layers: Iterable[int]) -> None:
@@ -60,14 +66,17 @@ class Outline:
             InputError: it doesn't; the message has the range.
         """
         last = len(self.layers) - 1
-        if outside := [str(layer) for layer in layers if not IMAGE_LAYER <= layer <= last]:
-            raise InputError(
-                f"{name} has layers -1 (the image) to {last}, not {', '.join(outside)}"
-            )
+        first = 0 if self.image is None else IMAGE_LAYER
+        if outside := [str(layer) for layer in layers if not first <= layer <= last]:
+            where = "-1 (the image)" if self.image else "0 (it knows only the class, no image)"
+            raise InputError(f"{name} has layers {where} to {last}, not {', '.join(outside)}")
 
     def shape(self, layer: int) -> Shape:
-        """Shape of one image's representation at a layer."""
-        return self.image if layer == IMAGE_LAYER else self.layers[layer]
+        """Shape of one image's representation at a layer, which must be one that it has."""
+        if layer != IMAGE_LAYER:
+            return self.layers[layer]
+        assert self.image is not None
+        return self.image
 
 
 @dataclass(frozen=True)
@@ -99,23 +108,32 @@ class Prepared:
         return sum(samples_per_study(self.config, study) for study in self.studies)
 
     def recipes(self) -> list[Recipe]:
-        """What the zoo has to provide; networks whose weights come from a file aren't among them."""
+        """What the zoo has to provide: no network from a file, and none that knows only the class."""
         return [
             make_recipe(network, self.config, self.data)
             for network in self.config.networks
-            if network.weights_file is None
+            if network.kind not in ("file", CLASS_ONLY)
         ]
 
+    def class_only(self, network: NetworkConfig) -> ClassOnly:
+        """What a configured network with `weights: class_only` is: there is nothing to train or load."""
+        assert network.noise is not None
+        shapes = self.outlines[network.name].layers
+        return ClassOnly(shapes, seed=network.seed, noise=network.noise)
+
     def networks(self, entries: dict[str, Entry]) -> dict[str, nn.Module]:
-        """The networks by name, on the CPU.
+        """The networks, and what stands in their place, by name, on the CPU.
 
         Args:
             entries: the zoo's entries by network name.
         """
-        found = {}
+        found: dict[str, nn.Module] = {}
         for network in self.config.networks:
-            if network.weights_file is not None:
+            if network.kind == "file":
                 found[network.name] = load_from_file(network, self.data)
+                continue
+            if network.kind == CLASS_ONLY:
+                found[network.name] = self.class_only(network)
                 continue
             recipe = make_recipe(network, self.config, self.data)
             module = recipe.architecture()
@@ -137,13 +155,14 @@ def prepare(config: Config) -> Prepared:
     problems: list[str] = []
     for i, network in enumerate(config.networks):
         try:
-            networks[network.name] = _outline(network, config, data)
+            networks[network.name] = _outline(network, data)
         except InputError as error:
             problems += [f"networks[{i}]: {problem}" for problem in error.problems]
     if problems:
         raise InputError(*problems)
     studies = _studies(config, networks)
     problems = list(dict.fromkeys(_stitch_problems(config, studies, networks)))
+    problems += dict.fromkeys(_teacher_problems(config, studies))
     if problems:
         raise InputError(*problems[:10], *_more(problems))
     return Prepared(config, data, networks, studies)
@@ -178,14 +197,15 @@ def train_here(config: Config, data: Data) -> Train:
     return train
 
 
-def _outline(network: NetworkConfig, config: Config, data: Data) -> Outline:
+def _outline(network: NetworkConfig, data: Data) -> Outline:
     # Not on "meta", whose random numbers and batch norms would import torch's compiler (1.5 s).
-    module = make_recipe(network, config, data).architecture().eval()
-    if network.weights_file is not None:
+    module = build(network.family, data.channels, data.num_classes, network.options).eval()
+    if network.kind == "file":
         load_from_file(network, data)
     traced = TracedNetwork(module, layer_names=network.layers)
     shapes = traced.shapes(data.image_shape)
-    return Outline(data.image_shape, [shapes[layer.name] for layer in traced.layers])
+    image = None if network.kind == CLASS_ONLY else data.image_shape
+    return Outline(image, [shapes[layer.name] for layer in traced.layers])
 
 
 def _studies(config: Config, networks: dict[str, Outline]) -> list[Study]:
@@ -239,6 +259,29 @@ def _stitch_problems(
             if (why := checked[key]) is not None:
                 cells = (study.sender, study.sender_layer), (study.receiver, study.receiver_layer)
                 yield f"{' -> '.join(f'{name}:{layer}' for name, layer in cells)}: {why}"
+
+
+def _teacher_problems(config: Config, studies: list[Study]) -> Iterator[str]:
+    """Every sender that can't teach a loss that it will meet."""
+    silent = {network.name for network in config.networks if network.kind == CLASS_ONLY}
+    taught: dict[str, bool] = {}  # there are few combinations of factors, and many cells
+    for study in studies:
+        if study.sender in silent:
+            factors = json.dumps(study.factors, sort_keys=True)
+            if factors not in taught:
+                taught[factors] = _learns_from_sender(config, study)
+            if taught[factors]:
+                yield no_teacher(f"network {study.sender!r}")
+
+
+def _learns_from_sender(config: Config, study: Study) -> bool:
+    """Whether the sender is the teacher of any loss that the study's search may choose."""
+    for chosen in combinations(config, study, only="loss"):
+        settings = trial_settings(config.settings, {**study.factors, **chosen})
+        terms = [(term.name, term.weight, term.options) for term in settings.loss.terms]
+        if "sender" in CombinedLoss(terms, LossContext()).teachers:
+            return True
+    return False
 
 
 def misfit(stitch: StitchConfig, sender: Shape, receiver: Shape) -> str | None:

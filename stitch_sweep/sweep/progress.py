@@ -80,6 +80,10 @@ class Reporter:
         """A check is about to run; no name: all have."""
         self._show("checks", done, total, name, last=done == total)
 
+    def step(self, what: str, done: int, total: int) -> None:
+        """So many parts of some work are done."""
+        self._show(what, done, total, "", last=done == total)
+
     def expect(self, total: int, done: int) -> None:
         """How many trials there are, and how many had ended before."""
         self._total, self._ended = total, done

@@ -19,7 +19,7 @@ import pandas as pd
 from stitch_sweep import __version__
 from stitch_sweep.analysis import Matrix
 from stitch_sweep.checkpoints import fingerprint
-from stitch_sweep.config import Config, to_yaml
+from stitch_sweep.config import CLASS_ONLY, Config, to_yaml
 from stitch_sweep.errors import InputError, check_all
 from stitch_sweep.files import write_atomically
 from stitch_sweep.ledger import Ledger, LedgerWriter
@@ -369,10 +369,13 @@ def _networks_of(prepared: Prepared) -> dict[str, Any]:
     recipes = {recipe.name: recipe.content for recipe in prepared.recipes()}
     found = {}
     for network in prepared.config.networks:
-        if (file := network.weights_file) is None:
-            weights: Any = recipes[network.name]
+        if (file := network.weights_file) is not None:
+            weights: Any = {"sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+        elif network.kind == CLASS_ONLY:
+            shapes = [list(shape) for shape in prepared.outlines[network.name].layers]
+            weights = {CLASS_ONLY: {"seed": network.seed, "noise": network.noise, "shapes": shapes}}
         else:
-            weights = {"sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+            weights = recipes[network.name]
         found[network.name] = {"weights": weights, "layers": network.layers}
     return found
 

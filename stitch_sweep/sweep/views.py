@@ -14,6 +14,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from stitch_sweep.analysis import Matrix, check_results, write_analysis
+from stitch_sweep.analysis.results import PAIR
 from stitch_sweep.config import Config, LossConfig, label
 from stitch_sweep.files import atomic, write_atomically
 from stitch_sweep.ledger import Ledger, Study, predictions_of
@@ -36,11 +37,12 @@ def write_views(
     _write_studies(folder / "optuna.log", studies, records, config)
     if not records:
         return pd.DataFrame(), []
-    results = check_results(results_table(records))
-    trajectories = _trajectory_table(records)
+    kinds = {network.name: network.kind for network in config.networks}
+    results = check_results(results_table(records, kinds))
+    trajectories = trajectory_table(records)
     for name, table in {
         "results": results,
-        "predictions": _predictions_table(records),
+        "predictions": predictions_table(records),
         "traj": trajectories,
     }.items():
         with atomic(folder / f"{name}.parquet") as temporary:
@@ -79,8 +81,15 @@ def ended_records(ledger: Ledger, studies: Iterable[Study], config: Config) -> l
     return found
 
 
-def results_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """A row per trial: identity, crossed factors, searched settings, all settings, final metrics."""
+def results_table(
+    records: Iterable[Mapping[str, Any]], kinds: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """A row per trial: identity, crossed factors, searched settings, all settings, final metrics.
+
+    Args:
+        records: of ended trials.
+        kinds: `NetworkConfig.kind` by name; without it the table doesn't say what the networks are.
+    """
     rows = []
     for record in records:
         settings = record["settings"]
@@ -89,6 +98,7 @@ def results_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
                 "trial": record["trial"],
                 "sender": record["sender"],
                 "receiver": record["receiver"],
+                **({f"{side}_kind": kinds[record[side]] for side in PAIR} if kinds else {}),
                 "sender_layer": record["sender_layer"],
                 "receiver_layer": record["receiver_layer"],
                 "repeat": record["repeat"],
@@ -123,12 +133,14 @@ def results_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return table
 
 
-def _predictions_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+def predictions_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """A row per finished trial: its id, and the class predicted for every test image."""
     rows = [(r["trial"], p) for r in records if (p := predictions_of(r)) is not None]
     return pd.DataFrame(rows, columns=["trial", "predictions"])
 
 
-def _trajectory_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+def trajectory_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """A row per logged step of every trial."""
     identity = ("trial", "sender", "sender_layer", "receiver", "receiver_layer", "repeat", "number")
     rows = [
         {**{key: record[key] for key in identity}, **row}

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 from torch import nn
 
+from stitch_sweep.class_only import freeze
 from stitch_sweep.config import Config, TrialSettings
 from stitch_sweep.data import Data, Loader, make_loaders
-from stitch_sweep.frozen import FrozenNetwork
+from stitch_sweep.frozen import FrozenNetwork, FrozenSender
 from stitch_sweep.seeding import seed_everything
 from stitch_sweep.training import ActivationCache, StitchTraining
 
@@ -19,13 +20,15 @@ class Workbench:
     Args:
         config: the configuration; its seed, threads, cache and augmentation hold for every training.
         data: the images.
-        modules: networks by name; they are moved to the device and frozen in place.
+        modules: networks, and what stands in their place, by name; they are moved to the device and
+            frozen in place.
         device: where to compute; what `config.resources` says if not given.
 
     Raises:
         InputError: FFCV is asked for and isn't there.
 
     Attributes:
+        senders: everything that can send, by name: the networks, and senders that know only the class.
         networks: the frozen networks by name.
         device: where is computed.
         cache: representations that trainings share.
@@ -44,9 +47,12 @@ class Workbench:
         self._config = config
         self._data = data.to(self.device)
         layers = {network.name: network.layers for network in config.networks}
-        self.networks = {
-            name: FrozenNetwork(module.to(self.device), f"network {name!r}", layers[name])
+        self.senders: dict[str, FrozenSender] = {
+            name: freeze(module.to(self.device), f"network {name!r}", layers[name])
             for name, module in modules.items()
+        }
+        self.networks = {
+            name: of for name, of in self.senders.items() if isinstance(of, FrozenNetwork)
         }
         self.cache = ActivationCache(config.resources.cache_gb * 2**30)
         self._loaders: dict[int, dict[str, Loader]] = {}
@@ -77,11 +83,12 @@ class Workbench:
         """The training of one stitch, at its beginning.
 
         Raises:
-            InputError: the stitch can't join these layers, or a layer doesn't exist.
+            InputError: the stitch can't join these layers, a layer doesn't exist, or a loss asks for
+                the predictions of a sender that makes none.
             FrozenError: a network is not as it was when it was frozen.
         """
         return StitchTraining(
-            self.networks[sender],
+            self.senders[sender],
             self.networks[receiver],
             sender_layer,
             receiver_layer,

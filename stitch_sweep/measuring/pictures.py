@@ -1,0 +1,158 @@
+"""What stitches into layer -1 make of a sender's representation: images that can be looked at.
+
+A stitch that was trained to be like the image is a *reconstruction*: what of the image is left at the
+sender's layer. One that was trained for the task is what the receiver is *shown* instead, and need not
+look like anything.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+from torch import Tensor
+
+from stitch_sweep.errors import InputError
+from stitch_sweep.files import write_atomically
+
+COUNT = 8
+"""So many test images are shown."""
+
+_KEY = "pictures"
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """What one stitch makes of the chosen test images.
+
+    Attributes:
+        about: plain data: `trial`, `sender`, `sender_layer`, `receiver`, `repeat`, `factors` (column of
+            results.parquet -> value, without the loss), `loss`, `kind` (`reconstruction` or `shown`),
+            `calibrated` (whether the map that restores what the loss is blind to was put behind the
+            stitch), `minimum`, `maximum` and `clipped` (over these images, before clipping, in units
+            where the original's range is [0, 1]; the last is the share of values outside of it), and
+            `predicted`, the class that the receiver names for each unclipped image.
+        images: uint8 [COUNT, C, H, W], clipped to the displayable range.
+    """
+
+    about: dict[str, Any]
+    images: np.ndarray = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """The chosen test images, and what every stored stitch into layer -1 makes of them.
+
+    Attributes:
+        numbers: which test images, in stored order.
+        labels: the class of each.
+        classes: the names of all classes.
+        predicted: the class that each network itself names for them.
+        originals: uint8 [COUNT, C, H, W].
+        pictures: one per stitch.
+    """
+
+    numbers: list[int]
+    labels: list[int]
+    classes: list[str]
+    predicted: dict[str, list[int]]
+    originals: np.ndarray = field(repr=False)
+    pictures: list[Picture]
+
+
+def choose(labels: Sequence[int], count: int = COUNT) -> list[int]:
+    """Positions of the images to show: the first of every class, then the second of every class, ...
+
+    Args:
+        labels: class of each image.
+        count: how many; all there are, if there are fewer.
+
+    Example:
+        >>> choose([1, 1, 0, 1, 0], count=3)
+        [2, 0, 4]
+    """
+    seen: dict[int, int] = {}
+    ranked = []
+    for position, label in enumerate(labels):
+        seen[label] = seen.get(label, -1) + 1
+        ranked.append((seen[label], label, position))
+    return [position for _, _, position in sorted(ranked)[:count]]
+
+
+def displayable(normalised: Tensor, mean: Tensor, std: Tensor) -> tuple[np.ndarray, dict[str, Any]]:
+    """Images a screen can show, and how far the values left that range.
+
+    Args:
+        normalised: float [B, C, H, W], as a network gets them.
+        mean: [C], as in `Data.mean`.
+        std: [C], as in `Data.std`.
+
+    Returns:
+        uint8 [B, C, H, W]; and `minimum`, `maximum`, `clipped` as in `Picture.about`, None where a
+        value isn't finite.
+    """
+    shape = (-1, 1, 1)
+    values = normalised.double() * std.to(normalised).double().view(shape)
+    values = values + mean.to(normalised).double().view(shape)
+    finite = bool(values.isfinite().all())
+    # An image of 255 comes back as 1 and the last bits of a float32.
+    outside = (values < -1e-5) | (values > 1 + 1e-5)
+    about = {
+        "minimum": values.min().item() if finite else None,
+        "maximum": values.max().item() if finite else None,
+        "clipped": outside.double().mean().item() if finite else None,
+    }
+    shown = values.nan_to_num(nan=0.0).clamp(0, 1).mul(255).round()
+    return shown.to(torch.uint8).cpu().numpy(), about
+
+
+def write_pictures(path: Path, pictures: Pictures) -> None:
+    """Write a safetensors file: `originals`, and a tensor per picture, named `0`, `1`, ...
+
+    All else stands as JSON in its metadata, under the key `pictures`.
+    """
+    tensors = {"originals": pictures.originals}
+    tensors |= {str(k): picture.images for k, picture in enumerate(pictures.pictures)}
+    content = {
+        "numbers": pictures.numbers,
+        "labels": pictures.labels,
+        "classes": pictures.classes,
+        "predicted": pictures.predicted,
+        "pictures": [picture.about for picture in pictures.pictures],
+    }
+    # NaN is no JSON: another program could not read it.
+    metadata = {_KEY: json.dumps(content, allow_nan=False)}
+    write_atomically(path, save(tensors, metadata=metadata))
+
+
+def read_pictures(path: Path | str) -> Pictures:
+    """What `write_pictures` wrote.
+
+    Raises:
+        InputError: the file is missing, damaged, or another's.
+    """
+    try:
+        with safe_open(path, framework="np") as file:
+            content: Mapping[str, Any] = json.loads((file.metadata() or {})[_KEY])
+            originals = file.get_tensor("originals")
+            images = [file.get_tensor(str(k)) for k in range(len(content["pictures"]))]
+        return Pictures(
+            list(content["numbers"]),
+            list(content["labels"]),
+            list(content["classes"]),
+            dict(content["predicted"]),
+            originals,
+            [Picture(a, x) for a, x in zip(content["pictures"], images, strict=True)],
+        )
+    except FileNotFoundError:
+        raise InputError(f"{path}: there are no such images") from None
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: holds no images of `measure` ({reason})") from None

@@ -1,0 +1,266 @@
+"""Everything the analysis has to say about one experiment, computed once for page, tables and figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar, get_args
+
+import numpy as np
+import pandas as pd
+
+from stitch_sweep.analysis.agreement import agreement
+from stitch_sweep.analysis.comparison import (
+    against_task,
+    hacking,
+    loss_table,
+    measure_correlations,
+    regional,
+)
+from stitch_sweep.analysis.ladder import Size, ladder_points
+from stitch_sweep.analysis.ladder_fit import LadderFit
+from stitch_sweep.analysis.networks import layer_counts
+from stitch_sweep.analysis.order import regions
+from stitch_sweep.analysis.populations import architecture_verdicts
+from stitch_sweep.analysis.results import CELL, PAIR
+from stitch_sweep.analysis.transition import fit_ladders
+from stitch_sweep.analysis.verdict import Verdict, verdicts
+from stitch_sweep.errors import InputError
+from stitch_sweep.report.experiment import Experiment
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, eq=False)
+class Ladder:
+    """The matrices of one experiment against one kind of size.
+
+    Attributes:
+        size: "depth", "width" or "parameters".
+        points: as `analysis.ladder.ladder_points` returns them.
+        fits: series -> fit of the order parameter.
+    """
+
+    size: str
+    points: pd.DataFrame
+    fits: dict[str, LadderFit]
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What was found; a table is None where it couldn't be made, and `notes` say why.
+
+    Attributes:
+        experiment: what it was found in; None for a bare matrix.
+        verdicts: one per matrix.
+        architectures: one per pair of architectures that three or more networks stand for.
+        chance: what guessing reaches.
+        ladders: for each kind of size of which the networks have several.
+        losses: `comparison.loss_table`.
+        against_task: `comparison.against_task`.
+        representations: EV, ES and SV by region, `comparison.regional`.
+        measures: every measure by region, likewise.
+        correlations: `comparison.measure_correlations`.
+        hacking: `comparison.hacking`.
+        agreement: `agreement.agreement`.
+        notes: what couldn't be computed and why, a sentence each.
+    """
+
+    experiment: Experiment | None
+    verdicts: list[Verdict]
+    chance: float
+    architectures: list[Verdict] = field(default_factory=list)
+    ladders: list[Ladder] = field(default_factory=list)
+    losses: pd.DataFrame | None = None
+    against_task: pd.DataFrame | None = None
+    representations: pd.DataFrame | None = None
+    measures: pd.DataFrame | None = None
+    correlations: pd.DataFrame | None = None
+    hacking: pd.DataFrame | None = None
+    agreement: pd.DataFrame | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def analyse(experiment: Experiment, *, chance: float | None = None, seed: int = 0) -> Findings:
+    """Run every analysis that the experiment's tables allow.
+
+    Args:
+        experiment: as `load_experiment` or `merge` returns it.
+        chance: what guessing reaches; None: one in as many classes as are known of.
+        seed: of the resampling.
+
+    Raises:
+        InputError: nothing tells how many classes there are, or chance is no accuracy.
+    """
+    notes: list[str] = []
+
+    def attempt(what: str, compute: Callable[[], Result]) -> Result | None:
+        try:
+            return compute()
+        except InputError as error:
+            notes.append(f"{what} could not be computed: {'; '.join(error.problems)}")
+            return None
+
+    results, networks = experiment.results, experiment.table("networks")
+    labels, predictions = experiment.table("labels"), experiment.predictions
+    rule: dict[str, Any] = {"metric": experiment.metric, "mode": experiment.mode}
+    chance = _chance(experiment, notes) if chance is None else chance
+    found = attempt(
+        "intervals",
+        lambda: verdicts(
+            results,
+            predictions=predictions,
+            labels=labels,
+            networks=networks,
+            planned=_planned(experiment),
+            probes=experiment.table("probes"),
+            chance=chance,
+            seed=seed,
+            **rule,
+        ),
+    )
+    if found is None:
+        # Whatever was wrong with what `measure` wrote, the matrices themselves can still be read.
+        planned = _planned(experiment)
+        found = verdicts(results, planned=planned, chance=chance, seed=seed, **rule)
+    losses = attempt("the comparison of losses", lambda: loss_table(results, **rule))
+    where = {
+        (v.matrix.sender, v.matrix.receiver): regions(v.matrix.values, **_layers(v, networks))
+        for v in found
+    }
+    representations = experiment.table("representations")
+    return Findings(
+        experiment=experiment,
+        verdicts=found,
+        chance=chance,
+        architectures=[]
+        if networks is None
+        else attempt(
+            "verdicts on architectures", lambda: architecture_verdicts(found, networks, seed=seed)
+        )
+        or [],
+        ladders=[] if networks is None else _ladders(found, networks, seed, attempt),
+        losses=losses,
+        against_task=None if losses is None else against_task(losses),
+        representations=None
+        if representations is None or representations.empty
+        else attempt("EV, ES and SV by region", lambda: regional(representations, where)),
+        measures=None
+        if losses is None
+        else attempt("the measures by region", lambda: regional(losses, where)),
+        correlations=None if losses is None else measure_correlations(losses),
+        hacking=attempt(
+            "well performing cells far from the expected representation",
+            lambda: hacking(results, chance=chance, representations=representations, **rule),
+        ),
+        agreement=None
+        if predictions is None or labels is None or networks is None
+        else attempt(
+            "agreement with sender and receiver",
+            lambda: agreement(results, predictions, labels, networks, **rule),
+        ),
+        notes=notes,
+    )
+
+
+def _chance(experiment: Experiment, notes: list[str]) -> float:
+    """One in as many classes as networks, ledger or predictions tell of."""
+    networks, predictions = experiment.table("networks"), experiment.predictions
+    if networks is not None and "classes" in networks and networks["classes"].notna().any():
+        return 1 / int(networks["classes"].dropna().iloc[0])
+    for part in experiment.parts:
+        described = ((part.description or {}).get("decides") or {}).get("networks") or {}
+        for network in described.values():
+            weights = network.get("weights") if isinstance(network, Mapping) else None
+            data = weights.get("data") if isinstance(weights, Mapping) else None
+            classes = data.get("classes") if isinstance(data, Mapping) else None
+            if isinstance(classes, int) and classes > 1:
+                return 1 / classes
+    if predictions is not None and len(predictions):
+        classes = 1 + int(max(max(row, default=0) for row in predictions["predictions"]))
+        if classes > 1:
+            notes.append(
+                f"chance is taken as 1 in {classes}, the classes that any trial predicted; "
+                "--chance sets it"
+            )
+            return 1 / classes
+    raise InputError(f"{experiment.name}: nothing says how many classes there are; give --chance")
+
+
+def _planned(experiment: Experiment) -> pd.DataFrame:
+    """The cells that the configurations ask for, of all pairs whose layers are known."""
+    measured = experiment.table("networks")
+    counts = {} if measured is None else layer_counts(measured)
+    found = []
+    for part in experiment.parts:
+        config = part.config or {}
+        last: dict[str, int] = {}
+        for network in _mappings(config.get("networks")):
+            names, blocks = network.get("layers"), network.get("blocks")
+            if isinstance(names, list):
+                last[str(network.get("name"))] = len(names) - 1
+            elif network.get("family", "resnet") == "resnet" and isinstance(blocks, list):
+                last[str(network.get("name"))] = sum(k for k in blocks if isinstance(k, int))
+        last |= {name: count - 1 for name, count in counts.items()}
+        for pair in _mappings(config.get("pairs")):
+            sides = [pair.get(f"{role}_layers", "all") for role in PAIR]
+            ends = [str(pair.get(role)) for role in PAIR]
+            layers = [
+                side if isinstance(side, list) else range(last.get(name, -1) + 1)
+                for side, name in zip(sides, ends, strict=True)
+            ]
+            found += [(*ends, i, j) for i in layers[0] for j in layers[1]]
+    return pd.DataFrame(found, columns=[*PAIR, *CELL])
+
+
+def _mappings(listed: Any) -> list[Mapping[str, Any]]:
+    return [m for m in listed if isinstance(m, Mapping)] if isinstance(listed, list) else []
+
+
+def _layers(verdict: Verdict, networks: pd.DataFrame | None) -> dict[str, int | None]:
+    """How many layers from 0 on sender and receiver have; None where unknown."""
+    known = {} if networks is None else layer_counts(networks)
+    return {
+        "sender_layers": known.get(verdict.matrix.sender),
+        "receiver_layers": known.get(verdict.matrix.receiver),
+    }
+
+
+def _ladders(
+    found: list[Verdict],
+    networks: pd.DataFrame,
+    seed: int,
+    attempt: Callable[[str, Callable[[], Any]], Any],
+) -> list[Ladder]:
+    """A ladder for each kind of size of which the pairs have at least two."""
+    pairs = [v.matrix for v in found if v.control is None]
+    used = {name for matrix in pairs for name in (matrix.sender, matrix.receiver)}
+    # Of controls some have no size: a sender that knows the class has no parameters.
+    networks = networks[networks["network"].isin(used)]
+    ladders = []
+    for size in get_args(Size):
+        if size not in networks.columns or networks[size].dropna().nunique() < 2:
+            continue
+        what = f"the ladder over {size}"
+        points = attempt(what, partial(ladder_points, found, networks, size))
+        if points is None or points["size"].dropna().nunique() < 2:
+            continue
+        if (points["reason"] != "").all():
+            why = " and ".join(sorted(set(points["reason"])))
+            attempt(what, partial(_refuse, f"of every matrix on it, {why}"))
+        fits = attempt(what, partial(fit_ladders, points, seed=seed))
+        ladders.append(Ladder(size, points, fits or {}))
+    return ladders
+
+
+def _refuse(why: str) -> None:
+    raise InputError(why)
+
+
+def mean_accuracy(verdict: Verdict) -> float:
+    """Mean of all values of a matrix, NaN where there is none."""
+    values = verdict.matrix.values.to_numpy()
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else math.nan
