@@ -104,7 +104,9 @@ def test_shared_memory_views_and_special_numbers_survive():
     assert unpack(pack({"x": float("nan")}))["x"] != unpack(pack({"x": float("nan")}))["x"]
 
 
-@pytest.mark.parametrize("value", [object(), {1.5: 1}, {(1, 2): 1}, {"x": {1}}, b"bytes"], ids=str)
+@pytest.mark.parametrize(
+    "value", [object(), {1.5: 1}, {(1, 2): 1}, {"x": {1}}, b"bytes"], ids=lambda v: type(v).__name__
+)
 def test_what_cannot_be_stored_is_refused_with_its_path(value):
     with pytest.raises(TypeError, match=r"state\.here"):
         pack({"here": value})

@@ -435,7 +435,7 @@ def test_a_network_that_does_not_stay_frozen_stops_the_trial(a, b, digits, fault
 @pytest.mark.parametrize(
     ("loss", "terms"),
     [("task", {"task"}), ("mse", {"mse"}), ({"task": 1.0, "mse": 0.5}, {"task", "mse"})],
-    ids=str,
+    ids=["task", "mse", "both"],
 )
 def test_a_trajectory_has_the_rows_and_columns_that_are_promised(a, b, digits, loss, terms):
     chosen = settings(
