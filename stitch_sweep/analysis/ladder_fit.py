@@ -85,7 +85,7 @@ class LadderFit:
         slope: interval of that slope, None under three points.
         slope_p_value: of the slope against 0 (t test), None likewise.
         rank_correlation: Kendall's tau-b with size, where the status is "trend"; else None.
-        rank_p_value: its two-sided exact permutation p-value.
+        rank_p_value: its two-sided permutation p-value, see `rank_correlation`.
         undefined: the pairs whose value is not defined, with their sizes, and those without size.
         notes: what a reader must know besides.
         statement: all of it in plain words.
@@ -218,7 +218,7 @@ def _trend_words(found: dict[str, Any], noun: str) -> str:
     ranks = ""
     if not math.isnan(found["rank_correlation"]):
         tau, p = found["rank_correlation"], found["rank_p_value"]
-        ranks = f"; rank correlation with size {tau:+z.2f}, exact {_p(p)}"
+        ranks = f"; rank correlation with size {tau:+z.2f}, {_p(p)}"
     return f"the {noun} {_slope_words(found)}{ranks}."
 
 
