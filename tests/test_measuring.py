@@ -117,7 +117,7 @@ def run_here(prepared: Prepared, folder: Path) -> None:
             assert result.predictions is not None
             stitch = training.pack_stitch({**spec, "trial": trial})
             writer.finish(trial, outcome, result.predictions.numpy(), stitch)
-            search.tell(number, params, result.metrics[config.search.metric])
+            search.tell(number, params, [result.metrics[config.search.metric]])
     write_views(folder, prepared.studies, config)
 
 
