@@ -17,7 +17,7 @@ from stitch_sweep.analysis.figures import grid, heatmap, save_figure
 from stitch_sweep.analysis.ladder import ladder_points
 from stitch_sweep.analysis.ladder_fit import LadderFit
 from stitch_sweep.analysis.matrices import Matrix, matrices, read_matrix, write_matrix
-from stitch_sweep.analysis.pareto import draw_fronts, pareto_front, pareto_table
+from stitch_sweep.analysis.pareto import pareto_front, pareto_table
 from stitch_sweep.analysis.populations import architecture_verdicts, judge_networks
 from stitch_sweep.analysis.results import best_trials, check_results, load_results
 from stitch_sweep.analysis.terminal import best_table, matrix_table
@@ -34,7 +34,6 @@ __all__ = [
     "best_table",
     "best_trials",
     "check_results",
-    "draw_fronts",
     "fit_ladder",
     "fit_ladders",
     "grid",

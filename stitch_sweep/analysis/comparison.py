@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from pandas.api import types
-from scipy import stats
 
 from stitch_sweep.analysis.order import rescaled
 from stitch_sweep.analysis.results import CELL, FACTOR, PAIR, Mode, best_trials, factor_columns
@@ -218,6 +217,8 @@ def spearman(first: np.ndarray, second: np.ndarray) -> float:
         first: [N].
         second: [N].
     """
+    from scipy import stats  # takes half a second, and every sweep imports this package
+
     both = np.isfinite(first) & np.isfinite(second)
     first, second = first[both], second[both]
     if both.sum() < _LEAST_CELLS or np.ptp(first) == 0 or np.ptp(second) == 0:

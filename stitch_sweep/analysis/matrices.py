@@ -246,6 +246,15 @@ def best_by_matrix(
     ]
 
 
+def trials_of(results: pd.DataFrame, matrix: Matrix) -> pd.DataFrame:
+    """The rows of a table of trials that belong to a matrix: its pair under its factor values."""
+    rows = results[(results["sender"] == matrix.sender) & (results["receiver"] == matrix.receiver)]
+    for path, value in matrix.factors.items():
+        column = rows[f"{FACTOR}{path}"]
+        rows = rows[column.isna() if value is None else column == value]
+    return rows
+
+
 def _matrix(
     best: pd.DataFrame,
     value: str,

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from stitch_sweep.analysis.matrices import Matrix, trials_of
 from stitch_sweep.analysis.results import CELL, PAIR, SETTING, Mode, factor_columns
+
+MOST_PLOTS = 150
+"""In a figure of more small plots than these, none could be read."""
 
 
 def pareto_front(results: pd.DataFrame, objectives: Mapping[str, Mode]) -> pd.DataFrame:
@@ -101,3 +106,25 @@ def draw_fronts(
     figure.supxlabel(right.replace("_", " "), size=9)
     figure.supylabel(up.replace("_", " "), size=9)
     return figure
+
+
+def front_figures(
+    results: pd.DataFrame, matrices: Iterable[Matrix], objectives: Mapping[str, Mode]
+) -> Iterator[tuple[str, Callable[[], Figure]]]:
+    """A figure of the fronts per matrix, as its file name and what draws it.
+
+    Matrices without a front, or with more than `MOST_PLOTS` cells, have none.
+
+    Args:
+        results: a row per trial, as `load_results` returns it.
+        matrices: of these results.
+        objectives: as for `pareto_front`; nothing is drawn without any.
+    """
+    if not objectives:
+        return
+    front = pareto_front(results, objectives)
+    for matrix in matrices:
+        trials = trials_of(results, matrix)
+        kept = front[front["trial"].isin(trials["trial"])]
+        if len(kept) and matrix.values.size <= MOST_PLOTS:
+            yield f"pareto__{matrix.file_name}", partial(draw_fronts, trials, kept, objectives)

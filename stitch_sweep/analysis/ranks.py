@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 import numpy as np
-from scipy import stats
 
 MOST_VALUES = 10
 """Up to so many different values orders are counted; each more of them doubles the time."""
@@ -28,6 +27,8 @@ def rank_correlation(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     Returns:
         tau-b, NaN where all of x or all of y are equal, and the p-value.
     """
+    from scipy import stats  # takes half a second, and every sweep imports this package
+
     left = tuple(np.unique(x, return_counts=True)[1].tolist())
     if len(left) > MOST_VALUES:
         found = stats.kendalltau(x, y, method="asymptotic")

@@ -21,9 +21,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 from scipy.optimize import minimize
-from scipy.special import expit
+from scipy.special import expit, gammaincinv
 
 from stitch_sweep.analysis.covariance import EXACT, Errors, turned
 from stitch_sweep.analysis.ladder import check_points, merge_shared, shared_networks
@@ -47,7 +46,8 @@ _SIMULATIONS = 1999  # of the null; makes 0.05 a possible p-value
 _PLACE_SIMULATIONS = 499
 _PLACES = 40
 _WIDER = 0.99  # level of the first look for the place
-_LIKELY = float(stats.chi2.ppf(0.99, 1))  # of twice a log-likelihood ratio for one parameter
+# Of twice a log-likelihood ratio for one parameter: the 0.99 quantile of chi squared.
+_LIKELY = float(2 * gammaincinv(0.5, 0.99))
 # From where a tenth of a logistic change is done to where nine tenths are, as a share of the
 # ladder; 0 is a step. The widest that the ladder has room for is tried at each place too.
 _WIDTHS = (0.0, 0.1, 0.14, 0.2, 0.28, 0.4, 0.56, 0.8)
@@ -256,6 +256,8 @@ class _Reading:
 
     def _line(self, used: pd.DataFrame, errors: list[Errors]) -> tuple[Errors, dict[str, Any]]:
         """The line in log size, and what is said of its slope."""
+        from scipy import stats  # takes half a second, and every sweep imports this package
+
         y, n = used["y"].to_numpy(), len(used)
         best = self._null(y, errors, 0)
         per_span = float(best.coefficients(y, self.relative(used["size"].to_numpy()))[1])

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from stitch_sweep.analysis.order import LABELS, Floats, Thresholds, classify, indices
 from stitch_sweep.errors import InputError
@@ -212,6 +211,8 @@ def widening(pairs: Sequence[tuple[str, str]], weights: Floats, level: float) ->
     Returns:
         Above 1. With 3 networks as both senders and receivers 3.6, with 8 1.4.
     """
+    from scipy import stats  # takes half a second, and every sweep imports this package
+
     populations = pools(pairs)
     selves = all(sender == receiver for sender, receiver in pairs)
     roles = [(0,)] if selves else [(0, 1)] if len(populations) == 1 else [(0,), (1,)]
@@ -256,6 +257,8 @@ def row_and_column_test(values: pd.DataFrame, where: pd.DataFrame) -> float | No
     Returns:
         The p-value; None where too few cells are left to tell.
     """
+    from scipy import stats  # takes half a second, and every sweep imports this package
+
     known = values.notna().to_numpy() & where.notna().to_numpy()
     rows, columns = np.nonzero(known)
     y = values.to_numpy(dtype=np.float64)[known]

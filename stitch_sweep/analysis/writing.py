@@ -9,18 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from stitch_sweep.analysis.figures import heatmap, save_figure
-from stitch_sweep.analysis.matrices import Matrix, best_by_matrix, matrices, write_matrix
-from stitch_sweep.analysis.pareto import draw_fronts, pareto_front, pareto_table
+from stitch_sweep.analysis.matrices import Matrix, matrices, write_matrix
+from stitch_sweep.analysis.pareto import front_figures, pareto_front, pareto_table
 from stitch_sweep.analysis.results import Mode
 from stitch_sweep.files import write_atomically
 
 MANIFEST = ".analysis.json"
 _FRONT = "pareto.csv"
-_MOST_PLOTS = 150
-"""In a figure of more small plots than these, none could be read."""
 _OURS = re.compile(
     r"(pareto\.csv|matrices/[A-Za-z0-9_-][A-Za-z0-9._-]*\.csv|figures/[A-Za-z0-9_-][A-Za-z0-9._-]*\.png)"
 )
@@ -57,7 +54,7 @@ def write_analysis(
     """
     folder = Path(folder)
     found = matrices(results, metric=metric, mode=mode)
-    fronts = _fronts(results, objectives, found) if objectives else {}
+    fronts = dict(front_figures(results, found, objectives or {}))
     current = {
         name
         for matrix in found
@@ -68,25 +65,12 @@ def write_analysis(
         for matrix in found:
             write_matrix(matrix, folder / "matrices")
             save_figure(heatmap(matrix), folder / "figures", matrix.file_name)
-        for name, figure in fronts.items():
-            save_figure(figure, folder / "figures", name)
+        for name, draw in fronts.items():
+            save_figure(draw(), folder / "figures", name)
         if objectives:
             table = pareto_table(pareto_front(results, objectives), objectives)
             write_atomically(folder / _FRONT, table.to_csv(index=False).encode())
     return found
-
-
-def _fronts(
-    results: pd.DataFrame, objectives: Mapping[str, Mode], found: list[Matrix]
-) -> dict[str, Figure]:
-    """A figure of the fronts per matrix, by its file name."""
-    front = pareto_front(results, objectives)
-    figures = {}
-    for matrix, (*_, trials) in zip(found, best_by_matrix(results), strict=True):
-        kept = front[front["trial"].isin(trials["trial"])]
-        if len(kept) and matrix.values.size <= _MOST_PLOTS:
-            figures[f"pareto__{matrix.file_name}"] = draw_fronts(trials, kept, objectives)
-    return figures
 
 
 @contextmanager

@@ -293,7 +293,8 @@ def _representations(source: _Source, report: _Report) -> _Content:
     if len(table):
         names = identity_columns(usable)
         table = table.astype({name: usable[name].dtype for name in names})
-        table = table[[*_first(PAIR, names), *(c for c in table if c not in _first(PAIR, names))]]
+        first = [*PAIR, *names]
+        table = table[[*first, *(c for c in table if c not in first)]]
     notes, awaits, again = _of_networks(source)
     notes += _of_shelf(source, shelf)
     for count, what in (
@@ -309,10 +310,6 @@ def _representations(source: _Source, report: _Report) -> _Content:
                 f"have {what}"
             )
     return _Content(table, notes, awaits + shelf.missing, again or bool(shelf.problems))
-
-
-def _first(pair: list[str], names: list[str]) -> list[str]:
-    return [*pair, *names]
 
 
 def _probes(source: _Source, report: _Report) -> _Content:

@@ -284,7 +284,7 @@ def _with_kinds(
     if kinds is None:
         notes.append(
             "neither the results nor config.resolved.yml say which networks are untrained or know "
-            "the class only; `stitch-sweep measure` may"
+            "the class only; what `stitch-sweep analyze` measures may"
         )
         return results
     return results.assign(**{columns[role]: results[role].map(kinds) for role in PAIR})
@@ -304,12 +304,13 @@ def _kinds(
 
 def _networks(config: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]:
     """The configuration's networks by name, as far as it has any."""
-    listed = (config or {}).get("networks")
-    return {
-        str(network.get("name")): network
-        for network in (listed if isinstance(listed, list) else [])
-        if isinstance(network, Mapping)
-    }
+    return {str(network.get("name")): network for network in sections(config, "networks")}
+
+
+def sections(config: Mapping[str, Any] | None, name: str) -> list[Mapping[str, Any]]:
+    """The sections that a configuration lists under a name; none where it doesn't."""
+    listed = (config or {}).get(name)
+    return [m for m in listed if isinstance(m, Mapping)] if isinstance(listed, list) else []
 
 
 def _optional(

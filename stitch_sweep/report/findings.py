@@ -28,7 +28,7 @@ from stitch_sweep.analysis.results import CELL, PAIR
 from stitch_sweep.analysis.transition import fit_ladders
 from stitch_sweep.analysis.verdict import Verdict, verdicts
 from stitch_sweep.errors import InputError
-from stitch_sweep.report.experiment import Experiment
+from stitch_sweep.report.experiment import Experiment, sections
 
 Result = TypeVar("Result")
 
@@ -141,7 +141,7 @@ def analyse(experiment: Experiment, *, chance: float | None = None, seed: int = 
             "verdicts on architectures", lambda: architecture_verdicts(found, networks, seed=seed)
         )
         or [],
-        ladders=[] if networks is None else _ladders(found, networks, seed, attempt),
+        ladders=[] if networks is None else _ladders(found, networks, seed, attempt, notes),
         losses=losses,
         against_task=None if losses is None else against_task(losses),
         representations=None
@@ -195,16 +195,15 @@ def _planned(experiment: Experiment) -> pd.DataFrame:
     counts = {} if measured is None else layer_counts(measured)
     found = []
     for part in experiment.parts:
-        config = part.config or {}
         last: dict[str, int] = {}
-        for network in _mappings(config.get("networks")):
+        for network in sections(part.config, "networks"):
             names, blocks = network.get("layers"), network.get("blocks")
             if isinstance(names, list):
                 last[str(network.get("name"))] = len(names) - 1
             elif network.get("family", "resnet") == "resnet" and isinstance(blocks, list):
                 last[str(network.get("name"))] = sum(k for k in blocks if isinstance(k, int))
         last |= {name: count - 1 for name, count in counts.items()}
-        for pair in _mappings(config.get("pairs")):
+        for pair in sections(part.config, "pairs"):
             sides = [pair.get(f"{role}_layers", "all") for role in PAIR]
             ends = [str(pair.get(role)) for role in PAIR]
             layers = [
@@ -213,10 +212,6 @@ def _planned(experiment: Experiment) -> pd.DataFrame:
             ]
             found += [(*ends, i, j) for i in layers[0] for j in layers[1]]
     return pd.DataFrame(found, columns=[*PAIR, *CELL])
-
-
-def _mappings(listed: Any) -> list[Mapping[str, Any]]:
-    return [m for m in listed if isinstance(m, Mapping)] if isinstance(listed, list) else []
 
 
 def _layers(verdict: Verdict, networks: pd.DataFrame | None) -> dict[str, int | None]:
@@ -233,6 +228,7 @@ def _ladders(
     networks: pd.DataFrame,
     seed: int,
     attempt: Callable[[str, Callable[[], Any]], Any],
+    notes: list[str],
 ) -> list[Ladder]:
     """A ladder for each kind of size of which the pairs have at least two."""
     pairs = [v.matrix for v in found if v.control is None]
@@ -249,14 +245,10 @@ def _ladders(
             continue
         if (points["reason"] != "").all():
             why = " and ".join(sorted(set(points["reason"])))
-            attempt(what, partial(_refuse, f"of every matrix on it, {why}"))
+            notes.append(f"{what} could not be computed: of every matrix on it, {why}")
         fits = attempt(what, partial(fit_ladders, points, seed=seed))
         ladders.append(Ladder(size, points, fits or {}))
     return ladders
-
-
-def _refuse(why: str) -> None:
-    raise InputError(why)
 
 
 def mean_accuracy(verdict: Verdict) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from stitch_sweep.analysis.quality import listed
 from stitch_sweep.analysis.uncertainty import BINOMIAL, IMAGES, NETWORKS
 from stitch_sweep.analysis.verdict import CONTROLS, Verdict
 from stitch_sweep.report.experiment import Experiment
@@ -51,11 +52,6 @@ class Statement:
 def count(number: int, noun: str, plural: str | None = None) -> str:
     """A number and its noun: `1 pair`, `2 pairs`, `12,000 trials`."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
-
-
-def listed(names: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def signed(value: float, digits: int = 2) -> str:

@@ -15,9 +15,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from stitch_sweep.analysis import grid, heatmap, judge_bare, read_matrix, save_figure
-from stitch_sweep.analysis.matrices import Matrix
-from stitch_sweep.analysis.pareto import draw_fronts, pareto_front
-from stitch_sweep.analysis.results import FACTOR
+from stitch_sweep.analysis.matrices import trials_of
+from stitch_sweep.analysis.pareto import front_figures
 from stitch_sweep.analysis.verdict import Verdict
 from stitch_sweep.analysis.writing import in_step
 from stitch_sweep.errors import InputError
@@ -38,8 +37,6 @@ _OURS = re.compile(r"report\.html|(figures|tables)/[A-Za-z0-9_-][A-Za-z0-9._-]*\
 
 MOST_PANELS = 24
 """At most so many matrices in the figure that shows all of them."""
-MOST_PLOTS = 150
-"""In a figure of more small plots than these, none could be read."""
 MOST_TRAJECTORIES = 60
 """At most so many figures of trajectories; the page has all."""
 
@@ -366,32 +363,10 @@ def drawings(findings: Findings) -> Iterator[tuple[str, Callable[[], Figure]]]:
             partial(figures.importances, mattered.frame, group_names(mattered.frame)),
         )
     if experiment is not None:
-        yield from _front_drawings(experiment, verdicts)
+        shown = [verdict.matrix for verdict in verdicts]
+        yield from front_figures(experiment.results, shown, experiment.objectives)
         yield from _image_drawings(experiment)
         yield from _trajectory_drawings(experiment, verdicts)
-
-
-def _front_drawings(
-    experiment: Experiment, verdicts: Iterable[Verdict]
-) -> Iterator[tuple[str, Callable[[], Figure]]]:
-    if not (objectives := experiment.objectives):
-        return
-    front = pareto_front(experiment.results, objectives)
-    for verdict in verdicts:
-        rows = _rows_of(experiment.results, verdict.matrix)
-        kept = front[front["trial"].isin(rows["trial"])]
-        if len(kept) and verdict.matrix.values.size <= MOST_PLOTS:
-            name = f"pareto__{verdict.matrix.file_name}"
-            yield name, partial(draw_fronts, rows, kept, objectives)
-
-
-def _rows_of(results: pd.DataFrame, matrix: Matrix) -> pd.DataFrame:
-    """The trials of one matrix."""
-    rows = results[(results["sender"] == matrix.sender) & (results["receiver"] == matrix.receiver)]
-    for path, value in matrix.factors.items():
-        column = rows[f"{FACTOR}{path}"]
-        rows = rows[column.isna() if value is None else column == value]
-    return rows
 
 
 def _image_drawings(experiment: Experiment) -> Iterator[tuple[str, Callable[[], Figure]]]:
@@ -418,7 +393,7 @@ def _trajectory_drawings(
         return
     for verdict in list(verdicts)[:MOST_TRAJECTORIES]:
         matrix = verdict.matrix
-        rows = _rows_of(experiment.results, matrix)
+        rows = trials_of(experiment.results, matrix)
         paths = _paths(rows, known, steps)
         draw = partial(
             figures.trajectories,
