@@ -250,11 +250,12 @@ class LedgerWriter:
         """Where a trial got to before it was interrupted, the newest first."""
         return self._ledger.read_checkpoints(trial)
 
-    def note(self, trial: str, error: str) -> None:
+    def note(self, trial: str, error: str, out_of_memory: bool = False) -> None:
         """Keep why a running trial has to be started again, for whoever reads its record."""
         record = self._ledger.read(trial)
         if record is not None and record["status"] == "running":
-            self._ledger.begin(trial, {**record, "error": error})
+            why = {"error": error, "out_of_memory": out_of_memory}
+            self._ledger.begin(trial, {**record, **why})
 
     def _rank(self, record: Mapping[str, Any]) -> tuple[float, int]:
         # Of equals the first is the best, whichever of them ended first.

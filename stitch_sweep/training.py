@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +77,18 @@ _Role = tuple[FrozenSender, int | None]
 """A sender or receiver, and the layer of it that is wanted; None for its logits."""
 
 
+class Shelf(Protocol):
+    """Where trainings of several processes keep representations for each other."""
+
+    def take(self, key: str) -> Tensor | None:
+        """What is kept under a key, on the CPU; None without it. It may not be written to."""
+        ...
+
+    def offer(self, key: str, representation: Tensor) -> Tensor:
+        """Keep a representation; it, or the same values from where they are kept now."""
+        ...
+
+
 class ActivationCache:
     """Frozen representations of whole splits, computed once and shared by trials of one process.
 
@@ -87,10 +99,13 @@ class ActivationCache:
             It decides by size alone, never by what else is in memory, so that results don't depend
             on what a process did before. They may depend on the limit, in their last bits: what is
             kept was computed in evaluation chunks, the rest is in batches.
+        shelf: where other processes' representations are, of networks of the same names and the same
+            images; None to share with no one.
     """
 
-    def __init__(self, limit_bytes: float) -> None:
+    def __init__(self, limit_bytes: float, shelf: Shelf | None = None) -> None:
         self.limit_bytes = limit_bytes
+        self._shelf = shelf
         self._kept: dict[str, tuple[Tensor, FrozenSender, int | None, Tensor]] = {}
 
     @torch.no_grad()
@@ -107,11 +122,20 @@ class ActivationCache:
         shape = network.shape(layer, loader.images.images.shape[1:])
         if 4 * count * math.prod(shape) > self.limit_bytes:
             return None
-        whole = torch.empty(count, *shape, device=loader.device)
-        for k, (examples, valid) in enumerate(_in_order(loader)):
-            whole[k * CHUNK : k * CHUNK + valid] = network.represent(layer, examples)[:valid]
+        whole = self._shared(network, layer, loader, (count, *shape))
         self._kept[role] = (loader.images.images, network, layer, whole)
         return whole
+
+    def _shared(
+        self, network: FrozenSender, layer: int | None, loader: Loader, shape: tuple[int, ...]
+    ) -> Tensor:
+        key = f"{network.name} {layer} {loader.split}"
+        if self._shelf is not None and (found := self._shelf.take(key)) is not None:
+            return found.to(loader.device)
+        whole = torch.empty(shape, device=loader.device)
+        for k, (examples, valid) in enumerate(_in_order(loader)):
+            whole[k * CHUNK : k * CHUNK + valid] = network.represent(layer, examples)[:valid]
+        return whole if self._shelf is None else self._shelf.offer(key, whole)
 
 
 def _in_order(loader: Loader) -> Iterator[tuple[Examples, int]]:

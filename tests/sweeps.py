@@ -5,9 +5,12 @@ from __future__ import annotations
 import copy
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +76,36 @@ def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
         start_new_session=True,
         env={**os.environ, **environment},
     )
+
+
+@contextmanager
+def head(*options: str) -> Iterator[str]:
+    """A Ray cluster of one node, `ray start --head` with these options; gives its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
+    command += [f"--port={port}", "--include-dashboard=false", *options]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
+    ) as process:
+        assert process.stdout is not None
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if "Ray runtime started" in line:
+                break
+        else:
+            raise RuntimeError("the cluster didn't start: " + "".join(said))
+        try:
+            yield f"127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.communicate()
 
 
 def run(*arguments: object, **environment: str) -> tuple[int, str]:

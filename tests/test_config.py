@@ -1,6 +1,7 @@
 """Every key is checked, every problem is said at once and in words, and what is written reads back."""
 
 import itertools
+import math
 from pathlib import Path
 from typing import Any, get_args
 
@@ -185,8 +186,11 @@ def test_an_unknown_key_is_named_with_the_nearest_right_one(path, message, tmp_p
         ("search.parallel_per_study", 0, "wants a number of at least 1, got 0"),
         ("resources.cpu", 0, "wants a number of at least 1, got 0"),
         ("resources.cpu", "all", "wants a whole number, got 'all'"),
-        ("resources.gpu", -1, "wants a number of at least 0, got -1"),
-        ("resources.gpu", 1.5, "wants a share of one GPU or a whole number of them, got 1.5"),
+        ("resources.gpu", -1, "wants 'auto', 0, a share of one GPU or a whole number of them, got"),
+        ("resources.gpu", 1.5, "wants 'auto', 0, a share of one GPU or a whole number of them, got"),
+        ("resources.gpu", "all", "wants 'auto', 0, a share of one GPU or a whole number of them, got"),
+        ("resources.gpu", math.inf, "wants 'auto', 0, a share of one GPU or a whole number of them"),
+        ("resources.gpu", True, "wants 'auto', 0, a share of one GPU or a whole number of them, got"),
         ("resources.cache_gb", -1, "wants a number of at least 0, got -1"),
         ("tracking.experiment", "", "wants text of at least 1 characters, got ''"),
         ("tracking.experiment", "../x", "wants a name of printable characters without empty parts"),

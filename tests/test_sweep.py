@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 sys.path.insert(0, str(Path(__file__).parent))
-from sweeps import TRIALS, ended, figures, run, start, stop_when, write_config
+from sweeps import TRIALS, ended, figures, head, run, start, stop_when, write_config
 
 from stitch_sweep.ledger import Ledger
 from stitch_sweep.sweep.search import RETRIES
@@ -370,30 +369,8 @@ def _command(pid: int) -> bytes:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     """A Ray cluster that somebody else started, and its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
-    options = [f"--port={port}", "--num-cpus=2", "--num-gpus=0", "--include-dashboard=false"]
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
-    with subprocess.Popen(
-        [*command, *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-    ) as process:
-        assert process.stdout is not None
-        said = []
-        for line in process.stdout:
-            said.append(line)
-            if "Ray runtime started" in line:
-                break
-        else:
-            pytest.fail("the cluster didn't start: " + "".join(said))
-        yield f"127.0.0.1:{port}"
-        process.terminate()
-        process.communicate()
+    with head("--num-cpus=2", "--num-gpus=0") as address:
+        yield address
 
 
 def test_a_running_cluster_gives_the_same_figures(undisturbed, zoo, tmp_path, cluster):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -424,25 +425,35 @@ class SearchConfig(Options):
         return self.objectives or {self.metric: self.mode}
 
 
+def _gpu(value: Any) -> Any:
+    if value == "auto":
+        return value
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    if not (0 <= number <= 1 or (number > 1 and number == int(number) and number < math.inf)):
+        wanted = "'auto', 0, a share of one GPU or a whole number of them"
+        raise PydanticCustomError("ours", "{why}", {"why": wants(wanted, value)})
+    return float(number)
+
+
 class ResourcesConfig(Options):
-    """What one trial takes. `cpu` is also torch's number of intra-op threads, everywhere."""
+    """What one trial takes. `cpu` is also torch's number of intra-op threads, everywhere.
+
+    `gpu: auto` is a share of one GPU that is measured when a sweep starts.
+    """
 
     cpu: Annotated[int, Field(ge=1)] = 1
-    gpu: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
+    gpu: Annotated[Literal["auto"] | float, PlainValidator(_gpu)] = 0
     cache_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
-
-    @field_validator("gpu")
-    @classmethod
-    def _whole_or_fraction(cls, value: float) -> float:
-        if value > 1 and value != int(value):
-            why = wants("a share of one GPU or a whole number of them", value)
-            raise PydanticCustomError("ours", "{why}", {"why": why})
-        return value
 
     @property
     def device(self) -> Literal["cpu", "cuda"]:
         """Where a trial computes."""
-        return "cuda" if self.gpu > 0 else "cpu"
+        return "cuda" if self.gpu_at_most > 0 else "cpu"
+
+    @property
+    def gpu_at_most(self) -> float:
+        """As `gpu`; a whole one for `auto`, which is the most that it may turn out to be."""
+        return 1.0 if self.gpu == "auto" else self.gpu
 
 
 class TrackingConfig(Options):

@@ -10,11 +10,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
-from stitch_sweep.config import CLASS_ONLY, Config
+from stitch_sweep.config import Config
 from stitch_sweep.errors import check_all
-from stitch_sweep.models import build
 from stitch_sweep.stitches import build_stitch
 from stitch_sweep.sweep.prepare import Prepared, first_settings, prepare
 from stitch_sweep.sweep.resources import check_local
@@ -92,7 +90,7 @@ def estimate(config: Config, address: str | None = None) -> Estimate:
 def _seconds_per_trial(prepared: Prepared) -> float:
     """Mean over a few cells of: set-up, a few steps scaled up to all, and the evaluations."""
     config, studies = prepared.config, prepared.studies
-    bench = Workbench(config, prepared.data, _untrained(prepared), _device(config))
+    bench = Workbench(config, prepared.data, prepared.untrained(), _device(config))
     chosen = {round(k * (len(studies) - 1) / (PROBES - 1)) for k in range(PROBES)}
     seconds = []
     for k in sorted(chosen):
@@ -118,16 +116,6 @@ def _seconds_per_trial(prepared: Prepared) -> float:
 
 def _device(config: Config) -> str:
     return config.resources.device if torch.cuda.is_available() else "cpu"
-
-
-def _untrained(prepared: Prepared) -> dict[str, nn.Module]:
-    data = prepared.data
-    return {
-        of.name: prepared.class_only(of)
-        if of.kind == CLASS_ONLY
-        else build(of.family, data.channels, data.num_classes, of.options)
-        for of in prepared.config.networks
-    }
 
 
 def _bytes(prepared: Prepared, trials: int) -> float:

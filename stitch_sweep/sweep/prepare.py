@@ -121,6 +121,16 @@ class Prepared:
         shapes = self.outlines[network.name].layers
         return ClassOnly(shapes, seed=network.seed, noise=network.noise)
 
+    def untrained(self) -> dict[str, nn.Module]:
+        """As `networks`, with random weights: to measure time or memory before there are others."""
+        data = self.data
+        return {
+            of.name: self.class_only(of)
+            if of.kind == CLASS_ONLY
+            else build(of.family, data.channels, data.num_classes, of.options)
+            for of in self.config.networks
+        }
+
     def networks(self, entries: dict[str, Entry]) -> dict[str, nn.Module]:
         """The networks, and what stands in their place, by name, on the CPU.
 

@@ -39,9 +39,9 @@ def check_local(resources: ResourcesConfig) -> None:
     Raises:
         InputError: it has no GPU, or too few CPUs.
     """
-    if resources.gpu > torch.cuda.device_count():
+    if resources.gpu_at_most > torch.cuda.device_count():
         raise InputError(
-            f"resources.gpu is {resources.gpu:g}, but this machine has "
+            f"resources.gpu is {_shown(resources)}, but this machine has "
             f"{torch.cuda.device_count() or 'no'} GPU that torch can use; "
             "set it to 0, or give --address of a cluster that has one"
         )
@@ -74,7 +74,7 @@ def connect(address: str | None, resources: ResourcesConfig) -> int:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-        return _slots_now(resources)
+        return slots(resources.cpu, resources.gpu_at_most)
     from ray._private.authentication.authentication_token_setup import (
         maybe_enable_token_auth_if_token_available,
     )
@@ -94,24 +94,43 @@ def connect(address: str | None, resources: ResourcesConfig) -> int:
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"--address {address}: there is no Ray cluster ({reason})") from None
-    # Tune asks an autoscaling cluster for what its trials need, so it is given as many as may fit.
-    slots = max(_slots_now(resources), _slots(_autoscaler_limit(), resources))
-    if slots == 0:
+    count = slots(resources.cpu, resources.gpu_at_most)
+    if count == 0:
         has = ray.cluster_resources()
         found = ", ".join(f"{has.get(key, 0):g} {key}" for key in ("CPU", "GPU"))
         ray.shutdown()
         raise InputError(
-            f"a trial takes cpu: {resources.cpu}, gpu: {resources.gpu:g}, which the cluster at "
+            f"a trial takes cpu: {resources.cpu}, gpu: {_shown(resources)}, which the cluster at "
             f"{address} can't give, not by adding nodes either (it has {found})"
         )
-    return slots
+    return count
 
 
-def _slots_now(resources: ResourcesConfig) -> int:
-    """Trials that fit on the nodes there are; one never spreads over two."""
+def slots(cpu: int, gpu: float) -> int:
+    """Trials that fit at once on the cluster that was joined, with the nodes that it may add.
+
+    Args:
+        cpu: CPUs of a trial.
+        gpu: GPUs of a trial, or a share of one.
+    """
     import ray
 
-    return sum(_slots(node["Resources"], resources) for node in ray.nodes() if node["Alive"])
+    # One trial never spreads over two nodes.
+    now = sum(_slots(node["Resources"], cpu, gpu) for node in ray.nodes() if node["Alive"])
+    # Tune asks an autoscaling cluster for what its trials need, so it is given as many as may fit.
+    return max(now, _slots(_autoscaler_limit(), cpu, gpu))
+
+
+def cpus_per_gpu() -> int:
+    """CPUs for each GPU of a node, on the node that has the fewest."""
+    import ray
+
+    having = [n["Resources"] for n in ray.nodes() if n["Alive"] and n["Resources"].get("GPU")]
+    return min(int(has.get("CPU", 0) // has["GPU"]) for has in having)
+
+
+def _shown(resources: ResourcesConfig) -> str:
+    return resources.gpu if isinstance(resources.gpu, str) else f"{resources.gpu:g}"
 
 
 def _knock(address: str) -> None:
@@ -125,14 +144,14 @@ def _knock(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
-def _slots(available: Mapping[str, Any], resources: ResourcesConfig) -> int:
-    by_cpu = int(available.get("CPU", 0) // resources.cpu)
-    if resources.gpu == 0:
+def _slots(available: Mapping[str, Any], cpu: int, gpu: float) -> int:
+    by_cpu = int(available.get("CPU", 0) // cpu)
+    if gpu == 0:
         return by_cpu
     gpus = available.get("GPU", 0)
     # A fraction is packed on one GPU: 0.4 fits twice on each, not five times on two.
-    per_gpu = int(1 / resources.gpu + 1e-9)
-    return min(by_cpu, int(gpus * per_gpu) if resources.gpu <= 1 else int(gpus // resources.gpu))
+    per_gpu = int(1 / gpu + 1e-9)
+    return min(by_cpu, int(gpus * per_gpu) if gpu <= 1 else int(gpus // gpu))
 
 
 def _autoscaler_limit() -> Mapping[str, Any]:

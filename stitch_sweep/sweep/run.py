@@ -193,16 +193,18 @@ def _run_missing(
 
     reporter.say("starting Ray" if pace.address is None else f"joining Ray at {pace.address}")
     slots = resources.connect(pace.address, config.resources)
-    slots = min(slots, pace.workers or slots)
     try:
-        networks = _networks(prepared, reporter, slots)
+        networks = _networks(prepared, reporter, min(slots, pace.workers or slots))
+        gpu, context = _gpu(prepared, reporter)
+        slots = resources.slots(config.resources.cpu, gpu)
+        slots = min(slots, pace.workers or slots)
         prints = {name: fingerprint(module) for name, module in networks.items()}
         _check_networks(ledger, prints)
         ledger.start({**_description(prepared), "networks": prints})
         write_atomically(folder / "config.resolved.yml", to_yaml(_public(config)).encode())
         reporter.say(f"{slots} trials at a time")
-        searcher = SweepSearcher(prepared.studies, config, ledger, reporter.trial, slots)
-        _tune(prepared, ledger, networks, searcher, slots, pace)
+        searcher = SweepSearcher(prepared.studies, config, ledger, reporter.trial, slots, gpu)
+        _tune(prepared, ledger, networks, searcher, slots, context, pace)
     except KeyboardInterrupt:
         return True, 0
     finally:
@@ -217,6 +219,7 @@ def _tune(
     networks: Mapping[str, Any],
     searcher: SweepSearcher,
     slots: int,
+    context: int,
     pace: _Pace,
 ) -> None:
     import ray
@@ -242,6 +245,7 @@ def _tune(
         data=ray.put(data_to_arrays(prepared.data)),
         networks=ray.put(dict(networks)),
         writer=writer,
+        context=context,
         report_seconds=pace.report_seconds,
         checkpoint_seconds=pace.checkpoint_seconds,
     )
@@ -252,7 +256,9 @@ def _tune(
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
     trainable = tune.with_resources(
         tune.with_parameters(StitchTrainable, shared=shared),
-        {"cpu": config.resources.cpu, "gpu": config.resources.gpu},
+        lambda trial: tune.PlacementGroupFactory(
+            [{"CPU": config.resources.cpu, "GPU": trial["gpu"]}]
+        ),
     )
     with tempfile.TemporaryDirectory(prefix="stitch-sweep-") as scratch:
         tuner = tune.Tuner(
@@ -279,6 +285,34 @@ def _tune(
         tuner.fit()
 
 
+def _gpu(prepared: Prepared, reporter: Reporter) -> tuple[float, int]:
+    """What a trial gets of a GPU, and the bytes of it that a process takes before it computes.
+
+    Raises:
+        InputError: the share holds less than that.
+    """
+    import ray
+
+    from stitch_sweep.sweep import gpu, packing
+
+    config = prepared.config
+    share, cpu = config.resources.gpu, config.resources.cpu
+    if share == "auto":
+        reporter.say("measuring what a trial takes of a GPU")
+        task: Any = ray.remote(packing.measure_trial).options(num_cpus=cpu, num_gpus=1)
+        study = packing.largest(prepared)
+        found = ray.get(task.remote(config, prepared.data, prepared.untrained(), study))
+        share = packing.packed(found, resources.cpus_per_gpu() // cpu)
+        reporter.say(packing.chosen(share, found))
+    elif 0 < share < 1:
+        task = ray.remote(gpu.measure_context).options(num_cpus=cpu, num_gpus=share)
+        found = ray.get(task.remote())
+        gpu.allocatable(share, found.total, found.context)
+    else:
+        return share, 0
+    return share, found.context
+
+
 def _networks(prepared: Prepared, reporter: Reporter, slots: int) -> dict[str, Any]:
     """All networks of the sweep; those that the zoo lacks are trained as Ray tasks."""
     import ray
@@ -289,7 +323,7 @@ def _networks(prepared: Prepared, reporter: Reporter, slots: int) -> dict[str, A
     data = None
     if any(zoo.find(recipe) is None for recipe in recipes.values()):
         data = ray.put(prepared.data)
-    options = {"num_cpus": config.resources.cpu, "num_gpus": min(1, config.resources.gpu)}
+    options = {"num_cpus": config.resources.cpu, "num_gpus": min(1, config.resources.gpu_at_most)}
 
     def train(recipe: Recipe, resume: bytes | None) -> Iterator[Progress]:
         task: Any = ray.remote(_train_remotely).options(num_returns="streaming", **options)

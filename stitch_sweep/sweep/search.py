@@ -341,6 +341,8 @@ class SweepSearcher(Searcher):
         on_event: told (event, record) for `started`, `ended`, `again` and `lost` trials; and
             (`said`, text) of what a worker has to say.
         limit: at most so many trials are handed out at the same time.
+        gpu: the share of a GPU, or the number of them, that a trial gets; one that runs out of memory is
+            tried again with twice the share.
 
     Attributes:
         lost: trials whose workers died more than `RETRIES` times.
@@ -354,12 +356,15 @@ class SweepSearcher(Searcher):
         ledger: Ledger,
         on_event: Callable[[str, Mapping[str, Any]], None] = lambda event, record: None,
         limit: int | None = None,
+        gpu: float = 0.0,
     ) -> None:
         super().__init__()
         self._config = config
         self._ledger = ledger
         self._on_event = on_event
         self._limit = limit
+        self._gpu = gpu
+        self._larger: set[str] = set()
         self._running: dict[str, tuple[_Round, int]] = {}
         self._left: deque[_Round] = deque()
         self._failures: Counter[str] = Counter()
@@ -400,7 +405,12 @@ class SweepSearcher(Searcher):
                 self._ledger.begin(trial, record)
             self._running[trial_id] = (current, number)
             self._on_event("started", {**record, "trial": trial})
-            return {"spec": json.dumps({**record, "trial": trial})}
+            larger = trial in self._larger
+            return {
+                "spec": json.dumps({**record, "trial": trial}),
+                "gpu": min(1.0, 2 * self._gpu) if larger else self._gpu,
+                "larger": larger,
+            }
         self.exhausted = not self._running
         return Searcher.FINISHED if self.exhausted else None
 
@@ -421,6 +431,9 @@ class SweepSearcher(Searcher):
         if record is None or record["status"] == "running":
             # A failure of a machine, not of a trial: Optuna never hears of it.
             self._failures[trial] += 1
+            if record is not None and record.get("out_of_memory") and 0 < self._gpu < 1:
+                self._larger.add(trial)
+                record["error"] += "; it gets twice the share of a GPU"
             again = self._failures[trial] <= RETRIES
             if again:
                 current.again(number)

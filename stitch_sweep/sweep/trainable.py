@@ -24,6 +24,8 @@ from stitch_sweep.checkpoints import take_up
 from stitch_sweep.config import Config, TrialSettings
 from stitch_sweep.data import SPLITS, Data, Images
 from stitch_sweep.frozen import FrozenError
+from stitch_sweep.sweep.gpu import hold_to
+from stitch_sweep.sweep.shelf import NodeShelf
 from stitch_sweep.sweep.workbench import Workbench
 from stitch_sweep.training import StitchTraining
 
@@ -37,6 +39,7 @@ class Shared:
         data: reference to the data set, its tensors as NumPy arrays.
         networks: reference to the networks by name.
         writer: the `LedgerWriter` actor.
+        context: bytes that a process takes of a GPU before it computes; see `sweep.gpu`.
         report_seconds: a step of a trial lasts at least so long, so that Tune hears of it that often.
         checkpoint_seconds: at least so long lies between two checkpoints of a trial.
     """
@@ -45,6 +48,7 @@ class Shared:
     data: Any
     networks: Any
     writer: Any
+    context: int = 0
     report_seconds: float = 5.0
     checkpoint_seconds: float = 60.0
 
@@ -57,7 +61,6 @@ _INFRASTRUCTURE = (
     FrozenError,
     MemoryError,
     OSError,
-    torch.OutOfMemoryError,
     ray.exceptions.RayError,
 )
 
@@ -71,8 +74,11 @@ class StitchTrainable(tune.Trainable):
         self._shared = shared
         self._begin(config)
         try:
+            hold_to(self._gpu, shared.context)
             data = data_from_arrays(ray.get(shared.data))
-            self._bench = Workbench(shared.config, data, ray.get(shared.networks))
+            self._bench = Workbench(
+                shared.config, data, ray.get(shared.networks), shelf=NodeShelf()
+            )
         except Exception as error:
             self._note(error)
             raise
@@ -99,6 +105,12 @@ class StitchTrainable(tune.Trainable):
             if not training.done:
                 return {"done": False, "epoch": training.epoch}
             self._conclude(training)
+        except torch.OutOfMemoryError as error:
+            if self._larger or self._gpu >= 1:
+                self._fail(error)  # there is no larger share to try
+            else:
+                self._note(error)
+                raise
         except _INFRASTRUCTURE as error:
             self._note(error)
             raise
@@ -115,10 +127,12 @@ class StitchTrainable(tune.Trainable):
     def _note(self, error: Exception) -> None:
         """Keep why the trial has to be started again, in a new process: it isn't its own doing."""
         why = f"{type(error).__name__}: {error}"
-        ray.get(self._shared.writer.note.remote(self._spec["trial"], why))
+        short = isinstance(error, torch.OutOfMemoryError)
+        ray.get(self._shared.writer.note.remote(self._spec["trial"], why, out_of_memory=short))
 
     def _begin(self, config: Mapping[str, Any]) -> None:
         self._spec = json.loads(config["spec"])
+        self._gpu, self._larger = float(config["gpu"]), bool(config["larger"])
         self._training: StitchTraining | None = None
         self._started = time.time()
         self._stored = time.monotonic()

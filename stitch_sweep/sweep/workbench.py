@@ -11,7 +11,7 @@ from stitch_sweep.config import Config, TrialSettings
 from stitch_sweep.data import Data, Loader, make_loaders
 from stitch_sweep.frozen import FrozenNetwork, FrozenSender
 from stitch_sweep.seeding import seed_everything
-from stitch_sweep.training import ActivationCache, StitchTraining
+from stitch_sweep.training import ActivationCache, Shelf, StitchTraining
 
 
 class Workbench:
@@ -23,6 +23,7 @@ class Workbench:
         modules: networks, and what stands in their place, by name; they are moved to the device and
             frozen in place.
         device: where to compute; what `config.resources` says if not given.
+        shelf: where other processes with the same configuration keep representations.
 
     Raises:
         InputError: FFCV is asked for and isn't there.
@@ -40,6 +41,7 @@ class Workbench:
         data: Data,
         modules: Mapping[str, nn.Module],
         device: str | None = None,
+        shelf: Shelf | None = None,
     ) -> None:
         # Before anything touches a GPU: cuBLAS takes its workspace when it is first used.
         seed_everything(config.seed, config.resources.cpu)
@@ -54,7 +56,7 @@ class Workbench:
         self.networks = {
             name: of for name, of in self.senders.items() if isinstance(of, FrozenNetwork)
         }
-        self.cache = ActivationCache(config.resources.cache_gb * 2**30)
+        self.cache = ActivationCache(config.resources.cache_gb * 2**30, shelf)
         self._loaders: dict[int, dict[str, Loader]] = {}
         # A machine without what the loader needs is no trial's failure: it has to show here.
         self.loaders(config.training.batch_size)
