@@ -66,6 +66,10 @@ def sweep(
     folder: Annotated[
         Path | None, typer.Option(help="Experiment folder. Default: where the configuration lies.")
     ] = None,
+    mirror: Annotated[
+        str | None,
+        typer.Option(metavar="URI", help="Keep a copy there, such as s3://bucket/prefix."),
+    ] = None,
     set_: Set = None,
     as_json: Json = False,
 ) -> None:
@@ -79,7 +83,7 @@ def sweep(
         return
     from stitch_sweep.sweep import run_sweep
 
-    outcome = run_sweep(read, where, resume=resume, address=address, workers=workers)
+    outcome = run_sweep(read, where, resume=resume, address=address, workers=workers, mirror=mirror)
     if as_json:
         print(json.dumps(_summary(outcome, where)))
     else:

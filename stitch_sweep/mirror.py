@@ -1,20 +1,27 @@
 """A copy of an experiment folder at a URI, from which another machine can go on.
 
-The ledger stays the truth, on the driver's disk. The copy follows it, a little behind: the loss of that disk
-costs the trials of the last seconds and no others, and run again they come out the same.
+The ledger stays the truth, on the driver's disk. The copy follows it, a little behind: the loss of that
+disk costs the trials of the last seconds and no others, and run again they come out the same.
 """
 
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 from pyarrow import fs
 
+from stitch_sweep.credentials import public
 from stitch_sweep.errors import InputError
 from stitch_sweep.files import write_atomically
+
+POLL_SECONDS = 2.0
+PATIENCE_SECONDS = 60.0
+"""So long a finished sweep waits for a place that takes nothing."""
 
 _SWEEP = "ledger/sweep.json"
 _RECORDS = "ledger/trials/"
@@ -41,9 +48,9 @@ class Mirror:
             self._fs, root = fs.FileSystem.from_uri(uri)
         except (pa.ArrowException, OSError, ValueError) as error:
             reason = str(error).partition("\n")[0]
-            raise InputError(f"--mirror {shown(uri)}: {reason}") from None
+            raise InputError(f"--mirror {public(uri)}: {reason}") from None
         self._root = PurePosixPath(root)
-        self._shown = shown(uri)
+        self._shown = public(uri)
         self._sent: dict[str, tuple[int, int]] = {}
         self._known = False
 
@@ -171,13 +178,47 @@ class Mirror:
             raise InputError(f"--mirror {self._shown}: its {_SWEEP} is damaged") from None
 
 
-def shown(uri: str) -> str:
-    """A URI without user, password and query, for messages."""
-    scheme, mark, rest = uri.partition("://")
-    if not mark:
-        return uri
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path.partition('?')[0]}"
+class Mirroring:
+    """A mirror kept up to date by a thread, which a slow or dead place holds up and nothing else.
+
+    Args:
+        mirror: whose `send` is called again and again.
+    """
+
+    def __init__(self, mirror: Mirror) -> None:
+        self._mirror = mirror
+        self._over = threading.Event()
+        self._heard = time.monotonic()
+        self.error = ""
+        self.complete = False
+        # A daemon: a call that hangs must not keep the sweep's process from ending.
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def finish(self, patience: float = PATIENCE_SECONDS) -> bool:
+        """Send the rest; False when the place took nothing for `patience` seconds."""
+        self._heard = time.monotonic()
+        self._over.set()
+        while self._thread.is_alive() and time.monotonic() - self._heard < patience:
+            self._thread.join(timeout=0.1)
+        return self.complete
+
+    def _follow(self) -> None:
+        wait = POLL_SECONDS
+        while not self.complete:
+            last = self._over.is_set()  # asked before sending: what is written later is sent again
+            try:
+                for _ in self._mirror.send():
+                    self._heard = time.monotonic()
+                self.error, wait = "", POLL_SECONDS
+                self.complete = last
+            except Exception as error:  # whatever a file system throws, we try again
+                self.error = public(f"{type(error).__name__}: {error}".partition("\n")[0])
+                wait = min(2 * wait, 30.0)
+                if last:
+                    time.sleep(min(wait, 2.0))
+            if not last:
+                self._over.wait(wait)
 
 
 def _content(path: Path) -> bytes | None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
+from sweeps import TRIALS, ended, figures, run, start, stop_when, write_config
+
 from stitch_sweep.errors import InputError
 from stitch_sweep.ledger import Ledger, LedgerWriter, Study
-from stitch_sweep.mirror import Mirror, shown
+from stitch_sweep.mirror import Mirror, Mirroring
 
 STUDY = Study("a", 1, "b", 2)
 
@@ -170,6 +176,62 @@ def test_a_damaged_copy_is_named(folder, uri, copy):
         Mirror(folder, uri).check(resume=True)
 
 
-def test_messages_show_no_credentials():
-    assert shown("s3://key:secret@bucket/p?secret_key=x") == "s3://bucket/p"
-    assert shown("file:///mnt/lab") == "file:///mnt/lab"
+class Stubborn(Mirror):
+    """A place that takes nothing at first, or never."""
+
+    failures = 2
+
+    def send(self):
+        if self.failures > 0:
+            self.failures -= 1
+            raise OSError("no route to host")
+        return super().send()
+
+
+def test_a_place_that_comes_back_gets_everything(folder, uri, copy):
+    begun(folder)
+    mirroring = Mirroring(Stubborn(folder, uri))
+    finish(folder, 0, 0.5)
+    assert mirroring.finish()
+    assert content(copy) == content(folder)
+
+
+def test_a_place_that_takes_nothing_holds_nobody_up(folder, uri, copy):
+    begun(folder)
+    mirror = Stubborn(folder, uri)
+    mirror.failures = 10**9
+    mirroring = Mirroring(mirror)
+    assert not mirroring.finish(patience=0.5)
+    assert mirroring.error == "OSError: no route to host"
+    assert not copy.exists()
+
+
+def test_a_sweep_goes_on_on_another_machine_from_its_copy(tmp_path):
+    """The driver is killed and its disk is lost; only the copy is left."""
+    zoo, uri = tmp_path / "zoo", f"file://{tmp_path}/bucket"
+    whole = write_config(tmp_path / "whole", zoo)
+    status, output = run("sweep", whole)
+    assert status == 0, output
+    first = write_config(tmp_path / "first", zoo)
+    process = start("sweep", first, "--mirror", uri, "--workers", 1)
+    stop_when(process, tmp_path / "bucket", 3, signal.SIGKILL)
+    process.communicate()
+    shutil.rmtree(first.parent)
+    second = write_config(tmp_path / "second", zoo)
+    status, output = run("sweep", second, "--mirror", uri)
+    assert status == 2
+    assert "add --resume" in output
+    copied = ended(tmp_path / "bucket")
+    assert 3 <= copied < TRIALS
+    status, output = run("sweep", second, "--mirror", uri, "--resume")
+    assert status == 0, output
+    assert figures(second.parent) == figures(whole.parent)
+    assert figures(tmp_path / "bucket") == figures(whole.parent)
+
+
+def test_messages_show_no_credentials(folder):
+    with pytest.raises(InputError) as caught:
+        Mirror(folder, "nowhere://key:secret@bucket/p?secret_key=hidden")
+    assert "nowhere://bucket/p" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert "hidden" not in str(caught.value)

@@ -23,12 +23,12 @@ from sweeps import run, write_config
 
 from stitch_sweep.analysis import matrices
 from stitch_sweep.analysis.colours import SERIES
+from stitch_sweep.credentials import public
 from stitch_sweep.errors import InputError
 from stitch_sweep.ledger import Ledger
 from stitch_sweep.measuring.pictures import read_pictures, write_pictures
 from stitch_sweep.report import Report, analyze, analyze_matrix, load_experiment, merge
 from stitch_sweep.report.cells import POINTS, trajectories, trials
-from stitch_sweep.report.experiment import public
 from stitch_sweep.report.findings import analyse
 from stitch_sweep.report.page import Page, json_text, prose, script_text
 from stitch_sweep.report.plots import plain

@@ -13,7 +13,7 @@ import torch
 from stitch_sweep.data import make_loaders
 from stitch_sweep.frozen import FrozenNetwork
 from stitch_sweep.sweep.resources import set_environment
-from stitch_sweep.sweep.shelf import NodeShelf, Shelf
+from stitch_sweep.sweep.shelf import NodeShelf, ShelfActor
 from stitch_sweep.training import ActivationCache
 
 
@@ -82,7 +82,7 @@ def test_a_shelf_that_died_is_made_anew(local_ray):
 
 
 def test_what_was_longest_not_asked_for_makes_room(local_ray):
-    shelf = Shelf(limit=3 * numbers(0).nbytes)
+    shelf = ShelfActor(limit=3 * numbers(0).nbytes)
     for k in range(3):
         shelf.offer(str(k), numbers(k))
     shelf.take("0")

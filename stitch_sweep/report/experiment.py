@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from stitch_sweep.analysis import check_results, load_results
 from stitch_sweep.analysis.results import PAIR, Mode
 from stitch_sweep.config import read_yaml
 from stitch_sweep.config.models import WEIGHTS
+from stitch_sweep.credentials import public
 from stitch_sweep.errors import InputError
 from stitch_sweep.ledger import Ledger
 from stitch_sweep.measuring.pictures import Pictures, read_pictures
@@ -31,10 +31,6 @@ MEASURED: dict[str, list[str]] = {
 
 # One network's accuracy may move by single images between machines; two networks differ by more.
 _SAME_ACCURACY = 0.005
-_SECRET = re.compile(r"passw|secret|token|credential|auth|bearer|(api|access)_?key", re.IGNORECASE)
-# Up to the last @ and all parameters: a password may hold any sign, and rather too much goes.
-_USER_INFO = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://)\S*@")
-_PARAMETERS = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://[^\s?]*)\?\S*")
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,23 +208,6 @@ def _outdated(path: Path, part: Part) -> list[str]:
     if trials == part.ended:
         return []
     return [f"measured/ was computed when {trials} trials had ended; now {part.ended} have"]
-
-
-def public(value: Any) -> Any:
-    """Plain data without credentials: those in URIs, and values whose key sounds like one.
-
-    Example:
-        >>> public({"uri": "https://me:word@host/x", "api_key": "123"})
-        {'uri': 'https://host/x', 'api_key': '(not shown)'}
-    """
-    if isinstance(value, Mapping):
-        return {
-            str(key): "(not shown)" if _SECRET.search(str(key)) and item else public(item)
-            for key, item in value.items()
-        }
-    if isinstance(value, list | tuple):
-        return [public(item) for item in value]
-    return _PARAMETERS.sub(r"\1", _USER_INFO.sub(r"\1", value)) if isinstance(value, str) else value
 
 
 def _tables(

@@ -20,9 +20,11 @@ from stitch_sweep import __version__
 from stitch_sweep.analysis import Matrix
 from stitch_sweep.checkpoints import fingerprint
 from stitch_sweep.config import CLASS_ONLY, Config, to_yaml
+from stitch_sweep.credentials import public
 from stitch_sweep.errors import InputError, check_all
 from stitch_sweep.files import write_atomically
 from stitch_sweep.ledger import Ledger, LedgerWriter
+from stitch_sweep.mirror import Mirror, Mirroring
 from stitch_sweep.sweep import resources
 from stitch_sweep.sweep.prepare import Prepared, prepare
 from stitch_sweep.sweep.progress import Reporter
@@ -51,6 +53,7 @@ class Outcome:
         lost: trials whose workers died too often; `--resume` tries them again.
         interrupted: whether Ctrl-C stopped the sweep before its end.
         tracked: whether MLflow has everything; None when tracking is off.
+        mirrored: whether the copy of the folder is complete; None without one.
     """
 
     results: pd.DataFrame
@@ -61,6 +64,7 @@ class Outcome:
     lost: int
     interrupted: bool
     tracked: bool | None
+    mirrored: bool | None
 
     @property
     def exit_status(self) -> int:
@@ -77,6 +81,7 @@ def run_sweep(
     resume: bool = False,
     address: str | None = None,
     workers: int | None = None,
+    mirror: str | None = None,
     reporter: Reporter | None = None,
     report_seconds: float = 5.0,
     checkpoint_seconds: float = 60.0,
@@ -89,6 +94,8 @@ def run_sweep(
         resume: go on with the sweep that is in the folder; without it such a folder is refused.
         address: a running Ray cluster (`auto` or `host:port`); None starts a local Ray.
         workers: at most so many trials at the same time; as many as fit if not given.
+        mirror: a URI where a copy of the folder is kept; with `resume`, a folder without a sweep is
+            filled from it.
         reporter: where progress is shown.
         report_seconds: how often a long trial is heard of.
         checkpoint_seconds: how often a long trial is stored.
@@ -106,6 +113,9 @@ def run_sweep(
         lambda: _check_folder(ledger, resume),
         *(here if address is None else []),
     )
+    copy = None if mirror is None else Mirror(folder, mirror)
+    if copy is not None:
+        copy.check(resume=resume)
     reporter = reporter or Reporter()
     # At once, because it takes seconds to start; it waits for the sweep to begin.
     tracking = (
@@ -114,7 +124,7 @@ def run_sweep(
         else None
     )
     try:
-        return _run_tracked(config, ledger, resume, pace, reporter, tracking)
+        return _run_tracked(config, ledger, resume, pace, reporter, tracking, copy)
     except BaseException:
         if tracking is not None:
             tracking.abandon()
@@ -128,6 +138,7 @@ def _run_tracked(
     pace: _Pace,
     reporter: Reporter,
     tracking: TrackingProcess | None,
+    copy: Mirror | None,
 ) -> Outcome:
     prepared = prepare(config)
     _check_unchanged(ledger, prepared)
@@ -137,9 +148,13 @@ def _run_tracked(
     with ledger.lock(), reporter:
         # Again: another process may have been at work here until we got the lock.
         _check_folder(ledger, resume)
+        if copy is not None and copy.check(resume=resume):
+            reporter.say("bringing the sweep from its copy")
+            copy.fetch()
         _check_unchanged(ledger, prepared)
         try:
-            return _run(prepared, ledger, pace, reporter, tracking)
+            mirroring = None if copy is None else Mirroring(copy)
+            return _run(prepared, ledger, pace, reporter, tracking, mirroring)
         except InputError:
             if not ledger.exists and not ledger.trial_ids():
                 shutil.rmtree(ledger.root)  # nothing was started, so nothing is left behind
@@ -162,6 +177,7 @@ def _run(
     pace: _Pace,
     reporter: Reporter,
     tracking: TrackingProcess | None,
+    mirroring: Mirroring | None,
 ) -> Outcome:
     config, folder = prepared.config, ledger.folder
     total = prepared.trials
@@ -180,7 +196,17 @@ def _run(
                 f"MLflow did not take everything ({tracking.error or 'no answer'}); "
                 "nothing is lost: the same command with --resume sends the rest"
             )
-    return Outcome(results, matrices, total, len(results), failed, lost, interrupted, tracked)
+    mirrored = None
+    if mirroring is not None:
+        mirrored = mirroring.finish()
+        if not mirrored:
+            reporter.say(
+                f"the copy is not complete ({mirroring.error or 'no answer'}); "
+                "nothing is lost: the same command with --resume sends the rest"
+            )
+    return Outcome(
+        results, matrices, total, len(results), failed, lost, interrupted, tracked, mirrored
+    )
 
 
 def _run_missing(
@@ -358,7 +384,7 @@ def _train_remotely(
 
 def _public(config: Config) -> Config:
     """The configuration without credentials: it is kept, and sent to the tracking server."""
-    if config.tracking.uri is None or "@" not in config.tracking.uri:
+    if public(config.tracking.uri) == config.tracking.uri:
         return config
     tracking = config.tracking.model_copy(update={"uri": None})
     return config.model_copy(update={"tracking": tracking})

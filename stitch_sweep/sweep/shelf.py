@@ -20,7 +20,7 @@ SHARE = 0.3
 """Of a node's object store; data, networks and what trials report need some of it too."""
 
 
-class Shelf:
+class ShelfActor:
     """What is on the shelf of one node; an actor, so that no worker's death empties it.
 
     Args:
@@ -99,5 +99,5 @@ class NodeShelf:
                 "num_cpus": 0,
                 "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
             }
-            self._actor = ray.remote(Shelf).options(**options).remote(limit)
+            self._actor = ray.remote(ShelfActor).options(**options).remote(limit)
         return self._actor

@@ -1,0 +1,151 @@
+"""How many workers one driver keeps busy: real driver code, simulated workers.
+
+    python benchmarks/simulated_cluster.py [--seconds 20] [--tune-ms 8] [--worker-ms 20] [--json]
+
+The search and the ledger's writer are the real ones and write real files; how long each of their calls
+takes is measured as they run. Workers, and the way of a message through Ray, are simulated: a trial takes
+`--seconds` of virtual time. The driver's process serves one event at a time, the writer's another, so
+that a worker that has ended waits in a queue for each. What Ray Tune adds to an event of the driver
+(`--tune-ms`) and a trial to its worker (`--worker-ms`) are taken from benchmarks/scale.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import json
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _common import machine, table
+from scale import PER_STUDY, TEST_IMAGES, read
+
+WORKERS = (1, 10, 30, 100, 300, 1000)
+TRIALS_PER_WORKER = 5
+
+
+@dataclass(order=True)
+class _End:
+    """A trial that ends on its worker at a moment of virtual time."""
+
+    at: float
+    trial_id: str = field(compare=False)
+    spec: dict[str, Any] = field(compare=False)
+
+
+@dataclass
+class _Server:
+    """A process that serves one call at a time. When is virtual, how long a call takes is measured."""
+
+    overhead: float
+    busy_until: float = 0.0
+    busy: float = 0.0
+
+    def serve(self, at: float, call: Any, *arguments: Any) -> tuple[float, Any]:
+        """When a call that comes in at a moment is answered, and the answer."""
+        began = time.perf_counter()
+        answer = call(*arguments)
+        took = time.perf_counter() - began + self.overhead
+        self.busy_until = max(at, self.busy_until) + took
+        self.busy += took
+        return self.busy_until, answer
+
+
+def simulate(workers: int, seconds: float, tune: float, worker: float) -> dict[str, float]:
+    """A sweep on so many workers, until each had a few trials."""
+    from ray.tune.search import Searcher
+
+    from stitch_sweep.ledger import Ledger, LedgerWriter
+    from stitch_sweep.sweep.prepare import prepare
+    from stitch_sweep.sweep.search import SweepSearcher
+
+    folder = Path(tempfile.mkdtemp(prefix="stitch-sweep-simulated-"))
+    wanted = max(200, TRIALS_PER_WORKER * workers)
+    # A study hands out one trial at a time: there must be more of them than workers.
+    config = read(max(wanted, 2 * workers) * PER_STUDY, folder, "")
+    ledger = Ledger(folder / "sweep")
+    ledger.start({})
+    searcher = SweepSearcher(prepare(config).studies, config, ledger, limit=workers)
+    writer = LedgerWriter(str(ledger.folder), "none", "max")
+    driver, ledgers = _Server(tune), _Server(0.0)
+    rng = np.random.default_rng(0)
+    ends: list[_End] = []
+    handed, done, now = 0, 0, 0.0
+
+    def hand_out(at: float) -> None:
+        nonlocal handed
+        trial_id = f"t{handed}"
+        answered, suggested = driver.serve(at, searcher.suggest, trial_id)
+        if suggested is None or suggested == Searcher.FINISHED:
+            return
+        handed += 1
+        # Trials differ by a tenth, or all workers would ask at the same moment for ever.
+        length = seconds * (1 + 0.1 * rng.standard_normal()) + worker
+        heapq.heappush(
+            ends, _End(answered + max(0.0, length), trial_id, json.loads(suggested["spec"]))
+        )
+
+    for _ in range(workers):
+        hand_out(0.0)
+    started = driver.busy_until
+    while ends and done < wanted:
+        end = heapq.heappop(ends)
+        outcome = _outcome(seconds)
+        predictions = rng.integers(0, 10, TEST_IMAGES)
+        written, _ = ledgers.serve(
+            end.at, writer.finish, end.spec["trial"], outcome, predictions, None
+        )
+        heard, _ = driver.serve(written, searcher.on_trial_complete, end.trial_id)
+        done, now = done + 1, heard
+        hand_out(heard)
+    shutil.rmtree(folder)
+    return {
+        "workers": workers,
+        "trials": done,
+        "efficiency": done * seconds / (workers * now),
+        "driver_busy": driver.busy / now,
+        "writer_busy": ledgers.busy / now,
+        "driver_ms_per_trial": 1000 * driver.busy / handed,
+        "writer_ms_per_trial": 1000 * ledgers.busy / done,
+        "start_seconds": started,
+    }
+
+
+def _outcome(seconds: float) -> dict[str, Any]:
+    """What a training of ten epochs tells the ledger."""
+    row = {"step": 1, "epoch": 1, "time": 1.0, "split": "train", "loss": 0.1234567, "accuracy": 0.5}
+    return {
+        "status": "finished",
+        "metric": 0.5,
+        "metrics": {f"val_measure_{k}": k / 7 for k in range(40)} | {"val_accuracy": 0.5},
+        "trajectory": [{**row, "step": k} for k in range(50)],
+        "seconds": seconds,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=20.0, help="that a training takes")
+    parser.add_argument("--tune-ms", type=float, default=8.0, help="Ray Tune's own, per event")
+    parser.add_argument(
+        "--worker-ms", type=float, default=20.0, help="that a trial costs its worker"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    asked = parser.parse_args()
+    tune, worker = asked.tune_ms / 1000, asked.worker_ms / 1000
+    found = [simulate(count, asked.seconds, tune, worker) for count in WORKERS]
+    if asked.json:
+        print(json.dumps({"machine": machine(), "seconds": asked.seconds, "runs": found}))
+        return
+    for run in found:
+        print(table(list(run.items())), "\n")
+    print(", ".join(f"{key} {value}" for key, value in machine().items()))
+
+
+if __name__ == "__main__":
+    main()
