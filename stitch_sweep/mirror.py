@@ -48,7 +48,7 @@ class Mirror:
             self._fs, root = fs.FileSystem.from_uri(uri)
         except (pa.ArrowException, OSError, ValueError) as error:
             reason = str(error).partition("\n")[0]
-            raise InputError(f"--mirror {public(uri)}: {reason}") from None
+            raise InputError(public(f"--mirror {uri}: {reason}")) from None
         self._root = PurePosixPath(root)
         self._shown = public(uri)
         self._sent: dict[str, tuple[int, int]] = {}
@@ -153,7 +153,8 @@ class Mirror:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise InputError(f"--mirror {self._shown}: can't be read: {_reason(error)}") from None
+            why = (error.strerror or str(error)).partition("\n")[0]
+            raise InputError(public(f"--mirror {self._shown}: can't be read: {why}")) from None
 
     def _write(self, name: str, data: bytes) -> None:
         path = self._path(name)
@@ -226,7 +227,3 @@ def _content(path: Path) -> bytes | None:
         return path.read_bytes()
     except FileNotFoundError:
         return None
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).partition("\n")[0]
