@@ -5,7 +5,7 @@
 The loop is written out in plain PyTorch, because the project's own refuses most of these mistakes. Data,
 networks and training settings come from `config.yml` beside this file. Every stitch is a file of its own
 under OUTPUT/cells, written when it is done: the same command goes on where an earlier one stopped, and
-at the end writes `OUTPUT/results.csv` and a matrix per loss and defect.
+at the end writes `OUTPUT/results.csv`, and per loss and defect a matrix, its indices and its picture.
 
     clean           the paper's optimizer; networks in eval mode; float32; the whole test set
     last_batch      the clean stitches, read on the last test batch only (1,808 images, as in the logs)
@@ -36,7 +36,7 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stitch_sweep.analysis import Matrix, write_matrix
+from stitch_sweep.analysis import Matrix, grid, judge_bare, save_figure, write_matrix
 from stitch_sweep.config import Config, parse_value, read_config
 from stitch_sweep.data import Data, make_loaders
 from stitch_sweep.files import write_atomically
@@ -45,6 +45,8 @@ from stitch_sweep.stitches import build_stitch, start_stitch
 from stitch_sweep.subgraphs import TracedNetwork
 from stitch_sweep.sweep.prepare import prepare, provide_networks
 
+CHANCE = 0.1
+TEST_IMAGES = 10_000
 LAST_BATCH = 1808
 """Images of the last test batch in the logged runs: 10,000 less two batches of 4,096."""
 WARMUP_EPOCHS = 10
@@ -95,6 +97,15 @@ class Bench:
         self.test = _normalised(loaders["test"])
         self.train_labels = loaders["train"].images.labels
         self.test_labels = loaders["test"].images.labels
+
+    def accuracies(self) -> dict[str, float]:
+        """Test accuracy of each network."""
+        found = {}
+        with torch.no_grad():
+            for name, network in self.networks.items():
+                right = _through(network, self.test).argmax(dim=1) == self.test_labels
+                found[name] = right.double().mean().item()
+        return found
 
     def order(self, epoch: int) -> Iterator[Tensor]:
         """Indices of an epoch's batches: the project's own order."""
@@ -226,11 +237,16 @@ def main() -> None:
             about = {"loss": loss, "run": run, "sender_layer": i, "receiver_layer": j}
             found = run_cell(bench, loss, RUNS[run], i, j)
             write_atomically(file, json.dumps({**about, **found}).encode())
-    _write(args.output)
+    _write(args.output, bench.accuracies())
 
 
-def _write(output: Path) -> None:
-    """A table of all cells, and a matrix per loss and run."""
+def _write(output: Path, own: dict[str, float]) -> None:
+    """A table of all cells, and a matrix per loss and run with its indices.
+
+    Args:
+        output: where the cells are.
+        own: test accuracy of each network.
+    """
     rows = [json.loads(file.read_text()) for file in sorted((output / "cells").glob("*.json"))]
     found = pd.DataFrame(rows)
     last = found[found["run"].isin(READ_ON_LAST_BATCH)]
@@ -241,11 +257,33 @@ def _write(output: Path) -> None:
     table = table.sort_values(["loss", "run", "sender_layer", "receiver_layer"])
     text = table.to_csv(index=False, quoting=csv.QUOTE_MINIMAL)
     write_atomically(output / "results.csv", text.encode())
-    for (loss, run), cells in table.groupby(["loss", "run"]):
+    matrices, indices = [], []
+    order = [*RUNS, *READ_ON_LAST_BATCH.values()]
+    for (loss, run), cells in sorted(
+        table.groupby(["loss", "run"]),
+        key=lambda item: (item[0][0] != "task", order.index(item[0][1])),
+    ):
         values = cells.pivot(index="sender_layer", columns="receiver_layer", values="accuracy")
         receiver = "r1111-other" if run == "other_seed" else "r1111"
         matrix = Matrix.bare(values, "r1111", receiver, factors={"loss": loss, "run": run})
         write_matrix(matrix, output / "matrices")
+        matrices.append(matrix)
+        verdict = judge_bare(
+            values,
+            sender="r1111",
+            receiver=receiver,
+            sender_accuracy=own["r1111"],
+            receiver_accuracy=own[receiver],
+            test_images=LAST_BATCH if run in READ_ON_LAST_BATCH.values() else TEST_IMAGES,
+            chance=CHANCE,
+        )
+        found = verdict.parameters
+        whole = {"loss": loss, "run": run, "label": verdict.label, "mean": values.to_numpy().mean()}
+        regions = {"lower": found.lower, "band": found.band, "upper": found.upper}
+        indices.append({**whole, **regions, "order": found.order})
+    text = pd.DataFrame(indices).to_csv(index=False, float_format="%.4f")
+    write_atomically(output / "indices.csv", text.encode())
+    save_figure(grid(matrices, columns=4), output, "defects")
 
 
 if __name__ == "__main__":
