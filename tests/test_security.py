@@ -86,8 +86,17 @@ def dangers(source: str) -> list[str]:
         name = ast.unparse(node.func)
         keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
         if (
-            name.split(".")[-1] in ("read_pickle", "system", "popen", "Unpickler", "unsafe_load")
-            or name in ("eval", "exec", "pickle.load", "pickle.loads", "joblib.load", "dill.load")
+            name.split(".")[-1] in ("read_pickle", "popen", "Unpickler", "unsafe_load")
+            or name
+            in (
+                "os.system",
+                "eval",
+                "exec",
+                "pickle.load",
+                "pickle.loads",
+                "joblib.load",
+                "dill.load",
+            )
             or (name == "torch.load" and keywords.get("weights_only") != "True")
             or (name in ("np.load", "numpy.load") and keywords.get("allow_pickle") == "True")
             or keywords.get("shell") == "True"
