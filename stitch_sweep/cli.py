@@ -82,7 +82,9 @@ def sweep(
         _print_estimate(estimate(read, address).to_dict(), as_json)
         return
     from stitch_sweep.sweep import run_sweep
+    from stitch_sweep.sweep.resources import check_job
 
+    check_job(where, Path(read.zoo), address=address, tracked_here=_tracked_here(read))
     outcome = run_sweep(read, where, resume=resume, address=address, workers=workers, mirror=mirror)
     if as_json:
         print(json.dumps(_summary(outcome, where)))
@@ -422,8 +424,7 @@ def _show_outcome(outcome: Outcome, config: Config, folder: Path) -> None:
             highlight=False,
             soft_wrap=True,
         )
-    local = config.tracking.uri is None and "MLFLOW_TRACKING_URI" not in os.environ
-    if config.tracking.enabled and local:
+    if _tracked_here(config):
         program = Path(sys.executable).parent / "mlflow"
         if program.is_relative_to(Path.cwd()):
             program = program.relative_to(Path.cwd())
@@ -432,6 +433,12 @@ def _show_outcome(outcome: Outcome, config: Config, folder: Path) -> None:
             highlight=False,
             soft_wrap=True,
         )
+
+
+def _tracked_here(config: Config) -> bool:
+    """Whether MLflow's database is a file in the current folder."""
+    local = config.tracking.uri is None and "MLFLOW_TRACKING_URI" not in os.environ
+    return config.tracking.enabled and local
 
 
 def _summary(outcome: Outcome, folder: Path) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,42 @@ def check_local(resources: ResourcesConfig) -> None:
         raise InputError(f"resources.cpu is {resources.cpu}, but this machine has {count} CPUs")
 
 
+def check_job(folder: Path, zoo: Path, *, address: str | None, tracked_here: bool) -> None:
+    """See that a sweep started by `ray job submit` uses the cluster, and that what it writes lasts.
+
+    A job runs in a copy of the submitted working directory, which Ray deletes afterwards.
+
+    Args:
+        folder: the experiment folder.
+        zoo: where networks are kept.
+        address: the cluster that was asked for.
+        tracked_here: whether MLflow's database would be a file in the current folder.
+
+    Raises:
+        InputError: a line for each option that the job lacks.
+    """
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
+        return
+
+    def vanishes(path: Path) -> bool:
+        return "working_dir_files" in path.expanduser().resolve().parts
+
+    problems = []
+    if address is None:
+        problems.append("--address is missing: a job of the cluster wants --address auto")
+    if vanishes(folder):
+        problems.append(f"--folder {folder}: vanishes with the job; name one that lasts, in full")
+    if vanishes(zoo) and not zoo.exists():
+        problems.append(f"zoo {zoo}: vanishes with the job; add --set zoo=/a/folder/that/lasts")
+    if tracked_here and vanishes(Path()):
+        problems.append(
+            "tracking.uri: mlflow.db vanishes with the job; add --set tracking.uri=URI, such as "
+            "sqlite:////a/folder/that/lasts/mlflow.db, or --set tracking.enabled=false"
+        )
+    if problems:
+        raise InputError(*problems)
+
+
 def connect(address: str | None, resources: ResourcesConfig) -> int:
     """Start a local Ray, or join a running cluster, and say how many trials fit at once.
 
@@ -61,28 +98,32 @@ def connect(address: str | None, resources: ResourcesConfig) -> int:
         Trials that can run at the same time, at least 1.
 
     Raises:
-        InputError: there is no cluster at the address, or it can never run such a trial.
+        InputError: there is no cluster at the address, it refuses our token, or it can never run
+            such a trial.
     """
     import ray
 
     if address is None:
         check_local(resources)
-        ray.init(
-            address="local",
-            num_cpus=len(os.sched_getaffinity(0)),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        with _on_loopback():
+            try:
+                ray.init(
+                    address="local",
+                    num_cpus=len(os.sched_getaffinity(0)),
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
+            except ray.exceptions.AuthenticationError as error:
+                raise InputError(f"Ray did not start: {error.message}") from None
         return slots(resources.cpu, resources.gpu_at_most)
-    from ray._private.authentication.authentication_token_setup import (
-        maybe_enable_token_auth_if_token_available,
-    )
-
+    if "/" in address:
+        raise InputError(
+            f"--address {address}: wants auto or HOST:PORT, on a node of the cluster; from another "
+            "machine, `ray job submit --address http://...` runs the command there (docs/cluster.md)"
+        )
     import stitch_sweep
 
-    # `ray start` uses the user's token by itself, a driver that joins a cluster doesn't.
-    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     try:
         _knock(address)
         ray.init(
@@ -91,7 +132,7 @@ def connect(address: str | None, resources: ResourcesConfig) -> int:
             logging_level=logging.ERROR,
             runtime_env={"py_modules": [str(Path(stitch_sweep.__file__).parent)]},
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RpcError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"--address {address}: there is no Ray cluster ({reason})") from None
     count = slots(resources.cpu, resources.gpu_at_most)
@@ -104,6 +145,23 @@ def connect(address: str | None, resources: ResourcesConfig) -> int:
             f"{address} can't give, not by adding nodes either (it has {found})"
         )
     return count
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """A Ray that is started meanwhile listens on this machine's loopback, and not on every interface.
+
+    On systems where Ray doesn't do clusters it takes that address by itself; on Linux there is no
+    argument for it (127.0.0.1 is replaced by the machine's own address).
+    """
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def slots(cpu: int, gpu: float) -> int:
@@ -134,14 +192,42 @@ def _shown(resources: ResourcesConfig) -> str:
 
 
 def _knock(address: str) -> None:
-    """See that something listens at `host:port`; Ray itself would try for minutes.
+    """See that a cluster is there and takes our token; Ray itself would try for half a minute.
 
     Raises:
-        OSError: nothing does.
+        InputError: it wants another token than ours, or there is none to be read here.
+        OSError: nothing listens at the address.
+        RpcError: what listens is no Ray cluster.
+        ValueError: this is no address.
     """
-    host, _, port = address.rpartition(":")
-    if host and "/" not in host and port.isdecimal():
-        socket.create_connection((host, int(port)), timeout=10).close()
+    import ray
+    from ray._private.authentication import authentication_token_setup as setup
+    from ray._private.authentication import authentication_utils
+    from ray._private.services import canonicalize_bootstrap_address
+
+    if found := canonicalize_bootstrap_address(address):
+        host, _, port = found.rpartition(":")
+        if host and port.isdecimal():
+            socket.create_connection((host, int(port)), timeout=10).close()
+    # It would warn of a token being used, on every run.
+    logging.getLogger(setup.__name__).setLevel(logging.ERROR)
+    sent = False
+    try:
+        # `ray start` uses the user's token by itself, a driver that joins a cluster doesn't.
+        setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+        setup.ensure_token_if_auth_enabled(create_token_if_missing=False)
+        sent = True
+        if found:
+            raylet: Any = ray._raylet
+            raylet.GcsClient(address=found)
+    except ray.exceptions.AuthenticationError as error:
+        enabled = authentication_utils.is_token_auth_enabled()
+        problem = "the cluster refuses our token" if sent and enabled else "no token to show"
+        raise InputError(
+            f"--address {address}: {problem} ({error.message.removeprefix('RPC error: ')}); put the "
+            "cluster's token into ~/.ray/auth_token or RAY_AUTH_TOKEN, with RAY_AUTH_MODE unset or "
+            "token (docs/cluster.md)"
+        ) from None
 
 
 def _slots(available: Mapping[str, Any], cpu: int, gpu: float) -> int:
