@@ -442,7 +442,7 @@ class ResourcesConfig(Options):
     """
 
     cpu: Annotated[int, Field(ge=1)] = 1
-    gpu: Annotated[Literal["auto"] | float, PlainValidator(_gpu)] = 0
+    gpu: Annotated[Literal["auto"] | float, PlainValidator(_gpu)] = 0.0
     cache_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
 
     @property
