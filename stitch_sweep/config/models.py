@@ -429,7 +429,7 @@ def _gpu(value: Any) -> Any:
     if value == "auto":
         return value
     number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
-    if not (0 <= number <= 1 or (number > 1 and number == int(number) and number < math.inf)):
+    if not (0 <= number <= 1 or (1 < number < math.inf and number == int(number))):
         wanted = "'auto', 0, a share of one GPU or a whole number of them"
         raise PydanticCustomError("ours", "{why}", {"why": wants(wanted, value)})
     return float(number)
