@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def machine() -> dict[str, Any]:
     """Hardware, versions and the moment: what a figure is worth nothing without."""
     text = Path("/proc/cpuinfo").read_text()
     model = next((k.split(":")[1] for k in text.splitlines() if k.startswith("model name")), "?")
-    packages = ("torch", "ray", "optuna", "mlflow")
+    packages = [name for name in ("torch", "ray", "optuna", "mlflow") if find_spec(name)]
     return {
         "cpu": model.strip(),
         "cores": len(os.sched_getaffinity(0)),
