@@ -18,13 +18,12 @@ import time
 from statistics import median
 from typing import Any
 
+import torch
 from _common import machine, table
 
 
 def work(asked: argparse.Namespace) -> None:
     """A process: says that it is ready, waits for its line, trains, and says when it began and ended."""
-    import torch
-
     from stitch_sweep.config import Config, trial_settings
     from stitch_sweep.data import Data, Images
     from stitch_sweep.models import build
@@ -117,6 +116,9 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.work:
         work(asked)
+        return
+    if asked.device == "cuda" and not torch.cuda.is_available():
+        print("There is no GPU here, so there is nothing to measure.")
         return
     context = context_bytes(asked.device)
     alone, together = [], []

@@ -1,6 +1,6 @@
-"""Ten thousand trials of a few milliseconds: whether a sweep's own work stays flat as it grows.
+"""Thousands of trials of a few milliseconds: whether a sweep's own work stays flat as it grows.
 
-    python benchmarks/scale.py [--trials 10000] [--milliseconds 5] [--workers 2] [--store sqlite] [--json]
+    python benchmarks/scale.py --trials 10000 [--milliseconds 5] [--workers 2] [--store sqlite] [--json]
 
 The real Tuner, search (TPE, ten trials a study), ledger and tracking process; only the training is a
 stand-in that sleeps, and reports what a training of ten epochs would: 50 rows of trajectory, forty final
@@ -353,7 +353,7 @@ def show(found: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--trials", type=int, default=10_000)
+    parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--milliseconds", type=float, default=5, help="that a training sleeps")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--store", choices=["sqlite", "postgresql", "none"], default="sqlite")
