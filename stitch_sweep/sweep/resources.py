@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from stitch_sweep.config import ResourcesConfig
 from stitch_sweep.errors import InputError
@@ -25,6 +26,9 @@ _ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": str(10**9),
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
+
+UNSAID = 64
+"""Trials that are asked of an autoscaling cluster that doesn't say how many it can run."""
 
 
 def set_environment() -> None:
@@ -134,7 +138,7 @@ def connect(address: str | None, resources: ResourcesConfig) -> int:
         reason = str(error).partition("\n")[0]
         raise InputError(f"--address {address}: there is no Ray cluster ({reason})") from None
     # Tune asks an autoscaling cluster for what its trials need, so it is given as many as may fit.
-    slots = max(_slots_now(resources), _slots(_autoscaler_limit(), resources))
+    slots = max(_slots_now(resources), slots_grown(resources))
     if slots == 0:
         has = ray.cluster_resources()
         found = ", ".join(f"{has.get(key, 0):g} {key}" for key in ("CPU", "GPU"))
@@ -201,8 +205,24 @@ def _slots(available: Mapping[str, Any], resources: ResourcesConfig) -> int:
     return min(by_cpu, int(gpus * per_gpu) if resources.gpu <= 1 else int(gpus // resources.gpu))
 
 
-def _autoscaler_limit() -> Mapping[str, Any]:
-    """What the cluster may grow to, or nothing for a cluster that can't grow."""
-    from ray._private.state import state
+def slots_grown(resources: ResourcesConfig) -> int:
+    """Trials that fit once an autoscaling cluster has all its nodes; 0 if it isn't known to grow.
 
-    return state.get_max_resources_from_cluster_config() or {}
+    Ray doesn't tell a driver how far its cluster can grow. On a head that `ray up` made, a file does.
+    KubeRay tells nobody: there it is `--workers` that should say it.
+    """
+    file = Path("~/ray_bootstrap_config.yaml").expanduser()
+    if not file.is_file():
+        growing = "--no-monitor" in os.environ.get("KUBERAY_GEN_RAY_START_CMD", "")
+        return UNSAID if growing else 0
+    cluster = yaml.safe_load(file.read_text())
+    types = cluster["available_node_types"]
+    slots = _slots(types.pop(cluster["head_node_type"])["resources"], resources)
+    left = cluster["max_workers"]
+    fitting = [
+        (_slots(node["resources"], resources), node["max_workers"]) for node in types.values()
+    ]
+    for each, most in sorted(fitting, reverse=True):
+        nodes = min(most, left)
+        slots, left = slots + nodes * each, left - nodes
+    return slots
