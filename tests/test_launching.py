@@ -613,14 +613,18 @@ class TestACluster:
     @pytest.mark.parametrize(
         ("changes", "problem"),
         [
-            ({"HOME": "/nonexistent"}, "no token to show"),
+            ({"HOME": "empty"}, "no token to show"),
             ({"RAY_AUTH_MODE": "disabled"}, "no token to show"),
-            ({"HOME": "/nonexistent", "RAY_AUTH_MODE": "token"}, "no token to show"),
-            ({"RAY_AUTH_TOKEN_PATH": "/nonexistent"}, "no token to show"),
+            ({"HOME": "empty", "RAY_AUTH_MODE": "token"}, "no token to show"),
+            ({"RAY_AUTH_TOKEN_PATH": "missing"}, "no token to show"),
             ({"RAY_AUTH_TOKEN": "of another cluster"}, "the cluster refuses our token"),
         ],
     )
-    def test_without_its_token_it_is_refused(self, head, tmp_path, changes, problem):
+    def test_without_its_token_it_is_refused(
+        self, head, tmp_path, tmp_path_factory, changes, problem
+    ):
+        if "HOME" in changes:
+            changes = {**changes, "HOME": str(tmp_path_factory.mktemp(changes["HOME"]))}
         config = write_config(tmp_path, tmp_path / "zoo", tracking={"enabled": False})
         status, output = head.sweep(config, "--address", head.address, cwd=tmp_path, **changes)
         assert status == 2, output

@@ -170,6 +170,7 @@ def _knock(address: str) -> None:
     from ray._private.authentication import authentication_token_setup as setup
     from ray._private.authentication import authentication_utils
     from ray._private.services import canonicalize_bootstrap_address
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
     if found := canonicalize_bootstrap_address(address):
         host, _, port = found.rpartition(":")
@@ -184,7 +185,7 @@ def _knock(address: str) -> None:
         setup.ensure_token_if_auth_enabled(create_token_if_missing=False)
         sent = True
         if found:
-            ray._raylet.GcsClient(address=found)
+            GcsClient(address=found)
     except ray.exceptions.AuthenticationError as error:
         enabled = authentication_utils.is_token_auth_enabled()
         problem = "the cluster refuses our token" if sent and enabled else "no token to show"
