@@ -27,7 +27,7 @@ from packaging.requirements import Requirement
 from stitch_sweep.cli import app
 from stitch_sweep.config import read_config
 from stitch_sweep.errors import InputError
-from stitch_sweep.sweep.resources import check_job
+from stitch_sweep.sweep.resources import UNSAID, check_job, slots_grown
 from tests.sweeps import write_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,7 +64,9 @@ def parse(words: list[str]) -> str | None:
                 return f"{program}: no command {name!r}"
             command = command.commands[name]
         with command.make_context(command.name, list(arguments)) as context:
-            entrypoint = context.params.get("entrypoint")
+            # What `ray job submit` and `ray exec` run elsewhere.
+            entrypoint = context.params.get("entrypoint") or []
+            entrypoint = entrypoint or shlex.split(context.params.get("cmd") or "")
     except Exception as error:
         # Typer has a click of its own, so there is no one class for both.
         if not hasattr(error, "format_message"):
@@ -83,6 +85,8 @@ def shell_faults(commands: list[str]) -> list[str]:
             continue
         for part in re.split(r";|&&|\|\|", command):
             words = shlex.split(part.strip(" ()"))
+            while words and re.match(r"\w+=", words[0]):
+                del words[0]  # a variable for this command
             if words and Path(words[0]).name in ("ray", "stitch-sweep"):
                 fault = parse([Path(words[0]).name, *words[1:]])
                 faults += [fault] if fault else []
@@ -271,6 +275,13 @@ def job_faults(text: str) -> list[str]:
     groups = cluster["workerGroupSpecs"]
     faults += [f"{g['groupName']} never ends" for g in groups if g.get("minReplicas", 0)]
     templates = [group["template"]["spec"] for group in [cluster["headGroupSpec"], *groups]]
+    workers = re.search(r"--workers (\d+)", entrypoint)
+    cpus = sum(
+        g["maxReplicas"] * int(g["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"])
+        for g in groups
+    )
+    if workers is None or int(workers[1]) != cpus:
+        faults.append(f"--workers is not {cpus}")
     images = {container["image"] for pod in templates for container in pod["containers"]}
     if images != {f"{PROJECT['name']}:{PROJECT['version']}"}:
         faults.append(f"images {sorted(images)}")
@@ -291,7 +302,8 @@ def test_kuberay_takes_the_job():
         ("stitch-sweep sweep /config", "stitch-sweep swep /config", "no command 'swep'"),
         ("--address auto", "--adress auto", "No such option"),
         (" --address auto", "", "--address auto is missing"),
-        ("auto --resume", "auto", "--resume is missing"),
+        (" --resume\n", "\n", "--resume is missing"),
+        ("maxReplicas: 8", "maxReplicas: 4", "--workers is not 32"),
         ("--folder /sweeps/my", "--folder my", "--folder: not on the volume"),
         ("--set zoo=/sweeps/zoo ", "", "--set zoo: not on the volume"),
         ("sqlite:////sweeps/", "sqlite:///", "--set tracking.uri: not on the volume"),
@@ -381,7 +393,8 @@ def test_what_the_documentation_tells_to_type_is_understood():
         ),
         ("ray job submit -- stitch-sweep sweep x.yml --adress auto", "stitch-sweep: No such"),
         ("ray job submit -- stitch-sweep swep x.yml", "stitch-sweep: no command"),
-        ("RAY_X=1; ray upp ray_cluster.yaml", "ray: no command"),
+        ("RAY_X=1 ray upp ray_cluster.yaml", "ray: no command"),
+        ("ray exec ray_cluster.yaml 'stitch-sweep stat my'", "stitch-sweep: no command"),
         ("stitch-sweep sweep", "stitch-sweep: Missing argument"),
         ("echo 'x", "bash: "),
     ],
@@ -389,6 +402,40 @@ def test_what_the_documentation_tells_to_type_is_understood():
 def test_a_command_that_nothing_understands_is_found(command, fault):
     (found,) = shell_faults([command])
     assert found.startswith(fault)
+
+
+class TestAClusterThatGrows:
+    @pytest.fixture
+    def on_its_head(self, monkeypatch, tmp_path) -> None:
+        """What `ray up` leaves on the head, where the cloud has been asked what the nodes have."""
+        from ray.autoscaler._private.util import prepare_config
+
+        cluster = prepare_config(yaml.safe_load(CLUSTER))
+        cluster["available_node_types"]["cpu"]["resources"] = {"CPU": 16}
+        cluster["available_node_types"]["gpu"]["resources"] = {"CPU": 4, "GPU": 1}
+        (tmp_path / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump(cluster))
+        monkeypatch.setenv("HOME", str(tmp_path))
+
+    @pytest.mark.parametrize(
+        ("takes", "slots"),
+        [
+            ({"cpu": 1}, 8 * 16),  # the 8 nodes that there may be are the big ones
+            ({"cpu": 5}, 8 * 3),
+            ({"cpu": 1, "gpu": 1}, 4),
+            ({"cpu": 1, "gpu": 0.5}, 4 * 2),
+            ({"cpu": 17}, 0),
+        ],
+    )
+    def test_is_asked_for_as_many_trials_as_will_fit(self, on_its_head, takes, slots):
+        assert slots_grown(takes.get("cpu", 1), takes.get("gpu", 0)) == slots
+
+    def test_and_doesnt_say_how_far_is_asked_for_some(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        start = "ray start --head --no-monitor --num-cpus=0"
+        monkeypatch.setenv("KUBERAY_GEN_RAY_START_CMD", start)
+        assert slots_grown(1, 0) == UNSAID
+        monkeypatch.setenv("KUBERAY_GEN_RAY_START_CMD", start.replace("--no-monitor ", ""))
+        assert slots_grown(1, 0) == 0
 
 
 class TestAJob:
@@ -566,14 +613,18 @@ class TestACluster:
     @pytest.mark.parametrize(
         ("changes", "problem"),
         [
-            ({"HOME": "/nonexistent"}, "no token to show"),
+            ({"HOME": "empty"}, "no token to show"),
             ({"RAY_AUTH_MODE": "disabled"}, "no token to show"),
-            ({"HOME": "/nonexistent", "RAY_AUTH_MODE": "token"}, "no token to show"),
-            ({"RAY_AUTH_TOKEN_PATH": "/nonexistent"}, "no token to show"),
+            ({"HOME": "empty", "RAY_AUTH_MODE": "token"}, "no token to show"),
+            ({"RAY_AUTH_TOKEN_PATH": "missing"}, "no token to show"),
             ({"RAY_AUTH_TOKEN": "of another cluster"}, "the cluster refuses our token"),
         ],
     )
-    def test_without_its_token_it_is_refused(self, head, tmp_path, changes, problem):
+    def test_without_its_token_it_is_refused(
+        self, head, tmp_path, tmp_path_factory, changes, problem
+    ):
+        if "HOME" in changes:
+            changes = {**changes, "HOME": str(tmp_path_factory.mktemp(changes["HOME"]))}
         config = write_config(tmp_path, tmp_path / "zoo", tracking={"enabled": False})
         status, output = head.sweep(config, "--address", head.address, cwd=tmp_path, **changes)
         assert status == 2, output

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from stitch_sweep.config import ResourcesConfig
 from stitch_sweep.errors import InputError
@@ -26,6 +27,9 @@ _ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": str(10**9),
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
+
+UNSAID = 64
+"""Trials that are asked of an autoscaling cluster that doesn't say how many it can run."""
 
 
 def set_environment() -> None:
@@ -176,7 +180,7 @@ def slots(cpu: int, gpu: float) -> int:
     # One trial never spreads over two nodes.
     now = sum(_slots(node["Resources"], cpu, gpu) for node in ray.nodes() if node["Alive"])
     # Tune asks an autoscaling cluster for what its trials need, so it is given as many as may fit.
-    return max(now, _slots(_autoscaler_limit(), cpu, gpu))
+    return max(now, slots_grown(cpu, gpu))
 
 
 def cpus_per_gpu() -> int:
@@ -204,6 +208,7 @@ def _knock(address: str) -> None:
     from ray._private.authentication import authentication_token_setup as setup
     from ray._private.authentication import authentication_utils
     from ray._private.services import canonicalize_bootstrap_address
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
     if found := canonicalize_bootstrap_address(address):
         host, _, port = found.rpartition(":")
@@ -218,8 +223,7 @@ def _knock(address: str) -> None:
         setup.ensure_token_if_auth_enabled(create_token_if_missing=False)
         sent = True
         if found:
-            raylet: Any = ray._raylet
-            raylet.GcsClient(address=found)
+            GcsClient(address=found)
     except ray.exceptions.AuthenticationError as error:
         enabled = authentication_utils.is_token_auth_enabled()
         problem = "the cluster refuses our token" if sent and enabled else "no token to show"
@@ -240,8 +244,24 @@ def _slots(available: Mapping[str, Any], cpu: int, gpu: float) -> int:
     return min(by_cpu, int(gpus * per_gpu) if gpu <= 1 else int(gpus // gpu))
 
 
-def _autoscaler_limit() -> Mapping[str, Any]:
-    """What the cluster may grow to, or nothing for a cluster that can't grow."""
-    from ray._private.state import state
+def slots_grown(cpu: int, gpu: float) -> int:
+    """Trials that fit once an autoscaling cluster has all its nodes; 0 if it isn't known to grow.
 
-    return state.get_max_resources_from_cluster_config() or {}
+    Ray doesn't tell a driver how far its cluster can grow. On a head that `ray up` made, a file does.
+    KubeRay tells nobody: there it is `--workers` that should say it.
+    """
+    file = Path("~/ray_bootstrap_config.yaml").expanduser()
+    if not file.is_file():
+        growing = "--no-monitor" in os.environ.get("KUBERAY_GEN_RAY_START_CMD", "")
+        return UNSAID if growing else 0
+    cluster = yaml.safe_load(file.read_text())
+    types = cluster["available_node_types"]
+    slots = _slots(types.pop(cluster["head_node_type"])["resources"], cpu, gpu)
+    left = cluster["max_workers"]
+    fitting = [
+        (_slots(node["resources"], cpu, gpu), node["max_workers"]) for node in types.values()
+    ]
+    for each, most in sorted(fitting, reverse=True):
+        nodes = min(most, left)
+        slots, left = slots + nodes * each, left - nodes
+    return slots
