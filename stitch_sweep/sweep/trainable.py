@@ -212,6 +212,14 @@ class WaitForWorkers(FIFOScheduler):
     def choose_trial_to_run(self, tune_controller: Any) -> None:
         """Leave the choice to the controller, which gives free workers to trials that have none."""
 
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Drop the statistics that Tune keeps of all that a trial reported: nobody asks for them.
+
+        They are most of what a trial that has ended takes of the driver's memory.
+        """
+        trial.run_metadata.metric_analysis.clear()
+        trial.run_metadata.metric_n_steps.clear()
+
 
 def data_to_arrays(data: Data) -> dict[str, Any]:
     """A data set as NumPy arrays, which processes of one node read from shared memory, uncopied."""
