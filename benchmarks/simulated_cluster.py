@@ -26,7 +26,7 @@ from _common import machine, table
 from scale import PER_STUDY, TEST_IMAGES, read
 
 WORKERS = (1, 10, 30, 100, 300, 1000)
-TRIALS_PER_WORKER = 5
+TRIALS_PER_WORKER = 6
 
 
 @dataclass(order=True)
@@ -65,7 +65,7 @@ def simulate(workers: int, seconds: float, tune: float, worker: float) -> dict[s
     from stitch_sweep.sweep.search import SweepSearcher
 
     folder = Path(tempfile.mkdtemp(prefix="stitch-sweep-simulated-"))
-    wanted = max(200, TRIALS_PER_WORKER * workers)
+    wanted = max(min(2000, 20 * workers), TRIALS_PER_WORKER * workers)
     # A study hands out one trial at a time: there must be more of them than workers.
     config = read(max(wanted, 2 * workers) * PER_STUDY, folder, "")
     ledger = Ledger(folder / "sweep")
@@ -75,7 +75,7 @@ def simulate(workers: int, seconds: float, tune: float, worker: float) -> dict[s
     driver, ledgers = _Server(tune), _Server(0.0)
     rng = np.random.default_rng(0)
     ends: list[_End] = []
-    handed, done, now = 0, 0, 0.0
+    handed, done, now, filled = 0, 0, 0.0, 0.0
 
     def hand_out(at: float) -> None:
         nonlocal handed
@@ -102,12 +102,14 @@ def simulate(workers: int, seconds: float, tune: float, worker: float) -> dict[s
         )
         heard, _ = driver.serve(written, searcher.on_trial_complete, end.trial_id)
         done, now = done + 1, heard
+        if done == workers:
+            filled = now  # every worker has one trial behind it; before, they all started at once
         hand_out(heard)
     shutil.rmtree(folder)
     return {
         "workers": workers,
         "trials": done,
-        "efficiency": done * seconds / (workers * now),
+        "efficiency": (done - workers) * seconds / (workers * (now - filled)),
         "driver_busy": driver.busy / now,
         "writer_busy": ledgers.busy / now,
         "driver_ms_per_trial": 1000 * driver.busy / handed,
@@ -131,7 +133,7 @@ def _outcome(seconds: float) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=20.0, help="that a training takes")
-    parser.add_argument("--tune-ms", type=float, default=8.0, help="Ray Tune's own, per event")
+    parser.add_argument("--tune-ms", type=float, default=3.0, help="Ray Tune's own, per event")
     parser.add_argument(
         "--worker-ms", type=float, default=20.0, help="that a trial costs its worker"
     )
