@@ -158,7 +158,7 @@ def _postgresql(folder: Path) -> Iterator[str]:
                     break
                 if server.poll() is not None:
                     raise SystemExit("PostgreSQL didn't start")
-            yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+            yield f"postgresql+psycopg2://postgres@127.0.0.1:{port}/postgres"
         finally:
             server.terminate()
 
