@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from stitch_sweep.errors import DivergedError, InputError
+from stitch_sweep.errors import DivergedError, InputError, StoppedError
 
 if TYPE_CHECKING:
     from stitch_sweep.config import Config
@@ -484,7 +484,7 @@ def main() -> None:
                 f"error: {problem}", style="red", highlight=False, soft_wrap=True, markup=False
             )
         sys.exit(2)
-    except DivergedError as error:
+    except (DivergedError, StoppedError) as error:
         _err.print(f"error: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
         sys.exit(1)
     except OSError as error:

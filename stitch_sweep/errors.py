@@ -36,6 +36,13 @@ def check_all(*checks: Callable[[], object]) -> None:
         raise InputError(*problems)
 
 
+class StoppedError(Exception):
+    """The machine ended a sweep, not the input: what had ended is recorded, and `--resume` goes on.
+
+    The command line prints it and exits with status 1, without a traceback.
+    """
+
+
 class DivergedError(Exception):
     """A network's training stopped being finite: not a result, and nothing of it was stored."""
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from stitch_sweep.errors import InputError
+
+_STORAGE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS),
+    *(errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE),
+}
 
 
 @contextmanager
@@ -18,6 +24,9 @@ def atomic(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, which takes its place when the block ends without an error.
 
     Readers see the old file or the new one, never half of one, whatever happens to process or machine.
+
+    Raises:
+        OSError: it can't be written; it names `path`, which a full disk alone doesn't.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
@@ -26,9 +35,17 @@ def atomic(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):  # where nothing can be written, nothing can be removed
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in _STORAGE:
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         raise
+
+
+def is_storage_error(error: BaseException | None) -> bool:
+    """Whether a disk is full, read-only, closed to us or broken: no other process would fare better."""
+    return isinstance(error, OSError) and error.errno in _STORAGE
 
 
 def check_writable(path: Path, what: str) -> None:
@@ -96,7 +113,8 @@ def keep(path: Path, data: bytes) -> None:
         write_atomically(path, data)
         earlier.replace(_previous(path))
     finally:
-        earlier.unlink(missing_ok=True)
+        with suppress(OSError):  # the error that brought us here is the one to be heard of
+            earlier.unlink(missing_ok=True)
 
 
 def kept(path: Path) -> list[Kept]:

@@ -121,7 +121,8 @@ class Ledger:
             holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode()
         )
         for leftover in (*self.root.rglob("*.tmp"), *self.folder.glob(".*.tmp")):
-            leftover.unlink()
+            # The writer of a sweep that was killed just now may still be about to finish one.
+            leftover.unlink(missing_ok=True)
         return lock
 
     def start(self, description: Mapping[str, Any]) -> None:
@@ -190,6 +191,13 @@ class Ledger:
         """Where a trial got to, the newest first; nothing of it is verified."""
         return kept(self._checkpoints / trial)
 
+    def reached(self, trial: str) -> int | None:
+        """When a trial's newest checkpoint was written, which changes whenever it gets further."""
+        try:
+            return (self._checkpoints / trial).stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
+
     def forget_checkpoints(self, trial: str) -> None:
         """Remove what `write_checkpoint` kept of a trial that has ended."""
         forget(self._checkpoints / trial)
@@ -204,6 +212,9 @@ class Ledger:
 
 class LedgerWriter:
     """What workers have to say of their trials; an actor on the driver's node, so they share no disk.
+
+    Whatever it is told it may be told again: Ray starts it anew when its process dies, and repeats the
+    calls that were not answered.
 
     Args:
         folder: the experiment folder.
@@ -244,7 +255,10 @@ class LedgerWriter:
 
     def checkpoint(self, trial: str, data: bytes) -> None:
         """Keep where a running trial got to."""
-        self._ledger.write_checkpoint(trial, data)
+        record = self._ledger.read(trial)
+        # A worker that was taken for dead may go on with a trial that another one has ended.
+        if record is None or record["status"] == "running":
+            self._ledger.write_checkpoint(trial, data)
 
     def read_checkpoints(self, trial: str) -> list[Kept]:
         """Where a trial got to before it was interrupted, the newest first."""

@@ -17,21 +17,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from filelock import FileLock
 
+from stitch_sweep.credentials import public
 from stitch_sweep.ledger import Ledger
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Metric, Run
 
 BATCH, PARAMS = 1000, 100
-"""Metrics and params per call; MLflow takes no more."""
+"""Entries and, among them, params per call; MLflow takes no more."""
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 60.0
 """So long a finished sweep waits for a server that takes nothing."""
@@ -40,7 +41,8 @@ _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     # One call to a dead server would otherwise hang for minutes.
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    # Ours look first at what the server has: it may have done what it didn't answer.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
     # Thousands of runs would each print their address.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -62,6 +64,14 @@ class Runs:
     children: dict[str, str]
 
 
+class _Child(NamedTuple):
+    """A trial's run: its id, when it says that the trial started, and whether all of it was sent."""
+
+    run: str
+    started: int
+    ended: bool
+
+
 class Tracker:
     """Brings a tracking server up to the state of a ledger.
 
@@ -80,13 +90,17 @@ class Tracker:
         self._experiment_name = experiment
         self._parent = ""
         self._experiment = ""
-        self._children: dict[str, tuple[str, bool]] = {}
+        self._children: dict[str, _Child] = {}
+
+    def doubt(self) -> None:
+        """After an error: ask the server again what it has, because what failed may have been done."""
+        self._parent = ""
 
     def send(self) -> Iterator[str]:
         """Send every ended trial that the server lacks, and yield its id once it is there."""
         self._open()
         for trial in sorted(self._ledger.trial_ids()):
-            if self._children.get(trial, ("", False))[1]:
+            if trial in self._children and self._children[trial].ended:
                 continue
             record = self._ledger.read(trial)
             if record is not None and record["status"] != "running":
@@ -100,6 +114,7 @@ class Tracker:
             The name of each file once it is there.
         """
         self._open()
+        self._find_children()  # a call that took long may have left a run twice since we looked
         for name in _FILES:
             if (self._folder / name).exists():
                 self._client.log_artifact(self._parent, str(self._folder / name))
@@ -123,12 +138,12 @@ class Tracker:
             if found is None:
                 return None
             self._experiment = found.experiment_id
-            parent = self._find_parent()
-            if parent is None:
+            parents = self._find_parents()
+            if not parents:
                 return None
-            self._parent = parent.info.run_id
+            self._parent = parents[0].info.run_id
             self._find_children()
-        children = {trial: run for trial, (run, _) in self._children.items()}
+        children = {trial: child.run for trial, child in self._children.items()}
         return Runs(self._experiment, self._parent, children)
 
     def send_report(self, files: Iterable[Path]) -> int:
@@ -150,14 +165,18 @@ class Tracker:
             sent += 1
         return sent
 
-    def _find_parent(self) -> Run | None:
+    def _find_parents(self) -> list[Run]:
+        """The sweep's run, and what a server that didn't answer in time made besides."""
         sweep = (self._ledger.description() or {})["id"]
-        found = self._client.search_runs(
-            [self._experiment], f"tags.`stitch_sweep.sweep` = '{sweep}'", max_results=1
+        return self._client.search_runs(
+            [self._experiment],
+            f"tags.`stitch_sweep.sweep` = '{sweep}'",
+            order_by=["attributes.start_time ASC", "attributes.run_id ASC"],
         )
-        return found[0] if found else None
 
     def _find_children(self) -> None:
+        """Learn which trials the server has; of a trial that it has twice, one is kept."""
+        self._children = {}
         token = None
         while True:
             page = self._client.search_runs(
@@ -168,7 +187,13 @@ class Tracker:
             )
             for run in page:
                 ended = run.info.status in ("FINISHED", "FAILED")
-                self._children[run.data.tags["stitch_sweep.trial"]] = (run.info.run_id, ended)
+                child = _Child(run.info.run_id, run.info.start_time, ended)
+                trial = run.data.tags["stitch_sweep.trial"]
+                other = self._children.get(trial)
+                if other is not None:
+                    child, spare = (child, other) if child.ended else (other, child)
+                    self._client.delete_run(spare.run)
+                self._children[trial] = child
             token = page.token
             if not token:
                 return
@@ -188,14 +213,16 @@ class Tracker:
             )
         )
         description = self._ledger.description() or {}
-        run = self._find_parent()
+        run, *spares = self._find_parents() or (None,)
+        for spare in spares:
+            client.delete_run(spare.info.run_id)
         if run is None:
             tags = {"stitch_sweep.sweep": description["id"], "mlflow.note.content": _NOTE}
             run = client.create_run(
                 self._experiment, tags=tags, run_name=self._folder.resolve().name
             )
         if not run.data.params:
-            self._log_params(run.info.run_id, dict(_flat(description.get("config", {}))))
+            self._log(run.info.run_id, dict(_flat(description.get("config", {}))))
         self._parent = run.info.run_id
         try:
             self._find_children()
@@ -208,13 +235,19 @@ class Tracker:
 
         client, trial = self._client, record["trial"]
         started = int(record["started"] * 1000)
-        run, _ = self._children.get(trial, ("", False))
-        if not run:
+        child = self._children.get(trial)
+        if child is not None and child.started != started:
+            # Half of it was sent, and then its record was lost: it ran again, and its times differ.
+            client.delete_run(child.run)
+            child = None
+        if child is not None:
+            run = child.run
+        else:
             tags = {"stitch_sweep.trial": trial, "mlflow.parentRunId": self._parent}
             run = client.create_run(
                 self._experiment, start_time=started, tags=tags, run_name=_run_name(record)
             ).info.run_id
-            self._children[trial] = (run, False)
+            self._children[trial] = _Child(run, started, False)
         ended = started + int(record["seconds"] * 1000)
         metrics = [
             Metric(
@@ -250,21 +283,29 @@ class Tracker:
             **dict(_flat({k: v for k, v in settings.items() if k != "loss"})),
             **{f"loss.{k}": v for k, v in _flat(settings["loss"])},
         }
-        if record.get("error"):
-            client.set_tag(run, "error", record["error"][:500])
-        self._log_params(run, params)
-        for first in range(0, len(metrics), BATCH):
-            client.log_batch(run, metrics=metrics[first : first + BATCH])
+        tags = {"error": record["error"][:500]} if record.get("error") else {}
+        self._log(run, params, metrics, tags)
         status = "FINISHED" if record["status"] == "finished" else "FAILED"
         client.set_terminated(run, status=status, end_time=ended)
-        self._children[trial] = (run, True)
+        self._children[trial] = _Child(run, started, True)
 
-    def _log_params(self, run: str, params: Mapping[str, Any]) -> None:
-        from mlflow.entities import Param
+    def _log(
+        self,
+        run: str,
+        params: Mapping[str, Any],
+        metrics: Sequence[Metric] = (),
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Send all of it, in as few calls as MLflow allows."""
+        from mlflow.entities import Param, RunTag
 
-        listed = [Param(key, str(value)[:500]) for key, value in params.items()]
-        for first in range(0, len(listed), PARAMS):
-            self._client.log_batch(run, params=listed[first : first + PARAMS])
+        said = [RunTag(key, value) for key, value in (tags or {}).items()]
+        left = [Param(key, str(value)[:500]) for key, value in params.items()]
+        while left or metrics or said:
+            some, left = left[:PARAMS], left[PARAMS:]
+            room = BATCH - len(some) - len(said)
+            self._client.log_batch(run, metrics=metrics[:room], params=some, tags=said)
+            metrics, said = metrics[room:], []
 
 
 class TrackingProcess:
@@ -392,6 +433,7 @@ def _follow(tracker: Tracker, over: threading.Event, words: list[str]) -> int:
         try:
             for trial in tracker.send():
                 _tell("sent", trial)
+                wait = POLL_SECONDS  # now and then an error is not a dead server
             if last:
                 if "finish" in words:
                     for name in tracker.send_artifacts():
@@ -399,7 +441,8 @@ def _follow(tracker: Tracker, over: threading.Event, words: list[str]) -> int:
                 return 0
             wait = POLL_SECONDS
         except Exception as error:  # whatever a server or its client throws, we try again
-            _tell("error", type(error).__name__, str(error).partition("\n")[0])
+            tracker.doubt()
+            _tell("error", type(error).__name__, public(str(error).partition("\n")[0]))
             wait = min(2 * wait, 30.0)
             if last:
                 # The sweep waits for us, or is dead and never told us to finish.

@@ -129,7 +129,7 @@ def connect(address: str | None, resources: ResourcesConfig) -> int:
     import stitch_sweep
 
     try:
-        _knock(address)
+        _show_token(address)
         ray.init(
             address=address,
             log_to_driver=False,
@@ -195,7 +195,18 @@ def _shown(resources: ResourcesConfig) -> str:
     return resources.gpu if isinstance(resources.gpu, str) else f"{resources.gpu:g}"
 
 
-def _knock(address: str) -> None:
+def knock(address: str) -> None:
+    """See that something listens at `host:port`; Ray itself would try for minutes.
+
+    Raises:
+        OSError: nothing does.
+    """
+    host, _, port = address.rpartition(":")
+    if host and "/" not in host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+
+
+def _show_token(address: str) -> None:
     """See that a cluster is there and takes our token; Ray itself would try for half a minute.
 
     Raises:
@@ -211,9 +222,7 @@ def _knock(address: str) -> None:
     from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
     if found := canonicalize_bootstrap_address(address):
-        host, _, port = found.rpartition(":")
-        if host and port.isdecimal():
-            socket.create_connection((host, int(port)), timeout=10).close()
+        knock(found)
     # It would warn of a token being used, on every run.
     logging.getLogger(setup.__name__).setLevel(logging.ERROR)
     sent = False

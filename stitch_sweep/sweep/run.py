@@ -21,8 +21,8 @@ from stitch_sweep.analysis import Matrix
 from stitch_sweep.checkpoints import fingerprint
 from stitch_sweep.config import CLASS_ONLY, Config, to_yaml
 from stitch_sweep.credentials import public
-from stitch_sweep.errors import InputError, check_all
-from stitch_sweep.files import write_atomically
+from stitch_sweep.errors import InputError, StoppedError, check_all
+from stitch_sweep.files import check_writable, is_storage_error, write_atomically
 from stitch_sweep.ledger import Ledger, LedgerWriter
 from stitch_sweep.mirror import Mirror, Mirroring
 from stitch_sweep.sweep import resources
@@ -36,6 +36,7 @@ from stitch_sweep.sweep.search import (
     startup_note,
 )
 from stitch_sweep.sweep.views import ended_records, write_views
+from stitch_sweep.sweep.watch import watched
 from stitch_sweep.tracking import TrackingProcess
 from stitch_sweep.zoo import Entry, Progress, Recipe, Zoo, train_network
 
@@ -103,6 +104,7 @@ def run_sweep(
     Raises:
         InputError: something about the configuration, the folder or the machine is wrong; nothing
             was started.
+        StoppedError: the experiment folder can no longer be written; all that had ended is recorded.
     """
     ledger = Ledger(folder)
     pace = _Pace(address, workers, report_seconds, checkpoint_seconds)
@@ -125,10 +127,19 @@ def run_sweep(
     )
     try:
         return _run_tracked(config, ledger, resume, pace, reporter, tracking, copy)
-    except BaseException:
+    except BaseException as error:
         if tracking is not None:
             tracking.abandon()
+        if is_storage_error(error):
+            raise _stopped(str(error)) from error
         raise
+
+
+def _stopped(why: str) -> StoppedError:
+    return StoppedError(
+        f"the sweep stopped: {why}. Every trial that had ended is recorded; once that can be written "
+        "again (a full disk: free some space), the same command with --resume goes on"
+    )
 
 
 def _run_tracked(
@@ -230,11 +241,14 @@ def _run_missing(
         write_atomically(folder / "config.resolved.yml", to_yaml(_public(config)).encode())
         reporter.say(f"{slots} trials at a time")
         searcher = SweepSearcher(prepared.studies, config, ledger, reporter.trial, slots, gpu)
-        _tune(prepared, ledger, networks, searcher, slots, context, pace)
+        with watched(reporter.say):
+            _tune(prepared, ledger, networks, searcher, slots, context, pace)
     except KeyboardInterrupt:
         return True, 0
     finally:
         ray.shutdown()
+    if searcher.stopped:
+        raise _stopped(searcher.stopped)
     # Tune returns normally after Ctrl-C.
     return not searcher.exhausted, len(searcher.lost)
 
@@ -263,7 +277,8 @@ def _tune(
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     writer = (
         ray.remote(LedgerWriter)
-        .options(num_cpus=0, scheduling_strategy=here)
+        # Without it no worker can record anything: killed, it is started again, calls included.
+        .options(num_cpus=0, scheduling_strategy=here, max_restarts=-1, max_task_retries=-1)
         .remote(str(ledger.folder.resolve()), config.keep_stitches, config.search.mode)
     )
     shared = Shared(
@@ -422,6 +437,7 @@ def _check_folder(ledger: Ledger, resume: bool) -> None:
             f"{ledger.folder}: holds a sweep already; add --resume to go on with it or to see it "
             "again, or put the configuration into a folder of its own"
         )
+    check_writable(ledger.root, "the ledger")
 
 
 def _networks_of(prepared: Prepared) -> dict[str, Any]:

@@ -46,12 +46,12 @@ from stitch_sweep.ledger import Ledger, Study
 from stitch_sweep.losses import MEASURES
 from stitch_sweep.problems import argument_problems, dotted
 from stitch_sweep.seeding import derive
-from stitch_sweep.sweep.trainable import SAID
+from stitch_sweep.sweep.trainable import SAID, STOPPED
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 RETRIES = 3
-"""So often a trial whose worker died is started again."""
+"""So often a trial whose worker died is started again without having got further in between."""
 
 _CLASSES = {"tpe": "TPESampler", "random": "RandomSampler"}
 # What these suggest depends on no result.
@@ -345,7 +345,8 @@ class SweepSearcher(Searcher):
             tried again with twice the share.
 
     Attributes:
-        lost: trials whose workers died more than `RETRIES` times.
+        lost: trials whose workers died more than `RETRIES` times at one point.
+        stopped: what keeps the ledger from being written, and so the sweep from going on; or nothing.
         exhausted: whether everything that could be handed out has ended.
     """
 
@@ -367,8 +368,9 @@ class SweepSearcher(Searcher):
         self._larger: set[str] = set()
         self._running: dict[str, tuple[_Round, int]] = {}
         self._left: deque[_Round] = deque()
-        self._failures: Counter[str] = Counter()
+        self._failures: Counter[tuple[str, int | None]] = Counter()
         self.lost: list[str] = []
+        self.stopped = ""
         self.exhausted = False
         started = ledger.trial_ids()
         for study in studies:
@@ -389,7 +391,7 @@ class SweepSearcher(Searcher):
         """The next trial for Tune, None when all that is left must wait, FINISHED at the end."""
         if self._limit is not None and len(self._running) >= self._limit:
             return None
-        while self._left:
+        while self._left and not self.stopped:
             current = self._left[0]
             asked = current.next()
             if asked is None:
@@ -402,7 +404,11 @@ class SweepSearcher(Searcher):
             before = self._ledger.read(trial)
             # A worker that is thought dead may have finished after all.
             if before is None or before["status"] == "running":
-                self._ledger.begin(trial, record)
+                try:
+                    self._ledger.begin(trial, record)
+                except OSError as error:
+                    self.stopped = str(error)
+                    break
             self._running[trial_id] = (current, number)
             self._on_event("started", {**record, "trial": trial})
             larger = trial in self._larger
@@ -411,8 +417,10 @@ class SweepSearcher(Searcher):
                 "gpu": min(1.0, 2 * self._gpu) if larger else self._gpu,
                 "larger": larger,
             }
-        self.exhausted = not self._running
-        return Searcher.FINISHED if self.exhausted else None
+        if self._running:
+            return None
+        self.exhausted = not self.stopped
+        return Searcher.FINISHED
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Pass on what a worker has to say; nothing is learned from intermediate results."""
@@ -429,12 +437,17 @@ class SweepSearcher(Searcher):
         trial = current.study.trial(number)
         record = self._ledger.read(trial)
         if record is None or record["status"] == "running":
+            if result is not None and STOPPED in result:
+                self.stopped = result[STOPPED]
+                return
             # A failure of a machine, not of a trial: Optuna never hears of it.
-            self._failures[trial] += 1
             if record is not None and record.get("out_of_memory") and 0 < self._gpu < 1:
                 self._larger.add(trial)
                 record["error"] += "; it gets twice the share of a GPU"
-            again = self._failures[trial] <= RETRIES
+            # A long trial may outlive many nodes; only one that gets no further is given up.
+            at = (trial, self._ledger.reached(trial))
+            self._failures[at] += 1
+            again = self._failures[at] <= RETRIES
             if again:
                 current.again(number)
                 self._left.appendleft(current)

@@ -23,6 +23,7 @@ from ray.tune.schedulers import FIFOScheduler
 from stitch_sweep.checkpoints import take_up
 from stitch_sweep.config import Config, TrialSettings
 from stitch_sweep.data import SPLITS, Data, Images
+from stitch_sweep.files import is_storage_error
 from stitch_sweep.frozen import FrozenError
 from stitch_sweep.sweep.gpu import hold_to
 from stitch_sweep.sweep.shelf import NodeShelf
@@ -55,6 +56,9 @@ class Shared:
 
 SAID = "said"
 """Key of a worker's result: a text for the user, because a worker's own output goes to log files."""
+
+STOPPED = "stopped"
+"""Key of a worker's result: why nothing can be recorded any more, here or from any other worker."""
 
 # A changed network is among them: whatever changed it, a new process has it as it was.
 _INFRASTRUCTURE = (
@@ -112,6 +116,9 @@ class StitchTrainable(tune.Trainable):
                 self._note(error)
                 raise
         except _INFRASTRUCTURE as error:
+            cause = getattr(error, "cause", None)  # of what the ledger's actor raised
+            if is_storage_error(cause):
+                return {"done": True, STOPPED: str(cause)}
             self._note(error)
             raise
         except Exception as error:  # a trial that can't be trained is a result; the sweep goes on
