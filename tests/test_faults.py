@@ -453,6 +453,30 @@ def test_a_trial_that_was_half_sent_and_ran_again_is_sent_whole(tmp_path, server
     check_tracked(tmp_path, server, "half sent")
 
 
+def test_of_a_run_that_was_made_twice_one_is_kept(undisturbed, server):
+    """A server that was asked to make one answered too late, and was asked again."""
+    tracker = Tracker(undisturbed, "twice", server.uri)
+    first = next(tracker.send())
+    runs = tracker.runs()
+    for of, tags in (
+        (runs.parent, ["stitch_sweep.sweep"]),
+        (runs.children[first], ["stitch_sweep.trial", "mlflow.parentRunId"]),
+    ):
+        made = tracker._client.get_run(of)
+        tracker._client.create_run(
+            runs.experiment,
+            start_time=made.info.start_time + (of == runs.parent),
+            tags={key: made.data.tags[key] for key in tags},
+        )
+    process = TrackingProcess(undisturbed, "twice", server.uri)
+    assert process.finish()
+    check_tracked(undisturbed, server, "twice")
+    found = tracker._client.search_runs([runs.experiment])
+    parents = [run.info.run_id for run in found if "stitch_sweep.sweep" in run.data.tags]
+    assert parents == [runs.parent]
+    assert len(found) == 1 + FEW_TRIALS
+
+
 def _dies(*_: Any, **__: Any) -> None:
     raise KeyboardInterrupt
 
