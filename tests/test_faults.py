@@ -398,6 +398,7 @@ def test_sweeps_that_share_a_cluster_leave_each_other_alone(
     assert count == 3 * FEW_TRIALS
 
 
+@pytest.mark.long
 def test_a_trial_is_given_up_only_where_it_gets_no_further(zoo, tmp_path):
     config = read_config(write_config(tmp_path, zoo, tracking={"enabled": False}, **FEW))
     ledger, events = Ledger(tmp_path), []
@@ -417,6 +418,7 @@ def test_a_trial_is_given_up_only_where_it_gets_no_further(zoo, tmp_path):
     assert searcher.lost == [trial]
 
 
+@pytest.mark.long
 def test_a_server_that_acts_without_answering_gets_every_step_once(undisturbed, server, proxy):
     """It fails, closes connections, and does what it is asked without saying so."""
     proxy.behave("moody")
