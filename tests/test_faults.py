@@ -398,7 +398,6 @@ def test_sweeps_that_share_a_cluster_leave_each_other_alone(
     assert count == 3 * FEW_TRIALS
 
 
-@pytest.mark.long
 def test_a_trial_is_given_up_only_where_it_gets_no_further(zoo, tmp_path):
     config = read_config(write_config(tmp_path, zoo, tracking={"enabled": False}, **FEW))
     ledger, events = Ledger(tmp_path), []
