@@ -91,6 +91,7 @@ class Tracker:
         self._parent = ""
         self._experiment = ""
         self._children: dict[str, _Child] = {}
+        self._hung: set[Path] = set()  # not all over again after an error
 
     def doubt(self) -> None:
         """After an error: ask the server again what it has, because what failed may have been done."""
@@ -115,13 +116,14 @@ class Tracker:
         """
         self._open()
         self._find_children()  # a call that took long may have left a run twice since we looked
-        for name in _FILES:
-            if (self._folder / name).exists():
-                self._client.log_artifact(self._parent, str(self._folder / name))
-                yield name
+        paths = [self._folder / name for name in _FILES if (self._folder / name).exists()]
         for name in _FOLDERS:
-            for path in sorted((self._folder / name).glob("*")):
-                self._client.log_artifact(self._parent, str(path), name)
+            paths += sorted((self._folder / name).glob("*"))
+        for path in paths:
+            if path not in self._hung:
+                within = None if path.parent == self._folder else path.parent.name
+                self._client.log_artifact(self._parent, str(path), within)
+                self._hung.add(path)
                 yield path.name
         summary = self._folder / "summary.json"
         if summary.exists():

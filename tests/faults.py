@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import random
 import secrets
 import shutil
 import signal
@@ -363,17 +362,18 @@ class Proxy:
     Attributes:
         mode: `well`; `slow`: every answer takes half a second; `hang`: none comes; `error`: status 500;
             `gone`: the connection is closed; `deaf`: the server does what it is asked, and the answer
-            is lost; `moody`: mostly well, now and then one of the last three.
+            is lost; `moody`: every eleventh request meets one of the last three.
         served: requests that reached us, by how they fared.
 
     Args:
         port: of the server, on this machine.
-        seed: decides moods.
     """
 
-    def __init__(self, port: int, seed: int = 0) -> None:
+    def __init__(self, port: int) -> None:
         self.mode = "well"
-        self._random = random.Random(seed)
+        self._moods = itertools.cycle(
+            mood for bad in ("deaf", "error", "gone") for mood in (*["well"] * 10, bad)
+        )
         self.served: dict[str, int] = {}
         self._changed = threading.Condition()
         proxy = self
@@ -388,7 +388,7 @@ class Proxy:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 mode = proxy.mode
                 if mode == "moody":
-                    mode = proxy._random.choices(("well", "error", "gone", "deaf"), (9, 1, 1, 2))[0]
+                    mode = next(proxy._moods)
                 proxy.served[mode] = proxy.served.get(mode, 0) + 1
                 if mode == "hang":
                     with proxy._changed:

@@ -331,6 +331,7 @@ def test_a_second_driver_is_refused_and_a_dead_one_blocks_nobody(
     check(tmp_path, undisturbed)
 
 
+@pytest.mark.long
 @in_a_namespace
 def test_a_full_disk_stops_a_sweep_that_goes_on_when_there_is_space(undisturbed, zoo, tmp_path):
     with closing(Mounts(tmp_path / "sweep", "16m")) as place:
@@ -393,7 +394,7 @@ def test_sweeps_that_share_a_cluster_leave_each_other_alone(
         (count,) = database.execute(
             "select count(*) from tags where key = 'stitch_sweep.trial' and run_uuid in"
             " (select run_uuid from runs join experiments using (experiment_id)"
-            " where name = 'shared' and runs.lifecycle_stage = 'active')"
+            " where experiments.name = 'shared' and runs.lifecycle_stage = 'active')"
         ).fetchone()
     assert count == 3 * FEW_TRIALS
 
