@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, NamedTuple, Protocol
@@ -61,6 +61,11 @@ EXCESS_FLOOR = 0.01
 PLATEAU = 0.05
 """Without a closed form: the share of the first epoch's training loss that a further quarter of the
 training, at the full learning rate, may still be expected to take off."""
+FLAT_ACCURACY = 0.05
+"""How far the same further quarter may be expected to move the validation accuracy of a stitch that was
+trained for the task and whose training loss still falls."""
+LEAST_IMAGES = 1000
+"""Validation images from which on an accuracy is sure enough to say so."""
 
 _SHORT = {"train": "train", "validation": "val", "test": "test"}
 
@@ -642,18 +647,21 @@ class StitchTraining:
             return self._excess(metrics["train_loss.mse"])
         if self.total_steps == 0:
             return {"converged": None if list(self.stitch.parameters()) else True}
-        return {"converged": self._has_settled()}
+        return {"converged": self._has_settled("task" in terms)}
 
-    def _has_settled(self) -> bool | None:
+    def _has_settled(self, for_task: bool) -> bool | None:
         """Whether going on at the full learning rate promises little; None under four epochs.
 
-        A schedule that decays to 0 flattens any curve, so the drop from the third quarter to the last
+        A schedule that decays to 0 flattens any curve, so what changed from the third quarter to the last
         is divided by the mean learning-rate factor of the steps that brought it.
         """
         losses, quarter = self._epoch_losses, len(self._epoch_losses) // 4
         if quarter == 0:
             return None
-        drop = fmean(losses[-2 * quarter : -quarter]) - fmean(losses[-quarter:])
+
+        def change(values: Sequence[float]) -> float:
+            return fmean(values[-quarter:]) - fmean(values[-2 * quarter : -quarter])
+
         middle = self.total_steps - quarter * self._steps_per_epoch
         half = max(1, quarter * self._steps_per_epoch // 2)
         schedule = self.settings.training.schedule
@@ -661,7 +669,13 @@ class StitchTraining:
             schedule.factor(step, self.total_steps) for step in range(middle - half, middle + half)
         )
         # A loss that still climbs has settled no more than one that still falls.
-        return abs(drop) <= PLATEAU * abs(losses[0]) * factor
+        if abs(change(losses)) <= PLATEAU * abs(losses[0]) * factor:
+            return True
+        # A stitch can learn its training images by heart for ever; a matrix shows what is left on others.
+        if not for_task or self._splits["validation"].count < LEAST_IMAGES:
+            return False
+        accuracies = [row["accuracy"] for row in self.trajectory if row["split"] == "validation"]
+        return abs(change(accuracies)) <= FLAT_ACCURACY * factor
 
     @torch.no_grad()
     def _excess(self, loss: float) -> dict[str, Any]:

@@ -24,11 +24,13 @@ import typer
 import yaml
 from packaging.requirements import Requirement
 
+sys.path.insert(0, str(Path(__file__).parent))
+from sweeps import write_config
+
 from stitch_sweep.cli import app
 from stitch_sweep.config import read_config
 from stitch_sweep.errors import InputError
 from stitch_sweep.sweep.resources import UNSAID, check_job, slots_grown
-from tests.sweeps import write_config
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 import json
 import math
@@ -15,7 +16,7 @@ from torch.nn import functional
 
 from stitch_sweep.checkpoints import fingerprint
 from stitch_sweep.config import DataConfig, TrialSettings
-from stitch_sweep.data import Data, load, make_loaders
+from stitch_sweep.data import Data, Images, load, make_loaders
 from stitch_sweep.evaluation import evaluate
 from stitch_sweep.frozen import FrozenError, FrozenNetwork
 from stitch_sweep.models import build
@@ -339,6 +340,29 @@ def test_converged_says_whether_going_on_would_help(a, digits, loss, training_se
     chosen = settings(loss, **training_settings)
     result = finished(training(a, a, 2, 3, digits, chosen))
     assert result.metrics["converged"] is converged
+
+
+@pytest.mark.parametrize(
+    ("labels", "lr", "validation_images", "converged"),
+    [
+        ("random", 0.01, 1000, True),
+        ("random", 0.01, 999, False),  # too few to be sure
+        ("right", 0.003, 1000, False),  # still learning
+    ],
+)
+def test_a_loss_that_falls_for_nothing_is_no_reason_to_go_on(
+    a, b, digits, labels, lr, validation_images, converged
+):
+    """Random labels can only be learned by heart: the loss falls, and no accuracy comes of it."""
+    train = Images(digits.train.images[:40], digits.train.labels[:40])
+    if labels == "random":
+        order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+        train = Images(train.images, train.labels[order])
+    shown = torch.arange(validation_images) % len(digits.validation.labels)
+    validation = Images(digits.validation.images[shown], digits.validation.labels[shown])
+    data = dataclasses.replace(digits, train=train, validation=validation)
+    chosen = settings(epochs=16, batch_size=8, optimizer={"name": "adam", "lr": lr})
+    assert finished(training(a, b, 3, 3, data, chosen)).metrics["converged"] is converged
 
 
 def test_a_long_training_to_itself_by_mse_has_converged(a, digits):
