@@ -403,12 +403,12 @@ def _read(path: Path, overrides: list[str] | None) -> Config:
 
 
 def _show_outcome(outcome: Outcome, config: Config, folder: Path) -> None:
-    from stitch_sweep.analysis import best_table, best_trials, matrix_table
+    from stitch_sweep.analysis import best_table, best_trials, gap_matrices, matrix_table
 
     if len(outcome.results):
         best = best_trials(outcome.results, metric=config.search.metric, mode=config.search.mode)
         _out.print(best_table(best))
-        for matrix in outcome.matrices:
+        for matrix in [next(gap_matrices([m]), m) for m in outcome.matrices]:
             _out.print(matrix_table(matrix))
             _out.print()
     _out.print(

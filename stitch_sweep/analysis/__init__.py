@@ -14,6 +14,7 @@ from stitch_sweep.analysis.comparison import (
     regional,
 )
 from stitch_sweep.analysis.figures import grid, heatmap, save_figure
+from stitch_sweep.analysis.knock_out import by_removed, gap_matrices, gap_matrix, is_knock_out
 from stitch_sweep.analysis.ladder import ladder_points
 from stitch_sweep.analysis.ladder_fit import LadderFit
 from stitch_sweep.analysis.matrices import Matrix, matrices, read_matrix, write_matrix
@@ -33,12 +34,16 @@ __all__ = [
     "architecture_verdicts",
     "best_table",
     "best_trials",
+    "by_removed",
     "check_results",
     "fit_ladder",
     "fit_ladders",
+    "gap_matrices",
+    "gap_matrix",
     "grid",
     "hacking",
     "heatmap",
+    "is_knock_out",
     "judge",
     "judge_bare",
     "judge_networks",

@@ -18,7 +18,7 @@ def subtitle(matrix: Matrix) -> str:
     own = {"sender": matrix.sender_accuracy, "receiver": matrix.receiver_accuracy}
     known = {role: f"{accuracy:.2f}" for role, accuracy in own.items() if not math.isnan(accuracy)}
     parts = []
-    if matrix.kind == "self-pair" and known:
+    if matrix.sender == matrix.receiver and known:
         parts.append(f"own test accuracy {next(iter(known.values()))}")
     elif known:
         listed = ", ".join(f"{role} {accuracy}" for role, accuracy in known.items())
@@ -28,6 +28,11 @@ def subtitle(matrix: Matrix) -> str:
     return "; ".join(parts)
 
 
+def _layers(matrix: Matrix) -> list[int]:
+    rows, columns = matrix.values.index, matrix.values.columns
+    return [*rows] if matrix.kind == "knock-out" else [*rows, *columns]
+
+
 def legend(matrices: Sequence[Matrix], missing: str) -> list[str]:
     """What layers and marks mean, a phrase each, for those that occur.
 
@@ -35,7 +40,7 @@ def legend(matrices: Sequence[Matrix], missing: str) -> list[str]:
         matrices: what is shown.
         missing: how a cell that was not run looks there.
     """
-    layers = {int(k) for m in matrices for k in [*m.values.index, *m.values.columns]}
+    layers = {int(k) for m in matrices for k in _layers(m)}
     meanings = [text for k, text in ((-1, "-1 the image"), (0, "0 the stem")) if k in layers]
     if max(layers) > 0:
         meanings.append("k the k-th block")
@@ -45,7 +50,8 @@ def legend(matrices: Sequence[Matrix], missing: str) -> list[str]:
     if any(m.failed.any(axis=None) for m in matrices):
         phrases.append("× failed")
     if any(m.missing.any(axis=None) for m in matrices):
-        phrases.append(f"{missing} not run")
+        gaps = any(m.kind == "knock-out" for m in matrices)
+        phrases.append(f"{missing} not run" + (", or beyond the last layer" if gaps else ""))
     fewer = sum(int(((m.finished > 0) & (m.finished < m.repeats)).sum().sum()) for m in matrices)
     if fewer:
         phrases.append(f"cells that average fewer repeats: {fewer}")

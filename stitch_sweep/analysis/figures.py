@@ -107,9 +107,9 @@ def _draw_cells(axes: Axes, matrix: Matrix, low: float, high: float, cell: float
     axes.set_xticks(range(columns), [str(layer) for layer in matrix.values.columns])
     axes.set_yticks(range(rows), [str(layer) for layer in matrix.values.index])
     axes.tick_params(length=0, labelsize=min(size, 9.0))
-    axes.set_xlabel("receiver layer", size=9)
+    axes.set_xlabel(matrix.axes[1], size=9)
     # Beside a low matrix a centred label would run into the title.
-    axes.set_ylabel("sender layer", size=9, loc="center" if rows * cell > 1 else "top")
+    axes.set_ylabel(matrix.axes[0], size=9, loc="center" if rows * cell > 1 else "top")
     axes.set_xlim(-0.5, columns - 0.5)
     axes.set_ylim(rows - 0.5, -0.5)
     axes.spines[:].set_visible(False)

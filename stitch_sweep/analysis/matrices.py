@@ -29,6 +29,8 @@ from stitch_sweep.errors import InputError, nearest
 from stitch_sweep.files import write_atomically
 
 HEADER = "sender_layer\\receiver_layer"
+GAP = ("first_layer", "layers_removed")
+"""What names the rows and columns of a gap matrix."""
 _LONGEST_NAME = 120
 
 
@@ -37,7 +39,9 @@ class Matrix:
     """One stitching matrix: I sender layers by J receiver layers, for one factor combination.
 
     All tables have shape (I, J), indexed by sender layer with receiver layers as columns, both
-    ascending; -1 is the image, 0 the stem's output, k the output of the k-th block.
+    ascending; -1 is the image, 0 the stem's output, k the output of the k-th block. The gap matrix of
+    knocked-out layers (see `knock_out.gap_matrix`) has the first removed layer and the number of
+    removed layers in their place.
 
     Attributes:
         sender: the sender's name.
@@ -105,9 +109,18 @@ class Matrix:
         )
 
     @property
-    def kind(self) -> Literal["self-pair", "pair"]:
-        """Say "self-pair" when one set of weights is both sender and receiver, else "pair"."""
+    def kind(self) -> Literal["knock-out", "self-pair", "pair"]:
+        """Say "knock-out" of a gap matrix, "self-pair" of one network with itself, else "pair"."""
+        if list(self.values.axes[0].names) == [GAP[0]]:
+            return "knock-out"
         return "self-pair" if self.sender == self.receiver else "pair"
+
+    @property
+    def axes(self) -> tuple[str, str]:
+        """What rows and columns are, in two words each."""
+        if self.kind == "knock-out":
+            return "first layer", "layers removed"
+        return "sender layer", "receiver layer"
 
     @property
     def missing(self) -> pd.DataFrame:
@@ -133,6 +146,8 @@ class Matrix:
     def title(self) -> str:
         """Who is stitched to whom, whether that is one network, and under which factor values."""
         title = f"{self.sender} → {self.receiver} ({self.kind})"
+        if self.kind == "knock-out":
+            title = f"{self.sender}, layers knocked out"
         return f"{title}, {self.factor_text}" if self.factors else title
 
     @property
@@ -143,6 +158,8 @@ class Matrix:
         followed by a hash where it alone could be read in two ways.
         """
         parts = [("", self.sender), ("", self.receiver)]
+        if self.kind == "knock-out":
+            parts.append(("", "knock-out"))
         if self.value_name != "test_accuracy":
             parts.append(("value", self.value_name))
         parts += sorted((name, _text(value)) for name, value in self.factors.items())
@@ -292,7 +309,8 @@ def _matrix(
 def write_matrix(matrix: Matrix, folder: str | Path) -> Path:
     """Write a matrix's values as `<file_name>.csv`, replacing an earlier one in one step.
 
-    The first row holds the receiver layers, the first column the sender layers; values have every
+    The first row holds the receiver layers, the first column the sender layers (of a gap matrix how many
+    layers were removed, and the first of them); values have every
     digit, so that `read_matrix` returns the same numbers; a missing or failed cell is empty.
 
     Returns:
@@ -300,7 +318,8 @@ def write_matrix(matrix: Matrix, folder: str | Path) -> Path:
     """
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow([HEADER, *matrix.values.columns])
+    header = "\\".join(GAP) if matrix.kind == "knock-out" else HEADER
+    writer.writerow([header, *matrix.values.columns])
     for layer, row in zip(matrix.values.index, matrix.values.to_numpy(), strict=True):
         writer.writerow([layer, *("" if math.isnan(v) else repr(float(v)) for v in row)])
     path = Path(folder) / f"{matrix.file_name}.csv"

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from stitch_sweep.analysis.knock_out import is_knock_out
 from stitch_sweep.analysis.matrices import Matrix
 from stitch_sweep.analysis.order import LEAST_RANGE, REGIONS, members
 from stitch_sweep.errors import InputError
@@ -81,6 +82,8 @@ def quality(
     Returns:
         The label, or `unclear`; why it was taken back, None if it was not; and notes.
     """
+    if is_knock_out(matrix):
+        return "unclear", "gaps", ["layers were knocked out: the gap matrix shows what that costs"]
     inside = where.notna()
     cells = int(inside.to_numpy().sum())
     if not cells:

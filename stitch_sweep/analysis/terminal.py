@@ -47,11 +47,12 @@ class MatrixTable:
         texts, step = self._cells(width)
         per_block = max((width - _LABELS) // step, 1)
         columns = list(matrix.values.columns)
+        above, below = matrix.axes[0].split()
         for start in range(0, len(columns), per_block):
             shown = range(start, min(start + per_block, len(columns)))
-            yield Text("sender receiver layer", style="dim")
+            yield Text(f"{above.ljust(_LABELS)}{matrix.axes[1]}", style="dim")
             heads = "".join(f"{columns[j]} ".rjust(step) for j in shown)
-            yield Text("layer".ljust(_LABELS) + heads, style="dim", no_wrap=True)
+            yield Text(below.ljust(_LABELS) + heads, style="dim", no_wrap=True)
             for i, layer in enumerate(matrix.values.index):
                 line = Text(f"{layer}".rjust(5).ljust(_LABELS), no_wrap=True)
                 for j in shown:

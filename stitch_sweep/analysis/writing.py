@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from stitch_sweep.analysis.figures import heatmap, save_figure
+from stitch_sweep.analysis.knock_out import gap_matrices
 from stitch_sweep.analysis.matrices import Matrix, matrices, write_matrix
 from stitch_sweep.analysis.pareto import front_figures, pareto_front, pareto_table
 from stitch_sweep.analysis.results import Mode
@@ -33,6 +34,8 @@ def write_analysis(
 ) -> list[Matrix]:
     """Write `matrices/*.csv` and `figures/*.png`, one of each per matrix of test accuracies.
 
+    Where layers were knocked out of a network, its gap matrix too.
+
     With several objectives also `pareto.csv`, what no other trial of its cell dominates, and a figure
     of the fronts per matrix.
 
@@ -54,15 +57,16 @@ def write_analysis(
     """
     folder = Path(folder)
     found = matrices(results, metric=metric, mode=mode)
+    shown = [*found, *gap_matrices(found)]
     fronts = dict(front_figures(results, found, objectives or {}))
     current = {
         name
-        for matrix in found
+        for matrix in shown
         for name in (f"matrices/{matrix.file_name}.csv", f"figures/{matrix.file_name}.png")
     }
     current |= {f"figures/{name}.png" for name in fronts} | ({_FRONT} if objectives else set())
     with in_step(folder / MANIFEST, current, _OURS):
-        for matrix in found:
+        for matrix in shown:
             write_matrix(matrix, folder / "matrices")
             save_figure(heatmap(matrix), folder / "figures", matrix.file_name)
         for name, draw in fronts.items():

@@ -222,6 +222,45 @@ class PairConfig(Options):
     receiver_layers: Layers = "all"
 
 
+def _places(value: Any) -> Any:
+    if value == "all":
+        return value
+    numbers = value if isinstance(value, list) else []
+    wrong = [x for x in numbers if not isinstance(x, int) or isinstance(x, bool) or x < 1]
+    if not numbers or wrong:
+        why = wants("'all' or a list of whole numbers from 1 on", wrong[0] if wrong else value)
+        raise PydanticCustomError("ours", "{why}", {"why": why})
+    return value
+
+
+Places = Annotated[Literal["all"] | list[int], PlainValidator(_places)]
+
+
+class KnockOutConfig(Options):
+    """Which layers of a network are taken out, with a stitch in their place.
+
+    Every `removed` layers from every `first` on, as far as the network reaches: the first of them is a
+    block, for the stem has nothing but the image before it.
+    """
+
+    network: str
+    first: Places = "all"
+    removed: Places = "all"
+
+    def cells(self, last: int) -> list[tuple[int, int]]:
+        """Layer before the stitch and layer that it stands for, of every choice.
+
+        Removing n layers from layer f on leaves the network as it is up to layer f - 1 and from layer
+        f + n - 1 on: it is the network stitched to itself in the cell (f - 1, f + n - 1).
+
+        Args:
+            last: index of the network's last layer.
+        """
+        every = range(1, last + 1)
+        chosen = [every if places == "all" else places for places in (self.first, self.removed)]
+        return [(f - 1, f + n - 1) for f in chosen[0] for n in chosen[1] if f + n - 1 <= last]
+
+
 class StitchConfig(Component):
     """Which stitch, how it starts, how sparse it has to be, and its own options."""
 
@@ -509,7 +548,8 @@ class Config(TrialSettings):
     data: DataConfig
     networks: Annotated[list[NetworkConfig], Field(min_length=1)]
     pretraining: PretrainingConfig = PretrainingConfig()
-    pairs: Annotated[list[PairConfig], Field(min_length=1)]
+    pairs: list[PairConfig] = Field(default_factory=list)
+    knock_out: list[KnockOutConfig] = Field(default_factory=list)
     controls: Annotated[list[str], PlainValidator(_controls)] = Field(default_factory=list)
     search: SearchConfig = SearchConfig()
     resources: ResourcesConfig = ResourcesConfig()
@@ -538,8 +578,9 @@ class Config(TrialSettings):
 
     @model_serializer(mode="wrap")
     def _without_what_others_have(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # A description stays what it was before there was this key.
-        return {k: v for k, v in handler(self).items() if not (k == "controls" and v == [])}
+        # A description stays what it was before there were these keys.
+        late = ("controls", "knock_out")
+        return {k: v for k, v in handler(self).items() if not (k in late and v == [])}
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -595,6 +636,16 @@ def _name_problems(tree: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
                 ("networks", i, "name"),
                 f"{name!r} is the name of networks[{networks.index(name)}]",
             )
+    if not tree.get("pairs") and not tree.get("knock_out"):
+        yield ("pairs",), "is missing; a configuration needs it, or knock_out, or both"
+    for i, part in enumerate(as_list(tree.get("knock_out"))):
+        wanted = part.get("network") if isinstance(part, Mapping) else None
+        if isinstance(wanted, str) and names and wanted not in names:
+            why = f"no network is named {wanted!r}: {nearest(wanted, names)}"
+            yield ("knock_out", i, "network"), why
+        elif isinstance(wanted, str) and wanted in only_send:
+            why = f"{wanted!r} knows only the class (weights: {CLASS_ONLY}): it has no layers to take out"
+            yield ("knock_out", i, "network"), why
     for i, pair in enumerate(as_list(tree.get("pairs"))):
         for side in ("sender", "receiver"):
             wanted = pair.get(side) if isinstance(pair, Mapping) else None

@@ -27,6 +27,7 @@ from stitch_sweep.analysis.populations import architecture_verdicts
 from stitch_sweep.analysis.results import CELL, PAIR
 from stitch_sweep.analysis.transition import fit_ladders
 from stitch_sweep.analysis.verdict import Verdict, verdicts
+from stitch_sweep.config import KnockOutConfig
 from stitch_sweep.errors import InputError
 from stitch_sweep.report.experiment import Experiment, sections
 
@@ -211,6 +212,9 @@ def _planned(experiment: Experiment) -> pd.DataFrame:
                 for side, name in zip(sides, ends, strict=True)
             ]
             found += [(*ends, i, j) for i in layers[0] for j in layers[1]]
+        for section in sections(part.config, "knock_out"):
+            out = KnockOutConfig.model_validate(section)
+            found += [(*[out.network] * 2, *cell) for cell in out.cells(last.get(out.network, -1))]
     return pd.DataFrame(found, columns=[*PAIR, *CELL])
 
 

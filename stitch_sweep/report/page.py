@@ -20,7 +20,7 @@ from PIL import Image
 from plotly.offline import get_plotlyjs
 
 from stitch_sweep import __version__
-from stitch_sweep.analysis import Matrix, best_trials, matrices
+from stitch_sweep.analysis import Matrix, best_trials, gap_matrices, matrices
 from stitch_sweep.analysis.captions import legend, number, subtitle
 from stitch_sweep.analysis.colours import cell_colours, colour_scale
 from stitch_sweep.analysis.matrices import best_by_matrix
@@ -147,6 +147,7 @@ class Chapter:
     groups: list[Group] = field(default_factory=list)
     controls: list[Group] = field(default_factory=list)
     ladders: list[tuple[Panel, list[str]]] = field(default_factory=list)
+    knock_out: list[tables.Table | Panel] = field(default_factory=list)
     losses: list[tables.Table | Panel] = field(default_factory=list)
     galleries: list[Gallery] = field(default_factory=list)
     networks: list[tables.Table | Panel] = field(default_factory=list)
@@ -213,6 +214,7 @@ class Page:
         chapter.verdict_note = tables.verdict_table(findings.verdicts).note
         for ladder in findings.ladders:
             chapter.ladders.append(self._ladder(ladder))
+        chapter.knock_out = self._knock_out(findings)
         chapter.losses = self._losses(findings)
         chapter.networks = self._networks(findings)
         chapter.search = self._search(findings)
@@ -268,6 +270,15 @@ class Page:
             for series, fit in ladder.fits.items()
         ]
         return panel, said
+
+    def _knock_out(self, findings: Findings) -> list[tables.Table | Panel]:
+        if (table := tables.gap_table(findings)) is None:
+            return []
+        gaps = list(gap_matrices(verdict.matrix for verdict in findings.verdicts))
+        low, high = plots.scale_of(gaps)
+        note = "; ".join([subtitle(gaps[0]), *legend(gaps, missing="grey")])
+        drawn = [self._figure(m.title, note, m.title, plots.heatmap(m, low, high)) for m in gaps]
+        return [*drawn, table]
 
     def _losses(self, findings: Findings) -> list[tables.Table | Panel]:
         found: list[tables.Table | Panel | None] = [

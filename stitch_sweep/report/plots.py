@@ -99,6 +99,7 @@ def heatmap(matrix: Matrix, low: float, high: float) -> go.Figure:
     ]
     layers = np.array([[[i, j] for j in columns] for i in rows])
     name = plain(matrix.value_label)
+    where = "".join(f"{axis} %{{customdata[{k}]}}<br>" for k, axis in enumerate(matrix.axes))
     figure = go.Figure(
         go.Heatmap(
             z=numbers(values),
@@ -107,8 +108,7 @@ def heatmap(matrix: Matrix, low: float, high: float) -> go.Figure:
             text=text,
             texttemplate="%{text}",
             customdata=layers.tolist(),
-            hovertemplate="sender layer %{customdata[0]}<br>receiver layer %{customdata[1]}<br>"
-            f"{name} %{{z:.4f}}<extra></extra>",
+            hovertemplate=f"{where}{name} %{{z:.4f}}<extra></extra>",
             hoverongaps=False,
             colorscale=[list(stop) for stop in colour_scale()],
             zmin=low,
@@ -128,8 +128,7 @@ def heatmap(matrix: Matrix, low: float, high: float) -> go.Figure:
             customdata=[
                 [rows[i], columns[j], "failed" if failed[i, j] else "not run"] for i, j in empty
             ],
-            hovertemplate="sender layer %{customdata[0]}<br>receiver layer %{customdata[1]}<br>"
-            "%{customdata[2]}<extra></extra>",
+            hovertemplate=f"{where}%{{customdata[2]}}<extra></extra>",
             textfont={"size": 14},
             showlegend=False,
         )
@@ -166,8 +165,8 @@ def heatmap(matrix: Matrix, low: float, high: float) -> go.Figure:
         | {
             "margin": {"l": 46, "r": 4, "t": 4, "b": 42},
             "height": None,
-            "xaxis": axis(columns, "receiver layer") | {"range": [-0.5, len(columns) - 0.5]},
-            "yaxis": axis(rows, "sender layer") | {"range": [len(rows) - 0.5, -0.5]},
+            "xaxis": axis(columns, matrix.axes[1]) | {"range": [-0.5, len(columns) - 0.5]},
+            "yaxis": axis(rows, matrix.axes[0]) | {"range": [len(rows) - 0.5, -0.5]},
             "shapes": shapes,
             "meta": {"rows": len(rows), "columns": len(columns)},
         }

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from stitch_sweep.analysis.comparison import DIFFERENCES, LIKENESS, identity_columns
+from stitch_sweep.analysis.knock_out import by_removed, gap_matrices
 from stitch_sweep.analysis.order import REGIONS
 from stitch_sweep.analysis.pareto import pareto_front, pareto_table
 from stitch_sweep.analysis.results import FACTOR, PAIR, SETTING
@@ -457,6 +458,34 @@ def _setting(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
+def gap_table(findings: Findings) -> Table | None:
+    """What every network keeps without some of its layers, a row per number of them."""
+    gaps = list(gap_matrices(verdict.matrix for verdict in findings.verdicts))
+    if not gaps:
+        return None
+    frame = pd.concat(
+        [
+            by_removed(matrix).assign(network=matrix.sender, factors=matrix.factor_text)
+            for matrix in gaps
+        ],
+        ignore_index=True,
+    )
+    columns = [
+        Column("network", "network"),
+        *([Column("factors", "factors")] if frame["factors"].any() else []),
+        Column("layers_removed", "layers removed", whole, number=True),
+        Column("mean", "mean", fixed(3), number=True),
+        Column("lowest", "lowest", fixed(3), number=True),
+        Column("lowest_first", "from layer", whole, number=True),
+        Column("highest", "highest", fixed(3), number=True),
+    ]
+    note = (
+        "Accuracy with a stitch in place of some layers, over all places where so many can be taken "
+        "out; the lowest with the first of the layers that it lacks."
+    )
+    return Table("knock_out", "Without some of its layers", note, frame, columns)
+
+
 def probe_table(findings: Findings) -> Table | None:
     """Linear probes, a row per network and layer."""
     experiment = findings.experiment
@@ -515,6 +544,7 @@ def all_tables(findings: Findings) -> list[Table]:
         probe_table(findings),
         importance_table(findings),
         front_table(findings),
+        gap_table(findings),
     ]
     return [table for table in found if table is not None]
 

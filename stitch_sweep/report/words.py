@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from stitch_sweep.analysis.knock_out import by_removed, gap_matrix, is_knock_out
 from stitch_sweep.analysis.quality import listed
 from stitch_sweep.analysis.uncertainty import BINOMIAL, IMAGES, NETWORKS
 from stitch_sweep.analysis.verdict import CONTROLS, Verdict
@@ -30,6 +31,9 @@ MEANING = {
 
 MOST_SENTENCES = 10
 """Above this many matrices their labels are counted; the table has each."""
+
+MOST_GAPS = 4
+"""Above this many knocked-out layers the table has the rest."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,27 @@ def what_the_verdicts_say(findings: Findings, targets: Mapping[int, str]) -> lis
     return said
 
 
+def _knocked_out(verdict: Verdict, target: str) -> Statement:
+    matrix = verdict.matrix
+    found = by_removed(gap_matrix(matrix))
+    kept = [
+        f"{mean:.2f} without {count(n, 'layer')}"
+        for n, mean in zip(found["layers_removed"], found["mean"], strict=True)
+    ]
+    text = f"a stitch in place of some layers keeps an accuracy of {listed(kept[:MOST_GAPS])}"
+    if len(kept) > 1:
+        text += " on average"
+    if not math.isnan(matrix.receiver_accuracy):
+        text += f", where the whole network has {matrix.receiver_accuracy:.2f}"
+    subject = f"{matrix.sender}, layers knocked out"
+    if matrix.factors:
+        subject += f", {matrix.factor_text}"
+    return Statement(subject, text + ".", target=target)
+
+
 def _statement(verdict: Verdict, target: str) -> Statement:
+    if is_knock_out(verdict.matrix):
+        return _knocked_out(verdict, target)
     matrix = verdict.matrix
     text = f": {MEANING[verdict.label]}"
     shape = verdict.parameters.label()

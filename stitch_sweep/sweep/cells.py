@@ -81,7 +81,10 @@ def choose_cell(prepared: Prepared, named: Cell | None) -> tuple[Cell, TrialSett
             only the class, is no network that could be looked at.
     """
     no_networks = _class_only(prepared.config)
-    pairs = [pair for pair in prepared.config.pairs if pair.sender not in no_networks]
+    config = prepared.config
+    asked = [(pair.sender, pair.receiver) for pair in config.pairs]
+    asked += [(part.network, part.network) for part in config.knock_out]
+    pairs = [pair for pair in asked if pair[0] not in no_networks]
     if not pairs if named is None else named.sender in no_networks:
         which = "every sender" if named is None else f"--pair {named}: {named.sender}"
         raise InputError(f"{which} knows only the class; what is looked at here is two networks")
@@ -90,15 +93,15 @@ def choose_cell(prepared: Prepared, named: Cell | None) -> tuple[Cell, TrialSett
         for study in reversed(prepared.studies)
     }
     if named is None:
-        first = pairs[0]
-        own = [c for c in cells if (c.sender, c.receiver) == (first.sender, first.receiver)]
+        own = [c for c in cells if (c.sender, c.receiver) == pairs[0]]
         rows, columns = (
             sorted({getattr(c, side) for c in own}) for side in ("sender_layer", "receiver_layer")
         )
         middle = (rows[len(rows) // 2], columns[len(columns) // 2])
-        named = Cell(first.sender, middle[0], first.receiver, middle[1])
+        named = Cell(pairs[0][0], middle[0], pairs[0][1], middle[1])
+        if named not in own:  # where layers are knocked out, only cells above the diagonal are
+            named = own[len(own) // 2]
     study = cells.get(named)
-    config = prepared.config
     settings = (
         TrialSettings.model_validate(config.settings)
         if study is None

@@ -15,6 +15,7 @@ from stitch_sweep.class_only import ClassOnly
 from stitch_sweep.config import (
     CLASS_ONLY,
     Config,
+    KnockOutConfig,
     NetworkConfig,
     PairConfig,
     StitchConfig,
@@ -221,6 +222,7 @@ def _outline(network: NetworkConfig, data: Data) -> Outline:
 def _studies(config: Config, networks: dict[str, Outline]) -> list[Study]:
     problems = []
     studies: dict[str, Study] = {}
+    cells: list[tuple[str, str, int, int]] = []
     for i, pair in enumerate(config.pairs):
         chosen = {}
         for side in ("sender", "receiver"):
@@ -230,16 +232,32 @@ def _studies(config: Config, networks: dict[str, Outline]) -> list[Study]:
                 problems += [f"pairs[{i}].{side}_layers: {problem}" for problem in error.problems]
         if len(chosen) < 2:
             continue
-        for cell in itertools.product(chosen["sender"], chosen["receiver"]):
-            for factors in config.factor_combinations():
-                for repeat in range(config.repeats):
-                    study = Study(pair.sender, cell[0], pair.receiver, cell[1], factors, repeat)
-                    studies.setdefault(study.id, study)
+        ends = pair.sender, pair.receiver
+        cells += [(*ends, i, j) for i, j in itertools.product(chosen["sender"], chosen["receiver"])]
+    for i, part in enumerate(config.knock_out):
+        last = len(networks[part.network].layers) - 1
+        problems += [f"knock_out[{i}].{problem}" for problem in _out_of_reach(part, last)]
+        cells += [(part.network, part.network, *cell) for cell in part.cells(last)]
     if problems:
         raise InputError(*problems)
+    for sender, receiver, *cell in cells:
+        for factors in config.factor_combinations():
+            for repeat in range(config.repeats):
+                study = Study(sender, cell[0], receiver, cell[1], factors, repeat)
+                studies.setdefault(study.id, study)
     # Sender by sender, so that a worker can keep a sender's activations for several trials.
     order = {network.name: k for k, network in enumerate(config.networks)}
     return sorted(studies.values(), key=lambda s: (order[s.sender], s.sender_layer))
+
+
+def _out_of_reach(part: KnockOutConfig, last: int) -> Iterator[str]:
+    """What of a knock-out its network, whose last layer is `last`, is too short for."""
+    for key, what in (("first", f"layers 1 to {last} to take out"), ("removed", f"{last} of them")):
+        wanted = getattr(part, key)
+        if wanted != "all" and (beyond := [str(k) for k in wanted if k > last]):
+            yield f"{key}: {part.network} has {what}, not {', '.join(beyond)}"
+    if not part.cells(last):
+        yield f"removed: {part.network} ends at layer {last}, before so many could be taken out"
 
 
 def _layers(pair: PairConfig, side: str, networks: dict[str, Outline]) -> list[int]:
