@@ -70,7 +70,7 @@ def simulate(workers: int, seconds: float, tune: float, worker: float) -> dict[s
     config = read(max(wanted, 2 * workers) * PER_STUDY, folder, "")
     ledger = Ledger(folder / "sweep")
     ledger.start({})
-    searcher = SweepSearcher(prepare(config).studies, config, ledger, limit=workers)
+    searcher = SweepSearcher(prepare(config).studies, config, ledger, limit=lambda: workers)
     writer = LedgerWriter(str(ledger.folder), "none", "max")
     driver, ledgers = _Server(tune), _Server(0.0)
     rng = np.random.default_rng(0)

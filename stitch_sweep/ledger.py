@@ -32,6 +32,9 @@ from filelock import FileLock, Timeout
 from stitch_sweep.errors import InputError
 from stitch_sweep.files import Kept, forget, keep, kept, write_atomically
 
+_FOLDERS = ("stitches", "matrices", "figures", "tables")
+"""Those of an experiment's folder that a sweep writes files into, besides the ledger."""
+
 
 @dataclass(frozen=True)
 class Study:
@@ -120,7 +123,9 @@ class Ledger:
         write_atomically(
             holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode()
         )
-        for leftover in (*self.root.rglob("*.tmp"), *self.folder.glob(".*.tmp")):
+        own = (self.folder, *(self.folder / name for name in _FOLDERS))
+        written = (path for folder in own for path in folder.glob(".*.tmp"))
+        for leftover in (*self.root.rglob("*.tmp"), *written):
             # The writer of a sweep that was killed just now may still be about to finish one.
             leftover.unlink(missing_ok=True)
         return lock
@@ -250,7 +255,9 @@ class LedgerWriter:
         if stitch is not None and self._keep != "none":
             write_atomically(self._ledger.stitch_path(trial), stitch)
         record = self._ledger.finish(trial, outcome, predictions)
-        if self._keep == "best" and stitch is not None:
+        if record["status"] != "finished":  # it had failed before, and stays so
+            self._ledger.stitch_path(trial).unlink(missing_ok=True)
+        elif self._keep == "best" and stitch is not None:
             self._forget_worse(record)
 
     def checkpoint(self, trial: str, data: bytes) -> None:

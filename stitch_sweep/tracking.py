@@ -17,7 +17,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 BATCH, PARAMS = 1000, 100
 """Entries and, among them, params per call; MLflow takes no more."""
+PAGE = 100
+"""Runs that a server is asked for at a time: a page of more takes longer than a call may last."""
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 60.0
 """So long a finished sweep waits for a server that takes nothing."""
@@ -112,13 +115,16 @@ class Tracker:
         """Hang configuration, tables, matrices and figures on the sweep's run, and close it.
 
         Yields:
-            The name of each file once it is there.
+            What was done: the name of each file once it is there, and a word for each page of runs
+            that was looked at before.
         """
         self._open()
-        self._find_children()  # a call that took long may have left a run twice since we looked
+        # A call that took long may have left a run twice since we looked.
+        for _ in self._find_children():
+            yield "looked"
         paths = [self._folder / name for name in _FILES if (self._folder / name).exists()]
         for name in _FOLDERS:
-            paths += sorted((self._folder / name).glob("*"))
+            paths += sorted((self._folder / name).glob("[!.]*"))
         for path in paths:
             if path not in self._hung:
                 within = None if path.parent == self._folder else path.parent.name
@@ -144,7 +150,7 @@ class Tracker:
             if not parents:
                 return None
             self._parent = parents[0].info.run_id
-            self._find_children()
+            deque(self._find_children(), maxlen=0)
         children = {trial: child.run for trial, child in self._children.items()}
         return Runs(self._experiment, self._parent, children)
 
@@ -176,26 +182,29 @@ class Tracker:
             order_by=["attributes.start_time ASC", "attributes.run_id ASC"],
         )
 
-    def _find_children(self) -> None:
-        """Learn which trials the server has; of a trial that it has twice, one is kept."""
+    def _find_children(self) -> Iterator[None]:
+        """Learn page by page which trials the server has; of one that it has twice, one is kept."""
         self._children = {}
         token = None
         while True:
             page = self._client.search_runs(
                 [self._experiment],
                 f"tags.`mlflow.parentRunId` = '{self._parent}'",
-                max_results=1000,
+                max_results=PAGE,
                 page_token=token,
             )
             for run in page:
                 ended = run.info.status in ("FINISHED", "FAILED")
                 child = _Child(run.info.run_id, run.info.start_time, ended)
-                trial = run.data.tags["stitch_sweep.trial"]
+                trial = run.data.tags.get("stitch_sweep.trial")
+                if trial is None:
+                    continue  # somebody's own run below ours
                 other = self._children.get(trial)
                 if other is not None:
                     child, spare = (child, other) if child.ended else (other, child)
                     self._client.delete_run(spare.run)
                 self._children[trial] = child
+            yield
             token = page.token
             if not token:
                 return
@@ -227,7 +236,7 @@ class Tracker:
             self._log(run.info.run_id, dict(_flat(description.get("config", {}))))
         self._parent = run.info.run_id
         try:
-            self._find_children()
+            deque(self._find_children(), maxlen=0)
         except BaseException:
             self._parent = ""  # half known is not known: the next call begins again
             raise
@@ -425,25 +434,29 @@ def _run(folder: Path, experiment: str, stdin: TextIO) -> int:
             return 0  # the sweep never began
     # The process of a sweep that was killed may still be sending what that one left.
     with FileLock(ledger.root / "tracking.lock"):
-        return _follow(Tracker(folder, experiment, None), over, words)
+        return _follow(lambda: Tracker(folder, experiment, None), over, words)
 
 
-def _follow(tracker: Tracker, over: threading.Event, words: list[str]) -> int:
+def _follow(connect: Callable[[], Tracker], over: threading.Event, words: list[str]) -> int:
     wait = POLL_SECONDS
+    tracker = None
     while True:
         last = over.is_set()  # asked before sending: what ends later is seen in a further round
         try:
+            # A database that can't be opened yet is a server that doesn't answer yet.
+            tracker = tracker or connect()
             for trial in tracker.send():
                 _tell("sent", trial)
                 wait = POLL_SECONDS  # now and then an error is not a dead server
             if last:
                 if "finish" in words:
-                    for name in tracker.send_artifacts():
-                        _tell("artifact", name)
+                    for done in tracker.send_artifacts():
+                        _tell("artifact", done)
                 return 0
             wait = POLL_SECONDS
         except Exception as error:  # whatever a server or its client throws, we try again
-            tracker.doubt()
+            if tracker is not None:
+                tracker.doubt()
             _tell("error", type(error).__name__, public(str(error).partition("\n")[0]))
             wait = min(2 * wait, 30.0)
             if last:

@@ -123,19 +123,22 @@ def check_tracked(folder: Path, server: Tracking, experiment: str) -> None:
     """That MLflow has every trial of a sweep once, and every step of each once, as it was."""
     with sqlite3.connect(server.database) as database:
         runs = database.execute(
-            "select runs.run_uuid, tags.value from runs"
+            "select runs.run_uuid, tags.value, runs.status from runs"
             " join experiments on experiments.experiment_id = runs.experiment_id"
             " join tags on tags.run_uuid = runs.run_uuid"
             " where experiments.name = ? and runs.lifecycle_stage = 'active'"
-            " and runs.status = 'FINISHED' and tags.key = 'stitch_sweep.trial'",
+            " and tags.key in ('stitch_sweep.trial', 'stitch_sweep.sweep')",
             (experiment,),
         ).fetchall()
-        assert sorted(trial for _, trial in runs) == [r["trial"] for r in records(folder)]
+        sweep = json.loads((folder / "ledger" / "sweep.json").read_text())["id"]
+        there = sorted([sweep, *(r["trial"] for r in records(folder))])
+        assert sorted(name for _, name, _ in runs) == there
+        assert {status for _, name, status in runs if name != sweep} == {"FINISHED"}
         sent = {
             trial: database.execute(
                 "select key, step, value from metrics where run_uuid = ? and key like '%/%'", (run,)
             ).fetchall()
-            for run, trial in runs
+            for run, trial, _ in runs
         }
     splits = {"train": "train", "validation": "val"}
     for record in records(folder):
@@ -470,13 +473,22 @@ def test_of_a_run_that_was_made_twice_one_is_kept(undisturbed, server):
             start_time=made.info.start_time + (of == runs.parent),
             tags={key: made.data.tags[key] for key in tags},
         )
+    # Somebody's own run below ours is none of our business.
+    tracker._client.create_run(runs.experiment, tags={"mlflow.parentRunId": runs.parent})
     process = TrackingProcess(undisturbed, "twice", server.uri)
     assert process.finish()
     check_tracked(undisturbed, server, "twice")
     found = tracker._client.search_runs([runs.experiment])
     parents = [run.info.run_id for run in found if "stitch_sweep.sweep" in run.data.tags]
     assert parents == [runs.parent]
-    assert len(found) == 1 + FEW_TRIALS
+    assert len(found) == 1 + FEW_TRIALS + 1
+
+
+def test_a_store_that_can_not_be_opened_is_named_at_once(undisturbed, tmp_path):
+    """MLflow opens its store when it is asked for a client, and keeps no files in folders any more."""
+    process = TrackingProcess(undisturbed, "nowhere", tmp_path.as_uri())
+    assert "file" in wait_for(lambda: process.error, "it says why").lower()
+    process.abandon()
 
 
 def _dies(*_: Any, **__: Any) -> None:

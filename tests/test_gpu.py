@@ -21,11 +21,13 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parent))
 from sweeps import figures, head, run, write_config
 
+from stitch_sweep.config import read_config
 from stitch_sweep.errors import InputError
 from stitch_sweep.ledger import Ledger
 from stitch_sweep.sweep import gpu
 from stitch_sweep.sweep.gpu import Footprint, allocatable
-from stitch_sweep.sweep.packing import HEADROOM, MOST, chosen, packed
+from stitch_sweep.sweep.packing import HEADROOM, MOST, chosen, largest, packed
+from stitch_sweep.sweep.prepare import prepare
 
 GIB = 2**30
 
@@ -69,8 +71,56 @@ def test_what_auto_chose_is_said_with_its_reason():
     assert "8 fit" in text
 
 
+@pytest.mark.parametrize(
+    ("error", "short", "broken"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True, False),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
+            True,
+            True,
+        ),
+        (
+            torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
+            False,
+            True,
+        ),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), False, True),
+        (RuntimeError("[enforce fail] . DefaultCPUAllocator: can't allocate memory"), False, True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False, False),
+        (ValueError("CUDA out of memory"), False, False),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_what_failed_is_told_apart(error, short, broken):
+    assert gpu.is_out_of_memory(error) == short
+    assert gpu.is_broken_device(error) == broken
+
+
+def test_the_largest_trial_has_the_largest_batch_and_stitch_that_are_searched(tmp_path, zoo):
+    space = {
+        "training.batch_size": {"type": "categorical", "choices": [16, 128, 64]},
+        "stitch.name": {"type": "categorical", "choices": ["lowrank", "conv3x3", "conv1x1"]},
+    }
+    pair = {"sender": "a", "receiver": "b", "sender_layers": [1, 4], "receiver_layers": [1]}
+    config = read_config(write_config(tmp_path, zoo, pairs=[pair], search={"space": space}))
+    study, settings = largest(prepare(config))
+    assert study.sender_layer == 1
+    assert (settings.training.batch_size, settings.stitch.name) == (128, "conv3x3")
+
+
+def test_what_is_too_large_to_be_kept_does_not_count_as_kept(tmp_path, zoo):
+    """Of a small data set's layers all are kept, or none: then only batches are left to compare."""
+    sizes = []
+    for limit in (1.0, 0.0):
+        config = read_config(write_config(tmp_path, zoo, resources={"cache_gb": limit}))
+        sizes.append(largest(prepare(config)))
+    assert sizes[0].settings.loss.label == "mse", "it keeps what the receiver should see too"
+    assert sizes[1].settings.loss.label == "task", "of equals the first"
+
+
 RUNS_OUT = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 import torch
 import stitch_sweep.sweep.trainable as workers
@@ -80,6 +130,7 @@ from stitch_sweep.config import ResourcesConfig
 
 seen, needs = Path(sys.argv.pop(1)), float(sys.argv.pop(1))
 unlucky = sys.argv.pop(1)
+broken = seen.with_name("broken")
 
 
 class Greedy(workers.StitchTrainable):
@@ -95,6 +146,11 @@ class Greedy(workers.StitchTrainable):
         return super().step()
 
     def _take_up(self):
+        if not broken.exists() and self._spec["sender_layer"] == 0:
+            broken.write_text(str(os.getpid()))
+        if broken.exists() and broken.read_text() == str(os.getpid()):
+            # As CUDA does: from now on every call of this process raises it.
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
         if self._spec["trial"].startswith(unlucky) and self._gpu < needs:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return super()._take_up()
@@ -159,6 +215,8 @@ def test_a_trial_that_needs_more_gets_twice_the_share(plain, zoo, tmp_path, gpu_
     status, output, steps = greedy(config, 1.0, gpu_cluster)
     assert status == 0, output
     assert "tried again: OutOfMemoryError: CUDA out of memory; it gets twice the share" in output
+    # A process whose GPU failed takes down no trial but the one it is at, and that one not for good.
+    assert output.count("AcceleratorError: CUDA error: an illegal memory access") == 1
     for record in Ledger(tmp_path).records():
         greedy_one = record["sender_layer"] == 3
         assert shares(steps, record["trial"]) == ([0.5, 1.0] if greedy_one else [0.5])

@@ -344,6 +344,8 @@ def image_faults(text: str, ignored: str) -> list[str]:
         for line in re.findall(r"^COPY (.*)$", text, flags=re.MULTILINE)
         for source in [word for word in line.split() if not word.startswith("--")][:-1]
     }
+    if "RAY_USAGE_STATS_ENABLED=0" not in text:
+        faults.append("Ray reports its use")
     let = set(re.findall(r"^!(.*)$", ignored, flags=re.MULTILINE))
     faults += [f"{name} is ignored" for name in sorted(copied - let)]
     return faults + copied_faults(copied)
@@ -361,6 +363,7 @@ def test_the_image_is_of_this_folder_and_of_what_was_tried():
         ("-c constraints.txt ", "-c versions.txt ", "without constraints.txt"),
         ("'.[cluster]'", "'.[ray]'", "no extra ray"),
         (" LICENSE ", " ", "LICENSE is not copied"),
+        ("STATS_ENABLED=0", "STATS_ENABLED=1", "Ray reports its use"),
         (" LICENSE ", " COPYING ", "COPYING does not exist"),
         ("COPY --chown=ray:users search_spaces", "COPY tests", "tests is ignored"),
     ],
@@ -436,6 +439,7 @@ class TestAClusterThatGrows:
         start = "ray start --head --no-monitor --num-cpus=0"
         monkeypatch.setenv("KUBERAY_GEN_RAY_START_CMD", start)
         assert slots_grown(1, 0) == UNSAID
+        assert slots_grown(1, 0, workers=4 * UNSAID) == 4 * UNSAID, "what the user says"
         monkeypatch.setenv("KUBERAY_GEN_RAY_START_CMD", start.replace("--no-monitor ", ""))
         assert slots_grown(1, 0) == 0
 

@@ -8,7 +8,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
@@ -18,7 +17,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 sys.path.insert(0, str(Path(__file__).parent))
-from sweeps import TRIALS, ended, figures, head, run, start, stop_when, write_config
+from faults import descendants, kill, named, wait_for
+from sweeps import TRIALS, ended, figures, run, start, stop_when, write_config
 
 from stitch_sweep.ledger import Ledger
 from stitch_sweep.sweep.search import RETRIES
@@ -52,12 +52,21 @@ def test_every_trial_is_in_the_results_once(undisturbed):
 def test_two_runs_of_a_sweep_are_identical(undisturbed, tmp_path):
     """Another driver, one worker for two, other hashes of texts, and networks trained once more.
 
+    One of them by two processes, the first of which was killed.
+
     Results, trajectories, predictions, stitches and matrices, bit for bit; only times may differ.
     """
     assert len({r["worker"] for r in records(undisturbed)}) == 2, "both workers must have worked"
     config = write_config(tmp_path, tmp_path / "zoo")
-    status, output = run("sweep", config, "--workers", 1, PYTHONHASHSEED="2")
-    assert status == 0, output
+    process = start("sweep", config, "--workers", 1, PYTHONHASHSEED="2")
+    kill(
+        *wait_for(
+            lambda: named(descendants(process.pid), b"_train_remotely"), "a network in training"
+        )
+    )
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert output.count("its process died, it is trained on") == 1
     assert len({r["worker"] for r in records(tmp_path)}) == 1
     assert figures(tmp_path) == figures(undisturbed)
 
@@ -91,9 +100,9 @@ def test_a_killed_worker_costs_nothing_but_time(undisturbed, zoo, tmp_path):
     process = start("sweep", config, "--workers", 1)
     while ended(tmp_path) < 2:
         assert process.poll() is None, process.communicate()[0]
-    victims = [pid for pid in _descendants(process.pid) if b"Trainable" in _command(pid)]
+    victims = named(descendants(process.pid), b"Trainable")
     assert victims, "no worker process was found"
-    os.kill(victims[0], signal.SIGKILL)
+    kill(victims[0])
     output, _ = process.communicate()
     assert process.returncode == 0, output
     assert len({r["worker"] for r in records(tmp_path)}) == 2, (
@@ -340,57 +349,3 @@ def test_a_dry_run_writes_nothing(tmp_path):
     assert json.loads(output.splitlines()[-1])["trials"] == TRIALS
     assert [p.name for p in (tmp_path / "sweep").iterdir()] == ["config.yml"]
     assert not (tmp_path / "zoo").exists()
-
-
-def _descendants(pid: int) -> list[int]:
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            children.setdefault(int(fields[1]), []).append(int(entry.name))
-    found, left = [], [pid]
-    while left:
-        below = children.get(left.pop(), [])
-        found += below
-        left += below
-    return found
-
-
-def _command(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    """A Ray cluster that somebody else started, and its address."""
-    with head("--num-cpus=2", "--num-gpus=0") as address:
-        yield address
-
-
-def test_a_running_cluster_gives_the_same_figures(undisturbed, zoo, tmp_path, cluster):
-    status, output = run("sweep", write_config(tmp_path, zoo), "--address", cluster)
-    assert status == 0, output
-    assert figures(tmp_path) == figures(undisturbed)
-
-
-def test_a_cluster_without_a_gpu_is_refused_one(zoo, tmp_path, cluster):
-    config = write_config(tmp_path, zoo, resources={"gpu": 1.0})
-    status, output = run("sweep", config, "--address", cluster)
-    assert status == 2
-    assert "gpu: 1" in output
-    assert "Traceback" not in output
-    assert [p.name for p in tmp_path.iterdir()] == ["config.yml"]
-
-
-def test_no_cluster_at_the_address(zoo, tmp_path):
-    status, output = run("sweep", write_config(tmp_path, zoo), "--address", "127.0.0.1:1")
-    assert status == 2
-    assert "127.0.0.1:1" in output
-    assert "Traceback" not in output
-    assert [p.name for p in tmp_path.iterdir()] == ["config.yml"]

@@ -22,6 +22,33 @@ input()
 """
 
 
+_NO_MEMORY = ("CUDA out of memory", "ALLOC_FAILED")
+# What torch raises as a plain RuntimeError where not the trial is at fault but what it runs on.
+_BROKEN = (
+    "CUDA error",
+    "CUBLAS_STATUS",
+    "CUDNN_STATUS",
+    "cuDNN error",
+    "NCCL",
+    "DefaultCPUAllocator",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU, or the share of it that a process may take, had too little memory."""
+    said = isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
+    return isinstance(error, torch.OutOfMemoryError) or said
+
+
+def is_broken_device(error: BaseException) -> bool:
+    """Whether what a process computes on has failed: whatever it does from now on may fail too.
+
+    An error of a CUDA kernel stays with the process: every later call raises it again.
+    """
+    said = isinstance(error, RuntimeError) and any(text in str(error) for text in _BROKEN)
+    return isinstance(error, torch.AcceleratorError) or said
+
+
 @dataclass(frozen=True)
 class Footprint:
     """What one trial takes of a GPU's memory, in bytes.
@@ -65,10 +92,18 @@ def allocatable(share: float, total: int, context: int) -> float:
 
 
 def measure_context() -> Footprint:
-    """What a process takes before it computes, seen from beside it. Needs a GPU."""
+    """What a process takes before it computes, seen from beside it, three times. Needs a GPU.
+
+    The median of three: another process may come or go during one of them.
+    """
     torch.cuda.init()
     torch.zeros(1, device="cuda")  # our own context must be there before
-    before, total = torch.cuda.mem_get_info()
+    _, total = torch.cuda.mem_get_info()
+    return Footprint(total, max(0, sorted(_one_context() for _ in range(3))[1]))
+
+
+def _one_context() -> int:
+    before, _ = torch.cuda.mem_get_info()
     with subprocess.Popen(
         [sys.executable, "-c", _CONTEXT],
         stdin=subprocess.PIPE,
@@ -79,8 +114,7 @@ def measure_context() -> Footprint:
         reserved = int(process.stdout.readline())
         after, _ = torch.cuda.mem_get_info()
         process.communicate("\n")
-    # Another process may have come or gone meanwhile; no context is larger than a tenth of a GPU.
-    return Footprint(total, min(max(before - after - reserved, 0), total // 10))
+    return before - after - reserved
 
 
 def gib(size: float) -> str:

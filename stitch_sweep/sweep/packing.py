@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from stitch_sweep.config import Config
+from stitch_sweep.config import Config, TrialSettings
 from stitch_sweep.data import Data
 from stitch_sweep.ledger import Study
+from stitch_sweep.stitches import build_stitch, capacity
 from stitch_sweep.sweep.gpu import Footprint, gib, measure_context
-from stitch_sweep.sweep.prepare import Prepared, first_settings
+from stitch_sweep.sweep.prepare import Prepared, stitch_settings
 from stitch_sweep.sweep.workbench import Workbench
 
 HEADROOM = 1.25
@@ -21,12 +23,19 @@ MOST = 32
 """Trials on one GPU that `auto` chooses at most: beyond that they only wait for each other."""
 
 
+class Largest(NamedTuple):
+    """A trial that takes as much memory as any: its study and its settings."""
+
+    study: Study
+    settings: TrialSettings
+
+
 def measure_trial(
-    config: Config, data: Data, networks: Mapping[str, nn.Module], study: Study
+    config: Config, data: Data, networks: Mapping[str, nn.Module], trial: Largest
 ) -> Footprint:
-    """What the largest trial takes, from a training of one epoch and its evaluations. Needs a GPU."""
+    """What a trial takes, from a training of one epoch and its evaluations. Needs a GPU."""
     context = measure_context()
-    settings = first_settings(config, study)
+    study, settings = trial
     once = settings.model_copy(
         update={"training": settings.training.model_copy(update={"epochs": 1})}
     )
@@ -41,19 +50,45 @@ def measure_trial(
     return Footprint(context.total, context.context, torch.cuda.max_memory_reserved())
 
 
-def largest(prepared: Prepared) -> Study:
-    """The study whose representations are the largest, so that its trials take the most memory."""
+def largest(prepared: Prepared) -> Largest:
+    """The trial that by its sizes takes the most memory, among all that a sweep may meet.
 
-    def size(study: Study) -> tuple[int, bool]:
+    Counted are the representations that are kept of all images (none that is above
+    `resources.cache_gb`), those of a batch, and the stitch with its gradient and two moments; of the
+    searched settings the largest batch and the largest stitch.
+    """
+    config, data = prepared.config, prepared.data
+    images = len(data.train) + len(data.validation) + len(data.test)
+
+    def size(trial: Largest) -> int:
         shapes = (
-            prepared.outlines[study.sender].shape(study.sender_layer),
-            prepared.outlines[study.receiver].shape(study.receiver_layer),
+            prepared.outlines[trial.study.sender].shape(trial.study.sender_layer),
+            prepared.outlines[trial.study.receiver].shape(trial.study.receiver_layer),
         )
-        learns = first_settings(prepared.config, study).loss
-        # Of equals the one whose loss needs the expected representations too.
-        return sum(map(math.prod, shapes)), any(term.name != "task" for term in learns.terms)
+        learns = trial.settings.loss.terms
+        roles = shapes if any(term.name != "task" for term in learns) else shapes[:1]
+        kept = [math.prod(shape) * len(data.train) for shape in roles]
+        kept = [count for count in kept if 4 * count <= config.resources.cache_gb * 2**30]
+        batch = trial.settings.training.batch_size * sum(map(math.prod, shapes))
+        of = trial.settings.stitch
+        with torch.device("meta"):
+            stitch = build_stitch(of.name, *shapes, start=of.start, options=of.options)
+        parameters = 4 * capacity(stitch).parameters
+        return sum(kept) * images // len(data.train) + batch + parameters
 
-    return max(prepared.studies, key=size)
+    trials = (
+        Largest(study, _with_largest_batch(config, settings))
+        for study in prepared.studies
+        for settings in stitch_settings(config, study)
+    )
+    return max(trials, key=size)
+
+
+def _with_largest_batch(config: Config, settings: TrialSettings) -> TrialSettings:
+    searched = config.search.distributions.get("training.batch_size")
+    sizes = [settings.training.batch_size, *(searched.representatives() if searched else [])]
+    training = settings.training.model_copy(update={"batch_size": max(sizes)})
+    return settings.model_copy(update={"training": training})
 
 
 def packed(footprint: Footprint, cpus: int) -> float:

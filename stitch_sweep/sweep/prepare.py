@@ -279,7 +279,7 @@ def _stitch_problems(
             networks[study.sender].shape(study.sender_layer),
             networks[study.receiver].shape(study.receiver_layer),
         )
-        for settings in _stitch_settings(config, study):
+        for settings in stitch_settings(config, study):
             stitch = settings.stitch
             key = (shapes, stitch.name, stitch.start, str(stitch.options))
             if key not in checked:
@@ -324,10 +324,10 @@ def misfit(stitch: StitchConfig, sender: Shape, receiver: Shape) -> str | None:
 
 def first_settings(config: Config, study: Study) -> TrialSettings:
     """The settings of a study under the first stitch that its search may choose."""
-    return next(_stitch_settings(config, study))
+    return next(stitch_settings(config, study))
 
 
-def _stitch_settings(config: Config, study: Study) -> Iterator[TrialSettings]:
+def stitch_settings(config: Config, study: Study) -> Iterator[TrialSettings]:
     """The settings of a study under every stitch that its search may choose."""
     for chosen in combinations(config, study, only="stitch"):
         yield trial_settings(config.settings, {**study.factors, **chosen})

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ _ENVIRONMENT = {
 
 UNSAID = 64
 """Trials that are asked of an autoscaling cluster that doesn't say how many it can run."""
+_SLOTS_SECONDS = 5.0
 
 
 def set_environment() -> None:
@@ -151,7 +153,7 @@ def connect(address: str | None, resources: ResourcesConfig) -> int:
     return count
 
 
-@contextmanager
+@contextlib.contextmanager
 def _on_loopback() -> Iterator[None]:
     """A Ray that is started meanwhile listens on this machine's loopback, and not on every interface.
 
@@ -168,19 +170,46 @@ def _on_loopback() -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = before
 
 
-def slots(cpu: int, gpu: float) -> int:
+def slots(cpu: int, gpu: float, workers: int | None = None) -> int:
     """Trials that fit at once on the cluster that was joined, with the nodes that it may add.
 
     Args:
         cpu: CPUs of a trial.
         gpu: GPUs of a trial, or a share of one.
+        workers: at most so many, and so many where nothing says how far the cluster can grow.
     """
     import ray
 
     # One trial never spreads over two nodes.
     now = sum(_slots(node["Resources"], cpu, gpu) for node in ray.nodes() if node["Alive"])
     # Tune asks an autoscaling cluster for what its trials need, so it is given as many as may fit.
-    return max(now, slots_grown(cpu, gpu))
+    found = max(now, slots_grown(cpu, gpu, workers))
+    return found if workers is None else min(found, workers)
+
+
+class Slots:
+    """How many trials fit at once, at least one; asked anew now and then, for nodes come and go.
+
+    Args:
+        cpu: CPUs of a trial.
+        gpu: GPUs of a trial, or a share of one.
+        workers: at most so many, if the user said so.
+    """
+
+    def __init__(self, cpu: int, gpu: float, workers: int | None) -> None:
+        self._asks = cpu, gpu, workers
+        self._count = max(1, slots(*self._asks))
+        self._asked = time.monotonic()
+
+    def __call__(self) -> int:
+        """The number, a few seconds old at most; the last one known where the cluster is silent."""
+        import ray
+
+        if time.monotonic() - self._asked > _SLOTS_SECONDS:
+            with contextlib.suppress(ray.exceptions.RayError):
+                self._count = max(1, slots(*self._asks))
+            self._asked = time.monotonic()
+        return self._count
 
 
 def cpus_per_gpu() -> int:
@@ -253,7 +282,7 @@ def _slots(available: Mapping[str, Any], cpu: int, gpu: float) -> int:
     return min(by_cpu, int(gpus * per_gpu) if gpu <= 1 else int(gpus // gpu))
 
 
-def slots_grown(cpu: int, gpu: float) -> int:
+def slots_grown(cpu: int, gpu: float, workers: int | None = None) -> int:
     """Trials that fit once an autoscaling cluster has all its nodes; 0 if it isn't known to grow.
 
     Ray doesn't tell a driver how far its cluster can grow. On a head that `ray up` made, a file does.
@@ -262,7 +291,7 @@ def slots_grown(cpu: int, gpu: float) -> int:
     file = Path("~/ray_bootstrap_config.yaml").expanduser()
     if not file.is_file():
         growing = "--no-monitor" in os.environ.get("KUBERAY_GEN_RAY_START_CMD", "")
-        return UNSAID if growing else 0
+        return (workers or UNSAID) if growing else 0
     cluster = yaml.safe_load(file.read_text())
     types = cluster["available_node_types"]
     slots = _slots(types.pop(cluster["head_node_type"])["resources"], cpu, gpu)

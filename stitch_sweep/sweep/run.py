@@ -29,6 +29,7 @@ from stitch_sweep.sweep import resources
 from stitch_sweep.sweep.prepare import Prepared, prepare
 from stitch_sweep.sweep.progress import Reporter
 from stitch_sweep.sweep.search import (
+    RETRIES,
     SweepSearcher,
     check_objectives,
     check_sampler,
@@ -229,20 +230,19 @@ def _run_missing(
     import ray
 
     reporter.say("starting Ray" if pace.address is None else f"joining Ray at {pace.address}")
-    slots = resources.connect(pace.address, config.resources)
+    count = resources.connect(pace.address, config.resources)
     try:
-        networks = _networks(prepared, reporter, min(slots, pace.workers or slots))
+        networks = _networks(prepared, reporter, min(count, pace.workers or count))
         gpu, context = _gpu(prepared, reporter)
-        slots = resources.slots(config.resources.cpu, gpu)
-        slots = min(slots, pace.workers or slots)
+        slots = resources.Slots(config.resources.cpu, gpu, pace.workers)
         prints = {name: fingerprint(module) for name, module in networks.items()}
         _check_networks(ledger, prints)
         ledger.start({**_description(prepared), "networks": prints})
         write_atomically(folder / "config.resolved.yml", to_yaml(_public(config)).encode())
-        reporter.say(f"{slots} trials at a time")
+        reporter.say(f"{slots()} trials at a time")
         searcher = SweepSearcher(prepared.studies, config, ledger, reporter.trial, slots, gpu)
         with watched(reporter.say):
-            _tune(prepared, ledger, networks, searcher, slots, context, pace)
+            _tune(prepared, ledger, networks, searcher, slots(), context, pace)
     except KeyboardInterrupt:
         return True, 0
     finally:
@@ -326,6 +326,17 @@ def _tune(
         tuner.fit()
 
 
+def _task(function: Callable[..., Any], **options: Any) -> Any:
+    """A function as a task for Ray, whose worker ends with it.
+
+    It would keep its CUDA context, its memory and its GPU for the next task.
+    """
+    import ray
+
+    decorate: Any = ray.remote(max_calls=1, **options)
+    return decorate(function)
+
+
 def _gpu(prepared: Prepared, reporter: Reporter) -> tuple[float, int]:
     """What a trial gets of a GPU, and the bytes of it that a process takes before it computes.
 
@@ -340,13 +351,13 @@ def _gpu(prepared: Prepared, reporter: Reporter) -> tuple[float, int]:
     share, cpu = config.resources.gpu, config.resources.cpu
     if share == "auto":
         reporter.say("measuring what a trial takes of a GPU")
-        task: Any = ray.remote(packing.measure_trial).options(num_cpus=cpu, num_gpus=1)
-        study = packing.largest(prepared)
-        found = ray.get(task.remote(config, prepared.data, prepared.untrained(), study))
+        task = _task(packing.measure_trial, num_cpus=cpu, num_gpus=1)
+        trial = packing.largest(prepared)
+        found = ray.get(task.remote(config, prepared.data, prepared.untrained(), trial))
         share = packing.packed(found, resources.cpus_per_gpu() // cpu)
         reporter.say(packing.chosen(share, found))
     elif 0 < share < 1:
-        task = ray.remote(gpu.measure_context).options(num_cpus=cpu, num_gpus=share)
+        task = _task(gpu.measure_context, num_cpus=cpu, num_gpus=share)
         found = ray.get(task.remote())
         gpu.allocatable(share, found.total, found.context)
     else:
@@ -367,14 +378,30 @@ def _networks(prepared: Prepared, reporter: Reporter, slots: int) -> dict[str, A
     options = {"num_cpus": config.resources.cpu, "num_gpus": min(1, config.resources.gpu_at_most)}
 
     def train(recipe: Recipe, resume: bytes | None) -> Iterator[Progress]:
-        task: Any = ray.remote(_train_remotely).options(num_returns="streaming", **options)
+        # Ray would begin again where it began; the zoo knows how far the training has come.
+        task = _task(_train_remotely, num_returns="streaming", max_retries=0, **options)
         threads, device = config.resources.cpu, config.resources.device
-        for reference in task.remote(recipe, data, threads, device, resume):
+        tries, epoch = 0, 0
+        while True:
             try:
-                yield ray.get(reference)
+                for reference in task.remote(recipe, data, threads, device, resume):
+                    progress: Progress = ray.get(reference)
+                    tries, epoch = (0, progress.epoch) if progress.epoch > epoch else (tries, epoch)
+                    yield progress
+                return
             except ray.exceptions.RayTaskError as error:
                 # As it was raised there: what Ray makes of it lacks our attributes.
                 raise error.cause from None
+            except ray.exceptions.RayError as error:
+                tries += 1
+                why = str(error).partition("\n")[0]
+                if tries > RETRIES:
+                    raise StoppedError(
+                        f"network {recipe.name!r}: its process died {tries} times after epoch "
+                        f"{epoch} ({why})"
+                    ) from None
+                reporter.say(f"network {recipe.name}: its process died, it is trained on ({why})")
+                resume = zoo.checkpoint(recipe)
 
     def ensure(recipe: Recipe) -> Entry:
         return zoo.ensure(recipe, train, reporter.network, stop.is_set)

@@ -340,7 +340,7 @@ class SweepSearcher(Searcher):
         ledger: what has happened so far.
         on_event: told (event, record) for `started`, `ended`, `again` and `lost` trials; and
             (`said`, text) of what a worker has to say.
-        limit: at most so many trials are handed out at the same time.
+        limit: says how many trials may be handed out at the same time, whenever it is asked.
         gpu: the share of a GPU, or the number of them, that a trial gets; one that runs out of memory is
             tried again with twice the share.
 
@@ -356,7 +356,7 @@ class SweepSearcher(Searcher):
         config: Config,
         ledger: Ledger,
         on_event: Callable[[str, Mapping[str, Any]], None] = lambda event, record: None,
-        limit: int | None = None,
+        limit: Callable[[], int] | None = None,
         gpu: float = 0.0,
     ) -> None:
         super().__init__()
@@ -389,7 +389,7 @@ class SweepSearcher(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial for Tune, None when all that is left must wait, FINISHED at the end."""
-        if self._limit is not None and len(self._running) >= self._limit:
+        if self._limit is not None and len(self._running) >= self._limit():
             return None
         while self._left and not self.stopped:
             current = self._left[0]

@@ -25,7 +25,7 @@ from stitch_sweep.config import Config, TrialSettings
 from stitch_sweep.data import SPLITS, Data, Images
 from stitch_sweep.files import is_storage_error
 from stitch_sweep.frozen import FrozenError
-from stitch_sweep.sweep.gpu import hold_to
+from stitch_sweep.sweep.gpu import hold_to, is_broken_device, is_out_of_memory
 from stitch_sweep.sweep.shelf import NodeShelf
 from stitch_sweep.sweep.workbench import Workbench
 from stitch_sweep.training import StitchTraining
@@ -109,21 +109,23 @@ class StitchTrainable(tune.Trainable):
             if not training.done:
                 return {"done": False, "epoch": training.epoch}
             self._conclude(training)
-        except torch.OutOfMemoryError as error:
-            if self._larger or self._gpu >= 1:
-                self._fail(error)  # there is no larger share to try
-            else:
-                self._note(error)
-                raise
-        except _INFRASTRUCTURE as error:
+        except Exception as error:
             cause = getattr(error, "cause", None)  # of what the ledger's actor raised
             if is_storage_error(cause):
                 return {"done": True, STOPPED: str(cause)}
-            self._note(error)
-            raise
-        except Exception as error:  # a trial that can't be trained is a result; the sweep goes on
-            self._fail(error)
+            short = is_out_of_memory(error)
+            larger = short and not self._larger and self._gpu < 1  # there is a larger share to try
+            if larger or (not short and self._is_infrastructure(error, cause)):
+                self._note(error)
+                raise
+            self._fail(error)  # a trial that can't be trained is a result; the sweep goes on
         return {"done": True}
+
+    @staticmethod
+    def _is_infrastructure(error: Exception, cause: BaseException | None) -> bool:
+        # What the ledger's actor can't write down of a trial is the trial's.
+        own = isinstance(cause, ValueError)
+        return not own and (isinstance(error, _INFRASTRUCTURE) or is_broken_device(error))
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Tune's checkpoints are off: ours go to the ledger."""
@@ -134,7 +136,7 @@ class StitchTrainable(tune.Trainable):
     def _note(self, error: Exception) -> None:
         """Keep why the trial has to be started again, in a new process: it isn't its own doing."""
         why = f"{type(error).__name__}: {error}"
-        short = isinstance(error, torch.OutOfMemoryError)
+        short = is_out_of_memory(error)
         ray.get(self._shared.writer.note.remote(self._spec["trial"], why, out_of_memory=short))
 
     def _begin(self, config: Mapping[str, Any]) -> None:
