@@ -6,6 +6,7 @@ import json
 import math
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -126,9 +127,29 @@ def stitch(
     if as_json:
         print(json.dumps(result))
     else:
-        for key, value in result.items():
-            shown = f"{value:.4f}" if isinstance(value, float) else value
-            _out.print(f"{key:<24}{shown}", highlight=False)
+        _show_figures(result)
+    raise typer.Exit(0 if result["status"] == "finished" else 1)
+
+
+@app.command()
+def assemble(
+    config: ConfigFile,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where to write. Default: the configuration's folder.")
+    ] = None,
+    set_: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Put a network together from parts of others and stitches, and train those, without Ray."""
+    from stitch_sweep.sweep.assemble import run_assembly
+
+    where = folder or config.parent
+    result = run_assembly(_read(config, set_), where)
+    if as_json:
+        print(json.dumps(result))
+    else:
+        _show_figures(result)
+        _out.print(f"Trajectory and trained parts: {where}", highlight=False, soft_wrap=True)
     raise typer.Exit(0 if result["status"] == "finished" else 1)
 
 
@@ -291,7 +312,7 @@ def zoo_train(config: ConfigFile, set_: Set = None, as_json: Json = False) -> No
 
     read = _read(config, set_)
     check_local(read.resources)
-    prepared = prepare(read)
+    prepared = prepare(read, cells=False)
     zoo, train = Zoo(read.zoo), train_here(read, prepared.data)
     found = []
     with Reporter() as reporter:
@@ -400,6 +421,12 @@ def _read(path: Path, overrides: list[str] | None) -> Config:
             raise InputError(f"--set {text}: write it as a.b=value")
         changes[key] = parse_value(value)
     return read_config(path, changes)
+
+
+def _show_figures(result: Mapping[str, Any]) -> None:
+    for key, value in result.items():
+        shown = f"{value:.4f}" if isinstance(value, float) else value
+        _out.print(f"{key:<24}{shown}", highlight=False)
 
 
 def _show_outcome(outcome: Outcome, config: Config, folder: Path) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from stitch_sweep.checkpoints import digest, fingerprint, tensors_of
 from stitch_sweep.data import Loader
 from stitch_sweep.evaluation import Evaluation, evaluate
-from stitch_sweep.subgraphs import TracedNetwork
+from stitch_sweep.subgraphs import TracedNetwork, Where
 
 IMAGE_LAYER = -1
 
@@ -110,7 +110,7 @@ class FrozenNetwork(FrozenSender):
         super().__init__(network, name)
         self._traced = TracedNetwork(network, layer_names=layer_names)
         self.layer_names = [layer.name for layer in self._traced.layers]
-        self._parts: dict[tuple[int, int | None], nn.Module] = {}
+        self._parts: dict[tuple[Where, Where], nn.Module] = {}
         self._evaluated: tuple[Tensor, Evaluation] | None = None
 
     def prefix(self, layer: int | None) -> nn.Module:
@@ -143,8 +143,11 @@ class FrozenNetwork(FrozenSender):
             self._evaluated = (images, evaluate(self.network, loader))
         return self._evaluated[1]
 
-    def part(self, start: int, end: int | None) -> nn.Module:
-        """From one layer's representation to another's, or to logits [B, K] for None."""
+    def part(self, start: Where, end: Where) -> nn.Module:
+        """From one place's representation to another's, or to logits [B, K] for None.
+
+        A place is a layer's index or a cut point's name; -1 and, as a start, None are the image.
+        """
         if (start, end) not in self._parts:
             self._parts[start, end] = self._traced.sub_network(start, end)
         return self._parts[start, end]

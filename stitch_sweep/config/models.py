@@ -271,6 +271,35 @@ class StitchConfig(Component):
     l1: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
 
+class PartConfig(Options):
+    """A part of an assembled network: a piece of a network between two places, or a stitch.
+
+    A place is a layer's index or a cut point's name; without `start` a piece begins at the image, without
+    `end` it goes to the logits.
+    """
+
+    network: str | None = None
+    start: str | int | None = None
+    end: str | int | None = None
+    frozen: bool = True
+    stitch: StitchConfig | None = None
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> PartConfig:
+        if (self.network is None) == (self.stitch is None):
+            raise at_places("part", [((), "wants a network or a stitch, and not both")])
+        given = [key for key in ("start", "end", "frozen") if key in self.model_fields_set]
+        if self.stitch is not None and given:
+            why = "is a piece of a network's; a stitch joins what stands before and after it"
+            raise at_places("part", [((key,), why) for key in given])
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_it_is_not(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found = {k: v for k, v in handler(self).items() if v is not None}
+        return {"stitch": found["stitch"]} if "stitch" in found else found
+
+
 class LossTerm(Component):
     """One term of the training loss: its weight, and the loss's own options."""
 
@@ -550,6 +579,8 @@ class Config(TrialSettings):
     pretraining: PretrainingConfig = PretrainingConfig()
     pairs: list[PairConfig] = Field(default_factory=list)
     knock_out: list[KnockOutConfig] = Field(default_factory=list)
+    parts: list[PartConfig] = Field(default_factory=list)
+    order: Literal["together", "in_turn"] = "together"
     controls: Annotated[list[str], PlainValidator(_controls)] = Field(default_factory=list)
     search: SearchConfig = SearchConfig()
     resources: ResourcesConfig = ResourcesConfig()
@@ -579,8 +610,8 @@ class Config(TrialSettings):
     @model_serializer(mode="wrap")
     def _without_what_others_have(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # A description stays what it was before there were these keys.
-        late = ("controls", "knock_out")
-        return {k: v for k, v in handler(self).items() if not (k in late and v == [])}
+        late = {"controls": [], "knock_out": [], "parts": [], "order": "together"}
+        return {k: v for k, v in handler(self).items() if not (k in late and v == late[k])}
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -636,8 +667,9 @@ def _name_problems(tree: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
                 ("networks", i, "name"),
                 f"{name!r} is the name of networks[{networks.index(name)}]",
             )
-    if not tree.get("pairs") and not tree.get("knock_out"):
-        yield ("pairs",), "is missing; a configuration needs it, or knock_out, or both"
+    if not any(tree.get(key) for key in ("pairs", "knock_out", "parts")):
+        yield ("pairs",), "is missing; a configuration needs it, or knock_out, or parts"
+    yield from _part_problems(as_list(tree.get("parts")), names, only_send)
     for i, part in enumerate(as_list(tree.get("knock_out"))):
         wanted = part.get("network") if isinstance(part, Mapping) else None
         if isinstance(wanted, str) and names and wanted not in names:
@@ -657,3 +689,24 @@ def _name_problems(tree: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
             elif side == "receiver" and isinstance(wanted, str) and wanted in only_send:
                 why = f"{wanted!r} knows only the class (weights: {CLASS_ONLY}): it can send, not receive"
                 yield ("pairs", i, side), why
+
+
+def _part_problems(
+    parts: list[Any], names: list[str], only_send: set[Any]
+) -> Iterator[tuple[Place, str]]:
+    """Parts of networks that aren't there, and parts in an order in which they join nothing."""
+    stitches = [isinstance(part, Mapping) and part.get("stitch") is not None for part in parts]
+    for k, part in enumerate(parts):
+        wanted = part.get("network") if isinstance(part, Mapping) else None
+        if isinstance(wanted, str) and names and wanted not in names:
+            why = f"no network is named {wanted!r}: {nearest(wanted, names)}"
+            yield ("parts", k, "network"), why
+        elif isinstance(wanted, str) and wanted in only_send:
+            why = f"{wanted!r} knows only the class (weights: {CLASS_ONLY}): it has no parts"
+            yield ("parts", k, "network"), why
+        if stitches[k] and (k in (0, len(parts) - 1) or stitches[k - 1]):
+            yield ("parts", k), "a stitch wants a piece of a network before it and after it"
+        elif k == 0 and isinstance(part, Mapping) and part.get("start", -1) not in (-1, None):
+            yield ("parts", k, "start"), "the first part begins at the image: leave it out"
+        elif k == len(parts) - 1 and isinstance(part, Mapping) and part.get("end") is not None:
+            yield ("parts", k, "end"), "the last part goes to the logits: leave it out"

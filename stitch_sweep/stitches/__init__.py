@@ -67,6 +67,7 @@ __all__ = [
     "has_optimum",
     "l1_norm",
     "load_stitch",
+    "misfit",
     "pack_stitch",
     "paper",
     "start_stitch",
@@ -116,3 +117,20 @@ def build_stitch(
     if start == "identity" and not torch.empty(0).is_meta:
         start_stitch(stitch, start)
     return stitch
+
+
+def misfit(
+    name: str,
+    sender: Shape,
+    receiver: Shape,
+    *,
+    start: str = "random",
+    options: Mapping[str, Any] | None = None,
+) -> str | None:
+    """Why a stitch can't join two shapes, or can't start so; None where it can. As `build_stitch`."""
+    try:
+        with torch.device("meta"):
+            build_stitch(name, sender, receiver, start=start, options=options)
+    except InputError as error:
+        return str(error)
+    return None

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
+from stitch_sweep import stitches
 from stitch_sweep.class_only import ClassOnly
 from stitch_sweep.config import (
     CLASS_ONLY,
@@ -29,7 +29,7 @@ from stitch_sweep.frozen import IMAGE_LAYER
 from stitch_sweep.ledger import Study
 from stitch_sweep.losses import CombinedLoss, LossContext
 from stitch_sweep.models import build
-from stitch_sweep.stitches import Shape, build_stitch
+from stitch_sweep.stitches import Shape
 from stitch_sweep.subgraphs import TracedNetwork
 from stitch_sweep.sweep.search import combinations, samples_per_study
 from stitch_sweep.sweep.teaching import teaching_notes
@@ -155,12 +155,20 @@ class Prepared:
         return found
 
 
-def prepare(config: Config) -> Prepared:
+def prepare(config: Config, cells: bool = True) -> Prepared:
     """Load the data and check every network, layer and stitch of a configuration.
+
+    Args:
+        config: the configuration.
+        cells: whether it must have some to stitch, which parts of an assembly are not.
 
     Raises:
         InputError: all problems found.
     """
+    if cells and not (config.pairs or config.knock_out):
+        raise InputError(
+            "pairs: there are none, and no knock_out; `stitch-sweep assemble` trains what has parts"
+        )
     data = load_data(config.data)
     networks: dict[str, Outline] = {}
     problems: list[str] = []
@@ -313,13 +321,10 @@ def _learns_from_sender(config: Config, study: Study) -> bool:
 
 
 def misfit(stitch: StitchConfig, sender: Shape, receiver: Shape) -> str | None:
-    """Why a stitch can't join two shapes; None where it can."""
-    try:
-        with torch.device("meta"):
-            build_stitch(stitch.name, sender, receiver, start=stitch.start, options=stitch.options)
-    except InputError as error:
-        return str(error)
-    return None
+    """Why a configured stitch can't join two shapes; None where it can."""
+    return stitches.misfit(
+        stitch.name, sender, receiver, start=stitch.start, options=stitch.options
+    )
 
 
 def first_settings(config: Config, study: Study) -> TrialSettings:
