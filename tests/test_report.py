@@ -294,6 +294,22 @@ def test_parts_of_one_study_are_merged_with_what_differs_as_a_factor(tmp_path):
         pd.testing.assert_frame_equal(matrix.values, alone.values)
 
 
+def test_a_setting_that_one_folder_left_to_its_default_is_a_factor_too(tmp_path):
+    """A number beside nothing, in a column of texts and numbers."""
+    left = make_folder(tmp_path / "left", losses=("task",), crossed=False)
+    given = make_folder(tmp_path / "given", losses=("mse",), crossed=False)
+    path = given / "config.resolved.yml"
+    config = yaml.safe_load(path.read_text())
+    config["training"]["optimizer"]["lr"] = 0.004
+    path.write_text(yaml.safe_dump(config))
+    (merged,), apart = merge([load_experiment(given), load_experiment(left)])
+    assert apart == []
+    rates = {
+        m.factors["loss"]: m.factors["training.optimizer.lr"] for m in matrices(merged.results)
+    }
+    assert rates == {"task": None, "mse": 0.004}
+
+
 def test_other_pairs_of_the_same_study_are_merged(tmp_path):
     one = make_folder(tmp_path / "one", pairs=(("a", "b"),))
     two = make_folder(tmp_path / "two", pairs=(("c", "d"),))

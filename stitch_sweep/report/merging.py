@@ -132,12 +132,17 @@ def _contradict(one: Experiment, other: Experiment) -> bool:
     """Whether a trial that both have, under the same factors, ended differently."""
     factors = _differing([one.parts[0], other.parts[0]])
     figures = ["status", "val_accuracy", "test_accuracy"]
-    keys = ["trial", *_columns(factors)]
-    tables = [
-        _filled(e.results, _own_values(e.parts[0], factors))[[*keys, *figures]]
-        for e in (one, other)
+    tables = [_filled(e.results, _own_values(e.parts[0], factors)) for e in (one, other)]
+    # As text: what one folder left to a default, the other may have as a number.
+    keys = {"trial": "trial", **{name: name for name in _columns(factors)}}
+    texts = [
+        table[[*keys]].map(lambda v: _text(None if v is None or v != v else v)) for table in tables
     ]
-    both = tables[0].merge(tables[1], on=keys, suffixes=("", "_other"))
+    both = (
+        texts[0]
+        .join(tables[0][figures])
+        .merge(texts[1].join(tables[1][figures]), on=[*keys], suffixes=("", "_other"))
+    )
     return any(not both[n].equals(both[f"{n}_other"].rename(n)) for n in figures)
 
 
