@@ -294,7 +294,7 @@ def test_parts_of_one_study_are_merged_with_what_differs_as_a_factor(tmp_path):
         pd.testing.assert_frame_equal(matrix.values, alone.values)
 
 
-def test_a_setting_that_one_folder_left_to_its_default_is_a_factor_too(tmp_path):
+def test_a_setting_that_one_folder_left_to_its_default_is_no_obstacle(tmp_path):
     """A number beside nothing, in a column of texts and numbers."""
     left = make_folder(tmp_path / "left", losses=("task",), crossed=False)
     given = make_folder(tmp_path / "given", losses=("mse",), crossed=False)
@@ -304,10 +304,30 @@ def test_a_setting_that_one_folder_left_to_its_default_is_a_factor_too(tmp_path)
     path.write_text(yaml.safe_dump(config))
     (merged,), apart = merge([load_experiment(given), load_experiment(left)])
     assert apart == []
-    rates = {
-        m.factors["loss"]: m.factors["training.optimizer.lr"] for m in matrices(merged.results)
-    }
-    assert rates == {"task": None, "mse": 0.004}
+    assert [m.factors for m in matrices(merged.results)] == [{"loss": "mse"}, {"loss": "task"}]
+    (note,) = [note for note in merged.notes if "differ in training.optimizer.lr too" in note]
+    assert "always together with loss" in note
+
+
+def test_what_tells_trials_of_one_loss_apart_is_a_factor_too(tmp_path):
+    """The same loss in closed form and trained: told apart by the fewest settings that do."""
+    folders = []
+    for name, loss, epochs, start in (
+        ("task", "task", 16, "least_squares"),
+        ("closed", "mse", 0, "least_squares"),
+        ("trained", "mse", 4, "random"),
+    ):
+        folders.append(make_folder(tmp_path / name, losses=(loss,), crossed=False))
+        path = folders[-1] / "config.resolved.yml"
+        config = yaml.safe_load(path.read_text())
+        config["training"]["epochs"], config["stitch"]["start"] = epochs, start
+        path.write_text(yaml.safe_dump(config))
+    (merged,), _ = merge([load_experiment(folder) for folder in folders])
+    assert [m.factors for m in matrices(merged.results)] == [
+        {"loss": "mse", "stitch.start": "least_squares"},
+        {"loss": "mse", "stitch.start": "random"},
+        {"loss": "task", "stitch.start": "least_squares"},
+    ]
 
 
 def test_other_pairs_of_the_same_study_are_merged(tmp_path):

@@ -105,6 +105,31 @@ def _differing(parts: Sequence[Part]) -> list[str]:
     return sorted(crossed | above)
 
 
+def _telling(
+    factors: Sequence[str], tables: Sequence[pd.DataFrame], crossed: set[str]
+) -> list[str]:
+    """The factors that tell the folders' trials apart; the others say nothing new in a title.
+
+    Args:
+        factors: all of them.
+        tables: trials, with a column for every factor.
+        crossed: those that stay, whatever they tell.
+    """
+    columns = _columns(factors)
+    rows = pd.concat(table[columns] for table in tables).map(_known_text).drop_duplicates()
+    chosen = [path for path in factors if path in crossed]
+    # The loss is what most matrices are told apart by, and stands first.
+    left = sorted(set(factors) - crossed, key=lambda path: (path != "loss", path))
+
+    def told_apart(paths: Sequence[str]) -> int:
+        return len(rows[_columns(paths)].drop_duplicates()) if paths else 1
+
+    for path in left:
+        if told_apart([*chosen, path]) > told_apart(chosen):
+            chosen.append(path)
+    return sorted(chosen)
+
+
 def _covers(path: str, other: str) -> bool:
     return other == path or other.startswith(f"{path}.")
 
@@ -128,6 +153,11 @@ def _text(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=repr)
 
 
+def _known_text(value: Any) -> str:
+    """A cell of a table as text; nothing in all its forms is the same."""
+    return _text(None if value is None or value != value else value)
+
+
 def _contradict(one: Experiment, other: Experiment) -> bool:
     """Whether a trial that both have, under the same factors, ended differently."""
     factors = _differing([one.parts[0], other.parts[0]])
@@ -135,9 +165,7 @@ def _contradict(one: Experiment, other: Experiment) -> bool:
     tables = [_filled(e.results, _own_values(e.parts[0], factors)) for e in (one, other)]
     # As text: what one folder left to a default, the other may have as a number.
     keys = {"trial": "trial", **{name: name for name in _columns(factors)}}
-    texts = [
-        table[[*keys]].map(lambda v: _text(None if v is None or v != v else v)) for table in tables
-    ]
+    texts = [table[[*keys]].map(_known_text) for table in tables]
     both = (
         texts[0]
         .join(tables[0][figures])
@@ -150,9 +178,20 @@ def _merged(group: Sequence[Experiment]) -> Experiment:
     if len(group) == 1:
         return group[0]
     parts = tuple(part for experiment in group for part in experiment.parts)
-    factors = _differing(parts)
+    every = _differing(parts)
+    factors = _telling(
+        every,
+        [_filled(e.results, _own_values(p, every)) for e, p in zip(group, parts, strict=True)],
+        {str(path) for part in parts for path in dict(part.search.get("cross") or {})},
+    )
     values = [_own_values(part, factors) for part in parts]
     results = [_filled(e.results, v) for e, v in zip(group, values, strict=True)]
+    notes = [f"{e.name}: {note}" for e in group for note in e.notes]
+    if silent := [path for path in every if path not in factors]:
+        notes.append(
+            f"The folders differ in {', '.join(silent)} too, always together with "
+            f"{' and '.join(factors)}; how each was made is at the end"
+        )
     # A study's id has its crossed factors in it, and not what its folder did everywhere.
     identity = pd.concat(table[["trial", *_columns(factors)]] for table in results)
     meanings = identity.drop_duplicates().groupby("trial").size()
@@ -197,7 +236,7 @@ def _merged(group: Sequence[Experiment]) -> Experiment:
         trajectories=trials([e.trajectories for e in group]),
         measured={name: measured(name) for name in sorted({k for e in group for k in e.measured})},
         pictures=tuple(pictures for e in group for pictures in e.pictures),
-        folder_notes=tuple(f"{e.name}: {note}" for e in group for note in e.notes),
+        folder_notes=tuple(notes),
     )
 
 
