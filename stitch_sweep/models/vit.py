@@ -48,7 +48,8 @@ class Embedding(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`[B, in_channels, g * patch, g * patch]` to `[B, T, D]`, T = g^2, one more with class token."""
-        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        # Contiguous, as what is kept of it will be: the strides of a sum decide its last bits.
+        tokens = self.patches(x).flatten(2).transpose(1, 2).contiguous()
         if self.class_token is not None:
             tokens = torch.cat([self.class_token.expand(tokens.shape[0], -1, -1), tokens], 1)
         return tokens + self.position
