@@ -19,7 +19,7 @@ from torchvision.models.vision_transformer import EncoderBlock
 sys.path.insert(0, str(Path(__file__).parent))
 from test_subgraphs import check_every_cut, ready
 
-from stitch_sweep.config import Config, NetworkConfig
+from stitch_sweep.config import Config, NetworkConfig, read_config
 from stitch_sweep.data import Data
 from stitch_sweep.errors import InputError
 from stitch_sweep.measuring.networks import find_networks
@@ -29,6 +29,8 @@ from stitch_sweep.registry import FAMILIES
 from stitch_sweep.subgraphs import TracedNetwork, cut_points
 from stitch_sweep.sweep.prepare import prepare
 from stitch_sweep.zoo import Zoo, load, load_from_file, make_recipe, train_network
+
+RECIPES = Path(__file__).parents[1] / "experiments/cifar10/families"
 
 # Family and options, small; every value of every option that is a word is here.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -428,6 +430,20 @@ def test_the_zoo_stores_and_loads_it(variant, digits: Data, tmp_path):
     again, from_file = load(entry.folder), load_from_file(other, digits)
     x = images(1)
     assert torch.equal(again(x), from_file(x))
+
+
+# --- recipes ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES.names())
+def test_its_recipe_is_valid_and_all_its_cells_can_be_joined(family):
+    """On handwritten digits as large as CIFAR-10's images, which nothing has to be downloaded for."""
+    digits = {"name": "digits", "image_size": 32}
+    config = read_config(RECIPES / family / "config.yml", {"data": digits})
+    assert {network.family for network in config.networks} == {family}
+    variants = {str(network.options) for network in config.networks}
+    assert len(variants) == sum(name == family for name, _ in VARIANTS.values())
+    assert prepare(config).studies
 
 
 # --- input that can't be used -------------------------------------------------------------------
