@@ -275,8 +275,10 @@ def sanity(
 
 @app.command()
 def describe(
-    model: Annotated[str, typer.Argument(help="Such as resnet34 or resnet1111.")],
-    width: Annotated[int, typer.Option(min=1, help="Channels of the first stage.")] = 64,
+    model: Annotated[str, typer.Argument(help="Such as resnet34, resnet1111, vgg11 or vit_tiny.")],
+    width: Annotated[
+        int | None, typer.Option(min=1, help="The family's width. Default: the family's own.")
+    ] = None,
     image_size: Annotated[int, typer.Option(min=1, help="Pixels on a side.")] = 32,
     channels: Annotated[int, typer.Option(min=1, help="Channels of the image.")] = 3,
     classes: Annotated[int, typer.Option(min=2, help="Classes.")] = 10,
@@ -287,7 +289,9 @@ def describe(
     from stitch_sweep.models import describe as describe_model
 
     family, options = resolve(model)
-    network = build(family, channels, classes, {**options, "width": width})
+    if width is not None:
+        options["width"] = width
+    network = build(family, channels, classes, options, image_size=image_size)
     found = describe_model(network, (channels, image_size, image_size))
     print(json.dumps(found.to_dict()) if as_json else found.table())
 

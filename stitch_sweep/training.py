@@ -40,6 +40,7 @@ from stitch_sweep.losses import (
     LossInputs,
     SimilarityMeasures,
 )
+from stitch_sweep.losses.rows import channels_first
 from stitch_sweep.optimization import Optimization
 from stitch_sweep.seeding import derive, seed_everything
 from stitch_sweep.stitches import (
@@ -53,6 +54,7 @@ from stitch_sweep.stitches import (
     pack_stitch,
     start_stitch,
 )
+from stitch_sweep.stitches.shapes import channel_axis
 
 EXCESS_ALLOWED = 0.05
 """A stitch with a closed form has converged when its error is at most this share above it."""
@@ -685,7 +687,7 @@ class StitchTraining:
             least_squares = LeastSquares(self.stitch)
             for x, y in self._expected_pairs():
                 least_squares.add(x, y)
-        channels = self._shapes[1][0]
+        channels = self._shapes[1][channel_axis(self._shapes[1])]
         variance = self._context.expected_variance or 1.0
         optimum = least_squares.optimum() / variance
         reached = loss / channels
@@ -779,7 +781,7 @@ def _expected_variance(split: _Representations) -> float:
     count, total, squares = 0, torch.zeros(()), torch.zeros(())
     for batch, valid in split.chunks():
         assert batch.expected is not None
-        values = batch.expected[:valid].double().transpose(0, 1).flatten(1)
+        values = channels_first(batch.expected[:valid].double())
         count += values.shape[1]
         total = total.to(values) + values.sum(dim=1)
         squares = squares.to(values) + values.square().sum(dim=1)

@@ -89,6 +89,7 @@ class Recipe:
             content["data"]["channels"],
             content["data"]["classes"],
             content["options"],
+            image_size=content["data"]["image_size"],
         )
 
 
@@ -484,8 +485,8 @@ def load_from_file(network: NetworkConfig, data: Data) -> nn.Module:
     """
     path = network.weights_file
     assert path is not None
-    channels, classes = data.image_shape[0], len(data.classes)
-    module = build(network.family, channels, classes, network.options)
+    channels, size = data.image_shape[:2]
+    module = build(network.family, channels, len(data.classes), network.options, image_size=size)
     found, wanted = load_weights(path), module.state_dict()
     problems = [f"lacks {name}" for name in wanted if name not in found]
     problems += [f"has an unknown {name}" for name in found if name not in wanted]

@@ -7,12 +7,13 @@ from torch import Tensor, nn
 
 from stitch_sweep.losses.base import Calibrations
 from stitch_sweep.losses.moments import Moments, over
-from stitch_sweep.losses.rows import positions
+from stitch_sweep.losses.rows import channels_last, positions
 from stitch_sweep.losses.whitening import inverse_root
+from stitch_sweep.stitches.shapes import channel_axis
 
 
 class ChannelMap(nn.Module):
-    """y = W x + b over the channels, the same at every position: [B, C, ...] -> [B, C', ...].
+    """y = W x + b over the channels, the same at every position.
 
     Args:
         weight: [C', C].
@@ -28,8 +29,9 @@ class ChannelMap(nn.Module):
         self.register_buffer("bias", bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, ...] -> [B, C', ...]."""
-        return (x.movedim(1, -1) @ self.weight.T + self.bias).movedim(-1, 1)
+        """[B, C, H, W] -> [B, C', H, W], [B, T, C] -> [B, T, C'] or [B, C] -> [B, C']."""
+        y = channels_last(x) @ self.weight.T + self.bias
+        return y.movedim(-1, 1 + channel_axis(x.shape[1:]))
 
 
 class Calibration:

@@ -188,7 +188,7 @@ class CCA(_CanonicalLoss):
         self.ridge = ridge
 
     def __call__(self, inputs: LossInputs) -> Tensor:
-        """Scalar; needs `stitched` and `expected` [B, C, ...]."""
+        """Scalar; needs `stitched` and `expected` [B, *receiver shape]."""
         return one_minus(cca(self._moments(inputs), ridge=self.ridge), inputs.stitched)
 
 
@@ -207,7 +207,7 @@ class SVCCA(_CanonicalLoss):
     invariance: ClassVar[Invariance] = "isotropic"
 
     def __call__(self, inputs: LossInputs) -> Tensor:
-        """Scalar; needs `stitched` and `expected` [B, C, ...]."""
+        """Scalar; needs `stitched` and `expected` [B, *receiver shape]."""
         return one_minus(svcca(self._moments(inputs)), inputs.stitched)
 
 
@@ -230,5 +230,5 @@ class PWCCA(_CanonicalLoss):
         self.ridge = ridge
 
     def __call__(self, inputs: LossInputs) -> Tensor:
-        """Scalar; needs `stitched` and `expected` [B, C, ...]."""
+        """Scalar; needs `stitched` and `expected` [B, *receiver shape]."""
         return one_minus(pwcca(self._moments(inputs), ridge=self.ridge), inputs.stitched)

@@ -242,7 +242,7 @@ class CKA(Loss):
     calibration: ClassVar[Calibrations] = "isotropic"
 
     def __call__(self, inputs: LossInputs) -> Tensor:
-        """Scalar; needs `stitched` and `expected` [B, C, ...]."""
+        """Scalar; needs `stitched` and `expected` [B, *receiver shape]."""
         assert inputs.expected is not None
         stitched = inputs.stitched
         if len(stitched) < FEWEST:

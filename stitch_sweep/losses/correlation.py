@@ -46,7 +46,7 @@ class Correlation(Loss):
     calibration: ClassVar[Calibrations] = "channel_affine"
 
     def __call__(self, inputs: LossInputs) -> Tensor:
-        """Scalar; needs `stitched` and `expected` [B, C, ...]."""
+        """Scalar; needs `stitched` and `expected` [B, *receiver shape]."""
         assert inputs.expected is not None
         moments = Moments.of(positions(inputs.stitched), positions(inputs.expected))
         total, channels = correlation_sum(moments)

@@ -54,7 +54,7 @@ class Cosine(Loss):
     calibration: ClassVar[Calibrations] = "scale"
 
     def __call__(self, inputs: LossInputs) -> Tensor:
-        """Scalar; needs `stitched` and `expected` [B, C, ...]."""
+        """Scalar; needs `stitched` and `expected` [B, *receiver shape]."""
         assert inputs.expected is not None
         total, rows = cosine_sum(positions(inputs.stitched), positions(inputs.expected))
         return (1 - total / rows.clamp(min=1)).to(inputs.stitched.dtype)

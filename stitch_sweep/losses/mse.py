@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from stitch_sweep.losses.base import Loss, LossInputs
+from stitch_sweep.losses.rows import channels_last
 from stitch_sweep.registry import LOSSES
 
 
@@ -32,10 +33,10 @@ class MeanSquaredError(Loss):
     default_lr: ClassVar[Mapping[str, float]] = {"sgd": 0.01, "": 0.1}
 
     def __call__(self, inputs: LossInputs) -> Tensor:
-        """Scalar; needs `stitched` and `expected` [B, C, ...]."""
+        """Scalar; needs `stitched` and `expected` [B, *receiver shape]."""
         assert inputs.expected is not None
         assert self.context.expected_variance is not None
-        channels = inputs.expected.shape[1]
+        channels = channels_last(inputs.expected).shape[-1]
         # A constant expected representation has no scale of its own.
         scale = self.context.expected_variance or 1.0
         return mean_squared_error(inputs.stitched, inputs.expected) * (channels / scale)

@@ -56,7 +56,13 @@ def find_networks(config: Config, data: Data, prints: Mapping[str, str]) -> Foun
     found = Found()
     for network in config.networks:
         try:
-            module = build(network.family, data.channels, data.num_classes, network.options).eval()
+            module = build(
+                network.family,
+                data.channels,
+                data.num_classes,
+                network.options,
+                image_size=data.image_size,
+            ).eval()
             traced = TracedNetwork(module, layer_names=network.layers)
             shapes = traced.shapes(data.image_shape)
             layers = [layer.name for layer in traced.layers]

@@ -19,6 +19,7 @@ from stitch_sweep.evaluation import CHUNK
 from stitch_sweep.frozen import Examples
 from stitch_sweep.ledger import Ledger
 from stitch_sweep.losses import Calibration, CombinedLoss, LossContext
+from stitch_sweep.losses.rows import positions
 from stitch_sweep.measuring.networks import CHUNKED
 from stitch_sweep.stitches import describe_stitch, load_stitch
 from stitch_sweep.sweep.workbench import Workbench
@@ -204,7 +205,7 @@ class Differences:
                 total = (part[one] - part[other]).square().sum()
                 self._sums[name] = self._sums.get(name, 0) + total
             self._values += part[self._scale].numel()
-            self._add_variance(part[self._scale].movedim(1, -1).flatten(0, -2))
+            self._add_variance(positions(part[self._scale]))
 
     def _add_variance(self, rows: Tensor) -> None:
         mean = rows.mean(dim=0)

@@ -10,21 +10,38 @@ from pydantic import ValidationError
 from torch import nn
 
 from stitch_sweep.errors import InputError
-from stitch_sweep.models import resnet
+from stitch_sweep.models import cnn, densenet, mlp, resnet, vgg, vit
 from stitch_sweep.models.describe import LayerRow, ModelDescription, TableRow, describe
 from stitch_sweep.registry import FAMILIES
 
 __all__ = ["LayerRow", "ModelDescription", "TableRow", "build", "describe", "resolve"]
 
+_FAMILIES = {
+    "cnn": cnn,
+    "densenet": densenet,
+    "mlp": mlp,
+    "resnet": resnet,
+    "vgg": vgg,
+    "vit": vit,
+}
+NAME_FORMS = [form for family in _FAMILIES.values() for form in family.NAME_FORMS]
+
 
 @FAMILIES.register_resolver
 def _named(name: str) -> tuple[str, dict[str, Any]] | None:
-    options = resnet.named(name)
-    return None if options is None else ("resnet", options)
+    for family, module in _FAMILIES.items():
+        if (options := module.named(name)) is not None:
+            return family, options
+    return None
 
 
 def build(
-    family: str, in_channels: int, num_classes: int, options: Mapping[str, Any] | None = None
+    family: str,
+    in_channels: int,
+    num_classes: int,
+    options: Mapping[str, Any] | None = None,
+    *,
+    image_size: int = 32,
 ) -> nn.Module:
     """An untrained network of a registered family; its weights come from torch's global generator.
 
@@ -33,9 +50,10 @@ def build(
         in_channels: channels of the image.
         num_classes: length of the logits.
         options: the family's own options, such as `blocks` and `width`.
+        image_size: pixels on a side of the image; some families fit that size only.
 
     Raises:
-        InputError: no such family, or options it does not take.
+        InputError: no such family, or options it does not take, or not for such images.
 
     Example:
         >>> family, options = resolve("resnet1111")
@@ -43,7 +61,7 @@ def build(
         torch.Size([2, 10])
     """
     try:
-        network = FAMILIES.build(family, in_channels, num_classes, options=options)
+        network = FAMILIES.build(family, in_channels, num_classes, image_size, options=options)
     except ValidationError as error:
         raise InputError(
             *(
@@ -61,8 +79,8 @@ def resolve(name: str) -> tuple[str, dict[str, Any]]:
     """Family and options of a network called by name.
 
     Args:
-        name: `resnet10`, `resnet18`, `resnet34` (the variants for small images, see
-            `stitch_sweep.models.resnet`), or `resnetABCD` with the blocks of the four stages.
+        name: such as `resnet34`, `resnet1111`, `densenet121`, `vgg11`, `cnn6`, `mlp3` or `vit_tiny`: the
+            variants for small images; see the `named` of each family's module.
 
     Raises:
         InputError: the name means nothing; the message has the nearest name or the allowed forms.
@@ -73,6 +91,6 @@ def resolve(name: str) -> tuple[str, dict[str, Any]]:
     """
     if (found := _named(name)) is not None:
         return found
-    close = get_close_matches(name, resnet.NAME_FORMS, n=1, cutoff=0.8)
+    close = get_close_matches(name, NAME_FORMS, n=1, cutoff=0.8)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    raise InputError(f"no network is named {name!r}: {hint}allowed: {', '.join(resnet.NAME_FORMS)}")
+    raise InputError(f"no network is named {name!r}: {hint}allowed: {', '.join(NAME_FORMS)}")

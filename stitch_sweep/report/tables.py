@@ -234,7 +234,7 @@ def network_table(findings: Findings) -> Table | None:
         Column("test_accuracy", "test accuracy", fixed(3), number=True),
     ]
     shown = [c for c in known if c.name in frame.columns]
-    note = "Depth is the number of blocks, width the channels of the first stage."
+    note = "Depth is the number of layers after the first, width the family's own option."
     return Table("networks", "The networks", note, frame, shown)
 
 

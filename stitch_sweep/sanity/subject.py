@@ -253,7 +253,7 @@ class Subject:
         shape = bench.networks[name].shape(layer, self.data.image_shape)
         stitch = self.short.stitch
         if misfit(stitch, shape, shape) is not None:
-            fitting = "paper" if len(shape) == 3 else "linear"
+            fitting = "linear" if len(shape) == 1 else "paper"
             stitch = StitchConfig.model_validate({"name": fitting})
         return Cell(name, layer, name, layer), self.short.model_copy(update={"stitch": stitch})
 

@@ -90,7 +90,7 @@ def build_stitch(
 
     Args:
         name: a registered stitch.
-        sender: shape of what it gets, without the batch: (C, H, W) or (D,).
+        sender: shape of what it gets, without the batch: (C, H, W), (T, D) or (D,).
         receiver: shape of what it must give.
         start: one of `STARTS`. The result has started if this is `random` (mostly torch's default
             initialisation) or `identity` (the map that copies). The others need the training set: it

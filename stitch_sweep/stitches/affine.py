@@ -18,8 +18,8 @@ class PatchStitch(AffineStitch):
     counts as a map of one position.
 
     Args:
-        sender: (C, H, W) or (D,).
-        receiver: (C', H', W') or (D',).
+        sender: (C, H, W), (T, D) or (D,).
+        receiver: likewise.
         match: how sizes are matched.
     """
 
@@ -46,12 +46,12 @@ class PatchStitch(AffineStitch):
 
     def target_rows(self, y: Tensor) -> Tensor:
         """[B H'' W'', C']; sums over the copies of a position."""
-        y = self._map_of(y)
+        y = self.match.laid_out(y)
         return _by_position(self.match.after.sums(y) if self._copies else y)
 
     def target_values(self, y: Tensor) -> Tensor:
         """[B H' W', C']."""
-        return _by_position(self._map_of(y))
+        return _by_position(self.match.laid_out(y))
 
     def multiply_adds(self) -> int:
         """C D for every position of the convolution, which may be fewer than there are rows."""
@@ -71,9 +71,6 @@ class PatchStitch(AffineStitch):
 
     def _map(self, x: Tensor) -> Tensor:
         return self.match.convolve(x, self.matrix(), self.offset())
-
-    def _map_of(self, y: Tensor) -> Tensor:
-        return y.reshape(len(y), *as_map(self.receiver))
 
 
 class ConvStitch(PatchStitch):

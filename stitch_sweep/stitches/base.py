@@ -28,7 +28,7 @@ class Stitch(nn.Module, ABC):
     """A map from one representation to another: [B, *sender] to [B, *receiver].
 
     Args:
-        sender: (C, H, W) or (D,), without the batch.
+        sender: (C, H, W), (T, D) or (D,), without the batch.
         receiver: likewise.
     """
 

@@ -20,7 +20,7 @@ class ChannelwiseStitch(PatchStitch):
     Channels are not mixed: channel c of the receiver has to be channel c of the sender.
 
     Args:
-        sender: (C, H, W), or (D,), which counts as (D, 1, 1).
+        sender: (C, H, W), (T, D) or (D,); see `as_map`.
         receiver: likewise, with as many channels.
         down: how an axis shrinks.
         up: how an axis grows.

@@ -6,7 +6,7 @@ import torch
 
 from stitch_sweep.registry import STITCHES
 from stitch_sweep.stitches.affine import ConvStitch
-from stitch_sweep.stitches.shapes import Shape, unfit
+from stitch_sweep.stitches.shapes import Shape, have_neighbours, unfit
 from stitch_sweep.stitches.spatial import Down, Match, Pool, Up
 
 
@@ -20,7 +20,7 @@ def conv1x1(
     the ratio of the maps; with `down: strided` it does, and this is `paper` for any ratio.
 
     Args:
-        sender: (C, H, W), or (D,), which counts as (D, 1, 1).
+        sender: (C, H, W), (T, D) or (D,); see `as_map`.
         receiver: likewise.
         down: how an axis shrinks; see `Match.around`.
         up: how an axis grows.
@@ -35,16 +35,19 @@ def conv3x3(
     """The receiver's size first, then a 3x3 convolution with bias, stride 1 and a border of zeros.
 
     Args:
-        sender: (C, H, W).
-        receiver: (C', H', W').
+        sender: (C, H, W) or (T, D).
+        receiver: likewise.
         down: how an axis shrinks.
         up: how an axis grows.
 
     Raises:
-        InputError: a vector.
+        InputError: a vector, or a receiver's class token, which has no neighbours.
     """
-    if len(sender) != 3 or len(receiver) != 3:
-        raise unfit("conv3x3", sender, receiver, "two feature maps (with vectors: 'conv1x1')")
+    if not have_neighbours(sender, receiver):
+        wanted = (
+            "two feature maps, or sequences, the receiver's without class token (else: 'conv1x1')"
+        )
+        raise unfit("conv3x3", sender, receiver, wanted)
     return Conv3x3Stitch(sender, receiver, Match.first(sender, receiver, down, up))
 
 

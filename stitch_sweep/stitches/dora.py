@@ -28,7 +28,7 @@ class DoraStitch(PatchStitch):
     as. delta_D_B starts at 0 and m at |W0|, so that it starts as its base to the last bit.
 
     Args:
-        sender: (C, H, W), or (D,), which counts as (D, 1, 1).
+        sender: (C, H, W), (T, D) or (D,); see `as_map`.
         receiver: likewise, C' channels.
         rank: r of the correction; min(C', C kh kw) at most are used.
         alpha: weight of the correction, over r.

@@ -22,7 +22,7 @@ class LowRankStitch(PatchStitch):
     is reduced-rank regression.
 
     Args:
-        sender: (C, H, W), or (D,), which counts as (D, 1, 1).
+        sender: (C, H, W), (T, D) or (D,); see `as_map`.
         receiver: likewise, C' channels.
         rank: r; from min(C', C kh kw) on it limits nothing, and that many channels are used.
         down: how an axis shrinks; with `strided` the kernel grows as for `conv1x1`.

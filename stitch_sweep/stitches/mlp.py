@@ -15,7 +15,7 @@ class MlpStitch(Stitch):
     """One hidden layer with a ReLU, the same at every position: S(x) = W2 relu(W1 x + b1) + b2.
 
     Args:
-        sender: (C, H, W), or (D,), which counts as (D, 1, 1).
+        sender: (C, H, W), (T, D) or (D,); see `as_map`.
         receiver: likewise, C' channels.
         hidden: width of the hidden layer; C' without it.
         down: how an axis shrinks; with `strided` the kernel of W1 grows as for `conv1x1`.

@@ -37,7 +37,7 @@ class NormedStitch(PatchStitch):
     is affine and can be any affine map, so it has that one's closed form.
 
     Args:
-        sender: (C, H, W), or (D,), which counts as (D, 1, 1).
+        sender: (C, H, W), (T, D) or (D,); see `as_map`.
         receiver: likewise.
         down: how an axis shrinks; with `strided` the kernel grows as for `conv1x1`.
         up: how an axis grows.

@@ -28,7 +28,7 @@ class OrthogonalStitch(PatchStitch):
     has the right one.
 
     Args:
-        sender: (C, H, W), or (D,), which counts as (D, 1, 1).
+        sender: (C, H, W), (T, D) or (D,); see `as_map`.
         receiver: likewise.
         scale: train a factor s as well; else s = 1.
         down: how an axis shrinks.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stitch_sweep.registry import STITCHES
 from stitch_sweep.stitches.affine import ConvStitch
-from stitch_sweep.stitches.shapes import Shape, show, unfit
+from stitch_sweep.stitches.shapes import Shape, as_map, show, unfit
 from stitch_sweep.stitches.spatial import Match
 
 
@@ -17,15 +17,16 @@ def paper(sender: Shape, receiver: Shape) -> ConvStitch:
     other ratios there is `conv1x1` with `down: strided`, which is the same where both fit.
 
     Args:
-        sender: (C, H, W).
-        receiver: (C', H', W'), with H/H' = W/W' or its inverse a whole number.
+        sender: (C, H, W) or (T, D).
+        receiver: (C', H', W') or (T', D'), with H/H' = W/W' or its inverse a whole number.
 
     Raises:
         InputError: a vector, or sizes whose ratio is no whole number.
     """
-    if len(sender) != 3 or len(receiver) != 3:
-        raise unfit("paper", sender, receiver, "two feature maps (into a vector: 'linear')")
-    (h, w), (h2, w2) = sender[1:], receiver[1:]
+    if len(sender) == 1 or len(receiver) == 1:
+        wanted = "two feature maps or sequences (into a vector: 'linear')"
+        raise unfit("paper", sender, receiver, wanted)
+    (h, w), (h2, w2) = as_map(sender)[1:], as_map(receiver)[1:]
     down = h % h2 == 0 and w % w2 == 0 and h // h2 == w // w2
     up = h2 % h == 0 and w2 % w == 0 and h2 // h == w2 // w
     if not down and not up:

@@ -25,7 +25,7 @@ class PermutationStitch(PatchStitch):
     unequal widths p is partial: min(C, C') channels are matched, and one without a partner gives b_c.
 
     Args:
-        sender: (C, H, W), or (D,), which counts as (D, 1, 1).
+        sender: (C, H, W), (T, D) or (D,); see `as_map`.
         receiver: likewise.
         affine: train a scale and a shift for each channel; without it nothing is trained.
         down: how an axis shrinks.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from stitch_sweep.registry import STITCHES
 from stitch_sweep.stitches.base import Positive, Stitch
 from stitch_sweep.stitches.normed import BatchNorm
-from stitch_sweep.stitches.shapes import Shape, unfit
+from stitch_sweep.stitches.shapes import Shape, as_map, have_neighbours, unfit
 from stitch_sweep.stitches.spatial import Match, Pool, Up
 
 
@@ -19,8 +19,8 @@ class ResidualStitch(Stitch):
     normalisation.
 
     Args:
-        sender: (C, H, W).
-        receiver: (C', H', W').
+        sender: (C, H, W) or (T, D).
+        receiver: likewise.
         branch: from C to C' channels, ending in a batch normalisation.
         match: gives the receiver's size.
         relu: whether a ReLU ends it.
@@ -31,14 +31,14 @@ class ResidualStitch(Stitch):
     ) -> None:
         super().__init__(sender, receiver)
         self.match, self.branch, self.relu = match, branch, relu
-        same = sender[0] == receiver[0]
-        self.shortcut = nn.Sequential() if same else _conv(sender[0], receiver[0], 1)
+        channels, out = as_map(sender)[0], as_map(receiver)[0]
+        self.shortcut = nn.Sequential() if channels == out else _conv(channels, out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, C', H', W']."""
+        """[B, *sender] -> [B, *receiver]."""
         x = self.match.enter(x)
         y: Tensor = self.branch(x) + self.shortcut(x)
-        return y.relu() if self.relu else y
+        return self.match.leave(y.relu() if self.relu else y)
 
     def multiply_adds(self) -> int:
         """Weights of all convolutions, for every position of the receiver."""
@@ -51,8 +51,7 @@ class ResidualStitch(Stitch):
     def why_not(self, start: str) -> str | None:
         """The identity is there where channels are equal."""
         if start == "identity":
-            same = self.sender[0] == self.receiver[0]
-            return None if same else "its shortcut changes the number of channels"
+            return None if not len(self.shortcut) else "its shortcut changes the number of channels"
         return super().why_not(start)
 
     @torch.no_grad()
@@ -77,18 +76,18 @@ def basic_block(
     arXiv 1512.03385; what `resnet18`'s own blocks are, except that sizes are matched before it.
 
     Args:
-        sender: (C, H, W).
-        receiver: (C', H', W').
+        sender: (C, H, W) or (T, D).
+        receiver: likewise.
         relu: end in a ReLU, as a network's own blocks do; without it for a layer that isn't after a
             ReLU, such as the image.
         down: how an axis shrinks.
         up: how an axis grows.
 
     Raises:
-        InputError: a vector.
+        InputError: a vector, or a receiver's class token, which has no neighbours.
     """
     match = _match("basic_block", sender, receiver, down, up)
-    inner, outer = sender[0], receiver[0]
+    inner, outer = as_map(sender)[0], as_map(receiver)[0]
     branch = nn.Sequential(_conv(inner, outer, 3), nn.ReLU(), _conv(outer, outer, 3))
     return ResidualStitch(sender, receiver, branch, match, relu)
 
@@ -108,31 +107,33 @@ def bottleneck(
     arXiv 1512.03385; what `resnet50`'s blocks are, except that sizes are matched before it.
 
     Args:
-        sender: (C, H, W).
-        receiver: (C', H', W').
+        sender: (C, H, W) or (T, D).
+        receiver: likewise.
         reduction: the middle has C' / reduction channels, rounded down, but one at least.
         relu: as for `basic_block`.
         down: how an axis shrinks.
         up: how an axis grows.
 
     Raises:
-        InputError: a vector.
+        InputError: a vector, or a receiver's class token, which has no neighbours.
     """
     match = _match("bottleneck", sender, receiver, down, up)
-    middle = max(1, receiver[0] // reduction)
+    channels, out = as_map(sender)[0], as_map(receiver)[0]
+    middle = max(1, out // reduction)
     branch = nn.Sequential(
-        _conv(sender[0], middle, 1),
+        _conv(channels, middle, 1),
         nn.ReLU(),
         _conv(middle, middle, 3),
         nn.ReLU(),
-        _conv(middle, receiver[0], 1),
+        _conv(middle, out, 1),
     )
     return ResidualStitch(sender, receiver, branch, match, relu)
 
 
 def _match(name: str, sender: Shape, receiver: Shape, down: Pool, up: Up) -> Match:
-    if len(sender) != 3 or len(receiver) != 3:
-        raise unfit(name, sender, receiver, "two feature maps (with vectors: 'mlp')")
+    if not have_neighbours(sender, receiver):
+        wanted = "two feature maps, or sequences, the receiver's without class token (else: 'mlp')"
+        raise unfit(name, sender, receiver, wanted)
     return Match.first(sender, receiver, down, up)
 
 

@@ -7,6 +7,7 @@ rule but the maximum is a small matrix per axis, exact in float64, and applied b
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stitch_sweep.stitches.shapes import Shape, as_map
+from stitch_sweep.stitches.shapes import Shape, as_map, has_class_token
 
 Size = tuple[int, int]
 Pool = Literal["average", "max"]
@@ -79,16 +80,55 @@ class Resize(nn.Module):
         return torch.outer(h, w).flatten()
 
 
+class BesideClassToken(nn.Module):
+    """A `Resize` of the patches of a sequence; the class token before them stays as it is.
+
+    Positions lie in one row, the class token first: it stands for a `Resize` of maps (1, 1 + H W).
+
+    Args:
+        patches: of the map of patches.
+    """
+
+    def __init__(self, patches: Resize) -> None:
+        super().__init__()
+        self.patches, self.rule = patches, patches.rule
+        self.size: Size = (1, 1 + math.prod(patches.size))
+        self.target: Size = (1, 1 + math.prod(patches.target))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, 1, 1 + H W] -> [B, C, 1, 1 + H' W']."""
+        return self._patchwise(x, self.patches.size, self.patches)
+
+    def sums(self, y: Tensor) -> Tensor:
+        """As `Resize.sums`, [B, C, 1, 1 + H' W'] -> [B, C, 1, 1 + H W]."""
+        return self._patchwise(y, self.patches.target, self.patches.sums)
+
+    def copies(self) -> Tensor:
+        """As `Resize.copies`, [1 + H W]."""
+        return functional.pad(self.patches.copies(), (1, 0), value=1.0)
+
+    def _patchwise(self, x: Tensor, size: Size, change: Callable[[Tensor], Tensor]) -> Tensor:
+        patches = change(x[..., 1:].unflatten(3, size).squeeze(2))
+        return torch.cat([x[..., :1], patches.flatten(2).unsqueeze(2)], dim=3)
+
+
 class Match(nn.Module):
     """The sizes of sender and receiver, matched around or before a convolution.
 
-    A vector counts as a map of one position.
+    A vector counts as a map of one position, a sequence as the map of its patches (`as_map`). A class
+    token of the sender goes to the receiver's class token; if that has none, it is added to every patch
+    (as in Ranftl et al. 2021, arXiv 2103.13413). A class token that only the receiver has gets the mean
+    of what the convolution's other positions get.
+
+    Where the receiver has a class token, the convolution gets the windows of all its positions side by
+    side, the class token's first; that one holds the class token at each of its places.
 
     Attributes:
-        before: the fixed map before the convolution.
+        before: the fixed map of the sender's map, before the convolution.
         after: the fixed map after it.
+        window_stride: from one position's window of the map to the next one's.
         kernel: (kh, kw) of the convolution.
-        stride: likewise.
+        stride: of the convolution.
         padding: zeros on every side.
         inner: (H'', W'') of what the convolution gives.
     """
@@ -99,9 +139,12 @@ class Match(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.sender, self.receiver = sender, receiver
-        self.before, self.after = before, after
-        self.kernel, self.stride, self.padding = kernel, stride, padding
-        self.inner = after.size
+        side_by_side = has_class_token(receiver)
+        self.before = before
+        self.after: Resize | BesideClassToken = BesideClassToken(after) if side_by_side else after
+        self.kernel, self.padding, self.window_stride = kernel, padding, stride
+        self.stride = kernel if side_by_side else stride
+        self.inner = self.after.size
 
     @classmethod
     def around(cls, sender: Shape, receiver: Shape, down: Down, up: Up) -> Match:
@@ -157,9 +200,23 @@ class Match(nn.Module):
 
     def enter(self, x: Tensor) -> Tensor:
         """[B, *sender] to the map that the convolution gets."""
-        c, h, w = as_map(self.sender)
-        matched: Tensor = self.before(x.reshape(len(x), c, h, w))
-        return matched
+        class_token = None
+        if len(self.sender) == 2:
+            x = x.transpose(1, 2)
+            if has_class_token(self.sender):
+                class_token, x = x[:, :, 0], x[:, :, 1:]
+        x = x.reshape(len(x), *as_map(self.sender))
+        if not has_class_token(self.receiver):
+            x = x if class_token is None else x + class_token[:, :, None, None]
+            matched: Tensor = self.before(x)
+            return matched
+        windows = _windows_of(self.before(x), self.kernel, self.window_stride).flatten(2, 3)
+        if class_token is None:
+            first = windows.mean(dim=2, keepdim=True)
+        else:
+            first = class_token[:, :, None, None, None].expand(-1, -1, 1, *self.kernel)
+        # [B, C, 1 + H'' W'', kh, kw], laid out in a row of windows
+        return torch.cat([first, windows], dim=2).transpose(2, 3).flatten(3)
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The convolution; weight [C', C kh kw]."""
@@ -169,21 +226,34 @@ class Match(nn.Module):
     def leave(self, y: Tensor) -> Tensor:
         """From what the convolution gives to [B, *receiver]."""
         y = self.after(y)
+        if len(self.receiver) == 2:
+            return y.flatten(2).transpose(1, 2).contiguous()
         return y.reshape(len(y), *self.receiver)
+
+    def laid_out(self, y: Tensor) -> Tensor:
+        """[B, *receiver] with its positions where `after` has them: what `leave` undoes at the end."""
+        if len(self.receiver) == 2:
+            return y.transpose(1, 2).unflatten(2, self.after.target)
+        return y.reshape(len(y), *as_map(self.receiver))
 
     def patches(self, x: Tensor) -> Tensor:
         """What each position of the convolution sees, [B, C kh kw, H'', W''], for [B, *sender]."""
         x = self.enter(x)
         if self.padding:
             x = functional.pad(x, [self.padding] * 4)
-        (kh, kw), (sh, sw) = self.kernel, self.stride
-        windows = x.unfold(2, kh, sh).unfold(3, kw, sw)  # [B, C, H'', W'', kh, kw]
+        windows = _windows_of(x, self.kernel, self.stride)
         return windows.permute(0, 1, 4, 5, 2, 3).flatten(1, 3)
 
 
 def _pair(sizes: list[int]) -> Size:
     first, second = sizes
     return first, second
+
+
+def _windows_of(x: Tensor, kernel: Size, stride: Size) -> Tensor:
+    """[B, C, H, W] -> [B, C, H'', W'', kh, kw]."""
+    (kh, kw), (sh, sw) = kernel, stride
+    return x.unfold(2, kh, sh).unfold(3, kw, sw)
 
 
 def _repeat(y: Tensor, rows: int, columns: int) -> Tensor:

@@ -126,9 +126,7 @@ class Prepared:
         """As `networks`, with random weights: to measure time or memory before there are others."""
         data = self.data
         return {
-            of.name: self.class_only(of)
-            if of.kind == CLASS_ONLY
-            else build(of.family, data.channels, data.num_classes, of.options)
+            of.name: self.class_only(of) if of.kind == CLASS_ONLY else _architecture(of, data)
             for of in self.config.networks
         }
 
@@ -216,9 +214,19 @@ def train_here(config: Config, data: Data) -> Train:
     return train
 
 
+def _architecture(network: NetworkConfig, data: Data) -> nn.Module:
+    return build(
+        network.family,
+        data.channels,
+        data.num_classes,
+        network.options,
+        image_size=data.image_size,
+    )
+
+
 def _outline(network: NetworkConfig, data: Data) -> Outline:
     # Not on "meta", whose random numbers and batch norms would import torch's compiler (1.5 s).
-    module = build(network.family, data.channels, data.num_classes, network.options).eval()
+    module = _architecture(network, data).eval()
     if network.kind == "file":
         load_from_file(network, data)
     traced = TracedNetwork(module, layer_names=network.layers)

@@ -24,6 +24,7 @@ from stitch_sweep.stitches import (
     Shape,
     build_stitch,
 )
+from stitch_sweep.stitches.shapes import channel_axis
 from stitch_sweep.sweep.search import combinations
 
 _CELLS_NAMED = 3
@@ -98,7 +99,8 @@ def _reasons(choices: _Choices, sender: Shape, receiver: Shape) -> list[str]:
 
 
 def _lesson(stitch: nn.Module, sender: Shape, receiver: Shape, batch: int) -> Lesson:
-    places = math.prod(receiver[1:])
+    channels = receiver[channel_axis(receiver)]
+    places = math.prod(receiver) // channels
     affine = isinstance(stitch, AffineStitch)
     trained = any(p.requires_grad for p in stitch.parameters())
     if isinstance(stitch, IdentityStitch) or not trained:
@@ -112,7 +114,7 @@ def _lesson(stitch: nn.Module, sender: Shape, receiver: Shape, batch: int) -> Le
     return Lesson(
         family,  # type: ignore[arg-type]
         inputs=stitch.inputs if isinstance(stitch, AffineStitch) else math.prod(sender),
-        channels=receiver[0],
+        channels=channels,
         positions=places,
         batch=batch,
         rank_limit=stitch.rank if isinstance(stitch, LowRankStitch) else None,

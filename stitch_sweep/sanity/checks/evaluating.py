@@ -128,6 +128,8 @@ def _by_hand(
             s = subject.outputs(put, images).double()
             e = subject.outputs(receiver.prefix(cell.receiver_layer), images).double()
             if split == "train":
+                if e.ndim == 3:  # tokens, whose channels come last
+                    e, s = e.transpose(1, 2), s.transpose(1, 2)
                 spread = e.transpose(0, 1).flatten(1).var(dim=1, correction=0).mean().item()
                 scale = e.shape[1] / (spread or 1.0)
             terms["mse"] = ((s - e).square().mean() * scale).item()

@@ -1,0 +1,45 @@
+"""What several network families share: option types, first weights, and a check of sizes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import nn
+
+from stitch_sweep.errors import InputError
+
+Count = Annotated[int, Field(ge=1)]
+
+
+def initialise(network: nn.Module, mode: Literal["fan_in", "fan_out"]) -> None:
+    """He et al.'s (2015, arXiv 1502.01852) normal distribution for all weights but the head's.
+
+    The variance is 2 / fan. Linear layers count only for "fan_in", where nothing normalises: there the
+    mean square of what goes from layer to layer has to stay what it is. Biases become 0. The head is
+    the module named `fc`, and keeps torch's default.
+
+    Args:
+        network: as just built.
+        mode: which fan.
+    """
+    kinds = (nn.Conv2d, nn.Linear) if mode == "fan_in" else (nn.Conv2d,)
+    for path, module in network.named_modules():
+        if isinstance(module, kinds) and path != "fc":
+            nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def check_halvings(family: str, image_size: int, halvings: int) -> None:
+    """See that an image's sides can be halved so often, rounding down.
+
+    Raises:
+        InputError: nothing would be left of it.
+    """
+    if image_size < 2**halvings:
+        raise InputError(
+            f"network family {family}, blocks: {halvings + 1} stages halve the sides of a feature "
+            f"map {halvings} times, and images of {image_size}x{image_size} are too small for that; "
+            f"allowed: images of {2**halvings}x{2**halvings} or larger, or fewer stages"
+        )
