@@ -165,6 +165,12 @@ def analyze(
         bool,
         typer.Option("--no-measure", help="Leave out what needs networks, images and stitches."),
     ] = False,
+    run_code: Annotated[
+        bool,
+        typer.Option(
+            "--run-code", help="Measure networks of `source: python` too: runs their code."
+        ),
+    ] = False,
     no_track: Annotated[
         bool,
         typer.Option("--no-track", help="Don't ask MLflow for its runs, nor send it the report."),
@@ -199,6 +205,7 @@ def analyze(
                 folders or [],
                 output=output,
                 measured=not no_measure,
+                run_code=run_code,
                 tracked=not no_track,
                 chance=chance,
                 on_progress=reporter.step,
@@ -254,21 +261,44 @@ def sanity(
 
 @app.command()
 def describe(
-    model: Annotated[str, typer.Argument(help="Such as resnet34 or resnet1111.")],
-    width: Annotated[int, typer.Option(min=1, help="Channels of the first stage.")] = 64,
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Such as resnet34, torchvision:resnet18, timm:resnet18, ./mine.py:make."
+        ),
+    ],
+    width: Annotated[
+        int | None,
+        typer.Option(min=1, help="Channels of the first stage, of our own families. Default: 64."),
+    ] = None,
     image_size: Annotated[int, typer.Option(min=1, help="Pixels on a side.")] = 32,
     channels: Annotated[int, typer.Option(min=1, help="Channels of the image.")] = 3,
     classes: Annotated[int, typer.Option(min=2, help="Classes.")] = 10,
+    argument: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="One of the model's own arguments; repeatable."),
+    ] = None,
+    cut: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this place, or what crosses there; repeatable."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Print a network's layer table, and the layers that can be stitched."""
-    from stitch_sweep.models import build, resolve
-    from stitch_sweep.models import describe as describe_model
+    """Print a network's layer table, every place where it can be cut, and its layers of stitching."""
+    from stitch_sweep.errors import check_all
+    from stitch_sweep.models.describe import cut_table, describe_cut
+    from stitch_sweep.models.describe import describe as describe_model
+    from stitch_sweep.sources.naming import by_name
 
-    family, options = resolve(model)
-    network = build(family, channels, classes, {**options, "width": width})
-    found = describe_model(network, (channels, image_size, image_size))
-    print(json.dumps(found.to_dict()) if as_json else found.table())
+    network = by_name(model, channels, classes, _pairs(argument, "--argument"), width=width)
+    shape = (channels, image_size, image_size)
+    if not cut:
+        found = describe_model(network, shape)
+        print(json.dumps(found.to_dict()) if as_json else found.table())
+        return
+    rows = []
+    check_all(*(lambda name=name: rows.append(describe_cut(network, name, shape)) for name in cut))
+    print(json.dumps([row.to_dict() for row in rows]) if as_json else "\n".join(cut_table(rows)))
 
 
 @app.command()
@@ -390,16 +420,22 @@ def determinism_compare(
 
 
 def _read(path: Path, overrides: list[str] | None) -> Config:
-    from stitch_sweep.config import parse_value, read_config
+    from stitch_sweep.config import read_config
 
-    changes: dict[str, Any] = {}
-    for text in overrides or []:
-        key, found, value = text.partition("=")
+    return read_config(path, _pairs(overrides, "--set"))
+
+
+def _pairs(texts: list[str] | None, option: str) -> dict[str, Any]:
+    from stitch_sweep.config import parse_value
+
+    found: dict[str, Any] = {}
+    for text in texts or []:
+        key, equals, value = text.partition("=")
         key = key.strip()
-        if not found or not all(key.split(".")):
-            raise InputError(f"--set {text}: write it as a.b=value")
-        changes[key] = parse_value(value)
-    return read_config(path, changes)
+        if not equals or not all(key.split(".")):
+            raise InputError(f"{option} {text}: write it as a.b=value")
+        found[key] = parse_value(value)
+    return found
 
 
 def _show_outcome(outcome: Outcome, config: Config, folder: Path) -> None:

@@ -6,6 +6,8 @@ what it got and what it may be.
 
 from stitch_sweep.config.controls import CLASS_ONLY
 from stitch_sweep.config.models import (
+    FROM_FACTORY,
+    GIVEN,
     Component,
     Config,
     DataConfig,
@@ -13,6 +15,7 @@ from stitch_sweep.config.models import (
     LossConfig,
     LossTerm,
     NetworkConfig,
+    NormalisationConfig,
     PairConfig,
     PretrainingConfig,
     ResourcesConfig,
@@ -22,14 +25,18 @@ from stitch_sweep.config.models import (
     TrackingConfig,
     TrainingConfig,
     TrialSettings,
+    is_file,
     label,
     trial_settings,
+    weights_kind,
 )
 from stitch_sweep.config.paths import look_up, replaced
 from stitch_sweep.config.reading import parse_value, read_config, read_yaml, to_yaml
 
 __all__ = [
     "CLASS_ONLY",
+    "FROM_FACTORY",
+    "GIVEN",
     "Component",
     "Config",
     "DataConfig",
@@ -37,6 +44,7 @@ __all__ = [
     "LossConfig",
     "LossTerm",
     "NetworkConfig",
+    "NormalisationConfig",
     "PairConfig",
     "PretrainingConfig",
     "ResourcesConfig",
@@ -46,6 +54,7 @@ __all__ = [
     "TrackingConfig",
     "TrainingConfig",
     "TrialSettings",
+    "is_file",
     "label",
     "look_up",
     "parse_value",
@@ -54,4 +63,5 @@ __all__ = [
     "replaced",
     "to_yaml",
     "trial_settings",
+    "weights_kind",
 ]
