@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray.cloudpickle
 import torch
 import torchvision
 import yaml
@@ -17,12 +20,17 @@ from torch.nn import functional
 from stitch_sweep import sources
 from stitch_sweep.checkpoints import fingerprint
 from stitch_sweep.config import Config, read_config, to_yaml
-from stitch_sweep.data import Data, normalise
+from stitch_sweep.data import load as load_data
+from stitch_sweep.data import make_loaders, normalise
 from stitch_sweep.errors import InputError
 from stitch_sweep.evaluation import evaluate
 from stitch_sweep.frozen import FrozenNetwork
 from stitch_sweep.measuring.networks import find_networks
+from stitch_sweep.models import describe
+from stitch_sweep.models.describe import cut_table, describe_cut
+from stitch_sweep.sources.naming import by_name
 from stitch_sweep.sources.preprocessing import Imported, Preprocessing
+from stitch_sweep.subgraphs import CutError
 from stitch_sweep.sweep.prepare import prepare, provide_networks
 from stitch_sweep.sweep.single import run_pair
 from stitch_sweep.zoo import Zoo, load, load_from_file, make_recipe, train_network
@@ -30,6 +38,7 @@ from stitch_sweep.zoo import Zoo, load, load_from_file, make_recipe, train_netwo
 MINE = '''
 """A network written by hand, which knows nothing of Stitch Sweep."""
 import torch
+from torch import nn
 
 
 class Block(nn.Module):
@@ -320,10 +329,8 @@ def test_a_name_with_an_address_in_it_is_not_followed(tmp_path):
 
 def test_a_network_in_a_file_is_stitched_by_config_alone(mine, tmp_path):
     # As its author trained it: by itself, on pixels normalised in a way of its own.
-    namespace: dict[str, Any] = {"__name__": "author"}
-    exec(MINE, namespace)
     torch.manual_seed(0)
-    author = namespace["make"](6)
+    author = sources.python.find(f"{mine}:make")(6)
     chosen = config(
         tmp_path,
         {"name": "ours", "family": "resnet1111", "width": 2, "weights": "random"},
@@ -338,7 +345,7 @@ def test_a_network_in_a_file_is_stitched_by_config_alone(mine, tmp_path):
         },
         resources={"cache_gb": 0.1},
     )
-    data = prepare_data(chosen)
+    data = load_data(chosen.data)
     x = data.train.images.float() / 255
     optimizer = torch.optim.Adam(author.parameters(), lr=0.02)
     for _ in range(15):
@@ -357,10 +364,32 @@ def test_a_network_in_a_file_is_stitched_by_config_alone(mine, tmp_path):
     assert by_hand > 0.2
 
 
-def prepare_data(chosen: Config) -> Data:
-    from stitch_sweep.data import load as load_data
+def blocks(language: str) -> list[str]:
+    """What docs/models.md has in code blocks of a language."""
+    text = (Path(__file__).parents[1] / "docs/models.md").read_text()
+    return [part.partition("```")[0] for part in text.split(f"```{language}\n")[1:]]
 
-    return load_data(chosen.data)
+
+def test_the_walk_through_of_the_docs(tmp_path):
+    (tmp_path / "net.py").write_text(blocks("python")[0])
+    (tmp_path / "config.yml").write_text(blocks("yaml")[0])
+    net = by_name(f"{tmp_path}/net.py:make", 1, 10, {"channels": 8})
+    torch.save(net.state_dict(), tmp_path / "net.pt")
+    rows = describe(net, (1, 8, 8)).cut_points
+    text = (Path(__file__).parents[1] / "docs/models.md").read_text()
+    assert "\n".join(cut_table(rows)) in text
+    with pytest.raises(CutError) as caught:
+        describe_cut(net, "blocks.1.conv", (1, 8, 8))
+    assert " ".join(str(caught.value).split()) in " ".join(text.split())
+    small = {
+        "data.train_images": 100,
+        "data.test_images": 50,
+        "pretraining.epochs": 1,
+        "training.epochs": 1,
+        "zoo": str(tmp_path / "zoo"),
+    }
+    chosen = read_config(tmp_path / "config.yml", small)
+    assert run_pair(chosen, "ours:1,mine:1")["status"] == "finished"
 
 
 def test_files_of_every_format_are_read_and_what_they_wrap_is_said(mine, tmp_path, digits):
@@ -532,11 +561,6 @@ def test_the_zoo_trains_a_network_of_a_file_and_runs_no_code_that_a_recipe_names
 
 
 def test_a_network_of_a_file_travels_to_a_process_that_lacks_the_file(mine, tmp_path):
-    import subprocess
-    import sys
-
-    import ray.cloudpickle
-
     chosen = config(tmp_path, python(f"{mine}:make"), resources={"cpu": 1})
     prepared = prepare(chosen)
     module = provide_networks(prepared)["n"]
@@ -586,15 +610,11 @@ def test_a_network_that_cannot_be_traced_is_cut_with_hooks(mine, tmp_path):
     stitched = frozen.prefix(1)(x).requires_grad_()
     frozen.suffix(1)(stitched).sum().backward()
     assert stitched.grad.abs().sum() > 0
-    assert evaluate(module, make_loader(prepared.data)).predictions.shape == (50,)
+    assert evaluate(module, make_loaders(prepared.data, 32, seed=0)["test"]).predictions.shape == (
+        50,
+    )
     frozen.verify()
     message = refused(tmp_path, python(f"{mine}:branches", layers=["blocks.0.conv"]))
     assert "no cut behind 'blocks.0.conv': other tensors cross there" in message
     assert "torch.fx can't trace Branches" in message
     assert "x.sum() > 1e9" in message
-
-
-def make_loader(data: Data):
-    from stitch_sweep.data import make_loaders
-
-    return make_loaders(data, 32, seed=0)["test"]
