@@ -31,6 +31,7 @@ from stitch_sweep.subgraphs import (
     counting,
     eval_mode,
     parameter_count,
+    submodule,
     title,
 )
 
@@ -349,8 +350,7 @@ class HookedNetwork:
 
 
 def _module(model: nn.Module, path: str) -> nn.Module:
-    """The submodule of that path; a wrapped network's come first."""
-    try:
-        return model.get_submodule(getattr(model, "inner", "") + path)
-    except AttributeError:
-        return model.get_submodule(path)
+    """The submodule of a path that is known to be one."""
+    found = submodule(model, path)
+    assert found is not None, path
+    return found

@@ -326,20 +326,12 @@ class TracedNetwork:
             and node is not self._output.args[0]
         ]
         paths = {path for place in places for path in (*place.around, *place.ends)}
-        modules = {path: of for path in paths if (of := self._submodule(path)) is not None}
+        modules = {p: of for p in paths if (of := submodule(self._model, p)) is not None}
         ends = [
             replace(place, ends=tuple(path for path in place.ends if path in modules))
             for place in places
         ]
         return one_per_block(ends, modules)
-
-    def _submodule(self, path: str) -> nn.Module | None:
-        """The module that a name of a place means, if it means one."""
-        try:
-            found = _lookup(self._model, path)
-        except AttributeError:
-            return None
-        return found if isinstance(found, nn.Module) else None
 
     def _assemble(self, first: int, last: int) -> tuple[fx.GraphModule, dict[fx.Node, fx.Node]]:
         """The part between two positions, and which of its nodes copies which of ours."""
@@ -576,6 +568,15 @@ def _lookup(model: nn.Module, path: str) -> Any:
         return operator.attrgetter(getattr(model, "inner", "") + path)(model)
     except AttributeError:
         return operator.attrgetter(path)(model)
+
+
+def submodule(model: nn.Module, path: str) -> nn.Module | None:
+    """The module that a place's name means, if it means one; a wrapped network's come first."""
+    try:
+        found = _lookup(model, path)
+    except AttributeError:
+        return None
+    return found if isinstance(found, nn.Module) else None
 
 
 def black_image(model: nn.Module, image_shape: Sequence[int]) -> torch.Tensor:

@@ -113,8 +113,8 @@ def test_describe_leaves_the_network_and_the_generator_alone():
 def test_the_description_is_json(resnet34):
     found = json.loads(json.dumps(resnet34.to_dict()))
     assert found["layers"][4] == {"index": 4, "name": "layer2.0", "shape": [128, 16, 16]}
-    assert found["cut_points"][3]["name"] == "layer1.0"
-    assert found["cut_points"][3]["layer"] == 1
+    assert found["cut_points"][4]["name"] == "layer1.0"
+    assert found["cut_points"][4]["layer"] == 1
     assert found["rows"][1]["label"] == "Conv2d: 1-1"
     assert found["rows"][1]["shape"] == [1, 64, 32, 32]
 
@@ -151,7 +151,7 @@ def test_every_cut_point_is_listed_with_what_lies_on_both_sides(resnet34):
     assert [named[layer.name] for layer in resnet34.layers] == list(range(17))
     assert "layer3.5" in str(resnet34)
     assert describe_cut(network("resnet34"), "layer3.5.relu2", (3, 32, 32)) in rows
-    with pytest.raises(CutError, match="'layer3.4' is used again after it"):
+    with pytest.raises(CutError, match=r"'layer3\.4' is used again after it"):
         describe_cut(network("resnet34"), "layer3.5.conv1", (3, 32, 32))
 
 

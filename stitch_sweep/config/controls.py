@@ -133,6 +133,8 @@ def _stand_in(network: NetworkConfig, end: str) -> NetworkConfig:
         "weights": _MADE[end],
         "seed": _seed(network, end),
         "noise": 1.0 if _MADE[end] == CLASS_ONLY else None,
+        # It sees what the network sees.
+        "expects": network.weights if network.kind == "named" else network.expects,
         "weights_key": None,
         "weights_prefix": None,
     }

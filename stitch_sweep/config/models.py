@@ -178,6 +178,7 @@ class NetworkConfig(Component):
     arguments: dict[str, Any] | None = None
     seed: Seed = 0
     weights: str = "trained"
+    expects: Annotated[str, Field(min_length=1)] | None = None
     weights_key: Annotated[str, Field(min_length=1)] | None = None
     weights_prefix: Annotated[str, Field(min_length=1)] | None = None
     normalisation: NormalisationConfig | None = None
@@ -239,6 +240,11 @@ class NetworkConfig(Component):
         for key in ("arguments", "normalisation", "image_size"):
             if self.source == "family" and getattr(self, key) is not None:
                 yield (key,), "only for networks from elsewhere (source: torchvision, timm, python)"
+        if self.expects is not None and self.source not in ("torchvision", "timm"):
+            yield (
+                ("expects",),
+                "only for source: torchvision and timm, which know what weights expect",
+            )
         for key in ("weights_key", "weights_prefix"):
             if self.kind != "file" and getattr(self, key) is not None:
                 yield (key,), "only for weights from a file"
@@ -290,7 +296,7 @@ class NetworkConfig(Component):
 
 
 _LATER_KEYS = (
-    *("model", "factory", "arguments", "weights_key", "weights_prefix"),
+    *("model", "factory", "arguments", "expects", "weights_key", "weights_prefix"),
     *("normalisation", "image_size", "noise"),
 )
 

@@ -7,12 +7,13 @@ network from elsewhere is an `Imported`: it takes the data's images, whatever it
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from stitch_sweep.config import FROM_FACTORY, NetworkConfig
+from stitch_sweep.config import FROM_FACTORY, NetworkConfig, is_file
 from stitch_sweep.data import Data
 from stitch_sweep.errors import InputError
 from stitch_sweep.hooked import open_network
@@ -87,7 +88,9 @@ def blueprint(network: NetworkConfig, data: Data) -> dict[str, Any]:
     plan: dict[str, Any] = {"source": network.source}
     arguments = dict(network.arguments or {})
     if network.factory is not None:
-        plan |= {"factory": network.factory, "code": python.code(network.factory)}
+        # Not where a file lies, but what is in it.
+        name = Path(network.factory).name if is_file(network.factory) else network.factory
+        plan |= {"factory": name, "code": python.code(network.factory)}
     else:
         plan["model"] = network.model
         if network.kind != "named":
@@ -114,9 +117,7 @@ def construct(plan: Mapping[str, Any], make: Factory | None = None) -> Imported:
                 f"the network is made by {plan['factory']}, and code that a stored file names is not "
                 "run: hand over the function itself"
             )
-        name = plan["factory"]
-        # A file may have moved since; what counts is that it is the same.
-        return _wrapped(building.call(make, plan["arguments"], name), plan)
+        return _wrapped(building.call(make, plan["arguments"], plan["factory"]), plan)
     source = torchvision if plan["source"] == "torchvision" else timm
     return _wrapped(source.build(plan["model"], plan["arguments"]), plan)
 
@@ -131,9 +132,9 @@ def _preprocessing(
 ) -> dict[str, Any] | None:
     """Arguments of `Preprocessing`; None where the network takes the images as they are."""
     trained_with = None
-    if network.kind == "named":
+    if weights := network.expects or (network.weights if network.kind == "named" else None):
         of = torchvision if network.source == "torchvision" else timm
-        trained_with = of.expectation(str(network.model), network.weights)
+        trained_with = of.expectation(str(network.model), weights)
     given = network.normalisation or trained_with
     size = network.image_size or (trained_with.image_size if trained_with else None)
     channels = data.channels

@@ -19,8 +19,8 @@ class Preprocessing(nn.Module):
 
     for x normalised with mean m_data and standard deviation s_data, y with m and s; R interpolates
     linearly between pixels, with antialiasing where the image becomes smaller (each row sums to 1). All
-    of it lies in buffers, so it is part of a network's fingerprint. As two products of matrices it has
-    the same bits for an image in any batch, and a gradient that is deterministic on a GPU too.
+    of it lies in buffers, so it is part of a network's fingerprint. Two products of matrices have, unlike
+    torch's interpolation, a gradient that is deterministic on a GPU too.
 
     Args:
         size: pixels on a side of the data's images.

@@ -280,15 +280,20 @@ def _stitch_problems(
 def _head_problems(config: Config, networks: dict[str, Outline], data: Data) -> Iterator[str]:
     """Every receiver whose logits are not those of the data's classes."""
     for i, pair in enumerate(config.pairs):
-        outputs = networks[pair.receiver].outputs
-        if outputs not in (None, data.num_classes):
-            yield (
-                f"pairs[{i}].receiver: {pair.receiver!r} has a head for {outputs} classes, and the data "
-                f"has {data.num_classes}, so what it says of an image is neither right nor wrong. It can "
-                "be a sender; to receive it needs a head for these classes: its own with weights trained "
-                "for them (arguments: {num_classes: "
-                f"{data.num_classes}}}), or a factory that puts one on"
-            )
+        if (why := wrong_head(pair.receiver, networks[pair.receiver], data)) is not None:
+            yield f"pairs[{i}].receiver: {why}"
+
+
+def wrong_head(name: str, network: Outline, data: Data) -> str | None:
+    """Why a network can't receive: its logits are not those of the data's classes; None if they are."""
+    if network.outputs in (None, data.num_classes):
+        return None
+    return (
+        f"{name!r} has a head for {network.outputs} classes, and the data has {data.num_classes}, so "
+        "what it says of an image is neither right nor wrong. It can be a sender; to receive it needs a "
+        "head for these classes: its own with weights trained for them (arguments: {num_classes: "
+        f"{data.num_classes}}}), or a factory that puts one on"
+    )
 
 
 def _teacher_problems(
