@@ -9,6 +9,7 @@ therefore takes the time of the whole network.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,8 @@ from stitch_sweep.subgraphs import (
 
 _TRIED = 2
 """So many images a cut is tried on."""
+_IMAGE = ""
+"""Stands for the image among paths of submodules."""
 
 
 def open_network(
@@ -75,13 +78,13 @@ class HookedPart(nn.Module):
 
     Args:
         model: the whole network.
-        start: path of the submodule whose output the part begins with; None for the image.
+        start: path of the submodule whose output the part begins with; empty for the image.
         end: path of the submodule whose output it ends with; None for the network's output.
         image_shape: `(C, H, W)`.
     """
 
     def __init__(
-        self, model: nn.Module, start: str | None, end: str | None, image_shape: Sequence[int]
+        self, model: nn.Module, start: str, end: str | None, image_shape: Sequence[int]
     ) -> None:
         super().__init__()
         self.model = model
@@ -91,12 +94,12 @@ class HookedPart(nn.Module):
     def forward(self, value: Tensor) -> Tensor:
         """`[B, *shape at start]` to `[B, *shape at end]`."""
         start, end = self._ends
-        if start is not None and start == end:
+        if start == end:
             return value
         hooks = []
         # A copy: the model may work in place.
         entry, image = value.clone(), value.clone()
-        if start is not None:
+        if start:
             image = (
                 black_image(self.model, self._image_shape).expand(len(value), -1, -1, -1).clone()
             )
@@ -119,11 +122,20 @@ class HookedPart(nn.Module):
 
 @dataclass
 class _Call:
-    """One submodule's output in a run; the last one, without a path, is the network's."""
+    """One submodule's output in a run; without a path, the network's."""
 
     path: str
     output: Any
     mult_adds: int
+    version: int = 0
+
+    def __post_init__(self) -> None:
+        # An operation in place returns the tensor that it was given.
+        self.version = getattr(self.output, "_version", 0)
+
+    def same(self, other: _Call) -> bool:
+        """Whether both are one value: one tensor, not written to in between."""
+        return self.output is other.output and self.version == other.version
 
 
 class HookedNetwork:
@@ -153,8 +165,10 @@ class HookedNetwork:
         self._model = model
         self._image_shape = tuple(image_shape)
         self._why = why
-        self._calls = self._run()
-        self._order = [call.path for call in self._calls]
+        calls, self._whole = self._run()
+        times = Counter(call.path for call in calls)
+        self._calls = {call.path: call for call in calls if times[call.path] == 1}
+        self._order = list(self._calls)
         self._tried: dict[str, str] = {}
         self._cut_points: list[CutPoint] | None = None
         names = getattr(model, "layer_names", None) if layer_names is None else layer_names
@@ -187,14 +201,14 @@ class HookedNetwork:
         Raises:
             CutError: a place is none, or the start comes after the end.
         """
-        first, last = (self._path(where) for where in (start, end))
-        if first is not None and last is not None:
-            order = self._order
-            if order.index(first) > order.index(last):
-                raise CutError(
-                    f"the part would start at {first!r}, which is computed after its end, {last!r}: "
-                    "swap the two"
-                )
+        first = _IMAGE if start is None else self._path(start)
+        last = None if end is None else self._path(end)
+        order = [_IMAGE, *self._order]
+        if last is not None and order.index(first) > order.index(last):
+            raise CutError(
+                f"the part would start at {first!r}, which is computed after its end, "
+                f"{last or 'the image'!r}: swap the two"
+            )
         part = HookedPart(self._model, first, last, self._image_shape)
         part.training = self._model.training
         return part
@@ -205,42 +219,37 @@ class HookedNetwork:
         Args:
             image_shape: `(C, H, W)`.
         """
-        shapes = {
-            call.path: tuple(call.output.shape[1:])
-            for call in self._run(image_shape)
-            if isinstance(call.output, Tensor)
-        }
+        calls, _ = self._run(image_shape)
+        shapes = {c.path: tuple(c.output.shape[1:]) for c in calls if isinstance(c.output, Tensor)}
         return {layer.name: shapes[self._place(layer.name)] for layer in self.layers}
 
     def costs(self, image_shape: Sequence[int]) -> dict[str, Cost]:
         """What lies before and after every cut point: see `TracedNetwork.costs`.
 
-        Parameters are those of submodules that have ended or not, so a submodule that isn't used
-        counts after.
+        A submodule that has not ended yet, or isn't used, counts after.
         """
-        calls = {call.path: call for call in self._run(image_shape)}
-        total = max(call.mult_adds for call in calls.values())
+        calls, end = self._run(image_shape)
         whole = parameter_count([self._model])
         found = {}
         for point in self.cut_points:
-            ended = self._order[: self._order.index(point.name) + 1]
-            before = parameter_count(_module(self._model, path) for path in ended)
-            call = calls[point.name]
-            shape = tuple(call.output.shape[1:])
+            at = next(k for k, call in enumerate(calls) if call.path == point.name)
+            before = parameter_count(_module(self._model, call.path) for call in calls[: at + 1])
             found[point.name] = Cost(
-                shape, before, whole - before, call.mult_adds, total - call.mult_adds
+                tuple(calls[at].output.shape[1:]),
+                params_before=before,
+                params_after=whole - before,
+                mult_adds_before=calls[at].mult_adds,
+                mult_adds_after=end.mult_adds - calls[at].mult_adds,
             )
         return found
 
-    def _run(self, image_shape: Sequence[int] | None = None) -> list[_Call]:
-        """Outputs of the submodules that run once, in the order in which they end."""
+    def _run(self, image_shape: Sequence[int] | None = None) -> tuple[list[_Call], _Call]:
+        """Every submodule's output, in the order in which they end, and the network's."""
         found: list[_Call] = []
-        times: dict[str, int] = {}
         prefix = getattr(self._model, "inner", "")
 
         def recorder(path: str) -> Callable[..., None]:
             def record(_: nn.Module, __: Any, output: Any) -> None:
-                times[path] = times.get(path, 0) + 1
                 found.append(_Call(path, output, counted(counter)))
 
             return record
@@ -258,8 +267,7 @@ class HookedNetwork:
         finally:
             for hook in hooks:
                 hook.remove()
-        once = [call for call in found if times[call.path] == 1]
-        return [*once, _Call("", result, total)]
+        return found, _Call("", result, total)
 
     def _why_not(self, path: str) -> str:
         """What keeps the network from being cut behind a submodule; empty where nothing does."""
@@ -269,17 +277,17 @@ class HookedNetwork:
 
     @torch.no_grad()
     def _try(self, path: str) -> str:
-        call = next((call for call in self._calls if call.path == path), None)
-        if call is None or not isinstance(call.output, Tensor):
+        call = self._calls[path]
+        if not isinstance(call.output, Tensor):
             return "its output is not a single tensor"
-        if call.output is self._calls[-1].output:
+        if call.same(self._whole):
             return "it is the network's output"
         example = black_image(self._model, self._image_shape)
         generator = torch.Generator().manual_seed(0)
         images = torch.randn(_TRIED, *self._image_shape, generator=generator).to(example)
         with eval_mode(self._model):
             expected = self._model(images.clone())
-            prefix = HookedPart(self._model, None, path, self._image_shape)
+            prefix = HookedPart(self._model, _IMAGE, path, self._image_shape)
             suffix = HookedPart(self._model, path, None, self._image_shape)
             try:
                 found = suffix(prefix(images))
@@ -291,10 +299,9 @@ class HookedNetwork:
 
     def _distinct(self, paths: Sequence[str]) -> list[str]:
         """One path for each tensor: the block's rather than that of its last activation."""
-        outputs = {call.path: call.output for call in self._calls}
         kept: list[str] = []
         for path in paths:
-            if kept and outputs[kept[-1]] is outputs[path]:
+            if kept and self._calls[kept[-1]].same(self._calls[path]):
                 if type(_module(self._model, path)) is not nn.Sequential:
                     kept[-1] = path
             else:
@@ -303,26 +310,24 @@ class HookedNetwork:
 
     def _auto(self) -> list[str]:
         """One place per block."""
-        cuts = {point.name for point in self.cut_points}
-        modules = {path: _module(self._model, path) for path in self._order if path}
+        cuts = [point.name for point in self.cut_points]
+        modules = {path: _module(self._model, path) for path in self._order}
         # A submodule that runs several times is still around others.
         outer = [path for path, _ in self._model.named_modules()]
         outer = [path.removeprefix(getattr(self._model, "inner", "")) for path in outer]
         modules |= {path: _module(self._model, path) for path in outer if path}
-        outputs = {call.path: call.output for call in self._calls}
         places = []
-        for path in self._order:
-            if not path or outputs[path] is self._calls[-1].output:
+        for path, call in self._calls.items():
+            if call.same(self._whole):
                 continue
             around = tuple(o for o in outer if o and f"{path}.".startswith(f"{o}."))
-            same = [o for o in cuts if outputs.get(o) is outputs[path]]
-            cut = path in cuts or bool(same)
-            places.append(Place((same or [path])[0], "", cut, around, (path,)))
+            name = next((cut for cut in cuts if self._calls[cut].same(call)), None)
+            places.append(Place(name or path, "", name is not None, around, (path,)))
         return list(dict.fromkeys(one_per_block(places, modules)))
 
-    def _path(self, where: Where) -> str | None:
-        if where is None or where == -1:
-            return None
+    def _path(self, where: int | str) -> str:
+        if where == -1:
+            return _IMAGE
         if isinstance(where, str):
             return self._place(where)
         if not 0 <= where < len(self.layers):
@@ -338,11 +343,10 @@ class HookedNetwork:
         Raises:
             CutError: it is none.
         """
-        if name not in self._order or not name:
-            known = [path for path in self._order if path]
+        if name not in self._calls:
             raise CutError(
                 f"{title(self._model)} has no submodule {name!r} that runs once, and it can only be "
-                f"cut behind such: {nearest(name, known)}. ({self._why})"
+                f"cut behind such: {nearest(name, self._order)}. ({self._why})"
             )
         if why := self._why_not(name):
             raise CutError(f"no cut behind {name!r}: {why}. ({self._why})")

@@ -353,4 +353,4 @@ def test_describe_says_what_crosses_where_a_network_cannot_be_cut(run, refused):
     assert (row["name"], row["layer"], row["shape"]) == ("layer2.0", 2, [4, 4, 4])
     errors = refused("describe", *small, "--cut", "layer2.0.conv1", "--cut", "layr3")
     assert "'layer1.0' is used again after it" in errors[0]
-    assert "did you mean 'layer3'" in errors[1]
+    assert "did you mean 'layer3.0'" in errors[1]

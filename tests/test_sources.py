@@ -9,12 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import ray.cloudpickle
 import torch
 import torchvision
 import yaml
 from safetensors.torch import save_file
+from sweeps import run
 from torch.nn import functional
 
 from stitch_sweep import sources
@@ -632,3 +634,29 @@ def test_a_network_that_cannot_be_traced_is_cut_with_hooks(mine, tmp_path):
     assert "no cut behind 'blocks.0.conv': other tensors cross there" in message
     assert "torch.fx can't trace Branches" in message
     assert "x.sum() > 1e9" in message
+
+
+@pytest.mark.long
+def test_a_sweep_trains_and_stitches_a_network_of_a_file_and_analyze_runs_it_only_if_asked(
+    mine, tmp_path
+):
+    trained = python(f"{mine}:make", layers=["blocks.0"]) | {"weights": "trained"}
+    branching = python(f"{mine}:branches", layers=["blocks.1"]) | {"name": "b"}
+    config(tmp_path, trained, branching)
+    status, output = run("sweep", tmp_path / "config.yml")
+    assert status == 0, output
+    results = pd.read_parquet(tmp_path / "results.parquet")
+    assert results[["sender_kind", "receiver_kind"]].values.tolist() == [["trained", "factory"]]
+    assert results["status"].tolist() == ["finished"]
+    # A stranger's folder may name any code.
+    mine.write_text(MINE + f"\nopen({str(tmp_path / 'sprung')!r}, 'w').close()\n")
+    status, output = run("analyze", tmp_path, "--no-track")
+    assert status == 0, output
+    assert not (tmp_path / "sprung").exists()
+    assert not (tmp_path / "measured/networks.parquet").exists()
+    mine.write_text(MINE)
+    status, output = run("analyze", tmp_path, "--no-track", "--run-code")
+    assert status == 0, output
+    table = pd.read_parquet(tmp_path / "measured/networks.parquet").set_index("network")
+    assert table.loc["n", "family"] == "python:make"
+    assert table.loc["b", "test_accuracy"] == results["receiver_accuracy"].item()

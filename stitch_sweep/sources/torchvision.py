@@ -36,16 +36,6 @@ def build(model: str, arguments: Mapping[str, Any]) -> nn.Module:
     return call(models.get_model_builder(_known(model)), {**arguments, "weights": None}, model)
 
 
-def canonical(model: str, weights: str) -> str:
-    """The name of weights that an alias (`DEFAULT`) stands for.
-
-    Raises:
-        InputError: the model has no such weights.
-    """
-    name: str = _weights(model, weights).name
-    return name
-
-
 def expectation(model: str, weights: str) -> Expectation:
     """What named weights were trained with.
 
