@@ -100,7 +100,7 @@ def network_table(found: Found, bench: Workbench, results: pd.DataFrame) -> pd.D
         results: a row per ended trial; knows the accuracies of networks that could not be loaded.
 
     Returns:
-        `network`, `family`, `weights` (trained, file, random, random_raw or class_only), `seed`,
+        `network`, `family`, `weights` (the network's `kind`; see `NetworkConfig`), `seed`,
         `parameters` (0 for a sender that knows only the class), `depth` (number of layers from 0 on,
         less one: the blocks), `width` (missing where the family has none), `layers` (their names),
         `options` (as JSON), `classes`, `test_accuracy`, and `predictions`, the class of every test
