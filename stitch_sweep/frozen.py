@@ -13,6 +13,7 @@ from stitch_sweep.checkpoints import digest, fingerprint, tensors_of
 from stitch_sweep.data import Loader
 from stitch_sweep.evaluation import Evaluation, evaluate
 from stitch_sweep.hooked import open_network
+from stitch_sweep.sources import Imported
 
 IMAGE_LAYER = -1
 
@@ -107,7 +108,7 @@ class FrozenNetwork(FrozenSender):
     ) -> None:
         super().__init__(network, name)
         # A network from elsewhere may have a head for other classes, and still send.
-        self.classifies = getattr(network, "classifies", True)
+        self.classifies = not isinstance(network, Imported) or network.classifies
         self._traced = open_network(network, layer_names=layer_names)
         self.layer_names = [layer.name for layer in self._traced.layers]
         self._parts: dict[tuple[int, int | None], nn.Module] = {}

@@ -31,6 +31,7 @@ from stitch_sweep.subgraphs import (
     counted,
     counting,
     eval_mode,
+    inner_prefix,
     parameter_count,
     submodule,
     title,
@@ -53,13 +54,15 @@ def open_network(
     Args:
         model: a network with one image batch as its input.
         layer_names: what layer indices mean; see `TracedNetwork`.
-        image_shape: `(C, H, W)`, to try cuts with hooks on; by default the model's own `image_shape`.
+        image_shape: `(C, H, W)`, to try cuts with hooks on; a network from elsewhere knows its own.
 
     Raises:
         CutError: a name is no cut point; or torch.fx can't trace the model, and no image is known to
             try hooks on, or they find no place to cut; the message says what stood in the way.
     """
-    shape = getattr(model, "image_shape", None) if image_shape is None else image_shape
+    shape: Any = image_shape
+    if shape is None and inner_prefix(model):
+        shape = model.image_shape
     try:
         return TracedNetwork(model, layer_names=layer_names)
     except CutError as error:
@@ -246,7 +249,7 @@ class HookedNetwork:
     def _run(self, image_shape: Sequence[int] | None = None) -> tuple[list[_Call], _Call]:
         """Every submodule's output, in the order in which they end, and the network's."""
         found: list[_Call] = []
-        prefix = getattr(self._model, "inner", "")
+        prefix = inner_prefix(self._model)
 
         def recorder(path: str) -> Callable[..., None]:
             def record(_: nn.Module, __: Any, output: Any) -> None:
@@ -314,7 +317,7 @@ class HookedNetwork:
         modules = {path: _module(self._model, path) for path in self._order}
         # A submodule that runs several times is still around others.
         outer = [path for path, _ in self._model.named_modules()]
-        outer = [path.removeprefix(getattr(self._model, "inner", "")) for path in outer]
+        outer = [path.removeprefix(inner_prefix(self._model)) for path in outer]
         modules |= {path: _module(self._model, path) for path in outer if path}
         places = []
         for path, call in self._calls.items():

@@ -565,9 +565,16 @@ def _lookup(model: nn.Module, path: str) -> Any:
         AttributeError: there is none.
     """
     try:
-        return operator.attrgetter(getattr(model, "inner", "") + path)(model)
+        return operator.attrgetter(inner_prefix(model) + path)(model)
     except AttributeError:
         return operator.attrgetter(path)(model)
+
+
+def inner_prefix(model: nn.Module) -> str:
+    """What a wrapper puts before the names of the network in it; nothing for any other module."""
+    # Of the class: a network may well have a part of that name.
+    prefix = getattr(type(model), "inner_prefix", "")
+    return prefix if isinstance(prefix, str) else ""
 
 
 def submodule(model: nn.Module, path: str) -> nn.Module | None:
@@ -713,7 +720,7 @@ def _trace(model: nn.Module) -> _Trace:
         CutError: it needs more than an image, or torch.fx can't follow its `forward`.
     """
     defaults = _defaults(model)
-    tracer = _Tracer(getattr(model, "inner", ""))
+    tracer = _Tracer(inner_prefix(model))
     with _tracing, eval_mode(model):
         # `forward` may store proxies on modules, fx stores constants on the model: both go again.
         attributes = [(module, dict(module.__dict__)) for module in model.modules()]
@@ -777,8 +784,7 @@ def _obstacle(model: nn.Module, tracer: _Tracer, error: Exception) -> str:
 
 def title(model: nn.Module) -> str:
     """The type of the network itself, not of what wraps it."""
-    inner = getattr(model, "inner", "").removesuffix(".")
-    return type(model.get_submodule(inner)).__name__
+    return type(model.get_submodule(inner_prefix(model).removesuffix("."))).__name__
 
 
 def _live_nodes(graph: fx.Graph, objects: dict[str, Any]) -> list[fx.Node]:

@@ -55,13 +55,13 @@ def _run(network: Imported, images: Tensor) -> tuple[Any, list[tuple[str, Any]]]
     found: list[tuple[str, Any]] = []
 
     def record(path: str, module: nn.Module, output: Any) -> None:
-        name = f"{path.removeprefix(network.inner)} ({type(module).__name__})"
+        name = f"{path.removeprefix(network.inner_prefix)} ({type(module).__name__})"
         found.append((name, output.clone() if isinstance(output, Tensor) else None))
 
     hooks = [
         module.register_forward_hook(lambda m, _, output, path=path: record(path, m, output))
         for path, module in network.named_modules()
-        if path and path + "." != network.inner
+        if path and path + "." != network.inner_prefix
     ]
     try:
         output = network(images.clone())

@@ -91,7 +91,7 @@ class Imported(nn.Module):
         InputError: the network has a part that is called as ours are.
     """
 
-    inner: ClassVar[str] = "network."
+    inner_prefix: ClassVar[str] = "network."
     """Left out of the names of places: they are those of the network itself."""
 
     def __init__(
