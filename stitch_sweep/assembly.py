@@ -23,12 +23,12 @@ from stitch_sweep.data import Loader
 from stitch_sweep.errors import InputError
 from stitch_sweep.evaluation import CHUNK, Scores
 from stitch_sweep.frozen import IMAGE_LAYER, FrozenNetwork
+from stitch_sweep.hooked import Cuttable, open_network
 from stitch_sweep.losses import CombinedLoss, LossContext, LossInputs
 from stitch_sweep.optimization import Optimization
 from stitch_sweep.registry import LOSSES, STITCHES
 from stitch_sweep.seeding import derive, seed_everything
 from stitch_sweep.stitches import DATA_STARTS, Shape, build_stitch, misfit, start_stitch
-from stitch_sweep.subgraphs import TracedNetwork
 
 Order = Literal["together", "in_turn"]
 
@@ -72,7 +72,7 @@ def outline(
         if part.stitch is None:
             try:
                 name = str(part.network)
-                traced = TracedNetwork(networks[name], layer_names=(layers or {}).get(name))
+                traced = open_network(networks[name], layer_names=(layers or {}).get(name))
                 piece = _network_piece(part, traced, image)
             except InputError as error:
                 problems += [f"parts[{k}]: {problem}" for problem in error.problems]
@@ -101,7 +101,7 @@ def outline(
     return [piece for piece in found if piece is not None]
 
 
-def _network_piece(part: PartConfig, traced: TracedNetwork, image: Shape) -> Piece:
+def _network_piece(part: PartConfig, traced: Cuttable, image: Shape) -> Piece:
     # Whoever has no start begins at the image; the part before it ends there.
     before = traced.sub_network(None, IMAGE_LAYER if part.start is None else part.start)
     piece = traced.sub_network(part.start, part.end)
@@ -193,7 +193,7 @@ class Assembly(nn.Module):
                 modules.append(self._frozen[str(part.network)].part(part.start, part.end))
             else:
                 name = str(part.network)
-                own = TracedNetwork(copy.deepcopy(networks[name]), layer_names=known.get(name))
+                own = open_network(copy.deepcopy(networks[name]), layer_names=known.get(name))
                 modules.append(own.sub_network(part.start, part.end).requires_grad_())
         device = next(next(iter(networks.values())).parameters()).device
         self.parts = nn.ModuleList(modules).to(device)

@@ -10,7 +10,6 @@ stitching", who stitch clustered random noise into trained networks. The distrib
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -103,7 +102,7 @@ class ClassOnlySender(FrozenSender):
         name: what messages call it.
     """
 
-    classifies: ClassVar[bool] = False
+    classifies = False
     network: ClassOnly
 
     def __init__(self, module: ClassOnly, name: str = "class only") -> None:

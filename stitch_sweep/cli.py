@@ -186,6 +186,12 @@ def analyze(
         bool,
         typer.Option("--no-measure", help="Leave out what needs networks, images and stitches."),
     ] = False,
+    run_code: Annotated[
+        bool,
+        typer.Option(
+            "--run-code", help="Measure networks of `source: python` too: runs their code."
+        ),
+    ] = False,
     no_track: Annotated[
         bool,
         typer.Option("--no-track", help="Don't ask MLflow for its runs, nor send it the report."),
@@ -220,6 +226,7 @@ def analyze(
                 folders or [],
                 output=output,
                 measured=not no_measure,
+                run_code=run_code,
                 tracked=not no_track,
                 chance=chance,
                 on_progress=reporter.step,
@@ -275,25 +282,46 @@ def sanity(
 
 @app.command()
 def describe(
-    model: Annotated[str, typer.Argument(help="Such as resnet34, resnet1111, vgg11 or vit_tiny.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Such as resnet34, vit_tiny, torchvision:resnet18, timm:resnet18, ./mine.py:make."
+        ),
+    ],
     width: Annotated[
-        int | None, typer.Option(min=1, help="The family's width. Default: the family's own.")
+        int | None,
+        typer.Option(min=1, help="Of our own families. Default: the family's own."),
     ] = None,
     image_size: Annotated[int, typer.Option(min=1, help="Pixels on a side.")] = 32,
     channels: Annotated[int, typer.Option(min=1, help="Channels of the image.")] = 3,
     classes: Annotated[int, typer.Option(min=2, help="Classes.")] = 10,
+    argument: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="One of the model's own arguments; repeatable."),
+    ] = None,
+    cut: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this place, or what crosses there; repeatable."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Print a network's layer table, and the layers that can be stitched."""
-    from stitch_sweep.models import build, resolve
-    from stitch_sweep.models import describe as describe_model
+    """Print a network's layer table, every place where it can be cut, and its layers of stitching."""
+    from stitch_sweep.errors import check_all
+    from stitch_sweep.models.describe import cut_table, describe_cut
+    from stitch_sweep.models.describe import describe as describe_model
+    from stitch_sweep.sources.naming import by_name
 
-    family, options = resolve(model)
-    if width is not None:
-        options["width"] = width
-    network = build(family, channels, classes, options, image_size=image_size)
-    found = describe_model(network, (channels, image_size, image_size))
-    print(json.dumps(found.to_dict()) if as_json else found.table())
+    network = by_name(
+        model, channels, classes, _pairs(argument, "--argument"), width=width, image_size=image_size
+    )
+    shape = (channels, image_size, image_size)
+    if not cut:
+        found = describe_model(network, shape)
+        print(json.dumps(found.to_dict()) if as_json else found.table())
+        return
+    rows = []
+    check_all(*(lambda name=name: rows.append(describe_cut(network, name, shape)) for name in cut))
+    print(json.dumps([row.to_dict() for row in rows]) if as_json else "\n".join(cut_table(rows)))
 
 
 @app.command()
@@ -415,16 +443,22 @@ def determinism_compare(
 
 
 def _read(path: Path, overrides: list[str] | None) -> Config:
-    from stitch_sweep.config import parse_value, read_config
+    from stitch_sweep.config import read_config
 
-    changes: dict[str, Any] = {}
-    for text in overrides or []:
-        key, found, value = text.partition("=")
+    return read_config(path, _pairs(overrides, "--set"))
+
+
+def _pairs(texts: list[str] | None, option: str) -> dict[str, Any]:
+    from stitch_sweep.config import parse_value
+
+    found: dict[str, Any] = {}
+    for text in texts or []:
+        key, equals, value = text.partition("=")
         key = key.strip()
-        if not found or not all(key.split(".")):
-            raise InputError(f"--set {text}: write it as a.b=value")
-        changes[key] = parse_value(value)
-    return read_config(path, changes)
+        if not equals or not all(key.split(".")):
+            raise InputError(f"{option} {text}: write it as a.b=value")
+        found[key] = parse_value(value)
+    return found
 
 
 def _show_figures(result: Mapping[str, Any]) -> None:

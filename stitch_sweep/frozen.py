@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from stitch_sweep.checkpoints import digest, fingerprint, tensors_of
 from stitch_sweep.data import Loader
 from stitch_sweep.evaluation import Evaluation, evaluate
-from stitch_sweep.subgraphs import TracedNetwork, Where
+from stitch_sweep.hooked import open_network
+from stitch_sweep.sources import Imported
+from stitch_sweep.subgraphs import Where
 
 IMAGE_LAYER = -1
 
@@ -43,11 +45,11 @@ class FrozenSender(ABC):
             dropped.
         name: what messages call it.
 
-    Class attributes:
-        classifies: whether it has logits and an accuracy of its own.
+    Attributes:
+        classifies: whether it has logits for the data's classes, and with them an accuracy of its own.
     """
 
-    classifies: ClassVar[bool]
+    classifies: bool
 
     def __init__(self, module: nn.Module, name: str) -> None:
         self.network = module.eval().requires_grad_(False)
@@ -102,13 +104,13 @@ class FrozenNetwork(FrozenSender):
         InputError: a name in `layer_names` is no place where the network can be cut.
     """
 
-    classifies = True
-
     def __init__(
         self, network: nn.Module, name: str = "network", layer_names: Sequence[str] | None = None
     ) -> None:
         super().__init__(network, name)
-        self._traced = TracedNetwork(network, layer_names=layer_names)
+        # A network from elsewhere may have a head for other classes, and still send.
+        self.classifies = not isinstance(network, Imported) or network.classifies
+        self._traced = open_network(network, layer_names=layer_names)
         self.layer_names = [layer.name for layer in self._traced.layers]
         self._parts: dict[tuple[Where, Where], nn.Module] = {}
         self._evaluated: tuple[Tensor, Evaluation] | None = None

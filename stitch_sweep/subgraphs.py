@@ -23,19 +23,22 @@ import operator
 import threading
 import traceback
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import fx, nn
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
+from stitch_sweep.blocks import Place, one_per_block
 from stitch_sweep.errors import InputError, nearest
 
 Where = int | str | None
+LayerNames = Sequence[str] | Literal["auto"] | None
 
 # Modules and functions whose result never shares memory with an argument. What is not listed may.
 _FRESH_MODULES = (
@@ -75,7 +78,13 @@ _SEVERAL_MODULES = (nn.MultiheadAttention, nn.RNNBase)
 
 
 class CutError(InputError):
-    """The network can't be cut as asked; the message says why, and where it could be."""
+    """The network can't be cut as asked; the message says why, and where it could be.
+
+    Attributes:
+        untraceable: whether torch.fx could not follow the network at all.
+    """
+
+    untraceable = False
 
 
 @dataclass(frozen=True)
@@ -92,6 +101,25 @@ class CutPoint:
     name: str
     kind: str
     aliases: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What lies before and after a cut point; multiply-adds of convolutions and matrix products.
+
+    Attributes:
+        shape: of the tensor there, without the batch.
+        params_before: parameters of the prefix.
+        params_after: parameters of the suffix; those that both use count in both.
+        mult_adds_before: of one image in the prefix.
+        mult_adds_after: of one image in the suffix.
+    """
+
+    shape: tuple[int, ...]
+    params_before: int
+    params_after: int
+    mult_adds_before: int
+    mult_adds_after: int
 
 
 @dataclass(frozen=True)
@@ -118,12 +146,13 @@ def cut_points(model: nn.Module) -> list[CutPoint]:
     return TracedNetwork(model).cut_points
 
 
-def layers(model: nn.Module, *, layer_names: Sequence[str] | None = None) -> list[Layer]:
+def layers(model: nn.Module, *, layer_names: LayerNames = None) -> list[Layer]:
     """The layers of stitching: `layer_names`, or the model's own, or else all cut points.
 
     Args:
         model: a network with one image batch as its input.
-        layer_names: names of cut points that replace the model's attribute `layer_names`.
+        layer_names: names of cut points that replace the model's attribute `layer_names`, or `auto`
+            for one per block (`stitch_sweep.blocks`).
 
     Raises:
         CutError: one of the names is no cut point, or torch.fx can't trace the model.
@@ -136,7 +165,7 @@ def create_sub_network(
     start: Where,
     end: Where,
     *,
-    layer_names: Sequence[str] | None = None,
+    layer_names: LayerNames = None,
 ) -> fx.GraphModule:
     """The part of `model` that maps the value at `start` to the value at `end`.
 
@@ -172,7 +201,7 @@ class TracedNetwork:
         model: a network whose `forward` takes one image batch; further parameters keep their
             defaults.
         layer_names: what layer indices mean; by default the model's `layer_names`, or all cut
-            points.
+            points; `auto` for one per block (`stitch_sweep.blocks`).
 
     Attributes:
         cut_points: see `cut_points`.
@@ -186,7 +215,7 @@ class TracedNetwork:
         should run a model meanwhile.
     """
 
-    def __init__(self, model: nn.Module, *, layer_names: Sequence[str] | None = None) -> None:
+    def __init__(self, model: nn.Module, *, layer_names: LayerNames = None) -> None:
         self._model = model
         traced = _trace(model)
         self._objects = traced.objects
@@ -237,14 +266,72 @@ class TracedNetwork:
                     found[n] = tuple(value.shape[1:])
                 return value
 
-        example = next(self._model.parameters(), torch.zeros(()))
-        image = torch.zeros(1, *image_shape, dtype=example.dtype, device=example.device)
         whole, copies = self._assemble(0, len(self._nodes) - 1)
         with eval_mode(self._model), torch.no_grad():
-            Recorder(whole).run(image)
+            Recorder(whole).run(black_image(self._model, image_shape))
         names = [point.name for point in self.cut_points] + [layer.name for layer in self.layers]
         at = {name: copies[self._nodes[self._place(name)]] for name in names}
         return {name: found[node] for name, node in at.items() if node in found}
+
+    def costs(self, image_shape: Sequence[int]) -> dict[str, Cost]:
+        """What lies before and after every cut point; runs the network on one black image.
+
+        Args:
+            image_shape: `(C, H, W)`.
+        """
+        done: dict[fx.Node, tuple[int, tuple[int, ...]]] = {}
+
+        class Counter(fx.Interpreter):
+            def run_node(self, n: fx.Node) -> Any:
+                value = super().run_node(n)
+                shape = tuple(value.shape[1:]) if isinstance(value, torch.Tensor) else ()
+                done[n] = counted(counter), shape
+                return value
+
+        whole, copies = self._assemble(0, len(self._nodes) - 1)
+        with eval_mode(self._model), counting() as counter:
+            Counter(whole).run(black_image(self._model, image_shape))
+            total = counted(counter)
+        found = {}
+        for point in self.cut_points:
+            position = self._place(point.name)
+            before, shape = done[copies[self._nodes[position]]]
+            found[point.name] = Cost(
+                shape,
+                params_before=self._parameters(0, position),
+                params_after=self._parameters(position, len(self._nodes) - 1),
+                mult_adds_before=before,
+                mult_adds_after=total - before,
+            )
+        return found
+
+    def _parameters(self, first: int, last: int) -> int:
+        """How many numbers the parameters of a part have."""
+        nodes = [n for n in self._needed(first, last) if n.op in ("call_module", "get_attr")]
+        return parameter_count(self._objects[str(node.target)] for node in nodes)
+
+    def _auto(self) -> list[str]:
+        """One place per block."""
+        places = [
+            Place(
+                self._label[node],
+                getattr(node.target, "__name__", str(node.target)),
+                position in self._cuts,
+                tuple(_modules_around(node)),
+                tuple(path for path, end in self._names.items() if end is node),
+            )
+            for position, node in enumerate(self._nodes[:-1])
+            if node.op != "placeholder"
+            and not self._constant[position]
+            and node is not self._output.args[0]
+        ]
+        paths = {path for place in places for path in (*place.around, *place.ends)}
+        modules = {p: of for p in paths if (of := submodule(self._model, p)) is not None}
+        ends = [
+            replace(place, ends=tuple(path for path in place.ends if path in modules))
+            for place in places
+        ]
+        return one_per_block(ends, modules)
 
     def _assemble(self, first: int, last: int) -> tuple[fx.GraphModule, dict[fx.Node, fx.Node]]:
         """The part between two positions, and which of its nodes copies which of ours."""
@@ -311,7 +398,7 @@ class TracedNetwork:
                 value = reached.pop()
                 if value.op == "get_attr":
                     raise CutError(
-                        f"{type(self._model).__name__} changes its own {str(value.target)!r} in "
+                        f"{title(self._model)} changes its own {str(value.target)!r} in "
                         f"place at {node.name!r}, in eval mode too: its parts would not be "
                         "functions of their inputs"
                     )
@@ -336,7 +423,7 @@ class TracedNetwork:
             around = _modules_around(node)
             paths = [p for p in outputs.get(node, ()) if p in around and names.get(p) is node]
             # A block's output is named after the block, not after a Sequential that ends with it.
-            modules = [p for p in paths if type(self._model.get_submodule(p)) is not nn.Sequential]
+            modules = [p for p in paths if type(_lookup(self._model, p)) is not nn.Sequential]
             if node is self._output:
                 break
             names["%" + node.name] = node
@@ -345,7 +432,7 @@ class TracedNetwork:
             label[node] = (modules or paths or [plain])[-1]
             if label[node] in paths or node.op == "call_module":
                 path = label[node] if label[node] in paths else str(node.target)
-                kind[node] = type(self._model.get_submodule(path)).__name__
+                kind[node] = type(_lookup(self._model, path)).__name__
             else:
                 kind[node] = getattr(node.target, "__name__", str(node.target))
         return label, kind, names, repeated
@@ -382,6 +469,8 @@ class TracedNetwork:
 
     def _find_layers(self, layer_names: Sequence[str] | None) -> list[Layer]:
         names = getattr(self._model, "layer_names", None) if layer_names is None else layer_names
+        if names == "auto":
+            names = self._auto()
         if names is None:
             return [Layer(index, point.name) for index, point in enumerate(self.cut_points)]
         positions = [self._place(str(name)) for name in names]
@@ -401,7 +490,7 @@ class TracedNetwork:
             return 0
         if not 0 <= where < len(self.layers):
             raise CutError(
-                f"there is no layer {where}: {type(self._model).__name__} has layers 0 to "
+                f"there is no layer {where}: {title(self._model)} has layers 0 to "
                 f"{len(self.layers) - 1}, and -1 is the image"
             )
         return self._named(self.layers[where].name)
@@ -418,7 +507,7 @@ class TracedNetwork:
             hint = nearest(name, points if len(points) <= 40 else self._names)
             if len(hint) > 1000:
                 hint = f"it has {len(points)} cut points, from {points[0]!r} to {points[-1]!r}"
-            raise CutError(f"{type(self._model).__name__} has no cut point {name!r}: {hint}")
+            raise CutError(f"{title(self._model)} has no cut point {name!r}: {hint}")
         position = self._position[node]
         if position == 0 or position in self._cuts:
             return position
@@ -466,7 +555,67 @@ class TracedNetwork:
 
 def _modules_around(node: fx.Node) -> list[str]:
     """Paths of the modules in whose `forward` the node arose, outermost first."""
-    return [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
+    return [path for path, _ in node.meta.get("nn_module_stack", {}).values() if path]
+
+
+def _lookup(model: nn.Module, path: str) -> Any:
+    """The module, parameter or buffer that a traced path means; a wrapped network's come first.
+
+    Raises:
+        AttributeError: there is none.
+    """
+    try:
+        return operator.attrgetter(inner_prefix(model) + path)(model)
+    except AttributeError:
+        return operator.attrgetter(path)(model)
+
+
+def inner_prefix(model: nn.Module) -> str:
+    """What a wrapper puts before the names of the network in it; nothing for any other module."""
+    # Of the class: a network may well have a part of that name.
+    prefix = getattr(type(model), "inner_prefix", "")
+    return prefix if isinstance(prefix, str) else ""
+
+
+def submodule(model: nn.Module, path: str) -> nn.Module | None:
+    """The module that a place's name means, if it means one; a wrapped network's come first."""
+    try:
+        found = _lookup(model, path)
+    except AttributeError:
+        return None
+    return found if isinstance(found, nn.Module) else None
+
+
+def black_image(model: nn.Module, image_shape: Sequence[int]) -> torch.Tensor:
+    """One black image, `[1, C, H, W]`, of the type and on the device of the model's parameters."""
+    example = next(model.parameters(), torch.zeros(()))
+    return torch.zeros(1, *image_shape, dtype=example.dtype, device=example.device)
+
+
+@contextmanager
+def counting() -> Iterator[FlopCounterMode]:
+    """Count what is computed; attention takes no short cut that could not be counted."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            yield counter
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def counted(counter: FlopCounterMode) -> int:
+    """Multiply-adds so far: two of torch's floating-point operations each."""
+    return counter.get_total_flops() // 2
+
+
+def parameter_count(holders: Iterable[Any]) -> int:
+    """Numbers in the parameters of modules, and in parameters, each counted once."""
+    found: dict[int, int] = {}
+    for holder in holders:
+        of = holder.parameters() if isinstance(holder, nn.Module) else [holder]
+        found |= {id(p): p.numel() for p in of if isinstance(p, nn.Parameter)}
+    return sum(found.values())
 
 
 @contextmanager
@@ -526,10 +675,25 @@ class _Tracer(fx.Tracer):
 
     proxy_buffer_attributes = True  # a buffer read in `forward` stays that buffer
 
-    def __init__(self) -> None:
+    def __init__(self, inner: str = "") -> None:
         super().__init__()
         self.outputs: dict[fx.Node, list[str]] = {}
         self.failed_in = ""
+        self._inner = inner  # what a wrapper puts before the names of the network in it
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return getattr(m, "traced_as_one", False) or super().is_leaf_module(
+            m, module_qualified_name
+        )
+
+    def path_of_module(self, mod: nn.Module) -> str:
+        path = super().path_of_module(mod)
+        return "" if path + "." == self._inner else path.removeprefix(self._inner)
+
+    def create_node(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        if kind == "get_attr":
+            target = target.removeprefix(self._inner)
+        return super().create_node(kind, target, *args, **kwargs)
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
@@ -539,9 +703,9 @@ class _Tracer(fx.Tracer):
         try:
             result = super().call_module(m, forward, args, kwargs)
         except Exception:
-            self.failed_in = self.failed_in or f"{path} ({type(m).__name__})"
+            self.failed_in = self.failed_in or (f"{path} ({type(m).__name__})" if path else "")
             raise
-        if isinstance(result, fx.Proxy):
+        if isinstance(result, fx.Proxy) and path:
             self.outputs.setdefault(result.node, []).append(path)
         return result
 
@@ -556,19 +720,21 @@ def _trace(model: nn.Module) -> _Trace:
         CutError: it needs more than an image, or torch.fx can't follow its `forward`.
     """
     defaults = _defaults(model)
-    tracer = _Tracer()
+    tracer = _Tracer(inner_prefix(model))
     with _tracing, eval_mode(model):
         # `forward` may store proxies on modules, fx stores constants on the model: both go again.
         attributes = [(module, dict(module.__dict__)) for module in model.modules()]
         try:
             graph = tracer.trace(model, concrete_args=defaults or None)
             objects = {
-                str(node.target): operator.attrgetter(str(node.target))(model)
+                str(node.target): _lookup(model, str(node.target))
                 for node in graph.nodes
                 if node.op in ("call_module", "get_attr")
             }
         except Exception as error:
-            raise CutError(_obstacle(model, tracer, error)) from error
+            obstacle = CutError(_obstacle(model, tracer, error))
+            obstacle.untraceable = True
+            raise obstacle from error
         finally:
             for module, before in attributes:
                 module.__dict__.clear()
@@ -611,9 +777,14 @@ def _obstacle(model: nn.Module, tracer: _Tracer, error: Exception) -> str:
     inside = f" in {tracer.failed_in}" if tracer.failed_in else ""
     reason = str(error).strip().partition("\n")[0]
     return (
-        f"torch.fx can't trace {type(model).__name__}: {type(error).__name__}{inside}{line}: "
+        f"torch.fx can't trace {title(model)}: {type(error).__name__}{inside}{line}: "
         f"{reason}. A `forward` that branches or loops on the values of tensors can't be cut"
     )
+
+
+def title(model: nn.Module) -> str:
+    """The type of the network itself, not of what wraps it."""
+    return type(model.get_submodule(inner_prefix(model).removesuffix("."))).__name__
 
 
 def _live_nodes(graph: fx.Graph, objects: dict[str, Any]) -> list[fx.Node]:

@@ -322,7 +322,7 @@ class StitchTraining:
         }
         trained_on = needs.roles
         if "sender" in needs.teachers and not sender.classifies:
-            raise InputError(no_teacher(sender.name))
+            raise InputError(no_teacher(sender.name, network=isinstance(sender, FrozenNetwork)))
         also = {
             "train": settings.stitch.start in DATA_STARTS or needs.calibration != "none",
             "validation": True,  # where similarity is measured, whatever was trained for
@@ -442,7 +442,7 @@ class StitchTraining:
             metrics, predictions = {}, None
         else:
             sender, receiver = self._networks
-            own = sender.evaluate(self._test_loader)
+            own = sender.evaluate(self._test_loader) if sender.classifies else None
             metrics["sender_accuracy"] = None if own is None else own.accuracy
             metrics["receiver_accuracy"] = receiver.evaluate(self._test_loader).accuracy
             metrics["penalty"] = metrics["receiver_accuracy"] - metrics["test_accuracy"]
@@ -700,14 +700,18 @@ class StitchTraining:
         }
 
 
-def no_teacher(sender: str) -> str:
-    """Why a loss can't learn from the predictions of a sender that makes none.
+def no_teacher(sender: str, *, network: bool = False) -> str:
+    """Why a loss can't learn from the predictions of a sender that makes none of these classes.
 
     Args:
         sender: what messages call it.
+        network: whether it is a network, with logits for other classes.
     """
+    why = "knows only the class and predicts nothing"
+    if network:
+        why = "has a head for other classes than the data's"
     return (
-        f"{sender} knows only the class and predicts nothing, so it can't be the teacher of a loss; "
+        f"{sender} {why}, so it can't be the teacher of a loss; "
         "with teacher: receiver the loss learns from the receiver's predictions"
     )
 

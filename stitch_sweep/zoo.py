@@ -11,11 +11,12 @@ import hashlib
 import json
 import math
 import platform
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stitch_sweep import sources
 from stitch_sweep.checkpoints import FORMAT as CHECKPOINT_FORMAT
 from stitch_sweep.checkpoints import (
     CheckpointError,
@@ -36,9 +38,9 @@ from stitch_sweep.checkpoints import (
     take_up,
     unpack,
 )
-from stitch_sweep.config import Config, NetworkConfig
+from stitch_sweep.config import GIVEN, Config, NetworkConfig
 from stitch_sweep.data import Data, Loader, make_loaders
-from stitch_sweep.errors import DivergedError, InputError
+from stitch_sweep.errors import DivergedError, InputError, nearest
 from stitch_sweep.evaluation import CHUNK, evaluate
 from stitch_sweep.files import forget, keep, kept, write_atomically
 from stitch_sweep.models import build
@@ -56,10 +58,13 @@ class Recipe:
     Attributes:
         name: what the network is called in messages; not part of what determines it.
         content: plain data, hashed as JSON.
+        factory: the user's function that makes the network, for `source: python`: a process to which a
+            recipe is sent need not have its file.
     """
 
     name: str
     content: dict[str, Any]
+    factory: Callable[..., Any] | None = field(default=None, compare=False, repr=False)
 
     @property
     def hash(self) -> str:
@@ -73,7 +78,17 @@ class Recipe:
         content = self.content
         untrained = "" if content["weights"] == "trained" else f"-{content['weights']}"
         data = content["data"]["name"]
-        return f"{content['family']}-{data}{untrained}-seed{content['seed']}-{self.hash}"
+        title = re.sub(r"[^A-Za-z0-9._-]", "-", self.title)
+        return f"{title}-{data}{untrained}-seed{content['seed']}-{self.hash}"
+
+    @property
+    def title(self) -> str:
+        """What kind of network it is, as `NetworkConfig.title`."""
+        plan = self.content.get("network")
+        if plan is None:
+            return str(self.content["family"])
+        made_by = plan.get("model") or plan["factory"].rpartition(":")[2]
+        return f"{plan['source']}:{made_by}"
 
     @property
     def epochs(self) -> int:
@@ -82,8 +97,14 @@ class Recipe:
         return int(pretraining["epochs"]) if pretraining else 0
 
     def architecture(self) -> nn.Module:
-        """The network with fresh weights from torch's global generator."""
+        """The network with fresh weights from torch's global generator.
+
+        Raises:
+            InputError: it can't be made here; see `stitch_sweep.sources.construct`.
+        """
         content = self.content
+        if "network" in content:
+            return sources.construct(content["network"], self.factory)
         return build(
             content["family"],
             content["data"]["channels"],
@@ -133,10 +154,13 @@ def make_recipe(network: NetworkConfig, config: Config, data: Data) -> Recipe:
     Thread count and kind of device are part of it, because they decide the last bits of the weights;
     so is the content of the training images, not where they lie.
     """
+    if network.source == "family":
+        what: dict[str, Any] = {"family": network.family, "options": network.options}
+    else:
+        what = {"network": sources.blueprint(network, data)}
     content: dict[str, Any] = {
         "format": FORMAT,
-        "family": network.family,
-        "options": network.options,
+        **what,
         "seed": network.seed,
         "weights": network.weights,
         "data": {
@@ -153,7 +177,7 @@ def make_recipe(network: NetworkConfig, config: Config, data: Data) -> Recipe:
     if network.weights == "trained":
         content["data"]["augment"] = config.data.augment
         content["pretraining"] = config.pretraining.model_dump(mode="json")
-    return Recipe(network.name, content)
+    return Recipe(network.name, content, sources.factory(network))
 
 
 @functools.lru_cache(maxsize=2)
@@ -195,7 +219,7 @@ def train_network(
         DivergedError: the training diverged.
     """
     content = recipe.content
-    seed_everything(derive(content["seed"], "network", content["family"]), threads)
+    seed_everything(derive(content["seed"], "network", recipe.title), threads)
     network = recipe.architecture().to(device)
     augment = content["data"].get("augment", "none")
     pretraining = content.get("pretraining", {"batch_size": CHUNK})
@@ -423,14 +447,16 @@ class Zoo:
             lock.release()
 
 
-def load(folder: Path | str) -> nn.Module:
+def load(folder: Path | str, into: nn.Module | None = None) -> nn.Module:
     """A stored network, in eval mode, on the CPU.
 
     Args:
         folder: its folder in a zoo.
+        into: the network without its weights; made by its recipe if not given.
 
     Raises:
-        InputError: there is no complete network there, or its weights are damaged.
+        InputError: there is no complete network there, or its weights are damaged; or it is made by
+            code that the recipe names, which is not run: it has to be given.
 
     Example:
         >>> network = load("zoo/resnet-digits-seed0-0123456789abcdef")
@@ -441,15 +467,20 @@ def load(folder: Path | str) -> nn.Module:
         state = unpack(path.read_bytes())["model"]
     except (OSError, CheckpointError, KeyError) as error:
         raise InputError(f"{path}: {error}; delete the folder to train again") from None
-    network = Recipe("", entry.recipe).architecture()
+    network = Recipe("", entry.recipe).architecture() if into is None else into
     network.load_state_dict(state)
     return network.eval()
 
 
-def load_weights(path: Path) -> dict[str, Tensor]:
+def load_weights(path: Path, key: str | None = None) -> dict[str, Tensor]:
     """The state dict in a file: one of the zoo's, plain safetensors, or a PyTorch file.
 
     A PyTorch file is read with `weights_only`: code in it is never run.
+
+    Args:
+        path: the file.
+        key: where in a PyTorch file's mapping the state dict is; `state_dict`, where there is such a key,
+            or else the file's whole content.
 
     Raises:
         InputError: the file is missing or holds no weights.
@@ -471,9 +502,19 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # torch.load raises whatever its parser stumbles over
         reason = str(error).partition("\n")[0]
         raise InputError(f"{path}: can't be read as PyTorch weights ({reason})") from None
-    state = state.get("state_dict", state) if isinstance(state, Mapping) else state
+    whole = state
+    if isinstance(state, Mapping):
+        if key is not None and key not in state:
+            raise InputError(f"{path}: has no {key!r}: {nearest(key, map(str, state))}")
+        state = state[key] if key is not None else state.get("state_dict", state)
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise InputError(f"{path}: holds no state dict (a mapping from names to tensors)")
+        inside = (
+            [str(k) for k, v in whole.items() if isinstance(v, Mapping)]
+            if (isinstance(whole, Mapping))
+            else []
+        )
+        hint = f"; weights_key: says under which of {', '.join(inside)} it is" if inside else ""
+        raise InputError(f"{path}: holds no state dict (a mapping from names to tensors){hint}")
     return dict(state)
 
 
@@ -485,9 +526,12 @@ def load_from_file(network: NetworkConfig, data: Data) -> nn.Module:
     """
     path = network.weights_file
     assert path is not None
-    channels, size = data.image_shape[:2]
-    module = build(network.family, channels, len(data.classes), network.options, image_size=size)
-    found, wanted = load_weights(path), module.state_dict()
+    module = sources.build(network, data)
+    # Of a network from elsewhere the file has the network alone, as its author stored it.
+    inner = module.network if isinstance(module, sources.Imported) else module
+    found, wanted = load_weights(path, network.weights_key), inner.state_dict()
+    if (prefix := network.weights_prefix) is not None:
+        found = {k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)}
     problems = [f"lacks {name}" for name in wanted if name not in found]
     problems += [f"has an unknown {name}" for name in found if name not in wanted]
     problems += [
@@ -497,11 +541,31 @@ def load_from_file(network: NetworkConfig, data: Data) -> nn.Module:
     ]
     if problems:
         more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
+        more += _prefix_hint(found, wanted)
         raise InputError(
             f"network {network.name!r}: {path} doesn't fit: {'; '.join(problems[:5])}{more}"
         )
-    module.load_state_dict(found)
+    inner.load_state_dict(found)
     return module.eval()
+
+
+def load_given(network: NetworkConfig, data: Data) -> nn.Module:
+    """A configured network whose weights were trained elsewhere (its `kind` is in `GIVEN`).
+
+    Raises:
+        InputError: as of `load_from_file` and `sources.load`.
+    """
+    assert network.kind in GIVEN
+    return load_from_file(network, data) if network.kind == "file" else sources.load(network, data)
+
+
+def _prefix_hint(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """What to do where all names would fit without what they begin with."""
+    first = next(iter(found), "")
+    ends = [k for k in range(1, len(first)) if first[k - 1] == "." and first[k:] in wanted]
+    if ends and all(name.startswith(first[: ends[0]]) for name in found):
+        return f"; all its names begin with weights_prefix: {first[: ends[0]]}"
+    return ""
 
 
 def _read_entry(folder: Path) -> Entry:

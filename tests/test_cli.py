@@ -345,3 +345,12 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(run, monkeypatch, tmp_path):
     assert ended.status == 130
     assert "Interrupted" in ended.err
     assert "Traceback" not in ended.err
+
+
+def test_describe_says_what_crosses_where_a_network_cannot_be_cut(run, refused):
+    small = ("resnet1111", "--width", "2", "--image-size", "8")
+    (row,) = json.loads(run("describe", *small, "--cut", "layer2", "--json").out)
+    assert (row["name"], row["layer"], row["shape"]) == ("layer2.0", 2, [4, 4, 4])
+    errors = refused("describe", *small, "--cut", "layer2.0.conv1", "--cut", "layr3")
+    assert "'layer1.0' is used again after it" in errors[0]
+    assert "did you mean 'layer3.0'" in errors[1]

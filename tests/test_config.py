@@ -156,7 +156,7 @@ def test_an_unknown_key_is_named_with_the_nearest_right_one(path, message, tmp_p
         ("networks.0.family", "resnt", "no network family is named 'resnt': did you mean 'resnet'?"),
         ("networks.0.blocks", [1, 1, 1, 1], "family 'resnet1111' fixes it: leave it out or use"),
         ("networks.0.width", 0, "wants a number of at least 1, got 0"),
-        ("networks.0.layers", "all", "wants a list, got 'all'"),
+        ("networks.0.layers", "all", "wants 'auto' or a list of names of cut points, got 'all'"),
         ("networks.0.weights", "traind", "wants 'trained', 'random', 'random_raw', 'class_only' or"),
         ("networks.1.name", "a", "'a' is the name of networks[0]"),
         ("pairs.0.sender", "aa", "no network is named 'aa': did you mean 'a'?"),

@@ -10,8 +10,11 @@ from torch import nn
 
 from stitch_sweep.errors import InputError
 from stitch_sweep.models import build, describe, resolve
+from stitch_sweep.models.describe import describe_cut
 from stitch_sweep.models.resnet import ResNet
 from stitch_sweep.registry import FAMILIES
+from stitch_sweep.sources.naming import by_name
+from stitch_sweep.subgraphs import CutError
 
 SEED = Path(__file__).parents[2] / "shared" / "seeds" / "001_d3dcd0ab02ebc2f1.txt"
 
@@ -110,6 +113,8 @@ def test_describe_leaves_the_network_and_the_generator_alone():
 def test_the_description_is_json(resnet34):
     found = json.loads(json.dumps(resnet34.to_dict()))
     assert found["layers"][4] == {"index": 4, "name": "layer2.0", "shape": [128, 16, 16]}
+    assert found["cut_points"][4]["name"] == "layer1.0"
+    assert found["cut_points"][4]["layer"] == 1
     assert found["rows"][1]["label"] == "Conv2d: 1-1"
     assert found["rows"][1]["shape"] == [1, 64, 32, 32]
 
@@ -136,6 +141,35 @@ def test_a_network_that_cannot_be_cut_is_still_described():
     assert "x.sum() > -1" in found.no_layers
     assert found.total_params == 65
     assert found.no_layers in str(found)
+
+
+def test_every_cut_point_is_listed_with_what_lies_on_both_sides(resnet34):
+    rows = resnet34.cut_points
+    assert [row.index for row in rows] == list(range(len(rows)))
+    assert {row.params_before + row.params_after for row in rows} == {resnet34.total_params}
+    named = {row.name: row.layer for row in rows}
+    assert [named[layer.name] for layer in resnet34.layers] == list(range(17))
+    assert "layer3.5" in str(resnet34)
+    assert describe_cut(network("resnet34"), "layer3.5.relu2", (3, 32, 32)) in rows
+    with pytest.raises(CutError, match=r"'layer3\.4' is used again after it"):
+        describe_cut(network("resnet34"), "layer3.5.conv1", (3, 32, 32))
+
+
+def test_models_are_called_by_name_from_wherever_they_are(tmp_path):
+    assert by_name("torchvision:resnet18", 3, 7).fc.out_features == 7
+    assert by_name("resnet1111", 1, 7, width=3).conv1.weight.shape == (3, 1, 3, 3)
+    assert by_name("torch.nn:Linear", 3, 7, {"in_features": 2, "out_features": 5}).out_features == 5
+    (tmp_path / "mine.py").write_text("from torch import nn\nmake = nn.Identity\n")
+    assert isinstance(by_name(f"{tmp_path}/mine.py:make", 3, 7), nn.Identity)
+    for name, message in {
+        "torchvision:resnet_18": "did you mean 'resnet18'",
+        "torch.nn:Linaer": "did you mean 'Linear'",
+        "no_such_package:make": "No module named",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            by_name(name, 3, 7)
+    with pytest.raises(InputError, match="--width"):
+        by_name("torchvision:resnet18", 3, 7, width=3)
 
 
 @pytest.mark.parametrize(

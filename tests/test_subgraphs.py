@@ -11,6 +11,7 @@ import torchvision
 from torch import nn
 from torch.nn import functional
 
+from stitch_sweep.hooked import HookedNetwork, open_network
 from stitch_sweep.models import build, resolve
 from stitch_sweep.subgraphs import CutError, TracedNetwork, create_sub_network, cut_points, layers
 
@@ -424,3 +425,161 @@ def test_a_part_can_be_pickled():
     with torch.no_grad():
         at_cut = model.conv1(x)
         assert torch.equal(copy(at_cut), model(x))
+
+
+# One layer per block, and what lies on both sides of a cut
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "last", "count"),
+    [
+        ("resnet18", "relu", "layer4.1", 9),
+        ("vgg11_bn", "features.2", "classifier.5", 10),
+        ("mobilenet_v3_small", "features.0", "classifier.2", 14),
+        ("densenet121", "features.relu0", "features.denseblock4", 8),
+        ("googlenet", "conv1", "inception5b", 12),
+        ("convnext_tiny", "features.0", "features.7.2", 22),
+        ("vit_b_16", "encoder.layers.encoder_layer_0", "encoder.layers.encoder_layer_11", 12),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:The default weight initialization of GoogleNet")
+def test_auto_is_one_layer_per_block(name, first, last, count):
+    with torch.device("meta"):  # names need no weights
+        model = getattr(torchvision.models, name)(weights=None).eval()
+    names = [layer.name for layer in layers(model, layer_names="auto")]
+    assert (names[0], names[-1], len(names)) == (first, last, count)
+    assert all(layer.index == k for k, layer in enumerate(layers(model, layer_names="auto")))
+
+
+def test_auto_of_our_own_family_is_its_own_layers():
+    model = ready(ours("resnet1122", 2))
+    assert layers(model, layer_names="auto") == layers(model)
+
+
+def test_what_lies_before_and_after_a_cut_is_the_whole():
+    model = ready(NETWORKS["torchvision resnet18"][0])
+    network = TracedNetwork(model)
+    costs = network.costs((3, 32, 32))
+    assert list(costs) == [point.name for point in network.cut_points]
+    total = sum(p.numel() for p in model.parameters())
+    assert {c.params_before + c.params_after for c in costs.values()} == {total}
+    assert len({c.mult_adds_before + c.mult_adds_after for c in costs.values()}) == 1
+    # By hand: the stem's 7x7 convolution with stride 2, the head's matrix.
+    assert costs["conv1"].params_before == 64 * 3 * 49
+    assert costs["conv1"].mult_adds_before == 64 * 3 * 49 * 16 * 16
+    assert costs["flatten"].params_after == 512 * 10 + 10
+    assert costs["flatten"].mult_adds_after == 512 * 10
+    assert costs["layer1.0"].shape == (64, 8, 8)
+    for name in ("bn1", "layer2.0"):
+        prefix = network.sub_network(None, name)
+        assert costs[name].params_before == sum(p.numel() for p in prefix.parameters())
+
+
+def test_attention_counts():
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Conv2d(3, 8, 2, stride=2)
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.embed(x).flatten(2).transpose(1, 2)
+            return self.attention(x, x, x, need_weights=False)[0].mean(1)
+
+    costs = TracedNetwork(Attention().eval()).costs((3, 8, 8))
+    tokens, width = 16, 8
+    projections = tokens * 4 * width * width
+    products = 2 * tokens * tokens * width
+    assert costs["transpose"].mult_adds_after == projections + products
+    assert costs["embed"].mult_adds_before == 8 * 12 * 16
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+class Branching(nn.Module):
+    """What torch.fx can't trace, with a skip over `two` and `three`, and in-place operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Conv2d(3, 4, 3, padding=1)
+        self.two = nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU(inplace=True))
+        self.three = nn.Conv2d(4, 4, 1)
+        self.four = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(4, 4, 1))
+        self.twice = nn.Conv2d(4, 4, 1)
+        self.fc = nn.Linear(4, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.one(x)
+        if x.isnan().any():
+            raise ValueError("no numbers")
+        x = self.four(x + self.three(self.two(x)))
+        x = self.twice(self.twice(x))
+        return self.fc(x.mean((2, 3)))
+
+
+def test_hooks_cut_what_cannot_be_traced_and_only_where_it_is_sequential():
+    model, x = ready(Branching), images(6)
+    before, original = state(model), x.clone()
+    network = open_network(model, image_shape=(3, 6, 6))
+    assert isinstance(network, HookedNetwork)
+    names = [point.name for point in network.cut_points]
+    # Not two and three (one crosses), not twice (which run?), not fc (the output).
+    assert names == ["one", "four.0", "four.1"]
+    with torch.no_grad():
+        expected = model(x.clone())
+        for name in names:
+            prefix, suffix = network.sub_network(None, name), network.sub_network(name, None)
+            at_cut = prefix(x)
+            kept = at_cut.clone()
+            assert torch.equal(suffix(at_cut), expected)
+            assert torch.equal(at_cut, kept)
+            assert torch.equal(x, original)
+        part = network.sub_network("one", "four")
+        at_one = network.sub_network(None, "one")(x)
+        assert torch.equal(part(at_one), network.sub_network(None, "four")(x))
+    assert state(model) == before
+    costs = network.costs((3, 6, 6))
+    assert costs["one"].params_before == 4 * 27 + 4
+    assert costs["one"].mult_adds_before == 4 * 27 * 36
+    total = sum(p.numel() for p in model.parameters())
+    assert {c.params_before + c.params_after for c in costs.values()} == {total}
+    assert network.shapes((3, 6, 6)) == dict.fromkeys(names, (4, 6, 6))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("two", "other tensors cross there.*can't trace Branching.*isnan"),
+        ("twice", "no submodule 'twice' that runs once"),
+        ("fc", "it is the network's output"),
+        ("fuor", "did you mean 'four'"),
+    ],
+)
+def test_hooks_refuse_other_places(name, message):
+    network = open_network(ready(Branching), image_shape=(3, 6, 6))
+    with pytest.raises(CutError, match=f"(?s){message}"):
+        network.sub_network(None, name)
+
+
+def test_without_the_trial_hooks_would_cut_a_skip(monkeypatch):
+    monkeypatch.setattr(HookedNetwork, "_why_not", lambda self, path: "")
+    network = open_network(ready(Branching), layer_names=["one", "two"], image_shape=(3, 6, 6))
+    x = images(6)
+    with torch.no_grad():
+        found = network.sub_network(1, None)(network.sub_network(None, 1)(x))
+        assert not torch.equal(found, network.sub_network(None, None)(x))
+
+
+def test_a_network_with_no_place_at_all_says_what_stood_in_the_way():
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one = nn.Conv2d(3, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.one(x) if x.sum() < 1e9 else x
+            return (y + x.mean()).mean((2, 3))
+
+    with pytest.raises(
+        CutError, match=r"(?s)x\.sum\(\) < 1e9.*With hooks there is no place either"
+    ):
+        open_network(Whole().eval(), image_shape=(3, 4, 4))

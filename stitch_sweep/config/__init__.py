@@ -6,6 +6,8 @@ what it got and what it may be.
 
 from stitch_sweep.config.controls import CLASS_ONLY
 from stitch_sweep.config.models import (
+    FROM_FACTORY,
+    GIVEN,
     Component,
     Config,
     DataConfig,
@@ -14,6 +16,7 @@ from stitch_sweep.config.models import (
     LossConfig,
     LossTerm,
     NetworkConfig,
+    NormalisationConfig,
     PairConfig,
     PartConfig,
     PretrainingConfig,
@@ -24,14 +27,18 @@ from stitch_sweep.config.models import (
     TrackingConfig,
     TrainingConfig,
     TrialSettings,
+    is_file,
     label,
     trial_settings,
+    weights_kind,
 )
 from stitch_sweep.config.paths import look_up, replaced
 from stitch_sweep.config.reading import parse_value, read_config, read_yaml, to_yaml
 
 __all__ = [
     "CLASS_ONLY",
+    "FROM_FACTORY",
+    "GIVEN",
     "Component",
     "Config",
     "DataConfig",
@@ -40,6 +47,7 @@ __all__ = [
     "LossConfig",
     "LossTerm",
     "NetworkConfig",
+    "NormalisationConfig",
     "PairConfig",
     "PartConfig",
     "PretrainingConfig",
@@ -50,6 +58,7 @@ __all__ = [
     "TrackingConfig",
     "TrainingConfig",
     "TrialSettings",
+    "is_file",
     "label",
     "look_up",
     "parse_value",
@@ -58,4 +67,5 @@ __all__ = [
     "replaced",
     "to_yaml",
     "trial_settings",
+    "weights_kind",
 ]

@@ -28,7 +28,7 @@ LONGEST = 80
 """Characters of a network's name."""
 
 _IMAGE_LAYER = -1
-_TRAINED = ("trained", "file")
+_TRAINED = ("trained", "file", "named", "factory")
 _MADE = {"untrained": "random", "class-only": CLASS_ONLY}
 """How the name of a control's network ends, and its weights."""
 # Which network stands in for sender and receiver; "" is the pair's own.
@@ -133,6 +133,10 @@ def _stand_in(network: NetworkConfig, end: str) -> NetworkConfig:
         "weights": _MADE[end],
         "seed": _seed(network, end),
         "noise": 1.0 if _MADE[end] == CLASS_ONLY else None,
+        # It sees what the network sees.
+        "expects": network.weights if network.kind == "named" else network.expects,
+        "weights_key": None,
+        "weights_prefix": None,
     }
     return network.model_copy(update=update)
 

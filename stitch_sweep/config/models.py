@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -34,8 +35,14 @@ from stitch_sweep.registry import DATASETS, FAMILIES, LOSSES, STITCHES, Options,
 Name = Annotated[str, Field(pattern=NAME, max_length=LONGEST)]
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Above0 = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 WEIGHTS = ("trained", "random", "random_raw", CLASS_ONLY)
-"""Where weights come from, if not from a file."""
+"""Where weights come from, if neither from a file nor from whoever made the network."""
+FROM_FACTORY = "factory"
+"""Weights as a factory of the user's returns them."""
+GIVEN = ("file", "named", FROM_FACTORY)
+"""Kinds of weights that were trained elsewhere."""
 
 
 class Component(BaseModel):
@@ -116,25 +123,76 @@ class DataConfig(Component):
     beton_folder: Annotated[str, Field(min_length=1)] = "beton"
 
 
+def weights_kind(weights: str) -> str:
+    """`trained`, `random`, `random_raw`, `class_only`, `file`, `named` or `factory`."""
+    if weights in (*WEIGHTS, FROM_FACTORY):
+        return weights
+    return "file" if "/" in weights or "." in weights else "named"
+
+
+def is_file(factory: str) -> bool:
+    """Whether an import path is a file's (`./mine.py:make`) rather than a package's."""
+    file = factory.rpartition(":")[0]
+    return file.endswith(".py") or "/" in file
+
+
+class NormalisationConfig(Options):
+    """What a network expects of an image: (pixel / 255 - mean) / std, channel by channel."""
+
+    mean: Annotated[list[Finite], Field(min_length=1, max_length=16)]
+    std: Annotated[list[Above0], Field(min_length=1, max_length=16)]
+
+    @model_validator(mode="after")
+    def _as_many(self) -> NormalisationConfig:
+        if len(self.mean) != len(self.std):
+            why = f"wants as many numbers as mean, which has {len(self.mean)}, got {len(self.std)}"
+            raise at_places("normalisation", [(("std",), why)])
+        return self
+
+
+def _cuts(value: Any) -> Any:
+    if value is None or value == "auto":
+        return value
+    names = value if isinstance(value, list) else []
+    wrong = [name for name in names if not isinstance(name, str)]
+    if not names or wrong:
+        why = wants("'auto' or a list of names of cut points", wrong[0] if wrong else value)
+        raise PydanticCustomError("ours", "{why}", {"why": why})
+    return value
+
+
+Cuts = Annotated[Literal["auto"] | list[str] | None, PlainValidator(_cuts)]
+
+
 class NetworkConfig(Component):
-    """One frozen network: its family and shape, and where its weights come from."""
+    """One frozen network: what it is, and where its weights come from."""
 
     registry: ClassVar[Registry] = FAMILIES
     name_field: ClassVar[str] = "family"
 
     name: Name
+    source: Literal["family", "torchvision", "timm", "python"] = "family"
     family: str = "resnet"
+    model: Annotated[str, Field(min_length=1)] | None = None
+    factory: str | None = None
+    arguments: dict[str, Any] | None = None
     seed: Seed = 0
     weights: str = "trained"
+    expects: Annotated[str, Field(min_length=1)] | None = None
+    weights_key: Annotated[str, Field(min_length=1)] | None = None
+    weights_prefix: Annotated[str, Field(min_length=1)] | None = None
+    normalisation: NormalisationConfig | None = None
+    image_size: Annotated[int, Field(ge=4, le=1024)] | None = None
     noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    layers: list[str] | None = None
+    layers: Cuts = None
 
     @model_validator(mode="wrap")
     @classmethod
     def _resolve_family(
         cls, values: Any, handler: ModelWrapValidatorHandler[NetworkConfig]
     ) -> NetworkConfig:
-        if isinstance(values, dict) and isinstance(values.get("family"), str):
+        ours = isinstance(values, dict) and values.get("source", "family") == "family"
+        if ours and isinstance(values.get("family"), str):
             family, implied = FAMILIES.resolve(values["family"])
             clash = [
                 ((key,), f"family {values['family']!r} fixes it: leave it out or use {family!r}")
@@ -146,13 +204,58 @@ class NetworkConfig(Component):
             values = {**values, **implied, "family": family}
         return handler(values)
 
-    @field_validator("weights")
     @classmethod
-    def _weights_known(cls, value: str) -> str:
-        if value in WEIGHTS or "/" in value or "." in value:
-            return value
-        wanted = f"{', '.join(map(repr, WEIGHTS))} or the path of a file"
-        raise PydanticCustomError("ours", "{why}", {"why": wants(wanted, value)})
+    def _checked_options(cls, values: Any) -> dict[str, Any]:
+        source = values.get("source", "family") if isinstance(values, Mapping) else "family"
+        if source == "family":
+            return super()._checked_options(values)
+        allowed = set(cls.model_fields) - {"family"}
+        unknown = [
+            ((key,), f"unknown key: {nearest(key, allowed)}")
+            for key in values
+            if key not in cls.model_fields
+        ]
+        if unknown:
+            raise at_places(cls.__name__, unknown)
+        return {}
+
+    @model_validator(mode="after")
+    def _keys_of_the_source(self) -> NetworkConfig:
+        if found := list(self._source_problems()):
+            raise at_places("network", found)
+        return self
+
+    def _source_problems(self) -> Iterator[tuple[Place, str]]:
+        needs = {"torchvision": "model", "timm": "model", "python": "factory"}.get(self.source)
+        if self.source != "family" and "family" in self.model_fields_set:
+            yield ("family",), f"source: {self.source} has none; it takes {needs}"
+        for key in ("model", "factory"):
+            if key != needs and getattr(self, key) is not None:
+                yield (key,), f"not with source: {self.source}"
+        if needs is not None and getattr(self, needs) is None:
+            yield (needs,), f"is missing; source: {self.source} needs it"
+        if self.factory is not None and not re.fullmatch(r"[^:]+:[A-Za-z_]\w*", self.factory):
+            wanted = "package.module:function or path/to/file.py:function"
+            yield ("factory",), wants(wanted, self.factory)
+        for key in ("arguments", "normalisation", "image_size"):
+            if self.source == "family" and getattr(self, key) is not None:
+                yield (key,), "only for networks from elsewhere (source: torchvision, timm, python)"
+        if self.expects is not None and self.source not in ("torchvision", "timm"):
+            yield (
+                ("expects",),
+                "only for source: torchvision and timm, which know what weights expect",
+            )
+        for key in ("weights_key", "weights_prefix"):
+            if self.kind != "file" and getattr(self, key) is not None:
+                yield (key,), "only for weights from a file"
+        wanted = f"{', '.join(map(repr, WEIGHTS))}"
+        if self.kind == FROM_FACTORY and self.source != "python":
+            yield ("weights",), "'factory' is only for source: python"
+        elif self.kind == "named" and self.source == "family":
+            yield ("weights",), wants(f"{wanted} or the path of a file", self.weights)
+        elif self.kind == "named" and self.source == "python":
+            wanted += f", {FROM_FACTORY!r} or the path of a file"
+            yield ("weights",), wants(wanted, self.weights)
 
     @model_validator(mode="after")
     def _noise_is_of_class_only(self) -> NetworkConfig:
@@ -164,18 +267,38 @@ class NetworkConfig(Component):
 
     @model_serializer(mode="wrap")
     def _without_what_others_have(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # A description stays what it was before there was this key.
-        return {k: v for k, v in handler(self).items() if not (k == "noise" and v is None)}
+        # A description stays what it was before there were these keys.
+        left_out = {"source"} if self.source == "family" else {"family"}
+        left_out |= {key for key in _LATER_KEYS if getattr(self, key) is None}
+        return {key: value for key, value in handler(self).items() if key not in left_out}
 
     @property
     def weights_file(self) -> Path | None:
         """The file the weights come from, if they come from one."""
-        return None if self.weights in WEIGHTS else Path(self.weights)
+        return Path(self.weights) if self.kind == "file" else None
 
     @property
     def kind(self) -> str:
-        """`trained`, `file`, `random`, `random_raw` or `class_only`."""
-        return self.weights if self.weights_file is None else "file"
+        """See `weights_kind`."""
+        return weights_kind(self.weights)
+
+    @property
+    def cuts(self) -> list[str] | None:
+        """Names of the layers, where they are given; else the network itself knows them."""
+        return self.layers if isinstance(self.layers, list) else None
+
+    @property
+    def title(self) -> str:
+        """What kind of network it is: the family, `torchvision:resnet18`, `python:make`."""
+        if self.source == "family":
+            return self.family
+        return f"{self.source}:{self.model or (self.factory or '').rpartition(':')[2]}"
+
+
+_LATER_KEYS = (
+    *("model", "factory", "arguments", "expects", "weights_key", "weights_prefix"),
+    *("normalisation", "image_size", "noise"),
+)
 
 
 class TrainingConfig(Options):

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from stitch_sweep.config.models import WEIGHTS, Config
+from stitch_sweep.config.models import FROM_FACTORY, WEIGHTS, Config, is_file
 from stitch_sweep.config.paths import as_list, assign
 from stitch_sweep.config.space import search_problems
 from stitch_sweep.errors import InputError
@@ -118,8 +118,12 @@ def _find_files(tree: dict[str, Any], folder: Path) -> None:
     for section in [tree.get("data"), *as_list(tree.get("networks"))]:
         for key in ("path", "weights"):
             name = section.get(key) if isinstance(section, dict) else None
-            if isinstance(name, str) and name and name not in WEIGHTS:
+            if isinstance(name, str) and name and name not in (*WEIGHTS, FROM_FACTORY):
                 section[key] = _found(name, folder)
+        name = section.get("factory") if isinstance(section, dict) else None
+        if isinstance(name, str) and is_file(name):
+            file, _, function = name.rpartition(":")
+            section["factory"] = f"{_found(file, folder)}:{function}"
     search = tree.get("search")
     if isinstance(search, dict) and isinstance(search.get("space"), str):
         search["space"] = read_yaml(Path(_found(search["space"], folder)))

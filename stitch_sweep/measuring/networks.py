@@ -10,16 +10,16 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
+from stitch_sweep import sources
 from stitch_sweep.checkpoints import fingerprint
 from stitch_sweep.class_only import ClassOnly
-from stitch_sweep.config import CLASS_ONLY, Config, NetworkConfig
+from stitch_sweep.config import CLASS_ONLY, GIVEN, Config, NetworkConfig
 from stitch_sweep.data import Data
 from stitch_sweep.errors import InputError
 from stitch_sweep.frozen import FrozenSender
-from stitch_sweep.models import build
-from stitch_sweep.subgraphs import TracedNetwork
+from stitch_sweep.hooked import open_network
 from stitch_sweep.sweep.workbench import Workbench
-from stitch_sweep.zoo import Zoo, load, load_from_file, make_recipe
+from stitch_sweep.zoo import Zoo, load, load_given, make_recipe
 
 
 @dataclass
@@ -45,29 +45,33 @@ class _MissingError(Exception):
     """A network's file isn't there; the argument is its path."""
 
 
-def find_networks(config: Config, data: Data, prints: Mapping[str, str]) -> Found:
+def find_networks(
+    config: Config, data: Data, prints: Mapping[str, str], *, run_code: bool = False
+) -> Found:
     """Load every network of a configuration that can be loaded.
 
     Args:
         config: which networks.
         data: the images; they decide recipes and shapes.
         prints: what the weights of each network were when the sweep began, as `fingerprint` has it.
+        run_code: whether factories that the configuration names may be run; it may be a stranger's.
     """
     found = Found()
     for network in config.networks:
+        if network.source == "python" and not run_code:
+            found.notes.append(
+                f"network {network.name} is made by code that the folder names ({network.factory}), "
+                "which is run only if asked for: analyze --run-code"
+            )
+            found.damaged = True
+            continue
         try:
-            module = build(
-                network.family,
-                data.channels,
-                data.num_classes,
-                network.options,
-                image_size=data.image_size,
-            ).eval()
-            traced = TracedNetwork(module, layer_names=network.layers)
+            module = sources.build(network, data).eval()
+            traced = open_network(module, layer_names=network.cuts, image_shape=data.image_shape)
             shapes = traced.shapes(data.image_shape)
             layers = [layer.name for layer in traced.layers]
             found.rows[network.name] = _row(network, module, layers, data)
-            loaded = _load(network, config, data, [shapes[name] for name in layers])
+            loaded = _load(network, config, data, [shapes[name] for name in layers], module)
         except InputError as error:
             found.notes.append(f"network {network.name}: {error}")
             found.damaged = True
@@ -96,7 +100,7 @@ def network_table(found: Found, bench: Workbench, results: pd.DataFrame) -> pd.D
         results: a row per ended trial; knows the accuracies of networks that could not be loaded.
 
     Returns:
-        `network`, `family`, `weights` (trained, file, random, random_raw or class_only), `seed`,
+        `network`, `family`, `weights` (the network's `kind`; see `NetworkConfig`), `seed`,
         `parameters` (0 for a sender that knows only the class), `depth` (number of layers from 0 on,
         less one: the blocks), `width` (missing where the family has none), `layers` (their names),
         `options` (as JSON), `classes`, `test_accuracy`, and `predictions`, the class of every test
@@ -106,7 +110,8 @@ def network_table(found: Found, bench: Workbench, results: pd.DataFrame) -> pd.D
     rows = []
     for name, row in found.rows.items():
         sender: FrozenSender | None = bench.senders.get(name)
-        evaluation = None if sender is None else sender.evaluate(loader)
+        silent = sender is None or not sender.classifies
+        evaluation = None if silent else sender.evaluate(loader)  # type: ignore[union-attr]
         known = None if evaluation is None else evaluation.accuracy
         rows.append(
             {
@@ -133,22 +138,26 @@ def _row(
     width = network.options.get("width")
     return {
         "network": network.name,
-        "family": network.family,
+        "family": network.title,
         "weights": network.kind,
         "seed": network.seed,
         "parameters": sum(p.numel() for p in module.parameters()) if own else 0,
         "depth": len(layers) - 1,
         "width": width if isinstance(width, int) else None,
         "layers": layers,
-        "options": json.dumps(network.options, sort_keys=True),
+        "options": json.dumps(network.options or network.arguments or {}, sort_keys=True),
         "classes": data.num_classes,
     }
 
 
 def _load(
-    network: NetworkConfig, config: Config, data: Data, shapes: list[tuple[int, ...]]
+    network: NetworkConfig,
+    config: Config,
+    data: Data,
+    shapes: list[tuple[int, ...]],
+    module: nn.Module,
 ) -> nn.Module:
-    """The network with its weights.
+    """The network with its weights, put into `module` where the zoo has them.
 
     Raises:
         InputError: the file is damaged, or of another network.
@@ -157,15 +166,15 @@ def _load(
     if network.kind == CLASS_ONLY:
         assert network.noise is not None
         return ClassOnly(shapes, seed=network.seed, noise=network.noise)
-    if (path := network.weights_file) is not None:
-        if not path.is_file():
-            raise _MissingError(path)
-        return load_from_file(network, data)
+    if (path := network.weights_file) is not None and not path.is_file():
+        raise _MissingError(path)
+    if network.kind in GIVEN:
+        return load_given(network, data)
     zoo, recipe = Zoo(config.zoo), make_recipe(network, config, data)
     entry = zoo.find(recipe)
     if entry is None:
         raise _MissingError(zoo.root / recipe.folder / "recipe.json")
-    return load(entry.folder)
+    return load(entry.folder, into=module)
 
 
 def _recorded(name: str, results: pd.DataFrame) -> float | None:

@@ -77,6 +77,7 @@ def measure(
     *,
     on_progress: OnProgress = lambda table, done, total: None,
     only: Iterable[str] | None = None,
+    run_code: bool = False,
 ) -> Measured:
     """Compute what an analysis needs beside a sweep's results, from its networks and stored stitches.
 
@@ -90,6 +91,8 @@ def measure(
         folder: an experiment folder that `stitch-sweep sweep` wrote.
         on_progress: told (table, parts done, parts in all).
         only: names in `TABLES`; all of them if not given.
+        run_code: whether to run the factories of networks of `source: python`. The folder names them,
+            and it may be a stranger's; without it these networks are left out.
 
     Returns:
         What was written, and what could not be and why.
@@ -105,7 +108,7 @@ def measure(
     wanted = list(TABLES if only is None else dict.fromkeys(only))
     if unknown := [name for name in wanted if name not in TABLES]:
         raise InputError(*(f"no table {name!r}: {nearest(name, TABLES)}" for name in unknown))
-    source = _Source(Path(folder))
+    source = _Source(Path(folder), run_code)
     target = source.ledger.folder / "measured"
     entries = about.read(target)
     written = []
@@ -149,7 +152,8 @@ class _Source:
         InputError: the folder holds no sweep.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, run_code: bool) -> None:
+        self._run_code = run_code
         if not folder.is_dir():
             raise InputError(f"{folder}: not a folder; expected an experiment folder")
         self.ledger = Ledger(folder)
@@ -198,7 +202,8 @@ class _Source:
 
     @cached_property
     def found(self) -> Found:
-        return find_networks(self.config, self.data, self._description.get("networks", {}))
+        prints = self._description.get("networks", {})
+        return find_networks(self.config, self.data, prints, run_code=self._run_code)
 
     @cached_property
     def bench(self) -> Workbench:
@@ -377,7 +382,9 @@ def _images(source: _Source, report: _Report) -> _Content:
             predicted = receiver.suffix(IMAGE_LAYER)(made).argmax(dim=1).tolist()
             pictures.append(Picture({**identity, **figures, "predicted": predicted}, images))
     predicted = {
-        name: of.evaluate(loader).predictions[at].tolist() for name, of in bench.networks.items()
+        name: of.evaluate(loader).predictions[at].tolist()
+        for name, of in bench.networks.items()
+        if of.classifies
     }
     chosen = [labels[k] for k in numbers]
     found = Pictures(numbers, chosen, list(data.classes), predicted, pixels.cpu().numpy(), pictures)

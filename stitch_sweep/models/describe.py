@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 import torchinfo
 from torch import nn
 from torchinfo.layer_info import LayerInfo
 
 from stitch_sweep.errors import InputError
-from stitch_sweep.subgraphs import CutError, TracedNetwork, eval_mode
+from stitch_sweep.hooked import HookedNetwork, open_network
+from stitch_sweep.subgraphs import CutError, TracedNetwork, black_image, eval_mode
 
 _DEPTH = 3
 _TABLE_WIDTH = 90
@@ -51,12 +51,44 @@ class LayerRow:
 
 
 @dataclass(frozen=True)
+class CutRow:
+    """One place where the network can be cut in two.
+
+    Attributes:
+        index: its number, in order of computation.
+        name: what `layers` in a configuration calls it.
+        shape: of the tensor there, without the batch.
+        params_before: parameters of the first part.
+        params_after: parameters of the second; those that both use count in both.
+        mult_adds_before: multiply-adds of one image in the first part, of convolutions and matrix
+            products.
+        mult_adds_after: the same in the second.
+        layer: its index as a layer of stitching, if it is one without being named.
+    """
+
+    index: int
+    name: str
+    shape: tuple[int, ...]
+    params_before: int
+    params_after: int
+    mult_adds_before: int
+    mult_adds_after: int
+    layer: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return {**asdict(self), "shape": list(self.shape)}
+
+
+@dataclass(frozen=True)
 class ModelDescription:
     """What `describe` found; counts are for one image.
 
     Attributes:
         rows: the modules down to depth 3.
-        layers: the layers of stitching, empty where `no_layers` says why there are none.
+        layers: the layers of stitching: the model's own, or one per block; empty where `no_layers` says
+            why there are none.
+        cut_points: every place where the network can be cut.
         total_params: parameters, those of the head included.
         params_without_head: parameters without the last linear layer.
         trainable_params: parameters that ask for gradients.
@@ -69,6 +101,7 @@ class ModelDescription:
 
     rows: list[TableRow]
     layers: list[LayerRow]
+    cut_points: list[CutRow]
     total_params: int
     params_without_head: int
     trainable_params: int
@@ -81,7 +114,8 @@ class ModelDescription:
     def to_dict(self) -> dict[str, Any]:
         """The same as plain lists, numbers and strings, for JSON."""
         found = asdict(self)
-        found["layers"] = [{**layer, "shape": list(layer["shape"])} for layer in found["layers"]]
+        for key in ("layers", "cut_points"):
+            found[key] = [{**row, "shape": list(row["shape"])} for row in found[key]]
         return found
 
     def table(self) -> str:
@@ -108,9 +142,10 @@ class ModelDescription:
             f"Params size (MB): {self.params_mb:.2f}",
             f"Estimated Total Size (MB): {total_mb:.2f}",
             rule,
-            _columns("Layer of stitching", "Shape", "Index"),
-            rule,
         ]
+        if self.cut_points:
+            lines += [*cut_table(self.cut_points), rule]
+        lines += [_columns("Layer of stitching", "Shape", "Index"), rule]
         lines += [_columns(row.name, str(list(row.shape)), str(row.index)) for row in self.layers]
         lines += [self.no_layers] if self.no_layers else []
         return "\n".join([*lines, rule])
@@ -122,7 +157,7 @@ class ModelDescription:
 def describe(model: nn.Module, image_shape: Sequence[int]) -> ModelDescription:
     """Shapes, parameters and multiply-adds of `model` for one image, with torchinfo.
 
-    The model runs twice, in eval mode, on a black image, and is left as it was.
+    The model runs a few times, in eval mode, on a black image, and is left as it was.
 
     Args:
         model: a network with one image batch as its input.
@@ -138,12 +173,11 @@ def describe(model: nn.Module, image_shape: Sequence[int]) -> ModelDescription:
     """
     if len(image_shape) != 3 or min(image_shape) < 1:
         raise InputError(f"an image has the shape (C, H, W), each at least 1, not {image_shape}")
-    example = next(model.parameters(), torch.zeros(()))
-    image = torch.zeros(1, *image_shape, dtype=example.dtype, device=example.device)
+    image = black_image(model, image_shape)
     try:
         with eval_mode(model):
             found = torchinfo.summary(
-                model, input_data=image, depth=_DEPTH, verbose=0, device=example.device
+                model, input_data=image, depth=_DEPTH, verbose=0, device=image.device
             )
     except RuntimeError as error:
         reason = str(error.__cause__ or error)
@@ -166,10 +200,11 @@ def describe(model: nn.Module, image_shape: Sequence[int]) -> ModelDescription:
         if info.depth <= _DEPTH
     ]
     head_params = sum(value.numel() for value in head.parameters()) if head is not None else 0
-    layers, no_layers = _layers(model, image_shape)
+    layers, cut_points, no_layers = _layers(model, image_shape)
     return ModelDescription(
         rows=rows,
         layers=layers,
+        cut_points=cut_points,
         total_params=found.total_params,
         params_without_head=found.total_params - head_params,
         trainable_params=found.trainable_params,
@@ -197,12 +232,80 @@ def _shown_params(info: LayerInfo) -> int | None:
     return count or None
 
 
-def _layers(model: nn.Module, image_shape: Sequence[int]) -> tuple[list[LayerRow], str]:
+def describe_cut(model: nn.Module, name: str, image_shape: Sequence[int]) -> CutRow:
+    """One place where `model` can be cut, by any of its names.
+
+    Args:
+        model: a network with one image batch as its input.
+        name: of the place.
+        image_shape: `(C, H, W)`.
+
+    Raises:
+        CutError: it can't be cut there; the message has the tensors that cross.
+    """
+    network = _open(model, image_shape)
+    network.sub_network(None, name)
+    named = next((p.name for p in network.cut_points if name in (p.name, *p.aliases)), None)
+    for row in _cut_rows(network, image_shape):
+        if row.name == named:
+            return row
+    raise CutError(f"{name!r} is the image or the network's output: there is nothing to cut off")
+
+
+def cut_table(rows: Sequence[CutRow]) -> list[str]:
+    """Lines of a table of cut points, for the terminal."""
+    head = ("", "Cut point", "Shape", "Params", "after", "Mult-adds", "after", "Layer")
+    cells = [
+        (
+            str(row.index),
+            row.name,
+            str(list(row.shape)),
+            f"{row.params_before:,}",
+            f"{row.params_after:,}",
+            _short(row.mult_adds_before),
+            _short(row.mult_adds_after),
+            "" if row.layer is None else str(row.layer),
+        )
+        for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
+    left = (1, 2)  # names and shapes
+    return [
+        "  ".join(
+            text.ljust(width) if k in left else text.rjust(width)
+            for k, (text, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in (head, *cells)
+    ]
+
+
+def _short(count: int) -> str:
+    """A number of multiply-adds in millions."""
+    return f"{count / 1e6:,.2f}M"
+
+
+def _open(model: nn.Module, image_shape: Sequence[int]) -> TracedNetwork | HookedNetwork:
+    names = getattr(model, "layer_names", None) or "auto"
+    return open_network(model, layer_names=names, image_shape=image_shape)
+
+
+def _cut_rows(network: TracedNetwork | HookedNetwork, image_shape: Sequence[int]) -> list[CutRow]:
+    costs = network.costs(image_shape)
+    places = {alias: p.name for p in network.cut_points for alias in (p.name, *p.aliases)}
+    layers = {places.get(layer.name): layer.index for layer in network.layers}
+    return [
+        CutRow(k, point.name, **vars(costs[point.name]), layer=layers.get(point.name))
+        for k, point in enumerate(network.cut_points)
+    ]
+
+
+def _layers(
+    model: nn.Module, image_shape: Sequence[int]
+) -> tuple[list[LayerRow], list[CutRow], str]:
     try:
-        network = TracedNetwork(model)
-        shapes = network.shapes(image_shape)
-        names = {alias: p.name for p in network.cut_points for alias in (p.name, *p.aliases)}
-        found = [LayerRow(at.index, at.name, shapes[names[at.name]]) for at in network.layers]
+        network = _open(model, image_shape)
     except CutError as error:
-        return [], str(error)
-    return found, ""
+        return [], [], str(error)
+    shapes = network.shapes(image_shape)
+    found = [LayerRow(at.index, at.name, shapes[at.name]) for at in network.layers]
+    return found, _cut_rows(network, image_shape), ""

@@ -12,8 +12,7 @@ import pandas as pd
 
 from stitch_sweep.analysis import check_results, load_results
 from stitch_sweep.analysis.results import PAIR, Mode
-from stitch_sweep.config import read_yaml
-from stitch_sweep.config.models import WEIGHTS
+from stitch_sweep.config import read_yaml, weights_kind
 from stitch_sweep.credentials import public
 from stitch_sweep.errors import InputError
 from stitch_sweep.ledger import Ledger
@@ -275,8 +274,7 @@ def _kinds(
     """Where the weights of every network come from; None if that isn't known of all."""
     found = {}
     for name, network in _networks(config).items():
-        weights = str(network.get("weights", "trained"))
-        found[name] = weights if weights in WEIGHTS else "file"
+        found[name] = weights_kind(str(network.get("weights", "trained")))
     used = {str(record[role]) for record in records for role in PAIR}
     return found if used <= found.keys() else None
 

@@ -93,6 +93,7 @@ def analyze(
     *,
     output: Path | None = None,
     measured: bool = True,
+    run_code: bool = False,
     tracked: bool = True,
     chance: float | None = None,
     seed: int = 0,
@@ -106,6 +107,7 @@ def analyze(
         folders: experiment folders, at least one.
         output: where to write; the first folder if not given.
         measured: whether to measure first what needs networks, images and stored stitches.
+        run_code: whether measuring may run factories that the folders name; see `measure`.
         tracked: whether to link to MLflow, and to hang the report on the sweep's run there.
         chance: what guessing reaches; None: one in as many classes as there are.
         seed: of the resampling.
@@ -134,7 +136,7 @@ def analyze(
     if measured:
         for k, experiment in enumerate(loaded):
             part = experiment.parts[0]
-            unmeasured[part.folder] = _measure(part.folder, on_progress)
+            unmeasured[part.folder] = _measure(part.folder, run_code, on_progress)
             loaded[k] = read_measured(experiment)
     experiments, apart = merge(loaded)
     tracking = Tracking(experiments if tracked else [])
@@ -229,11 +231,12 @@ def _title(experiments: Sequence[Experiment]) -> str:
     return f"Model stitching: {' and '.join(experiment.name for experiment in experiments)}"
 
 
-def _measure(folder: Path, on_progress: OnProgress) -> list[str]:
+def _measure(folder: Path, run_code: bool, on_progress: OnProgress) -> list[str]:
     """What could not be measured and why, a sentence each."""
     try:
         return measure(
             folder,
+            run_code=run_code,
             on_progress=lambda table, done, total: on_progress(f"measuring {table}", done, total),
         ).notes
     except InputError as error:

@@ -20,6 +20,7 @@ from stitch_sweep.evaluation import CHUNK
 from stitch_sweep.frozen import IMAGE_LAYER, FrozenNetwork
 from stitch_sweep.registry import LOSSES
 from stitch_sweep.stitches import Shape
+from stitch_sweep.subgraphs import submodule
 from stitch_sweep.sweep.cells import Cell
 from stitch_sweep.sweep.prepare import misfit
 from stitch_sweep.sweep.workbench import Workbench
@@ -283,7 +284,7 @@ class Subject:
         if layer == IMAGE_LAYER:
             return None
         name = network.layer_names[layer]
-        module = dict(network.network.named_modules()).get(name)
+        module = submodule(network.network, name)
         if module is None:
             raise LookupError(f"layer {name} is not a module's output, and a hook needs one")
         calls: list[int] = []

@@ -49,7 +49,7 @@ def run_assembly(config: Config, folder: Path) -> dict[str, Any]:
     seed_everything(config.seed, config.resources.cpu)
     prepared = prepare(config, cells=False)
     used = {part.network for part in config.parts}
-    layers = {network.name: network.layers for network in config.networks}
+    layers = {network.name: network.cuts for network in config.networks}
     pieces = outline(config.parts, prepared.untrained(), prepared.data.image_shape, layers)
     with Reporter() as reporter:
         modules = provide_networks(prepared, reporter.network)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from stitch_sweep.config import CLASS_ONLY, Config, StitchConfig, TrialSettings
 from stitch_sweep.errors import InputError, nearest
-from stitch_sweep.sweep.prepare import Prepared, first_settings, misfit
+from stitch_sweep.sweep.prepare import Prepared, first_settings, misfit, wrong_head
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ def check_cell(prepared: Prepared, cell: Cell, stitch: StitchConfig) -> None:
     outlines = prepared.outlines
     if cell.receiver in _class_only(prepared.config):
         raise InputError(f"--pair {cell}: {cell.receiver} knows only the class: it can't receive")
+    if why := wrong_head(cell.receiver, outlines[cell.receiver], prepared.data):
+        raise InputError(f"--pair {cell}: {why}")
     sides = ((cell.sender, cell.sender_layer), (cell.receiver, cell.receiver_layer))
     try:
         for name, layer in sides:

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
-from stitch_sweep import stitches
+from stitch_sweep import sources, stitches
 from stitch_sweep.class_only import ClassOnly
 from stitch_sweep.config import (
     CLASS_ONLY,
+    GIVEN,
     Config,
     KnockOutConfig,
     NetworkConfig,
@@ -26,11 +28,11 @@ from stitch_sweep.data import Data
 from stitch_sweep.data import load as load_data
 from stitch_sweep.errors import InputError
 from stitch_sweep.frozen import IMAGE_LAYER
+from stitch_sweep.hooked import open_network
 from stitch_sweep.ledger import Study
 from stitch_sweep.losses import CombinedLoss, LossContext
-from stitch_sweep.models import build
 from stitch_sweep.stitches import Shape
-from stitch_sweep.subgraphs import TracedNetwork
+from stitch_sweep.subgraphs import black_image
 from stitch_sweep.sweep.search import combinations, samples_per_study
 from stitch_sweep.sweep.teaching import teaching_notes
 from stitch_sweep.training import no_teacher
@@ -39,7 +41,7 @@ from stitch_sweep.zoo import (
     Progress,
     Recipe,
     Zoo,
-    load_from_file,
+    load_given,
     load_weights,
     make_recipe,
     train_network,
@@ -55,10 +57,12 @@ class Outline:
     Attributes:
         image: shape of the image, layer -1; None for a sender that knows only the class.
         layers: shape of each layer from 0 on.
+        outputs: length of the logits; None for a sender that knows only the class.
     """
 
     image: Shape | None
     layers: list[Shape]
+    outputs: int | None
 
     def check_layers(self, name: str, layers: Iterable[int]) -> None:
         """See that the network `name` has these layers.
@@ -109,11 +113,11 @@ class Prepared:
         return sum(samples_per_study(self.config, study) for study in self.studies)
 
     def recipes(self) -> list[Recipe]:
-        """What the zoo has to provide: no network from a file, and none that knows only the class."""
+        """What the zoo has to provide: nothing trained elsewhere, nothing that knows only the class."""
         return [
             make_recipe(network, self.config, self.data)
             for network in self.config.networks
-            if network.kind not in ("file", CLASS_ONLY)
+            if network.kind not in (*GIVEN, CLASS_ONLY)
         ]
 
     def class_only(self, network: NetworkConfig) -> ClassOnly:
@@ -124,9 +128,8 @@ class Prepared:
 
     def untrained(self) -> dict[str, nn.Module]:
         """As `networks`, with random weights: to measure time or memory before there are others."""
-        data = self.data
         return {
-            of.name: self.class_only(of) if of.kind == CLASS_ONLY else _architecture(of, data)
+            of.name: self.class_only(of) if of.kind == CLASS_ONLY else sources.build(of, self.data)
             for of in self.config.networks
         }
 
@@ -138,14 +141,13 @@ class Prepared:
         """
         found: dict[str, nn.Module] = {}
         for network in self.config.networks:
-            if network.kind == "file":
-                found[network.name] = load_from_file(network, self.data)
+            if network.kind in GIVEN:
+                found[network.name] = load_given(network, self.data)
                 continue
             if network.kind == CLASS_ONLY:
                 found[network.name] = self.class_only(network)
                 continue
-            recipe = make_recipe(network, self.config, self.data)
-            module = recipe.architecture()
+            module = sources.build(network, self.data)
             module.load_state_dict(
                 load_weights(entries[network.name].folder / "weights.safetensors")
             )
@@ -177,9 +179,11 @@ def prepare(config: Config, cells: bool = True) -> Prepared:
             problems += [f"networks[{i}]: {problem}" for problem in error.problems]
     if problems:
         raise InputError(*problems)
+    if problems := list(_head_problems(config, networks, data)):
+        raise InputError(*problems)
     studies = _studies(config, networks)
     problems = list(dict.fromkeys(_stitch_problems(config, studies, networks)))
-    problems += dict.fromkeys(_teacher_problems(config, studies))
+    problems += dict.fromkeys(_teacher_problems(config, studies, networks, data))
     if problems:
         raise InputError(*problems[:10], *_more(problems))
     return Prepared(config, data, networks, studies)
@@ -214,25 +218,19 @@ def train_here(config: Config, data: Data) -> Train:
     return train
 
 
-def _architecture(network: NetworkConfig, data: Data) -> nn.Module:
-    return build(
-        network.family,
-        data.channels,
-        data.num_classes,
-        network.options,
-        image_size=data.image_size,
-    )
-
-
 def _outline(network: NetworkConfig, data: Data) -> Outline:
     # Not on "meta", whose random numbers and batch norms would import torch's compiler (1.5 s).
-    module = _architecture(network, data).eval()
-    if network.kind == "file":
-        load_from_file(network, data)
-    traced = TracedNetwork(module, layer_names=network.layers)
+    given = network.kind in GIVEN
+    module = load_given(network, data) if given else sources.build(network, data).eval()
+    traced = open_network(module, layer_names=network.cuts, image_shape=data.image_shape)
     shapes = traced.shapes(data.image_shape)
-    image = None if network.kind == CLASS_ONLY else data.image_shape
-    return Outline(image, [shapes[layer.name] for layer in traced.layers])
+    layers = [shapes[layer.name] for layer in traced.layers]
+    if network.kind == CLASS_ONLY:
+        return Outline(None, layers, None)
+    whole = traced.sub_network(None, None)
+    with torch.no_grad():
+        outputs = whole(black_image(module, data.image_shape)).shape[1]
+    return Outline(data.image_shape, layers, outputs)
 
 
 def _studies(config: Config, networks: dict[str, Outline]) -> list[Study]:
@@ -305,9 +303,30 @@ def _stitch_problems(
                 yield f"{' -> '.join(f'{name}:{layer}' for name, layer in cells)}: {why}"
 
 
-def _teacher_problems(config: Config, studies: list[Study]) -> Iterator[str]:
+def _head_problems(config: Config, networks: dict[str, Outline], data: Data) -> Iterator[str]:
+    """Every receiver whose logits are not those of the data's classes."""
+    for i, pair in enumerate(config.pairs):
+        if (why := wrong_head(pair.receiver, networks[pair.receiver], data)) is not None:
+            yield f"pairs[{i}].receiver: {why}"
+
+
+def wrong_head(name: str, network: Outline, data: Data) -> str | None:
+    """Why a network can't receive: its logits are not those of the data's classes; None if they are."""
+    if network.outputs in (None, data.num_classes):
+        return None
+    return (
+        f"{name!r} has a head for {network.outputs} classes, and the data has {data.num_classes}, so "
+        "what it says of an image is neither right nor wrong. It can be a sender; to receive it needs a "
+        "head for these classes: its own with weights trained for them (arguments: {num_classes: "
+        f"{data.num_classes}}}), or a factory that puts one on"
+    )
+
+
+def _teacher_problems(
+    config: Config, studies: list[Study], networks: dict[str, Outline], data: Data
+) -> Iterator[str]:
     """Every sender that can't teach a loss that it will meet."""
-    silent = {network.name for network in config.networks if network.kind == CLASS_ONLY}
+    silent = {name for name, of in networks.items() if of.outputs != data.num_classes}
     taught: dict[str, bool] = {}  # there are few combinations of factors, and many cells
     for study in studies:
         if study.sender in silent:
@@ -315,7 +334,8 @@ def _teacher_problems(config: Config, studies: list[Study]) -> Iterator[str]:
             if factors not in taught:
                 taught[factors] = _learns_from_sender(config, study)
             if taught[factors]:
-                yield no_teacher(f"network {study.sender!r}")
+                network = networks[study.sender].outputs is not None
+                yield no_teacher(f"network {study.sender!r}", network=network)
 
 
 def _learns_from_sender(config: Config, study: Study) -> bool:

@@ -16,10 +16,10 @@ from typing import Any
 
 import pandas as pd
 
-from stitch_sweep import __version__
+from stitch_sweep import __version__, sources
 from stitch_sweep.analysis import Matrix
 from stitch_sweep.checkpoints import fingerprint
-from stitch_sweep.config import CLASS_ONLY, Config, to_yaml
+from stitch_sweep.config import CLASS_ONLY, FROM_FACTORY, GIVEN, Config, to_yaml
 from stitch_sweep.credentials import public
 from stitch_sweep.errors import InputError, StoppedError, check_all
 from stitch_sweep.files import check_writable, is_storage_error, write_atomically
@@ -229,6 +229,9 @@ def _run_missing(
     resources.set_environment()
     import ray
 
+    # What a user's file defines can't be imported on a worker: it travels with what is made of it.
+    for module in sources.python.loaded_files():
+        ray.cloudpickle.register_pickle_by_value(module)
     reporter.say("starting Ray" if pace.address is None else f"joining Ray at {pace.address}")
     count = resources.connect(pace.address, config.resources)
     try:
@@ -474,6 +477,15 @@ def _networks_of(prepared: Prepared) -> dict[str, Any]:
     for network in prepared.config.networks:
         if (file := network.weights_file) is not None:
             weights: Any = {"sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+            if network.source != "family":
+                weights["network"] = sources.blueprint(network, prepared.data)
+        elif network.kind in GIVEN:
+            weights = {
+                "network": sources.blueprint(network, prepared.data),
+                "named": network.weights,
+            }
+            if network.kind == FROM_FACTORY:
+                weights["seed"] = network.seed
         elif network.kind == CLASS_ONLY:
             shapes = [list(shape) for shape in prepared.outlines[network.name].layers]
             weights = {CLASS_ONLY: {"seed": network.seed, "noise": network.noise, "shapes": shapes}}

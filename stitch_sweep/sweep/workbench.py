@@ -48,7 +48,7 @@ class Workbench:
         self.device = device or config.resources.device
         self._config = config
         self._data = data.to(self.device)
-        layers = {network.name: network.layers for network in config.networks}
+        layers = {network.name: network.cuts for network in config.networks}
         self.senders: dict[str, FrozenSender] = {
             name: freeze(module.to(self.device), f"network {name!r}", layers[name])
             for name, module in modules.items()

@@ -1,0 +1,50 @@
+"""A network called by one name, as on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from stitch_sweep.errors import InputError
+from stitch_sweep.models import build, resolve
+from stitch_sweep.sources import building, python, timm, torchvision
+
+
+def by_name(
+    name: str,
+    channels: int,
+    classes: int,
+    arguments: Mapping[str, Any] | None = None,
+    *,
+    width: int | None = None,
+    image_size: int = 32,
+) -> nn.Module:
+    """An untrained network; its weights come from torch's global generator.
+
+    Args:
+        name: `torchvision:NAME`, `timm:NAME`, a factory (`package.module:function`, `./mine.py:make`),
+            which is run, or a name of our own families (see `stitch_sweep.models.resolve`).
+        channels: of the image, for our own families.
+        classes: length of the logits; a factory is not told.
+        arguments: what else the function that makes it is given; options for our own families.
+        width: for our own families; the family's own if not given.
+        image_size: pixels on a side, for our own families.
+
+    Raises:
+        InputError: no network is called so, or it can't be made.
+    """
+    given = dict(arguments or {})
+    source, _, rest = name.partition(":")
+    if not rest:
+        family, options = resolve(name)
+        wide = {} if width is None else {"width": width}
+        return build(family, channels, classes, {**options, **wide, **given}, image_size=image_size)
+    if width is not None:
+        raise InputError(f"--width: {name} has none; what it takes is given by --argument")
+    if source == "torchvision":
+        return torchvision.build(rest, {"num_classes": classes, **given})
+    if source == "timm":
+        return timm.build(rest, {"num_classes": classes, **given})
+    return building.call(python.find(name), given, name)
