@@ -7,10 +7,14 @@ disk costs the trials of the last seconds and no others, and run again they come
 from __future__ import annotations
 
 import json
+import re
+import stat
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Any, Self
 
 import pyarrow as pa
 from pyarrow import fs
@@ -18,14 +22,37 @@ from pyarrow import fs
 from stitch_sweep.credentials import public
 from stitch_sweep.errors import InputError
 from stitch_sweep.files import write_atomically
+from stitch_sweep.ledger import Ledger
 
 POLL_SECONDS = 2.0
 PATIENCE_SECONDS = 60.0
 """So long a finished sweep waits for a place that takes nothing."""
 
 _SWEEP = "ledger/sweep.json"
-_RECORDS = "ledger/trials/"
-_LOCKS = ("ledger/lock", "ledger/lock.json", "ledger/tracking.lock", "ledger/mirror.lock")
+_RECORDS = "ledger/trials"
+_CHECKPOINTS = "ledger/checkpoints"
+_STITCHES = "stitches"
+_RESOLVED = "config.resolved.yml"
+
+_NAME = r"[A-Za-z0-9_-][A-Za-z0-9._-]*"
+_TRIAL = rf"{_NAME}-n[0-9]+"
+# What we write into an experiment folder. The user's own files lie there too: config.yml, which may
+# hold a password, and, where the folder is the current one, data, networks or a repository.
+_OURS = {
+    place: re.compile(pattern)
+    for place, pattern in {
+        "ledger": r"sweep\.json",
+        _RECORDS: rf"{_TRIAL}\.json",
+        _CHECKPOINTS: rf"{_TRIAL}(\.previous)?",
+        _STITCHES: rf"{_TRIAL}\.safetensors",
+        ".": r"config\.resolved\.yml|(results|predictions|traj)\.parquet|traj\.pkl|optuna\.log"
+        r"|summary\.json|pareto\.csv|report\.html|\.(analysis|report)\.json",
+        "matrices": rf"{_NAME}\.csv",
+        "figures": rf"{_NAME}\.(png|pdf)",
+        "tables": rf"{_NAME}\.(csv|tex)",
+        "measured": rf"{_NAME}\.(parquet|safetensors)|about\.json",
+    }.items()
+}
 # Here a file appears when it is whole; elsewhere it is written under another name first.
 _OBJECT_STORES = ("s3", "gcs", "abfs")
 
@@ -61,15 +88,13 @@ class Mirror:
             resume: whether a sweep that is there is to be gone on with.
 
         Returns:
-            Whether a sweep is there and none in the folder, so that `fetch` is needed.
+            Whether a sweep is there, so that `fetch` may find something.
 
         Raises:
             InputError: the URI can't be reached; it holds a sweep and `resume` isn't given, or another
                 sweep than the folder.
         """
-        there = self._identity(self._read(_SWEEP))
-        local = self._folder / _SWEEP
-        here = self._identity(local.read_bytes() if local.is_file() else None)
+        there = self._description()
         if there is None:
             return False
         if not resume:
@@ -77,27 +102,35 @@ class Mirror:
                 f"--mirror {self._shown}: holds a sweep already; add --resume to go on with it, or "
                 "name a place of its own"
             )
-        if here is not None and here != there:
+        here = Ledger(self._folder).description()
+        if here is not None and here["id"] != there["id"]:
             raise InputError(
                 f"--mirror {self._shown}: holds another sweep than {self._folder}; a sweep's copy "
                 "needs a place of its own"
             )
-        return here is None
+        return True
 
     def fetch(self) -> int:
-        """Bring the copy into the folder; returns how many files.
+        """Bring the trials that the folder lacks, or that ended elsewhere while they ran here.
 
-        `sweep.json` comes last: without it, an interrupted fetch is begun again.
+        All of them, where the folder holds no sweep. What has ended here stays as it is, and views are
+        not brought: they are rebuilt. Cut off at any moment, the next call goes on.
+
+        Returns:
+            How many trials were brought.
+
+        Raises:
+            InputError: the copy can't be read, or something in it names a file outside of it.
         """
-        selector = fs.FileSelector(str(self._root), recursive=True)
-        files = [i.path for i in self._fs.get_file_info(selector) if i.type == fs.FileType.File]
-        names = [PurePosixPath(path).relative_to(self._root).as_posix() for path in files]
-        names = [name for name in names if not name.endswith(".tmp")]
-        for name in sorted(names, key=lambda name: name == _SWEEP):
-            data = self._read(name)
-            if data is not None:
-                write_atomically(self._folder / name, data)
-        return len(names)
+        names = self._names()
+        there, ledger = self._description() or {}, Ledger(self._folder)
+        here = ledger.description()
+        # A sweep can only grow. First of all, so that the folder knows whose trials it holds.
+        if here is None or there.get("trials", 0) > here.get("trials", 0):
+            for name in (_RESOLVED, _SWEEP):
+                self._bring(name)
+        records = sorted(name for name in names if _place(name) == _RECORDS)
+        return sum(self._fetch_trial(PurePosixPath(name).stem, ledger, names) for name in records)
 
     def send(self) -> Iterator[str]:
         """Bring the copy up to the folder, and yield each file's name once it is there.
@@ -108,39 +141,92 @@ class Mirror:
         if not self._known:
             self.check(resume=True)  # not another sweep's
             self._known = True
-        found = {name: stamp for name, stamp in self._files() if self._sent.get(name) != stamp}
-        records = {
-            name: data
-            for name in found
-            if name.startswith(_RECORDS) and (data := _content(self._folder / name)) is not None
-        }
-        rest = [name for name in found if name not in records]
-        for name in sorted(rest, key=lambda name: name != _SWEEP):
+        found = dict(self._files())
+        changed = [name for name, stamp in found.items() if self._sent.get(name) != stamp]
+        records = [name for name in changed if _place(name) == _RECORDS]
+        if _SWEEP in changed:
+            yield from self._send_file(_SWEEP, found[_SWEEP])
+        for name in records:
             data = _content(self._folder / name)
-            if data is not None:
-                self._write(name, data)
-                self._sent[name] = found[name]
-                yield name
-        for name, data in records.items():
+            if data is None:
+                continue
+            # Looked for now: its trial may have ended after we had made our list.
+            stitch = _stitch_of(PurePosixPath(name).stem)
+            stamp = _stamp(self._folder / stitch)
+            if stamp is not None and self._sent.get(stitch) != stamp:
+                yield from self._send_file(stitch, stamp)
             self._write(name, data)
             self._sent[name] = found[name]
             yield name
+        for name in changed:
+            if self._sent.get(name) != found[name] and _place(name) != _RECORDS:
+                yield from self._send_file(name, found[name])
         # Checkpoints of trials that have ended, stitches that were beaten.
         for name in [name for name in self._sent if not (self._folder / name).exists()]:
             self._delete(name)
             del self._sent[name]
 
     def _files(self) -> Iterator[tuple[str, tuple[int, int]]]:
-        for path in self._folder.rglob("*"):
-            name = path.relative_to(self._folder).as_posix()
-            if path.name.endswith(".tmp") or name in _LOCKS:
-                continue
-            try:
-                if path.is_file():
-                    stat = path.stat()
-                    yield name, (stat.st_mtime_ns, stat.st_size)
-            except FileNotFoundError:
-                continue  # it was a checkpoint of a trial that has just ended
+        for place, pattern in _OURS.items():
+            for path in (self._folder / place).glob("*"):
+                if pattern.fullmatch(path.name) and (stamp := _stamp(path)) is not None:
+                    yield path.relative_to(self._folder).as_posix(), stamp
+
+    def _send_file(self, name: str, stamp: tuple[int, int]) -> Iterator[str]:
+        data = _content(self._folder / name)
+        if data is not None:
+            self._write(name, data)
+            self._sent[name] = stamp
+            yield name
+
+    def _fetch_trial(self, trial: str, ledger: Ledger, names: set[str]) -> bool:
+        """Bring a trial's record after what goes with it; whether the folder needed it."""
+        before = ledger.read(trial)
+        if before is not None and before["status"] != "running":
+            return False
+        name = f"{_RECORDS}/{trial}.json"
+        data = self._read(name)
+        record = _parsed(data)
+        if data is None or record is None:
+            return False  # torn: the trial runs again
+        # The ledger finds a trial's files by what its record says.
+        study, number = record.get("study"), record.get("number")
+        if not record.get("trial") == f"{study}-n{number}" == trial:
+            raise InputError(f"--mirror {self._shown}: {name} is the record of another trial")
+        ended = record.get("status") != "running"
+        if before is not None and not ended:
+            return False
+        checkpoint = f"{_CHECKPOINTS}/{trial}"
+        with_it = [_stitch_of(trial)] if ended else [checkpoint, f"{checkpoint}.previous"]
+        for other in with_it:
+            if other in names:
+                self._bring(other)
+        write_atomically(self._folder / name, data)
+        if ended:
+            ledger.forget_checkpoints(trial)
+        return True
+
+    def _bring(self, name: str) -> None:
+        data = self._read(name)
+        if data is not None:
+            write_atomically(self._folder / name, data)
+
+    def _names(self) -> set[str]:
+        """What of ours is in the copy."""
+        selector = fs.FileSelector(str(self._root), recursive=True)
+        try:
+            found = self._fs.get_file_info(selector)
+        except OSError as error:
+            raise self._unreadable(error) from None
+        paths = [PurePosixPath(i.path) for i in found if i.type == fs.FileType.File]
+        names = {path.relative_to(self._root).as_posix() for path in paths}
+        for name in sorted(names):
+            if ".." in PurePosixPath(name).parts:
+                raise InputError(
+                    f"--mirror {self._shown}: holds {name!r}, which is a path out of it; nothing was "
+                    "brought"
+                )
+        return {name for name in names if _is_ours(name)}
 
     def _path(self, name: str) -> str:
         return str(self._root / name)
@@ -153,8 +239,11 @@ class Mirror:
         except FileNotFoundError:
             return None
         except OSError as error:
-            why = (error.strerror or str(error)).partition("\n")[0]
-            raise InputError(public(f"--mirror {self._shown}: can't be read: {why}")) from None
+            raise self._unreadable(error) from None
+
+    def _unreadable(self, error: OSError) -> InputError:
+        why = (error.strerror or str(error)).partition("\n")[0]
+        return InputError(public(f"--mirror {self._shown}: can't be read: {why}"))
 
     def _write(self, name: str, data: bytes) -> None:
         path = self._path(name)
@@ -170,17 +259,21 @@ class Mirror:
         if self._fs.get_file_info(self._path(name)).type == fs.FileType.File:
             self._fs.delete_file(self._path(name))
 
-    def _identity(self, data: bytes | None) -> str | None:
+    def _description(self) -> dict[str, Any] | None:
+        """What the copy is of; None where no sweep is."""
+        data = self._read(_SWEEP)
         if data is None:
             return None
-        try:
-            return str(json.loads(data)["id"])
-        except (ValueError, KeyError, TypeError):
-            raise InputError(f"--mirror {self._shown}: its {_SWEEP} is damaged") from None
+        found = _parsed(data)
+        if found is None or "id" not in found:
+            raise InputError(f"--mirror {self._shown}: its {_SWEEP} is damaged")
+        return found
 
 
 class Mirroring:
     """A mirror kept up to date by a thread, which a slow or dead place holds up and nothing else.
+
+    The thread lives as long as a `with` block. Left without `finish`, it sends no further file.
 
     Args:
         mirror: whose `send` is called again and again.
@@ -189,12 +282,27 @@ class Mirroring:
     def __init__(self, mirror: Mirror) -> None:
         self._mirror = mirror
         self._over = threading.Event()
+        self._left = threading.Event()
         self._heard = time.monotonic()
         self.error = ""
         self.complete = False
         # A daemon: a call that hangs must not keep the sweep's process from ending.
         self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> Self:
         self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._left.set()
+        self._over.set()
+        # Not for ever: one that hangs in a call ends when that does.
+        self._thread.join(POLL_SECONDS)
 
     def finish(self, patience: float = PATIENCE_SECONDS) -> bool:
         """Send the rest; False when the place took nothing for `patience` seconds."""
@@ -206,20 +314,44 @@ class Mirroring:
 
     def _follow(self) -> None:
         wait = POLL_SECONDS
-        while not self.complete:
+        while not (self.complete or self._left.is_set()):
             last = self._over.is_set()  # asked before sending: what is written later is sent again
             try:
                 for _ in self._mirror.send():
                     self._heard = time.monotonic()
+                    if self._left.is_set():
+                        return
                 self.error, wait = "", POLL_SECONDS
                 self.complete = last
             except Exception as error:  # whatever a file system throws, we try again
                 self.error = public(f"{type(error).__name__}: {error}".partition("\n")[0])
                 wait = min(2 * wait, 30.0)
                 if last:
-                    time.sleep(min(wait, 2.0))
+                    self._left.wait(min(wait, 2.0))
             if not last:
                 self._over.wait(wait)
+
+
+def _place(name: str) -> str:
+    return str(PurePosixPath(name).parent)
+
+
+def _is_ours(name: str) -> bool:
+    pattern = _OURS.get(_place(name))
+    return pattern is not None and pattern.fullmatch(PurePosixPath(name).name) is not None
+
+
+def _stitch_of(trial: str) -> str:
+    return f"{_STITCHES}/{trial}.safetensors"
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What changes whenever a file does; None where there is no file."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return (found.st_mtime_ns, found.st_size) if stat.S_ISREG(found.st_mode) else None
 
 
 def _content(path: Path) -> bytes | None:
@@ -227,3 +359,12 @@ def _content(path: Path) -> bytes | None:
         return path.read_bytes()
     except FileNotFoundError:
         return None
+
+
+def _parsed(data: bytes | None) -> dict[str, Any] | None:
+    """A JSON object; None where it isn't one."""
+    try:
+        found = json.loads(data or b"")
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None

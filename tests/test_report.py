@@ -27,6 +27,7 @@ from stitch_sweep.credentials import public
 from stitch_sweep.errors import InputError
 from stitch_sweep.ledger import Ledger
 from stitch_sweep.measuring.pictures import read_pictures, write_pictures
+from stitch_sweep.mirror import Mirror
 from stitch_sweep.report import Report, analyze, analyze_matrix, load_experiment, merge
 from stitch_sweep.report.cells import POINTS, trajectories, trials
 from stitch_sweep.report.findings import analyse
@@ -103,6 +104,13 @@ def page_of(path: Path) -> Parsed:
 
 
 # What is written
+
+
+def test_a_copy_of_the_folder_holds_the_report_and_what_it_is_made_of(whole, tmp_path):
+    folder, _ = whole
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    sent = set(Mirror(folder, f"file://{tmp_path}/copy").send())
+    assert there - sent == {"sanity.json"}, "which another command writes where it is told to"
 
 
 def test_everything_is_written_and_listed(whole):

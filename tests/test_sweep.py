@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
@@ -18,10 +20,14 @@ from optuna.storages.journal import JournalFileBackend
 
 sys.path.insert(0, str(Path(__file__).parent))
 from faults import descendants, kill, named, wait_for
-from sweeps import TRIALS, ended, figures, run, start, stop_when, write_config
+from sweeps import TRIALS, ended, figures, head, run, start, stop_when, write_config
 
-from stitch_sweep.ledger import Ledger
+from stitch_sweep.config import read_config
+from stitch_sweep.errors import StoppedError
+from stitch_sweep.ledger import Ledger, Study
+from stitch_sweep.sweep import run_sweep
 from stitch_sweep.sweep.search import RETRIES
+from stitch_sweep.sweep.views import ended_records
 from stitch_sweep.tracking import TrackingProcess
 
 
@@ -349,3 +355,61 @@ def test_a_dry_run_writes_nothing(tmp_path):
     assert json.loads(output.splitlines()[-1])["trials"] == TRIALS
     assert [p.name for p in (tmp_path / "sweep").iterdir()] == ["config.yml"]
     assert not (tmp_path / "zoo").exists()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """A Ray cluster that somebody else started, and its address."""
+    with head("--num-cpus=2", "--num-gpus=0") as address:
+        yield address
+
+
+def test_a_running_cluster_gives_the_same_figures(undisturbed, zoo, tmp_path, cluster):
+    status, output = run("sweep", write_config(tmp_path, zoo), "--address", cluster)
+    assert status == 0, output
+    assert figures(tmp_path) == figures(undisturbed)
+
+
+def test_a_cluster_without_a_gpu_is_refused_one(zoo, tmp_path, cluster):
+    config = write_config(tmp_path, zoo, resources={"gpu": 1.0})
+    status, output = run("sweep", config, "--address", cluster)
+    assert status == 2
+    assert "gpu: 1" in output
+    assert "Traceback" not in output
+    assert [p.name for p in tmp_path.iterdir()] == ["config.yml"]
+
+
+def test_no_cluster_at_the_address(zoo, tmp_path):
+    status, output = run("sweep", write_config(tmp_path, zoo), "--address", "127.0.0.1:1")
+    assert status == 2
+    assert "127.0.0.1:1" in output
+    assert "Traceback" not in output
+    assert [p.name for p in tmp_path.iterdir()] == ["config.yml"]
+
+
+def test_ended_records_are_read_one_at_a_time(tmp_path, monkeypatch):
+    config = read_config(write_config(tmp_path / "config", tmp_path / "zoo"))
+    study, ledger, read = Study("a", 0, "b", 1), Ledger(tmp_path), []
+    for number in range(config.search.samples):
+        ledger.begin(study.trial(number), {"number": number})
+        ledger.finish(study.trial(number), {"status": "failed"}, None)
+    plain = Ledger.read
+    monkeypatch.setattr(Ledger, "read", lambda *call: (read.append(call[1]), plain(*call))[1])
+    for k, record in enumerate(ended_records(ledger, [study], config)):
+        assert record["number"] == k
+        assert len(read) == k + 1
+    assert len(read) == config.search.samples > 1
+
+
+@pytest.mark.parametrize(("where", "told"), [("prepare", PermissionError), ("_run", StoppedError)])
+def test_only_a_sweep_that_began_can_be_stopped(tmp_path, monkeypatch, where, told):
+    """The same error, of an image that may not be read and of a record that can't be written."""
+
+    def denied(*arguments: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "a file")
+
+    path = write_config(tmp_path / "config", tmp_path / "zoo", tracking={"enabled": False})
+    monkeypatch.setattr(f"stitch_sweep.sweep.run.{where}", denied)
+    with pytest.raises(told, match="Permission denied"):
+        run_sweep(read_config(path), tmp_path / "experiment")
+    assert (tmp_path / "experiment").exists() == (where == "_run")

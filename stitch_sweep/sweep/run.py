@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,8 +97,8 @@ def run_sweep(
         resume: go on with the sweep that is in the folder; without it such a folder is refused.
         address: a running Ray cluster (`auto` or `host:port`); None starts a local Ray.
         workers: at most so many trials at the same time; as many as fit if not given.
-        mirror: a URI where a copy of the folder is kept; with `resume`, a folder without a sweep is
-            filled from it.
+        mirror: a URI where a copy of the folder is kept; with `resume`, the trials that the folder
+            lacks come from there first.
         reporter: where progress is shown.
         report_seconds: how often a long trial is heard of.
         checkpoint_seconds: how often a long trial is stored.
@@ -127,12 +128,16 @@ def run_sweep(
         else None
     )
     try:
-        return _run_tracked(config, ledger, resume, pace, reporter, tracking, copy)
-    except BaseException as error:
+        prepared = prepare(config)
+        try:
+            return _run_tracked(prepared, ledger, resume, pace, reporter, tracking, copy)
+        except OSError as error:  # not one of `prepare`, which only reads what the user has
+            if is_storage_error(error):
+                raise _stopped(str(error)) from error
+            raise
+    except BaseException:
         if tracking is not None:
             tracking.abandon()
-        if is_storage_error(error):
-            raise _stopped(str(error)) from error
         raise
 
 
@@ -144,7 +149,7 @@ def _stopped(why: str) -> StoppedError:
 
 
 def _run_tracked(
-    config: Config,
+    prepared: Prepared,
     ledger: Ledger,
     resume: bool,
     pace: _Pace,
@@ -152,21 +157,21 @@ def _run_tracked(
     tracking: TrackingProcess | None,
     copy: Mirror | None,
 ) -> Outcome:
-    prepared = prepare(config)
     _check_unchanged(ledger, prepared)
-    notes = [startup_note(config), *prepared.notes]
+    notes = [startup_note(prepared.config), *prepared.notes]
     for note in filter(None, notes):
         reporter.say(f"note: {note}")
     with ledger.lock(), reporter:
         # Again: another process may have been at work here until we got the lock.
         _check_folder(ledger, resume)
-        if copy is not None and copy.check(resume=resume):
-            reporter.say("bringing the sweep from its copy")
-            copy.fetch()
-        _check_unchanged(ledger, prepared)
         try:
-            mirroring = None if copy is None else Mirroring(copy)
-            return _run(prepared, ledger, pace, reporter, tracking, mirroring)
+            if copy is not None and copy.check(resume=resume):
+                reporter.say("comparing the folder with its copy")
+                if count := copy.fetch():
+                    reporter.say(f"{count} trials brought from the copy")
+            _check_unchanged(ledger, prepared)
+            with nullcontext() if copy is None else Mirroring(copy) as mirroring:
+                return _run(prepared, ledger, pace, reporter, tracking, mirroring)
         except InputError:
             if not ledger.exists and not ledger.trial_ids():
                 shutil.rmtree(ledger.root)  # nothing was started, so nothing is left behind
@@ -193,7 +198,7 @@ def _run(
 ) -> Outcome:
     config, folder = prepared.config, ledger.folder
     total = prepared.trials
-    before = len(ended_records(ledger, prepared.studies, config))
+    before = sum(1 for _ in ended_records(ledger, prepared.studies, config))
     interrupted, lost = False, 0
     if before < total:
         reporter.expect(total, before)

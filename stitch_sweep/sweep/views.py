@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def write_views(
         The results, a row per ended trial in the order of the studies, and the matrices.
     """
     studies = list(studies)
-    records = ended_records(Ledger(folder), studies, config)
+    records = list(ended_records(Ledger(folder), studies, config))
     _write_studies(folder / "optuna.log", studies, records, config)
     if not records:
         return pd.DataFrame(), []
@@ -68,17 +68,20 @@ def write_views(
     return results, matrices
 
 
-def ended_records(ledger: Ledger, studies: Iterable[Study], config: Config) -> list[dict[str, Any]]:
-    """Records of finished and failed trials, in the order of studies and numbers."""
+def ended_records(
+    ledger: Ledger, studies: Iterable[Study], config: Config
+) -> Iterator[dict[str, Any]]:
+    """Records of finished and failed trials, in the order of studies and numbers.
+
+    Each is read when it is asked for: all of them, with their trajectories, take memory.
+    """
     known = ledger.trial_ids()
-    found = []
     for study in studies:
         for number in range(samples_per_study(config, study)):
             if (trial := study.trial(number)) in known:
                 record = ledger.read(trial)
                 if record is not None and record["status"] != "running":
-                    found.append(record)
-    return found
+                    yield record
 
 
 def results_table(
