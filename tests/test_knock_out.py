@@ -158,7 +158,7 @@ def test_what_can_not_be_taken_out_is_said(tmp_path, knock_out, message):
 
 def test_a_configuration_needs_pairs_or_layers_to_knock_out(tmp_path):
     path = write_config(tmp_path, tmp_path / "zoo", pairs=[])
-    with pytest.raises(InputError, match=r"pairs: is missing; .* needs it, or knock_out, or both"):
+    with pytest.raises(InputError, match=r"pairs: is missing; .* needs it, or knock_out, or parts"):
         read_config(path)
 
 
