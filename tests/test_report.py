@@ -317,6 +317,15 @@ def test_a_setting_that_one_folder_left_to_its_default_is_no_obstacle(tmp_path):
     assert "always together with loss" in note
 
 
+def test_a_sweep_that_trained_nothing_lacks_no_trajectories(tmp_path):
+    folder = make_folder(tmp_path / "closed", losses=("mse",), crossed=False)
+    trajectories = pd.read_parquet(folder / "traj.parquet")
+    trajectories[["trial"]].head(0).to_parquet(folder / "traj.parquet")
+    found = load_experiment(folder)
+    assert found.trajectories is None
+    assert not any("traj.parquet" in note for note in found.notes)
+
+
 def test_what_tells_trials_of_one_loss_apart_is_a_factor_too(tmp_path):
     """The same loss in closed form and trained: told apart by the fewest settings that do."""
     folders = []

@@ -305,6 +305,8 @@ def _optional(
         notes.append(f"{name} can't be read and is left out ({error})")
         return None
     missing = [column for column in columns if column not in table.columns]
+    if missing and table.empty:  # a sweep that trains nothing has no trajectories
+        return None
     if missing:
         notes.append(f"{name} lacks columns and is left out: {', '.join(missing)}")
         return None
