@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from faults import kill_tree
 from sweeps import write_config
-from test_sweep import _descendants
 
 from stitch_sweep.config import Config, TrialSettings, read_config
 from stitch_sweep.ledger import Ledger, predictions_of
@@ -39,25 +36,6 @@ def sweep(config: Path) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
     )
-
-
-def kill_with_descendants(process: subprocess.Popen[str]) -> None:
-    """So that no worker of the dead sweep still writes a checkpoint."""
-    victims = [process.pid, *_descendants(process.pid)]
-    for pid in victims:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    process.communicate()
-    while any(_runs(pid) for pid in victims):
-        time.sleep(0.02)  # between two looks
-
-
-def _runs(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state not in "ZX"
 
 
 def undisturbed(config: Config) -> dict:
@@ -95,7 +73,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path):
     while not list(checkpoints.glob("*.previous")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)  # between two looks
-    kill_with_descendants(process)
+    kill_tree(process)  # so that no worker of the dead sweep still writes a checkpoint
     ledger = Ledger(path.parent)
     (trial,) = ledger.trial_ids()
     assert ledger.read(trial)["status"] == "running"

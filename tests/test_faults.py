@@ -406,7 +406,11 @@ def test_a_trial_is_given_up_only_where_it_gets_no_further(zoo, tmp_path):
     config = read_config(write_config(tmp_path, zoo, tracking={"enabled": False}, **FEW))
     ledger, events = Ledger(tmp_path), []
     searcher = SweepSearcher(
-        prepare(config).studies, config, ledger, lambda event, record: events.append(event), 1
+        prepare(config).studies,
+        config,
+        ledger,
+        lambda event, record: events.append(event),
+        lambda: 1,
     )
     trial = json.loads(searcher.suggest("0")["spec"])["trial"]
     for attempt in range(4 * RETRIES):

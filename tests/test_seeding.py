@@ -193,6 +193,7 @@ def test_nothing_else_seeds_the_process_or_sets_flags():
     assert found <= {
         # Within a fork of the generators, which are put back.
         ("stitches/__init__.py", "torch.manual_seed"),
+        ("sources/__init__.py", "torch.manual_seed"),
         ("sanity/plain.py", "torch.manual_seed"),
         # Put back to what it was before FFCV was imported.
         ("data/ffcv_loader.py", "set_num_threads"),
