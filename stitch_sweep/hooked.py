@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from stitch_sweep.blocks import Place, one_per_block
 from stitch_sweep.errors import nearest
 from stitch_sweep.subgraphs import (
+    TO_CHANNELS_FIRST,
+    TO_CHANNELS_LAST,
     Cost,
     CutError,
     CutPoint,
@@ -32,6 +34,7 @@ from stitch_sweep.subgraphs import (
     counting,
     eval_mode,
     inner_prefix,
+    keeps_channels_last,
     parameter_count,
     submodule,
     title,
@@ -84,15 +87,22 @@ class HookedPart(nn.Module):
         start: path of the submodule whose output the part begins with; empty for the image.
         end: path of the submodule whose output it ends with; None for the network's output.
         image_shape: `(C, H, W)`.
+        turned: whether the submodules at the start and at the end keep channels last; the part does not.
     """
 
     def __init__(
-        self, model: nn.Module, start: str, end: str | None, image_shape: Sequence[int]
+        self,
+        model: nn.Module,
+        start: str,
+        end: str | None,
+        image_shape: Sequence[int],
+        turned: tuple[bool, bool] = (False, False),
     ) -> None:
         super().__init__()
         self.model = model
         self._ends = (start, end)
         self._image_shape = tuple(image_shape)
+        self._turned = turned
 
     def forward(self, value: Tensor) -> Tensor:
         """`[B, *shape at start]` to `[B, *shape at end]`."""
@@ -102,6 +112,8 @@ class HookedPart(nn.Module):
         hooks = []
         # A copy: the model may work in place.
         entry, image = value.clone(), value.clone()
+        if self._turned[0]:
+            entry = entry.permute(TO_CHANNELS_LAST).contiguous()
         if start:
             image = (
                 black_image(self.model, self._image_shape).expand(len(value), -1, -1, -1).clone()
@@ -116,7 +128,8 @@ class HookedPart(nn.Module):
         try:
             result: Tensor = self.model(image)
         except _Stop as stopped:
-            return stopped.value
+            found = stopped.value
+            return found.permute(TO_CHANNELS_FIRST).contiguous() if self._turned[1] else found
         finally:
             for hook in hooks:
                 hook.remove()
@@ -172,6 +185,11 @@ class HookedNetwork:
         times = Counter(call.path for call in calls)
         self._calls = {call.path: call for call in calls if times[call.path] == 1}
         self._order = list(self._calls)
+        self._channels_last = {
+            path
+            for path, call in self._calls.items()
+            if isinstance(call.output, Tensor) and keeps_channels_last(call.output.shape[1:])
+        }
         self._tried: dict[str, str] = {}
         self._cut_points: list[CutPoint] | None = None
         names = getattr(model, "layer_names", None) if layer_names is None else layer_names
@@ -212,7 +230,8 @@ class HookedNetwork:
                 f"the part would start at {first!r}, which is computed after its end, "
                 f"{last or 'the image'!r}: swap the two"
             )
-        part = HookedPart(self._model, first, last, self._image_shape)
+        turned = first in self._channels_last, last in self._channels_last
+        part = HookedPart(self._model, first, last, self._image_shape, turned)
         part.training = self._model.training
         return part
 
@@ -223,8 +242,13 @@ class HookedNetwork:
             image_shape: `(C, H, W)`.
         """
         calls, _ = self._run(image_shape)
-        shapes = {c.path: tuple(c.output.shape[1:]) for c in calls if isinstance(c.output, Tensor)}
-        return {layer.name: shapes[self._place(layer.name)] for layer in self.layers}
+        at = {call.path: call for call in calls}
+        return {layer.name: self._shape(at[self._place(layer.name)]) for layer in self.layers}
+
+    def _shape(self, call: _Call) -> tuple[int, ...]:
+        """As a stitch sees it."""
+        shape = tuple(call.output.shape[1:])
+        return (shape[2], *shape[:2]) if call.path in self._channels_last else shape
 
     def costs(self, image_shape: Sequence[int]) -> dict[str, Cost]:
         """What lies before and after every cut point: see `TracedNetwork.costs`.
@@ -238,7 +262,7 @@ class HookedNetwork:
             at = next(k for k, call in enumerate(calls) if call.path == point.name)
             before = parameter_count(_module(self._model, call.path) for call in calls[: at + 1])
             found[point.name] = Cost(
-                tuple(calls[at].output.shape[1:]),
+                self._shape(calls[at]),
                 params_before=before,
                 params_after=whole - before,
                 mult_adds_before=calls[at].mult_adds,

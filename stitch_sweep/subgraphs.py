@@ -6,6 +6,9 @@ then `suffix(prefix(x))` is the network. Inside a residual or dense block severa
 there is no such place. Parameters, buffers and what is computed from them alone do not cross: each
 side that uses them refers to the same tensors.
 
+A map is [C, H, W] at every cut. Where a network from elsewhere keeps its channels last, as Swin does, the
+part before the cut ends with turning them, and the part after it begins with turning them back.
+
 In-place operations stay what they are, so every sub-network computes the bits of the network
 itself; a sub-network in which one could write into its input works on a copy of that input.
 
@@ -26,6 +29,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,6 +78,7 @@ _SEVERAL_METHODS = {
     *("chunk", "split", "tensor_split", "unsafe_chunk", "unsafe_split", "unbind"),
     *("size", "shape", "topk", "sort", "var_mean", "std_mean"),
 }
+TO_CHANNELS_FIRST, TO_CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 _SEVERAL_MODULES = (nn.MultiheadAttention, nn.RNNBase)
 
 
@@ -108,7 +113,7 @@ class Cost:
     """What lies before and after a cut point; multiply-adds of convolutions and matrix products.
 
     Attributes:
-        shape: of the tensor there, without the batch.
+        shape: of the tensor there, without the batch; (C, H, W) for maps.
         params_before: parameters of the prefix.
         params_after: parameters of the suffix; those that both use count in both.
         mult_adds_before: of one image in the prefix.
@@ -257,6 +262,17 @@ class TracedNetwork:
             Name of cut point or layer to shape: `(C, H, W)` for maps, `(tokens, features)` for
             sequences, ...
         """
+        found = self._recorded(image_shape)
+        names = [point.name for point in self.cut_points] + [layer.name for layer in self.layers]
+        at = {name: self._place(name) for name in names}
+        return {
+            name: self._turned(position, found[self._nodes[position]])
+            for name, position in at.items()
+            if self._nodes[position] in found
+        }
+
+    def _recorded(self, image_shape: Sequence[int]) -> dict[fx.Node, tuple[int, ...]]:
+        """Shape of every tensor as the network itself makes it, without the batch dimension."""
         found: dict[fx.Node, tuple[int, ...]] = {}
 
         class Recorder(fx.Interpreter):
@@ -269,9 +285,19 @@ class TracedNetwork:
         whole, copies = self._assemble(0, len(self._nodes) - 1)
         with eval_mode(self._model), torch.no_grad():
             Recorder(whole).run(black_image(self._model, image_shape))
-        names = [point.name for point in self.cut_points] + [layer.name for layer in self.layers]
-        at = {name: copies[self._nodes[self._place(name)]] for name in names}
-        return {name: found[node] for name, node in at.items() if node in found}
+        return {node: found[copy] for node, copy in copies.items() if copy in found}
+
+    @cached_property
+    def _channels_last(self) -> set[int]:
+        """Positions of the cut points whose maps are (H, W, C); ours have none."""
+        if not inner_prefix(self._model):
+            return set()
+        shape: Any = self._model.image_shape
+        found = self._recorded(shape)
+        return {p for p in self._cuts if keeps_channels_last(found.get(self._nodes[p], ()))}
+
+    def _turned(self, position: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (shape[2], *shape[:2]) if position in self._channels_last else shape
 
     def costs(self, image_shape: Sequence[int]) -> dict[str, Cost]:
         """What lies before and after every cut point; runs the network on one black image.
@@ -297,7 +323,7 @@ class TracedNetwork:
             position = self._place(point.name)
             before, shape = done[copies[self._nodes[position]]]
             found[point.name] = Cost(
-                shape,
+                self._turned(position, shape),
                 params_before=self._parameters(0, position),
                 params_after=self._parameters(position, len(self._nodes) - 1),
                 mult_adds_before=before,
@@ -338,14 +364,20 @@ class TracedNetwork:
         chosen = self._needed(first, last)
         graph = fx.Graph(tracer_cls=_Tracer)  # unpickling traces again, and must keep the writes
         entry = graph.placeholder(self._nodes[first].name)
-        if self._writes_into(self._nodes[first], chosen):
+        inner = 0 < first < last  # a whole network, from its image on, is run to look at shapes
+        if inner and first in self._channels_last:
+            entry = _turn(graph, entry, TO_CHANNELS_LAST)
+        elif self._writes_into(self._nodes[first], chosen):
             entry = graph.call_method("clone", (entry,))
         copies = {self._nodes[first]: entry}
         for node in chosen:
             copies[node] = graph.node_copy(node, copies.__getitem__)
         end = self._nodes[last]
-        result = end.args[0] if end is self._output else end
-        graph.output(fx.map_arg(result, copies.__getitem__))
+        if end is not self._output and first < last and last in self._channels_last:
+            graph.output(_turn(graph, copies[end], TO_CHANNELS_FIRST))
+        else:
+            result = end.args[0] if end is self._output else end
+            graph.output(fx.map_arg(result, copies.__getitem__))
         used = {
             str(node.target): self._objects[str(node.target)]
             for node in chosen
@@ -553,6 +585,12 @@ class TracedNetwork:
         return f"{name!r} (in {inside})" if inside else repr(name)
 
 
+def _turn(graph: fx.Graph, node: fx.Node, order: tuple[int, ...]) -> fx.Node:
+    """A copy in another order of axes; in memory too, on which the bits of what follows may depend."""
+    turned = graph.call_method("permute", (node, *order))
+    return graph.call_method("clone", (turned,), {"memory_format": torch.contiguous_format})
+
+
 def _modules_around(node: fx.Node) -> list[str]:
     """Paths of the modules in whose `forward` the node arose, outermost first."""
     return [path for path, _ in node.meta.get("nn_module_stack", {}).values() if path]
@@ -584,6 +622,15 @@ def submodule(model: nn.Module, path: str) -> nn.Module | None:
     except AttributeError:
         return None
     return found if isinstance(found, nn.Module) else None
+
+
+def keeps_channels_last(shape: Sequence[int]) -> bool:
+    """Whether a map is (H, W, C) rather than (C, H, W).
+
+    Images are square here, so the two sides that are equal are its height and width; where all three are
+    equal, it is taken for (C, H, W).
+    """
+    return len(shape) == 3 and shape[0] == shape[1] != shape[2]
 
 
 def black_image(model: nn.Module, image_shape: Sequence[int]) -> torch.Tensor:

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from stitch_sweep.hooked import HookedNetwork, open_network
 from stitch_sweep.models import build, resolve
+from stitch_sweep.sources import Imported
 from stitch_sweep.subgraphs import CutError, TracedNetwork, create_sub_network, cut_points, layers
 
 
@@ -583,3 +584,57 @@ def test_a_network_with_no_place_at_all_says_what_stood_in_the_way():
         CutError, match=r"(?s)x\.sum\(\) < 1e9.*With hooks there is no place either"
     ):
         open_network(Whole().eval(), image_shape=(3, 4, 4))
+
+
+class ChannelsLast(nn.Module):
+    """Like Swin: [B, H, W, C] between its layers, the last of which works in place."""
+
+    def __init__(self, branches: bool) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(3, 6, 2, stride=2)
+        self.one = nn.Linear(6, 5)
+        self.two = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(5, 7))
+        self.fc = nn.Linear(7, 10)
+        self._branches = branches
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.one(self.patch(x).permute(0, 2, 3, 1))
+        if self._branches and x.isnan().any():
+            raise ValueError("no numbers")
+        return self.fc(self.two(x).mean((1, 2)))
+
+
+@pytest.mark.parametrize("branches", [False, True])
+def test_a_map_with_channels_last_is_turned_at_the_cut(branches):
+    model, x = Imported(ready(lambda: ChannelsLast(branches)), None, (3, 8, 8)).eval(), images(8)
+    network = open_network(model, layer_names=["patch", "one", "two.1"])
+    assert isinstance(network, HookedNetwork) == branches
+    shapes = {"patch": (6, 4, 4), "one": (5, 4, 4), "two.1": (7, 4, 4)}
+    assert network.shapes((3, 8, 8)).items() >= shapes.items()
+    costs = network.costs((3, 8, 8))
+    with torch.no_grad():
+        for name, shape in shapes.items():
+            prefix, suffix = network.sub_network(None, name), network.sub_network(name, None)
+            at_cut = prefix(x)
+            kept = at_cut.clone()
+            assert tuple(at_cut.shape[1:]) == costs[name].shape == shape
+            assert torch.equal(suffix(at_cut), model(x))
+            assert torch.equal(at_cut, kept)
+            assert torch.equal(network.sub_network(name, name)(x), x)
+        # Channel c of the cut is feature c of the layer.
+        inner = model.network.one(model.network.patch(x).permute(0, 2, 3, 1))
+        assert torch.equal(network.sub_network(None, "one")(x)[:, 3], inner[..., 3])
+        between = network.sub_network("one", "two.1")
+        assert torch.equal(
+            between(network.sub_network(None, "one")(x)), network.sub_network(None, "two.1")(x)
+        )
+
+
+@pytest.mark.long
+def test_every_cut_of_swin_gives_channels_first():
+    model = Imported(ready(LONG["swin_t"][0]), None, (3, 64, 64)).eval()
+    check_every_cut(model, images(64))
+    shapes = TracedNetwork(model).shapes((3, 64, 64))
+    maps = {shape for shape in shapes.values() if len(shape) == 3}
+    assert maps >= {(96, 16, 16), (192, 8, 8), (384, 4, 4), (768, 2, 2)}
+    assert all(c > h == w for c, h, w in maps)

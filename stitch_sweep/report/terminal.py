@@ -52,7 +52,7 @@ def show(report: Report, console: Console) -> None:
 
 
 def _grid(verdicts: list[Verdict]) -> Grid:
-    grid = Grid("matrix", "shape", box=SIMPLE_HEAD)
+    grid = Grid("matrix", "shape", box=SIMPLE_HEAD, pad_edge=False)
     for name in ("triangle", "diagonal", "order", "mean"):
         grid.add_column(name, justify="right", no_wrap=True)
     for verdict in verdicts:
@@ -69,11 +69,11 @@ def _grid(verdicts: list[Verdict]) -> Grid:
 
 
 def _index(verdict: Verdict, name: str) -> str:
-    """An index, and its interval below it."""
+    """An index, and its interval below it, narrow enough for six columns on 80 characters."""
     value = getattr(verdict.parameters, name)
     if math.isnan(value):
         return "-"
     interval = verdict.intervals.get(name)
     if interval is None or math.isnan(interval.low):
         return f"{value:z.2f}"
-    return f"{value:z.2f}\n{interval.low:z.2f} to {interval.high:z.2f}"
+    return f"{value:z.2f}\n{interval.low:z.2f}..{interval.high:z.2f}"
