@@ -131,7 +131,8 @@ def make_folder(
             },
             "config": {k: v for k, v in config.items() if k != "tracking"},
             "trials": len(trials),
-            "version": "0.1.0",
+            "versions": {"python": "3.12.1", "torch": "2.12.0"},
+            "processor": "a CPU of our own",
             "networks": dict.fromkeys(names, "0" * 64),
         }
     )

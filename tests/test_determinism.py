@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import importlib.metadata
 import json
 import math
 import os
@@ -588,9 +589,9 @@ class TestAnythingElse:
         assert "settings.intra_op_threads is 2, was 1" in found.changes
 
     def test_another_library_alone(self, base, recorded, monkeypatch):
-        real = recording._version
+        real = importlib.metadata.version
         monkeypatch.setattr(
-            recording, "_version", lambda name: "0.1" if name == "pillow" else real(name)
+            importlib.metadata, "version", lambda name: "0.1" if name == "pillow" else real(name)
         )
         found = compare(base, recorded())
         (stage,) = [stage for stage in found.stages if stage.differing]

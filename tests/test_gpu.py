@@ -223,6 +223,7 @@ def test_a_trial_that_needs_more_gets_twice_the_share(plain, zoo, tmp_path, gpu_
     assert figures(tmp_path) == figures(plain)
 
 
+@pytest.mark.long
 def test_one_that_needs_more_still_fails_alone(plain, zoo, tmp_path, gpu_cluster):
     config = few(tmp_path, zoo, resources={"gpu": 0.25})
     status, output, steps = greedy(config, 1.0, gpu_cluster)

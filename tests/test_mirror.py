@@ -464,6 +464,7 @@ def test_a_call_that_hangs_is_the_last_one(folder, uri, copy, monkeypatch):
     assert list(content(copy)) == ["ledger/sweep.json"]
 
 
+@pytest.mark.long
 def test_a_sweep_goes_on_on_another_machine_from_its_copy(tmp_path):
     """The driver is killed and its disk is lost; only the copy is left."""
     zoo, uri = tmp_path / "zoo", f"file://{tmp_path}/bucket"

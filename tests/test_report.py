@@ -141,6 +141,12 @@ def test_every_value_of_a_matrix_is_in_the_page(folder):
         np.testing.assert_allclose(variant["values"]["penalty"], matrix.values, rtol=1e-4)
 
 
+def test_the_page_says_what_the_sweep_was_made_with(folder, tmp_path):
+    page = analyze([folder], output=tmp_path, measured=False, tracked=False).page.read_text()
+    assert "python 3.12.1, torch 2.12.0" in page
+    assert "a CPU of our own" in page
+
+
 def test_a_cell_lists_its_best_trial_first_and_all_of_them(tmp_path):
     data = read(make_folder(tmp_path / "sweep", samples=3, layers=2)).data
     (group,) = data["groups"]

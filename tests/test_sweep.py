@@ -15,6 +15,8 @@ from pathlib import Path
 import optuna
 import pandas as pd
 import pytest
+import ray
+import torch
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
@@ -175,6 +177,13 @@ def test_a_worker_that_can_not_be_set_up_says_why(zoo, tmp_path):
     (record,) = records(tmp_path)
     assert record["status"] == "running", "it is no result: --resume tries it again"
     assert record["error"] == why
+
+
+def test_a_sweep_writes_down_what_it_was_made_with(undisturbed):
+    description = Ledger(undisturbed).description()
+    assert description["versions"]["torch"] == torch.__version__
+    assert description["versions"]["ray"] == ray.__version__
+    assert description["processor"]
 
 
 def test_resuming_a_finished_sweep_shows_it_again(undisturbed):

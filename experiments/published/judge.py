@@ -2,7 +2,8 @@
 
     python experiments/published/judge.py ../shared/reference
 
-prints what docs/results/published.md says, and writes its table and pictures: docs/results/published.csv,
+prints what docs/results/published.md says, and writes its tables and pictures: docs/results/published.csv
+(a row per kind), docs/results/published_matrices.csv (a row per matrix, with intervals),
 docs/images/published_matrices.png, docs/images/published_indices.png. `--output` puts them elsewhere.
 
 The folder holds r1111_r1111.csv and r1112_r1122.csv (printed in the paper) and logged_stitches.csv
@@ -145,6 +146,23 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values(["trained_for", "half", "kind"], ascending=False)
 
 
+def listed(printed: list[Verdict], table: pd.DataFrame) -> pd.DataFrame:
+    """A row per matrix: label, indices with their 95 % intervals, and p-value; the printed ones first."""
+    rows = [{"run": "printed", "kind": "T2T", "trained_for": "task", "verdict": v} for v in printed]
+    rows += table[["run", "kind", "trained_for", "verdict"]].to_dict("records")
+    found = []
+    for row in rows:
+        verdict = row.pop("verdict")
+        indices: dict[str, float] = {}
+        for name in INDICES:
+            indices[name] = getattr(verdict.parameters, name)
+            if (interval := verdict.intervals.get(name)) is not None:
+                indices |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
+        pair = {"sender": verdict.matrix.sender, "receiver": verdict.matrix.receiver}
+        found.append({**row, **pair, "label": verdict.label, **indices, "p_value": verdict.p_value})
+    return pd.DataFrame(found)
+
+
 def picture(table: pd.DataFrame) -> Figure:
     """Every logged matrix as a point: D against L - U, with the threshold of each."""
     figure = Figure(figsize=(6.4, 4.2), facecolor="white", layout="constrained")
@@ -193,7 +211,11 @@ def main() -> None:
     found = summary(table)
     with pd.option_context("display.width", 250, "display.max_columns", 40):
         print(f"\n{found.to_string(index=False)}")
-    found.to_csv(arguments.output / "results" / "published.csv", index=False)
+    results = arguments.output / "results"
+    found.to_csv(results / "published.csv", index=False)
+    listed(printed, table).to_csv(
+        results / "published_matrices.csv", index=False, float_format="%.3f"
+    )
     first = table[(table["run"] == table["run"].min())]
     panels = [v.matrix for v in printed] + [
         first[(first["kind"] == kind) & (first["trained_for"] == loss)]["verdict"].iloc[0].matrix

@@ -755,13 +755,14 @@ def _made(part: Part, experiment: Experiment) -> tuple[str, list[tuple[str, str]
             if gpus:
                 text += f", {gpus * seconds / 3600:.3g} GPU hours"
         facts.append(("cost", text))
-    if description.get("version"):
-        facts.append(("made with", f"stitch-sweep {description['version']}"))
-    versions = (part.sanity or {}).get("versions")
-    if isinstance(versions, Mapping):
-        facts.append(
-            ("versions, at the sanity suite", ", ".join(f"{k} {v}" for k, v in versions.items()))
-        )
+    for name, versions in (
+        ("made with", description.get("versions")),
+        ("sanity suite's versions", (part.sanity or {}).get("versions")),
+    ):
+        if isinstance(versions, Mapping):
+            facts.append((name, ", ".join(f"{k} {v}" for k, v in versions.items())))
+    if description.get("processor"):
+        facts.append(("on (the driver)", str(description["processor"])))
     if "seed" in config:
         networks = [n for n in config.get("networks") or [] if isinstance(n, Mapping)]
         text = f"sweep {config['seed']}"

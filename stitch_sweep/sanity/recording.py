@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import importlib.metadata
 import io
 import json
 import math
@@ -61,6 +60,7 @@ from stitch_sweep.sweep.prepare import prepare, provide_networks
 from stitch_sweep.sweep.resources import check_local
 from stitch_sweep.sweep.workbench import Workbench
 from stitch_sweep.training import StitchTraining
+from stitch_sweep.versions import versions
 from stitch_sweep.zoo import Progress, Recipe
 
 FORMAT = 1
@@ -83,10 +83,6 @@ _PARTS = {
 _COLUMNS = (
     *("network", "position", "layer", "type", "mode", "shape", "dtype"),
     *("mean", "std", "min", "max", "not_finite", "sha256"),
-)
-_PACKAGES = (
-    *("stitch-sweep", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas"),
-    *("pyarrow", "pillow", "safetensors", "ray", "optuna", "mlflow", "ffcv"),
 )
 # Each makes a library choose other kernels or formats, whatever we ask torch for.
 _VARIABLES = (
@@ -565,11 +561,8 @@ def _environment(device: str) -> dict[str, Any]:
         where["capability"] = ".".join(map(str, torch.cuda.get_device_capability(device)))
         where["cuda"] = torch.version.cuda
         where["cudnn"] = torch.backends.cudnn.version()
-    versions = {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}}
-    # The package's number leaves out how torch was built.
-    versions["torch"] = torch.__version__
     return {
-        "versions": versions,
+        "versions": versions(),
         "system": {
             "name": platform.system(),
             "machine": platform.machine(),
@@ -580,13 +573,6 @@ def _environment(device: str) -> dict[str, Any]:
         "variables": {name: os.environ.get(name) for name in _VARIABLES},
         "not_deterministic": seeding.caveats(device),
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _configuration(config: Config) -> dict[str, Any]:

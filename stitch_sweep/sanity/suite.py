@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -11,11 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.table import Table
 from torch import nn
 
-from stitch_sweep import __version__
 from stitch_sweep.checkpoints import unpack
 from stitch_sweep.config import Config, TrialSettings
 from stitch_sweep.data import Data, load
@@ -28,6 +25,7 @@ from stitch_sweep.sweep.cells import Cell, choose_cell, parse_cell
 from stitch_sweep.sweep.prepare import Prepared, misfit, prepare, provide_networks
 from stitch_sweep.sweep.progress import Reporter
 from stitch_sweep.sweep.resources import check_local
+from stitch_sweep.versions import MAIN, versions
 from stitch_sweep.zoo import make_recipe, train_network
 
 FEWEST_IMAGES = 20
@@ -115,11 +113,7 @@ def run_sanity(
             "device": config.resources.device,
             "threads": config.resources.cpu,
             "seconds": round(time.perf_counter() - began, 1),
-            "versions": {
-                "stitch_sweep": __version__,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
+            "versions": versions(MAIN),
         },
     )
     if output is not None:

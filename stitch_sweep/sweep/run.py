@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from stitch_sweep import __version__, sources
+from stitch_sweep import sources
 from stitch_sweep.analysis import Matrix
 from stitch_sweep.checkpoints import fingerprint
 from stitch_sweep.config import CLASS_ONLY, FROM_FACTORY, GIVEN, Config, to_yaml
@@ -26,6 +26,7 @@ from stitch_sweep.errors import InputError, StoppedError, check_all
 from stitch_sweep.files import check_writable, is_storage_error, write_atomically
 from stitch_sweep.ledger import Ledger, LedgerWriter
 from stitch_sweep.mirror import Mirror, Mirroring
+from stitch_sweep.seeding import processor
 from stitch_sweep.sweep import resources
 from stitch_sweep.sweep.prepare import Prepared, prepare
 from stitch_sweep.sweep.progress import Reporter
@@ -40,6 +41,7 @@ from stitch_sweep.sweep.search import (
 from stitch_sweep.sweep.views import ended_records, write_views
 from stitch_sweep.sweep.watch import watched
 from stitch_sweep.tracking import TrackingProcess
+from stitch_sweep.versions import MAIN, versions
 from stitch_sweep.zoo import Entry, Progress, Recipe, Zoo, train_network
 
 
@@ -460,7 +462,8 @@ def _description(prepared: Prepared) -> dict[str, Any]:
         },
         "config": config.model_dump(mode="json", exclude={"tracking"}),
         "trials": prepared.trials,
-        "version": __version__,
+        "versions": versions(MAIN),
+        "processor": processor(),
     }  # fmt: skip
 
 
