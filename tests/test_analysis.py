@@ -507,6 +507,16 @@ def test_best_table_lists_settings_and_counts_the_rest() -> None:
     assert "more in" not in printed(best_table(best))
 
 
+def test_the_image_is_listed_and_no_part_of_a_pairs_means() -> None:
+    image = trial(-1, 0, 0.1, converged=False)
+    best = best_trials(table(trial(0, 0, 0.6), trial(0, 1, 0.8), image))
+    text = printed(best_table(best), width=100)
+    summary = next(line for line in text.splitlines() if "a -> b" in line)
+    assert summary.split()[3:7] == ["2", "0.700", "0.600", "0.800"]
+    assert summary.split()[-2:] == ["0", "0"]  # failed, not converged
+    assert "-1 -> 0" in text
+
+
 # A whole folder
 
 

@@ -161,6 +161,16 @@ def test_repeats_of_a_cell_are_one_observation():
     assert math.isnan(row["spearman"]), "all cells are alike"
 
 
+def test_the_image_is_no_cell_of_the_pair():
+    rows = [trial(i, j, loss, 0.1 if i < 0 else 0.8) for i in (-1, 0, 1) for j in (0, 1)
+            for loss in ("task", "mse")]  # fmt: skip
+    found = loss_table(table(*rows))
+    row = against_task(found).iloc[0]
+    assert (row["cells"], row["accuracy"], row["task_accuracy"]) == (4, 0.8, 0.8)
+    assert set(measure_correlations(found)["n"]) == {4}
+    assert against_task(found[found["sender_layer"] < 0]).empty
+
+
 def test_without_a_task_trained_stitch_there_is_nothing_to_compare():
     found = against_task(loss_table(table(trial(loss="mse"), trial(loss="cka"))))
     assert found.empty

@@ -283,6 +283,30 @@ def test_a_first_row_that_fails_is_a_row_effect_and_no_triangle(rows, columns):
     assert found.label() != "triangle"
 
 
+@pytest.mark.parametrize(
+    ("low", "band", "up"),
+    [(0.5, 0.46, 0.43), (0.43, 0.46, 0.5), (0.5, 0.44, 0.38), (0.7, 0.45, 0.42), (0.7, 0.45, 0.46)],
+)
+def test_small_differences_or_an_undefined_order_make_no_gradient(low, band, up):
+    assert str(classify(low, band, up)) == "unclear"
+
+
+@given(MEANS, MEANS, MEANS)
+def test_what_is_named_by_its_order_has_one(low, band, up):
+    name = str(classify(low, band, up))
+    orders = [float(indices(*means)[2]) for means in ((low, band, up), (up, band, low))]
+    if name == "gradient":
+        assert any(order > 1.3 for order in orders)
+        assert abs(low - up) >= 0.2
+    if name in ("triangle", "upper"):
+        assert orders[name == "upper"] <= 1.3
+
+
+@pytest.mark.parametrize("up", [0.76, 0.78, 0.8])
+def test_a_band_no_higher_than_the_upper_region_is_no_edge_of_a_triangle(up):
+    assert str(classify(1.02, 0.78, up)) == "unclear"
+
+
 @given(st.data(), SIZES, SIZES)
 def test_a_step_keeps_its_label_when_cells_are_missing(data, rows, columns):
     values = shape("triangle", rows, columns)
@@ -317,6 +341,16 @@ def test_reach_is_the_farthest_receiver_layer_that_still_performs():
     assert reach(values).tolist() == [4, 0, pd.NA]
 
 
+def test_a_row_that_was_not_run_has_no_reach_and_one_that_reaches_nothing_has_none():
+    values = pd.DataFrame(
+        [[0.9, math.nan], [0.9, 0.2], [0.9, 0.95]], index=[-1, 0, 1], columns=[-1, 0]
+    )
+    # What the image reaches into the image says nothing about layers.
+    found = reach(values)
+    assert found.index.tolist() == [0, 1]
+    assert found.tolist() == [pd.NA, 0]
+
+
 @given(st.integers(2, 12))
 def test_a_triangle_reaches_its_own_depth_and_a_full_matrix_the_last_layer(size):
     assert reach(shape("triangle", size, size)).tolist() == list(range(size))
@@ -349,6 +383,7 @@ def test_every_trained_pair_of_the_logs_is_a_triangle_and_no_control_is(logged, 
             found = label(rescaled(matrix, 0.1, best))
             counts.setdefault((*kind, value), set()).add(found)
     assert counts.pop(("trained", "trained", "task_accuracy")) == {"triangle"}
+    assert counts[("trained", "random", "task_accuracy")] == {"gradient", "unclear"}
     # Trained for mean squared error nothing performs: the published claim, in one word.
     assert counts[("trained", "trained", "mse_accuracy")] == {"none"}
     assert len(counts) == 7

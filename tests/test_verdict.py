@@ -592,6 +592,32 @@ def test_the_row_and_column_of_the_image_change_no_label():
     assert second.reach.tolist() == [pd.NA, 0, 1, 2, 3, 4]
 
 
+def test_a_matrix_of_images_is_called_that():
+    values = pd.DataFrame(0.5, index=range(-1, 5), columns=[-1])
+    notes = judge(bare(values), chance=0.1, sender_layers=5, receiver_layers=5).notes
+    assert any("matrix of images" in note and "no shape to judge" in note for note in notes)
+    assert not any("at least two layers" in note for note in notes)
+    alone = judge(bare(values.T), chance=0.1, sender_layers=5, receiver_layers=5).notes
+    assert any("the image is the only sender" in note for note in alone)
+    small = judge(bare(pd.DataFrame([[0.5]])), chance=0.1).notes
+    assert any("at least two layers" in note for note in small)
+
+
+def test_the_row_of_the_image_is_not_counted():
+    values = step(TRIANGLE).reindex(range(-1, 5))
+    values.loc[-1, :2] = 0.2
+    matrix = bare(values)
+    matrix.converged.loc[-1] = False
+    matrix.failed.loc[-1, 3] = True
+    found = judge(matrix, chance=0.1)
+    assert (found.label, found.notes) == ("triangle", judge(bare(step(TRIANGLE)), chance=0.1).notes)
+    own = matrix.without_image()
+    pd.testing.assert_frame_equal(own.values, step(TRIANGLE))
+    tables = (own.unconverged, own.failed, own.missing)
+    assert [int(table.to_numpy().sum()) for table in tables] == [0, 0, 0]
+    assert own.without_image() is own
+
+
 def test_a_self_pair_and_some_layers_are_noted():
     values = step(TRIANGLE).loc[[0, 2, 4]]
     notes = judge(bare(values, "a", "a"), chance=0.1, sender_layers=5).notes
@@ -636,6 +662,8 @@ def test_a_verdict_survives_json():
     assert found["upper"] == pytest.approx(0.25)
     assert found["reach"] == {"0": 0, "1": 0, "2": 2, "3": 3, "4": 4}
     values.loc[0] = math.nan
+    assert "0" not in judge(bare(values), chance=0.1).to_dict()["reach"]
+    values.loc[0] = 0.2
     assert judge(bare(values), chance=0.1).to_dict()["reach"]["0"] is None
     assert set(found) >= {"shape", "p_value", "cells", "intervals", "notes", "explained_by"}
 
@@ -935,6 +963,53 @@ def test_a_control_that_performs_everywhere_explains_a_triangle_too():
     assert any("as high wherever this pair performs" in note for note in found.notes)
 
 
+UNCLEAR = {"lower": 0.9, "band": 0.9, "upper": 0.76}
+LITTLE = "says little about the layers"
+
+
+@pytest.mark.parametrize(
+    ("pair", "control", "where"),
+    [
+        (UNCLEAR, FULL, "in every region"),
+        ({"lower": 0.84, "band": 0.84, "upper": 0.69}, TRIANGLE, "in the lower and band regions"),
+        (UNCLEAR, TRIANGLE, None),
+        (UNCLEAR, NOTHING, None),
+        # This pair performs nowhere, so nothing is as high where it does.
+        ({"lower": 0.6, "band": 0.6, "upper": 0.5}, FULL, None),
+    ],
+)
+def test_an_unclear_pair_is_told_of_a_control_that_is_as_high(pair, control, where):
+    sweep = Sweep()
+    sweep.matrix("a", "b", step(pair))
+    sweep.matrix("a-class-only", "b", step(control), **CLASS_ONLY)
+    found = sweep.judge()["a", "b"]
+    assert (found.label, found.explained_by) == ("unclear", [])
+    notes = [note for note in found.notes if LITTLE in note]
+    assert len(notes) == (where is not None)
+    for note in notes:
+        assert note.startswith("a-class-only → b (class-only sender) reaches as much")
+        assert str(where) in note
+
+
+def test_a_pair_whose_label_was_taken_back_is_told_of_a_control_too():
+    sweep = Sweep()
+    sweep.matrix("a", "b", step(TRIANGLE), converged=False)
+    sweep.matrix("a-class-only", "b", step(FULL), **CLASS_ONLY)
+    found = sweep.judge()["a", "b"]
+    assert (found.label, found.withheld, found.explained_by) == ("unclear", "unconverged", [])
+    assert any(LITTLE in note for note in found.notes)
+
+
+def test_an_unclear_pair_is_told_of_an_image_that_is_as_high_as_the_band():
+    sweep = Sweep()
+    values = step(UNCLEAR).reindex(range(-1, 5))
+    values.loc[-1] = 0.9
+    sweep.matrix("a", "b", values)
+    found = sweep.judge()["a", "b"]
+    assert (found.label, found.explained_by) == ("unclear", [])
+    assert any("row of the image" in note and LITTLE in note for note in found.notes)
+
+
 @pytest.mark.parametrize("levels", [NOTHING, DIAGONAL, {"lower": 0.7, "band": 0.9, "upper": 0.3}])
 def test_a_control_that_fails_where_the_pair_performs_explains_nothing(levels):
     assert with_control(levels).explained_by == []
@@ -1069,6 +1144,17 @@ def test_pairs_without_a_scale_are_left_out_and_do_not_count():
         judge_networks(senders, chance=0.1, sender="R", receiver="R'")
     with pytest.raises(InputError, match="left out"):
         judge_networks([poor], chance=0.1, sender="R", receiver="R'")
+
+
+def test_a_pair_with_values_for_the_image_alone_is_left_out():
+    group = [
+        bare(step(TRIANGLE).reindex(range(-1, 5)), s, r, own=0.9) for s, r in ordered_pairs("abc")
+    ]
+    image = bare(pd.DataFrame(math.nan, index=range(-1, 5), columns=range(5)), "a", "d")
+    image.values.loc[-1] = 0.5
+    found = judge_networks([*group, image], chance=0.1, sender="R", receiver="R'")
+    assert any("left out" in note and "a → d" in note for note in found.notes)
+    assert any("mean of 6 pairs" in note for note in found.notes)
 
 
 def test_two_seeds_are_no_population():

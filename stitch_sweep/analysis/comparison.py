@@ -390,9 +390,17 @@ def _known(condition: pd.Series, value: pd.Series) -> pd.Series:
 def _cell_means(
     table: pd.DataFrame, matrix: list[str], loss: str, quantities: list[str]
 ) -> pd.DataFrame:
-    """Means over the repeats of each cell, of those values that are there."""
+    """Means over the repeats of each cell, of those values that are there.
+
+    The row of the image is left out: it is a control, and no layer of the sender's.
+    """
     keys = [*matrix, loss, *CELL]
-    return table.groupby(keys, dropna=False)[quantities].mean().reset_index()
+    return (
+        table[table["sender_layer"] >= 0]
+        .groupby(keys, dropna=False)[quantities]
+        .mean()
+        .reset_index()
+    )
 
 
 def _regions_of(

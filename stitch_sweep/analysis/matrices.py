@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -131,6 +131,16 @@ class Matrix:
     def unconverged(self) -> pd.DataFrame:
         """True where there is a value whose stitches are known not to have converged."""
         return ~self.converged.fillna(True).astype(bool) & self.values.notna()
+
+    def without_image(self) -> Matrix:
+        """The matrix without the row of the image, a control and no layer of the sender's.
+
+        What is counted or averaged over a pair's cells is so over these.
+        """
+        if self.kind == "knock-out" or -1 not in self.values.index:
+            return self
+        tables = ("values", "converged", "failed", "finished")
+        return replace(self, **{name: getattr(self, name).drop(index=-1) for name in tables})
 
     @property
     def value_label(self) -> str:

@@ -41,10 +41,10 @@ class Thresholds:
 
     Attributes:
         high: a region performs when its mean is at least this.
-        contrast: how far apart two regions of a triangle or diagonal are at least.
+        contrast: how far apart two regions of a triangle, diagonal or gradient are at least.
         slack: how far apart two regions are at most that count as alike.
         nothing: no region of `none` is above this.
-        steepest: the order parameter above which the matrix is a gradient.
+        steepest: the highest order parameter of a triangle; that of a gradient is above it.
     """
 
     high: float = 0.75
@@ -222,10 +222,11 @@ def classify(
 
     - `none`: L, D and U <= t.nothing.
     - `full`: L, D and U >= t.high, and no two further apart than t.slack.
-    - `gradient`: U <= D and L - U > t.steepest max(D - U, 0.05), the order parameter is above
-      t.steepest; or the same with L and U swapped.
-    - `triangle`: D >= t.high, L - U >= t.contrast, D - L <= t.slack.
-    - `upper`: D >= t.high, U - L >= t.contrast, D - U <= t.slack.
+    - `gradient`: L - U >= t.contrast and the order parameter is defined and above t.steepest; or
+      the same with L and U swapped.
+    - `triangle`: D >= t.high, L - U >= t.contrast, D - L <= t.slack, and the order parameter is
+      defined and at most t.steepest.
+    - `upper`: the same with L and U swapped.
     - `diagonal`: D - max(L, U) >= t.contrast.
     - `unclear`: everything else, and whatever is NaN.
 
@@ -238,18 +239,21 @@ def classify(
     lowest = np.minimum(np.minimum(low, middle), up)
     t = thresholds
 
-    def falls(start: Floats, end: Floats) -> NDArray[np.bool_]:
-        drop = np.maximum(middle - end, LEAST_DROP)
-        return (middle >= end) & (start - end > t.steepest * drop)
+    def gradient(good: Floats, bad: Floats) -> NDArray[np.bool_]:
+        order = indices(good, middle, bad)[2]
+        return (good - bad >= t.contrast) & (order > t.steepest)
 
     def triangle(good: Floats, bad: Floats) -> NDArray[np.bool_]:
-        return (middle >= t.high) & (good - bad >= t.contrast) & (middle - good <= t.slack)
+        # An undefined order fits neither: D is no higher than the bad side, so nothing drops behind it.
+        order = indices(good, middle, bad)[2]
+        performs = (middle >= t.high) & (middle - good <= t.slack)
+        return performs & (good - bad >= t.contrast) & (order <= t.steepest)
 
     return np.select(
         [
             highest <= t.nothing,
             (lowest >= t.high) & (highest - lowest <= t.slack),
-            falls(low, up) | falls(up, low),
+            gradient(low, up) | gradient(up, low),
             triangle(low, up),
             triangle(up, low),
             middle - np.maximum(low, up) >= t.contrast,
@@ -296,12 +300,13 @@ def reach(values: pd.DataFrame) -> pd.Series:
 
     Returns:
         Per sender layer, the image included, the highest receiver layer from 0 on whose
-        rescaled accuracy is at least `REACHED`; NA where there is none. Cells before it may have
-        failed.
+        rescaled accuracy is at least `REACHED`; NA where values are there and none is. Cells before
+        it may have failed. Rows without a value, not run or failed, are left out: nothing is known
+        of how far they reach.
     """
-    columns = [k for k in values.columns if int(k) >= 0]
+    known = values.loc[:, [k for k in values.columns if int(k) >= 0]].dropna(how="all")
     found = [
-        max((int(k) for k in columns if row[k] >= REACHED), default=pd.NA)
-        for _, row in values.iterrows()
+        max((int(k) for k in known.columns if row[k] >= REACHED), default=pd.NA)
+        for _, row in known.iterrows()
     ]
-    return pd.Series(found, index=values.index, dtype="Int64", name="reach")
+    return pd.Series(found, index=known.index, dtype="Int64", name="reach")

@@ -165,7 +165,7 @@ def _usable(group: Sequence[Matrix], chance: float) -> tuple[list[Matrix], list[
         m
         for m in group
         if np.fmax(m.sender_accuracy, m.receiver_accuracy) - chance >= LEAST_RANGE
-        and m.values.notna().any(axis=None)
+        and m.without_image().values.notna().any(axis=None)
     ]
     lost = [f"{m.sender} → {m.receiver}" for m in group if not any(m is k for k in kept)]
     if not lost:

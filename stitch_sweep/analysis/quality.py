@@ -87,11 +87,7 @@ def quality(
     inside = where.notna()
     cells = int(inside.to_numpy().sum())
     if not cells:
-        return (
-            "unclear",
-            "gaps",
-            ["no cell belongs to a region: both networks need at least two layers from 0 on"],
-        )
+        return "unclear", "gaps", [_no_regions(matrix)]
     counted = {
         name: int((table & inside).to_numpy().sum())
         for name, table in {
@@ -132,6 +128,15 @@ def quality(
     if withheld and label != "unclear":
         notes.append(f"the values that are there make it: {label}")
     return ("unclear" if withheld else label), withheld, notes
+
+
+def _no_regions(matrix: Matrix) -> str:
+    """Why no cell belongs to a region."""
+    if all(int(k) < 0 for k in matrix.values.columns):
+        return "a matrix of images, stitched into the receiver's input: it has no shape to judge"
+    if all(int(k) < 0 for k in matrix.values.index):
+        return "the image is the only sender here: its row has no shape to judge"
+    return "no cell belongs to a region: both networks need at least two layers from 0 on"
 
 
 def listed(names: Sequence[str]) -> str:

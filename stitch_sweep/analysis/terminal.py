@@ -150,6 +150,8 @@ def _summary(groups: list[tuple[tuple[str, str], dict[str, Any], pd.DataFrame]])
     for name in ("cells", "mean", "min", "max", "penalty", "failed", "not conv."):
         table.add_column(name, justify="right", no_wrap=True)
     for pair, factors, cells in groups:
+        # The row of the image is a control: listed below, and no part of the pair's means.
+        cells = cells[cells["sender_layer"] >= 0]
         done = cells[cells["status"] == "finished"]
         accuracy = done["test_accuracy"]
         table.add_row(

@@ -8,7 +8,7 @@ Example:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -96,11 +96,13 @@ class Verdict:
         label_shares: label by the thresholds alone -> share of resamples; empty likewise.
         p_value: of the null hypothesis that there are only row and column effects; None where too
             few cells are there to tell.
-        reach: sender layer -> farthest receiver layer it reaches, NA where none; see `order.reach`.
+        reach: sender layer -> farthest receiver layer it reaches, NA where none; layers without a
+            value are left out. See `order.reach`.
         control: a key of `CONTROLS`, None for a pair that is no control.
         withheld: why the label was taken back: "gaps" (too few cells have a value) or "unconverged";
             None if it was not.
-        explained_by: the kinds of controls that do what this pair does.
+        explained_by: the kinds of controls that do what this pair does; empty for `none` and
+            `unclear`, where there is nothing to explain.
         notes: sentences a reader needs beside the label.
     """
 
@@ -713,13 +715,18 @@ def _explained(verdict: Verdict, controls: Sequence[Verdict], thresholds: Thresh
     A control does so when it has the same label, or when it is at most `slack` below the pair in
     every region in which the pair performs, with values in at least half as many cells: a control
     that performs everywhere leaves a triangle's good half unexplained by anything of the sender's own.
+
+    An `unclear` matrix has no shape to explain, but its regions are read all the same: a control that
+    is as high there is noted.
     """
-    if verdict.label in ("none", "unclear"):
+    if verdict.label == "none":
         return verdict
+    if verdict.label == "unclear":
+        return replace(verdict, notes=[*verdict.notes, *_matched(verdict, controls, thresholds)])
     explained, notes = [], []
     for control in controls:
-        kind, words = str(control.control), CONTROLS[str(control.control)]
-        who = f"{control.matrix.sender} → {control.matrix.receiver} ({words})"
+        kind = str(control.control)
+        who = _who(control)
         if control.label == verdict.label:
             notes.append(f"{who} makes the same shape: {_SUFFICES[kind]}")
         elif _as_high(control.parameters, verdict.parameters, thresholds):
@@ -737,8 +744,36 @@ def _explained(verdict: Verdict, controls: Sequence[Verdict], thresholds: Thresh
     )
 
 
+def _matched(
+    verdict: Verdict, controls: Sequence[Verdict], thresholds: Thresholds
+) -> Iterator[str]:
+    """Which controls are as high wherever a matrix without a shape performs, in sentences."""
+    performing = _performing(verdict.parameters, thresholds)
+    where = (
+        "every region"
+        if len(performing) == len(REGIONS)
+        else f"the {listed(performing)} {'region' if len(performing) == 1 else 'regions'}, wherever "
+        "this pair performs"
+    )
+    little = "what the regions show says little about the layers"
+    for control in controls:
+        if _as_high(control.parameters, verdict.parameters, thresholds):
+            yield f"{_who(control)} reaches as much in {where}: {little}"
+    if _image_suffices(verdict, thresholds):
+        yield f"the row of the image is as high as the band: {little}"
+
+
+def _who(control: Verdict) -> str:
+    matrix = control.matrix
+    return f"{matrix.sender} → {matrix.receiver} ({CONTROLS[str(control.control)]})"
+
+
+def _performing(pair: OrderParameters, thresholds: Thresholds) -> list[str]:
+    return [region for region in REGIONS if getattr(pair, region) >= thresholds.high]
+
+
 def _as_high(control: OrderParameters, pair: OrderParameters, thresholds: Thresholds) -> bool:
-    performing = [r for r in REGIONS if getattr(pair, r) >= thresholds.high]
+    performing = _performing(pair, thresholds)
     return bool(performing) and all(
         getattr(control, r) >= getattr(pair, r) - thresholds.slack
         and 2 * control.cells[r] >= pair.cells[r]
