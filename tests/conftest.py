@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import nn
 from torch.nn import functional
 
@@ -11,6 +12,9 @@ from stitch_sweep.config import DataConfig
 from stitch_sweep.data import Data, Loader, load
 from stitch_sweep.models import build
 from stitch_sweep.seeding import seed_everything
+
+# The same examples everywhere, and no deadlines, which a busy machine misses.
+settings.load_profile("ci")
 
 DIGITS = {"name": "digits", "image_size": 16, "train_images": 300, "test_images": 120}
 TINY = {"blocks": [1, 1, 1, 1], "width": 4}

@@ -79,13 +79,13 @@ def same(x: object, y: object) -> bool:
     return type(x) is type(y) and x == y
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(STATES)
 def test_a_state_comes_back_as_it_was(state):
     assert same(state, unpack(pack(state)))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(STATES)
 def test_equal_states_give_equal_bytes(state):
     assert pack(state) == pack(state)
@@ -193,7 +193,7 @@ def test_a_tree_that_we_never_wrote_is_no_checkpoint(tree):
         unpack(data)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=200))
 def test_no_bytes_at_all_raise_anything_else(data):
     with pytest.raises(CheckpointError):

@@ -25,7 +25,7 @@ def joined(batches) -> list[torch.Tensor]:
     return [torch.cat(parts) for parts in zip(*batches, strict=True)]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 30), st.integers(0, 3))
 def test_batch_size_changes_nothing_but_the_grouping(batch_size, epoch):
     expected = joined(loader(batch_size=23).batches(epoch))
@@ -170,7 +170,7 @@ def test_draws_cover_every_shift_and_flip_half_of_the_images():
 
 
 @given(st.integers(1, 40))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_normalisation_of_an_image_does_not_depend_on_its_batch(count):
     images = random_images(40, size=5).images
     mean, std = torch.tensor([0.49, 0.48, 0.44]), torch.tensor([0.24, 0.24, 0.26])

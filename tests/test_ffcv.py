@@ -101,7 +101,7 @@ SPLIT = random_images(23)
 
 
 @pytest.mark.usefixtures("ffcv")
-@hypothesis_settings(max_examples=25, deadline=None)
+@hypothesis_settings(max_examples=25)
 @given(st.integers(1, 30), st.integers(0, 3), st.data(), st.sampled_from(["none", "crop_flip"]))
 def test_every_batch_of_an_epoch_is_the_plain_loaders(
     shared_folder, batch_size, epoch, data, augment

@@ -70,7 +70,7 @@ def variance(expected: torch.Tensor) -> float:
     return float(channels.var(axis=1).mean())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 9), st.integers(2, 7), st.integers(0, 10**6))
 def test_task_is_cross_entropy(count, classes, seed):
     logits = 10 * draw(count, classes, seed=seed)
@@ -205,7 +205,7 @@ def test_a_ridge_makes_weak_directions_count_less():
     assert values[1] == pytest.approx(values[0], abs=1e-5)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(2, 6), st.integers(0, 10**6))
 def test_inverse_root_of_repeated_eigenvalues(size, seed):
     matrix = torch.eye(size, dtype=torch.float64, requires_grad=True)
@@ -288,7 +288,7 @@ def test_leading_rows_are_those_of_everything():
     assert few.hints is None
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.floats(1e-3, 1e3), st.floats(1e-3, 1e3))
 def test_a_sum_is_weighted_and_its_terms_are_not(task, mse):
     stitched, expected, logits = draw(6, 3), draw(6, 3, seed=1), draw(6, 5, seed=2)

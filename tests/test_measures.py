@@ -228,7 +228,7 @@ def test_repsim_agrees_where_its_conventions_are_ours(pair):
 # What they promise
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(SIZES, SEEDS)
 def test_the_cca_family_of_x_does_not_see_invertible_affine_maps_of_x(size, seed):
     n, p, q = size
@@ -242,7 +242,7 @@ def test_the_cca_family_of_x_does_not_see_invertible_affine_maps_of_x(size, seed
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(SIZES, SEEDS, st.floats(1e-3, 1e3))
 def test_svcca_cka_and_procrustes_do_not_see_scaled_rotations_and_shifts(size, seed, scale):
     n, p, q = size
@@ -255,7 +255,7 @@ def test_svcca_cka_and_procrustes_do_not_see_scaled_rotations_and_shifts(size, s
         assert cka(one, y).item() == pytest.approx(cka(other, y).item(), abs=1e-9)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(12, 60), st.integers(1, 5), SEEDS)
 def test_correlation_does_not_see_shift_and_positive_scale_of_a_channel(n, c, seed):
     x, y = related(n, c, c, seed)
@@ -264,7 +264,7 @@ def test_correlation_does_not_see_shift_and_positive_scale_of_a_channel(n, c, se
     assert values[0] == pytest.approx(values[1], abs=1e-9)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 30), st.integers(1, 5), SEEDS)
 def test_cosine_does_not_see_a_positive_scale_of_each_position(n, c, seed):
     x, y = draw(n, c, seed=seed), draw(n, c, seed=seed + 1)
@@ -290,7 +290,7 @@ def test_measures_see_what_they_should():
     assert abs(values[0] - values[1]) > 1e-6
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(SIZES, SEEDS)
 def test_symmetry_and_range(size, seed):
     n, p, q = size

@@ -137,7 +137,7 @@ def test_a_warmup_as_long_as_the_training_is_refused(warmup):
         ScheduleConfig(warmup=warmup)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.floats(0, 0.9))
 def test_a_step_uses_the_learning_rate_of_its_number(warmup):
     # With a gradient of 1, plain SGD moves by exactly the learning rate.

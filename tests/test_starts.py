@@ -264,7 +264,7 @@ def reduced_rank_by_numpy(x: np.ndarray, y: np.ndarray, rank: int) -> tuple[floa
     return best, truncated
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(2, 6), st.integers(2, 6), st.integers(1, 5), st.integers(0, 10**6), st.booleans()
 )
@@ -354,7 +354,7 @@ def test_rotations_into_fewer_channels_have_no_optimum():
 # --- permutations -------------------------------------------------------------------------------
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 7), st.integers(1, 7), st.integers(0, 10**6))
 def test_a_planted_permutation_is_found_whatever_the_scale(d, c, seed):
     x = draw(80, d, 2, 2, seed=seed)

@@ -140,7 +140,7 @@ def test_gives_the_receivers_shape(name, options, sender, receiver):
 SIZE = st.integers(1, 9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     name=st.sampled_from(["conv1x1", "lowrank", "dora", "mlp", "bn_conv1x1_bn"]),
     channels=st.tuples(st.integers(1, 4), st.integers(1, 4)),
@@ -154,7 +154,7 @@ def test_maps_of_any_two_sizes_are_joined(name, channels, sizes, down, up):
     assert stitch(draw(2, *sender, dtype=torch.float32)).shape == (2, *receiver)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(1, 4), st.integers(1, 4), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3),
     st.booleans(),
@@ -396,7 +396,7 @@ def test_a_batch_of_one_value_a_channel_can_be_normalised(sender):
 SMALLER = st.integers(1, 12).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SMALLER, SMALLER)
 def test_pooling_is_what_torch_does(h, w):
     size, target = (h[0], w[0]), (h[1], w[1])
@@ -409,7 +409,7 @@ def test_pooling_is_what_torch_does(h, w):
         assert torch.equal(average, functional.avg_pool2d(x, window))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SMALLER, SMALLER)
 def test_upsampling_is_what_torch_does(h, w):
     size, target = (h[1], w[1]), (h[0], w[0])
@@ -423,7 +423,7 @@ def test_upsampling_is_what_torch_does(h, w):
     torch.testing.assert_close(Resize(size, target, "bilinear")(x), bilinear)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(SMALLER, SMALLER, st.sampled_from(["nearest", "bilinear"]))
 def test_sums_are_the_transpose_and_copies_its_row_of_ones(h, w, rule):
     resize = Resize((h[1], w[1]), (h[0], w[0]), rule)

@@ -351,7 +351,7 @@ class TestErrors:
 
 class TestRankCorrelation:
     @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), min_size=2, max_size=6))
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     def test_p_value_is_that_of_all_orders(self, pairs):
         x, y = (np.array(values, dtype=float) for values in zip(*pairs, strict=True))
 

@@ -174,7 +174,7 @@ def test_binomial_error_has_the_binomial_mean_and_spread():
 
 
 @given(st.integers(30, 3000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_measurement_error_shrinks_with_the_root_of_the_images(images):
     narrow, wide = (
         judge_bare(

@@ -1,0 +1,149 @@
+"""The pictures and tables of docs/results/cifar10_ladder.md, from the folders that `run.sh` filled.
+
+    python experiments/cifar10/ladder_cpu/results.py [--folder FOLDER] [--set data.download=true]
+
+Writes docs/images/cifar10_ladder.png and cifar10_ladder_controls.png, and into
+docs/results/cifar10_ladder/ the tables of the report that `run.sh` wrote, and `representations.csv`: EV,
+ES and SV by region, between the best stitches that there are. These lie in two folders: trained for the
+task from least squares on (`task`), and least squares itself (`closed_form`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+from rich.progress import Progress
+
+from stitch_sweep.analysis import (
+    Matrix,
+    best_trials,
+    grid,
+    load_results,
+    matrices,
+    regional,
+    save_figure,
+)
+from stitch_sweep.analysis.order import regions
+from stitch_sweep.analysis.results import CELL, PAIR
+from stitch_sweep.config import parse_value, read_config
+from stitch_sweep.ledger import Ledger
+from stitch_sweep.measuring.representations import Cell, Shelf, Stored, compare
+from stitch_sweep.sweep.prepare import prepare, provide_networks
+from stitch_sweep.sweep.workbench import Workbench
+
+SIZES = ("r1111", "r1112", "r1122", "r1222", "r2222")
+CONTROLS = ("class-only sender", "untrained sender", "untrained receiver")
+PARTS = {"task": "task", "closed_form": "MSE, closed form"}
+TABLES = ("verdicts", "losses", "hacking", "agreement", "agreement_cells", "ladder_depth", "probes")
+
+
+class Shelves:
+    """The stitches of several folders; a trial is in one of them."""
+
+    def __init__(self, shelves: Sequence[Shelf]) -> None:
+        self._shelves = shelves
+
+    def load(self, cell: Cell, trials: list[str]) -> dict[str, Stored]:
+        """As `Shelf.load`."""
+        return {k: v for shelf in self._shelves for k, v in shelf.load(cell, trials).items()}
+
+
+def controls(size: str) -> dict[str, tuple[str, str]]:
+    """What stands in the places of sender and receiver, by the control's name."""
+    a, b = f"{size}-a", f"{size}-b"
+    pairs = ((f"{a}-class-only", b), (f"{a}-untrained", b), (a, f"{b}-untrained"))
+    return dict(zip(CONTROLS, pairs, strict=True))
+
+
+def without_image(matrix: Matrix, title: str) -> Matrix:
+    """The rows of real layers, with what the picture calls them."""
+    rows = [layer for layer in matrix.values.index if layer >= 0]
+    tables = ("values", "converged", "failed", "finished")
+    cut = {name: getattr(matrix, name).loc[rows] for name in tables}
+    return replace(matrix, **cut, factors={"loss": title})
+
+
+def draw(folder: Path, images: Path) -> None:
+    """The ladder's matrices, and those of its controls."""
+    found = {
+        part: {(m.sender, m.receiver): m for m in matrices(load_results(folder / part))}
+        for part in PARTS
+    }
+    ladder = [
+        without_image(found[part][f"{size}-a", f"{size}-b"], title)
+        for part, title in PARTS.items()
+        for size in SIZES
+    ]
+    save_figure(grid(ladder, columns=len(SIZES)), images, "cifar10_ladder")
+    shown = [
+        without_image(found[part][pair], title)
+        for part, title in PARTS.items()
+        for size in (SIZES[0], SIZES[-1])
+        for pair in controls(size).values()
+    ]
+    save_figure(grid(shown, columns=2 * len(CONTROLS)), images, "cifar10_ladder_controls")
+
+
+def representations(folder: Path, overrides: dict[str, object]) -> pd.DataFrame:
+    """EV, ES and SV by region, of every pair of the ladder."""
+    config = read_config(Path(__file__).parent / "task" / "config.yml", overrides)
+    prepared = prepare(config)
+    bench = Workbench(config, prepared.data, provide_networks(prepared))
+    best, shelves = [], []
+    for part in PARTS:
+        results = best_trials(load_results(folder / part))
+        pairs = results["sender"].str.removesuffix("-a") == results["receiver"].str.removesuffix(
+            "-b"
+        )
+        trained = (results["sender_kind"] == "trained") & (results["receiver_kind"] == "trained")
+        real = (results["sender_layer"] >= 0) & (results["status"] == "finished")
+        best.append(results[pairs & trained & real][[*PAIR, *CELL, "repeat", "loss", "trial"]])
+        ledger = Ledger(folder / part)
+        records = {record["trial"]: record for record in ledger.records()}
+        shelves.append(Shelf(ledger, records, bench))
+    with Progress() as progress:
+        task = progress.add_task("EV, ES and SV")
+        found = compare(
+            pd.concat(best, ignore_index=True),
+            bench,
+            Shelves(shelves),  # type: ignore[arg-type]
+            lambda done, total: progress.update(task, completed=done + 1, total=total),
+        )
+    table = pd.DataFrame(found.rows)
+    depths = {name: len(network.layer_names) for name, network in bench.networks.items()}
+    where = {}
+    for size in SIZES:
+        sender, receiver = f"{size}-a", f"{size}-b"
+        cells = table[table["sender"] == sender]
+        square = cells.pivot(index="sender_layer", columns="receiver_layer", values="ev")
+        where[sender, receiver] = regions(
+            square, sender_layers=depths[sender], receiver_layers=depths[receiver]
+        )
+    return regional(table, where)
+
+
+def main() -> None:
+    """Write all of it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--folder", type=Path, default=Path(__file__).parent)
+    parser.add_argument("--output", type=Path, default=Path("docs"))
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=VALUE")
+    args = parser.parse_args()
+    overrides = {key: parse_value(value) for key, _, value in (s.partition("=") for s in args.set)}
+    draw(args.folder, args.output / "images")
+    target = args.output / "results" / "cifar10_ladder"
+    target.mkdir(parents=True, exist_ok=True)
+    for name in TABLES:
+        shutil.copy(args.folder / "task" / "tables" / f"{name}.csv", target)
+    table = representations(args.folder, overrides)
+    table.to_csv(target / "representations.csv", index=False, float_format="%.4f")
+    print(table.to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
