@@ -126,7 +126,8 @@ def test_everything_is_written_and_listed(whole):
     assert {stem for stem in stems if f"figures/{stem}.pdf" not in names} == set()
     tables = {Path(name).stem for name in names if name.endswith(".csv")}
     assert {"verdicts", "ladder_width", "representations", "networks", "probes"} <= tables
-    assert tables == {Path(name).stem for name in names if name.endswith(".tex")}
+    latex = {Path(name).stem for name in names if name.endswith(".tex")}
+    assert tables == latex | {"agreement_cells"}, "of which no page has room for every cell"
     page = page_of(folder)
     heads = {attrs.get("id") for tag, attrs in page.tags if tag == "h2"}
     sections = {"summary", "glance", "matrices", "ladder", "losses", "images", "networks", "search"}

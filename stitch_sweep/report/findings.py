@@ -21,12 +21,13 @@ from stitch_sweep.analysis.comparison import (
 )
 from stitch_sweep.analysis.ladder import Size, ladder_points
 from stitch_sweep.analysis.ladder_fit import LadderFit
+from stitch_sweep.analysis.matrices import Matrix
 from stitch_sweep.analysis.networks import layer_counts
 from stitch_sweep.analysis.order import regions
 from stitch_sweep.analysis.populations import architecture_verdicts
 from stitch_sweep.analysis.results import CELL, PAIR
 from stitch_sweep.analysis.transition import fit_ladders
-from stitch_sweep.analysis.verdict import Verdict, verdicts
+from stitch_sweep.analysis.verdict import CONTROLS, Verdict, verdicts
 from stitch_sweep.config import KnockOutConfig
 from stitch_sweep.errors import InputError
 from stitch_sweep.report.experiment import Experiment, sections
@@ -60,11 +61,12 @@ class Findings:
         chance: what guessing reaches.
         ladders: for each kind of size of which the networks have several.
         losses: `comparison.loss_table`.
-        against_task: `comparison.against_task`.
+        against_task: `comparison.against_task`, of layers from 0 on.
         representations: EV, ES and SV by region, `comparison.regional`.
         measures: every measure by region, likewise.
-        correlations: `comparison.measure_correlations`.
-        hacking: `comparison.hacking`.
+        correlations: `comparison.measure_correlations`, without controls, of layers from 0 on.
+        hacking: `comparison.hacking`, of layers from 0 on, with a column `control` that has the
+            kind of a control and is missing for a pair.
         agreement: `agreement.agreement`.
         notes: what couldn't be computed and why, a sentence each.
     """
@@ -132,6 +134,12 @@ def analyse(experiment: Experiment, *, chance: float | None = None, seed: int = 
         for v in found
     }
     representations = experiment.table("representations")
+    controls = {(v.matrix.sender, v.matrix.receiver): v.control for v in found if v.control}
+    layered = None if losses is None else from_zero(losses)
+    hacked = attempt(
+        "well performing cells far from the expected representation",
+        lambda: hacking(results, chance=chance, representations=representations, **rule),
+    )
     return Findings(
         experiment=experiment,
         verdicts=found,
@@ -144,18 +152,19 @@ def analyse(experiment: Experiment, *, chance: float | None = None, seed: int = 
         or [],
         ladders=[] if networks is None else _ladders(found, networks, seed, attempt, notes),
         losses=losses,
-        against_task=None if losses is None else against_task(losses),
+        against_task=None if layered is None else against_task(layered),
         representations=None
         if representations is None or representations.empty
         else attempt("EV, ES and SV by region", lambda: regional(representations, where)),
         measures=None
         if losses is None
         else attempt("the measures by region", lambda: regional(losses, where)),
-        correlations=None if losses is None else measure_correlations(losses),
-        hacking=attempt(
-            "well performing cells far from the expected representation",
-            lambda: hacking(results, chance=chance, representations=representations, **rule),
-        ),
+        correlations=None
+        if layered is None
+        else measure_correlations(layered[_kinds(layered, controls).isna()]),
+        hacking=None
+        if hacked is None
+        else from_zero(hacked).assign(control=lambda table: _kinds(table, controls)),
         agreement=None
         if predictions is None or labels is None or networks is None
         else attempt(
@@ -255,8 +264,49 @@ def _ladders(
     return ladders
 
 
+def _kinds(table: pd.DataFrame, controls: Mapping[tuple[str, str], str]) -> pd.Series:
+    """The kind of control that each row's pair is, missing where it is none."""
+    kinds = [controls.get((str(a), str(b))) for a, b in zip(*(table[k] for k in PAIR), strict=True)]
+    return pd.Series(kinds, index=table.index, dtype="object")
+
+
+def from_zero(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of layers from 0 on; of a pair that has none, such as one that makes images, all.
+
+    Args:
+        table: columns of `PAIR` and `CELL`.
+    """
+    inside = (table[CELL] >= 0).all(axis=1)
+    some = inside.groupby([table[name] for name in PAIR]).transform("any").astype(bool)
+    return table[inside | ~some]
+
+
+def makes_images(matrix: Matrix) -> bool:
+    """Whether all its stitches that were run lead into layer -1: it has images, and no shape."""
+    ran = ~matrix.missing
+    columns = [layer for layer in matrix.values.columns if int(layer) >= 0]
+    return not columns or bool(ran.any(axis=None) and not ran[columns].any(axis=None))
+
+
+def headline(verdict: Verdict) -> str:
+    """A verdict's label as it is shown: of images none is given."""
+    if not makes_images(verdict.matrix):
+        return verdict.headline
+    return "images" if verdict.control is None else f"control ({CONTROLS[verdict.control]}), images"
+
+
+def counted(matrix: Matrix, table: pd.DataFrame) -> pd.DataFrame:
+    """The part of one of a matrix's tables that means and counts are of: layers from 0 on.
+
+    All of it where nothing else was run than what begins or ends at the image.
+    """
+    rows, columns = ([k for k in axis if int(k) >= 0] for axis in matrix.values.axes)
+    ran = ~matrix.missing.loc[rows, columns]
+    return table.loc[rows, columns] if ran.any(axis=None) else table
+
+
 def mean_accuracy(verdict: Verdict) -> float:
-    """Mean of all values of a matrix, NaN where there is none."""
-    values = verdict.matrix.values.to_numpy()
+    """Mean of a matrix's values from layer 0 on, NaN where there is none; see `counted`."""
+    values = counted(verdict.matrix, verdict.matrix.values).to_numpy()
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else math.nan

@@ -30,7 +30,7 @@ from stitch_sweep.measuring.pictures import Pictures
 from stitch_sweep.report import plots, tables
 from stitch_sweep.report.cells import trajectories, trials
 from stitch_sweep.report.experiment import Experiment, Part
-from stitch_sweep.report.findings import Findings, Ladder, mean_accuracy
+from stitch_sweep.report.findings import Findings, Ladder, headline, makes_images, mean_accuracy
 from stitch_sweep.report.words import (
     Statement,
     count,
@@ -57,6 +57,10 @@ VALUES = {
     "ev_relative": "EV, relative: expected against task-stitched",
     "es_relative": "ES, relative: expected against this loss's",
     "sv_relative": "SV, relative: this loss's against task-stitched",
+    "agreement_sender": "agreement with the sender",
+    "agreement_receiver": "agreement with the receiver",
+    "kappa_sender": "error consistency κ with the sender",
+    "kappa_receiver": "error consistency κ with the receiver",
     "excess": "training error above the optimum",
     "seconds": "seconds",
 }
@@ -289,7 +293,8 @@ class Page:
         square = tables.correlation_frame(findings)
         if square is not None:
             note = (
-                "Spearman's rank correlation over the cells of a matrix, averaged over matrices. "
+                "Spearman's rank correlation over the cells of a matrix, averaged over the matrices of "
+                "pairs; controls and the image's row and column are left out. "
                 "Distances count with the opposite sign: 1 always means that two call the same "
                 "cells alike."
             )
@@ -328,7 +333,7 @@ class Page:
         """Groups of pairs and of controls; and position of a verdict -> id of its figure."""
         experiment = findings.experiment
         assert experiment is not None
-        known = _all_values(experiment)
+        known = _all_values(findings)
         scales = {key: plots.scale_of(list(found.values())) for key, found in known.items()}
         ids = _trials_of_cells(experiment)
         by_pair: dict[tuple[str, str], list[int]] = {}
@@ -493,10 +498,12 @@ def _identity(matrix: Matrix) -> str:
     )
 
 
-def _all_values(experiment: Experiment) -> dict[str, dict[str, Matrix]]:
+def _all_values(findings: Findings) -> dict[str, dict[str, Matrix]]:
     """Value -> matrix's identity -> matrix, of every value in `VALUES` that the results have."""
+    experiment = findings.experiment
+    assert experiment is not None
     found = {}
-    results = _with_differences(experiment)
+    results = _with_agreement(_with_differences(experiment), findings.agreement)
     for key in VALUES:
         if key not in results or not pd.api.types.is_numeric_dtype(results[key]):
             continue
@@ -513,6 +520,15 @@ def _with_differences(experiment: Experiment) -> pd.DataFrame:
         return results
     names = [name for name in ("ev_relative", "es_relative", "sv_relative") if name in table]
     of_trial = table.drop_duplicates("similarity_trial").set_index("similarity_trial")[names]
+    return results.join(of_trial.astype("float64"), on="trial")
+
+
+def _with_agreement(results: pd.DataFrame, table: pd.DataFrame | None) -> pd.DataFrame:
+    """The results with agreement and error consistency in the rows of the trials they are of."""
+    if table is None or table.empty:
+        return results
+    names = [name for name in VALUES if name in table and name.startswith(("agreement_", "kappa_"))]
+    of_trial = table.drop_duplicates("trial").set_index("trial")[names]
     return results.join(of_trial.astype("float64"), on="trial")
 
 
@@ -552,7 +568,11 @@ def _lowest(matrix: Matrix) -> list[int]:
 
 
 def _variant(verdict: Verdict, figure: str) -> Variant:
-    parameters = verdict.parameters
+    parameters, matrix = verdict.parameters, verdict.matrix
+    images = makes_images(matrix)
+    # Of layers that were only planned, or lead into the image alone, no reach is known.
+    reached = ~matrix.missing[[k for k in matrix.values.columns if int(k) >= 0]]
+    ran = reached.any(axis=1).to_dict()
     facts = [
         (
             "mean rescaled accuracy",
@@ -567,6 +587,7 @@ def _variant(verdict: Verdict, figure: str) -> Variant:
             ", ".join(
                 f"{layer}: {'none' if pd.isna(farthest) else farthest}"
                 for layer, farthest in verdict.reach.items()
+                if ran[layer]
             ),
         ),
         (
@@ -578,12 +599,13 @@ def _variant(verdict: Verdict, figure: str) -> Variant:
     ]
     return Variant(
         figure=figure,
-        title=verdict.matrix.factor_text,
-        label=verdict.label,
-        headline=verdict.headline,
-        indices=_indices(verdict),
-        notes=list(verdict.notes),
-        facts=[(name, text) for name, text in facts if text],
+        title=matrix.factor_text,
+        label="images" if images else verdict.label,
+        headline=headline(verdict),
+        # What these say is of regions, and images have none.
+        indices=[] if images else _indices(verdict),
+        notes=[] if images else list(verdict.notes),
+        facts=[] if images else [(name, text) for name, text in facts if text],
     )
 
 
@@ -600,14 +622,18 @@ def _indices(verdict: Verdict) -> list[tuple[str, str, str]]:
 
 def _glance(verdict: Verdict, target: str) -> Glance:
     matrix, mean = verdict.matrix, mean_accuracy(verdict)
+    images = makes_images(matrix)
+    detail = []
+    if verdict.control is not None:
+        detail = [CONTROLS[verdict.control], "images" if images else verdict.shaped]
     return Glance(
         target=target,
         pair=f"{matrix.sender} → {matrix.receiver}",
         factors=matrix.factor_text,
         thumbnail=thumbnail(matrix),
-        label=verdict.label,
-        headline=verdict.label if verdict.control is None else "control",
-        detail=f"{CONTROLS[verdict.control]}, {verdict.shaped}" if verdict.control else "",
+        label="images" if images else verdict.label,
+        headline=headline(verdict) if verdict.control is None else "control",
+        detail=", ".join(detail),
         indices=[(value, text) for _, value, text in _indices(verdict)],
         p="–" if verdict.p_value is None else tables.p_value(verdict.p_value),
         mean="–" if math.isnan(mean) else f"{mean:.3f}",

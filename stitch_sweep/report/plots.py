@@ -420,10 +420,10 @@ def _values(column: pd.Series) -> list[float | None]:
 
 
 def scale_of(matrices: Sequence[Matrix]) -> tuple[float, float]:
-    """The colour scale that matrices of one value share; similarities run from 0 to 1 too."""
+    """The colour scale that matrices of one value share; similarities and the like end at 1 too."""
     name = matrices[0].value_name
     shares = ("val_cosine", "val_correlation", "val_cca", "val_svcca", "val_pwcca", "val_cka")
-    if name in shares:
+    if name in shares or name.startswith(("agreement_", "kappa_")):
         values = np.concatenate([m.values.to_numpy().ravel() for m in matrices])
         return float(np.min(values, initial=0.0, where=~np.isnan(values))), 1.0
     return value_range(matrices)

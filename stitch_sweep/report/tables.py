@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,15 +12,28 @@ import pandas as pd
 
 from stitch_sweep.analysis.comparison import DIFFERENCES, LIKENESS, identity_columns
 from stitch_sweep.analysis.knock_out import by_removed, gap_matrices
+from stitch_sweep.analysis.matrices import Matrix
 from stitch_sweep.analysis.order import REGIONS
 from stitch_sweep.analysis.pareto import pareto_front, pareto_table
 from stitch_sweep.analysis.results import FACTOR, PAIR, SETTING
 from stitch_sweep.analysis.terminal import short_names
-from stitch_sweep.analysis.verdict import Verdict
-from stitch_sweep.report.findings import Findings, Ladder, mean_accuracy
+from stitch_sweep.analysis.verdict import CONTROLS, Verdict
+from stitch_sweep.report.findings import (
+    Findings,
+    Ladder,
+    counted,
+    from_zero,
+    headline,
+    makes_images,
+    mean_accuracy,
+)
 from stitch_sweep.report.words import signed
 
 MISSING = "–"
+_BY_REGION = (
+    "Means ± standard errors over the cells below, in and above the band of equal depth; of one "
+    "cell there is no error."
+)
 
 
 @dataclass(frozen=True)
@@ -32,12 +45,14 @@ class Column:
         title: its head.
         show: value -> text; missing values are never handed to it.
         number: whether it is aligned to the right.
+        error: the column that holds its standard error, which is shown behind it; empty for none.
     """
 
     name: str
     title: str
     show: Callable[[Any], str] = str
     number: bool = False
+    error: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,13 +77,13 @@ class Table:
     def rows(self) -> list[list[str]]:
         """The shown texts."""
         return [
-            [MISSING if _absent(row[c.name]) else c.show(row[c.name]) for c in self.columns]
+            [_shown(column, row) for column in self.columns]
             for row in self.frame.to_dict("records")
         ]
 
     def csv(self) -> str:
         """Comma-separated, with a head of column names."""
-        return self.frame.to_csv(index=False, lineterminator="\n")
+        return csv_text(self.frame)
 
     def latex(self) -> str:
         r"""A `table` environment with the shown columns; needs `\usepackage{booktabs}`."""
@@ -82,6 +97,19 @@ class Table:
             f"  \\begin{{tabular}}{{{align}}}\n\\toprule\n{head} \\\\\n\\midrule\n"
             f"{body}\n\\bottomrule\n  \\end{{tabular}}\n\\end{{table}}\n"
         )
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """Comma-separated, with a head of column names and every digit."""
+    return frame.to_csv(index=False, lineterminator="\n")
+
+
+def _shown(column: Column, row: Mapping[Any, Any]) -> str:
+    value = row[column.name]
+    if _absent(value):
+        return MISSING
+    error = row[column.error] if column.error else None
+    return column.show(value) + ("" if _absent(error) else f" ± {column.show(error)}")
 
 
 def _absent(value: Any) -> bool:
@@ -165,7 +193,7 @@ def verdict_frame(verdicts: Sequence[Verdict]) -> pd.DataFrame:
             "receiver": matrix.receiver,
             **{f"{FACTOR}{k}": v for k, v in matrix.factors.items()},
             "value": matrix.value_name,
-            "label": verdict.headline,
+            "label": headline(verdict),
             "mean_accuracy": mean_accuracy(verdict),
             "lower": parameters.lower,
             "band": parameters.band,
@@ -177,12 +205,14 @@ def verdict_frame(verdicts: Sequence[Verdict]) -> pd.DataFrame:
             row[f"{name}_low"] = math.nan if found is None else found.low
             row[f"{name}_high"] = math.nan if found is None else found.high
         row |= {
-            "label_share": verdict.label_shares.get(verdict.label),
+            "label_share": None
+            if makes_images(matrix)
+            else verdict.label_shares.get(verdict.label),
             "p_value": verdict.p_value,
-            "cells": int(matrix.values.notna().to_numpy().sum()),
-            "unconverged": int(matrix.unconverged.to_numpy().sum()),
-            "failed": int(matrix.failed.to_numpy().sum()),
-            "missing": int(matrix.missing.to_numpy().sum()),
+            "cells": _cells(matrix, matrix.values.notna()),
+            "unconverged": _cells(matrix, matrix.unconverged),
+            "failed": _cells(matrix, matrix.failed),
+            "missing": _cells(matrix, matrix.missing),
             "control": verdict.control,
             "explained_by": ", ".join(verdict.explained_by) or None,
             "sender_accuracy": matrix.sender_accuracy,
@@ -190,6 +220,10 @@ def verdict_frame(verdicts: Sequence[Verdict]) -> pd.DataFrame:
         }
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _cells(matrix: Matrix, marked: pd.DataFrame) -> int:
+    return int(counted(matrix, marked).to_numpy().sum())
 
 
 def verdict_table(verdicts: Sequence[Verdict]) -> Table:
@@ -211,7 +245,8 @@ def verdict_table(verdicts: Sequence[Verdict]) -> Table:
     note = (
         "Triangle index L − U, diagonal index D − max(L, U), order parameter (L − U)/(D − U), with "
         "their intervals; L, D and U are the mean rescaled accuracies below, in and above the band "
-        "of equal depth. p is of the hypothesis that rows and columns have effects of their own only."
+        "of equal depth. p is of the hypothesis that rows and columns have effects of their own only. "
+        "Mean accuracies are over layers from 0 on, without the image's row and column."
     )
     return Table("verdicts", "Shape of every matrix", note, frame, columns)
 
@@ -249,13 +284,17 @@ def region_table(frame: pd.DataFrame, name: str, title: str, note: str) -> Table
     )
     wide.columns = pd.Index([_flat(*pair) for pair in wide.columns.to_flat_index()])
     rows = wide.reset_index()
+    # A table in which every region has one cell only has no errors at all.
+    for region in REGIONS:
+        if region in rows and (error := f"{region}_standard_error") not in rows:
+            rows[error] = math.nan
     rows = rows.dropna(subset=[r for r in REGIONS if r in rows], how="all")
     columns = [
         *(Column(c, c.removeprefix(FACTOR)) for c in [*PAIR, *factors]),
         Column(loss, "loss"),
         Column("quantity", "quantity", quantity),
         *(
-            Column(region, region, significant, number=True)
+            Column(region, region, significant, number=True, error=f"{region}_standard_error")
             for region in REGIONS
             if region in rows.columns
         ),
@@ -329,8 +368,10 @@ def hacking_table(findings: Findings) -> Table | None:
     if frame.empty:
         return None
     frame = frame.sort_values("val_relative_mse", ascending=False, kind="stable")
+    frame = pd.concat([frame[frame["control"].isna()], frame[frame["control"].notna()]])
     columns = [
         *_pair_columns(frame),
+        *([Column("control", "control", CONTROLS.__getitem__)] if frame["control"].any() else []),
         Column("loss", "loss"),
         Column("sender_layer", "sender layer", whole, number=True),
         Column("receiver_layer", "receiver layer", whole, number=True),
@@ -343,7 +384,7 @@ def hacking_table(findings: Findings) -> Table | None:
     note = (
         "Rescaled accuracy of 0.9 or more, and a relative mean squared error to the expected "
         "representation of 1 or more: no nearer than a constant. Nearest: the best that any loss "
-        "reached in that cell."
+        "reached in that cell. Controls stand last; layers are those from 0 on."
     )
     return Table("hacking", "Performing well, far from the expected", note, frame, columns)
 
@@ -352,7 +393,7 @@ def agreement_table(findings: Findings) -> Table | None:
     """Means over the cells of each matrix of how alike stitched and original networks decide."""
     if findings.agreement is None or findings.agreement.empty:
         return None
-    table = findings.agreement
+    table = from_zero(findings.agreement)
     keys = [*PAIR, *identity_columns(table), "loss"]
     values = [
         f"{kind}_{other}"
@@ -370,13 +411,13 @@ def agreement_table(findings: Findings) -> Table | None:
     note = (
         "Agreement: the share of test images for which both name the same class. Error consistency "
         "κ: how far they fail on the same images beyond what their accuracies make likely. Means "
-        "over cells."
+        "over cells of layers from 0 on; tables/agreement_cells.csv has each cell."
     )
     return Table("agreement", "How alike they decide", note, frame, columns)
 
 
 def correlation_frame(findings: Findings) -> pd.DataFrame | None:
-    """Mean rank correlation of each two measures over all matrices, square and symmetric."""
+    """Mean rank correlation of each two measures over pairs' matrices, square and symmetric."""
     table = findings.correlations
     if table is None or table.empty or table["spearman"].isna().all():
         return None
@@ -512,7 +553,7 @@ def representation_table(findings: Findings) -> Table | None:
         "Mean squared differences between the receiver's expected representation (E), the one of a "
         "stitch trained for the task (V, vanilla) and of one trained for similarity (S), as in "
         "arXiv 2303.11277; relative ones are divided by the expected representation's variance. "
-        "Means below, in and above the band of equal depth."
+        f"{_BY_REGION}"
     )
     return region_table(
         findings.representations, "representations", "EV, ES and SV by region", note
@@ -525,7 +566,7 @@ def measure_table(findings: Findings) -> Table | None:
         return None
     note = (
         "Likeness of the stitched to the expected representation on validation images, by what the "
-        "stitch was trained for. Means below, in and above the band of equal depth."
+        f"stitch was trained for. {_BY_REGION}"
     )
     return region_table(findings.measures, "measures", "When is similarity small?", note)
 

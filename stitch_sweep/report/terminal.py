@@ -11,7 +11,7 @@ from rich.text import Text
 
 from stitch_sweep.analysis import matrix_table
 from stitch_sweep.analysis.verdict import Verdict
-from stitch_sweep.report.findings import mean_accuracy
+from stitch_sweep.report.findings import headline, mean_accuracy
 from stitch_sweep.report.words import what_the_verdicts_say, what_was_run
 from stitch_sweep.report.writing import Report
 
@@ -61,7 +61,7 @@ def _grid(verdicts: list[Verdict]) -> Grid:
         indices = (_index(verdict, index) for index in ("triangle", "diagonal", "order"))
         grid.add_row(
             Text(f"{name}\n{matrix.factor_text}".strip()),
-            Text(verdict.headline),
+            Text(headline(verdict)),
             *indices,
             "-" if math.isnan(mean) else f"{mean:.3f}",
         )

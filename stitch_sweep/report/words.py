@@ -9,14 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from stitch_sweep.analysis.knock_out import by_removed, gap_matrix, is_knock_out
 from stitch_sweep.analysis.quality import listed
-from stitch_sweep.analysis.uncertainty import BINOMIAL, IMAGES, NETWORKS
+from stitch_sweep.analysis.uncertainty import BINOMIAL, IMAGES
 from stitch_sweep.analysis.verdict import CONTROLS, Verdict
 from stitch_sweep.report.experiment import Experiment
-from stitch_sweep.report.findings import Findings, mean_accuracy
+from stitch_sweep.report.findings import Findings, makes_images, mean_accuracy
 
 MEANING = {
     "triangle": "deeper sender layers can be stitched into earlier receiver layers, not the other way",
@@ -30,7 +31,10 @@ MEANING = {
 """What a label says of a matrix."""
 
 MOST_SENTENCES = 10
-"""Above this many matrices their labels are counted; the table has each."""
+"""Above this many matrices their labels are counted by series; the table has each."""
+
+MOST_SERIES = 3
+"""Above this many combinations of factors a doubt gives their number in place of their names."""
 
 MOST_GAPS = 4
 """Above this many knocked-out layers the table has the rest."""
@@ -132,21 +136,19 @@ def _whole(data: Mapping[str, Any]) -> bool:
 
 
 def what_the_verdicts_say(findings: Findings, targets: Mapping[int, str]) -> list[Statement]:
-    """A sentence per matrix of a pair, then what controls and ladders say.
+    """A sentence per matrix of a pair or, of many, per series; then what controls and ladders say.
 
     Args:
         findings: of one experiment.
         targets: position of a verdict -> id of the element of the page that shows it.
     """
     pairs = [(k, v) for k, v in enumerate(findings.verdicts) if v.control is None]
-    said = [_statement(v, targets.get(k, "")) for k, v in pairs[:MOST_SENTENCES]]
     if len(pairs) > MOST_SENTENCES:
-        said = [
-            Statement(count(number, "matrix", "matrices"), f": {MEANING[label]}.", label)
-            for label, number in Counter(v.label for _, v in pairs).most_common()
-        ]
+        said = _counted([v for _, v in pairs], findings.experiment)
+    else:
+        said = [_statement(v, targets.get(k, ""), findings.experiment) for k, v in pairs]
     for verdict in findings.architectures:
-        found = _statement(verdict, "")
+        found = _statement(verdict, "", findings.experiment)
         said.append(replace(found, subject=f"over all seeds, {found.subject}"))
     said += _controls(findings.verdicts)
     # One kind of size stands for all here; the others are in their own section.
@@ -155,6 +157,78 @@ def what_the_verdicts_say(findings: Findings, targets: Mapping[int, str]) -> lis
             subject = f"ladder over {ladder.size}{f', {series}' if series else ''}"
             said.append(Statement(subject, fit.statement, target="ladder"))
     return said
+
+
+def _counted(verdicts: Sequence[Verdict], experiment: Experiment | None) -> list[Statement]:
+    """How many matrices of each series have which label; images and knocked-out layers have none."""
+    shaped: dict[str, list[str]] = {}
+    images: dict[str, list[Verdict]] = {}
+    knocked_out = []
+    for verdict in verdicts:
+        series = verdict.matrix.factor_text
+        if is_knock_out(verdict.matrix):
+            knocked_out.append(verdict)
+        elif makes_images(verdict.matrix):
+            images.setdefault(series, []).append(verdict)
+        else:
+            shaped.setdefault(series, []).append(verdict.label)
+    said = []
+    for series, labels in sorted(shaped.items()):
+        (most, number), *others = Counter(labels).most_common()
+        text = f"{number} of {count(len(labels), 'matrix', 'matrices')} {most}"
+        text += "".join(f", {n} {label}" for label, n in others)
+        said.append(Statement(series or "all pairs", f"{text}."))
+    for series, members in sorted(images.items()):
+        about = f"{count(len(members), 'pair')} into images"
+        said.append(_images(members, f"{about}, {series}" if series else about, experiment))
+    said += [_knocked_out(v, "") for v in knocked_out[:MOST_SENTENCES]]
+    if (more := len(knocked_out) - MOST_SENTENCES) > 0:
+        said.append(
+            Statement("layers knocked out", f"{count(more, 'further network')} in the table.")
+        )
+    return said
+
+
+def _images(
+    verdicts: Sequence[Verdict], subject: str, experiment: Experiment | None, target: str = ""
+) -> Statement:
+    """How well receivers know images that stitches made, and where the pictures are."""
+    found = [
+        (float(value), int(layer))
+        for v in verdicts
+        for layer, row in zip(v.matrix.values.index, v.matrix.values.to_numpy(), strict=True)
+        for value in row[~np.isnan(row)]
+    ]
+    # What is made from the image itself is no measure of a layer.
+    found = [known for known in found if known[1] >= 0] or found
+    own = sorted(a for v in verdicts if not math.isnan(a := v.matrix.receiver_accuracy))
+    if not found:
+        return Statement(subject, "no image has been made.", target=target)
+    (low, first), (high, last) = min(found), max(found)
+    whose = "the receiver names" if len(verdicts) == 1 else "the receivers name"
+    text = f"of images made from the sender's layers {whose} the class with an accuracy of "
+    if f"{low:.2f}" == f"{high:.2f}":
+        text += f"{low:.2f}"
+    else:
+        text += f"{low:.2f} (layer {first}) to {high:.2f} (layer {last})"
+    if own:
+        span = " to ".join(dict.fromkeys(f"{k:.2f}" for k in (own[0], own[-1])))
+        text += f", of the images themselves {span}"
+    if experiment is not None and _pictured(verdicts, experiment):
+        return Statement(
+            subject, f"{text}. The pictures are under Images and in figures/.", target="images"
+        )
+    return Statement(subject, f"{text}. There are no pictures of them.", target=target)
+
+
+def _pictured(verdicts: Sequence[Verdict], experiment: Experiment) -> bool:
+    pairs = {(v.matrix.sender, v.matrix.receiver) for v in verdicts}
+    return any(
+        (str(picture.about["sender"]), str(picture.about["receiver"])) in pairs
+        for pictures in experiment.pictures
+        if pictures.originals.shape[1] in (1, 3)  # what a screen can show
+        for picture in pictures.pictures
+    )
 
 
 def _knocked_out(verdict: Verdict, target: str) -> Statement:
@@ -175,10 +249,14 @@ def _knocked_out(verdict: Verdict, target: str) -> Statement:
     return Statement(subject, text + ".", target=target)
 
 
-def _statement(verdict: Verdict, target: str) -> Statement:
-    if is_knock_out(verdict.matrix):
-        return _knocked_out(verdict, target)
+def _statement(verdict: Verdict, target: str, experiment: Experiment | None) -> Statement:
     matrix = verdict.matrix
+    if is_knock_out(matrix):
+        return _knocked_out(verdict, target)
+    if makes_images(matrix):
+        subject = f"{matrix.sender} → image of {matrix.receiver}"
+        subject += f", {matrix.factor_text}" if matrix.factors else ""
+        return _images([verdict], subject, experiment, target)
     text = f": {MEANING[verdict.label]}"
     shape = verdict.parameters.label()
     if verdict.label == "unclear" and shape != "unclear":
@@ -214,7 +292,9 @@ _INDEX = {"triangle": "triangle index", "diagonal": "diagonal index", "order": "
 def _controls(verdicts: Sequence[Verdict]) -> list[Statement]:
     found = []
     for kind, name in CONTROLS.items():
-        shaped = Counter(v.shaped for v in verdicts if v.control == kind)
+        shaped = Counter(
+            v.shaped for v in verdicts if v.control == kind and not makes_images(v.matrix)
+        )
         if shaped:
             shapes = listed([f"{n} {words}" for words, n in shaped.most_common()])
             found.append(Statement(f"controls, {name}", f"{shapes}."))
@@ -235,13 +315,8 @@ def what_is_doubtful(findings: Findings, measured: Iterable[str] = ()) -> list[s
         said += _trials(experiment.results)
         said += _sanity(experiment)
     said += _intervals(verdicts)
-    if experiment is not None and not any(v.control for v in verdicts):
-        shapes = {v.label for v in verdicts} & {"triangle", "diagonal", "full"}
-        if shapes:
-            said.append(
-                "No controls were run (untrained networks, a sender that knows only the class), so "
-                f"nothing shows whether {listed(sorted(shapes))} says anything about representations."
-            )
+    if experiment is not None:
+        said += _uncontrolled(verdicts)
     said += _hacking(findings)
     said += [_capital(text) for text in (*findings.notes, *measured)]
     return [text if text.endswith(".") else f"{text}." for text in dict.fromkeys(said)]
@@ -287,32 +362,75 @@ def _sanity(experiment: Experiment) -> list[str]:
     return said
 
 
+def _uncontrolled(verdicts: Sequence[Verdict]) -> list[str]:
+    """Which combinations of factors have shapes and no control: one of another says nothing of them."""
+    controlled = {v.matrix.factor_text for v in verdicts if v.control}
+    without = [
+        v
+        for v in verdicts
+        if v.label in ("triangle", "diagonal", "full") and v.matrix.factor_text not in controlled
+    ]
+    if not without:
+        return []
+    where = ""
+    if controlled:
+        series = sorted({v.matrix.factor_text for v in without})
+        where = f" for {'; '.join(name or 'matrices without factors' for name in series)}"
+    return [
+        f"No controls were run{where} (untrained networks, a sender that knows only the class), so "
+        f"nothing shows whether {listed(sorted({v.label for v in without}))} "
+        f"{'there ' if where else ''}says anything about representations."
+    ]
+
+
 def _intervals(verdicts: Sequence[Verdict]) -> list[str]:
-    methods = {interval.method for v in verdicts for interval in v.intervals.values()}
+    of: dict[str, list[Verdict]] = {}
+    for verdict in verdicts:
+        if not makes_images(verdict.matrix):
+            method = next((k.method for k in verdict.intervals.values()), "")
+            of.setdefault(method, []).append(verdict)
     said = []
-    if any(not v.intervals for v in verdicts):
-        which = "No matrix has" if not methods else "Some matrices have no"
-        said.append(f"{which} intervals: predictions or labels of the test images are missing.")
-    if IMAGES in methods and NETWORKS not in methods:
-        said.append(
-            "Intervals are over test images, for these very networks: other seeds of them may "
-            "differ by more."
-        )
-    if BINOMIAL in methods:
-        said.append(
-            "Intervals are measurement error only: neither networks nor trainings are in them."
-        )
+    if none := of.get(""):
+        which = _which(none, of)
+        why = "predictions or labels of the test images are missing"
+        said.append(f"{f'Of {which} intervals are' if which else 'Intervals are'} missing: {why}.")
+    basis = {
+        IMAGES: "over test images, for these very networks: other seeds of them may differ by more",
+        BINOMIAL: "measurement error only: neither networks nor trainings are in them",
+    }
+    for method, text in basis.items():
+        if members := of.get(method):
+            which = _which(members, of)
+            said.append(f"Intervals{f' of {which}' if which else ''} are {text}.")
     return said
+
+
+def _which(members: Sequence[Verdict], of: Mapping[str, Sequence[Verdict]]) -> str:
+    """These matrices by their factors or, where others share those, by number; empty if all are."""
+    others = [v for group in of.values() if group is not members for v in group]
+    if not others:
+        return ""
+    series = sorted({v.matrix.factor_text for v in members})
+    if len(series) > MOST_SERIES or set(series) & {v.matrix.factor_text for v in others}:
+        return f"{len(members):,} of {len(members) + len(others):,} matrices"
+    return "; ".join(name or "matrices without factors" for name in series)
 
 
 def _hacking(findings: Findings) -> list[str]:
     table = findings.hacking
     if table is None or table.empty:
         return []
-    found = int(table["hacking"].fillna(False).sum())
-    if not found:
+    pairs = table[table["control"].isna()]
+    number, among_controls = (
+        int(part["hacking"].fillna(False).sum())
+        for part in (pairs, table[table["control"].notna()])
+    )
+    if not number:
         return []
-    return [
-        f"{count(found, 'best trial')} of {len(table):,} {'performs' if found == 1 else 'perform'} well "
-        "through a representation that is no nearer to the expected one than a constant."
-    ]
+    text = (
+        f"{count(number, 'best trial')} of {len(pairs):,} {'performs' if number == 1 else 'perform'} "
+        "well through a representation that is no nearer to the expected one than a constant"
+    )
+    if controls := len(table) - len(pairs):
+        text += f" (controls, not counted in: {among_controls:,} of {controls:,})"
+    return [f"{text}."]

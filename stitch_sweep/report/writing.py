@@ -25,7 +25,7 @@ from stitch_sweep.measuring import measure
 from stitch_sweep.report import figures, tables
 from stitch_sweep.report.cells import trajectories, trials
 from stitch_sweep.report.experiment import Experiment, load_experiment, read_measured
-from stitch_sweep.report.findings import Findings, analyse, mean_accuracy
+from stitch_sweep.report.findings import Findings, analyse, headline, mean_accuracy
 from stitch_sweep.report.merging import merge
 from stitch_sweep.report.page import Page, group_names
 from stitch_sweep.report.runs import Tracking
@@ -36,7 +36,7 @@ MANIFEST = ".report.json"
 _OURS = re.compile(r"report\.html|(figures|tables)/[A-Za-z0-9_-][A-Za-z0-9._-]*\.(png|pdf|csv|tex)")
 
 MOST_PANELS = 24
-"""At most so many matrices in the figure that shows all of them."""
+"""At most so many matrices in one figure; further ones have figures of their own."""
 MOST_TRAJECTORIES = 60
 """At most so many figures of trajectories; the page has all."""
 
@@ -256,7 +256,7 @@ def comparison(found: Sequence[Findings]) -> tables.Table:
             matrix = verdict.matrix
             row = rows.setdefault((matrix.sender, matrix.receiver, matrix.factor_text), {})
             row |= {
-                f"{name}: label": verdict.headline,
+                f"{name}: label": headline(verdict),
                 f"{name}: triangle": verdict.parameters.triangle,
                 f"{name}: diagonal": verdict.parameters.diagonal,
                 f"{name}: mean accuracy": mean_accuracy(verdict),
@@ -313,6 +313,10 @@ def write(
         for table in tables.all_tables(findings):
             texts[f"tables/{start}{table.name}.csv"] = table.csv
             texts[f"tables/{start}{table.name}.tex"] = table.latex
+        # A row per cell is for programs: no page of a paper holds it.
+        if findings.agreement is not None and len(findings.agreement):
+            cells = partial(tables.csv_text, findings.agreement)
+            texts[f"tables/{start}agreement_cells.csv"] = cells
     if page.comparison is not None:
         texts["tables/compared.csv"] = page.comparison.csv
         texts["tables/compared.tex"] = page.comparison.latex
@@ -345,7 +349,9 @@ def drawings(findings: Findings) -> Iterator[tuple[str, Callable[[], Figure]]]:
         alike = [matrix for matrix in pairs if matrix.value_name == value]
         if len(alike) > 1:
             name = "matrices" if value == "test_accuracy" else f"matrices_{value}"
-            yield name, partial(grid, alike[:MOST_PANELS])
+            for k, start in enumerate(range(0, len(alike), MOST_PANELS)):
+                numbered = f"{name}_{k + 1}" if k else name
+                yield numbered, partial(grid, alike[start : start + MOST_PANELS])
     for ladder in findings.ladders:
         yield f"ladder_{ladder.size}", partial(figures.ladder, ladder)
     regional = findings.representations
