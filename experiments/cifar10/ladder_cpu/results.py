@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,14 +43,18 @@ TABLES = ("verdicts", "losses", "hacking", "agreement", "agreement_cells", "ladd
 
 
 class Shelves:
-    """The stitches of several folders; a trial is in one of them."""
+    """The stitches of several folders, whose trials may share names: `folder:trial`."""
 
-    def __init__(self, shelves: Sequence[Shelf]) -> None:
+    def __init__(self, shelves: Mapping[str, Shelf]) -> None:
         self._shelves = shelves
 
     def load(self, cell: Cell, trials: list[str]) -> dict[str, Stored]:
         """As `Shelf.load`."""
-        return {k: v for shelf in self._shelves for k, v in shelf.load(cell, trials).items()}
+        found: dict[str, Stored] = {}
+        for part, shelf in self._shelves.items():
+            own = [t.removeprefix(f"{part}:") for t in trials if t.startswith(f"{part}:")]
+            found |= {f"{part}:{name}": stitch for name, stitch in shelf.load(cell, own).items()}
+        return found
 
 
 def controls(size: str) -> dict[str, tuple[str, str]]:
@@ -60,12 +64,9 @@ def controls(size: str) -> dict[str, tuple[str, str]]:
     return dict(zip(CONTROLS, pairs, strict=True))
 
 
-def without_image(matrix: Matrix, title: str) -> Matrix:
+def titled(matrix: Matrix, title: str) -> Matrix:
     """The rows of real layers, with what the picture calls them."""
-    rows = [layer for layer in matrix.values.index if layer >= 0]
-    tables = ("values", "converged", "failed", "finished")
-    cut = {name: getattr(matrix, name).loc[rows] for name in tables}
-    return replace(matrix, **cut, factors={"loss": title})
+    return replace(matrix.without_image(), factors={"loss": title})
 
 
 def draw(folder: Path, images: Path) -> None:
@@ -75,13 +76,13 @@ def draw(folder: Path, images: Path) -> None:
         for part in PARTS
     }
     ladder = [
-        without_image(found[part][f"{size}-a", f"{size}-b"], title)
+        titled(found[part][f"{size}-a", f"{size}-b"], title)
         for part, title in PARTS.items()
         for size in SIZES
     ]
     save_figure(grid(ladder, columns=len(SIZES)), images, "cifar10_ladder")
     shown = [
-        without_image(found[part][pair], title)
+        titled(found[part][pair], title)
         for part, title in PARTS.items()
         for size in (SIZES[0], SIZES[-1])
         for pair in controls(size).values()
@@ -94,7 +95,7 @@ def representations(folder: Path, overrides: dict[str, object]) -> pd.DataFrame:
     config = read_config(Path(__file__).parent / "task" / "config.yml", overrides)
     prepared = prepare(config)
     bench = Workbench(config, prepared.data, provide_networks(prepared))
-    best, shelves = [], []
+    best, shelves = [], {}
     for part in PARTS:
         results = best_trials(load_results(folder / part))
         pairs = results["sender"].str.removesuffix("-a") == results["receiver"].str.removesuffix(
@@ -102,10 +103,11 @@ def representations(folder: Path, overrides: dict[str, object]) -> pd.DataFrame:
         )
         trained = (results["sender_kind"] == "trained") & (results["receiver_kind"] == "trained")
         real = (results["sender_layer"] >= 0) & (results["status"] == "finished")
-        best.append(results[pairs & trained & real][[*PAIR, *CELL, "repeat", "loss", "trial"]])
+        kept = results[pairs & trained & real][[*PAIR, *CELL, "repeat", "loss", "trial"]]
+        best.append(kept.assign(trial=f"{part}:" + kept["trial"]))
         ledger = Ledger(folder / part)
         records = {record["trial"]: record for record in ledger.records()}
-        shelves.append(Shelf(ledger, records, bench))
+        shelves[part] = Shelf(ledger, records, bench)
     with Progress() as progress:
         task = progress.add_task("EV, ES and SV")
         found = compare(
