@@ -133,6 +133,7 @@ def main() -> None:
     """Write all of it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--folder", type=Path, default=Path(__file__).parent)
+    parser.add_argument("--report", type=Path, help="the report's folder; default: FOLDER/task")
     parser.add_argument("--output", type=Path, default=Path("docs"))
     parser.add_argument("--set", action="append", default=[], metavar="A.B=VALUE")
     args = parser.parse_args()
@@ -140,8 +141,9 @@ def main() -> None:
     draw(args.folder, args.output / "images")
     target = args.output / "results" / "cifar10_ladder"
     target.mkdir(parents=True, exist_ok=True)
+    report = args.report or args.folder / "task"
     for name in TABLES:
-        shutil.copy(args.folder / "task" / "tables" / f"{name}.csv", target)
+        shutil.copy(report / "tables" / f"{name}.csv", target)
     table = representations(args.folder, overrides)
     table.to_csv(target / "representations.csv", index=False, float_format="%.4f")
     print(table.to_string(index=False))
