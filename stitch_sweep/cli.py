@@ -383,7 +383,7 @@ def zoo_list(
         return
     table = Table("folder", "options", "weights", "train", "validation", "test", "seconds")
     for entry in entries:
-        options = " ".join(f"{k}={v}" for k, v in entry.recipe["options"].items())
+        options = " ".join(f"{k}={v}" for k, v in entry.options.items())
         scores = [f"{entry.accuracy[split]:.4f}" for split in ("train", "validation", "test")]
         table.add_row(
             entry.folder.name, options, entry.recipe["weights"], *scores, f"{entry.seconds:.0f}"

@@ -147,6 +147,12 @@ class Entry:
     seconds: float
     versions: dict[str, str]
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What it was made with: a family's options, or the arguments of a network from elsewhere."""
+        found = self.recipe.get("options")
+        return dict(self.recipe["network"]["arguments"] if found is None else found)
+
 
 def make_recipe(network: NetworkConfig, config: Config, data: Data) -> Recipe:
     """The recipe of a network that a configuration asks the zoo for.

@@ -354,3 +354,20 @@ def test_describe_says_what_crosses_where_a_network_cannot_be_cut(run, refused):
     errors = refused("describe", *small, "--cut", "layer2.0.conv1", "--cut", "layr3")
     assert "'layer1.0' is used again after it" in errors[0]
     assert "did you mean 'layer3.0'" in errors[1]
+
+
+def test_a_zoo_lists_networks_from_elsewhere_beside_our_own(run, tmp_path):
+    elsewhere = {"source": "python", "factory": "net.py:make", "arguments": {"channels": 6}}
+    for name, what in (("a", {"options": {"width": 4}}), ("b", {"network": elsewhere})):
+        stored = {
+            "recipe": {"weights": "trained", **what},
+            "accuracy": dict.fromkeys(("train", "validation", "test"), 0.5),
+            "seconds": 1.0,
+            "versions": {},
+        }
+        (tmp_path / "zoo" / name).mkdir(parents=True)
+        (tmp_path / "zoo" / name / "recipe.json").write_text(json.dumps(stored))
+    ended = run("zoo", "list")
+    assert ended.status == 0
+    assert "width=4" in ended.out
+    assert "channels=6" in ended.out
