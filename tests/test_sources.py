@@ -553,16 +553,34 @@ def test_a_head_for_other_classes_can_send_and_not_receive(mine, tmp_path):
         prepare(config(tmp_path, many, ours, loss=teaching))
 
 
+@pytest.mark.parametrize("classes", [5, 17])
+def test_a_head_for_other_classes_can_answer_for_no_cell_and_no_assembly(classes, mine, tmp_path):
+    many = python(f"{mine}:make", arguments={"classes": classes})
+    said = f"'n' has a head for {classes} classes, and the data has 10"
+    knocked = config(tmp_path, many, pairs=[], knock_out=[{"network": "n"}])
+    with pytest.raises(InputError, match=rf"^knock_out\[0\].network: {said}"):
+        prepare(knocked)
+    ours = {"name": "ours", "family": "resnet1111", "width": 2, "weights": "random_raw"}
+    stitch = {"stitch": {"name": "conv1x1"}}
+    parts = [{"network": "ours", "end": 1}, stitch, {"network": "n", "start": 1}]
+    with pytest.raises(InputError, match=rf"^parts\[2\].network: {said}"):
+        prepare(config(tmp_path, ours, many, pairs=[], parts=parts), cells=False)
+    parts = [{"network": "n", "end": 1}, stitch, {"network": "ours", "start": 1}]
+    prepare(config(tmp_path, ours, many, pairs=[], parts=parts), cells=False)
+
+
 # The zoo, and other processes
 
 
 def test_the_zoo_trains_a_network_of_a_file_and_runs_no_code_that_a_recipe_names(mine, tmp_path):
-    chosen = config(tmp_path, python(f"{mine}:make") | {"weights": "trained", "seed": 3})
+    made = python(f"{mine}:make", arguments={"channels": 6})
+    chosen = config(tmp_path, made | {"weights": "trained", "seed": 3})
     prepared = prepare(chosen)
     (recipe,) = prepared.recipes()
     assert recipe.folder.startswith("python-make-digits-seed3-")
     zoo = Zoo(tmp_path / "zoo")
     entry = zoo.ensure(recipe, lambda r, resume: train_network(r, prepared.data, threads=1))
+    assert [listed.options for listed in zoo.entries()] == [{"channels": 6}]
     module = prepared.networks({"n": entry})["n"]
     with pytest.raises(InputError, match="code that a stored file names is not run"):
         load(entry.folder)

@@ -304,10 +304,17 @@ def _stitch_problems(
 
 
 def _head_problems(config: Config, networks: dict[str, Outline], data: Data) -> Iterator[str]:
-    """Every receiver whose logits are not those of the data's classes."""
-    for i, pair in enumerate(config.pairs):
-        if (why := wrong_head(pair.receiver, networks[pair.receiver], data)) is not None:
-            yield f"pairs[{i}].receiver: {why}"
+    """Every network that answers for a cell or an assembly with logits for other classes."""
+    answering = [(f"pairs[{i}].receiver", pair.receiver) for i, pair in enumerate(config.pairs)]
+    answering += [
+        (f"knock_out[{i}].network", part.network) for i, part in enumerate(config.knock_out)
+    ]
+    if config.parts:
+        last = len(config.parts) - 1
+        answering.append((f"parts[{last}].network", str(config.parts[last].network)))
+    for where, name in answering:
+        if (why := wrong_head(name, networks[name], data)) is not None:
+            yield f"{where}: {why}"
 
 
 def wrong_head(name: str, network: Outline, data: Data) -> str | None:
