@@ -3,8 +3,9 @@
 A prefix runs the model and stops behind a submodule. A suffix runs the model on black images and puts
 what it is given in the place of that submodule's output. That is the network cut in two if, and only if,
 nothing that was computed before the submodule's end is used after it: for every place this is tried on
-images, and only where `suffix(prefix(x))` has the bits of `model(x)` the place is a cut point. A suffix
-therefore takes the time of the whole network.
+images of several kinds, and only where `suffix(prefix(x))` has the bits of `model(x)` for all of them the
+place is a cut point. That is a trial, not a proof: a branch that none of these images takes is not seen.
+A suffix takes the time of the whole network.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -41,7 +43,9 @@ from stitch_sweep.subgraphs import (
 )
 
 _TRIED = 2
-"""So many images a cut is tried on."""
+"""So many images of every kind a cut is tried on."""
+_BRIGHT, _LOUD = 3.0, 30.0
+"""Of normalised images: a pixel brighter than most that are white, and noise far beyond any image."""
 _IMAGE = ""
 """Stands for the image among paths of submodules."""
 
@@ -51,6 +55,7 @@ def open_network(
     *,
     layer_names: LayerNames = None,
     image_shape: Sequence[int] | None = None,
+    images: Tensor | None = None,
 ) -> Cuttable:
     """A network that can be cut: traced, or with hooks where torch.fx can't trace it.
 
@@ -58,6 +63,7 @@ def open_network(
         model: a network with one image batch as its input.
         layer_names: what layer indices mean; see `TracedNetwork`.
         image_shape: `(C, H, W)`, to try cuts with hooks on; a network from elsewhere knows its own.
+        images: `[B, C, H, W]`, some that it will get; cuts with hooks are tried on these too.
 
     Raises:
         CutError: a name is no cut point; or torch.fx can't trace the model, and no image is known to
@@ -71,7 +77,7 @@ def open_network(
     except CutError as error:
         if shape is None or not error.untraceable:
             raise
-        return HookedNetwork(model, shape, str(error), layer_names=layer_names)
+        return HookedNetwork(model, shape, str(error), layer_names=layer_names, images=images)
 
 
 class _Stop(Exception):  # noqa: N818  (not an error: the value is there)
@@ -162,6 +168,7 @@ class HookedNetwork:
         image_shape: `(C, H, W)` of the images that cuts are tried on.
         why: what kept torch.fx from tracing it, for messages.
         layer_names: as of `TracedNetwork`.
+        images: `[B, C, H, W]`, some that it will get, to try cuts on beside made ones.
 
     Attributes:
         layers: see `stitch_sweep.subgraphs.layers`.
@@ -177,10 +184,12 @@ class HookedNetwork:
         why: str,
         *,
         layer_names: LayerNames = None,
+        images: Tensor | None = None,
     ) -> None:
         self._model = model
         self._image_shape = tuple(image_shape)
         self._why = why
+        self._images = images
         calls, self._whole = self._run()
         times = Counter(call.path for call in calls)
         self._calls = {call.path: call for call in calls if times[call.path] == 1}
@@ -309,20 +318,54 @@ class HookedNetwork:
             return "its output is not a single tensor"
         if call.same(self._whole):
             return "it is the network's output"
-        example = black_image(self._model, self._image_shape)
-        generator = torch.Generator().manual_seed(0)
-        images = torch.randn(_TRIED, *self._image_shape, generator=generator).to(example)
-        with eval_mode(self._model):
-            expected = self._model(images.clone())
-            prefix = HookedPart(self._model, _IMAGE, path, self._image_shape)
-            suffix = HookedPart(self._model, path, None, self._image_shape)
+        prefix = HookedPart(self._model, _IMAGE, path, self._image_shape)
+        suffix = HookedPart(self._model, path, None, self._image_shape)
+        for kind, (images, expected) in self._trials.items():
             try:
-                found = suffix(prefix(images))
+                with eval_mode(self._model):
+                    found = suffix(prefix(images))
             except Exception as error:
                 return f"what comes after it can't be run alone ({type(error).__name__}: {error})"
-        if not torch.equal(found, expected):
-            return "other tensors cross there: something computed before it is used after it"
+            if not _same_bits(found, expected):
+                others = "" if kind == "noise" else f" for {kind}, though not for noise"
+                return (
+                    f"other tensors cross there{others}: something computed before it is used "
+                    "after it"
+                )
         return ""
+
+    @cached_property
+    @torch.no_grad()
+    def _trials(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Images of every kind, and what the network itself makes of them; noise comes first."""
+        example = black_image(self._model, self._image_shape)
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(_TRIED, *self._image_shape, generator=generator).to(example)
+        flat = torch.ones_like(noise)
+        kinds = {
+            "noise": noise,
+            "bright images": _BRIGHT * flat,
+            "dark images": -_BRIGHT * flat,
+            "strong noise": _LOUD * noise,
+        }
+        if self._images is not None:
+            own = self._images.to(example)
+            order = own.flatten(1).mean(1).argsort()
+            kinds["the data's images"] = own
+            kinds["the darkest of the data's images"] = own[order[:1]]
+            kinds["the brightest of the data's images"] = own[order[-1:]]
+        found = {}
+        for kind, images in kinds.items():
+            try:
+                with eval_mode(self._model):
+                    found[kind] = images, self._model(images.clone())
+            except Exception as error:
+                if "data's" in kind:
+                    raise CutError(
+                        f"can't take {kind}: {type(error).__name__}: {error}. ({self._why})"
+                    ) from error
+                # Of images that it will not get, the network may say what it likes.
+        return found
 
     def _distinct(self, paths: Sequence[str]) -> list[str]:
         """One path for each tensor: the block's rather than that of its last activation."""
@@ -378,6 +421,15 @@ class HookedNetwork:
         if why := self._why_not(name):
             raise CutError(f"no cut behind {name!r}: {why}. ({self._why})")
         return name
+
+
+def _same_bits(found: Any, expected: Any) -> bool:
+    """Whether two outputs are one; what is no number in both counts as equal."""
+    if not (isinstance(found, Tensor) and isinstance(expected, Tensor)):
+        return False
+    if found.shape != expected.shape:
+        return False
+    return bool(((found == expected) | (found.isnan() & expected.isnan())).all())
 
 
 def _module(model: nn.Module, path: str) -> nn.Module:

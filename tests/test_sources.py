@@ -89,6 +89,14 @@ class Branches(Mine):
         return super().forward(x)
 
 
+class Remembers(Mine):
+    def forward(self, x):
+        a_digit = 0.1 < float(x.diff().abs().mean()) < 0.9
+        x = torch.relu(self.stem(x))
+        x = self.blocks(x * 2 if a_digit else x)
+        return self.head(x.mean((2, 3)))
+
+
 class Pair(Mine):
     def forward(self, x):
         return super().forward(x), x
@@ -100,6 +108,10 @@ def make(channels=4, **options):
 
 def branches():
     return Branches(4)
+
+
+def remembers():
+    return Remembers(4)
 
 
 def noisy():
@@ -652,6 +664,12 @@ def test_a_network_that_cannot_be_traced_is_cut_with_hooks(mine, tmp_path):
     assert "no cut behind 'blocks.0.conv': other tensors cross there" in message
     assert "torch.fx can't trace Branches" in message
     assert "x.sum() > 1e9" in message
+
+
+def test_cuts_with_hooks_are_tried_on_the_datas_own_images(mine, tmp_path):
+    message = refused(tmp_path, python(f"{mine}:remembers", layers=["stem"]))
+    assert "python:remembers: no cut behind 'stem': other tensors cross there" in message
+    assert "for the data's images, though not for noise" in message
 
 
 @pytest.mark.long

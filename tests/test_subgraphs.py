@@ -561,6 +561,41 @@ def test_hooks_refuse_other_places(name, message):
         network.sub_network(None, name)
 
 
+class Remembering(nn.Module):
+    """Asks the image something before its stem and acts on the answer after it."""
+
+    def __init__(self, asks: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.stem, self.body, self.fc = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Linear(4, 5)
+        self.asks = asks
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        answer = bool(self.asks(x))
+        x = self.stem(x).relu()
+        if answer:
+            x = x * 2
+        return self.fc(self.body(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("asks", "kind"),
+    [
+        (lambda x: x.mean() > 0.5, "bright images"),
+        (lambda x: x.mean() < -0.5, "dark images"),
+        (lambda x: x.abs().max() > 10, "strong noise"),
+        (lambda x: 0 < x.diff().abs().max() < 0.6, "the data's images"),
+    ],
+)
+def test_a_branch_on_the_image_that_noise_does_not_take_is_found(asks, kind):
+    model = ready(lambda: Remembering(asks))
+    smooth = torch.linspace(-1, 1, 6).expand(2, 3, 6, 6)
+    message = f"(?s)no cut behind 'stem': other tensors cross there for {kind}, though not for"
+    with pytest.raises(CutError, match=message):
+        open_network(model, layer_names=["stem"], image_shape=(3, 6, 6), images=smooth)
+    found = open_network(model, layer_names="auto", image_shape=(3, 6, 6), images=smooth)
+    assert [layer.name for layer in found.layers] == ["body"]
+
+
 def test_without_the_trial_hooks_would_cut_a_skip(monkeypatch):
     monkeypatch.setattr(HookedNetwork, "_why_not", lambda self, path: "")
     network = open_network(ready(Branching), layer_names=["one", "two"], image_shape=(3, 6, 6))
