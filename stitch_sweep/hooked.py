@@ -36,8 +36,11 @@ from stitch_sweep.subgraphs import (
     counting,
     eval_mode,
     inner_prefix,
+    is_row,
     keeps_channels_last,
+    no_representation,
     parameter_count,
+    refusing,
     submodule,
     title,
 )
@@ -73,7 +76,7 @@ def open_network(
     if shape is None and inner_prefix(model):
         shape = model.image_shape
     try:
-        return TracedNetwork(model, layer_names=layer_names)
+        return TracedNetwork(model, layer_names=layer_names, image_shape=shape)
     except CutError as error:
         if shape is None or not error.untraceable:
             raise
@@ -191,6 +194,7 @@ class HookedNetwork:
         self._why = why
         self._images = images
         calls, self._whole = self._run()
+        self._double = {call.path: call.output for call in self._run(count=2)[0]}
         times = Counter(call.path for call in calls)
         self._calls = {call.path: call for call in calls if times[call.path] == 1}
         self._order = list(self._calls)
@@ -279,8 +283,14 @@ class HookedNetwork:
             )
         return found
 
-    def _run(self, image_shape: Sequence[int] | None = None) -> tuple[list[_Call], _Call]:
-        """Every submodule's output, in the order in which they end, and the network's."""
+    def _run(
+        self, image_shape: Sequence[int] | None = None, count: int = 1
+    ) -> tuple[list[_Call], _Call]:
+        """Every submodule's output, in the order in which they end, and the network's.
+
+        Raises:
+            CutError: the network can't take such images.
+        """
         found: list[_Call] = []
         prefix = inner_prefix(self._model)
 
@@ -295,9 +305,10 @@ class HookedNetwork:
             for path, module in self._model.named_modules()
             if path and path + "." != prefix
         ]
-        image = black_image(self._model, image_shape or self._image_shape)
+        shape = image_shape or self._image_shape
+        image = black_image(self._model, shape).expand(count, -1, -1, -1).clone()
         try:
-            with eval_mode(self._model), counting() as counter:
+            with eval_mode(self._model), counting() as counter, refusing(self._model, shape):
                 result = self._model(image)
                 total = counted(counter)
         finally:
@@ -318,6 +329,8 @@ class HookedNetwork:
             return "its output is not a single tensor"
         if call.same(self._whole):
             return "it is the network's output"
+        if why := no_representation(call.output, self._double[path]):
+            return why
         prefix = HookedPart(self._model, _IMAGE, path, self._image_shape)
         suffix = HookedPart(self._model, path, None, self._image_shape)
         for kind, (images, expected) in self._trials.items():
@@ -327,6 +340,8 @@ class HookedNetwork:
             except Exception as error:
                 return f"what comes after it can't be run alone ({type(error).__name__}: {error})"
             if not _same_bits(found, expected):
+                if kind == "noise" and found.shape == expected.shape and found.allclose(expected):
+                    return "with hooks on it, torch computes it in another way, and other last bits"
                 others = "" if kind == "noise" else f" for {kind}, though not for noise"
                 return (
                     f"other tensors cross there{others}: something computed before it is used "
@@ -372,7 +387,7 @@ class HookedNetwork:
         kept: list[str] = []
         for path in paths:
             if kept and self._calls[kept[-1]].same(self._calls[path]):
-                if type(_module(self._model, path)) is not nn.Sequential:
+                if not is_row(_module(self._model, path)):
                     kept[-1] = path
             else:
                 kept.append(path)
