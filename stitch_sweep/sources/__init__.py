@@ -23,7 +23,16 @@ from stitch_sweep.sources import building, python, timm, torchvision
 from stitch_sweep.sources.examination import examine
 from stitch_sweep.sources.preprocessing import Imported, Preprocessing
 
-__all__ = ["Imported", "Preprocessing", "blueprint", "build", "construct", "factory", "load"]
+__all__ = [
+    "Imported",
+    "Preprocessing",
+    "blueprint",
+    "build",
+    "construct",
+    "factory",
+    "load",
+    "some_images",
+]
 
 Factory = Callable[..., Any]
 
@@ -182,7 +191,7 @@ def _ready(network: NetworkConfig, made: Imported, data: Data) -> Imported:
         made.classifies = outputs == data.num_classes
         own = getattr(made.network, "layer_names", None)
         names = network.layers or own or "auto"
-        opened = open_network(made, layer_names=names, images=_some(data))
+        opened = open_network(made, layer_names=names, images=some_images(data))
         made.layer_names = [layer.name for layer in opened.layers]
         if not made.layer_names:
             raise InputError("no block was found in it; name its layers (stitch-sweep describe)")
@@ -191,7 +200,7 @@ def _ready(network: NetworkConfig, made: Imported, data: Data) -> Imported:
     return made
 
 
-def _some(data: Data) -> Tensor:
+def some_images(data: Data) -> Tensor:
     """A few training images, from all over the set, as a network gets them."""
     every = max(1, len(data.train.images) // _TRIED)
     return normalise(data.train.images[::every][:_TRIED], data.mean, data.std)

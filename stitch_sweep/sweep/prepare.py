@@ -222,7 +222,13 @@ def _outline(network: NetworkConfig, data: Data) -> Outline:
     # Not on "meta", whose random numbers and batch norms would import torch's compiler (1.5 s).
     given = network.kind in GIVEN
     module = load_given(network, data) if given else sources.build(network, data).eval()
-    traced = open_network(module, layer_names=network.cuts, image_shape=data.image_shape)
+    # The weights may be others than those that its places were found with.
+    traced = open_network(
+        module,
+        layer_names=network.cuts,
+        image_shape=data.image_shape,
+        images=sources.some_images(data),
+    )
     shapes = traced.shapes(data.image_shape)
     layers = [shapes[layer.name] for layer in traced.layers]
     if network.kind == CLASS_ONLY:
