@@ -272,9 +272,13 @@ def _studies(config: Config, networks: dict[str, Outline]) -> list[Study]:
 
 def _out_of_reach(part: KnockOutConfig, last: int) -> Iterator[str]:
     """What of a knock-out its network, whose last layer is `last`, is too short for."""
-    for key, what in (("first", f"layers 1 to {last} to take out"), ("removed", f"{last} of them")):
+    stem = part.first != "all" and 0 in part.first  # one layer more
+    for key, most, what in (
+        ("first", last, f"layers 0 (the stem) to {last} to take out"),
+        ("removed", last + stem, f"{last + stem} of them"),
+    ):
         wanted = getattr(part, key)
-        if wanted != "all" and (beyond := [str(k) for k in wanted if k > last]):
+        if wanted != "all" and (beyond := [str(k) for k in wanted if k > most]):
             yield f"{key}: {part.network} has {what}, not {', '.join(beyond)}"
     if not part.cells(last):
         yield f"removed: {part.network} ends at layer {last}, before so many could be taken out"
