@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from stitch_sweep.blocks import Place, one_per_block
-from stitch_sweep.errors import nearest
+from stitch_sweep.errors import check_all, nearest
 from stitch_sweep.subgraphs import (
     TO_CHANNELS_FIRST,
     TO_CHANNELS_LAST,
@@ -83,6 +83,11 @@ def open_network(
         return HookedNetwork(model, shape, str(error), layer_names=layer_names, images=images)
 
 
+def belonging(part: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers of a part of a network; a part with hooks holds those of the others too."""
+    return part.own() if isinstance(part, HookedPart) else part.state_dict(keep_vars=True)
+
+
 class _Stop(Exception):  # noqa: N818  (not an error: the value is there)
     def __init__(self, value: Tensor) -> None:
         self.value = value
@@ -143,6 +148,38 @@ class HookedPart(nn.Module):
             for hook in hooks:
                 hook.remove()
         return result
+
+    def own(self) -> dict[str, Tensor]:
+        """Parameters that its output depends on and buffers beside them, by the network's names."""
+        start, _ = self._ends
+        before = HookedPart(self.model, _IMAGE, start, self._image_shape, (False, self._turned[0]))
+        parameters = dict(self.model.named_parameters())
+        asked = {name: p.requires_grad for name, p in parameters.items()}
+        generator = torch.Generator().manual_seed(0)
+        image = black_image(self.model, self._image_shape)
+        noise = torch.randn(image.shape, generator=generator).to(image)
+        try:
+            with eval_mode(self.model), torch.enable_grad():
+                with torch.no_grad():
+                    value = before(noise)
+                for parameter in parameters.values():
+                    parameter.requires_grad_()
+                made = self(value)
+                found: Sequence[Tensor | None] = [None] * len(parameters)
+                if made.requires_grad:
+                    of = list(parameters.values())
+                    found = torch.autograd.grad(made.sum(), of, allow_unused=True)
+        finally:
+            for name, parameter in parameters.items():
+                parameter.requires_grad_(asked[name])
+        names = {name for name, grad in zip(parameters, found, strict=True) if grad is not None}
+        holders = {name.rpartition(".")[0] for name in names}
+        prefix = inner_prefix(self.model)
+        return {
+            name.removeprefix(prefix): tensor
+            for name, tensor in self.model.state_dict(keep_vars=True).items()
+            if name in names or (name not in parameters and name.rpartition(".")[0] in holders)
+        }
 
 
 @dataclass
@@ -210,7 +247,8 @@ class HookedNetwork:
             names = self._auto()
         elif names is None:
             names = [point.name for point in self.cut_points]
-        positions = [self._order.index(self._place(name)) for name in names]
+        positions: list[int] = []
+        check_all(*(lambda n=n: positions.append(self._order.index(self._place(n))) for n in names))
         if positions != sorted(set(positions)):
             raise CutError(f"layers must be named in the order of computation, once each: {names}")
         self.layers = [Layer(index, str(name)) for index, name in enumerate(names)]

@@ -284,9 +284,12 @@ class NetworkConfig(Component):
         return weights_kind(self.weights)
 
     @property
-    def cuts(self) -> list[str] | None:
-        """Names of the layers, where they are given; else the network itself knows them."""
-        return self.layers if isinstance(self.layers, list) else None
+    def cuts(self) -> list[str] | Literal["auto"] | None:
+        """Names of the layers, where they are given; None where the network itself knows them.
+
+        One from elsewhere knows what `auto` found as soon as it is made; ours know what they name.
+        """
+        return self.layers if isinstance(self.layers, list) or self.source == "family" else None
 
     @property
     def title(self) -> str:

@@ -103,9 +103,12 @@ class Prepared:
     @property
     def notes(self) -> list[str]:
         """What a user should know before the sweep starts; worked out when it is asked for."""
-        return teaching_notes(
+        found = teaching_notes(
             self.config, self.studies, lambda name, layer: self.outlines[name].shape(layer)
         )
+        if self.config.parts:
+            found.append("parts: a sweep leaves them out; `stitch-sweep assemble` trains them")
+        return found
 
     @property
     def trials(self) -> int:
