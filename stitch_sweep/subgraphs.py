@@ -538,7 +538,17 @@ class TracedNetwork:
             names = self._auto()
         if names is None:
             return [Layer(index, point.name) for index, point in enumerate(self.cut_points)]
-        positions = [self._place(str(name)) for name in names]
+        positions: list[int] = []
+        problems: list[CutError] = []
+        for name in names:
+            try:
+                positions.append(self._named(str(name)))
+            except CutError as error:
+                problems.append(error)
+        if problems:
+            found = CutError(*(text for error in problems for text in error.problems))
+            found.untraceable = any(error.untraceable for error in problems)
+            raise found
         if positions != sorted(set(positions)):
             raise CutError(f"layers must be named in the order of computation, once each: {names}")
         return [Layer(index, str(name)) for index, name in enumerate(names)]

@@ -97,6 +97,17 @@ class Remembers(Mine):
         return self.head(x.mean((2, 3)))
 
 
+class Counts(Mine):
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("var", torch.ones(channels))
+
+    def forward(self, x):
+        x = torch.nn.functional.batch_norm(self.stem(x), self.mean, self.var, training=True)
+        return self.head(self.blocks(x).mean((2, 3)))
+
+
 class Pair(Mine):
     def forward(self, x):
         return super().forward(x), x
@@ -112,6 +123,14 @@ def branches():
 
 def remembers():
     return Remembers(4)
+
+
+def counts():
+    return Counts(4)
+
+
+def exits():
+    raise SystemExit(2)
 
 
 def noisy():
@@ -472,6 +491,11 @@ def test_a_state_dict_of_another_network_is_refused_with_the_differences(mine, t
         ("{folder}/other.py:make", "No such file"),
         ("no_such_package.at_all:make", "ModuleNotFoundError: No module named 'no_such_package'"),
         ("{file}:fails", "RuntimeError: no such luck"),
+        ("{file}:exits", "could not be made: SystemExit: 2"),
+        (
+            "{file}:counts",
+            "changes its own mean, var in eval mode too",
+        ),
         ("{file}:nothing", "returned a dict, not a torch.nn.Module"),
         ("{file}:pair", "returns a tuple, where logits [B, K] are wanted"),
         ("{file}:noisy_inside", "differ from blocks.2 (DropsAlways) on"),
@@ -483,13 +507,16 @@ def test_a_factory_that_is_of_no_use_says_why(factory, message, mine, tmp_path):
     assert message in refused(tmp_path, python(path))
 
 
-def test_a_file_that_does_not_import_is_named_with_the_line(tmp_path):
+def test_a_file_that_does_not_import_is_named_with_the_line(tmp_path, monkeypatch):
     (tmp_path / "broken.py").write_text("import torch\nraise ValueError('not today')\n")
     message = refused(tmp_path, python("./broken.py:make"))
     assert "can't be imported: ValueError: not today" in message
     assert "broken.py:2" in message
     (tmp_path / "exits.py").write_text("raise SystemExit(0)\n")
     assert "SystemExit" in refused(tmp_path, python("./exits.py:make"))
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "a_package_that_exits.py").write_text("raise SystemExit(0)\n")
+    assert "SystemExit" in refused(tmp_path, python("a_package_that_exits:make"))
 
 
 def test_a_cut_point_that_does_not_exist_has_the_nearest_name(mine, tmp_path):
@@ -498,6 +525,42 @@ def test_a_cut_point_that_does_not_exist_has_the_nearest_name(mine, tmp_path):
     )
     message = refused(tmp_path, python(f"{mine}:make", layers=["blocks.1.conv"]))
     assert "'blocks.0' is used again after it" in message
+
+
+@pytest.mark.parametrize("factory", ["make", "branches"])
+def test_all_wrong_layers_are_said_at_once(factory, mine, tmp_path):
+    layers = ["stem", "blocks.00", "blocks.1.conv", "hed"]
+    with pytest.raises(InputError) as caught:
+        prepare(config(tmp_path, python(f"{mine}:{factory}", layers=layers)))
+    assert len(caught.value.problems) == 3
+    for name, problem in zip(layers[1:], caught.value.problems, strict=True):
+        assert problem.startswith(f"networks[0]: python:{factory}: ")
+        assert repr(name) in problem
+
+
+def test_normalisation_with_more_channels_than_the_network_takes_is_named(mine, tmp_path):
+    two = {"mean": [0.5, 0.5], "std": [0.5, 0.5]}
+    message = refused(tmp_path, python(f"{mine}:make", normalisation=two))
+    assert "grey images are repeated to 2 channels, as many as normalisation has numbers" in message
+
+
+def test_auto_is_one_layer_per_block_of_our_own_families_too(tmp_path):
+    plain = {
+        "name": "n",
+        "family": "resnet1111",
+        "width": 2,
+        "skip": "none",
+        "weights": "random_raw",
+    }
+    own, auto = (
+        prepare(config(tmp_path, {**plain, "layers": layers})).outlines["n"].layers
+        for layers in (None, "auto")
+    )
+    assert len(own) == 5
+    assert len(auto) == 9, "without skips every convolution is a block"
+    assert (
+        run_pair(config(tmp_path, {**plain, "layers": "auto"}), "n:8,n:8")["status"] == "finished"
+    )
 
 
 @pytest.mark.parametrize(
