@@ -23,12 +23,13 @@ from stitch_sweep.data import Loader
 from stitch_sweep.errors import InputError
 from stitch_sweep.evaluation import CHUNK, Scores
 from stitch_sweep.frozen import IMAGE_LAYER, FrozenNetwork
-from stitch_sweep.hooked import Cuttable, open_network
+from stitch_sweep.hooked import Cuttable, belonging, open_network
 from stitch_sweep.losses import CombinedLoss, LossContext, LossInputs
 from stitch_sweep.optimization import Optimization
 from stitch_sweep.registry import LOSSES, STITCHES
 from stitch_sweep.seeding import derive, seed_everything
 from stitch_sweep.stitches import DATA_STARTS, Shape, build_stitch, misfit, start_stitch
+from stitch_sweep.subgraphs import LayerNames
 
 Order = Literal["together", "in_turn"]
 
@@ -51,7 +52,7 @@ def outline(
     parts: Sequence[PartConfig],
     networks: Mapping[str, nn.Module],
     image: Shape,
-    layers: Mapping[str, Sequence[str] | None] | None = None,
+    layers: Mapping[str, LayerNames] | None = None,
 ) -> list[Piece]:
     """The shapes of all parts, checked without running anything but each network once.
 
@@ -165,7 +166,7 @@ class Assembly(nn.Module):
         pieces: Sequence[Piece],
         networks: Mapping[str, nn.Module],
         seed: int = 0,
-        layers: Mapping[str, Sequence[str] | None] | None = None,
+        layers: Mapping[str, LayerNames] | None = None,
     ) -> None:
         super().__init__()
         self.pieces = list(pieces)
@@ -194,7 +195,11 @@ class Assembly(nn.Module):
             else:
                 name = str(part.network)
                 own = open_network(copy.deepcopy(networks[name]), layer_names=known.get(name))
-                modules.append(own.sub_network(part.start, part.end).requires_grad_())
+                module = own.sub_network(part.start, part.end)
+                for tensor in belonging(module).values():
+                    if isinstance(tensor, nn.Parameter):
+                        tensor.requires_grad_()
+                modules.append(module)
         device = next(next(iter(networks.values())).parameters()).device
         self.parts = nn.ModuleList(modules).to(device)
         self.trained = {
@@ -235,7 +240,8 @@ class Assembly(nn.Module):
     @torch.no_grad()
     def _pairs(self, position: int, train: Loader) -> Iterator[tuple[Tensor, Tensor]]:
         after = self.pieces[position + 1].config
-        expected = self._frozen[str(after.network)].part(None, after.start)
+        start = IMAGE_LAYER if after.start is None else after.start  # the stitch makes an image
+        expected = self._frozen[str(after.network)].part(None, start)
         for images, _, valid in train.in_order(CHUNK):
             before = images
             for part in self.parts[:position]:

@@ -2,7 +2,8 @@
 
 A *block* is an outermost module inside which several tensors cross (a residual block, an Inception
 module), of a type that has no such block in it. Outside of blocks, every convolution or linear layer is
-one, together with the normalisation, activation and dropout that follow it.
+one, together with the normalisation, activation and dropout that follow it, and so is every module with
+weights that is computed as one value (a recurrent or a transformer layer of torch's own).
 """
 
 from __future__ import annotations
@@ -64,8 +65,10 @@ def one_per_block(places: Sequence[Place], modules: dict[str, nn.Module]) -> lis
     types = {type(modules[path]) for path in innermost}
     crossed = {path for path in _whole(places) if type(modules[path]) in types}
     blocks = {p for p in crossed if not any(p.startswith(f"{o}.") for o in crossed)}
+    count = _values_of(places)
     found: list[str] = []
     open_group = False  # whether what follows may still belong to the last convolution
+    several = False  # whether what follows may be the tensor among what the last module returned
     for place in places:
         within = next((path for path in place.around if path in blocks), None)
         if within is not None:
@@ -73,11 +76,16 @@ def one_per_block(places: Sequence[Place], modules: dict[str, nn.Module]) -> lis
             if within in place.ends and place.cut:
                 found.append(place.name)
             continue
-        of = modules.get(place.around[-1]) if place.around else None
-        leaf = of is not None and not list(of.children())
+        closest = place.around[-1] if place.around else ""
+        of = modules.get(closest)
+        opaque = closest in place.ends and count.get(closest) == 1
+        leaf = of is not None and (opaque or not list(of.children()))
+        weighs = leaf and any(p.ndim >= 2 for p in of.parameters())  # type: ignore[union-attr]
+        taken = several and place.kind == "getitem"
+        several = (weighs or taken) and not place.cut
         if not place.cut:
             open_group = False
-        elif leaf and any(p.ndim >= 2 for p in of.parameters()):  # type: ignore[union-attr]
+        elif weighs or taken:
             found.append(place.name)
             open_group = True
         elif open_group and _belongs(place, of if leaf else None):
@@ -96,11 +104,17 @@ def _belongs(place: Place, of: nn.Module | None) -> bool:
 
 def _whole(places: Sequence[Place]) -> list[str]:
     """Modules whose output is a cut point, and that are made of several values."""
+    count = _values_of(places)
+    return [path for place in places if place.cut for path in place.ends if count.get(path, 0) > 1]
+
+
+def _values_of(places: Sequence[Place]) -> dict[str, int]:
+    """How many values arise in each module."""
     count: dict[str, int] = {}
     for place in places:
         for path in place.around:
             count[path] = count.get(path, 0) + 1
-    return [path for place in places if place.cut for path in place.ends if count.get(path, 0) > 1]
+    return count
 
 
 def _with_crossing(places: Sequence[Place], modules: dict[str, nn.Module]) -> list[str]:

@@ -383,7 +383,7 @@ def zoo_list(
         return
     table = Table("folder", "options", "weights", "train", "validation", "test", "seconds")
     for entry in entries:
-        options = " ".join(f"{k}={v}" for k, v in entry.recipe["options"].items())
+        options = " ".join(f"{k}={v}" for k, v in entry.options.items())
         scores = [f"{entry.accuracy[split]:.4f}" for split in ("train", "validation", "test")]
         table.add_row(
             entry.folder.name, options, entry.recipe["weights"], *scores, f"{entry.seconds:.0f}"
@@ -468,14 +468,23 @@ def _show_figures(result: Mapping[str, Any]) -> None:
 
 
 def _show_outcome(outcome: Outcome, config: Config, folder: Path) -> None:
-    from stitch_sweep.analysis import best_table, best_trials, gap_matrices, matrix_table
+    from stitch_sweep.analysis import (
+        best_table,
+        best_trials,
+        gap_matrices,
+        is_knock_out,
+        matrix_table,
+    )
 
     if len(outcome.results):
         best = best_trials(outcome.results, metric=config.search.metric, mode=config.search.mode)
         _out.print(best_table(best))
-        for matrix in [next(gap_matrices([m]), m) for m in outcome.matrices]:
-            _out.print(matrix_table(matrix))
-            _out.print()
+        asked = {part.network for part in config.knock_out}
+        for matrix in outcome.matrices:
+            gaps = list(gap_matrices([matrix], asked))
+            for shown in gaps if is_knock_out(matrix) else [matrix, *gaps]:
+                _out.print(matrix_table(shown))
+                _out.print()
     _out.print(
         f"{outcome.ended} of {outcome.total} trials ended, {outcome.failed} failed. "
         f"Tables, matrices and figures: {folder}",

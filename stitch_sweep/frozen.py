@@ -14,7 +14,7 @@ from stitch_sweep.data import Loader
 from stitch_sweep.evaluation import Evaluation, evaluate
 from stitch_sweep.hooked import open_network
 from stitch_sweep.sources import Imported
-from stitch_sweep.subgraphs import Where
+from stitch_sweep.subgraphs import LayerNames, Where
 
 IMAGE_LAYER = -1
 
@@ -98,14 +98,14 @@ class FrozenNetwork(FrozenSender):
     Args:
         network: the module, frozen in place; see `FrozenSender`.
         name: what messages call it.
-        layer_names: cut points to use as layers 0, 1, ... instead of the model's own.
+        layer_names: cut points to use as layers 0, 1, ... instead of the model's own, or `auto`.
 
     Raises:
         InputError: a name in `layer_names` is no place where the network can be cut.
     """
 
     def __init__(
-        self, network: nn.Module, name: str = "network", layer_names: Sequence[str] | None = None
+        self, network: nn.Module, name: str = "network", layer_names: LayerNames = None
     ) -> None:
         super().__init__(network, name)
         # A network from elsewhere may have a head for other classes, and still send.

@@ -3,8 +3,9 @@
 A prefix runs the model and stops behind a submodule. A suffix runs the model on black images and puts
 what it is given in the place of that submodule's output. That is the network cut in two if, and only if,
 nothing that was computed before the submodule's end is used after it: for every place this is tried on
-images, and only where `suffix(prefix(x))` has the bits of `model(x)` the place is a cut point. A suffix
-therefore takes the time of the whole network.
+images of several kinds, and only where `suffix(prefix(x))` has the bits of `model(x)` for all of them the
+place is a cut point. That is a trial, not a proof: a branch that none of these images takes is not seen.
+A suffix takes the time of the whole network.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from stitch_sweep.blocks import Place, one_per_block
-from stitch_sweep.errors import nearest
+from stitch_sweep.errors import check_all, nearest
 from stitch_sweep.subgraphs import (
     TO_CHANNELS_FIRST,
     TO_CHANNELS_LAST,
@@ -34,14 +36,19 @@ from stitch_sweep.subgraphs import (
     counting,
     eval_mode,
     inner_prefix,
+    is_row,
     keeps_channels_last,
+    no_representation,
     parameter_count,
+    refusing,
     submodule,
     title,
 )
 
 _TRIED = 2
-"""So many images a cut is tried on."""
+"""So many images of every kind a cut is tried on."""
+_BRIGHT, _LOUD = 3.0, 30.0
+"""Of normalised images: a pixel brighter than most that are white, and noise far beyond any image."""
 _IMAGE = ""
 """Stands for the image among paths of submodules."""
 
@@ -51,6 +58,7 @@ def open_network(
     *,
     layer_names: LayerNames = None,
     image_shape: Sequence[int] | None = None,
+    images: Tensor | None = None,
 ) -> Cuttable:
     """A network that can be cut: traced, or with hooks where torch.fx can't trace it.
 
@@ -58,6 +66,7 @@ def open_network(
         model: a network with one image batch as its input.
         layer_names: what layer indices mean; see `TracedNetwork`.
         image_shape: `(C, H, W)`, to try cuts with hooks on; a network from elsewhere knows its own.
+        images: `[B, C, H, W]`, some that it will get; cuts with hooks are tried on these too.
 
     Raises:
         CutError: a name is no cut point; or torch.fx can't trace the model, and no image is known to
@@ -67,11 +76,16 @@ def open_network(
     if shape is None and inner_prefix(model):
         shape = model.image_shape
     try:
-        return TracedNetwork(model, layer_names=layer_names)
+        return TracedNetwork(model, layer_names=layer_names, image_shape=shape)
     except CutError as error:
         if shape is None or not error.untraceable:
             raise
-        return HookedNetwork(model, shape, str(error), layer_names=layer_names)
+        return HookedNetwork(model, shape, str(error), layer_names=layer_names, images=images)
+
+
+def belonging(part: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers of a part of a network; a part with hooks holds those of the others too."""
+    return part.own() if isinstance(part, HookedPart) else part.state_dict(keep_vars=True)
 
 
 class _Stop(Exception):  # noqa: N818  (not an error: the value is there)
@@ -135,6 +149,38 @@ class HookedPart(nn.Module):
                 hook.remove()
         return result
 
+    def own(self) -> dict[str, Tensor]:
+        """Parameters that its output depends on and buffers beside them, by the network's names."""
+        start, _ = self._ends
+        before = HookedPart(self.model, _IMAGE, start, self._image_shape, (False, self._turned[0]))
+        parameters = dict(self.model.named_parameters())
+        asked = {name: p.requires_grad for name, p in parameters.items()}
+        generator = torch.Generator().manual_seed(0)
+        image = black_image(self.model, self._image_shape)
+        noise = torch.randn(image.shape, generator=generator).to(image)
+        try:
+            with eval_mode(self.model), torch.enable_grad():
+                with torch.no_grad():
+                    value = before(noise)
+                for parameter in parameters.values():
+                    parameter.requires_grad_()
+                made = self(value)
+                found: Sequence[Tensor | None] = [None] * len(parameters)
+                if made.requires_grad:
+                    of = list(parameters.values())
+                    found = torch.autograd.grad(made.sum(), of, allow_unused=True)
+        finally:
+            for name, parameter in parameters.items():
+                parameter.requires_grad_(asked[name])
+        names = {name for name, grad in zip(parameters, found, strict=True) if grad is not None}
+        holders = {name.rpartition(".")[0] for name in names}
+        prefix = inner_prefix(self.model)
+        return {
+            name.removeprefix(prefix): tensor
+            for name, tensor in self.model.state_dict(keep_vars=True).items()
+            if name in names or (name not in parameters and name.rpartition(".")[0] in holders)
+        }
+
 
 @dataclass
 class _Call:
@@ -162,6 +208,7 @@ class HookedNetwork:
         image_shape: `(C, H, W)` of the images that cuts are tried on.
         why: what kept torch.fx from tracing it, for messages.
         layer_names: as of `TracedNetwork`.
+        images: `[B, C, H, W]`, some that it will get, to try cuts on beside made ones.
 
     Attributes:
         layers: see `stitch_sweep.subgraphs.layers`.
@@ -177,11 +224,14 @@ class HookedNetwork:
         why: str,
         *,
         layer_names: LayerNames = None,
+        images: Tensor | None = None,
     ) -> None:
         self._model = model
         self._image_shape = tuple(image_shape)
         self._why = why
+        self._images = images
         calls, self._whole = self._run()
+        self._double = {call.path: call.output for call in self._run(count=2)[0]}
         times = Counter(call.path for call in calls)
         self._calls = {call.path: call for call in calls if times[call.path] == 1}
         self._order = list(self._calls)
@@ -197,7 +247,8 @@ class HookedNetwork:
             names = self._auto()
         elif names is None:
             names = [point.name for point in self.cut_points]
-        positions = [self._order.index(self._place(name)) for name in names]
+        positions: list[int] = []
+        check_all(*(lambda n=n: positions.append(self._order.index(self._place(n))) for n in names))
         if positions != sorted(set(positions)):
             raise CutError(f"layers must be named in the order of computation, once each: {names}")
         self.layers = [Layer(index, str(name)) for index, name in enumerate(names)]
@@ -270,8 +321,14 @@ class HookedNetwork:
             )
         return found
 
-    def _run(self, image_shape: Sequence[int] | None = None) -> tuple[list[_Call], _Call]:
-        """Every submodule's output, in the order in which they end, and the network's."""
+    def _run(
+        self, image_shape: Sequence[int] | None = None, count: int = 1
+    ) -> tuple[list[_Call], _Call]:
+        """Every submodule's output, in the order in which they end, and the network's.
+
+        Raises:
+            CutError: the network can't take such images.
+        """
         found: list[_Call] = []
         prefix = inner_prefix(self._model)
 
@@ -286,9 +343,10 @@ class HookedNetwork:
             for path, module in self._model.named_modules()
             if path and path + "." != prefix
         ]
-        image = black_image(self._model, image_shape or self._image_shape)
+        shape = image_shape or self._image_shape
+        image = black_image(self._model, shape).expand(count, -1, -1, -1).clone()
         try:
-            with eval_mode(self._model), counting() as counter:
+            with eval_mode(self._model), counting() as counter, refusing(self._model, shape):
                 result = self._model(image)
                 total = counted(counter)
         finally:
@@ -309,27 +367,65 @@ class HookedNetwork:
             return "its output is not a single tensor"
         if call.same(self._whole):
             return "it is the network's output"
-        example = black_image(self._model, self._image_shape)
-        generator = torch.Generator().manual_seed(0)
-        images = torch.randn(_TRIED, *self._image_shape, generator=generator).to(example)
-        with eval_mode(self._model):
-            expected = self._model(images.clone())
-            prefix = HookedPart(self._model, _IMAGE, path, self._image_shape)
-            suffix = HookedPart(self._model, path, None, self._image_shape)
+        if why := no_representation(call.output, self._double[path]):
+            return why
+        prefix = HookedPart(self._model, _IMAGE, path, self._image_shape)
+        suffix = HookedPart(self._model, path, None, self._image_shape)
+        for kind, (images, expected) in self._trials.items():
             try:
-                found = suffix(prefix(images))
+                with eval_mode(self._model):
+                    found = suffix(prefix(images))
             except Exception as error:
                 return f"what comes after it can't be run alone ({type(error).__name__}: {error})"
-        if not torch.equal(found, expected):
-            return "other tensors cross there: something computed before it is used after it"
+            if not _same_bits(found, expected):
+                if kind == "noise" and found.shape == expected.shape and found.allclose(expected):
+                    return "with hooks on it, torch computes it in another way, and other last bits"
+                others = "" if kind == "noise" else f" for {kind}, though not for noise"
+                return (
+                    f"other tensors cross there{others}: something computed before it is used "
+                    "after it"
+                )
         return ""
+
+    @cached_property
+    @torch.no_grad()
+    def _trials(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Images of every kind, and what the network itself makes of them; noise comes first."""
+        example = black_image(self._model, self._image_shape)
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(_TRIED, *self._image_shape, generator=generator).to(example)
+        flat = torch.ones_like(noise)
+        kinds = {
+            "noise": noise,
+            "bright images": _BRIGHT * flat,
+            "dark images": -_BRIGHT * flat,
+            "strong noise": _LOUD * noise,
+        }
+        if self._images is not None:
+            own = self._images.to(example)
+            order = own.flatten(1).mean(1).argsort()
+            kinds["the data's images"] = own
+            kinds["the darkest of the data's images"] = own[order[:1]]
+            kinds["the brightest of the data's images"] = own[order[-1:]]
+        found = {}
+        for kind, images in kinds.items():
+            try:
+                with eval_mode(self._model):
+                    found[kind] = images, self._model(images.clone())
+            except Exception as error:
+                if "data's" in kind:
+                    raise CutError(
+                        f"can't take {kind}: {type(error).__name__}: {error}. ({self._why})"
+                    ) from error
+                # Of images that it will not get, the network may say what it likes.
+        return found
 
     def _distinct(self, paths: Sequence[str]) -> list[str]:
         """One path for each tensor: the block's rather than that of its last activation."""
         kept: list[str] = []
         for path in paths:
             if kept and self._calls[kept[-1]].same(self._calls[path]):
-                if type(_module(self._model, path)) is not nn.Sequential:
+                if not is_row(_module(self._model, path)):
                     kept[-1] = path
             else:
                 kept.append(path)
@@ -378,6 +474,15 @@ class HookedNetwork:
         if why := self._why_not(name):
             raise CutError(f"no cut behind {name!r}: {why}. ({self._why})")
         return name
+
+
+def _same_bits(found: Any, expected: Any) -> bool:
+    """Whether two outputs are one; what is no number in both counts as equal."""
+    if not (isinstance(found, Tensor) and isinstance(expected, Tensor)):
+        return False
+    if found.shape != expected.shape:
+        return False
+    return bool(((found == expected) | (found.isnan() & expected.isnan())).all())
 
 
 def _module(model: nn.Module, path: str) -> nn.Module:

@@ -29,7 +29,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -207,6 +207,9 @@ class TracedNetwork:
             defaults.
         layer_names: what layer indices mean; by default the model's `layer_names`, or all cut
             points; `auto` for one per block (`stitch_sweep.blocks`).
+        image_shape: `(C, H, W)`; a network from elsewhere knows its own. Where it is known, the network
+            is run, and what only shows then counts too: values that are no tensors or whose first axis is
+            not that of the batch are no cut points, and maps with channels last are turned.
 
     Attributes:
         cut_points: see `cut_points`.
@@ -220,8 +223,16 @@ class TracedNetwork:
         should run a model meanwhile.
     """
 
-    def __init__(self, model: nn.Module, *, layer_names: LayerNames = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        layer_names: LayerNames = None,
+        image_shape: Sequence[int] | None = None,
+    ) -> None:
         self._model = model
+        if image_shape is None and inner_prefix(model):
+            image_shape = tuple(model.image_shape)  # type: ignore[arg-type]
         traced = _trace(model)
         self._objects = traced.objects
         self._nodes = traced.nodes
@@ -234,6 +245,10 @@ class TracedNetwork:
         ]
         self._label, self._kind, self._names, self._repeated = self._find_names(traced.outputs)
         self._cuts = self._find_cuts()
+        self._channels_last: set[int] = set()
+        self._unfit: dict[int, str] = {}
+        if image_shape is not None:
+            self._look(image_shape)
         result = self._output.args[0]
         listed = [p for p in self._cuts if self._nodes[p] is not result]
         self.cut_points: list[CutPoint] = [self._cut_point(position) for position in listed]
@@ -262,39 +277,51 @@ class TracedNetwork:
             Name of cut point or layer to shape: `(C, H, W)` for maps, `(tokens, features)` for
             sequences, ...
         """
-        found = self._recorded(image_shape)
-        names = [point.name for point in self.cut_points] + [layer.name for layer in self.layers]
-        at = {name: self._place(name) for name in names}
-        return {
-            name: self._turned(position, found[self._nodes[position]])
-            for name, position in at.items()
-            if self._nodes[position] in found
-        }
+        found = self._values(image_shape)
+        shapes = {}
+        chosen = [layer.name for layer in self.layers]
+        for name in [point.name for point in self.cut_points] + chosen:
+            position = self._place(name)
+            value = found[self._nodes[position]]
+            if isinstance(value, torch.Tensor):
+                shapes[name] = self._turned(position, tuple(value.shape[1:]))
+            elif name in chosen:
+                raise CutError(f"no cut at {name!r}: it is {_kind(value)}, not a single tensor")
+        return shapes
 
-    def _recorded(self, image_shape: Sequence[int]) -> dict[fx.Node, tuple[int, ...]]:
-        """Shape of every tensor as the network itself makes it, without the batch dimension."""
-        found: dict[fx.Node, tuple[int, ...]] = {}
+    def _look(self, image_shape: Sequence[int]) -> None:
+        """Run the network on images; leave out what then is no cut point, and find maps to be turned."""
+        one, two = (self._values(image_shape, count) for count in (1, 2))
+        for position in self._cuts:
+            node = self._nodes[position]
+            if node not in one:  # what has an effect only, or is not run in this way
+                continue
+            why = no_representation(one[node], two[node])
+            if why:
+                self._unfit[position] = why
+            elif keeps_channels_last(one[node].shape[1:]):
+                self._channels_last.add(position)
+        self._cuts = [position for position in self._cuts if position not in self._unfit]
+
+    def _values(self, image_shape: Sequence[int], count: int = 1) -> dict[fx.Node, Any]:
+        """What every node computes of black images; of tensors the shape alone, without memory.
+
+        Raises:
+            CutError: the network can't take such images.
+        """
+        found: dict[fx.Node, Any] = {}
 
         class Recorder(fx.Interpreter):
             def run_node(self, n: fx.Node) -> Any:
                 value = super().run_node(n)
-                if isinstance(value, torch.Tensor):
-                    found[n] = tuple(value.shape[1:])
+                found[n] = value.to("meta") if type(value) is torch.Tensor else value
                 return value
 
         whole, copies = self._assemble(0, len(self._nodes) - 1)
-        with eval_mode(self._model), torch.no_grad():
-            Recorder(whole).run(black_image(self._model, image_shape))
+        image = black_image(self._model, image_shape).expand(count, -1, -1, -1).clone()
+        with eval_mode(self._model), torch.no_grad(), refusing(self._model, image_shape):
+            Recorder(whole).run(image)
         return {node: found[copy] for node, copy in copies.items() if copy in found}
-
-    @cached_property
-    def _channels_last(self) -> set[int]:
-        """Positions of the cut points whose maps are (H, W, C); ours have none."""
-        if not inner_prefix(self._model):
-            return set()
-        shape: Any = self._model.image_shape
-        found = self._recorded(shape)
-        return {p for p in self._cuts if keeps_channels_last(found.get(self._nodes[p], ()))}
 
     def _turned(self, position: int, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (shape[2], *shape[:2]) if position in self._channels_last else shape
@@ -315,7 +342,11 @@ class TracedNetwork:
                 return value
 
         whole, copies = self._assemble(0, len(self._nodes) - 1)
-        with eval_mode(self._model), counting() as counter:
+        with (
+            eval_mode(self._model),
+            counting() as counter,
+            refusing(self._model, image_shape),
+        ):
             Counter(whole).run(black_image(self._model, image_shape))
             total = counted(counter)
         found = {}
@@ -455,7 +486,7 @@ class TracedNetwork:
             around = _modules_around(node)
             paths = [p for p in outputs.get(node, ()) if p in around and names.get(p) is node]
             # A block's output is named after the block, not after a Sequential that ends with it.
-            modules = [p for p in paths if type(_lookup(self._model, p)) is not nn.Sequential]
+            modules = [p for p in paths if not is_row(_lookup(self._model, p))]
             if node is self._output:
                 break
             names["%" + node.name] = node
@@ -489,6 +520,8 @@ class TracedNetwork:
             user.target is operator.getitem and isinstance(user.args[1], int) for user in users
         ):
             return True
+        if any(user.target is getattr and _of_no_tensor(str(user.args[1])) for user in users):
+            return True  # `x.max(dim=2).values`
         if node.op == "call_module":
             return isinstance(self._objects[str(node.target)], _SEVERAL_MODULES)
         return getattr(node.target, "__name__", node.target) in _SEVERAL_METHODS
@@ -505,7 +538,17 @@ class TracedNetwork:
             names = self._auto()
         if names is None:
             return [Layer(index, point.name) for index, point in enumerate(self.cut_points)]
-        positions = [self._place(str(name)) for name in names]
+        positions: list[int] = []
+        problems: list[CutError] = []
+        for name in names:
+            try:
+                positions.append(self._named(str(name)))
+            except CutError as error:
+                problems.append(error)
+        if problems:
+            found = CutError(*(text for error in problems for text in error.problems))
+            found.untraceable = any(error.untraceable for error in problems)
+            raise found
         if positions != sorted(set(positions)):
             raise CutError(f"layers must be named in the order of computation, once each: {names}")
         return [Layer(index, str(name)) for index, name in enumerate(names)]
@@ -534,6 +577,13 @@ class TracedNetwork:
             raise CutError(
                 f"{name!r} runs {len(self._repeated[name])} times; name one run: {calls}"
             )
+        if node is None and (whole := self._opaque(name)):
+            error = CutError(
+                f"torch.fx takes {whole!r} ({_type(self._model, whole)}) of {title(self._model)} as one, "
+                f"and {name!r} is in it"
+            )
+            error.untraceable = True
+            raise error
         if node is None:
             points = [self._label[self._nodes[position]] for position in self._cuts]
             hint = nearest(name, points if len(points) <= 40 else self._names)
@@ -544,6 +594,13 @@ class TracedNetwork:
         if position == 0 or position in self._cuts:
             return position
         raise CutError(self._why_not(position))
+
+    def _opaque(self, name: str) -> str:
+        """The module that runs as one value and holds the module of that name; empty if none does."""
+        if submodule(self._model, name) is None:
+            return ""
+        run = {str(node.target) for node in self._nodes if node.op == "call_module"}
+        return next((path for path in run if name.startswith(f"{path}.")), "")
 
     def _why_not(self, position: int) -> str:
         node = self._nodes[position]
@@ -565,6 +622,8 @@ class TracedNetwork:
             reason = f"a cut there would sever a skip connection: {'; '.join(parts)}{more}"
         elif self._constant[position]:
             reason = "it does not depend on the image"
+        elif position in self._unfit:
+            reason = self._unfit[position]
         else:
             reason = "it is not a single tensor"
         before = self._cuts[: bisect_left(self._cuts, position)][-1:]
@@ -583,6 +642,48 @@ class TracedNetwork:
         name = self._label[node]
         inside = around[-1] if around and "." not in name and around[-1] != name else ""
         return f"{name!r} (in {inside})" if inside else repr(name)
+
+
+def _of_no_tensor(attribute: str) -> bool:
+    """Whether a value with such an attribute is no tensor, but a tuple with names."""
+    of = getattr(torch.Tensor, attribute, None)
+    return of is None or callable(of)
+
+
+def no_representation(one: Any, two: Any) -> str:
+    """Why a stitch couldn't take a value, from what it is for one image and for two; or empty."""
+    if not isinstance(one, torch.Tensor):
+        return f"it is {_kind(one)}, not a single tensor"
+    shapes = [tuple(one.shape), tuple(two.shape)]
+    if shapes == [(1, *shapes[0][1:]), (2, *shapes[0][1:])]:
+        return ""
+    return (
+        f"its first axis is not that of the images: for one it is {list(shapes[0])}, for two "
+        f"{list(shapes[1])}, and a stitch takes [B, ...]; where the batch comes second, cut before it is "
+        "brought there or after it is brought back"
+    )
+
+
+def _kind(value: Any) -> str:
+    return f"a {type(value).__name__}"
+
+
+@contextmanager
+def refusing(model: nn.Module, image_shape: Sequence[int]) -> Iterator[None]:
+    """What a network raises for an image, as an input error.
+
+    Raises:
+        CutError: it raised something.
+    """
+    try:
+        yield
+    except CutError:
+        raise
+    except Exception as error:  # it is anybody's code
+        reason = str(error).strip().partition("\n")[0]
+        raise CutError(
+            f"{title(model)} can't take an image of shape {tuple(image_shape)}: {reason}"
+        ) from error
 
 
 def _turn(graph: fx.Graph, node: fx.Node, order: tuple[int, ...]) -> fx.Node:
@@ -608,6 +709,10 @@ def _lookup(model: nn.Module, path: str) -> Any:
         return operator.attrgetter(path)(model)
 
 
+def _type(model: nn.Module, path: str) -> str:
+    return type(_lookup(model, path)).__name__
+
+
 def inner_prefix(model: nn.Module) -> str:
     """What a wrapper puts before the names of the network in it; nothing for any other module."""
     # Of the class: a network may well have a part of that name.
@@ -631,6 +736,24 @@ def keeps_channels_last(shape: Sequence[int]) -> bool:
     equal, it is taken for (C, H, W).
     """
     return len(shape) == 3 and shape[0] == shape[1] != shape[2]
+
+
+def is_row(module: nn.Module) -> bool:
+    """Whether a module only runs others, one after the other."""
+    return type(module) is nn.Sequential or _is_encoder(module)
+
+
+def _is_encoder(module: nn.Module) -> bool:
+    return isinstance(module, nn.TransformerEncoder) and (
+        type(module).forward is nn.TransformerEncoder.forward
+    )
+
+
+def _encode(encoder: nn.TransformerEncoder, value: Any) -> Any:
+    """What the encoder computes of a value alone, without the questions that torch.fx can't follow."""
+    for layer in encoder.layers:
+        value = layer(value, src_mask=None, is_causal=False, src_key_padding_mask=None)
+    return value if encoder.norm is None else encoder.norm(value)
 
 
 def black_image(model: nn.Module, image_shape: Sequence[int]) -> torch.Tensor:
@@ -726,9 +849,12 @@ class _Tracer(fx.Tracer):
         super().__init__()
         self.outputs: dict[fx.Node, list[str]] = {}
         self.failed_in = ""
+        self._opened: nn.Module | None = None  # of torch's own modules, one that is traced into
         self._inner = inner  # what a wrapper puts before the names of the network in it
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if m is self._opened:
+            return False
         return getattr(m, "traced_as_one", False) or super().is_leaf_module(
             m, module_qualified_name
         )
@@ -747,6 +873,10 @@ class _Tracer(fx.Tracer):
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         path = self.path_of_module(m)
+        alone = len(args) == 1 and all(given is None or given is False for given in kwargs.values())
+        if alone and isinstance(m, nn.TransformerEncoder) and _is_encoder(m):
+            self._opened, forward = m, partial(_encode, m)
+            kwargs = {}
         try:
             result = super().call_module(m, forward, args, kwargs)
         except Exception:

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import math
+import pickle
 import platform
 import re
 import sys
@@ -147,6 +148,12 @@ class Entry:
     seconds: float
     versions: dict[str, str]
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What it was made with: a family's options, or the arguments of a network from elsewhere."""
+        found = self.recipe.get("options")
+        return dict(self.recipe["network"]["arguments"] if found is None else found)
+
 
 def make_recipe(network: NetworkConfig, config: Config, data: Data) -> Recipe:
     """The recipe of a network that a configuration asks the zoo for.
@@ -170,6 +177,9 @@ def make_recipe(network: NetworkConfig, config: Config, data: Data) -> Recipe:
             "classes": len(data.classes),
         },
     }
+    if network.weights == "random" and network.source != "family":
+        # Statistics once were filled with dropout active; our own families have none.
+        content["statistics"] = "in eval mode"
     if network.weights != "random_raw":
         content["data"]["train_sha256"] = _train_digest(data)
         content["threads"] = config.resources.cpu
@@ -327,7 +337,9 @@ def _fill_batchnorm_statistics(network: nn.Module, loader: Loader) -> None:
     momenta = [m.momentum for m in normalisations]
     for module in normalisations:
         module.reset_running_stats()
-    network.train()
+    network.eval()  # what drops out or draws would be in the statistics, and in no forward pass
+    for module in normalisations:
+        module.train()
     seen = 0
     for images, _, valid in loader.in_order(CHUNK):
         seen += valid
@@ -487,6 +499,8 @@ def load_weights(path: Path, key: str | None = None) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise InputError(f"{path}: there is no such weights file")
+    if not path.stat().st_size:
+        raise InputError(f"{path}: is empty")
     try:
         if path.suffix == ".safetensors":
             data = path.read_bytes()
@@ -499,9 +513,17 @@ def load_weights(path: Path, key: str | None = None) -> dict[str, Tensor]:
         raise InputError(f"{path}: holds no weights: {error}") from None
     except KeyError:
         raise InputError(f"{path}: holds no network") from None
+    except pickle.UnpicklingError as error:
+        # Torch's own words are how to run the code all the same.
+        named = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+        if named is None and path.open("rb").read(1) != pickle.PROTO:
+            raise InputError(f"{path}: can't be read as PyTorch weights (is none)") from None
+        what = f" ({named[1]})" if named else ""
+        raise InputError(
+            f"{path}: holds code or a whole module{what}, which is not run; store its state_dict() alone"
+        ) from None
     except Exception as error:  # torch.load raises whatever its parser stumbles over
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{path}: can't be read as PyTorch weights ({reason})") from None
+        raise InputError(f"{path}: can't be read as PyTorch weights ({_line(error)})") from None
     whole = state
     if isinstance(state, Mapping):
         if key is not None and key not in state:
@@ -516,6 +538,11 @@ def load_weights(path: Path, key: str | None = None) -> dict[str, Tensor]:
         hint = f"; weights_key: says under which of {', '.join(inside)} it is" if inside else ""
         raise InputError(f"{path}: holds no state dict (a mapping from names to tensors){hint}")
     return dict(state)
+
+
+def _line(error: Exception) -> str:
+    """The first line of what an error says; its type, where it says nothing."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def load_from_file(network: NetworkConfig, data: Data) -> nn.Module:
@@ -538,6 +565,13 @@ def load_from_file(network: NetworkConfig, data: Data) -> nn.Module:
         f"{name} is {list(found[name].shape)}, not {list(wanted[name].shape)}"
         for name in wanted
         if name in found and found[name].shape != wanted[name].shape
+    ]
+    learnt = dict(inner.named_parameters())  # a mask among the buffers may well be infinite
+    problems += [
+        f"{name} holds what is no finite number"
+        for name in wanted
+        if name in found
+        and (found[name].isnan().any() or not (name not in learnt or found[name].isfinite().all()))
     ]
     if problems:
         more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""

@@ -23,8 +23,11 @@ from stitch_sweep.config import LossConfig, PartConfig, TrainingConfig, TrialSet
 from stitch_sweep.data import Data, make_loaders
 from stitch_sweep.errors import InputError
 from stitch_sweep.frozen import FrozenError
+from stitch_sweep.hooked import belonging
+from stitch_sweep.sources import Imported
 from stitch_sweep.stitches import load_stitch
 from stitch_sweep.sweep.assemble import run_assembly
+from stitch_sweep.sweep.prepare import prepare
 from stitch_sweep.training import train_stitch
 
 SHAPE = (1, 16, 16)
@@ -141,6 +144,67 @@ def test_an_unfrozen_part_is_a_copy_and_nothing_else_of_its_network_is_trained(a
     assert changed == parameters, "all weights, and no statistics of BatchNorm"
 
 
+@pytest.mark.parametrize("start", [{}, {"start": -1}])
+def test_a_stitch_can_make_an_image_and_start_from_data(a, b, digits, start):
+    """Whether the last part says that it begins at the image or leaves it out."""
+    stitch = {"stitch": {"name": "conv1x1", "start": "least_squares"}}
+    trees = {"network": "a", "end": "relu"}, stitch, {"network": "b", **start}
+    found = trained(assembled({"a": a, "b": b}, *trees), digits)
+    assert found.status == "finished"
+    expected = trained(
+        assembled({"a": a, "b": b}, *trees[:2], {"network": "b", "start": -1}), digits
+    )
+    assert found.metrics == expected.metrics
+
+
+class Branching(nn.Module):
+    """Can be cut with hooks only, whose parts hold the whole network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.norm, self.fc = nn.BatchNorm2d(4), nn.Linear(4, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.isnan().any():
+            raise ValueError("no numbers")
+        return self.fc(self.norm(self.two(self.one(x).relu())).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("ends", "names"),
+    [
+        ({"end": "one"}, {"one.weight", "one.bias"}),
+        ({"start": "one", "end": "two"}, {"two.weight", "two.bias"}),
+        ({"start": "two"}, {"norm.weight", "norm.bias", "fc.weight", "fc.bias"}),
+    ],
+)
+def test_an_unfrozen_part_with_hooks_is_no_more_than_itself(digits, ends, names):
+    network = Imported(Branching(), None, SHAPE).eval()
+    network.layer_names = ["one", "two"]
+    cuts = [None, "one", "two", None]
+    trees = [
+        {
+            "network": "n",
+            "start": start,
+            "end": end,
+            "frozen": {"start": start, "end": end} != {"start": None, "end": None} | ends,
+        }
+        for start, end in itertools.pairwise(cuts)
+    ]
+    assembly = assembled({"n": network}, *trees)
+    (position,) = assembly.trained
+    module = assembly.parts[position]
+    own = {name for name, tensor in belonging(module).items() if isinstance(tensor, nn.Parameter)}
+    assert own == names
+    statistics = {"norm.running_mean", "norm.running_var", "norm.num_batches_tracked"}
+    assert set(belonging(module)) - own == (statistics if "fc.bias" in names else set())
+    inner = network.network.state_dict()
+    found = trained(assembly, digits)
+    assert found.metrics["parameters"] == sum(inner[name].numel() for name in names)
+    assert all(not torch.equal(belonging(module)[name], inner[name]) for name in names)
+
+
 def test_in_turn_each_part_learns_while_the_others_stay(a, b, digits):
     assembly = assembled({"a": a, "b": b}, *three())
     seen = [[fingerprint(assembly.parts[k]) for k in (1, 3)]]
@@ -250,6 +314,24 @@ def test_a_loss_that_needs_one_receiver_is_refused_before_anything_is_trained(tm
     with pytest.raises(InputError, match=r"loss\.mse: compares with .*; allowed: task"):
         run_assembly(config, tmp_path)
     assert not (tmp_path / "zoo").exists()
+
+
+def test_what_an_assembly_would_leave_out_is_refused_and_what_a_sweep_would_is_noted(tmp_path):
+    cross = {"training.epochs": [1, 2]}
+    config = read_config(
+        write(tmp_path, tmp_path / "zoo", three(), repeats=2, search={"cross": cross})
+    )
+    with pytest.raises(InputError) as error:
+        run_assembly(config, tmp_path)
+    assert [problem.partition(":")[0] for problem in error.value.problems] == [
+        "repeats",
+        "search.cross",
+    ]
+    pairs = [{"sender": "a", "receiver": "b"}]
+    both = read_config(write(tmp_path, tmp_path / "zoo", three(), pairs=pairs))
+    assert any("`stitch-sweep assemble` trains them" in note for note in prepare(both).notes)
+    alone = read_config(write(tmp_path, tmp_path / "zoo", [], pairs=pairs))
+    assert not any("assemble" in note for note in prepare(alone).notes)
 
 
 # From a configuration

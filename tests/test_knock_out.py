@@ -42,10 +42,11 @@ def above(layers: int) -> np.ndarray:
     return np.where(np.triu(np.ones((layers, layers)), 1) > 0, values, np.nan)
 
 
-places = st.one_of(st.just("all"), st.lists(st.integers(1, 8), min_size=1, max_size=4))
+def places(least: int) -> st.SearchStrategy:
+    return st.one_of(st.just("all"), st.lists(st.integers(least, 8), min_size=1, max_size=4))
 
 
-@given(places, places, st.integers(1, 8))
+@given(places(0), places(1), st.integers(1, 8))
 def test_the_cells_are_what_is_left_of_the_layers(first, removed, last):
     """The layers before and after the stitch, and those it stands for, are all there are."""
     cells = KnockOutConfig(network="a", first=first, removed=removed).cells(last)
@@ -53,7 +54,10 @@ def test_the_cells_are_what_is_left_of_the_layers(first, removed, last):
         gone = set(range(before + 1, after + 1))
         assert first == "all" or min(gone) in first
         assert removed == "all" or len(gone) in removed
-        assert gone <= set(range(1, last + 1))
+        assert gone <= set(range(last + 1))
+        assert before == min(gone) - 1
+    if first != "all" and 0 in first and removed == "all":
+        assert {(-1, after) for after in range(last + 1)} <= set(cells)
     if first == removed == "all":
         assert set(cells) == set(itertools.combinations(range(last + 1), 2))
 
@@ -95,6 +99,11 @@ def test_only_a_network_that_lost_layers_has_a_gap_matrix():
     found = [full, square(above(3)), square(above(3), receiver="b")]
     assert [m.values.index.name for m in gap_matrices(found)] == ["first_layer"]
     assert gap_matrix(full).values.loc[1, 2] == 0.5, "it can be made of any self-pair"
+    assert list(gap_matrices([full, found[2]], asked={"b"})) == [], "of another network"
+    (asked,) = gap_matrices([full], asked={"a"})
+    assert asked.kind == "knock-out"
+    assert asked.values.loc[1, 2] == 0.5
+    assert list(gap_matrices([square(np.ones((1, 1)))], asked={"a"})) == []
     for wrong in (found[2], square(np.ones((1, 1)))):
         with pytest.raises(ValueError, match="has no layers knocked out"):
             gap_matrix(wrong)
@@ -133,7 +142,7 @@ def test_no_shape_is_claimed_of_it():
     [
         ({"network": "c"}, "knock_out[0].network: no network is named 'c': allowed: a"),
         (
-            {"network": "a", "first": [0]},
+            {"network": "a", "first": [-1]},
             "knock_out[0].first: wants 'all' or a list of whole numbers",
         ),
         (
@@ -142,9 +151,13 @@ def test_no_shape_is_claimed_of_it():
         ),
         (
             {"network": "a", "first": [5]},
-            "knock_out[0].first: a has layers 1 to 4 to take out, not 5",
+            "knock_out[0].first: a has layers 0 (the stem) to 4 to take out, not 5",
         ),
         ({"network": "a", "removed": [2, 9]}, "knock_out[0].removed: a has 4 of them, not 9"),
+        (
+            {"network": "a", "first": [0, 1], "removed": [5, 6]},
+            "knock_out[0].removed: a has 5 of them, not 6",
+        ),
         ({"network": "a", "first": [4], "removed": [2]}, "knock_out[0].removed: a ends at layer 4"),
         ({"network": "a", "frist": [1]}, "knock_out[0].frist: unknown key: did you mean 'first'?"),
     ],

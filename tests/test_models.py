@@ -91,9 +91,17 @@ def test_mult_adds_are_those_of_the_convolutions():
     pairs = [(4, 4, 256), (4, 8, 64), (8, 16, 16), (16, 32, 4)]  # channels in, out, positions
     convolutions = 3 * 4 * 9 * 256 + sum((a * b + b * b) * 9 * n for a, b, n in pairs)
     skips = sum(a * b * n for a, b, n in pairs if a != b)
-    # torchinfo counts weight and bias of BatchNorm and of the head once each.
-    norms = 2 * 4 + sum(4 * b + 2 * b * (a != b) for a, b, _ in pairs)
-    assert found.mult_adds == convolutions + skips + norms + 32 * 7 + 7
+    assert found.mult_adds == convolutions + skips + 32 * 7
+
+
+@pytest.mark.parametrize("name", ["resnet1111", "vit2"])
+def test_the_total_is_what_lies_before_and_after_every_cut(name):
+    """Attention's products are no module's, and count all the same."""
+    family, options = resolve(name)
+    model = build(family, 3, 10, {**options, "width": 12}, image_size=16)
+    found = describe(model, (3, 16, 16))
+    totals = {row.mult_adds_before + row.mult_adds_after for row in found.cut_points}
+    assert totals == {found.mult_adds}
 
 
 def test_describe_leaves_the_network_and_the_generator_alone():

@@ -89,6 +89,25 @@ class Branches(Mine):
         return super().forward(x)
 
 
+class Remembers(Mine):
+    def forward(self, x):
+        a_digit = 0.1 < float(x.diff().abs().mean()) < 0.9
+        x = torch.relu(self.stem(x))
+        x = self.blocks(x * 2 if a_digit else x)
+        return self.head(x.mean((2, 3)))
+
+
+class Counts(Mine):
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("var", torch.ones(channels))
+
+    def forward(self, x):
+        x = torch.nn.functional.batch_norm(self.stem(x), self.mean, self.var, training=True)
+        return self.head(self.blocks(x).mean((2, 3)))
+
+
 class Pair(Mine):
     def forward(self, x):
         return super().forward(x), x
@@ -100,6 +119,18 @@ def make(channels=4, **options):
 
 def branches():
     return Branches(4)
+
+
+def remembers():
+    return Remembers(4)
+
+
+def counts():
+    return Counts(4)
+
+
+def exits():
+    raise SystemExit(2)
 
 
 def noisy():
@@ -447,7 +478,7 @@ def test_a_state_dict_of_another_network_is_refused_with_the_differences(mine, t
         assert part in message
     sprung = tmp_path / "sprung"
     torch.save({"state_dict": Trap(sprung)}, tmp_path / "w.pt")
-    assert "w.pt: can't be read as PyTorch weights" in refused(
+    assert "w.pt: holds code or a whole module (getattr), which is not run" in refused(
         tmp_path, python(f"{mine}:make", weights="w.pt")
     )
     assert not sprung.exists()
@@ -460,6 +491,11 @@ def test_a_state_dict_of_another_network_is_refused_with_the_differences(mine, t
         ("{folder}/other.py:make", "No such file"),
         ("no_such_package.at_all:make", "ModuleNotFoundError: No module named 'no_such_package'"),
         ("{file}:fails", "RuntimeError: no such luck"),
+        ("{file}:exits", "could not be made: SystemExit: 2"),
+        (
+            "{file}:counts",
+            "changes its own mean, var in eval mode too",
+        ),
         ("{file}:nothing", "returned a dict, not a torch.nn.Module"),
         ("{file}:pair", "returns a tuple, where logits [B, K] are wanted"),
         ("{file}:noisy_inside", "differ from blocks.2 (DropsAlways) on"),
@@ -471,13 +507,16 @@ def test_a_factory_that_is_of_no_use_says_why(factory, message, mine, tmp_path):
     assert message in refused(tmp_path, python(path))
 
 
-def test_a_file_that_does_not_import_is_named_with_the_line(tmp_path):
+def test_a_file_that_does_not_import_is_named_with_the_line(tmp_path, monkeypatch):
     (tmp_path / "broken.py").write_text("import torch\nraise ValueError('not today')\n")
     message = refused(tmp_path, python("./broken.py:make"))
     assert "can't be imported: ValueError: not today" in message
     assert "broken.py:2" in message
     (tmp_path / "exits.py").write_text("raise SystemExit(0)\n")
     assert "SystemExit" in refused(tmp_path, python("./exits.py:make"))
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "a_package_that_exits.py").write_text("raise SystemExit(0)\n")
+    assert "SystemExit" in refused(tmp_path, python("a_package_that_exits:make"))
 
 
 def test_a_cut_point_that_does_not_exist_has_the_nearest_name(mine, tmp_path):
@@ -486,6 +525,42 @@ def test_a_cut_point_that_does_not_exist_has_the_nearest_name(mine, tmp_path):
     )
     message = refused(tmp_path, python(f"{mine}:make", layers=["blocks.1.conv"]))
     assert "'blocks.0' is used again after it" in message
+
+
+@pytest.mark.parametrize("factory", ["make", "branches"])
+def test_all_wrong_layers_are_said_at_once(factory, mine, tmp_path):
+    layers = ["stem", "blocks.00", "blocks.1.conv", "hed"]
+    with pytest.raises(InputError) as caught:
+        prepare(config(tmp_path, python(f"{mine}:{factory}", layers=layers)))
+    assert len(caught.value.problems) == 3
+    for name, problem in zip(layers[1:], caught.value.problems, strict=True):
+        assert problem.startswith(f"networks[0]: python:{factory}: ")
+        assert repr(name) in problem
+
+
+def test_normalisation_with_more_channels_than_the_network_takes_is_named(mine, tmp_path):
+    two = {"mean": [0.5, 0.5], "std": [0.5, 0.5]}
+    message = refused(tmp_path, python(f"{mine}:make", normalisation=two))
+    assert "grey images are repeated to 2 channels, as many as normalisation has numbers" in message
+
+
+def test_auto_is_one_layer_per_block_of_our_own_families_too(tmp_path):
+    plain = {
+        "name": "n",
+        "family": "resnet1111",
+        "width": 2,
+        "skip": "none",
+        "weights": "random_raw",
+    }
+    own, auto = (
+        prepare(config(tmp_path, {**plain, "layers": layers})).outlines["n"].layers
+        for layers in (None, "auto")
+    )
+    assert len(own) == 5
+    assert len(auto) == 9, "without skips every convolution is a block"
+    assert (
+        run_pair(config(tmp_path, {**plain, "layers": "auto"}), "n:8,n:8")["status"] == "finished"
+    )
 
 
 @pytest.mark.parametrize(
@@ -553,16 +628,34 @@ def test_a_head_for_other_classes_can_send_and_not_receive(mine, tmp_path):
         prepare(config(tmp_path, many, ours, loss=teaching))
 
 
+@pytest.mark.parametrize("classes", [5, 17])
+def test_a_head_for_other_classes_can_answer_for_no_cell_and_no_assembly(classes, mine, tmp_path):
+    many = python(f"{mine}:make", arguments={"classes": classes})
+    said = f"'n' has a head for {classes} classes, and the data has 10"
+    knocked = config(tmp_path, many, pairs=[], knock_out=[{"network": "n"}])
+    with pytest.raises(InputError, match=rf"^knock_out\[0\].network: {said}"):
+        prepare(knocked)
+    ours = {"name": "ours", "family": "resnet1111", "width": 2, "weights": "random_raw"}
+    stitch = {"stitch": {"name": "conv1x1"}}
+    parts = [{"network": "ours", "end": 1}, stitch, {"network": "n", "start": 1}]
+    with pytest.raises(InputError, match=rf"^parts\[2\].network: {said}"):
+        prepare(config(tmp_path, ours, many, pairs=[], parts=parts), cells=False)
+    parts = [{"network": "n", "end": 1}, stitch, {"network": "ours", "start": 1}]
+    prepare(config(tmp_path, ours, many, pairs=[], parts=parts), cells=False)
+
+
 # The zoo, and other processes
 
 
 def test_the_zoo_trains_a_network_of_a_file_and_runs_no_code_that_a_recipe_names(mine, tmp_path):
-    chosen = config(tmp_path, python(f"{mine}:make") | {"weights": "trained", "seed": 3})
+    made = python(f"{mine}:make", arguments={"channels": 6})
+    chosen = config(tmp_path, made | {"weights": "trained", "seed": 3})
     prepared = prepare(chosen)
     (recipe,) = prepared.recipes()
     assert recipe.folder.startswith("python-make-digits-seed3-")
     zoo = Zoo(tmp_path / "zoo")
     entry = zoo.ensure(recipe, lambda r, resume: train_network(r, prepared.data, threads=1))
+    assert [listed.options for listed in zoo.entries()] == [{"channels": 6}]
     module = prepared.networks({"n": entry})["n"]
     with pytest.raises(InputError, match="code that a stored file names is not run"):
         load(entry.folder)
@@ -634,6 +727,12 @@ def test_a_network_that_cannot_be_traced_is_cut_with_hooks(mine, tmp_path):
     assert "no cut behind 'blocks.0.conv': other tensors cross there" in message
     assert "torch.fx can't trace Branches" in message
     assert "x.sum() > 1e9" in message
+
+
+def test_cuts_with_hooks_are_tried_on_the_datas_own_images(mine, tmp_path):
+    message = refused(tmp_path, python(f"{mine}:remembers", layers=["stem"]))
+    assert "python:remembers: no cut behind 'stem': other tensors cross there" in message
+    assert "for the data's images, though not for noise" in message
 
 
 @pytest.mark.long

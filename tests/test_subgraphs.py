@@ -561,6 +561,41 @@ def test_hooks_refuse_other_places(name, message):
         network.sub_network(None, name)
 
 
+class Remembering(nn.Module):
+    """Asks the image something before its stem and acts on the answer after it."""
+
+    def __init__(self, asks: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.stem, self.body, self.fc = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Linear(4, 5)
+        self.asks = asks
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        answer = bool(self.asks(x))
+        x = self.stem(x).relu()
+        if answer:
+            x = x * 2
+        return self.fc(self.body(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("asks", "kind"),
+    [
+        (lambda x: x.mean() > 0.5, "bright images"),
+        (lambda x: x.mean() < -0.5, "dark images"),
+        (lambda x: x.abs().max() > 10, "strong noise"),
+        (lambda x: 0 < x.diff().abs().max() < 0.6, "the data's images"),
+    ],
+)
+def test_a_branch_on_the_image_that_noise_does_not_take_is_found(asks, kind):
+    model = ready(lambda: Remembering(asks))
+    smooth = torch.linspace(-1, 1, 6).expand(2, 3, 6, 6)
+    message = f"(?s)no cut behind 'stem': other tensors cross there for {kind}, though not for"
+    with pytest.raises(CutError, match=message):
+        open_network(model, layer_names=["stem"], image_shape=(3, 6, 6), images=smooth)
+    found = open_network(model, layer_names="auto", image_shape=(3, 6, 6), images=smooth)
+    assert [layer.name for layer in found.layers] == ["body"]
+
+
 def test_without_the_trial_hooks_would_cut_a_skip(monkeypatch):
     monkeypatch.setattr(HookedNetwork, "_why_not", lambda self, path: "")
     network = open_network(ready(Branching), layer_names=["one", "two"], image_shape=(3, 6, 6))
@@ -628,6 +663,160 @@ def test_a_map_with_channels_last_is_turned_at_the_cut(branches):
         assert torch.equal(
             between(network.sub_network(None, "one")(x)), network.sub_network(None, "two.1")(x)
         )
+
+
+# What torch's own modules keep together
+
+
+class Encoded(nn.Module):
+    """A transformer as it is written by hand; with a mask, torch.fx can't look into the encoder."""
+
+    def __init__(self, masked: bool = False, norm_first: bool = False) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(3, 8, 2, stride=2)
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=norm_first)
+        self.enc = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
+        self.head = nn.Linear(8, 5)
+        self.register_buffer("mask", torch.zeros(9, 9) if masked else None)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        return self.head(self.enc(x, mask=self.mask).mean(1))
+
+
+class Listed(Encoded):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        for layer in self.enc.layers:
+            x = layer(x)
+        return self.head(x.mean(1))
+
+
+class Recurrent(nn.Module):
+    def __init__(self, kind: type[nn.RNNBase]) -> None:
+        super().__init__()
+        self.rnn, self.head = kind(18, 8, 2, batch_first=True), nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x, _ = self.rnn(x.transpose(1, 2).flatten(2))
+        return self.head(x[:, -1])
+
+
+BLOCKS = ["patch", "enc.layers.0", "enc.layers.1", "enc.layers.2"]
+
+
+@pytest.mark.parametrize(
+    ("factory", "auto"),
+    [
+        (Encoded, BLOCKS),
+        (lambda: Encoded(norm_first=True), BLOCKS),
+        (Listed, BLOCKS),
+        (lambda: Encoded(masked=True), ["patch", "enc"]),
+        (lambda: Recurrent(nn.LSTM), ["getitem"]),
+        (lambda: Recurrent(nn.GRU), ["getitem"]),
+    ],
+    ids=["encoder", "norm first", "list", "mask", "lstm", "gru"],
+)
+def test_blocks_that_torch_itself_has_are_layers(factory, auto):
+    model = ready(factory)
+    assert [layer.name for layer in layers(model, layer_names="auto")] == auto
+    assert set(check_every_cut(model, images(6))) >= set(auto)
+
+
+def test_what_torch_keeps_together_is_cut_with_hooks_where_that_goes():
+    model, x = ready(lambda: Encoded(masked=True)), images(6)
+    message = (
+        "torch.fx takes 'enc' .TransformerEncoder. of Encoded as one, and 'enc.layers.0' is in"
+    )
+    with pytest.raises(CutError, match=message):
+        TracedNetwork(model, layer_names=["enc.layers.0"])
+    with pytest.raises(CutError, match="torch computes it in another way"):
+        open_network(model, layer_names=["enc.layers.0"], image_shape=(3, 6, 6))
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        network = open_network(model, layer_names=["enc.layers.0"], image_shape=(3, 6, 6))
+        assert isinstance(network, HookedNetwork)
+        with torch.no_grad():
+            at_cut = network.sub_network(None, 0)(x)
+            assert torch.equal(network.sub_network(0, None)(at_cut), model(x))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+# Values that only look like cut points
+
+
+class Largest(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 1), nn.Linear(6, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.conv(x).max(dim=2).values.mean(1))
+
+
+def test_a_tuple_with_names_is_no_cut_point():
+    names = [point.name for point in cut_points(ready(Largest))]
+    assert names == ["conv", "getattr_1", "mean"]
+    with pytest.raises(CutError, match="no cut at 'max_1': it is not a single tensor"):
+        layers(ready(Largest), layer_names=["max_1"])
+
+
+def test_what_only_a_run_shows_to_be_no_tensor_is_refused():
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 4, 1), nn.Linear(4, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(torch.stack(torch.aminmax(self.conv(x), dim=2)).mean((0, 3)))
+
+    model = ready(Scaled)
+    assert "aminmax" in [point.name for point in cut_points(model)]
+    message = "no cut at 'aminmax': it is a aminmax, not a single tensor"
+    with pytest.raises(CutError, match=message):
+        TracedNetwork(model, layer_names=["aminmax"]).shapes((3, 6, 6))
+    with pytest.raises(CutError, match=message):
+        TracedNetwork(model, layer_names=["aminmax"], image_shape=(3, 6, 6))
+    network = TracedNetwork(model, image_shape=(3, 6, 6))
+    assert "aminmax" not in network.shapes((3, 6, 6)).keys() | network.costs((3, 6, 6)).keys()
+
+
+class SequenceFirst(nn.Module):
+    """[T, B, D] between its layers, which torch's transformers expect if not told otherwise."""
+
+    def __init__(self, branches: bool) -> None:
+        super().__init__()
+        self.patch, self.body, self.fc = nn.Conv2d(3, 8, 2, 2), nn.Linear(8, 8), nn.Linear(8, 5)
+        self._branches = branches
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.body(self.patch(x).flatten(2).permute(2, 0, 1))
+        if self._branches and x.isnan().any():
+            raise ValueError("no numbers")
+        return self.fc(x.mean(0))
+
+
+@pytest.mark.parametrize("branches", [False, True])
+def test_a_cut_where_the_batch_is_not_the_first_axis_is_refused(branches):
+    model = ready(lambda: SequenceFirst(branches))
+    network = open_network(model, layer_names="auto", image_shape=(3, 6, 6))
+    assert isinstance(network, HookedNetwork) == branches
+    assert [layer.name for layer in network.layers] == ["patch"]
+    message = (
+        r"'body': its first axis is not that of the images: for one it is \[9, 1, 8\], for two"
+    )
+    with pytest.raises(CutError, match=message):
+        open_network(model, layer_names=["body"], image_shape=(3, 6, 6))
+
+
+def test_an_image_that_does_not_fit_is_said():
+    model = ready(lambda: build("mlp", 3, 5, {"depth": 2, "width": 4}, image_size=6))
+    with pytest.raises(CutError, match=r"MLP can't take an image of shape \(3, 8, 8\): "):
+        open_network(model, image_shape=(3, 8, 8))
+    with pytest.raises(CutError, match=r"MLP can't take an image of shape \(3, 8, 8\): "):
+        TracedNetwork(model).shapes((3, 8, 8))
 
 
 @pytest.mark.long

@@ -20,7 +20,7 @@ from torch import nn
 
 from stitch_sweep.checkpoints import pack, unpack
 from stitch_sweep.config import Config, DataConfig
-from stitch_sweep.data import Data, Images, Loader
+from stitch_sweep.data import Data, Images, Loader, make_loaders
 from stitch_sweep.data import load as load_data
 from stitch_sweep.errors import DivergedError, InputError
 from stitch_sweep.evaluation import CHUNK, evaluate
@@ -29,6 +29,7 @@ from stitch_sweep.zoo import (
     Progress,
     Recipe,
     Zoo,
+    _fill_batchnorm_statistics,
     load,
     load_from_file,
     load_weights,
@@ -165,6 +166,25 @@ def test_random_has_the_same_weights_and_the_statistics_of_one_pass(digits):
             )
         assert torch.equal(found[f"{name}.weight"], raw[f"{name}.weight"])
     assert torch.equal(found["layer3.0.conv1.weight"], raw["layer3.0.conv1.weight"])
+
+
+def test_random_statistics_are_those_of_a_network_that_drops_nothing(digits):
+    """The BatchNorms of a control see what they will see; in train mode, dropout would be in it."""
+
+    def made(dropout: float) -> nn.Module:
+        torch.manual_seed(0)
+        drops = nn.Dropout(dropout)
+        return nn.Sequential(nn.Flatten(), nn.Linear(256, 8), drops, nn.BatchNorm1d(8))
+
+    found = []
+    for dropout in (0.0, 0.5):
+        network = made(dropout)
+        loader = make_loaders(digits, 64, seed=0)["train"]
+        _fill_batchnorm_statistics(network, loader)
+        found.append(network[3])
+    assert torch.equal(found[0].running_mean, found[1].running_mean)
+    assert torch.equal(found[0].running_var, found[1].running_var)
+    assert found[0].running_var.min() > 0
 
 
 # Training
@@ -340,8 +360,12 @@ def test_code_in_a_weights_file_is_refused_and_not_run(tmp_path):
     (tmp_path / "named.safetensors").write_bytes(pickle.dumps(Trap(sprung)))
     torch.save(nn.Linear(2, 2), tmp_path / "module.pt")
     for path in sorted(tmp_path.iterdir()):
-        with pytest.raises(InputError, match=path.name):
+        with pytest.raises(InputError, match=path.name) as caught:
             load_weights(path)
+        assert "can still be loaded" not in str(caught.value), "no way to run it is recommended"
+        if path.suffix != ".safetensors":
+            assert "holds code or a whole module" in str(caught.value)
+            assert "store its state_dict() alone" in str(caught.value)
     assert not sprung.exists()
 
 
@@ -350,8 +374,10 @@ def test_code_in_a_weights_file_is_refused_and_not_run(tmp_path):
 def test_what_is_no_weights_file_is_refused_with_its_path(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)
-    with pytest.raises(InputError, match=f"{path}: "):
+    with pytest.raises(InputError, match=f"{path}: ") as caught:
         load_weights(path)
+    assert ("is empty" in str(caught.value)) == (not content)
+    assert "holds code" not in str(caught.value)
     with pytest.raises(InputError, match="no such weights file"):
         load_weights(tmp_path / "missing.pt")
     with pytest.raises(InputError, match="no such weights file"):
@@ -384,6 +410,16 @@ def test_weights_of_another_network_are_refused_with_the_differences(stored, dig
         assert part in message
     with pytest.raises(InputError, match=r"and \d+ more"):
         load_from_file(network_config(stored / "weights.safetensors", width=4), digits)
+
+
+@pytest.mark.parametrize(("name", "value"), [("fc.bias", math.inf), ("bn1.running_var", math.nan)])
+def test_weights_that_are_no_numbers_are_refused(stored, digits, tmp_path, name, value):
+    state = dict(load(stored).state_dict())
+    state[name] = state[name].clone()
+    state[name][0] = value
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(InputError, match=f"doesn't fit: {name} holds what is no finite number$"):
+        load_from_file(network_config(tmp_path / "w.pt"), digits)
 
 
 def test_a_file_of_ours_that_is_no_network_or_damaged_is_refused(stored, tmp_path):

@@ -7,7 +7,7 @@ missing: the first removed layer against the number of removed layers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
 import pandas as pd
@@ -60,10 +60,18 @@ def gap_matrix(matrix: Matrix) -> Matrix:
     )
 
 
-def gap_matrices(found: Iterable[Matrix]) -> Iterator[Matrix]:
-    """The gap matrix of each knock-out among some matrices."""
+def gap_matrices(found: Iterable[Matrix], asked: Collection[str] = ()) -> Iterator[Matrix]:
+    """The gap matrix of each knock-out among some matrices.
+
+    Args:
+        found: matrices.
+        asked: names of the networks that were to lose layers, where that is known: their self-pairs
+            have a gap matrix even where other cells were run too. Else the cells that were run decide.
+    """
     for matrix in found:
-        if is_knock_out(matrix):
+        above = any(i < j for i in matrix.values.index for j in matrix.values.columns)
+        wanted = matrix.kind == "self-pair" and matrix.sender in asked and above
+        if wanted or is_knock_out(matrix):
             yield gap_matrix(matrix)
 
 

@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -283,9 +284,12 @@ class NetworkConfig(Component):
         return weights_kind(self.weights)
 
     @property
-    def cuts(self) -> list[str] | None:
-        """Names of the layers, where they are given; else the network itself knows them."""
-        return self.layers if isinstance(self.layers, list) else None
+    def cuts(self) -> list[str] | Literal["auto"] | None:
+        """Names of the layers, where they are given; None where the network itself knows them.
+
+        One from elsewhere knows what `auto` found as soon as it is made; ours know what they name.
+        """
+        return self.layers if isinstance(self.layers, list) or self.source == "family" else None
 
     @property
     def title(self) -> str:
@@ -345,30 +349,33 @@ class PairConfig(Options):
     receiver_layers: Layers = "all"
 
 
-def _places(value: Any) -> Any:
+def _places(value: Any, least: int) -> Any:
     if value == "all":
         return value
     numbers = value if isinstance(value, list) else []
-    wrong = [x for x in numbers if not isinstance(x, int) or isinstance(x, bool) or x < 1]
+    wrong = [x for x in numbers if not isinstance(x, int) or isinstance(x, bool) or x < least]
     if not numbers or wrong:
-        why = wants("'all' or a list of whole numbers from 1 on", wrong[0] if wrong else value)
-        raise PydanticCustomError("ours", "{why}", {"why": why})
+        wanted = f"'all' or a list of whole numbers from {least} on"
+        raise PydanticCustomError(
+            "ours", "{why}", {"why": wants(wanted, wrong[0] if wrong else value)}
+        )
     return value
 
 
-Places = Annotated[Literal["all"] | list[int], PlainValidator(_places)]
+From0 = Annotated[Literal["all"] | list[int], PlainValidator(partial(_places, least=0))]
+From1 = Annotated[Literal["all"] | list[int], PlainValidator(partial(_places, least=1))]
 
 
 class KnockOutConfig(Options):
     """Which layers of a network are taken out, with a stitch in their place.
 
-    Every `removed` layers from every `first` on, as far as the network reaches: the first of them is a
-    block, for the stem has nothing but the image before it.
+    Every `removed` layers from every `first` on, as far as the network reaches. `all` begins with the
+    first block: without the stem, layer 0, a stitch has nothing but the image to start from.
     """
 
     network: str
-    first: Places = "all"
-    removed: Places = "all"
+    first: From0 = "all"
+    removed: From1 = "all"
 
     def cells(self, last: int) -> list[tuple[int, int]]:
         """Layer before the stitch and layer that it stands for, of every choice.
@@ -379,9 +386,9 @@ class KnockOutConfig(Options):
         Args:
             last: index of the network's last layer.
         """
-        every = range(1, last + 1)
-        chosen = [every if places == "all" else places for places in (self.first, self.removed)]
-        return [(f - 1, f + n - 1) for f in chosen[0] for n in chosen[1] if f + n - 1 <= last]
+        firsts = range(1, last + 1) if self.first == "all" else self.first
+        counts = range(1, last + 2) if self.removed == "all" else self.removed
+        return [(f - 1, f + n - 1) for f in firsts for n in counts if f + n - 1 <= last]
 
 
 class StitchConfig(Component):

@@ -12,7 +12,14 @@ from torchinfo.layer_info import LayerInfo
 
 from stitch_sweep.errors import InputError
 from stitch_sweep.hooked import HookedNetwork, open_network
-from stitch_sweep.subgraphs import CutError, TracedNetwork, black_image, eval_mode
+from stitch_sweep.subgraphs import (
+    CutError,
+    TracedNetwork,
+    black_image,
+    counted,
+    counting,
+    eval_mode,
+)
 
 _DEPTH = 3
 _TABLE_WIDTH = 90
@@ -92,7 +99,7 @@ class ModelDescription:
         total_params: parameters, those of the head included.
         params_without_head: parameters without the last linear layer.
         trainable_params: parameters that ask for gradients.
-        mult_adds: multiply-adds of one image; operations without parameters count nothing.
+        mult_adds: multiply-adds of one image, of convolutions and matrix products, attention's too.
         input_mb: image, in 10^6 bytes, as the next three.
         activations_mb: outputs of all layers with parameters, twice (values and gradients).
         params_mb: parameters.
@@ -184,6 +191,8 @@ def describe(model: nn.Module, image_shape: Sequence[int]) -> ModelDescription:
         raise InputError(
             f"{type(model).__name__} can't take an image of shape {tuple(image_shape)}: {reason}"
         ) from error
+    with eval_mode(model), counting() as counter:
+        model(image)
     paths = {id(module): path for path, module in model.named_modules()}
     head = _head(model)
     in_head = {id(module) for module in head.modules()} if head is not None else set()
@@ -208,7 +217,7 @@ def describe(model: nn.Module, image_shape: Sequence[int]) -> ModelDescription:
         total_params=found.total_params,
         params_without_head=found.total_params - head_params,
         trainable_params=found.trainable_params,
-        mult_adds=found.total_mult_adds,
+        mult_adds=counted(counter),
         input_mb=found.total_input / 1e6,
         activations_mb=found.total_output_bytes / 1e6,
         params_mb=found.total_param_bytes / 1e6,
@@ -241,7 +250,7 @@ def describe_cut(model: nn.Module, name: str, image_shape: Sequence[int]) -> Cut
         image_shape: `(C, H, W)`.
 
     Raises:
-        CutError: it can't be cut there; the message has the tensors that cross.
+        CutError: it can't be cut there (the message has the tensors that cross), or can't take the image.
     """
     network = _open(model, image_shape)
     network.sub_network(None, name)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from stitch_sweep.config import FROM_FACTORY, NetworkConfig, is_file
-from stitch_sweep.data import Data
+from stitch_sweep.data import Data, normalise
 from stitch_sweep.errors import InputError
 from stitch_sweep.hooked import open_network
 from stitch_sweep.models import build as build_family
@@ -23,9 +23,21 @@ from stitch_sweep.sources import building, python, timm, torchvision
 from stitch_sweep.sources.examination import examine
 from stitch_sweep.sources.preprocessing import Imported, Preprocessing
 
-__all__ = ["Imported", "Preprocessing", "blueprint", "build", "construct", "factory", "load"]
+__all__ = [
+    "Imported",
+    "Preprocessing",
+    "blueprint",
+    "build",
+    "construct",
+    "factory",
+    "load",
+    "some_images",
+]
 
 Factory = Callable[..., Any]
+
+_TRIED = 16
+"""So many of the data's images a network that is cut with hooks is tried on."""
 
 
 def build(network: NetworkConfig, data: Data) -> nn.Module:
@@ -179,9 +191,16 @@ def _ready(network: NetworkConfig, made: Imported, data: Data) -> Imported:
         made.classifies = outputs == data.num_classes
         own = getattr(made.network, "layer_names", None)
         names = network.layers or own or "auto"
-        made.layer_names = [layer.name for layer in open_network(made, layer_names=names).layers]
+        opened = open_network(made, layer_names=names, images=some_images(data))
+        made.layer_names = [layer.name for layer in opened.layers]
         if not made.layer_names:
             raise InputError("no block was found in it; name its layers (stitch-sweep describe)")
     except InputError as error:
         raise InputError(*(f"{network.title}: {problem}" for problem in error.problems)) from error
     return made
+
+
+def some_images(data: Data) -> Tensor:
+    """A few training images, from all over the set, as a network gets them."""
+    every = max(1, len(data.train.images) // _TRIED)
+    return normalise(data.train.images[::every][:_TRIED], data.mean, data.std)

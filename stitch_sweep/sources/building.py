@@ -26,7 +26,7 @@ def call(make: Callable[..., Any], arguments: Mapping[str, Any], name: str) -> n
         made = make(**arguments)
     except InputError:
         raise
-    except Exception as error:  # a factory is anybody's code
+    except (Exception, SystemExit) as error:  # a factory is anybody's code
         raise InputError(f"{name} could not be made: {what_went_wrong(error)}") from error
     if not isinstance(made, nn.Module):
         raise InputError(f"{name} returned a {type(made).__name__}, not a torch.nn.Module")

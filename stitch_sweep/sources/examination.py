@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stitch_sweep.checkpoints import digest, tensors_of
 from stitch_sweep.errors import InputError
 from stitch_sweep.sources.building import what_went_wrong
 from stitch_sweep.sources.preprocessing import Imported
@@ -28,8 +29,8 @@ def examine(network: Imported, *, learns: bool = False) -> int:
         K, the length of its logits.
 
     Raises:
-        InputError: it can't take the images, its output is no [B, K] of finite numbers, or two runs
-            differ; the submodule in which they begin to differ is named.
+        InputError: it can't take the images, its output is no [B, K] of finite numbers, two runs differ
+            (the submodule in which they begin to differ is named), or it writes into itself.
     """
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(_IMAGES, *network.image_shape, generator=generator)
@@ -37,7 +38,14 @@ def examine(network: Imported, *, learns: bool = False) -> int:
         with eval_mode(network):
             output, first = _run(network, images)
             _check_output(output)
+            before = _hashes(network)  # now, since some modules are complete only after a first run
             _, second = _run(network, images)
+        if changed := [name for name, found in _hashes(network).items() if found != before[name]]:
+            few = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")
+            raise InputError(
+                f"changes its own {few} in eval mode too, where a frozen network must stay what it is "
+                "(as batch_norm with training=True does)"
+            )
         _check_equal(first, second)
         if learns:
             trial = copy.deepcopy(network).train()
@@ -67,14 +75,29 @@ def _run(network: Imported, images: Tensor) -> tuple[Any, list[tuple[str, Any]]]
         output = network(images.clone())
     except Exception as error:  # it is anybody's code
         shape = list(network.image_shape)
+        before = network.expected_image
+        repeated = (
+            f"; grey images are repeated to {before.grey_to} channels, as many as normalisation has "
+            "numbers or as its library's networks take"
+            if before is not None and before.grey_to is not None
+            else ""
+        )
         raise InputError(
             f"can't take images of shape {shape}: {what_went_wrong(error)}; image_size: says what it "
-            "expects"
+            f"expects{repeated}"
         ) from error
     finally:
         for hook in hooks:
             hook.remove()
     return output, [*found, ("what follows its last submodule", output)]
+
+
+def _hashes(network: Imported) -> dict[str, str]:
+    """Of every parameter and buffer, by the network's own names."""
+    return {
+        name.removeprefix(network.inner_prefix): digest({name: tensor})
+        for name, tensor in tensors_of(network).items()
+    }
 
 
 def _check_output(output: Any) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from stitch_sweep.config import is_file
 from stitch_sweep.errors import InputError
 from stitch_sweep.models import build, resolve
 from stitch_sweep.sources import building, python, timm, torchvision
@@ -37,6 +41,10 @@ def by_name(
     """
     given = dict(arguments or {})
     source, _, rest = name.partition(":")
+    if is_file(f"{name}:") and not rest:
+        raise InputError(
+            f"{name}: a file's function is wanted, {name.rstrip(':')}:{_function(source)}"
+        )
     if not rest:
         family, options = resolve(name)
         wide = {} if width is None else {"width": width}
@@ -47,4 +55,20 @@ def by_name(
         return torchvision.build(rest, {"num_classes": classes, **given})
     if source == "timm":
         return timm.build(rest, {"num_classes": classes, **given})
-    return building.call(python.find(name), given, name)
+    try:
+        factory = python.find(name)
+    except InputError as error:
+        close = get_close_matches(source, ("torchvision", "timm"), n=1)
+        hint = f"did you mean '{close[0]}:{rest}'? " if close else ""
+        raise InputError(*(hint + problem for problem in error.problems)) from error
+    return building.call(factory, given, name)
+
+
+def _function(file: str) -> str:
+    """Names of the functions in a file, which is not run."""
+    try:
+        body = ast.parse(Path(file).read_text()).body
+    except (OSError, ValueError, SyntaxError):
+        body = []
+    names = [item.name for item in body if isinstance(item, ast.FunctionDef | ast.ClassDef)]
+    return " or ".join(names[:5]) or "NAME"

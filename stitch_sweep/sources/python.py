@@ -93,7 +93,7 @@ def _from_file(where: str) -> ModuleType:
 def _from_package(where: str) -> ModuleType:
     try:
         return importlib.import_module(where)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(
             f"factory {where} can't be imported: {what_went_wrong(error)}; a file's path ends in .py"
         ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from stitch_sweep.config import Config, to_yaml
 from stitch_sweep.data import make_loaders
 from stitch_sweep.errors import InputError
 from stitch_sweep.files import atomic, check_writable, write_atomically
+from stitch_sweep.hooked import belonging
 from stitch_sweep.ledger import Ledger
 from stitch_sweep.seeding import seed_everything
 from stitch_sweep.stitches import pack_stitch
@@ -43,6 +45,8 @@ def run_assembly(config: Config, folder: Path) -> dict[str, Any]:
         raise InputError("parts: is missing; it lists the pieces of networks and the stitches")
     if Ledger(folder).exists:
         raise InputError(f"{folder}: holds a sweep; give the assembly a folder of its own")
+    if not (config.pairs or config.knock_out) and (idle := list(_only_of_sweeps(config))):
+        raise InputError(*idle)
     check_loss(config.loss)
     check_local(config.resources)
     check_writable(folder, "the experiment folder")
@@ -79,6 +83,16 @@ def run_assembly(config: Config, folder: Path) -> dict[str, Any]:
     return _write(config, folder, assembly, result)
 
 
+def _only_of_sweeps(config: Config) -> Iterator[str]:
+    """What a configuration asks for in vain where it has nothing but parts."""
+    why = "an assembly is trained once, with the settings that the file has"
+    if config.repeats > 1:
+        yield f"repeats: is {config.repeats}, and {why}; give several files several seeds"
+    for key in ("cross", "space"):
+        if getattr(config.search, key):
+            yield f"search.{key}: {why}; it is for pairs and knock_out"
+
+
 def _write(
     config: Config, folder: Path, assembly: Assembly, result: AssemblyResult
 ) -> dict[str, Any]:
@@ -91,7 +105,7 @@ def _write(
             about = {"part": k}
             data = pack_stitch(module, of.name, piece.takes, piece.gives, of.options, about)
         else:
-            data = save({name: t.contiguous() for name, t in module.state_dict().items()})
+            data = save({name: t.detach().contiguous() for name, t in belonging(module).items()})
         name = "stitch" if of is not None else piece.config.network
         write_atomically(folder / "parts" / f"{k}-{name}.safetensors", data)
     table = pd.DataFrame(result.trajectory)

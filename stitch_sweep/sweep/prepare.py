@@ -103,9 +103,12 @@ class Prepared:
     @property
     def notes(self) -> list[str]:
         """What a user should know before the sweep starts; worked out when it is asked for."""
-        return teaching_notes(
+        found = teaching_notes(
             self.config, self.studies, lambda name, layer: self.outlines[name].shape(layer)
         )
+        if self.config.parts:
+            found.append("parts: a sweep leaves them out; `stitch-sweep assemble` trains them")
+        return found
 
     @property
     def trials(self) -> int:
@@ -222,7 +225,13 @@ def _outline(network: NetworkConfig, data: Data) -> Outline:
     # Not on "meta", whose random numbers and batch norms would import torch's compiler (1.5 s).
     given = network.kind in GIVEN
     module = load_given(network, data) if given else sources.build(network, data).eval()
-    traced = open_network(module, layer_names=network.cuts, image_shape=data.image_shape)
+    # The weights may be others than those that its places were found with.
+    traced = open_network(
+        module,
+        layer_names=network.cuts,
+        image_shape=data.image_shape,
+        images=sources.some_images(data),
+    )
     shapes = traced.shapes(data.image_shape)
     layers = [shapes[layer.name] for layer in traced.layers]
     if network.kind == CLASS_ONLY:
@@ -266,9 +275,13 @@ def _studies(config: Config, networks: dict[str, Outline]) -> list[Study]:
 
 def _out_of_reach(part: KnockOutConfig, last: int) -> Iterator[str]:
     """What of a knock-out its network, whose last layer is `last`, is too short for."""
-    for key, what in (("first", f"layers 1 to {last} to take out"), ("removed", f"{last} of them")):
+    stem = part.first != "all" and 0 in part.first  # one layer more
+    for key, most, what in (
+        ("first", last, f"layers 0 (the stem) to {last} to take out"),
+        ("removed", last + stem, f"{last + stem} of them"),
+    ):
         wanted = getattr(part, key)
-        if wanted != "all" and (beyond := [str(k) for k in wanted if k > last]):
+        if wanted != "all" and (beyond := [str(k) for k in wanted if k > most]):
             yield f"{key}: {part.network} has {what}, not {', '.join(beyond)}"
     if not part.cells(last):
         yield f"removed: {part.network} ends at layer {last}, before so many could be taken out"
@@ -304,10 +317,17 @@ def _stitch_problems(
 
 
 def _head_problems(config: Config, networks: dict[str, Outline], data: Data) -> Iterator[str]:
-    """Every receiver whose logits are not those of the data's classes."""
-    for i, pair in enumerate(config.pairs):
-        if (why := wrong_head(pair.receiver, networks[pair.receiver], data)) is not None:
-            yield f"pairs[{i}].receiver: {why}"
+    """Every network that answers for a cell or an assembly with logits for other classes."""
+    answering = [(f"pairs[{i}].receiver", pair.receiver) for i, pair in enumerate(config.pairs)]
+    answering += [
+        (f"knock_out[{i}].network", part.network) for i, part in enumerate(config.knock_out)
+    ]
+    if config.parts:
+        last = len(config.parts) - 1
+        answering.append((f"parts[{last}].network", str(config.parts[last].network)))
+    for where, name in answering:
+        if (why := wrong_head(name, networks[name], data)) is not None:
+            yield f"{where}: {why}"
 
 
 def wrong_head(name: str, network: Outline, data: Data) -> str | None:
