@@ -295,3 +295,19 @@ def test_agreement_is_shown_and_written_cell_by_cell(controlled, tmp_path):
     written = pd.read_csv(tmp_path / "out" / "tables" / "agreement_cells.csv")
     assert len(written) == len(table) == 4 * LAYERS**2
     np.testing.assert_array_equal(written["kappa_receiver"], table["kappa_receiver"])
+
+
+def test_factors_stand_whole_above_the_table_of_their_matrices(controlled):
+    long = {"loss": "correlation", "stitch.start": "least_squares", "training.epochs": "16"}
+    verdicts = [
+        replace(v, matrix=replace(v.matrix, factors=factors))
+        for factors in (long, {"loss": "task"})
+        for v in controlled.verdicts
+    ]
+    out = io.StringIO()
+    show(Report(None, [replace(controlled, verdicts=verdicts)], [[]]), Console(file=out, width=80))
+    lines = [line.strip() for line in out.getvalue().splitlines()]
+    title = "loss = correlation, stitch.start = least_squares, training.epochs = 16"
+    assert lines.count(title) == 1
+    assert lines.count("loss = task") == 1
+    assert "…" not in out.getvalue()

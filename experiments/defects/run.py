@@ -27,7 +27,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -261,7 +261,7 @@ def _write(output: Path, own: dict[str, float]) -> None:
     order = [*RUNS, *READ_ON_LAST_BATCH.values()]
     for (loss, run), cells in sorted(
         table.groupby(["loss", "run"]),
-        key=lambda item: (item[0][0] != "task", order.index(item[0][1])),
+        key=lambda item: (item[0][0] != "task", order.index(str(item[0][1]))),
     ):
         values = cells.pivot(index="sender_layer", columns="receiver_layer", values="accuracy")
         receiver = "r1111-other" if run == "other_seed" else "r1111"
@@ -277,13 +277,17 @@ def _write(output: Path, own: dict[str, float]) -> None:
             test_images=LAST_BATCH if run in READ_ON_LAST_BATCH.values() else TEST_IMAGES,
             chance=CHANCE,
         )
-        found = verdict.parameters
+        means = verdict.parameters
         whole = {"loss": loss, "run": run, "label": verdict.label, "mean": values.to_numpy().mean()}
-        regions = {"lower": found.lower, "band": found.band, "upper": found.upper}
-        indices.append({**whole, **regions, "order": found.order})
+        regions = {"lower": means.lower, "band": means.band, "upper": means.upper}
+        indices.append({**whole, **regions, "order": means.order})
     text = pd.DataFrame(indices).to_csv(index=False, float_format="%.4f")
     write_atomically(output / "indices.csv", text.encode())
-    save_figure(grid(matrices, columns=4), output, "defects")
+    for loss, columns in (("task", 4), ("mse", 5)):
+        shown = [m for m in matrices if m.factors["loss"] == loss]
+        panels = [replace(m, factors={"run": m.factors["run"]}) for m in shown]
+        if panels:
+            save_figure(grid(panels, columns=columns), output, f"defects_{loss}")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ def show(report: Report, console: Console) -> None:
         else:
             console.print(Text(findings.experiment.name, style="bold"))
         console.print(Text(what_was_run(findings)))
-        console.print(_grid(findings.verdicts))
+        for grid in _grids(findings.verdicts):
+            console.print(grid)
         for said in what_the_verdicts_say(findings, {}):
             subject = said.subject.replace("→", "->")
             console.print(Text(f"{subject}: {said.shape}{said.text}"))
@@ -51,16 +52,29 @@ def show(report: Report, console: Console) -> None:
         console.print(f"{report.sent} files hang on the sweep's MLflow run", highlight=False)
 
 
-def _grid(verdicts: list[Verdict]) -> Grid:
-    grid = Grid("matrix", "shape", box=SIMPLE_HEAD, pad_edge=False)
+def _grids(verdicts: list[Verdict]) -> list[Grid]:
+    """A table for each combination of crossed factors: these are too long to stand in a column."""
+    series: dict[str, list[Verdict]] = {}
+    for verdict in verdicts:
+        series.setdefault(verdict.matrix.factor_text, []).append(verdict)
+    return [_grid(factors, members) for factors, members in series.items()]
+
+
+def _grid(factors: str, verdicts: list[Verdict]) -> Grid:
+    grid = Grid(
+        *("matrix", "shape"),
+        title=Text(factors) if factors else None,
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
     for name in ("triangle", "diagonal", "order", "mean"):
         grid.add_column(name, justify="right", no_wrap=True)
     for verdict in verdicts:
         matrix, mean = verdict.matrix, mean_accuracy(verdict)
-        name = f"{matrix.sender} -> {matrix.receiver}"
         indices = (_index(verdict, index) for index in ("triangle", "diagonal", "order"))
         grid.add_row(
-            Text(f"{name}\n{matrix.factor_text}".strip()),
+            Text(f"{matrix.sender} -> {matrix.receiver}"),
             Text(headline(verdict)),
             *indices,
             "-" if math.isnan(mean) else f"{mean:.3f}",
