@@ -18,7 +18,15 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parent))
 from sweeps import SMALL, run, write_config
 
-from stitch_sweep.analysis import Matrix, by_removed, gap_matrices, gap_matrix, judge, read_matrix
+from stitch_sweep.analysis import (
+    Matrix,
+    by_removed,
+    gap_matrices,
+    gap_matrix,
+    judge,
+    read_matrix,
+    write_analysis,
+)
 from stitch_sweep.config import KnockOutConfig, TrialSettings, read_config
 from stitch_sweep.data import Data
 from stitch_sweep.errors import InputError
@@ -236,3 +244,21 @@ def test_a_sweep_over_which_layers_and_how_many(tmp_path):
     config = yaml.safe_load((tmp_path / "config.resolved.yml").read_text())
     assert config["knock_out"][0]["first"] == [1, 2, 4]
     assert json.loads((tmp_path / "summary.json").read_text())
+
+
+def test_what_was_asked_for_decides_whether_a_gap_matrix_is_written(tmp_path):
+    row = {"receiver": "a", "sender": "a", "repeat": 0, "number": 0, "status": "finished"}
+    row |= {"val_accuracy": 0.5, "test_accuracy": 0.5, "penalty": 0.1, "converged": True}
+    row |= {"sender_accuracy": 0.9, "receiver_accuracy": 0.9, "loss": "task"}
+    cells = itertools.product(range(3), repeat=2)
+    results = pd.DataFrame(
+        [
+            {**row, "trial": f"{i}-{j}", "sender_layer": i, "receiver_layer": j, "error": None}
+            for i, j in cells
+        ]
+    )
+    write_analysis(tmp_path, results)
+    gaps = tmp_path / "matrices" / "a__a__knock-out.csv"
+    assert not gaps.exists()
+    write_analysis(tmp_path, results, knocked_out={"a"})
+    assert gaps.exists()

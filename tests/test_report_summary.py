@@ -311,3 +311,15 @@ def test_factors_stand_whole_above_the_table_of_their_matrices(controlled):
     assert lines.count(title) == 1
     assert lines.count("loss = task") == 1
     assert "…" not in out.getvalue()
+
+
+def test_layers_knocked_out_beside_a_whole_self_pair_have_their_gap_matrix(tmp_path):
+    findings = analyse(load_experiment(make_folder(tmp_path / "s", pairs=(("a", "a"),))))
+    assert findings.gaps == [], "nothing says that layers were to be knocked out"
+    (part,) = findings.experiment.parts
+    asked = replace(part, config={**part.config, "knock_out": [{"network": "a"}]})
+    known = replace(findings, experiment=replace(findings.experiment, parts=(asked,)))
+    assert {gaps.kind for gaps in known.gaps} == {"knock-out"}
+    assert {table.name for table in all_tables(known)} - {t.name for t in all_tables(findings)} == {
+        "knock_out"
+    }

@@ -31,6 +31,7 @@ def write_analysis(
     metric: str = "val_accuracy",
     mode: Mode = "max",
     objectives: Mapping[str, Mode] | None = None,
+    knocked_out: Collection[str] = (),
 ) -> list[Matrix]:
     """Write `matrices/*.csv` and `figures/*.png`, one of each per matrix of test accuracies.
 
@@ -48,6 +49,7 @@ def write_analysis(
         metric: the column that chose trials.
         mode: whether "max" or "min" of it is best.
         objectives: what was searched, where that is more than the metric.
+        knocked_out: names of the networks that were to lose layers; see `gap_matrices`.
 
     Returns:
         The matrices, sorted by pair and factors.
@@ -57,7 +59,7 @@ def write_analysis(
     """
     folder = Path(folder)
     found = matrices(results, metric=metric, mode=mode)
-    shown = [*found, *gap_matrices(found)]
+    shown = [*found, *gap_matrices(found, knocked_out)]
     fronts = dict(front_figures(results, found, objectives or {}))
     current = {
         name

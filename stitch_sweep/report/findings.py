@@ -19,6 +19,7 @@ from stitch_sweep.analysis.comparison import (
     measure_correlations,
     regional,
 )
+from stitch_sweep.analysis.knock_out import gap_matrices
 from stitch_sweep.analysis.ladder import Size, ladder_points
 from stitch_sweep.analysis.ladder_fit import LadderFit
 from stitch_sweep.analysis.matrices import Matrix
@@ -84,6 +85,13 @@ class Findings:
     hacking: pd.DataFrame | None = None
     agreement: pd.DataFrame | None = None
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def gaps(self) -> list[Matrix]:
+        """The gap matrix of every network that lost layers."""
+        parts = () if self.experiment is None else self.experiment.parts
+        asked = {str(k.get("network")) for p in parts for k in sections(p.config, "knock_out")}
+        return list(gap_matrices((verdict.matrix for verdict in self.verdicts), asked))
 
 
 def analyse(experiment: Experiment, *, chance: float | None = None, seed: int = 0) -> Findings:

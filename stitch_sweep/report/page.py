@@ -20,7 +20,7 @@ from PIL import Image
 from plotly.offline import get_plotlyjs
 
 from stitch_sweep import __version__
-from stitch_sweep.analysis import Matrix, best_trials, gap_matrices, matrices
+from stitch_sweep.analysis import Matrix, best_trials, matrices
 from stitch_sweep.analysis.captions import legend, number, subtitle
 from stitch_sweep.analysis.colours import cell_colours, colour_scale
 from stitch_sweep.analysis.matrices import best_by_matrix
@@ -278,7 +278,7 @@ class Page:
     def _knock_out(self, findings: Findings) -> list[tables.Table | Panel]:
         if (table := tables.gap_table(findings)) is None:
             return []
-        gaps = list(gap_matrices(verdict.matrix for verdict in findings.verdicts))
+        gaps = findings.gaps
         low, high = plots.scale_of(gaps)
         note = "; ".join([subtitle(gaps[0]), *legend(gaps, missing="grey")])
         drawn = [self._figure(m.title, note, m.title, plots.heatmap(m, low, high)) for m in gaps]

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from stitch_sweep.analysis.comparison import DIFFERENCES, LIKENESS, identity_columns
-from stitch_sweep.analysis.knock_out import by_removed, gap_matrices
+from stitch_sweep.analysis.knock_out import by_removed
 from stitch_sweep.analysis.matrices import Matrix
 from stitch_sweep.analysis.order import REGIONS
 from stitch_sweep.analysis.pareto import pareto_front, pareto_table
@@ -501,7 +501,7 @@ def _setting(value: Any) -> str:
 
 def gap_table(findings: Findings) -> Table | None:
     """What every network keeps without some of its layers, a row per number of them."""
-    gaps = list(gap_matrices(verdict.matrix for verdict in findings.verdicts))
+    gaps = findings.gaps
     if not gaps:
         return None
     frame = pd.concat(

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from stitch_sweep.analysis import gap_matrices, grid, heatmap, judge_bare, read_matrix, save_figure
+from stitch_sweep.analysis import grid, heatmap, judge_bare, read_matrix, save_figure
 from stitch_sweep.analysis.matrices import trials_of
 from stitch_sweep.analysis.pareto import front_figures
 from stitch_sweep.analysis.verdict import Verdict
@@ -342,7 +342,7 @@ def drawings(findings: Findings) -> Iterator[tuple[str, Callable[[], Figure]]]:
     verdicts, experiment = findings.verdicts, findings.experiment
     for verdict in verdicts:
         yield verdict.matrix.file_name, partial(heatmap, verdict.matrix)
-    for gaps in gap_matrices(verdict.matrix for verdict in verdicts):
+    for gaps in findings.gaps:
         yield gaps.file_name, partial(heatmap, gaps)
     pairs = [v.matrix for v in verdicts if v.control is None]
     for value in dict.fromkeys(matrix.value_name for matrix in pairs):

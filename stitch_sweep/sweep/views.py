@@ -55,6 +55,7 @@ def write_views(
         metric=config.search.metric,
         mode=config.search.mode,
         objectives=config.search.objectives,
+        knocked_out={part.network for part in config.knock_out},
     )
     summary = {
         "trials": len(records),
