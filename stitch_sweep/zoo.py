@@ -186,7 +186,8 @@ def make_recipe(network: NetworkConfig, config: Config, data: Data) -> Recipe:
         content["device"] = config.resources.device
     if network.weights == "trained":
         content["data"]["augment"] = config.data.augment
-        content["pretraining"] = config.pretraining.model_dump(mode="json")
+        own = network.pretraining or config.pretraining
+        content["pretraining"] = own.model_dump(mode="json")
     return Recipe(network.name, content, sources.factory(network))
 
 

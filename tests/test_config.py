@@ -156,6 +156,7 @@ def test_an_unknown_key_is_named_with_the_nearest_right_one(path, message, tmp_p
         ("networks.0.family", "resnt", "no network family is named 'resnt': did you mean 'resnet'?"),
         ("networks.0.blocks", [1, 1, 1, 1], "family 'resnet1111' fixes it: leave it out or use"),
         ("networks.0.width", 0, "wants a number of at least 1, got 0"),
+        ("networks.0.pretraining.epochs", 0, "wants a number of at least 1, got 0"),
         ("networks.0.layers", "all", "wants 'auto' or a list of names of cut points, got 'all'"),
         ("networks.0.weights", "traind", "wants 'trained', 'random', 'random_raw', 'class_only' or"),
         ("networks.1.name", "a", "'a' is the name of networks[0]"),
@@ -479,6 +480,30 @@ def test_defaults_are_filled_in():
     assert tree["networks"][0]["blocks"] == [1, 1, 1, 1]
     assert tree["search"]["sampler"] == {"name": "tpe"}
     assert tree["loss"] == {"task": 1.0}
+
+
+def test_what_is_not_trained_here_has_no_pretraining(tmp_path):
+    network = {**BASE["networks"][0], "weights": "random", "pretraining": {"epochs": 1}}
+    found = problems(tmp_path, {**BASE, "networks": [network, BASE["networks"][1]]})
+    assert found == ["networks[0].pretraining: only weights: trained is trained here"]
+
+
+def test_a_network_of_its_own_training_takes_the_rest_from_the_configuration():
+    own = {"optimizer": {"name": "adamw", "lr": 0.001}}
+    networks = [{**BASE["networks"][0], "pretraining": own}, *BASE["networks"][1:]]
+    tree = {
+        **BASE,
+        "networks": networks,
+        "pretraining": {"epochs": 7},
+        "controls": ["untrained_both"],
+    }
+    config = Config.model_validate(tree)
+    found = {network.name: network.pretraining for network in config.networks}
+    mine = found.pop(networks[0]["name"])
+    assert (mine.epochs, mine.optimizer.name, mine.optimizer.lr) == (7, "adamw", 0.001)
+    assert set(found.values()) == {None}, "nor do untrained ones have any"
+    assert config.pretraining.optimizer.name == "sgd"
+    assert Config.model_validate(yaml.safe_load(to_yaml(config))) == config
 
 
 def test_minimising_goes_with_the_loss():

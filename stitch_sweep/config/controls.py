@@ -137,6 +137,7 @@ def _stand_in(network: NetworkConfig, end: str) -> NetworkConfig:
         "expects": network.weights if network.kind == "named" else network.expects,
         "weights_key": None,
         "weights_prefix": None,
+        "pretraining": None,
     }
     return network.model_copy(update=update)
 

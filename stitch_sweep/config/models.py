@@ -165,6 +165,15 @@ def _cuts(value: Any) -> Any:
 Cuts = Annotated[Literal["auto"] | list[str] | None, PlainValidator(_cuts)]
 
 
+class PretrainingConfig(Options):
+    """How the zoo trains a network."""
+
+    epochs: Positive = 10
+    batch_size: Positive = 128
+    optimizer: OptimizerConfig = OptimizerConfig(name="sgd", lr=0.1)
+    schedule: ScheduleConfig = ScheduleConfig()
+
+
 class NetworkConfig(Component):
     """One frozen network: what it is, and where its weights come from."""
 
@@ -185,6 +194,7 @@ class NetworkConfig(Component):
     normalisation: NormalisationConfig | None = None
     image_size: Annotated[int, Field(ge=4, le=1024)] | None = None
     noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    pretraining: PretrainingConfig | None = None
     layers: Cuts = None
 
     @model_validator(mode="wrap")
@@ -266,6 +276,13 @@ class NetworkConfig(Component):
             raise at_places("network", [(("noise",), f"only weights: {CLASS_ONLY} has noise")])
         return self
 
+    @model_validator(mode="after")
+    def _pretraining_is_of_trained(self) -> NetworkConfig:
+        if self.pretraining is not None and self.weights != "trained":
+            why = "only weights: trained is trained here"
+            raise at_places("network", [(("pretraining",), why)])
+        return self
+
     @model_serializer(mode="wrap")
     def _without_what_others_have(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # A description stays what it was before there were these keys.
@@ -301,7 +318,7 @@ class NetworkConfig(Component):
 
 _LATER_KEYS = (
     *("model", "factory", "arguments", "expects", "weights_key", "weights_prefix"),
-    *("normalisation", "image_size", "noise"),
+    *("normalisation", "image_size", "noise", "pretraining"),
 )
 
 
@@ -313,15 +330,6 @@ class TrainingConfig(Options):
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     log_every: Positive | None = None
-
-
-class PretrainingConfig(Options):
-    """How the zoo trains a network."""
-
-    epochs: Positive = 10
-    batch_size: Positive = 128
-    optimizer: OptimizerConfig = OptimizerConfig(name="sgd", lr=0.1)
-    schedule: ScheduleConfig = ScheduleConfig()
 
 
 def _layers(value: Any) -> Any:
@@ -731,6 +739,10 @@ class Config(TrialSettings):
             errors.insert(0, error)
         if errors:
             raise joined(cls.__name__, errors)
+        for network in config.networks:
+            if (own := network.pretraining) is not None:
+                given = {key: getattr(own, key) for key in own.model_fields_set}
+                network.pretraining = config.pretraining.model_copy(update=given)
         try:
             config.networks, config.pairs = expand(config.networks, config.pairs, config.controls)
         except ControlError as error:
