@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from stitch_sweep.blocks import Place, one_per_block
-from stitch_sweep.errors import check_all, nearest
+from stitch_sweep.errors import nearest
 from stitch_sweep.subgraphs import (
     TO_CHANNELS_FIRST,
     TO_CHANNELS_LAST,
@@ -248,7 +248,14 @@ class HookedNetwork:
         elif names is None:
             names = [point.name for point in self.cut_points]
         positions: list[int] = []
-        check_all(*(lambda n=n: positions.append(self._order.index(self._place(n))) for n in names))
+        problems: list[str] = []
+        for name in names:
+            try:
+                positions.append(self._order.index(self._place(name)))
+            except CutError as error:
+                problems += error.problems
+        if problems:
+            raise CutError(*problems)
         if positions != sorted(set(positions)):
             raise CutError(f"layers must be named in the order of computation, once each: {names}")
         self.layers = [Layer(index, str(name)) for index, name in enumerate(names)]

@@ -123,12 +123,16 @@ class Ledger:
         write_atomically(
             holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode()
         )
+        self.remove_leftovers()
+        return lock
+
+    def remove_leftovers(self) -> None:
+        """Remove what processes that were killed were about to write; nobody else may be writing."""
         own = (self.folder, *(self.folder / name for name in _FOLDERS))
         written = (path for folder in own for path in folder.glob(".*.tmp"))
         for leftover in (*self.root.rglob("*.tmp"), *written):
             # The writer of a sweep that was killed just now may still be about to finish one.
             leftover.unlink(missing_ok=True)
-        return lock
 
     def start(self, description: Mapping[str, Any]) -> None:
         """Write down what the sweep is; its id stays what it was."""

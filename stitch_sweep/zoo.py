@@ -10,7 +10,6 @@ import functools
 import hashlib
 import json
 import math
-import pickle
 import platform
 import re
 import sys
@@ -49,6 +48,7 @@ from stitch_sweep.optimization import Optimization, OptimizerConfig, ScheduleCon
 from stitch_sweep.seeding import derive, seed_everything
 
 FORMAT = 1
+_PICKLED = b"\x80"  # the first byte of what pickle wrote
 """Part of every recipe: raised when the training code changes what a recipe gives."""
 
 
@@ -514,17 +514,8 @@ def load_weights(path: Path, key: str | None = None) -> dict[str, Tensor]:
         raise InputError(f"{path}: holds no weights: {error}") from None
     except KeyError:
         raise InputError(f"{path}: holds no network") from None
-    except pickle.UnpicklingError as error:
-        # Torch's own words are how to run the code all the same.
-        named = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
-        if named is None and path.open("rb").read(1) != pickle.PROTO:
-            raise InputError(f"{path}: can't be read as PyTorch weights (is none)") from None
-        what = f" ({named[1]})" if named else ""
-        raise InputError(
-            f"{path}: holds code or a whole module{what}, which is not run; store its state_dict() alone"
-        ) from None
     except Exception as error:  # torch.load raises whatever its parser stumbles over
-        raise InputError(f"{path}: can't be read as PyTorch weights ({_line(error)})") from None
+        raise InputError(f"{path}: {_why_not_weights(path, error)}") from None
     whole = state
     if isinstance(state, Mapping):
         if key is not None and key not in state:
@@ -539,6 +530,18 @@ def load_weights(path: Path, key: str | None = None) -> dict[str, Tensor]:
         hint = f"; weights_key: says under which of {', '.join(inside)} it is" if inside else ""
         raise InputError(f"{path}: holds no state dict (a mapping from names to tensors){hint}")
     return dict(state)
+
+
+def _why_not_weights(path: Path, error: Exception) -> str:
+    """What to say of a file that torch.load refuses."""
+    if type(error).__name__ != "UnpicklingError":
+        return f"can't be read as PyTorch weights ({_line(error)})"
+    # Torch's own words are how to run the code all the same.
+    named = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+    if named is None and path.open("rb").read(1) != _PICKLED:
+        return "can't be read as PyTorch weights (is none)"
+    what = f" ({named[1]})" if named else ""
+    return f"holds code or a whole module{what}, which is not run; store its state_dict() alone"
 
 
 def _line(error: Exception) -> str:

@@ -456,9 +456,17 @@ class TestAFaultInTheWeights:
         assert first.largest == 0.5
         assert "train mode" in first.cause
 
-    def test_a_nan(self, with_weights, state):
+    def test_a_nan(self, with_weights, state, monkeypatch):
         before = with_weights(state)
-        state["fc.bias"][0] = math.nan
+        provide = recording.provide_networks
+
+        def spoilt(*args: Any, **options: Any) -> dict[str, Any]:
+            networks = provide(*args, **options)
+            with torch.no_grad():  # in memory: a file with such weights is refused
+                networks["b"].fc.bias[0] = math.nan
+            return networks
+
+        monkeypatch.setattr(recording, "provide_networks", spoilt)
         folder = with_weights(state)
         first = differs(before, folder, "weights")
         assert (first.place, first.largest) == ("network 'b': fc.bias", math.inf)

@@ -257,6 +257,8 @@ def _run_missing(
         return True, 0
     finally:
         ray.shutdown()
+        # The ledger's writer may have been killed while it wrote, and started again.
+        ledger.remove_leftovers()
     if searcher.stopped:
         raise _stopped(searcher.stopped)
     # Tune returns normally after Ctrl-C.
