@@ -79,6 +79,7 @@ def test_two_runs_of_a_sweep_are_identical(undisturbed, tmp_path):
     assert figures(tmp_path) == figures(undisturbed)
 
 
+@pytest.mark.long
 def test_a_driver_killed_again_and_again_ends_with_the_same_figures(undisturbed, tmp_path):
     """SIGKILL while networks train, and at several trials; Ctrl-C once; then to the end."""
     config = write_config(tmp_path / "sweep", tmp_path / "zoo")
