@@ -27,17 +27,18 @@ from stitch_sweep.subgraphs import (
     Cost,
     CutError,
     CutPoint,
-    Layer,
     LayerNames,
     TracedNetwork,
     Where,
     black_image,
+    channels_first,
     counted,
     counting,
     eval_mode,
     inner_prefix,
     is_row,
     keeps_channels_last,
+    layers_in_order,
     no_representation,
     parameter_count,
     refusing,
@@ -247,18 +248,7 @@ class HookedNetwork:
             names = self._auto()
         elif names is None:
             names = [point.name for point in self.cut_points]
-        positions: list[int] = []
-        problems: list[str] = []
-        for name in names:
-            try:
-                positions.append(self._order.index(self._place(name)))
-            except CutError as error:
-                problems += error.problems
-        if problems:
-            raise CutError(*problems)
-        if positions != sorted(set(positions)):
-            raise CutError(f"layers must be named in the order of computation, once each: {names}")
-        self.layers = [Layer(index, str(name)) for index, name in enumerate(names)]
+        self.layers = layers_in_order(names, lambda name: self._order.index(self._place(name)))
         if not self.layers:
             raise CutError(
                 f"{why}. With hooks there is no place either: at the end of every submodule other "
@@ -306,7 +296,7 @@ class HookedNetwork:
     def _shape(self, call: _Call) -> tuple[int, ...]:
         """As a stitch sees it."""
         shape = tuple(call.output.shape[1:])
-        return (shape[2], *shape[:2]) if call.path in self._channels_last else shape
+        return channels_first(shape) if call.path in self._channels_last else shape
 
     def costs(self, image_shape: Sequence[int]) -> dict[str, Cost]:
         """What lies before and after every cut point: see `TracedNetwork.costs`.

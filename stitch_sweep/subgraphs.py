@@ -324,7 +324,7 @@ class TracedNetwork:
         return {node: found[copy] for node, copy in copies.items() if copy in found}
 
     def _turned(self, position: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return (shape[2], *shape[:2]) if position in self._channels_last else shape
+        return channels_first(shape) if position in self._channels_last else shape
 
     def costs(self, image_shape: Sequence[int]) -> dict[str, Cost]:
         """What lies before and after every cut point; runs the network on one black image.
@@ -538,20 +538,7 @@ class TracedNetwork:
             names = self._auto()
         if names is None:
             return [Layer(index, point.name) for index, point in enumerate(self.cut_points)]
-        positions: list[int] = []
-        problems: list[CutError] = []
-        for name in names:
-            try:
-                positions.append(self._named(str(name)))
-            except CutError as error:
-                problems.append(error)
-        if problems:
-            found = CutError(*(text for error in problems for text in error.problems))
-            found.untraceable = any(error.untraceable for error in problems)
-            raise found
-        if positions != sorted(set(positions)):
-            raise CutError(f"layers must be named in the order of computation, once each: {names}")
-        return [Layer(index, str(name)) for index, name in enumerate(names)]
+        return layers_in_order(names, self._named)
 
     def _place(self, where: int | str) -> int:
         """Position of the value meant by `where`.
@@ -727,6 +714,37 @@ def submodule(model: nn.Module, path: str) -> nn.Module | None:
     except AttributeError:
         return None
     return found if isinstance(found, nn.Module) else None
+
+
+def layers_in_order(names: Sequence[str], find: Callable[[str], int]) -> list[Layer]:
+    """The layers of these names.
+
+    Args:
+        names: of cut points.
+        find: position of a cut point in the order of computation; raises `CutError` where it is none.
+
+    Raises:
+        CutError: some are no cut points, each with its reason; or the order is not that of computation.
+    """
+    positions: list[int] = []
+    problems: list[CutError] = []
+    for name in names:
+        try:
+            positions.append(find(str(name)))
+        except CutError as error:
+            problems.append(error)
+    if problems:
+        found = CutError(*(text for error in problems for text in error.problems))
+        found.untraceable = any(error.untraceable for error in problems)
+        raise found
+    if positions != sorted(set(positions)):
+        raise CutError(f"layers must be named in the order of computation, once each: {names}")
+    return [Layer(index, str(name)) for index, name in enumerate(names)]
+
+
+def channels_first(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """(H, W, C) to (C, H, W)."""
+    return (shape[2], *shape[:2])
 
 
 def keeps_channels_last(shape: Sequence[int]) -> bool:

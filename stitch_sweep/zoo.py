@@ -10,7 +10,6 @@ import functools
 import hashlib
 import json
 import math
-import platform
 import re
 import sys
 import time
@@ -46,6 +45,7 @@ from stitch_sweep.files import forget, keep, kept, write_atomically
 from stitch_sweep.models import build
 from stitch_sweep.optimization import Optimization, OptimizerConfig, ScheduleConfig
 from stitch_sweep.seeding import derive, seed_everything
+from stitch_sweep.versions import versions
 
 FORMAT = 1
 _PICKLED = b"\x80"  # the first byte of what pickle wrote
@@ -402,7 +402,7 @@ class Zoo:
                 "recipe": recipe.content,
                 "accuracy": progress.accuracy,
                 "seconds": round(seconds, 3),
-                "versions": {"torch": torch.__version__, "python": platform.python_version()},
+                "versions": versions(["torch"]),
             }
             text = json.dumps(description, indent=2) + "\n"
             write_atomically(folder / "recipe.json", text.encode())

@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -813,24 +813,35 @@ def _name_problems(tree: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
         yield ("pairs",), "is missing; a configuration needs it, or knock_out, or parts"
     yield from _part_problems(as_list(tree.get("parts")), names, only_send)
     for i, part in enumerate(as_list(tree.get("knock_out"))):
-        wanted = part.get("network") if isinstance(part, Mapping) else None
-        if isinstance(wanted, str) and names and wanted not in names:
-            why = f"no network is named {wanted!r}: {nearest(wanted, names)}"
-            yield ("knock_out", i, "network"), why
-        elif isinstance(wanted, str) and wanted in only_send:
-            why = f"{wanted!r} knows only the class (weights: {CLASS_ONLY}): it has no layers to take out"
+        if why := _no_network(part, "network", names, only_send, "it has no layers to take out"):
             yield ("knock_out", i, "network"), why
     for i, pair in enumerate(as_list(tree.get("pairs"))):
-        for side in ("sender", "receiver"):
-            wanted = pair.get(side) if isinstance(pair, Mapping) else None
-            if isinstance(wanted, str) and names and wanted not in names:
-                yield (
-                    ("pairs", i, side),
-                    f"no network is named {wanted!r}: {nearest(wanted, names)}",
-                )
-            elif side == "receiver" and isinstance(wanted, str) and wanted in only_send:
-                why = f"{wanted!r} knows only the class (weights: {CLASS_ONLY}): it can send, not receive"
-                yield ("pairs", i, side), why
+        if why := _no_network(pair, "sender", names, (), ""):
+            yield ("pairs", i, "sender"), why
+        if why := _no_network(pair, "receiver", names, only_send, "it can send, not receive"):
+            yield ("pairs", i, "receiver"), why
+
+
+def _no_network(
+    section: Any, key: str, names: list[str], only_send: Collection[Any], lacks: str
+) -> str:
+    """Why a section can't have the network that it names; empty where nothing is wrong.
+
+    Args:
+        section: of a configuration, as it was read.
+        key: where it names a network.
+        names: of all networks.
+        only_send: of those that know only the class and won't do here.
+        lacks: why not.
+    """
+    wanted = section.get(key) if isinstance(section, Mapping) else None
+    if not isinstance(wanted, str):
+        return ""
+    if names and wanted not in names:
+        return f"no network is named {wanted!r}: {nearest(wanted, names)}"
+    if wanted in only_send:
+        return f"{wanted!r} knows only the class (weights: {CLASS_ONLY}): {lacks}"
+    return ""
 
 
 def _part_problems(
@@ -839,12 +850,7 @@ def _part_problems(
     """Parts of networks that aren't there, and parts in an order in which they join nothing."""
     stitches = [isinstance(part, Mapping) and part.get("stitch") is not None for part in parts]
     for k, part in enumerate(parts):
-        wanted = part.get("network") if isinstance(part, Mapping) else None
-        if isinstance(wanted, str) and names and wanted not in names:
-            why = f"no network is named {wanted!r}: {nearest(wanted, names)}"
-            yield ("parts", k, "network"), why
-        elif isinstance(wanted, str) and wanted in only_send:
-            why = f"{wanted!r} knows only the class (weights: {CLASS_ONLY}): it has no parts"
+        if why := _no_network(part, "network", names, only_send, "it has no parts"):
             yield ("parts", k, "network"), why
         if stitches[k] and (k in (0, len(parts) - 1) or stitches[k - 1]):
             yield ("parts", k), "a stitch wants a piece of a network before it and after it"
