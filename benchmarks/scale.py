@@ -18,6 +18,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -160,7 +161,7 @@ def _postgresql(folder: Path) -> Iterator[str]:
                     raise SystemExit("PostgreSQL didn't start")
             yield f"postgresql+psycopg2://postgres@127.0.0.1:{port}/postgres"
         finally:
-            server.terminate()
+            server.send_signal(signal.SIGINT)  # SIGTERM waits until its clients have left
 
 
 def _free_port() -> int:

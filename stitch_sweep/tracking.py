@@ -19,6 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
@@ -36,6 +37,8 @@ BATCH, PARAMS = 1000, 100
 """Entries and, among them, params per call; MLflow takes no more."""
 PAGE = 100
 """Runs that a server is asked for at a time: a page of more takes longer than a call may last."""
+SENDERS = 4
+"""Trials on their way at once: a server's answer takes longer than what we do for it."""
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 60.0
 """So long a finished sweep waits for a server that takes nothing."""
@@ -103,13 +106,17 @@ class Tracker:
     def send(self) -> Iterator[str]:
         """Send every ended trial that the server lacks, and yield its id once it is there."""
         self._open()
-        for trial in sorted(self._ledger.trial_ids()):
-            if trial in self._children and self._children[trial].ended:
-                continue
-            record = self._ledger.read(trial)
-            if record is not None and record["status"] != "running":
-                self._send_trial(record)
-                yield trial
+        known = self._children
+        ids = sorted(self._ledger.trial_ids())
+        lacking = [trial for trial in ids if not (trial in known and known[trial].ended)]
+        pool = ThreadPoolExecutor(SENDERS)
+        try:
+            for trial, sent in zip(lacking, pool.map(self._send_trial, lacking), strict=True):
+                if sent:
+                    yield trial
+        finally:
+            # Those on their way arrive or fail before the server may be asked what it has.
+            pool.shutdown(cancel_futures=True)
 
     def send_artifacts(self) -> Iterator[str]:
         """Hang configuration, tables, matrices and figures on the sweep's run, and close it.
@@ -241,10 +248,14 @@ class Tracker:
             self._parent = ""  # half known is not known: the next call begins again
             raise
 
-    def _send_trial(self, record: Mapping[str, Any]) -> None:
+    def _send_trial(self, trial: str) -> bool:
+        """Send a trial if it has ended, and say whether it has."""
         from mlflow.entities import Metric
 
-        client, trial = self._client, record["trial"]
+        record = self._ledger.read(trial)
+        if record is None or record["status"] == "running":
+            return False
+        client = self._client
         started = int(record["started"] * 1000)
         child = self._children.get(trial)
         if child is not None and child.started != started:
@@ -299,6 +310,7 @@ class Tracker:
         status = "FINISHED" if record["status"] == "finished" else "FAILED"
         client.set_terminated(run, status=status, end_time=ended)
         self._children[trial] = _Child(run, started, True)
+        return True
 
     def _log(
         self,
