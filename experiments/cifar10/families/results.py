@@ -1,0 +1,52 @@
+"""The pictures and tables of docs/results/cifar10_families.md, from finished sweeps.
+
+    python experiments/cifar10/families/results.py [--folder FOLDER]
+
+FOLDER holds the folders `across` and `knock_out` of the two sweeps. Writes docs/images/cifar10_across.png
+and cifar10_knock_out.png, and the matrices as CSV into docs/results/cifar10_families/.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from stitch_sweep.analysis import (
+    Matrix,
+    gap_matrices,
+    grid,
+    load_results,
+    matrices,
+    save_figure,
+    write_matrix,
+)
+
+SWEEPS = ("across", "knock_out")
+
+
+def shown(folder: Path) -> list[Matrix]:
+    """A sweep's matrices; those of a knock-out by what was removed."""
+    found = [matrix.without_image() for matrix in matrices(load_results(folder))]
+    gaps = list(gap_matrices(found))
+    return [replace(matrix, factors={}) for matrix in gaps or found]
+
+
+def main() -> None:
+    """Write all of it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--folder", type=Path, default=Path(__file__).parent)
+    parser.add_argument("--output", type=Path, default=Path("docs"))
+    args = parser.parse_args()
+    tables = args.output / "results" / "cifar10_families"
+    tables.mkdir(parents=True, exist_ok=True)
+    for name in SWEEPS:
+        found = shown(args.folder / name)
+        for matrix in found:
+            print(write_matrix(matrix, tables))
+        picture = grid(found, columns=len(found))
+        print(save_figure(picture, args.output / "images", f"cifar10_{name}"))
+
+
+if __name__ == "__main__":
+    main()
