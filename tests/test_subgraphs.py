@@ -33,8 +33,6 @@ NETWORKS = {
     "our resnet18": (ours("resnet18", 2), 16, 21),
     "torchvision resnet18": (from_torchvision("resnet18"), 32, 22),
     "mobilenet_v3_small": (from_torchvision("mobilenet_v3_small"), 32, 30),
-}
-LONG = {
     "vgg11_bn": (from_torchvision("vgg11_bn"), 32, 36),
     "densenet121": (from_torchvision("densenet121"), 32, 20),
     "googlenet": (
@@ -106,11 +104,9 @@ def check_every_cut(model: nn.Module, x: torch.Tensor) -> list[str]:
     return names
 
 
-@pytest.mark.parametrize(
-    "name", [*NETWORKS, *(pytest.param(name, marks=pytest.mark.long) for name in LONG)]
-)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_every_cut_is_exact_and_safe(name):
-    factory, size, at_least = {**NETWORKS, **LONG}[name]
+    factory, size, at_least = NETWORKS[name]
     names = check_every_cut(ready(factory), images(size))
     assert len(names) >= at_least, names
 
@@ -168,11 +164,9 @@ def test_an_image_is_not_written_to():
     check_every_cut(model, images(4))
 
 
-@pytest.mark.parametrize(
-    "name", ["mobilenet_v3_small", pytest.param("vgg11_bn", marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "vgg11_bn"])
 def test_without_the_copy_a_suffix_overwrites_the_prefix(name, monkeypatch):
-    factory, size, _ = {**NETWORKS, **LONG}[name]
+    factory, size, _ = NETWORKS[name]
     monkeypatch.setattr(TracedNetwork, "_writes_into", lambda self, start, nodes: False)
     with pytest.raises(AssertionError):
         check_every_cut(ready(factory), images(size))
@@ -819,9 +813,8 @@ def test_an_image_that_does_not_fit_is_said():
         TracedNetwork(model).shapes((3, 8, 8))
 
 
-@pytest.mark.long
 def test_every_cut_of_swin_gives_channels_first():
-    model = Imported(ready(LONG["swin_t"][0]), None, (3, 64, 64)).eval()
+    model = Imported(ready(NETWORKS["swin_t"][0]), None, (3, 64, 64)).eval()
     check_every_cut(model, images(64))
     shapes = TracedNetwork(model).shapes((3, 64, 64))
     maps = {shape for shape in shapes.values() if len(shape) == 3}
