@@ -79,8 +79,9 @@ def sweep(
     where = folder or config.parent
     if dry_run:
         from stitch_sweep.sweep.estimate import estimate
+        from stitch_sweep.sweep.progress import Reporter
 
-        _print_estimate(estimate(read, address).to_dict(), as_json)
+        _print_estimate(estimate(read, address, Reporter().say).to_dict(), as_json)
         return
     from stitch_sweep.sweep import run_sweep
     from stitch_sweep.sweep.resources import check_job

@@ -55,12 +55,15 @@ class Estimate:
         return asdict(self)
 
 
-def estimate(config: Config, address: str | None = None) -> Estimate:
+def estimate(
+    config: Config, address: str | None = None, say: Callable[[str], object] = lambda _: None
+) -> Estimate:
     """Check a configuration fully, and estimate time and disk; nothing is written or trained to an end.
 
     Args:
         config: the configuration.
         address: of the cluster that is to run it, if any: this machine then needs no GPU.
+        say: is told what takes a while.
 
     Raises:
         InputError: whatever would keep the sweep from starting.
@@ -74,7 +77,7 @@ def estimate(config: Config, address: str | None = None) -> Estimate:
     prepared = prepare(config)
     trials = prepared.trials
     zoo = Zoo(config.zoo)
-    seconds = _seconds_per_trial(prepared)
+    seconds = _seconds_per_trial(prepared, say)
     return Estimate(
         studies=len(prepared.studies),
         trials=trials,
@@ -87,7 +90,7 @@ def estimate(config: Config, address: str | None = None) -> Estimate:
     )
 
 
-def _seconds_per_trial(prepared: Prepared) -> float:
+def _seconds_per_trial(prepared: Prepared, say: Callable[[str], object]) -> float:
     """Mean over a few cells of: set-up, a few steps scaled up to all, and the evaluations."""
     config, studies = prepared.config, prepared.studies
     bench = Workbench(config, prepared.data, prepared.untrained(), _device(config))
@@ -95,6 +98,7 @@ def _seconds_per_trial(prepared: Prepared) -> float:
     seconds = []
     for k in sorted(chosen):
         study = studies[k]
+        say(f"timing the first steps of {study.id}, study {k + 1} of {len(studies)}")
         settings = first_settings(config, study)
         began = time.perf_counter()
         training = bench.training(
