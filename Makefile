@@ -27,10 +27,10 @@ quickstart: $(VENV)/.installed ## install, then stitch two small networks on han
 	$(BIN)/stitch-sweep sweep $(QUICKSTART) --resume
 
 test: $(VENV)/.installed-dev ## install what is missing, then run the tests (not the long ones)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not long" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not long" $(ARGS)
 
 test-all: $(VENV)/.installed-dev ## run all tests, those that take minutes included
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.installed-dev ## ruff check, ruff format --check and mypy
 	$(BIN)/python -m ruff check .

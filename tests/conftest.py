@@ -16,8 +16,17 @@ from stitch_sweep.seeding import seed_everything
 # The same examples everywhere, and no deadlines, which a busy machine misses.
 settings.load_profile("ci")
 
+# Minutes each. With pytest-xdist, one that is handed out late runs alone at the end.
+SLOW_FILES = ("test_faults.py", "test_sanity.py", "test_sweep.py", "test_launching.py")
+
 DIGITS = {"name": "digits", "image_size": 16, "train_images": 300, "test_images": 120}
 TINY = {"blocks": [1, 1, 1, 1], "width": 4}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow files first; the Makefile keeps pytest-xdist from sorting them otherwise."""
+    place = {name: k for k, name in enumerate(SLOW_FILES)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 @pytest.fixture(scope="session")
