@@ -23,6 +23,13 @@ from stitch_sweep.analysis import (
 )
 
 SWEEPS = ("across", "knock_out")
+TITLES = {
+    "residual": "R1111",
+    "plain": "R1111 without skips",
+    "none": "DenseNet without skips",
+    "class-token": "ViT",
+}
+"""What the pictures call the networks of the configurations."""
 
 
 def shown(folder: Path) -> list[Matrix]:
@@ -44,7 +51,8 @@ def main() -> None:
         found = shown(args.folder / name)
         for matrix in found:
             print(write_matrix(matrix, tables))
-        picture = grid(found, columns=len(found))
+        titled = [replace(m, sender=TITLES[m.sender], receiver=TITLES[m.receiver]) for m in found]
+        picture = grid(titled, columns=len(titled))
         print(save_figure(picture, args.output / "images", f"cifar10_{name}"))
 
 
