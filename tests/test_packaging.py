@@ -310,7 +310,7 @@ def test_make_help_lists_the_targets(copy):
 def test_make_installs_once(copy):
     assert copy.make("quickstart")[1] == [VENV, PIP + ".", QUICKSTART]
     assert copy.make("quickstart")[1] == [QUICKSTART]
-    test = "python -m pytest -n 2 --dist loadfile -m not long"
+    test = "python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m not long"
     assert [call.strip() for call in copy.make("test")[1]] == [PIP + ".[dev]", test]
     assert [call.strip() for call in copy.make("test")[1]] == [test]
     os.utime(copy.folder / "pyproject.toml", (4e9, 4e9))
