@@ -277,7 +277,8 @@ class Copy:
     def make(self, *arguments, version="3, 11, 2", pip=0, venv=0):
         """Run make; give what it printed and the calls of Python that changed something."""
         self.calls.write_text("")
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+        own = ("MAKE", "MFLAGS", "ARGS", "WORKERS")  # of a make that runs this test
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(own)}
         told = {"VERSION": version, "PIP_STATUS": str(pip), "VENV_STATUS": str(venv)}
         ran = subprocess.run(
             ["make", f"PYTHON={self.python}", *arguments],
