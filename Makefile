@@ -6,6 +6,8 @@ WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# The order of tests/conftest.py, slow files first, is kept.
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 FFCV_NEEDS := g++ pkg-config python3-dev libopencv-dev libturbojpeg0-dev
 QUICKSTART := experiments/quickstart/digits/config.yml
 
@@ -27,10 +29,10 @@ quickstart: $(VENV)/.installed ## install, then stitch two small networks on han
 	$(BIN)/stitch-sweep sweep $(QUICKSTART) --resume
 
 test: $(VENV)/.installed-dev ## install what is missing, then run the tests (not the long ones)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not long" $(ARGS)
+	$(PYTEST) -m "not long" $(ARGS)
 
 test-all: $(VENV)/.installed-dev ## run all tests, those that take minutes included
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(PYTEST) $(ARGS)
 
 lint: $(VENV)/.installed-dev ## ruff check, ruff format --check and mypy
 	$(BIN)/python -m ruff check .

@@ -48,8 +48,8 @@ from stitch_sweep.seeding import derive, seed_everything
 from stitch_sweep.versions import versions
 
 FORMAT = 1
-_PICKLED = b"\x80"  # the first byte of what pickle wrote
 """Part of every recipe: raised when the training code changes what a recipe gives."""
+_PICKLED = b"\x80"  # the first byte of what pickle wrote
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,8 @@ TITLES = {
 
 def shown(folder: Path) -> list[Matrix]:
     """A sweep's matrices; those of a knock-out by what was removed."""
-    found = [matrix.without_image() for matrix in matrices(load_results(folder))]
-    gaps = list(gap_matrices(found))
-    return [replace(matrix, factors={}) for matrix in gaps or found]
+    found = matrices(load_results(folder))
+    return list(gap_matrices(found)) or found
 
 
 def main() -> None:
