@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -191,6 +192,27 @@ def test_ray_takes_it_for_machines_of_ones_own():
     text = on_premise(CLUSTER)
     assert yaml.safe_load(text)["provider"]["type"] == "local"
     assert cluster_faults(text) == []
+
+
+@pytest.mark.parametrize(("text", "version"), [(CLUSTER, "1"), (on_premise(CLUSTER), "0")])
+def test_the_head_starts_with_the_autoscaler_that_starts_the_other_machines(
+    text, version, tmp_path
+):
+    from ray.autoscaler._private.util import prepare_config, with_envs
+
+    ready = prepare_config(yaml.safe_load(text))
+    # What `ray up` leaves on the head, and how it runs the command there.
+    (tmp_path / "ray_bootstrap_config.yaml").write_text(json.dumps(ready))
+    command = with_envs(ready["head_start_ray_commands"], {"RAY_enable_autoscaler_v2": "1"})[-1]
+    ray = tmp_path / "stitch-sweep/.venv/bin/ray"
+    ray.parent.mkdir(parents=True)
+    ray.write_text('#!/bin/sh\necho "$RAY_AUTH_MODE $RAY_enable_autoscaler_v2 $1 $2"\n')
+    ray.chmod(0o755)
+    ran = subprocess.run(
+        ["bash", "-c", command],
+        capture_output=True, text=True, env={**os.environ, "HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert ran.stdout == f"token {version} start --head\n", ran.stderr
 
 
 @pytest.mark.parametrize(
