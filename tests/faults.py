@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -179,6 +179,65 @@ class Mounts:
         self._holder.communicate()
 
 
+def can_split() -> bool:
+    """Whether this user may make network namespaces, and cables into them."""
+    if not can_mount() or shutil.which("ip") is None:
+        return False
+    command = ["unshare", "--net", "ip", "link", "add", "probe", "type", "veth"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+class Cable:
+    """A network namespace that a cable joins to ours, which can be cut; both go when we do.
+
+    Attributes:
+        here: our address at the cable.
+        there: the address at its other end.
+    """
+
+    def __init__(self) -> None:
+        self._holder = subprocess.Popen(
+            ["unshare", "--net", "sh", "-c", "echo ready && exec cat"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert self._holder.stdout is not None
+        assert self._holder.stdout.readline() == "ready\n"
+        pid = self._holder.pid
+        # Link-local addresses are nobody else's.
+        network = f"169.254.{1 + pid % 253}"
+        self.here, self.there = f"{network}.1", f"{network}.2"
+        _ip(f"link add cable{pid} type veth peer name far netns {pid}")
+        _ip(f"address add {self.here}/24 dev cable{pid}")
+        _ip(f"link set cable{pid} up")
+        _ip(f"address add {self.there}/24 dev far", self.enter)
+        _ip("link set lo up", self.enter)
+        self.mend()
+
+    @property
+    def enter(self) -> list[str]:
+        """What to put before a command for it to run at the other end."""
+        return ["nsenter", f"--net=/proc/{self._holder.pid}/ns/net"]
+
+    def cut(self) -> None:
+        """What is sent is lost, and nobody is told."""
+        _ip("link set far down", self.enter)
+
+    def mend(self) -> None:
+        """Take back what `cut` did; what was sent in between is sent again."""
+        _ip("link set far up", self.enter)
+
+    def close(self) -> None:
+        self._holder.kill()
+        self._holder.communicate()
+
+
+def _ip(command: str, before: Sequence[str] = ()) -> None:
+    subprocess.run([*before, "ip", *command.split()], check=True)
+
+
 class Node:
     """One machine of a cluster: `ray start` and all that it starts."""
 
@@ -215,6 +274,7 @@ class Cluster:
         workers: how many workers there are.
         head: put before the command that starts the head; the driver belongs on its node.
         worker: put before those that start workers.
+        host: the address of all nodes but those that are added with another one.
         **environment: of the nodes.
     """
 
@@ -223,8 +283,10 @@ class Cluster:
         workers: int,
         head: list[str] | None = None,
         worker: list[str] | None = None,
+        host: str = "127.0.0.1",
         **environment: str,
     ) -> None:
+        self._host = host
         # /tmp, because the path of a socket may be no longer than 107 characters.
         self._scratch = tempfile.mkdtemp(prefix="faults-", dir="/tmp")
         self._before_head, self._before_worker = head or [], worker or []
@@ -250,21 +312,24 @@ class Cluster:
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self._port}"
+        return f"{self._host}:{self._port}"
 
     def start_head(self) -> None:
         """The first head, or a new one for a new cluster where one has died."""
         self._port = free_port()
         self.head = self._start(
             [*self._before_head, *_START, "--head", f"--port={self._port}", "--num-cpus=0"],
-            ["--include-dashboard=false"],
+            [f"--node-ip-address={self._host}", "--include-dashboard=false"],
         )
         self.head.wait()
 
-    def add_worker(self, before: list[str] | None = None) -> Node:
+    def add_worker(self, before: list[str] | None = None, host: str = "") -> Node:
         """One more machine with one CPU; it joins when it is ready."""
         before = self._before_worker if before is None else before
-        node = self._start([*before, *_START, f"--address={self.address}", "--num-cpus=1"], [])
+        node = self._start(
+            [*before, *_START, f"--address={self.address}", "--num-cpus=1"],
+            [f"--node-ip-address={host or self._host}"],
+        )
         self.workers.append(node)
         return node
 

@@ -23,12 +23,14 @@ from optuna.storages.journal import JournalFileBackend
 sys.path.insert(0, str(Path(__file__).parent))
 from faults import (
     CLOCK,
+    Cable,
     Cluster,
     Driver,
     Mounts,
     Proxy,
     Tracking,
     can_mount,
+    can_split,
     closing,
     kill,
     wait_for,
@@ -375,6 +377,35 @@ def test_nodes_need_not_see_the_experiment_folder(undisturbed, zoo, tmp_path):
             assert list(Path(f"/proc/{node.process.pid}/root{folder}").iterdir()) == []
         assert sweep.driver.wait() == 0, sweep.driver.said
     check(folder, undisturbed)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(
+    not can_split(), reason="needs network namespaces, which this user may not make"
+)
+def test_a_node_is_cut_off_and_comes_back(undisturbed, zoo, tmp_path):
+    """For a moment, and then for so long that its trials are started again elsewhere."""
+    config = write_config(tmp_path, zoo, tracking={"enabled": False}, **FEW)
+    with (
+        closing(Cable()) as cable,
+        closing(Cluster(1, host=cable.here, RAY_health_check_timeout_ms="500")) as cluster,
+    ):
+        far = cluster.add_worker(cable.enter, cable.there)
+        far.wait()
+        sweep = Disturbed(config, tmp_path, cluster, random.Random(SEED))
+        sweep.wait(lambda: len(sweep.stored()) == 2, "a trial is stored on each node")
+        cable.cut()
+        sweep.go_on(3)
+        cable.mend()
+        sweep.go_on(3)
+        assert "tried again" not in sweep.driver.said
+        sweep.wait(lambda: far.workers(b"Trainable"), "there is a worker far away")
+        cable.cut()
+        sweep.wait(lambda: "tried again: its worker died" in sweep.driver.said, "it is given up")
+        cable.mend()  # its worker may still be there, and have something to say
+        wait_for(lambda: far.process.poll() is not None, "the node ends, having been given up")
+        assert sweep.driver.wait() == 0, sweep.driver.said
+    check(tmp_path, undisturbed)
 
 
 @pytest.mark.long
