@@ -26,6 +26,7 @@ import yaml
 from packaging.requirements import Requirement
 
 sys.path.insert(0, str(Path(__file__).parent))
+from faults import Cluster, Driver, closing, wait_for
 from sweeps import write_config
 
 from stitch_sweep.cli import app
@@ -464,6 +465,18 @@ class TestAClusterThatGrows:
         assert slots_grown(1, 0, workers=4 * UNSAID) == 4 * UNSAID, "what the user says"
         monkeypatch.setenv("KUBERAY_GEN_RAY_START_CMD", start.replace("--no-monitor ", ""))
         assert slots_grown(1, 0) == 0
+
+    def test_may_have_no_node_when_a_sweep_starts(self, on_its_head, tmp_path):
+        pair = {"sender": "a", "receiver": "b", "sender_layers": [3], "receiver_layers": [3]}
+        config = write_config(tmp_path, tmp_path / "zoo", tracking={"enabled": False}, pairs=[pair])
+        one = ("--set", "search.samples=1")
+        with closing(Cluster(0)) as cluster:
+            home = {**cluster.environment, "HOME": str(tmp_path)}
+            driver = Driver(config, "--address", cluster.address, *one, **home)
+            wait_for(lambda: "waiting for nodes" in driver.said or not driver.runs, "it waits")
+            cluster.add_worker()
+            assert driver.wait() == 0, driver.said
+        assert f"{8 * 16} trials at a time" in driver.said
 
 
 class TestAJob:

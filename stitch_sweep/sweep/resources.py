@@ -178,13 +178,17 @@ def slots(cpu: int, gpu: float, workers: int | None = None) -> int:
         gpu: GPUs of a trial, or a share of one.
         workers: at most so many, and so many where nothing says how far the cluster can grow.
     """
+    # Tune asks an autoscaling cluster for what its trials need, so it is given as many as may fit.
+    found = max(slots_now(cpu, gpu), slots_grown(cpu, gpu, workers))
+    return found if workers is None else min(found, workers)
+
+
+def slots_now(cpu: int, gpu: float) -> int:
+    """Trials that fit at once on the nodes that the cluster has, whatever else runs there."""
     import ray
 
     # One trial never spreads over two nodes.
-    now = sum(_slots(node["Resources"], cpu, gpu) for node in ray.nodes() if node["Alive"])
-    # Tune asks an autoscaling cluster for what its trials need, so it is given as many as may fit.
-    found = max(now, slots_grown(cpu, gpu, workers))
-    return found if workers is None else min(found, workers)
+    return sum(_slots(node["Resources"], cpu, gpu) for node in ray.nodes() if node["Alive"])
 
 
 class Slots:

@@ -242,6 +242,8 @@ def _run_missing(
     reporter.say("starting Ray" if pace.address is None else f"joining Ray at {pace.address}")
     count = resources.connect(pace.address, config.resources)
     try:
+        if not resources.slots_now(config.resources.cpu, config.resources.gpu_at_most):
+            reporter.say("waiting for nodes: the cluster has none yet that a trial fits on")
         networks = _networks(prepared, reporter, min(count, pace.workers or count))
         gpu, context = _gpu(prepared, reporter)
         slots = resources.Slots(config.resources.cpu, gpu, pace.workers)
