@@ -22,6 +22,17 @@ _WORKSPACES = (":4096:8", ":16:8")  # those with which cuBLAS repeats itself
 _cuda_came_first = False
 
 
+def _fix_workspace() -> None:
+    global _cuda_came_first
+    if _WORKSPACE not in os.environ:
+        _cuda_came_first = torch.cuda.is_initialized()
+        os.environ[_WORKSPACE] = _WORKSPACES[0]
+
+
+# Now, because torch asks for it once, at the first matrix product that a process computes on a GPU.
+_fix_workspace()
+
+
 def derive(*parts: object) -> int:
     """A 63-bit seed that is a function of `parts` alone, on every machine and in every process.
 
@@ -57,10 +68,7 @@ def seed_everything(seed: int, threads: int) -> None:
         seed: any non-negative integer.
         threads: intra-op threads of torch, `resources.cpu` throughout the project.
     """
-    global _cuda_came_first
-    if _WORKSPACE not in os.environ:
-        _cuda_came_first = torch.cuda.is_initialized()
-        os.environ[_WORKSPACE] = _WORKSPACES[0]
+    _fix_workspace()
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
@@ -183,8 +191,9 @@ def _cuda_caveats(now: dict[str, Any]) -> list[str]:
         )
     elif _cuda_came_first:
         found.append(
-            f"The GPU was in use in this process before {_WORKSPACE} was set, and cuBLAS may not "
-            "have taken it: its sums may not repeat. Set it before the process starts."
+            f"The GPU was in use in this process before {_WORKSPACE} was set: if a matrix product was "
+            "among it, torch refuses all further ones, since they would not repeat. Set it before the "
+            "process starts, or import stitch_sweep first."
         )
     if now["cudnn"]["benchmark"] or not now["cudnn"]["deterministic"]:
         found.append("cuDNN may choose another algorithm in every process.")

@@ -86,6 +86,18 @@ def test_what_auto_chose_is_said_with_its_reason():
             True,
         ),
         (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), False, True),
+        (torch.AcceleratorError("CUDA error: out of memory"), True, True),
+        (RuntimeError("CUDA driver error: out of memory"), True, True),
+        (RuntimeError("GET was unable to find an engine to execute this computation"), True, False),
+        (
+            RuntimeError(
+                "cusolver error: CUSOLVER_STATUS_INTERNAL_ERROR, when calling `cusolverDnCreate(handle)`"
+            ),
+            True,
+            True,
+        ),
+        (RuntimeError("cusolver error: CUSOLVER_STATUS_EXECUTION_FAILED"), False, True),
+        (RuntimeError("cusolver error: CUSOLVER_STATUS_INVALID_VALUE"), False, False),
         (RuntimeError("[enforce fail] . DefaultCPUAllocator: can't allocate memory"), False, True),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False, False),
         (ValueError("CUDA out of memory"), False, False),
@@ -138,6 +150,8 @@ class Greedy(workers.StitchTrainable):
 
     def setup(self, config, shared=None):
         ResourcesConfig.device = property(lambda self: "cpu")
+        self.refused = 0
+        workers.refusals = lambda: self.refused
         super().setup(config, shared)
 
     def step(self):
@@ -152,7 +166,9 @@ class Greedy(workers.StitchTrainable):
             # As CUDA does: from now on every call of this process raises it.
             raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
         if self._spec["trial"].startswith(unlucky) and self._gpu < needs:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            if self._spec["number"] == 0:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            self.refused += 1  # cuDNN takes another algorithm then, and says nothing
         return super()._take_up()
 
 
@@ -214,7 +230,9 @@ def test_a_trial_that_needs_more_gets_twice_the_share(plain, zoo, tmp_path, gpu_
     config = few(tmp_path, zoo, resources={"gpu": 0.5})
     status, output, steps = greedy(config, 1.0, gpu_cluster)
     assert status == 0, output
-    assert "tried again: OutOfMemoryError: CUDA out of memory; it gets twice the share" in output
+    again = "tried again: OutOfMemoryError: CUDA out of memory"
+    assert f"{again}; it gets twice the share" in output
+    assert f"{again}: a library went on with another algorithm" in output
     # A process whose GPU failed takes down no trial but the one it is at, and that one not for good.
     assert output.count("AcceleratorError: CUDA error: an illegal memory access") == 1
     for record in Ledger(tmp_path).records():
@@ -235,6 +253,49 @@ def test_one_that_needs_more_still_fails_alone(plain, zoo, tmp_path, gpu_cluster
             assert shares(steps, record["trial"]) == [0.25, 0.5]
         else:
             assert record["status"] == "finished"
+
+
+NO_ROOM = """
+import sys
+from pathlib import Path
+import torch
+import stitch_sweep.sweep.run as run
+from stitch_sweep.cli import main
+from stitch_sweep.config import ResourcesConfig
+
+broken = Path(sys.argv.pop(1))
+
+
+def train(recipe, data, threads, device, resume):
+    "A GPU that fails, and one that is too small."
+    if not broken.exists():
+        broken.touch()
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+    yield
+
+
+ResourcesConfig.device = property(lambda self: "cpu")
+run._train_remotely = train
+main()
+"""
+
+
+def test_a_network_that_needs_more_than_a_gpu_has_stops_the_sweep(tmp_path, gpu_cluster):
+    one = [{"sender": "a", "receiver": "a"}]
+    config = write_config(
+        tmp_path, tmp_path / "zoo", pairs=one, tracking={"enabled": False}, resources={"gpu": 0.5}
+    )
+    arguments = [tmp_path / "broken", "sweep", config, "--address", gpu_cluster]
+    done = subprocess.run(
+        [sys.executable, "-c", NO_ROOM, *map(str, arguments)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    output = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode == 1, output
+    assert "its process died, it is trained on (CUDA error: an illegal memory" in output
+    assert "a whole GPU has too little memory to train it; lower its pretraining" in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -167,6 +167,7 @@ class TestCaveats:
         monkeypatch.setattr(seeding, "_cuda_came_first", False)
         monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
         monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+        monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: None)  # it isn't
         seed_everything(0, threads=1)
         seed_everything(0, threads=1)  # by now it is set, and still too late
         assert any(early in caveat for caveat in caveats("cuda"))

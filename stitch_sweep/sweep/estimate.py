@@ -100,22 +100,29 @@ def _seconds_per_trial(prepared: Prepared, say: Callable[[str], object]) -> floa
         study = studies[k]
         say(f"timing the first steps of {study.id}, study {k + 1} of {len(studies)}")
         settings = first_settings(config, study)
-        began = time.perf_counter()
+        began = _now()
         training = bench.training(
             study.sender, study.sender_layer, study.receiver, study.receiver_layer, settings
         )
-        set_up = time.perf_counter() - began
+        set_up = _now() - began
         training.advance(1)  # the first step pays for memory that the others reuse
-        began = time.perf_counter()
+        began = _now()
         training.advance(STEPS)
         steps = max(1, training.step - 1)
-        train = (time.perf_counter() - began) / steps * training.total_steps
+        train = (_now() - began) / steps * training.total_steps
         # A forward pass is about a third of a training step; every epoch ends with the validation set.
         per_image = train / max(1, training.total_steps) / settings.training.batch_size / 3
         validation = settings.training.epochs * len(prepared.data.validation) * per_image
         # Setting up runs each split once, which is what an evaluation at the end costs about.
         seconds.append(2 * set_up + train + validation)
     return sum(seconds) / len(seconds)
+
+
+def _now() -> float:
+    """Seconds, once all that was asked of a GPU is done."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def _device(config: Config) -> str:

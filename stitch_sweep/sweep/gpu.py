@@ -10,23 +10,34 @@ import torch
 
 from stitch_sweep.errors import InputError
 
-# What a process needs before it computes: the context, and the kernels and handles of a training step.
+# What a process needs before it computes: the context, and the kernels and handles of a training step
+# and of what is measured after it. All of them are loaded when they are first called.
 _CONTEXT = """
 import torch
 from torch import nn
-net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 36, 4)).cuda()
+net = nn.Sequential(
+    nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 4)
+).cuda()
 net(torch.ones(2, 3, 8, 8, device="cuda")).sum().backward()
+square = torch.eye(8, dtype=torch.float64, device="cuda")
+for solve in (torch.linalg.eigh, torch.linalg.svd, torch.linalg.qr, torch.linalg.cholesky):
+    solve(square @ square.T)
 torch.cuda.synchronize()
 print(torch.cuda.memory_reserved(), flush=True)
 input()
 """
 
 
-_NO_MEMORY = ("CUDA out of memory", "ALLOC_FAILED")
+# As CUDA, cuBLAS, cuDNN and cuSOLVER put it.
+_NO_MEMORY = ("out of memory", "ALLOC_FAILED", "unable to find an engine", "cusolverDnCreate")
 # What torch raises as a plain RuntimeError where not the trial is at fault but what it runs on.
 _BROKEN = (
     "CUDA error",
+    "CUDA driver error",
     "CUBLAS_STATUS",
+    "CUSOLVER_STATUS_EXECUTION",
+    "CUSOLVER_STATUS_INTERNAL",
+    "CUSOLVER_STATUS_NOT_INIT",
     "CUDNN_STATUS",
     "cuDNN error",
     "NCCL",
@@ -47,6 +58,14 @@ def is_broken_device(error: BaseException) -> bool:
     """
     said = isinstance(error, RuntimeError) and any(text in str(error) for text in _BROKEN)
     return isinstance(error, torch.AcceleratorError) or said
+
+
+def refusals() -> int:
+    """How often this process was refused memory of its GPU so far; 0 without one.
+
+    Whoever was refused need not say so: cuDNN then takes another algorithm, which gives other bits.
+    """
+    return int(torch.cuda.memory_stats().get("num_ooms", 0))
 
 
 @dataclass(frozen=True)

@@ -383,13 +383,16 @@ def _networks(prepared: Prepared, reporter: Reporter, slots: int) -> dict[str, A
     """All networks of the sweep; those that the zoo lacks are trained as Ray tasks."""
     import ray
 
+    from stitch_sweep.sweep.gpu import is_broken_device, is_out_of_memory
+
     config = prepared.config
     zoo = Zoo(config.zoo)
     recipes = {recipe.name: recipe for recipe in prepared.recipes()}
     data = None
     if any(zoo.find(recipe) is None for recipe in recipes.values()):
         data = ray.put(prepared.data)
-    options = {"num_cpus": config.resources.cpu, "num_gpus": min(1, config.resources.gpu_at_most)}
+    # A whole GPU: a trial's share was never measured for the training of a network.
+    options = {"num_cpus": config.resources.cpu, "num_gpus": int(config.resources.gpu_at_most > 0)}
 
     def train(recipe: Recipe, resume: bytes | None) -> Iterator[Progress]:
         # Ray would begin again where it began; the zoo knows how far the training has come.
@@ -403,12 +406,18 @@ def _networks(prepared: Prepared, reporter: Reporter, slots: int) -> dict[str, A
                     tries, epoch = (0, progress.epoch) if progress.epoch > epoch else (tries, epoch)
                     yield progress
                 return
-            except ray.exceptions.RayTaskError as error:
-                # As it was raised there: what Ray makes of it lacks our attributes.
-                raise error.cause from None
             except ray.exceptions.RayError as error:
+                # As it was raised there: what Ray makes of it lacks our attributes.
+                cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
+                why = str(cause).partition("\n")[0]
+                if is_out_of_memory(cause):
+                    raise StoppedError(
+                        f"network {recipe.name!r}: a whole GPU has too little memory to train it; "
+                        f"lower its pretraining.batch_size ({why})"
+                    ) from None
+                if cause is not error and not is_broken_device(cause):
+                    raise cause from None
                 tries += 1
-                why = str(error).partition("\n")[0]
                 if tries > RETRIES:
                     raise StoppedError(
                         f"network {recipe.name!r}: its process died {tries} times after epoch "

@@ -25,7 +25,7 @@ from stitch_sweep.config import Config, TrialSettings
 from stitch_sweep.data import SPLITS, Data, Images
 from stitch_sweep.files import is_storage_error
 from stitch_sweep.frozen import FrozenError
-from stitch_sweep.sweep.gpu import hold_to, is_broken_device, is_out_of_memory
+from stitch_sweep.sweep.gpu import hold_to, is_broken_device, is_out_of_memory, refusals
 from stitch_sweep.sweep.shelf import NodeShelf
 from stitch_sweep.sweep.workbench import Workbench
 from stitch_sweep.training import StitchTraining
@@ -142,6 +142,7 @@ class StitchTrainable(tune.Trainable):
     def _begin(self, config: Mapping[str, Any]) -> None:
         self._spec = json.loads(config["spec"])
         self._gpu, self._larger = float(config["gpu"]), bool(config["larger"])
+        self._refused = refusals()
         self._training: StitchTraining | None = None
         self._started = time.time()
         self._stored = time.monotonic()
@@ -174,6 +175,10 @@ class StitchTrainable(tune.Trainable):
 
     def _conclude(self, training: StitchTraining) -> None:
         result = training.finish()
+        if 0 < self._gpu < 1 and refusals() > self._refused:
+            raise torch.OutOfMemoryError(
+                "CUDA out of memory: a library went on with another algorithm, which gives other bits"
+            )
         metric = self._shared.config.search.metric
         outcome = {
             "status": result.status,
