@@ -103,6 +103,7 @@ class StitchTrainable(tune.Trainable):
                     return {"done": False, "epoch": training.epoch, SAID: said}
             while not training.done:
                 training.run_epoch()
+                self._check_memory()  # before anything of it is kept
                 self._maybe_checkpoint(training)
                 if time.monotonic() - began >= self._shared.report_seconds:
                     break
@@ -166,6 +167,12 @@ class StitchTrainable(tune.Trainable):
         self._training = training
         return training, said
 
+    def _check_memory(self) -> None:
+        if 0 < self._gpu < 1 and refusals() > self._refused:
+            raise torch.OutOfMemoryError(
+                "CUDA out of memory: a library went on with another algorithm, which gives other bits"
+            )
+
     def _maybe_checkpoint(self, training: StitchTraining) -> None:
         now = time.monotonic()
         if not training.done and now - self._stored >= self._shared.checkpoint_seconds:
@@ -175,10 +182,7 @@ class StitchTrainable(tune.Trainable):
 
     def _conclude(self, training: StitchTraining) -> None:
         result = training.finish()
-        if 0 < self._gpu < 1 and refusals() > self._refused:
-            raise torch.OutOfMemoryError(
-                "CUDA out of memory: a library went on with another algorithm, which gives other bits"
-            )
+        self._check_memory()
         metric = self._shared.config.search.metric
         outcome = {
             "status": result.status,
