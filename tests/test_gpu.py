@@ -288,6 +288,7 @@ main()
 """
 
 
+@pytest.mark.long
 def test_a_network_that_needs_more_than_a_gpu_has_stops_the_sweep(tmp_path, gpu_cluster):
     one = [{"sender": "a", "receiver": "a"}]
     config = write_config(
