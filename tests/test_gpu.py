@@ -179,7 +179,7 @@ class Greedy(workers.StitchTrainable):
 
 
 ResourcesConfig.device = property(lambda self: "cpu")
-sweeps.run_sweep = partial(sweeps.run_sweep, report_seconds=0.0, checkpoint_seconds=0.0)
+sweeps.run_sweep = partial(sweeps.run_sweep, checkpoint_seconds=0.0)
 workers.hold_to = lambda share, context: None
 run._gpu = lambda prepared, reporter: (prepared.config.resources.gpu, 0)
 workers.StitchTrainable = Greedy

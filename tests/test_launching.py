@@ -466,6 +466,7 @@ class TestAClusterThatGrows:
         monkeypatch.setenv("KUBERAY_GEN_RAY_START_CMD", start.replace("--no-monitor ", ""))
         assert slots_grown(1, 0) == 0
 
+    @pytest.mark.long
     def test_may_have_no_node_when_a_sweep_starts(self, on_its_head, tmp_path):
         pair = {"sender": "a", "receiver": "b", "sender_layers": [3], "receiver_layers": [3]}
         config = write_config(tmp_path, tmp_path / "zoo", tracking={"enabled": False}, pairs=[pair])
