@@ -118,8 +118,32 @@ def can_mount() -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-class Mounts:
-    """A mount namespace in which a folder is a file system of its own; it goes when we do.
+class _Namespace:
+    """A namespace that a process holds open for us; it goes when we do.
+
+    Args:
+        kind: as `unshare` calls it, `mount` or `net`.
+        prepare: a command of the shell, run in there first.
+    """
+
+    def __init__(self, kind: str, prepare: str = ":") -> None:
+        self._holder = subprocess.Popen(
+            ["unshare", f"--{kind}", "sh", "-c", f"{prepare} && echo ready && exec cat"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert self._holder.stdout is not None
+        assert self._holder.stdout.readline() == "ready\n"
+
+    def close(self) -> None:
+        self._holder.kill()
+        self._holder.communicate()
+
+
+class Mounts(_Namespace):
+    """A mount namespace in which a folder is a file system of its own.
 
     Args:
         folder: which folder; outside it stays as it was.
@@ -129,16 +153,7 @@ class Mounts:
     def __init__(self, folder: Path, size: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._inside = folder
-        script = f"mount -t tmpfs -o size={size} none '{folder}' && echo ready && exec cat"
-        self._holder = subprocess.Popen(
-            ["unshare", "--mount", "sh", "-c", script],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        assert self._holder.stdout is not None
-        assert self._holder.stdout.readline() == "ready\n"
+        super().__init__("mount", f"mount -t tmpfs -o size={size} none '{folder}'")
 
     @property
     def folder(self) -> Path:
@@ -174,10 +189,6 @@ class Mounts:
         """Take back what `read_only` did."""
         subprocess.run([*self.enter, "umount", "-l", str(self._inside / below)], check=True)
 
-    def close(self) -> None:
-        self._holder.kill()
-        self._holder.communicate()
-
 
 def can_split() -> bool:
     """Whether this user may make network namespaces, and cables into them."""
@@ -187,8 +198,8 @@ def can_split() -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-class Cable:
-    """A network namespace that a cable joins to ours, which can be cut; both go when we do.
+class Cable(_Namespace):
+    """A network namespace that a cable joins to ours, which can be cut.
 
     Attributes:
         here: our address at the cable.
@@ -196,15 +207,7 @@ class Cable:
     """
 
     def __init__(self) -> None:
-        self._holder = subprocess.Popen(
-            ["unshare", "--net", "sh", "-c", "echo ready && exec cat"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        assert self._holder.stdout is not None
-        assert self._holder.stdout.readline() == "ready\n"
+        super().__init__("net")
         pid = self._holder.pid
         # Link-local addresses are nobody else's.
         network = f"169.254.{1 + pid % 253}"
@@ -228,10 +231,6 @@ class Cable:
     def mend(self) -> None:
         """Take back what `cut` did; what was sent in between is sent again."""
         _ip("link set far up", self.enter)
-
-    def close(self) -> None:
-        self._holder.kill()
-        self._holder.communicate()
 
 
 def _ip(command: str, before: Sequence[str] = ()) -> None:

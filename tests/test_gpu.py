@@ -215,17 +215,23 @@ def few(folder: Path, zoo: Path, **changes: object) -> Path:
     )
 
 
+def execute(code: str, *arguments: object) -> tuple[int, str]:
+    """Exit status and output of a Python program."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
 def greedy(config: Path, needs: float, cluster: str) -> tuple[int, str, list[tuple[str, float]]]:
     """Exit status, output, and (trial, share) of every step."""
     seen = config.parent / "steps.jsonl"
     arguments = [seen, needs, "a.3-b.1", "sweep", config, "--address", cluster]
-    done = subprocess.run(
-        [sys.executable, "-c", RUNS_OUT, *map(str, arguments)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert seen.exists(), done.stdout + done.stderr
+    status, output = execute(RUNS_OUT, *arguments)
+    assert seen.exists(), output
     steps = [json.loads(line) for line in seen.read_text().splitlines()]
-    return done.returncode, done.stdout + done.stderr, [(trial, share) for trial, share in steps]
+    return status, output, [(trial, share) for trial, share in steps]
 
 
 def shares(steps: list[tuple[str, float]], trial: str) -> list[float]:
@@ -294,13 +300,10 @@ def test_a_network_that_needs_more_than_a_gpu_has_stops_the_sweep(tmp_path, gpu_
     config = write_config(
         tmp_path, tmp_path / "zoo", pairs=one, tracking={"enabled": False}, resources={"gpu": 0.5}
     )
-    arguments = [tmp_path / "broken", "sweep", config, "--address", gpu_cluster]
-    done = subprocess.run(
-        [sys.executable, "-c", NO_ROOM, *map(str, arguments)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    output = " ".join((done.stdout + done.stderr).split())
-    assert done.returncode == 1, output
+    broken = tmp_path / "broken"
+    status, said = execute(NO_ROOM, broken, "sweep", config, "--address", gpu_cluster)
+    output = " ".join(said.split())
+    assert status == 1, output
     assert "its process died, it is trained on (CUDA error: an illegal memory" in output
     assert "a whole GPU has too little memory to train it; lower its pretraining" in output
     assert "Traceback" not in output
