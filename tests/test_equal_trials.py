@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,9 @@ import pandas as pd
 import pytest
 import torch
 from conftest import DIGITS, TINY
+from reports import make_folder
 from rich.console import Console
+from sweeps import figures, run, start, stop_when, write_config
 from test_training import finished, training
 
 from stitch_sweep.analysis.results import is_copied
@@ -21,9 +24,13 @@ from stitch_sweep.config import Config, TrialSettings
 from stitch_sweep.data import Data
 from stitch_sweep.errors import InputError
 from stitch_sweep.ledger import Ledger, LedgerWriter, Study, predictions_of
+from stitch_sweep.measuring.representations import Cell, Shelf
 from stitch_sweep.models import build
+from stitch_sweep.report import analyze
+from stitch_sweep.report.words import duration
 from stitch_sweep.stitches import describe_stitch, load_stitch
 from stitch_sweep.sweep.equal_trials import EffectiveSettings
+from stitch_sweep.sweep.prepare import Outline, Prepared
 from stitch_sweep.sweep.progress import Reporter
 from stitch_sweep.sweep.search import SweepSearcher
 from stitch_sweep.sweep.status import read_status
@@ -383,3 +390,61 @@ def test_a_copys_run_says_what_it_was_copied_from(swept):
     steps = [m.step for batch in batches for m in batch["metrics"] if m.key == "val/accuracy"]
     rows = [row for row in record["trajectory"] if row["split"] == "validation"]
     assert steps == [row["step"] for row in rows]
+
+
+def test_the_report_counts_copies_and_a_trial_s_cost_without_them(tmp_path):
+    folder = make_folder(tmp_path / "sweep", samples=2, layers=2)
+    for record in Ledger(folder).records():
+        if record["number"] == 1:
+            copied = {**record, "copied_from": record["trial"][:-1] + "0", "seconds": 0.0}
+            path = folder / "ledger" / "trials" / f"{record['trial']}.json"
+            path.write_text(json.dumps(copied))
+    (folder / "results.parquet").unlink()
+    page = analyze([folder], output=tmp_path, measured=False, tracked=False).page.read_text()
+    count = len(list((folder / "ledger" / "trials").iterdir()))
+    assert f"{count} trials have ended, {count // 2} of them copied from equal ones, in" in page
+    assert f"{duration(2.5)} a trial" in page
+    assert duration(2.5) != duration(1.25), "the mean of all trials"
+
+
+def test_measuring_finds_the_stitch_of_a_copy(swept):
+    folder, bench = swept
+    record = copies(folder)[0]
+    shelf = Shelf(Ledger(folder), {r["trial"]: r for r in records(folder)}, bench)
+    found = shelf.load(Cell("a", "b", 1, 1), [record["trial"], record["copied_from"]])
+    assert (shelf.missing, shelf.problems) == ([], [])
+    images = torch.rand(2, *bench.networks["a"].shape(1, (1, 16, 16)))
+    with torch.no_grad():
+        assert torch.equal(*(stitch(images) for stitch in found.values()))
+
+
+def test_the_bound_on_trainings_is_said_before_a_sweep(digits):
+    shapes = [tuple(shape) for shape in [(4, 16, 16)] * 2]
+    outline = Outline((1, 16, 16), shapes, 10)
+    prepared = Prepared(CONFIG, digits, {"a": outline, "b": outline}, [STUDY])
+    assert (prepared.trials, prepared.trainings) == (12, 4)
+    assert any("at most 4 stitches are trained" in note for note in prepared.notes)
+
+
+@pytest.mark.long
+def test_a_sweep_says_how_many_trials_were_copied(tmp_path):
+    """With several workers, interrupted and resumed, as without."""
+    space = {"training.optimizer.lr": {"type": "categorical", "choices": [0.01, 0.03]}}
+    changes = {"search__space": space, "search__samples": 5, "search__parallel_per_study": 2}
+    trials = 10 * 5
+    outputs, found = [], []
+    for name, workers in (("one", 1), ("two", 2)):
+        config = write_config(tmp_path / name, tmp_path / "zoo", **changes)
+        if name == "two":
+            process = start("sweep", config, "--workers", workers)
+            stop_when(process, config.parent, 15, signal.SIGKILL)
+            process.communicate()
+        resume = ["--resume"] if name == "two" else []
+        status, output = run("sweep", config, "--workers", workers, *resume)
+        assert status == 0, output
+        outputs.append(output)
+        found.append(figures(config.parent))
+    assert found[0] == found[1]
+    copied = sum(row["copied_from"] is not None for row in found[0]["results"])
+    assert copied >= trials - 2 * 10
+    assert all(f"{copied} of {trials} trials were equal to earlier ones" in o for o in outputs)
