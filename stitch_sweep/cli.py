@@ -492,6 +492,11 @@ def _show_outcome(outcome: Outcome, config: Config, folder: Path) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if outcome.copied:
+        _out.print(
+            f"{outcome.copied} of {outcome.ended} trials were equal to earlier ones and copied.",
+            highlight=False,
+        )
     if outcome.lost:
         _err.print(
             f"{outcome.lost} trials were tried too often. "
@@ -522,6 +527,7 @@ def _summary(outcome: Outcome, folder: Path) -> dict[str, Any]:
         "total": outcome.total,
         "ended": outcome.ended,
         "failed": outcome.failed,
+        "copied": outcome.copied,
         "lost": outcome.lost,
         "interrupted": outcome.interrupted,
         "tracked": outcome.tracked,

@@ -18,6 +18,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import socket
 import uuid
 import zlib
@@ -214,6 +215,19 @@ class Ledger:
     def stitch_path(self, trial: str) -> Path:
         """Where a trial's stitch is kept."""
         return self.folder / "stitches" / f"{trial}.safetensors"
+
+    def trained_trial(self, trial: str) -> str:
+        """The trial whose training gave a trial its result: itself, unless its record is a copy.
+
+        The stitch of a copied trial is kept under this one's id.
+        """
+        record = self.read(trial) or {}
+        original = record.get("copied_from")
+        study = trial.rpartition("-n")[0]
+        # A record may come from somebody else: it may name trials of its own study only.
+        if isinstance(original, str) and re.fullmatch(re.escape(study) + r"-n\d+", original):
+            return original
+        return trial
 
     def _write(self, trial: str, record: Mapping[str, Any]) -> None:
         write_atomically(self._trials / f"{trial}.json", _to_json(record))

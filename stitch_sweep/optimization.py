@@ -103,6 +103,17 @@ class OptimizerConfig(BaseModel):
         cls: Any = _CLASSES[self.name.lower()]
         return cls(parameters, lr=lr, **self.options)
 
+    def arguments(self, default_lr: float) -> dict[str, Any]:
+        """Everything that decides the optimizer that `build` makes, defaults filled in."""
+        cls = _CLASSES[self.name.lower()]
+        defaults = {
+            name: parameter.default
+            for name, parameter in inspect.signature(cls).parameters.items()
+            if name not in _HIDDEN
+        }
+        lr = self.lr if self.lr is not None else default_lr
+        return {**defaults, **self.options, "name": self.name.lower(), "lr": lr}
+
 
 def _problems(values: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
     """What is wrong with an optimizer's name or with arguments other than `lr`."""

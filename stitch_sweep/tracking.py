@@ -306,6 +306,8 @@ class Tracker:
             **{f"loss.{k}": v for k, v in _flat(settings["loss"])},
         }
         tags = {"error": record["error"][:500]} if record.get("error") else {}
+        if record.get("copied_from"):
+            tags["copied_from"] = record["copied_from"]
         self._log(run, params, metrics, tags)
         status = "FINISHED" if record["status"] == "finished" else "FAILED"
         client.set_terminated(run, status=status, end_time=ended)

@@ -24,6 +24,7 @@ from stitch_sweep.sweep.search import (
     outcome_of,
     samples_per_study,
     startup_note,
+    trainings_per_study,
 )
 
 LR = {"type": "float", "low": 1e-4, "high": 1e-1, "log": True}
@@ -131,6 +132,8 @@ def run(
             "status": status,
             "metrics": metrics,
             "metric": metrics.get(config.search.metric),
+            "trajectory": [],
+            "seconds": 1.0,
         }
         ledger.finish(spec["trial"], outcome, None)
         if ended == crash_after:
@@ -531,3 +534,212 @@ class TestSamplerCheck:
         assert "don't exceed the 10 random start-up trials" in note
         assert startup_note(make_config(FLAT, samples=11)) is None
         assert startup_note(make_config(FLAT, samples=5, sampler="random")) is None
+
+
+FINITE = {"training.optimizer.lr": {"type": "categorical", "choices": [0.01, 0.03, 0.1]}}
+ONE = {"training.optimizer.lr": {"type": "categorical", "choices": [0.01]}}
+
+
+def finish(folder: Path, spec: dict, **changes: object) -> None:
+    outcome = {**ENDED, "trajectory": [], "seconds": 1.0, "started": 1.0, **changes}
+    Ledger(folder).finish(spec["trial"], outcome, None)
+
+
+def records_of(folder: Path) -> list[dict]:
+    """All records, in the order of studies and numbers, without the time of writing."""
+    records = sorted(Ledger(folder).records(), key=lambda r: (r["study"], r["number"]))
+    return [{k: v for k, v in record.items() if k != "started"} for record in records]
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+class TestEqualTrials:
+    """A trial that is equal to an earlier one of its study gets that one's result."""
+
+    @pytest.mark.parametrize("name", [p for p in SAMPLERS if p.values != ("GPSampler",)])
+    @pytest.mark.parametrize("size", [1, 4])
+    def test_twelve_samples_of_three_choices_are_at_most_three_trainings(
+        self, name, size, tmp_path
+    ):
+        config = sampler_config(name, FINITE, 12, parallel_per_study=size)
+        events = []
+        searcher = SweepSearcher(
+            STUDIES[:1], config, Ledger(tmp_path), lambda event, record: events.append(event)
+        )
+        trained = set()
+        while (suggestion := searcher.suggest(str(len(trained)))) != Searcher.FINISHED:
+            spec = json.loads(suggestion["spec"])
+            finish(tmp_path, spec)
+            searcher.on_trial_complete(str(len(trained)), {})
+            trained.add(spec["trial"])
+        assert searcher.exhausted
+        assert 1 <= len(trained) <= 3
+        records = records_of(tmp_path)
+        assert len(records) == 12
+        assert {r["trial"] for r in records if "copied_from" not in r} == trained
+        assert events.count("ended") == 12
+        assert events.count("started") == len(trained)
+
+    @pytest.mark.parametrize(("slots", "shuffle"), [(1, 0), (2, 1), (4, 2), (16, 3)])
+    def test_neither_interleaving_nor_the_number_of_workers_decides_what_is_copied(
+        self, slots, shuffle, tmp_path
+    ):
+        config = sampler_config("tpe", FINITE, 9, parallel_per_study=4)
+        run(config, tmp_path / "one")
+        run(config, tmp_path / "other", slots=slots, shuffle=shuffle)
+        wanted = records_of(tmp_path / "one")
+        assert sum("copied_from" in record for record in wanted) >= 4 * 6
+        assert records_of(tmp_path / "other") == wanted
+
+    @pytest.mark.parametrize("size", [1, 4])
+    def test_after_a_crash_at_every_point_the_same_records_follow(self, size, tmp_path):
+        config = sampler_config("tpe", FINITE, 9, parallel_per_study=size)
+        studies = STUDIES[:2]
+        run(config, tmp_path / "whole", studies=studies, slots=3)
+        wanted = records_of(tmp_path / "whole")
+        trained = sum("copied_from" not in record for record in wanted)
+        assert trained <= 2 * 3
+        for k in range(trained):
+            folder = tmp_path / str(k)
+            run(config, folder, studies=studies, slots=3, crash_after=k, shuffle=k)
+            run(config, folder, studies=studies, slots=2, shuffle=k + 1)
+            assert records_of(folder) == wanted
+
+    def test_a_copy_that_was_cut_off_is_made_again(self, tmp_path):
+        config = sampler_config("random", ONE, 2)
+        run(config, tmp_path, studies=STUDIES[:1])
+        wanted = records_of(tmp_path)
+        ledger, second = Ledger(tmp_path), STUDIES[0].trial(1)
+        begun = {k: v for k, v in ledger.read(second).items() if k != "copied_from"}
+        ledger.begin(second, begun)  # the process died between the two writes
+        run(config, tmp_path, studies=STUDIES[:1])
+        assert records_of(tmp_path)[1]["copied_from"] == STUDIES[0].trial(0)
+        assert [r["metric"] for r in records_of(tmp_path)] == [r["metric"] for r in wanted]
+
+    def test_an_equal_trial_waits_while_the_first_one_runs(self, tmp_path):
+        config = sampler_config("random", ONE, 4, parallel_per_study=3)
+        searcher = SweepSearcher(STUDIES[:2], config, Ledger(tmp_path))
+        first = json.loads(searcher.suggest("a")["spec"])
+        other = json.loads(searcher.suggest("b")["spec"])
+        assert (first["number"], other["number"]) == (0, 0)
+        assert first["study"] != other["study"], "other studies go on meanwhile"
+        assert searcher.suggest("c") is None
+        finish(tmp_path, first)
+        searcher.on_trial_complete("a", {})
+        assert searcher.suggest("c") is None, "the second study still waits"
+        assert [r["trial"] for r in records_of(tmp_path) if r["study"] == first["study"]] == [
+            STUDIES[0].trial(number) for number in range(4)
+        ]
+        finish(tmp_path, other)
+        searcher.on_trial_complete("b", {})
+        assert searcher.suggest("c") == Searcher.FINISHED
+        assert len(records_of(tmp_path)) == 8
+
+    def test_what_is_equal_to_a_lost_trial_is_left_to_a_resume(self, tmp_path):
+        config = sampler_config("random", ONE, 2, parallel_per_study=2)
+        searcher = SweepSearcher(STUDIES[:1], config, Ledger(tmp_path))
+        for k in range(RETRIES + 1):
+            assert json.loads(searcher.suggest(str(k))["spec"])["number"] == 0
+            searcher.on_trial_complete(str(k), error=True)
+        assert searcher.lost == [STUDIES[0].trial(0)]
+        assert searcher.suggest("x") == Searcher.FINISHED
+        assert [r["status"] for r in records_of(tmp_path)] == ["running"]
+
+    def test_a_loss_that_was_not_finite_is_copied_as_a_failure(self, tmp_path):
+        config = sampler_config("random", ONE, 3)
+        searcher = SweepSearcher(STUDIES[:1], config, Ledger(tmp_path))
+        spec = json.loads(searcher.suggest("a")["spec"])
+        why = "the loss stopped being finite"
+        finish(tmp_path, spec, status="failed", metric=None, metrics={}, error=why)
+        searcher.on_trial_complete("a", {})
+        assert searcher.suggest("b") == Searcher.FINISHED
+        for record in records_of(tmp_path)[1:]:
+            assert (record["status"], record["error"]) == ("failed", why)
+            assert record["copied_from"] == STUDIES[0].trial(0)
+
+    def test_an_exception_is_not_copied(self, tmp_path):
+        """It may come from the machine, such as a lack of memory."""
+        config = sampler_config("random", ONE, 3)
+        searcher = SweepSearcher(STUDIES[:1], config, Ledger(tmp_path))
+        spec = json.loads(searcher.suggest("a")["spec"])
+        finish(tmp_path, spec, status="failed", metric=None, metrics={}, traceback="Traceback")
+        searcher.on_trial_complete("a", {})
+        spec = json.loads(searcher.suggest("b")["spec"])
+        assert spec["number"] == 1
+        finish(tmp_path, spec)
+        searcher.on_trial_complete("b", {})
+        assert searcher.suggest("c") == Searcher.FINISHED
+        copied = [record.get("copied_from") for record in records_of(tmp_path)]
+        assert copied == [None, None, STUDIES[0].trial(1)]
+
+    def test_the_sampler_is_told_the_copied_result(self, tmp_path):
+        """Later suggestions are those after a training with the same result."""
+        config = sampler_config("tpe", FINITE, 9)
+        run(config, tmp_path, studies=STUDIES[:1])
+        search = StudySearch(STUDIES[0], config)
+        assert sum("copied_from" in record for record in records_of(tmp_path)) >= 6
+        for record in records_of(tmp_path):
+            assert search.ask(record["number"]) == record["params"]
+            search.tell(record["number"], record["params"], outcome_of(record, config))
+
+    def test_equal_trials_of_other_studies_are_trained(self, tmp_path):
+        config = sampler_config("random", ONE, 2)
+        run(config, tmp_path)
+        trained = [r for r in records_of(tmp_path) if "copied_from" not in r]
+        assert [r["study"] for r in trained] == sorted(study.id for study in STUDIES)
+
+    def test_a_grid_has_equal_points_where_a_setting_plays_no_part(self, tmp_path):
+        space = {
+            **FINITE,
+            "training.epochs": {"type": "categorical", "choices": [0, 1]},
+        }
+        run(make_config(space, sampler="grid"), tmp_path, studies=STUDIES[:1])
+        epochs = [
+            r["settings"]["training"]["epochs"]
+            for r in records_of(tmp_path)
+            if "copied_from" not in r
+        ]
+        assert sorted(epochs) == [0, 1, 1, 1]
+
+    def test_a_disk_that_is_full_stops_the_sweep_with_its_reason(self, tmp_path, monkeypatch):
+        config = sampler_config("random", ONE, 2)
+        searcher = SweepSearcher(STUDIES[:1], config, Ledger(tmp_path))
+        spec = json.loads(searcher.suggest("a")["spec"])
+        finish(tmp_path, spec)
+        searcher.on_trial_complete("a", {})
+
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(Ledger, "begin", full)
+        assert searcher.suggest("b") == Searcher.FINISHED
+        assert "No space left" in searcher.stopped
+        assert not searcher.exhausted
+
+
+@pytest.mark.parametrize(
+    ("space", "samples", "bound"),
+    [
+        (FINITE, 12, 3),
+        (FINITE, 2, 2),
+        (FLAT, 12, 12),
+        ({"training.epochs": {"type": "int", "low": 1, "high": 10**12}}, 12, 12),
+        ({"training.epochs": {"type": "int", "low": 1, "high": 4}}, 12, 4),
+        ({**FINITE, "training.epochs": {"type": "int", "low": 1, "high": 2}}, 12, 6),
+        (
+            {"training.schedule.warmup": {"type": "float", "low": 0, "high": 0.5, "step": 0.25}},
+            9,
+            3,
+        ),
+        ({"training.optimizer.lr": {"type": "float", "low": 0.1, "high": 0.1}}, 9, 1),
+        (GRID, 12, 6),
+        (None, 1, 1),
+    ],
+)
+def test_a_study_trains_no_more_stitches_than_its_space_has_points(space, samples, bound):
+    config = make_config(space, samples=samples)
+    assert trainings_per_study(config, STUDIES[0]) == bound
+
+
+def test_a_grid_counts_for_itself():
+    config = make_config(GRID, sampler="grid")
+    assert trainings_per_study(config, STUDIES[0]) == samples_per_study(config, STUDIES[0]) == 6

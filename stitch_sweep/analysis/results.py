@@ -37,6 +37,13 @@ def factor_columns(results: pd.DataFrame) -> list[str]:
     return sorted(str(name) for name in results.columns if str(name).startswith(FACTOR))
 
 
+def is_copied(results: pd.DataFrame) -> pd.Series:
+    """Whether each trial got its result from an equal one instead of a training of its own."""
+    if "copied_from" not in results.columns:  # a table from before trials were copied
+        return pd.Series(False, index=results.index)
+    return results["copied_from"].notna()
+
+
 def load_results(folder: str | Path) -> pd.DataFrame:
     """Read and check the results of one experiment folder.
 

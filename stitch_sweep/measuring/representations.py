@@ -106,7 +106,8 @@ class Shelf:
         return CombinedLoss(terms, LossContext()).calibration
 
     def _module(self, cell: Cell, trial: str) -> nn.Module | None:
-        path = self._ledger.stitch_path(trial)
+        trained = self._ledger.trained_trial(trial)
+        path = self._ledger.stitch_path(trained)
         if not path.is_file():
             self.missing.append(str(path))
             return None
@@ -122,7 +123,7 @@ class Shelf:
             list(self._bench.senders[cell.sender].shape(cell.sender_layer, image)),
             list(self._bench.networks[cell.receiver].shape(cell.receiver_layer, image)),
         ]
-        if of != trial:
+        if of != trained:
             self.problems.append(f"{path}: holds the stitch of trial {of}")
         elif [about["sender"], about["receiver"]] != shapes:
             self.problems.append(

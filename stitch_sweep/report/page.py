@@ -25,6 +25,7 @@ from stitch_sweep.analysis.captions import legend, number, subtitle
 from stitch_sweep.analysis.colours import cell_colours, colour_scale
 from stitch_sweep.analysis.matrices import best_by_matrix
 from stitch_sweep.analysis.order import REGIONS
+from stitch_sweep.analysis.results import is_copied
 from stitch_sweep.analysis.verdict import CONTROLS, Verdict
 from stitch_sweep.measuring.pictures import Pictures
 from stitch_sweep.report import plots, tables
@@ -772,8 +773,9 @@ def _made(part: Part, experiment: Experiment) -> tuple[str, list[tuple[str, str]
     if "seconds" in rows:
         seconds = float(rows["seconds"].sum())
         text = duration(seconds)
-        if len(rows):
-            text += f" in all trials together, {duration(float(rows['seconds'].mean()))} a trial"
+        trained = rows[~is_copied(rows)]
+        if len(trained):
+            text += f" in all trials together, {duration(float(trained['seconds'].mean()))} a trial"
         resources = config.get("resources")
         if isinstance(resources, Mapping):
             cores, gpus = float(resources.get("cpu") or 0), float(resources.get("gpu") or 0)

@@ -14,6 +14,7 @@ import pandas as pd
 
 from stitch_sweep.analysis.knock_out import by_removed, gap_matrix, is_knock_out
 from stitch_sweep.analysis.quality import listed
+from stitch_sweep.analysis.results import is_copied
 from stitch_sweep.analysis.uncertainty import BINOMIAL, IMAGES
 from stitch_sweep.analysis.verdict import CONTROLS, Verdict
 from stitch_sweep.report.experiment import Experiment
@@ -113,6 +114,8 @@ def what_was_run(findings: Findings) -> str:
     text += f". {trials} have ended" if len(results) != 1 else ". 1 trial has ended"
     if repeats > 1:
         text += f", in {count(repeats, 'repeat')} of each cell"
+    if copied := int(is_copied(results).sum()):
+        text += f", {copied:,} of them copied from equal ones"
     if "seconds" in results:
         text += f", in {duration(float(results['seconds'].sum()))} of computing"
     return text + "."

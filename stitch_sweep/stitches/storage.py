@@ -10,6 +10,7 @@ from torch import nn
 
 from stitch_sweep.checkpoints import CheckpointError, pack, unpack
 from stitch_sweep.errors import InputError
+from stitch_sweep.ledger import Ledger
 from stitch_sweep.registry import STITCHES
 from stitch_sweep.stitches.shapes import Shape
 
@@ -47,6 +48,9 @@ def pack_stitch(
 def load_stitch(path: Path | str) -> nn.Module:
     """A stored stitch, on the CPU, in eval mode.
 
+    A trial that was equal to an earlier one of its study keeps no stitch of its own; the path of its
+    stitch gives the earlier one's.
+
     Raises:
         InputError: the file is missing, damaged, or holds no stitch.
 
@@ -70,8 +74,12 @@ def describe_stitch(path: Path | str) -> dict[str, Any]:
 
 
 def _read(path: Path | str) -> dict[str, Any]:
+    path = Path(path)
+    if path.parent.name == "stitches" and not path.exists():
+        ledger = Ledger(path.parent.parent)
+        path = ledger.stitch_path(ledger.trained_trial(path.stem))
     try:
-        state = unpack(Path(path).read_bytes())
+        state = unpack(path.read_bytes())
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such stitch") from None
     except CheckpointError as error:

@@ -32,17 +32,20 @@ class Estimate:
 
     Attributes:
         studies: cells times factor combinations times repeats.
-        trials: stitches to train.
+        trials: trials of all studies.
+        trainings_at_most: stitches to train; fewer than trials where a study's space has fewer points
+            than the study has trials, since equal trials are trained once.
         networks_to_train: networks that the zoo lacks.
         seconds_per_trial: measured on untrained networks on this machine, a few steps of a few cells.
         timed_on: `cpu` or `cuda`.
-        hours_one_at_a_time: all trials, without the networks' training.
+        hours_one_at_a_time: all stitches, without the networks' training.
         disk_megabytes: of the experiment folder, MLflow's store apart.
         notes: what the sweep would say before it starts, such as cells that a loss can't teach.
     """
 
     studies: int
     trials: int
+    trainings_at_most: int
     networks_to_train: int
     seconds_per_trial: float
     timed_on: str
@@ -75,17 +78,18 @@ def estimate(
         *(here if address is None else []),
     )
     prepared = prepare(config)
-    trials = prepared.trials
+    trials, trainings = prepared.trials, prepared.trainings
     zoo = Zoo(config.zoo)
     seconds = _seconds_per_trial(prepared, say)
     return Estimate(
         studies=len(prepared.studies),
         trials=trials,
+        trainings_at_most=trainings,
         networks_to_train=sum(zoo.find(recipe) is None for recipe in prepared.recipes()),
         seconds_per_trial=round(seconds, 2),
         timed_on=_device(config),
-        hours_one_at_a_time=round(seconds * trials / 3600, 3),
-        disk_megabytes=round(_bytes(prepared, trials) / 2**20, 1),
+        hours_one_at_a_time=round(seconds * trainings / 3600, 3),
+        disk_megabytes=round(_bytes(prepared, trials, trainings) / 2**20, 1),
         notes=[*filter(None, [startup_note(config)]), *prepared.notes],
     )
 
@@ -129,13 +133,13 @@ def _device(config: Config) -> str:
     return config.resources.device if torch.cuda.is_available() else "cpu"
 
 
-def _bytes(prepared: Prepared, trials: int) -> float:
+def _bytes(prepared: Prepared, trials: int, trainings: int) -> float:
     """Records, tables and kept stitches."""
     config, studies = prepared.config, prepared.studies
     steps = math.ceil(len(prepared.data.train) / config.training.batch_size)
     rows = config.training.epochs * (1 + min(4, steps))
     record = 300 * rows + 4000 + len(prepared.data.test)
-    kept = {"all": trials, "best": len(studies), "none": 0}[config.keep_stitches]
+    kept = {"all": trainings, "best": len(studies), "none": 0}[config.keep_stitches]
     outlines = prepared.outlines
     with torch.device("meta"):
         shapes = {

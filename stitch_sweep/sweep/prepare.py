@@ -33,7 +33,7 @@ from stitch_sweep.ledger import Study
 from stitch_sweep.losses import CombinedLoss, LossContext
 from stitch_sweep.stitches import Shape
 from stitch_sweep.subgraphs import black_image
-from stitch_sweep.sweep.search import combinations, samples_per_study
+from stitch_sweep.sweep.search import combinations, samples_per_study, trainings_per_study
 from stitch_sweep.sweep.teaching import teaching_notes
 from stitch_sweep.training import no_teacher
 from stitch_sweep.zoo import (
@@ -103,17 +103,35 @@ class Prepared:
     @property
     def notes(self) -> list[str]:
         """What a user should know before the sweep starts; worked out when it is asked for."""
-        found = teaching_notes(
-            self.config, self.studies, lambda name, layer: self.outlines[name].shape(layer)
-        )
+        found = teaching_notes(self.config, self.studies, self.shape)
         if self.config.parts:
             found.append("parts: a sweep leaves them out; `stitch-sweep assemble` trains them")
+        trials, trainings = self.trials, self.trainings
+        if trainings < trials:
+            found.append(
+                f"search.space: has too few points for {trials} different trials; equal trials of a "
+                f"study are trained once and copied, so at most {trainings} stitches are trained"
+            )
         return found
 
     @property
     def trials(self) -> int:
         """How many trials the configuration asks for."""
         return sum(samples_per_study(self.config, study) for study in self.studies)
+
+    @property
+    def trainings(self) -> int:
+        """Upper bound on the stitches that are trained: equal trials of a study are trained once."""
+        bounds: dict[str, int] = {}  # of a study, which its factors decide
+        factors = [json.dumps(study.factors, sort_keys=True) for study in self.studies]
+        for key, study in zip(factors, self.studies, strict=True):
+            if key not in bounds:
+                bounds[key] = trainings_per_study(self.config, study)
+        return sum(bounds[key] for key in factors)
+
+    def shape(self, network: str, layer: int) -> Shape:
+        """Shape of one image's representation at a layer of a network."""
+        return self.outlines[network].shape(layer)
 
     def recipes(self) -> list[Recipe]:
         """What the zoo has to provide: nothing trained elsewhere, nothing that knows only the class."""

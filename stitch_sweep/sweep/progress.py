@@ -48,7 +48,7 @@ class Reporter:
         )
         self._tasks: dict[str, TaskID] = {}
         self._said: dict[str, float] = {}
-        self._total = self._ended = self._failed = 0
+        self._total = self._ended = self._failed = self._copied = 0
 
     def __enter__(self) -> Reporter:
         self._bars.start()
@@ -102,6 +102,7 @@ class Reporter:
             self.say(f"{record['trial']}: {what}: {record.get('error', 'its worker died')}")
             return
         self._ended += 1
+        self._copied += "copied_from" in record
         if record["status"] == "failed":
             self._failed += 1
             self.say(f"failed: {record['trial']}: {record.get('error', '')}")
@@ -113,6 +114,8 @@ class Reporter:
         note = cell if accuracy is None else f"{cell} {accuracy:.3f}"
         if self._failed:
             note += f", {self._failed} failed"
+        if self._copied:
+            note += f", {self._copied} copied"
         self._show("trials", self._ended, self._total, note, last=self._ended == self._total)
 
     def _show(self, what: str, done: int, total: int, note: str, last: bool = False) -> None:

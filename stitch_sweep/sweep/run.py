@@ -55,6 +55,7 @@ class Outcome:
         total: trials that the configuration asks for.
         ended: trials that finished or failed, earlier runs included.
         failed: trials that ended without a result.
+        copied: trials that were equal to earlier ones and got their results without a training.
         lost: trials whose workers died too often; `--resume` tries them again.
         interrupted: whether Ctrl-C stopped the sweep before its end.
         tracked: whether MLflow has everything; None when tracking is off.
@@ -66,6 +67,7 @@ class Outcome:
     total: int
     ended: int
     failed: int
+    copied: int
     lost: int
     interrupted: bool
     tracked: bool | None
@@ -207,6 +209,7 @@ def _run(
         interrupted, lost = _run_missing(prepared, ledger, pace, reporter)
     results, matrices = write_views(folder, prepared.studies, config)
     failed = int((results["status"] == "failed").sum()) if len(results) else 0
+    copied = int(results["copied_from"].notna().sum()) if len(results) else 0
     tracked = None
     if tracking is not None:
         tracked = tracking.finish()
@@ -224,7 +227,7 @@ def _run(
                 "nothing is lost: the same command with --resume sends the rest"
             )
     return Outcome(
-        results, matrices, total, len(results), failed, lost, interrupted, tracked, mirrored
+        results, matrices, total, len(results), failed, copied, lost, interrupted, tracked, mirrored
     )
 
 
@@ -252,7 +255,9 @@ def _run_missing(
         ledger.start({**_description(prepared), "networks": prints})
         write_atomically(folder / "config.resolved.yml", to_yaml(_public(config)).encode())
         reporter.say(f"{slots()} trials at a time")
-        searcher = SweepSearcher(prepared.studies, config, ledger, reporter.trial, slots, gpu)
+        searcher = SweepSearcher(
+            prepared.studies, config, ledger, reporter.trial, slots, gpu, prepared.shape
+        )
         with watched(reporter.say):
             _tune(prepared, ledger, networks, searcher, slots(), context, pace)
     except KeyboardInterrupt:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import itertools
 import json
 import math
 import re
+import time
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
@@ -42,10 +44,12 @@ from stitch_sweep.config import (
     trial_settings,
 )
 from stitch_sweep.errors import InputError, nearest
-from stitch_sweep.ledger import Ledger, Study
+from stitch_sweep.ledger import Ledger, Study, predictions_of
 from stitch_sweep.losses import MEASURES
 from stitch_sweep.problems import argument_problems, dotted
 from stitch_sweep.seeding import derive
+from stitch_sweep.stitches import Shape
+from stitch_sweep.sweep.equal_trials import EffectiveSettings
 from stitch_sweep.sweep.trainable import SAID, STOPPED
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -67,6 +71,9 @@ _SAMPLERS = {
     # These two enumerate by themselves and stop a study; `grid` does that here, conditions included.
     and name not in {"GridSampler", "BruteForceSampler"}
 }
+
+_RESULT = ("status", "metric", "metrics", "trajectory", "error")
+"""What a record says of a trial's result, besides the predictions."""
 
 _PLAIN = re.compile(r"(int|float|bool|str|dict\[str, Any\])( \| None)?")
 """Types of arguments that a file can hold."""
@@ -182,6 +189,15 @@ def samples_per_study(config: Config, study: Study) -> int:
     if config.search.sampler.name == "grid" and config.search.distributions:
         return sum(1 for _ in combinations(config, study))
     return config.search.samples
+
+
+def trainings_per_study(config: Config, study: Study) -> int:
+    """Upper bound on a study's trainings: equal trials are trained once, and a space may be finite."""
+    samples = samples_per_study(config, study)
+    sizes = [_size(distribution) for distribution in config.search.distributions.values()]
+    if config.search.sampler.name == "grid" or any(size > samples for size in sizes):
+        return samples
+    return sum(1 for _ in itertools.islice(combinations(config, study), samples))
 
 
 def combinations(config: Config, study: Study, only: str = "") -> Iterator[dict[str, Any]]:
@@ -334,6 +350,10 @@ class SweepSearcher(Searcher):
     running many studies. Every trial is in the ledger before it is handed out. A trial that the ledger
     has as running is handed out again under its number, with its parameters.
 
+    A trial whose settings have the effect of an earlier one's of its study is not handed out: the
+    earlier result is copied into its record, with `copied_from`. It waits until the earlier trial has
+    ended, so that which trials are copies depends on no timing.
+
     Args:
         studies: in the order in which they should run.
         config: the configuration.
@@ -343,6 +363,7 @@ class SweepSearcher(Searcher):
         limit: says how many trials may be handed out at the same time, whenever it is asked.
         gpu: the share of a GPU, or the number of them, that a trial gets; one that runs out of memory is
             tried again with twice the share.
+        shape: see `EffectiveSettings`.
 
     Attributes:
         lost: trials whose workers died more than `RETRIES` times at one point.
@@ -358,6 +379,7 @@ class SweepSearcher(Searcher):
         on_event: Callable[[str, Mapping[str, Any]], None] = lambda event, record: None,
         limit: Callable[[], int] | None = None,
         gpu: float = 0.0,
+        shape: Callable[[str, int], Shape] | None = None,
     ) -> None:
         super().__init__()
         self._config = config
@@ -365,6 +387,7 @@ class SweepSearcher(Searcher):
         self._on_event = on_event
         self._limit = limit
         self._gpu = gpu
+        self._effective = EffectiveSettings(shape)
         self._larger: set[str] = set()
         self._running: dict[str, tuple[_Round, int]] = {}
         self._left: deque[_Round] = deque()
@@ -381,10 +404,12 @@ class SweepSearcher(Searcher):
                 if not left:
                     continue
                 search = StudySearch(study, config)
-                self._left.append(_Round(search, total, config.search.parallel_per_study, records))
+                self._left.append(
+                    _Round(search, total, config.search.parallel_per_study, records, self._key)
+                )
             else:
                 self._left.append(
-                    _Round(study, total, config.search.parallel_per_study, [], config)
+                    _Round(study, total, config.search.parallel_per_study, [], self._key, config)
                 )
 
     def suggest(self, trial_id: str) -> Any:
@@ -397,10 +422,19 @@ class SweepSearcher(Searcher):
             if asked is None:
                 self._left.popleft()  # comes back when its round is over
                 continue
-            number, params = asked
+            number, params, original = asked
             study = current.study
             record = self._content(study, number, params)
             trial = study.trial(number)
+            if original is not None:
+                try:
+                    copied = self._copy(trial, record, original)
+                except OSError as error:
+                    self.stopped = str(error)
+                    break
+                self._on_event("ended", copied)
+                current.done(number, copied)  # it stays the first of those left
+                continue
             before = self._ledger.read(trial)
             # A worker that is thought dead may have finished after all.
             if before is None or before["status"] == "running":
@@ -469,6 +503,26 @@ class SweepSearcher(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """See `save`."""
 
+    def _copy(
+        self, trial: str, content: Mapping[str, Any], original: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Record a trial with the result of an equal one; returns the record."""
+        before = self._ledger.read(trial)
+        if before is None or before["status"] == "running":
+            self._ledger.begin(trial, content)
+        result = {key: original[key] for key in _RESULT if key in original}
+        outcome = {
+            **result,
+            "copied_from": original["trial"],
+            "started": time.time(),
+            "seconds": 0.0,
+        }
+        return self._ledger.finish(trial, outcome, predictions_of(original))
+
+    def _key(self, study: Study, params: Mapping[str, Any]) -> str:
+        settings = trial_settings(self._config.settings, {**study.factors, **params})
+        return self._effective.key(study, settings)
+
     def _content(self, study: Study, number: int, params: Mapping[str, Any]) -> dict[str, Any]:
         settings = trial_settings(self._config.settings, {**study.factors, **params})
         return {
@@ -480,8 +534,25 @@ class SweepSearcher(Searcher):
         }
 
 
+class _Asked(NamedTuple):
+    """A trial that may start now, and the record of an equal one whose result is also its own."""
+
+    number: int
+    params: dict[str, Any]
+    original: dict[str, Any] | None
+
+
 class _Round:
-    """Where a study stands: which numbers may be asked now, and whose results are awaited."""
+    """Where a study stands: which numbers may be asked now, and whose results are awaited.
+
+    Args:
+        search: the study, or its search.
+        total: number of trials of the study.
+        size: number of trials that are asked for at a time.
+        records: of the trials, by number, as far as there are any.
+        key: equal for parameters with equal results; see `EffectiveSettings`.
+        config: the configuration, if `search` is a study.
+    """
 
     def __init__(
         self,
@@ -489,11 +560,15 @@ class _Round:
         total: int,
         size: int,
         records: list[dict[str, Any] | None],
+        key: Callable[[Study, Mapping[str, Any]], str],
         config: Config | None = None,
     ) -> None:
         # A study that has not begun is built when its turn comes: 10,000 of them take memory.
         self._search = search
         self._config = config
+        self._key = key
+        self._keys: list[str] = []
+        self._waiting = False
         self._total = total
         self._size = size
         self._records: dict[int, dict[str, Any]] = {n: r for n, r in enumerate(records) if r}
@@ -506,15 +581,20 @@ class _Round:
     def study(self) -> Study:
         return self._search if isinstance(self._search, Study) else self._search.study
 
-    def next(self) -> tuple[int, dict[str, Any]] | None:
-        """The next (number, params) that may start now, or None."""
+    def next(self) -> _Asked | None:
+        """The next trial that may start now, or None."""
+        self._waiting = False
         for number in range(self._told, min(self._told + self._size, self._total)):
             record = self._records.get(number)
             if number in self._handed_out or (record and record["status"] != "running"):
                 continue
-            self._handed_out.add(number)
             self._ask_up_to(number)
-            return number, record["params"] if record else self._params[number]
+            original, waits = self._original(number)
+            if waits:
+                self._waiting = True
+                continue
+            self._handed_out.add(number)
+            return _Asked(number, self._params_of(number), original)
         return None
 
     def again(self, number: int) -> None:
@@ -522,9 +602,28 @@ class _Round:
         self._handed_out.discard(number)
 
     def done(self, number: int, record: dict[str, Any]) -> bool:
-        """Take a result; True when that opened the next round."""
+        """Take a result; True when `next` may give more than before."""
         self._records[number] = record
-        return self._tell_whole_rounds()
+        return self._tell_whole_rounds() or self._waiting
+
+    def _original(self, number: int) -> tuple[dict[str, Any] | None, bool]:
+        """The record of the first equal trial with a result, and whether one has still to end."""
+        while number and len(self._keys) <= number:
+            self._keys.append(self._key(self.study, self._params_of(len(self._keys))))
+        for earlier in range(number):
+            if self._keys[earlier] != self._keys[number]:
+                continue
+            record = self._records.get(earlier)
+            if record is None or record["status"] == "running":
+                return None, True
+            if _is_repeatable(record):
+                return record, False
+        return None, False
+
+    def _params_of(self, number: int) -> dict[str, Any]:
+        record = self._records.get(number)
+        params: dict[str, Any] = record["params"] if record else self._params[number]
+        return params
 
     def _tell_whole_rounds(self) -> bool:
         """Tell Optuna the rounds that are complete, in the order of their numbers."""
@@ -554,6 +653,14 @@ class _Round:
             assert self._config is not None
             self._search = StudySearch(self._search, self._config)
         return self._search
+
+
+def _is_repeatable(record: Mapping[str, Any]) -> bool:
+    """Whether an equal trial is certain to end like this one.
+
+    An exception may come from the machine. A loss that stopped being finite is recorded without one.
+    """
+    return record["status"] == "finished" or "traceback" not in record
 
 
 def _startup(sampler: SamplerConfig) -> float:
@@ -630,6 +737,19 @@ def _applies(
         if value not in (wanted if isinstance(wanted, list) else [wanted]):
             return False
     return True
+
+
+def _size(distribution: Distribution) -> float:
+    """The number of values that a distribution has."""
+    if distribution.type == "categorical":
+        return len(distribution.choices or [])
+    if distribution.low == distribution.high:
+        return 1
+    if distribution.type == "float" and distribution.step is None:
+        return math.inf
+    assert distribution.low is not None
+    assert distribution.high is not None
+    return int((distribution.high - distribution.low) / (distribution.step or 1)) + 1
 
 
 def _grid_values(distribution: Distribution) -> list[Any]:

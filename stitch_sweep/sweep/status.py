@@ -23,9 +23,10 @@ def read_status(folder: Path) -> dict[str, Any]:
     if description is None:
         raise InputError(f"{folder}: holds no sweep; `stitch-sweep sweep CONFIG` starts one")
     counts = {"finished": 0, "failed": 0, "running": 0}
-    seconds, latest = 0.0, 0.0
+    seconds, latest, copied = 0.0, 0.0, 0
     for record in ledger.records():
         counts[record["status"]] += 1
+        copied += "copied_from" in record
         seconds += record.get("seconds", 0.0)
         latest = max(latest, record.get("started", 0.0) + record.get("seconds", 0.0))
     active = _is_active(ledger)
@@ -37,6 +38,7 @@ def read_status(folder: Path) -> dict[str, Any]:
         "state": "running" if active else "complete" if _ended(counts) >= total else "stopped",
         "trials": total,
         **counts,
+        "copied": copied,  # counted among the finished and the failed
         "not_started": max(0, total - sum(counts.values())),
         "compute_hours": round(seconds / 3600, 3),
         "last_result": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(latest))

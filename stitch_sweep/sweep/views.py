@@ -61,6 +61,7 @@ def write_views(
         "trials": len(records),
         "finished": int((results["status"] == "finished").sum()),
         "failed": int((results["status"] == "failed").sum()),
+        "copied": int(results["copied_from"].notna().sum()),
         "not_converged": int((results["converged"] == False).sum()),  # noqa: E712 (nullable)
         "compute_seconds": float(results["seconds"].sum()),
         "matrices": [matrix.file_name for matrix in matrices],
@@ -114,6 +115,7 @@ def results_table(
                 **{k: label(v) for k, v in _flatten(settings["training"], "training")},
                 "status": record["status"],
                 "error": record.get("error"),
+                "copied_from": record.get("copied_from"),
                 "metric": record["metric"],
                 "val_accuracy": None,
                 "test_accuracy": None,
