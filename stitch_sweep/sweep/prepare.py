@@ -24,7 +24,7 @@ from stitch_sweep.config import (
     TrialSettings,
     trial_settings,
 )
-from stitch_sweep.data import Data
+from stitch_sweep.data import Data, find_duplicates
 from stitch_sweep.data import load as load_data
 from stitch_sweep.errors import InputError
 from stitch_sweep.frozen import IMAGE_LAYER
@@ -108,7 +108,8 @@ class Prepared:
         )
         if self.config.parts:
             found.append("parts: a sweep leaves them out; `stitch-sweep assemble` trains them")
-        return found
+        duplicates = [f"data: {entry}" for entry in find_duplicates(self.data)]
+        return [*self.data.notes, *duplicates, *found]
 
     @property
     def trials(self) -> int:
