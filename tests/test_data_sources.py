@@ -15,7 +15,7 @@ import torch
 import torchvision
 from PIL import Image
 
-from stitch_sweep.data import load
+from stitch_sweep.data import find_duplicates, load
 from stitch_sweep.data.decoding import decode
 from stitch_sweep.data.images import Images, channel_statistics
 from stitch_sweep.errors import InputError
@@ -422,9 +422,14 @@ def test_wrong_labels_are_refused(tmp_path, labels, message):
 @pytest.mark.parametrize(
     ("train", "test", "names", "message"),
     [
-        ([0, 1] * 5, [0, 2], None, "test images have the label 2; allowed: 0 to 1"),
-        ([0, 1] * 5, [0, -1], None, "test images have the label -1; allowed: 0 to 1"),
-        ([0, 3] * 5, [0, 1], ["a", "b", "c"], "training images have the label 3; .* 0 to 2"),
+        ([0, 1] * 5, [0, 2], None, r"test\.parquet, row 1: label 2; allowed: 0 to 1$"),
+        (
+            [0, 1] * 5,
+            [0, -1],
+            None,
+            r"test\.parquet, row 1: label -1; allowed: 0 to 1; -1 stands for a hidden label",
+        ),
+        ([0, 3] * 5, [0, 1], ["a", "b", "c"], r"train\.parquet, row 1: label 3; allowed: 0 to 2"),
         ([0, 1] * 5, [0, 2], ["a", "b", "c"], "class 'c' has no training image"),
     ],
 )
@@ -475,7 +480,9 @@ def test_a_parquet_path_without_data_is_refused(tmp_path):
     with pytest.raises(InputError, match="is empty"):
         parquet(tmp_path)
     write_parquet(tmp_path / "train.parquet", [0, 1])
-    with pytest.raises(InputError, match=r"no file is named test\*\.parquet; .*: train\.parquet"):
+    with pytest.raises(
+        InputError, match=r"no file is named test\*\.parquet or test/.*: train\.parquet"
+    ):
         parquet(tmp_path)
 
 
@@ -486,6 +493,9 @@ def test_all_of_cifar10_loads():
         assert split.images.shape == (10 * per_class, 3, 32, 32)
         assert torch.equal(split.labels, torch.arange(10 * per_class) % 10)
     assert source.classes == tuple("0123456789")
+    nothing = source.train.select(torch.arange(0))
+    everything = SimpleNamespace(train=source.train, validation=nothing, test=source.test)
+    assert find_duplicates(everything) == []
     mean, std = channel_statistics(source.train.images)
     # The original's figures, quoted everywhere; JPEG hardly moves them.
     torch.testing.assert_close(mean, torch.tensor([0.4914, 0.4822, 0.4465]), atol=1e-3, rtol=0)

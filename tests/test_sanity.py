@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from stitch_sweep import cli
 from stitch_sweep.config import Config, TrialSettings
-from stitch_sweep.data import AUGMENTATIONS, Data, Loader
+from stitch_sweep.data import AUGMENTATIONS, Data, Images, Loader
 from stitch_sweep.errors import InputError
 from stitch_sweep.evaluation import Evaluation, Scores
 from stitch_sweep.frozen import FrozenNetwork
@@ -636,6 +636,23 @@ def test_a_network_that_was_stored_in_half_is_warned_of(digits, trained):
     finding = check("precision", make_subject(digits, modules, Cell("a", 1, "b", 2)))
     assert finding.verdict == "warn"
     assert "stored in 16 bits already: a in float16, b in float16" in finding.detail
+
+
+def test_images_that_occur_twice_are_warned_of(subject):
+    data = subject.whole
+    test = data.test.select(torch.tensor([0, 1, 1]))
+    train = Images(
+        torch.cat([data.train.images, test.images[:1]]), data.train.labels.new_zeros(301)
+    )
+    finding = check("duplicates", replace(subject, whole=replace(data, train=train, test=test)))
+    assert (finding.verdict, finding.difference) == ("warn", None)
+    assert "test images that are train images too, pixel for pixel: 1" in finding.detail
+    assert "test images that repeat an earlier one, pixel for pixel: 1" in finding.detail
+    entries = finding.to_dict()["figures"]["duplicates"]
+    assert [(entry["split"], entry["origin"]) for entry in entries] == [
+        ("test", "train"),
+        ("test", "test"),
+    ]
 
 
 class TestDifferences:

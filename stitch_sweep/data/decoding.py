@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -11,15 +12,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional
 
 from stitch_sweep.errors import InputError
+from stitch_sweep.untrusted import UnreadableFileError, printable, read_file
 
 GREY_MODES = ("1", "L", "LA", "La")
 IMAGES_PER_TASK = 32  # a task per image would cost more than decoding a small one
 SMALL = 3 * 64 * 64  # values per image
+LARGEST_FILE = 2**30  # bytes: more than the largest image that Pillow reads takes uncompressed
 
 
 def resize(images: Tensor, size: int | None) -> Tensor:
@@ -57,18 +60,30 @@ def decode(encoded: Sequence[tuple[str, Path | bytes]], size: int | None) -> lis
         return [_decode_one(*pair, size) for pair in encoded[first : first + IMAGES_PER_TASK]]
 
     # Small images keep the interpreter busier than the decoder: threads would wait for each other.
-    small = _decode_one(*encoded[0], None).numel() <= SMALL
-    with ThreadPoolExecutor(1 if small else os.cpu_count()) as pool:
-        parts = pool.map(decode_some, range(0, len(encoded), IMAGES_PER_TASK))
-        return list(chain.from_iterable(parts))
+    with warnings.catch_warnings():
+        # Of images that have over half the pixels that Pillow refuses: they are read all the same.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        small = _decode_one(*encoded[0], None).numel() <= SMALL
+        with ThreadPoolExecutor(1 if small else os.cpu_count()) as pool:
+            parts = pool.map(decode_some, range(0, len(encoded), IMAGES_PER_TASK))
+            return list(chain.from_iterable(parts))
 
 
 def _decode_one(where: str, content: Path | bytes, size: int | None) -> Tensor:
+    data = b""
     try:
-        data = content if isinstance(content, bytes) else content.read_bytes()
+        data = content if isinstance(content, bytes) else read_file(content, LARGEST_FILE)
         return resize(_to_tensor(data)[None], size)[0]
+    except UnreadableFileError as error:
+        reason = f"it {error.reason}"
+    except Image.DecompressionBombError:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # Pillow refuses twice what it warns of
+        reason = f"it has more than {most:,} pixels, the most that is read"
+    except UnidentifiedImageError:
+        reason = "it is in no format that Pillow reads" if data else "it is empty"
     except Exception as error:  # PIL's plugins answer a broken file with any exception there is
-        raise InputError(f"{where} is not an image that can be read: {error}") from error
+        reason = printable(error) or type(error).__name__
+    raise InputError(f"{printable(where)} is not an image that can be read: {reason}")
 
 
 def _to_tensor(data: bytes) -> Tensor:

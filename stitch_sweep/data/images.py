@@ -81,6 +81,7 @@ class Data:
         fingerprint: SHA-256 (hex) of the content; see `fingerprint`.
         beton_folder: where FFCV's files are kept if it is FFCV that reads the images for batches;
             None if they are taken from memory.
+        notes: what a user should know of how the data set was read, a sentence each.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Data:
     std: Tensor
     fingerprint: str
     beton_folder: str | None = None
+    notes: tuple[str, ...] = ()
 
     def to(self, device: str | torch.device) -> Data:
         """The same data, its images on `device`; pixels that FFCV reads stay where they are."""

@@ -12,6 +12,7 @@ import torch
 
 from stitch_sweep.data.images import SPLITS, Data, channel_statistics, fingerprint
 from stitch_sweep.data.loader import Loader
+from stitch_sweep.data.scanning import listed
 from stitch_sweep.data.sources import Source
 from stitch_sweep.data.splits import cut_validation, stratified_sample, subset, validation_size
 from stitch_sweep.errors import InputError
@@ -88,6 +89,7 @@ def load(config: DataConfig) -> Data:
         std,
         fingerprint(splits, mean, std),
         beton_folder,
+        (*source.notes, *_untested(config.name, source)),
     )
 
 
@@ -138,6 +140,13 @@ def _beton_folder(config: DataConfig) -> str | None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"data.beton_folder: {config.beton_folder} is a file, a folder is wanted")
     return str(folder)
+
+
+def _untested(name: str, source: Source) -> list[str]:
+    """A note on classes that no test image belongs to."""
+    counts = torch.bincount(source.test.labels, minlength=len(source.classes)).tolist()
+    missing = [kind for kind, count in zip(source.classes, counts, strict=True) if not count]
+    return [f"data set {name}: no test image belongs to class {listed(missing)}"] if missing else []
 
 
 def _check(name: str, source: Source) -> None:

@@ -7,14 +7,15 @@ below `stitch_sweep.data` and register it; its keyword-only parameters become it
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from stitch_sweep.data.decoding import decode, resize, stack
 from stitch_sweep.data.images import Images
+from stitch_sweep.data.scanning import SPLITS, FolderScan, listed, normalized
 from stitch_sweep.data.splits import stratified_sample
 from stitch_sweep.errors import InputError
 from stitch_sweep.registry import DATASETS
@@ -28,11 +29,13 @@ class Source:
         train: official training images.
         test: official test images, of the same shape.
         classes: name of each class; label k means `classes[k]`.
+        notes: what a user should know of how the files were read, a sentence each.
     """
 
     train: Images
     test: Images
     classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 @DATASETS.register("digits")
@@ -117,15 +120,18 @@ def image_folder(image_size: int | None, *, path: str) -> Source:
     """A folder of image files: `train/<class>/*` and `test/<class>/*`.
 
     Classes are the folders' names in sorted order, and so are the files within a class, at any
-    depth below it. Files that don't have an image's suffix, and hidden ones, are passed over.
+    depth below it; symbolic links are followed. Files that don't have an image's suffix are passed
+    over, and so are hidden files and folders, and folders where other tools keep copies. Class names
+    of `train` and `test` are compared in Unicode's form NFC.
 
     Args:
         image_size: required where the images differ in size or aren't square.
         path: the folder that holds `train` and `test`.
 
     Raises:
-        InputError: a folder is missing or empty, a class occurs in `test` only, or an image can't
-            be read.
+        InputError: a folder is missing, empty or unreadable, a link leads nowhere or to a folder
+            that contains it, a class occurs in `test` only, two folders of a split are spelled the
+            same, or an image can't be read.
     """
     root = Path(path).expanduser()
     where = f"data set image_folder: {root}"
@@ -134,41 +140,50 @@ def image_folder(image_size: int | None, *, path: str) -> Source:
             raise InputError(
                 f"{where}: {folder} is not a folder; expected train/<class>/* and test/<class>/*"
             )
-    classes = _subfolders(root / "train")
-    if unknown := sorted(set(_subfolders(root / "test")) - set(classes)):
-        raise InputError(
-            f"{where}: test has the class {unknown[0]!r} that train lacks; allowed: "
-            + ", ".join(classes)
-        )
-    suffixes = {s for s, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    decoded, labels, names = [], [], []
-    for split in ("train", "test"):
-        present = _subfolders(root / split)
+    scan = FolderScan(root, where)
+    folders = {split: scan.classes(split) for split in SPLITS}
+    scan.check()
+    classes, notes = folders["train"], []
+    label_of = {normalized(name): label for label, name in enumerate(classes)}
+    for split, names in folders.items():
+        for name, count in Counter(map(normalized, names)).items():
+            if count > 1:
+                raise InputError(
+                    f"{where}: {split} has {count} folders named {name!r} that differ in Unicode "
+                    "normalization only (NFC or NFD); put their images into one"
+                )
+    for name in folders["test"]:
+        if normalized(name) not in label_of:
+            raise InputError(
+                f"{where}: test has the class {name!r} that train lacks; allowed: "
+                + listed(classes, 20)
+            )
+        if name not in classes:
+            notes.append(
+                f"{where}: the class {normalized(name)!r} is spelled in two Unicode forms in train and "
+                "test (NFC and NFD); it is taken for one class"
+            )
+    files: dict[str, list[Path]] = {split: [] for split in SPLITS}
+    labels: dict[str, list[int]] = {split: [] for split in SPLITS}
+    for split, present in folders.items():
         if not present:
             raise InputError(f"{where}: {root / split} has no class folders")
-        files: list[Path] = []
-        label = []
         for name in present:
-            found = sorted(
-                file
-                for file in (root / split / name).rglob("*")
-                if file.suffix.lower() in suffixes and file.name[0] != "." and file.is_file()
-            )
-            if not found:
+            found = scan.images(split, name)
+            if not found and not scan.problems:
                 raise InputError(f"{where}: {root / split / name} has no image files")
-            files += found
-            label += [classes.index(name)] * len(found)
-        decoded.append(decode([(str(file), file) for file in files], image_size))
-        labels.append(torch.tensor(label))
-        names.append(tuple(file.relative_to(root).as_posix() for file in files))
+            files[split] += found
+            labels[split] += [label_of[normalized(name)]] * len(found)
+    scan.check()
+    train_images, test_images = (
+        decode([(str(file), file) for file in files[split]], image_size) for split in SPLITS
+    )
     train, test = (
-        Images(images, labels[k], names[k])
-        for k, images in enumerate(stack(decoded[0], decoded[1], where))
+        Images(
+            images,
+            torch.tensor(labels[split]),
+            tuple(file.relative_to(root).as_posix() for file in files[split]),
+        )
+        for split, images in zip(SPLITS, stack(train_images, test_images, where), strict=True)
     )
-    return Source(train, test, tuple(classes))
-
-
-def _subfolders(folder: Path) -> list[str]:
-    return sorted(
-        entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."
-    )
+    return Source(train, test, tuple(classes), (*notes, *scan.notes()))

@@ -24,7 +24,7 @@ from stitch_sweep.config import (
     TrialSettings,
     trial_settings,
 )
-from stitch_sweep.data import Data
+from stitch_sweep.data import Data, find_duplicates
 from stitch_sweep.data import load as load_data
 from stitch_sweep.errors import InputError
 from stitch_sweep.frozen import IMAGE_LAYER
@@ -112,7 +112,8 @@ class Prepared:
                 f"search.space: has too few points for {trials} different trials; equal trials of a "
                 f"study are trained once and copied, so at most {trainings} stitches are trained"
             )
-        return found
+        duplicates = [f"data: {entry}" for entry in find_duplicates(self.data)]
+        return [*self.data.notes, *duplicates, *found]
 
     @property
     def trials(self) -> int:

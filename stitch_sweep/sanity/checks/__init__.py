@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import MappingProxyType
 
+from stitch_sweep.sanity.checks.duplicates import duplicates
 from stitch_sweep.sanity.checks.evaluating import batch_size, evaluate_again, order
 from stitch_sweep.sanity.checks.frozen import activations, frozen, identity
 from stitch_sweep.sanity.checks.loading import loaders
@@ -38,6 +39,7 @@ CHECKS: MappingProxyType[str, Check] = MappingProxyType(
         "identity": identity,
         "activations": activations,
         "loaders": loaders,
+        "duplicates": duplicates,
         "precision": precision,
     }
 )
