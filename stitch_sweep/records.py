@@ -16,8 +16,7 @@ from typing import Any
 from stitch_sweep.errors import InputError
 from stitch_sweep.untrusted import UnreadableFileError, parse_json, printable, read_file
 
-TRIAL = r"[A-Za-z0-9_-][A-Za-z0-9._-]*-n(?:0|[1-9][0-9]*)"
-"""Pattern of a trial's id, which is the name of its files."""
+_ID = re.compile(r"[^./\s()][^/\s()]*-n(?:0|[1-9][0-9]*)")
 
 LARGEST_RECORD = 64 * 2**20
 """Bytes of the largest record that is read: one of a trial with a million test images fits."""
@@ -25,7 +24,6 @@ LARGEST_RECORD = 64 * 2**20
 _CHECKSUM = "sha256"
 # Tells a file that has lost its checksum from one of a version that wrote none.
 _FORMAT, _VERSION = "format", 2
-_ID = re.compile(TRIAL)
 _STATUSES = ("running", "finished", "failed")
 _MOST_SECONDS = 1e11
 _LARGEST_INTEGER = 2**63

@@ -94,7 +94,7 @@ def check_analysis(
         InputError: a file with such a name isn't known to be Stitch Sweep's.
     """
     beginnings = [f"{sender}__{receiver}" for sender, receiver in pairs]
-    starts = tuple([*beginnings, *(f"pareto__{beginning}" for beginning in beginnings)])
+    starts = (*beginnings, *(f"pareto__{beginning}" for beginning in beginnings))
     names = {
         f"{place}/{path.name}"
         for place in ("matrices", "figures")
