@@ -141,7 +141,9 @@ class Ledger:
         if not self.root.is_dir():
             if self.root.exists() or self.root.is_symlink():
                 kind = "is a symbolic link to nothing" if self.root.is_symlink() else "is a file"
-                raise InputError(f"{self.root}: {kind}, and a sweep keeps its records there; {moved}")
+                raise InputError(
+                    f"{self.root}: {kind}, and a sweep keeps its records there; {moved}"
+                )
             return
         if self.exists:
             return
@@ -419,7 +421,9 @@ class Ledger:
             current = None if trial is None else self.read(trial)
             if former is None or current is None or current["status"] == "running":
                 continue
-            different = [key for key in _OUTCOME if _timeless(former, key) != _timeless(current, key)]
+            different = [
+                key for key in _OUTCOME if _timeless(former, key) != _timeless(current, key)
+            ]
             if different:
                 problems.append(
                     f"trial {trial} was trained again and came out otherwise ({', '.join(different)} "

@@ -238,6 +238,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_score(value: Any) -> bool:
+    if type(value) is float:  # first, because most of a record's values are
+        return math.isfinite(value)
     return value is None or _is_bool(value) or _is_number(value)
 
 
@@ -289,7 +291,11 @@ def _is_predictions(value: Any) -> bool:
 
 
 def _is_stitch(value: Any) -> bool:
-    return isinstance(value, dict) and _is_digest(value.get("sha256")) and _is_count(value.get("bytes"))
+    return (
+        isinstance(value, dict)
+        and _is_digest(value.get("sha256"))
+        and _is_count(value.get("bytes"))
+    )
 
 
 _RECORD: dict[str, Callable[[Any], bool]] = {

@@ -31,9 +31,7 @@ _RESOLVED = "config.resolved.yml"
 _OURS = re.compile("|".join(map(re.escape, (*_TABLES, _STUDIES, _RESOLVED))))
 
 
-def check_views(
-    folder: Path, studies: Iterable[Study], config: Config, *, is_new: bool
-) -> None:
+def check_views(folder: Path, studies: Iterable[Study], config: Config, *, is_new: bool) -> None:
     """Check that no file of the user's lies where a sweep writes.
 
     Args:
