@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -277,12 +278,8 @@ def test_leftovers_of_a_zoo_are_its_own_alone(tmp_path):
     for name in (".theirs.tmp", f".{'0' * 16}.tmp"):
         (folder / name).write_text("x")
 
-    class Recipe:
-        content: dict = {}
-
-    recipe, progress = Recipe(), Recipe()
-    recipe.folder = "net"
-    progress.checkpoint, progress.weights, progress.accuracy = None, b"weights", {}
+    recipe = SimpleNamespace(content={}, folder="net")
+    progress = SimpleNamespace(checkpoint=None, weights=b"weights", accuracy={})
     Zoo(tmp_path).store(recipe, progress)
     assert sorted(p.name for p in folder.iterdir() if p.suffix == ".tmp") == [".theirs.tmp"]
 
