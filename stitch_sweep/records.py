@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from stitch_sweep.errors import InputError
@@ -41,7 +41,7 @@ class RecordError(InputError):
         damaged: whether its content was read and is wrong; False where it can't be read at all.
     """
 
-    def __init__(self, path: PurePath | str, reason: str, remedy: str, *, damaged: bool) -> None:
+    def __init__(self, path: Path | str, reason: str, remedy: str, *, damaged: bool) -> None:
         super().__init__(f"{printable(path)}: {printable(reason)}; {remedy}")
         self.path, self.reason, self.damaged = path, reason, damaged
 
@@ -51,7 +51,7 @@ def without_outcome(record: Mapping[str, Any]) -> dict[str, Any]:
     return {name: record[name] for name in _RECORD}
 
 
-def trial_of(path: PurePath) -> str | None:
+def trial_of(path: Path) -> str | None:
     """The trial whose record has this file name; None for other files, such as copies of a record.
 
     Example:
@@ -76,7 +76,7 @@ def seal(content: Mapping[str, Any]) -> bytes:
     return (json.dumps({**plain, _CHECKSUM: _digest(plain)}, indent=1) + "\n").encode()
 
 
-def unseal_record(data: bytes, path: PurePath | str, trial: str) -> dict[str, Any]:
+def unseal_record(data: bytes, path: Path | str, trial: str) -> dict[str, Any]:
     """A trial's record, verified.
 
     Args:
@@ -90,7 +90,7 @@ def unseal_record(data: bytes, path: PurePath | str, trial: str) -> dict[str, An
     return _unseal(data, path, _BAD_RECORD, lambda content: _check_record(content, trial))
 
 
-def unseal_description(data: bytes, path: PurePath | str) -> dict[str, Any]:
+def unseal_description(data: bytes, path: Path | str) -> dict[str, Any]:
     """The content of `sweep.json`, verified.
 
     Raises:
@@ -139,7 +139,7 @@ def _read(path: Path) -> bytes | None:
 
 
 def _unseal(
-    data: bytes, path: PurePath | str, remedy: str, check: Callable[[Mapping[str, Any]], None]
+    data: bytes, path: Path | str, remedy: str, check: Callable[[Mapping[str, Any]], None]
 ) -> dict[str, Any]:
     try:
         content = parse_json(data, path)
