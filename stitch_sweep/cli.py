@@ -71,10 +71,19 @@ def sweep(
         str | None,
         typer.Option(metavar="URI", help="Keep a copy there, such as s3://bucket/prefix."),
     ] = None,
+    retrain_stitches: Annotated[
+        bool,
+        typer.Option(
+            "--retrain-stitches",
+            help="With --resume: run trials again whose kept stitches are missing or damaged.",
+        ),
+    ] = False,
     set_: Set = None,
     as_json: Json = False,
 ) -> None:
     """Run every trial of a configuration and draw the stitching matrices."""
+    if retrain_stitches and not resume:
+        raise InputError("--retrain-stitches: only with --resume; a new sweep has no stitches yet")
     read = _read(config, set_)
     where = folder or config.parent
     if dry_run:
@@ -87,7 +96,15 @@ def sweep(
     from stitch_sweep.sweep.resources import check_job
 
     check_job(where, Path(read.zoo), address=address, tracked_here=_tracked_here(read))
-    outcome = run_sweep(read, where, resume=resume, address=address, workers=workers, mirror=mirror)
+    outcome = run_sweep(
+        read,
+        where,
+        resume=resume,
+        retrain_stitches=retrain_stitches,
+        address=address,
+        workers=workers,
+        mirror=mirror,
+    )
     if as_json:
         print(json.dumps(_summary(outcome, where)))
     else:
@@ -106,9 +123,12 @@ def status(
     if as_json:
         print(json.dumps(found))
         return
+    notes = found.pop("notes")
     _err.print(f"[bold]{folder}[/bold]", highlight=False)
     for key, value in found.items():
         _out.print(f"  {key.replace('_', ' '):<14}{value}", highlight=False)
+    for note in notes:
+        _out.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ _STORAGE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS),
     *(errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE),
 }
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 
 @contextmanager
@@ -26,10 +28,10 @@ def atomic(path: Path) -> Iterator[Path]:
     Readers see the old file or the new one, never half of one, whatever happens to process or machine.
 
     Raises:
-        OSError: it can't be written; it names `path`, which a full disk alone doesn't.
+        OSError: it can't be written, or a folder is in its place; the error names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
+    temporary = temporary_path(path)
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -38,8 +40,11 @@ def atomic(path: Path) -> Iterator[Path]:
     except BaseException as error:
         with suppress(OSError):  # where nothing can be written, nothing can be removed
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in _STORAGE:
-            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        # The temporary name says nothing to a reader.
+        if isinstance(error, OSError) and (
+            error.errno in _STORAGE or str(error.filename) == str(temporary)
+        ):
+            raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error
         raise
 
 
@@ -72,9 +77,25 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def _temporary(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
+    """A new path beside `path`, of a pattern that nobody else's files have: `.<16 hex digits>.tmp`."""
     # Not tempfile's: its files are for their owner only, and a group reads one another's results.
     return path.parent / f".{secrets.token_hex(8)}.tmp"
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in a folder; not in folders below it.
+
+    Only regular files whose names `temporary_path` makes are removed. Nobody else may be writing.
+    """
+    try:
+        entries = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in entries:
+        if _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+            # A process that was killed just now may still be about to finish it.
+            Path(entry.path).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -103,7 +124,7 @@ def keep(path: Path, data: bytes) -> None:
     if not path.exists():
         write_atomically(path, data)
         return
-    earlier = _temporary(path)
+    earlier = temporary_path(path)
     try:
         try:
             # A second name first: were it renamed, there would be a moment without a newest one.
@@ -122,7 +143,10 @@ def kept(path: Path) -> list[Kept]:
     found = []
     for candidate in (path, _previous(path)):
         try:
-            found.append(Kept(candidate, candidate.read_bytes()))
+            if candidate.exists() and not candidate.is_file():  # reading a pipe would never end
+                found.append(Kept(candidate, None, "is not a regular file"))
+            else:
+                found.append(Kept(candidate, candidate.read_bytes()))
         except FileNotFoundError:
             continue
         except OSError as error:

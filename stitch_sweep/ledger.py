@@ -6,8 +6,12 @@ Results tables, Optuna's studies and MLflow's runs are views that are rebuilt fr
     ledger/sweep.json               what the sweep is: its settings, and an id
     ledger/trials/<trial>.json      a trial: running, finished or failed
     ledger/checkpoints/<trial>      where a running trial got to; <trial>.previous is the one before
+    ledger/retrained/<trial>.json   the former record of a trial that runs again for its stitch
+    ledger/set_aside/               files that are damaged or that something else took the place of
     ledger/lock                     held by the one process that may write
-    stitches/<trial>.safetensors    a kept stitch
+    stitches/<trial>.safetensors    a kept stitch, whose checksum is in its trial's record
+
+A stitch is no view: nothing but training its trial again brings a lost one back.
 
 Nothing here needs torch: the process that writes the ledger starts fast and stays small.
 """
@@ -15,14 +19,18 @@ Nothing here needs torch: the process that writes the ledger starts fast and sta
 from __future__ import annotations
 
 import base64
+import binascii
+import fcntl
 import hashlib
+import itertools
 import json
 import os
 import re
 import socket
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,10 +39,30 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from stitch_sweep.errors import InputError
-from stitch_sweep.files import Kept, forget, keep, kept, write_atomically
+from stitch_sweep.files import (
+    Kept,
+    forget,
+    keep,
+    kept,
+    remove_temporaries,
+    write_atomically,
+)
+from stitch_sweep.records import (
+    RecordError,
+    read_description,
+    read_record,
+    seal,
+    trial_of,
+    without_outcome,
+)
+from stitch_sweep.untrusted import UnreadableFileError, printable, read_json
 
-_FOLDERS = ("stitches", "matrices", "figures", "tables")
+_FOLDERS = ("stitches", "matrices", "figures", "tables", "measured")
 """Those of an experiment's folder that a sweep writes files into, besides the ledger."""
+_MOST_PREDICTIONS = 2**28
+"""Bytes of predictions that are unpacked at most: a few hundred million test images."""
+_LOCK_JSON = 2**16
+_OUTCOME = ("status", "metrics", "trajectory", "predictions")
 
 
 @dataclass(frozen=True)
@@ -104,22 +132,60 @@ class Ledger:
         """Whether a sweep was ever started here."""
         return (self.root / "sweep.json").exists()
 
+    def check_place(self) -> None:
+        """Check that `ledger/` is free for a sweep, or is a sweep's.
+
+        Raises:
+            InputError: it is a file, leads nowhere, or holds somebody else's files.
+        """
+        moved = "move it away, or give the sweep a folder of its own"
+        if not self.root.is_dir():
+            if self.root.exists() or self.root.is_symlink():
+                kind = "is a symbolic link to nothing" if self.root.is_symlink() else "is a file"
+                raise InputError(
+                    f"{self.root}: {kind}, and a sweep keeps its records there; {moved}"
+                )
+            return
+        if self.exists:
+            return
+        foreign = sorted(entry.name for entry in self.root.iterdir() if not self._is_own(entry))
+        if foreign:
+            raise InputError(
+                f"{self.root}: holds {some(foreign)}, which no sweep made, and a sweep keeps its "
+                f"records in a folder of this name; {moved}"
+            )
+
+    def _is_own(self, entry: Path) -> bool:
+        """Whether a sweep that never started can have left this in `ledger/`, or it is hidden."""
+        if entry.name.startswith("."):  # never touched: a file manager's notes, a killed writer's
+            return True
+        if entry.is_symlink():
+            return False
+        if entry.name in ("trials", "checkpoints"):
+            return entry.is_dir()
+        if entry.name in ("lock", "tracking.lock"):
+            return entry.is_file() and entry.stat().st_size == 0
+        return entry.name == "lock.json" and _read_holder(entry) is not None
+
     def lock(self) -> FileLock:
         """Take the right to write; the operating system gives it back when the process dies.
 
         Raises:
             LedgerBusyError: another process has it; the message says which.
+            InputError: see `check_place`.
         """
+        self.check_place()
         self.root.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.root / "lock")
         holder = self.root / "lock.json"
         try:
             lock.acquire(timeout=1)  # `status` holds it for an instant
         except Timeout:
-            who = _read_json(holder) or {}
+            who = _read_holder(holder) or {}
             raise LedgerBusyError(
                 f"{self.folder}: another sweep is running in this folder "
-                f"(process {who.get('pid', '?')} on {who.get('host', '?')}); wait for it or stop it"
+                f"(process {who.get('pid', '?')} on {printable(who.get('host', '?'))}); wait for it "
+                "or stop it"
             ) from None
         write_atomically(
             holder, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode()
@@ -127,31 +193,52 @@ class Ledger:
         self.remove_leftovers()
         return lock
 
+    def is_locked(self) -> bool:
+        """Whether a process holds the lock; nothing is created or written."""
+        try:
+            descriptor = os.open(self.root / "lock", os.O_RDONLY | os.O_NONBLOCK)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # a file system without locks: nobody can hold one
+            return False
+        finally:
+            os.close(descriptor)
+        return False
+
+    def discard(self) -> None:
+        """Remove what a sweep that never started has made here, while its lock is held.
+
+        Whatever else lies in `ledger/` stays, and so does the folder then.
+        """
+        for name in ("lock", "lock.json", "tracking.lock"):
+            if (path := self.root / name).is_file() and self._is_own(path):
+                path.unlink()
+        for place in (self._trials, self._checkpoints, self.root):
+            with suppress(OSError):  # it isn't empty, or a symbolic link of the user's
+                place.rmdir()
+
     def remove_leftovers(self) -> None:
         """Remove what processes that were killed were about to write; nobody else may be writing."""
-        own = (self.folder, *(self.folder / name for name in _FOLDERS))
-        written = (path for folder in own for path in folder.glob(".*.tmp"))
-        for leftover in (*self.root.rglob("*.tmp"), *written):
-            # The writer of a sweep that was killed just now may still be about to finish one.
-            leftover.unlink(missing_ok=True)
+        own = (self.folder / name for name in _FOLDERS)
+        for folder in (self.root, self._trials, self._checkpoints, self.folder, *own):
+            remove_temporaries(folder)
 
     def start(self, description: Mapping[str, Any]) -> None:
         """Write down what the sweep is; its id stays what it was."""
         identity = (self.description() or {}).get("id") or uuid.uuid4().hex
-        content = {"id": identity, **description}
-        write_atomically(self.root / "sweep.json", _to_json(content))
+        write_atomically(self.root / "sweep.json", seal({"id": identity, **description}))
 
     def description(self) -> dict[str, Any] | None:
         """What `start` wrote, with the sweep's `id`; None where no sweep was started.
 
         Raises:
-            InputError: the file is damaged.
+            RecordError: the file is damaged, or is no sweep's description.
         """
-        path = self.root / "sweep.json"
-        found = _read_json(path)
-        if found is None and path.exists():
-            raise InputError(f"{path}: is damaged; this folder can't be resumed")
-        return found
+        return read_description(self.root / "sweep.json")
 
     def begin(self, trial: str, content: Mapping[str, Any]) -> None:
         """Record that a trial was handed out, with its parameters, before anyone starts on it."""
@@ -160,7 +247,7 @@ class Ledger:
     def finish(
         self, trial: str, outcome: Mapping[str, Any], predictions: np.ndarray | None
     ) -> dict[str, Any]:
-        """Record how a trial ended; what was recorded first stays.
+        """Record how a trial ended; the outcome that was recorded first stays.
 
         Args:
             trial: its id, known from `begin`.
@@ -169,6 +256,9 @@ class Ledger:
 
         Returns:
             The whole record.
+
+        Raises:
+            RecordError: the record that is there can't be used.
         """
         before = self.read(trial) or {}
         if before.get("status", "running") != "running":
@@ -180,18 +270,85 @@ class Ledger:
         return record
 
     def read(self, trial: str) -> dict[str, Any] | None:
-        """A trial's record, or None."""
-        return _read_json(self._trials / f"{trial}.json")
+        """A trial's record, or None.
 
-    def records(self) -> Iterator[dict[str, Any]]:
-        """All records, sorted by trial id."""
-        for path in sorted(self._trials.glob("*.json")):
-            if (record := _read_json(path)) is not None:
+        Raises:
+            RecordError: it is damaged, is no record, or can't be read.
+        """
+        return read_record(self.record_path(trial), trial)
+
+    def records(
+        self, on_damage: Callable[[RecordError], object] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """All records, sorted by trial id.
+
+        Args:
+            on_damage: told of every record that can't be used, which is then left out.
+
+        Raises:
+            RecordError: a record can't be used, and `on_damage` isn't given.
+        """
+        for trial in sorted(self.trial_ids()):
+            try:
+                record = self.read(trial)
+            except RecordError as error:
+                if on_damage is None:
+                    raise
+                on_damage(error)
+                continue
+            if record is not None:
                 yield record
 
     def trial_ids(self) -> set[str]:
-        """Ids of all trials that were ever handed out."""
-        return {path.stem for path in self._trials.glob("*.json")}
+        """Ids of all trials that were ever handed out; copies that other programs made don't count."""
+        return {trial for path in self._listed() if (trial := trial_of(path)) is not None}
+
+    def stray_files(self) -> list[str]:
+        """Names of the files among the records that are none, sorted; hidden ones are left out."""
+        return sorted(
+            path.name
+            for path in self._listed()
+            if trial_of(path) is None and not path.name.startswith(".")
+        )
+
+    def _listed(self) -> list[Path]:
+        try:
+            return list(self._trials.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def record_path(self, trial: str) -> Path:
+        """Where a trial's record is."""
+        return self._trials / f"{trial}.json"
+
+    def set_aside_damaged(self) -> list[RecordError]:
+        """Move damaged records to `ledger/set_aside`, so that their trials run again.
+
+        Returns:
+            What was wrong with each.
+
+        Raises:
+            RecordError: a record can't be read at all, so that it isn't known whether it is damaged.
+        """
+        found: list[RecordError] = []
+        for _ in self.records(found.append):
+            pass
+        if unreadable := [error for error in found if not error.damaged]:
+            raise unreadable[0]
+        for error in found:
+            self.set_aside(Path(error.path))
+        return found
+
+    def set_aside(self, path: Path) -> Path:
+        """Move a file to `ledger/set_aside`, under a name that is free there; returns the new path."""
+        folder = self.root / "set_aside"
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            target = folder / (path.name if number == 1 else f"{path.stem}.{number}{path.suffix}")
+            if not target.exists() and not target.is_symlink():
+                path.rename(target)
+                return target
+        raise AssertionError("counting doesn't end")
 
     def write_checkpoint(self, trial: str, data: bytes) -> None:
         """Keep where a running trial got to, and where it was before."""
@@ -229,8 +386,85 @@ class Ledger:
             return original
         return trial
 
+    def check_stitch(self, record: Mapping[str, Any], *, content: bool = True) -> str:
+        """What is wrong with the stitch that a record says was kept: `missing`, `damaged`, or nothing.
+
+        Args:
+            record: of an ended trial. Where none was kept, or the record is of a version that wrote
+                no checksums, nothing is wrong.
+            content: whether to compare the file's checksum too, and not its size alone.
+        """
+        stitch = record.get("stitch")
+        if stitch is None:
+            return ""
+        path = self.stitch_path(record["trial"])
+        try:
+            if not path.is_file() or path.stat().st_size != stitch["bytes"]:
+                return "damaged" if path.exists() else "missing"
+            if not content:
+                return ""
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            return "missing"
+        except OSError:
+            return "damaged"
+        return "" if digest == stitch["sha256"] else "damaged"
+
+    def begin_again(self, record: Mapping[str, Any]) -> None:
+        """Have an ended trial run once more with its parameters, and keep its record to compare with.
+
+        What lies in place of its stitch is moved to `ledger/set_aside`.
+        """
+        trial = record["trial"]
+        write_atomically(self._former_path(trial), seal(record))
+        stitch = self.stitch_path(trial)
+        if stitch.exists() or stitch.is_symlink():
+            self.set_aside(stitch)
+        self.begin(trial, without_outcome(record))
+
+    def compare_retrained(self) -> list[str]:
+        """Compare trials that ran again with their former records; returns a sentence per difference.
+
+        A former record that is equal is removed; one that differs is moved to `ledger/set_aside`.
+        """
+        problems = []
+        for path in sorted(self._former_path("").parent.glob("*.json")):
+            trial = trial_of(path)
+            former = None if trial is None else read_record(path, trial)
+            current = None if trial is None else self.read(trial)
+            if former is None or current is None or current["status"] == "running":
+                continue
+            different = [
+                key for key in _OUTCOME if _timeless(former, key) != _timeless(current, key)
+            ]
+            if different:
+                problems.append(
+                    f"trial {trial} was trained again and came out otherwise ({', '.join(different)} "
+                    f"differ); the former record is {self.set_aside(path)}"
+                )
+            else:
+                path.unlink()
+        return problems
+
+    def _former_path(self, trial: str) -> Path:
+        return self.root / "retrained" / f"{trial}.json"
+
+    def drop_stitch(self, trial: str) -> None:
+        """Remove a trial's stitch that is no longer kept, and say so in the record first.
+
+        A file that isn't the one that the record tells of stays where it is.
+        """
+        record = self.read(trial)
+        if record is None or record.get("stitch") is None:
+            return
+        wrong = self.check_stitch(record)
+        self._write(trial, {**record, "stitch": None})
+        if not wrong:
+            self.stitch_path(trial).unlink(missing_ok=True)
+
     def _write(self, trial: str, record: Mapping[str, Any]) -> None:
-        write_atomically(self._trials / f"{trial}.json", _to_json(record))
+        write_atomically(self.record_path(trial), seal(record))
 
 
 class LedgerWriter:
@@ -250,7 +484,9 @@ class LedgerWriter:
         self._keep = keep_stitches
         self._sign = 1 if mode == "max" else -1
         self._best: dict[str, tuple[float, int]] = {}
-        ended = [r for r in self._ledger.records() if r["status"] != "running"]
+        # A damaged record is named by all who read it; the writer must not die of it.
+        records = self._ledger.records(lambda error: None)
+        ended = [r for r in records if r["status"] != "running"]
         finished = [r for r in ended if r["status"] == "finished"]
         for record in finished:
             study, rank = record["study"], self._rank(record)
@@ -258,9 +494,10 @@ class LedgerWriter:
         # A process killed between a record and the next step left things behind.
         for record in ended:
             self._ledger.forget_checkpoints(record["trial"])
-        for record in finished:
-            if keep_stitches == "best" and self._rank(record) != self._best[record["study"]]:
-                self._ledger.stitch_path(record["trial"]).unlink(missing_ok=True)
+        if keep_stitches == "best":
+            for record in finished:
+                if self._rank(record) != self._best[record["study"]]:
+                    self._ledger.drop_stitch(record["trial"])
 
     def finish(
         self,
@@ -270,13 +507,18 @@ class LedgerWriter:
         stitch: bytes | None,
     ) -> None:
         """Write down how a trial ended, its stitch before its record."""
-        if stitch is not None and self._keep != "none":
+        before = self._ledger.read(trial)
+        if before is not None and before["status"] != "running":
+            return  # a worker that was taken for dead, or one that died after it had told us
+        if stitch is not None and self._is_kept({**(before or {}), **outcome}):
             write_atomically(self._ledger.stitch_path(trial), stitch)
+            checksum = hashlib.sha256(stitch).hexdigest()
+            outcome = {**outcome, "stitch": {"sha256": checksum, "bytes": len(stitch)}}
+        else:
+            outcome = {**outcome, "stitch": None}
         record = self._ledger.finish(trial, outcome, predictions)
-        if record["status"] != "finished":  # it had failed before, and stays so
-            self._ledger.stitch_path(trial).unlink(missing_ok=True)
-        elif self._keep == "best" and stitch is not None:
-            self._forget_worse(record)
+        if record["status"] == "finished":
+            self._rank_in(record)
 
     def checkpoint(self, trial: str, data: bytes) -> None:
         """Keep where a running trial got to."""
@@ -296,26 +538,47 @@ class LedgerWriter:
             why = {"error": error, "out_of_memory": out_of_memory}
             self._ledger.begin(trial, {**record, **why})
 
+    def _is_kept(self, record: Mapping[str, Any]) -> bool:
+        if self._keep == "none" or record["status"] != "finished":
+            return False
+        if self._keep == "all":
+            return True
+        rank = self._rank(record)
+        return rank >= self._best.get(record["study"], rank)
+
     def _rank(self, record: Mapping[str, Any]) -> tuple[float, int]:
         # Of equals the first is the best, whichever of them ended first.
         return (self._sign * record["metric"], -record["number"])
 
-    def _forget_worse(self, record: Mapping[str, Any]) -> None:
+    def _rank_in(self, record: Mapping[str, Any]) -> None:
         study, rank = record["study"], self._rank(record)
         best = self._best.get(study, rank)
         self._best[study] = max(rank, best)
-        if rank != best:
-            worse = min(rank, best)
-            self._ledger.stitch_path(f"{study}-n{-worse[1]}").unlink(missing_ok=True)
+        if self._keep == "best" and rank > best:
+            self._ledger.drop_stitch(f"{study}-n{-best[1]}")
 
 
 def predictions_of(record: Mapping[str, Any]) -> np.ndarray | None:
-    """The class predicted for every test image, int [N], or None for a failed trial."""
+    """The class predicted for every test image, int [N], or None for a failed trial.
+
+    Raises:
+        InputError: they can't be unpacked, or are larger than any test set.
+    """
     encoded = record.get("predictions")
     if encoded is None:
         return None
-    data = zlib.decompress(base64.b64decode(encoded["zlib"]))
-    return np.frombuffer(data, dtype=encoded["dtype"])
+    try:
+        unpacking = zlib.decompressobj()
+        packed = base64.b64decode(encoded["zlib"], validate=True)
+        data = unpacking.decompress(packed, _MOST_PREDICTIONS)
+        if not unpacking.eof:
+            raise ValueError("cut off, or too large")
+        return np.frombuffer(data, dtype=encoded["dtype"])
+    except (zlib.error, binascii.Error, ValueError) as error:
+        raise InputError(
+            f"trial {record['trial']}: its predictions can't be unpacked ({error}); remove its record "
+            "to run it again"
+        ) from None
 
 
 def _encode(predictions: np.ndarray) -> dict[str, str]:
@@ -326,14 +589,23 @@ def _encode(predictions: np.ndarray) -> dict[str, str]:
     }
 
 
-def _to_json(content: Mapping[str, Any]) -> bytes:
-    # Numbers that JSON has no word for must not get in: another program could not read them.
-    return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
+def _read_holder(path: Path) -> dict[str, Any] | None:
+    """The process that took the lock; None where the file isn't one that `lock` wrote."""
     try:
-        found = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
+        holder = read_json(path, _LOCK_JSON)
+    except (FileNotFoundError, UnreadableFileError):
         return None
-    return found if isinstance(found, dict) else None
+    is_ours = isinstance(holder.get("pid"), int) and isinstance(holder.get("host"), str)
+    return holder if is_ours and len(holder) == 2 else None
+
+
+def _timeless(record: Mapping[str, Any], key: str) -> Any:
+    if key != "trajectory":
+        return record.get(key)
+    return [{name: row[name] for name in row if name != "time"} for row in record[key]]
+
+
+def some(names: list[str]) -> str:
+    """The first few of many names, for a message."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(map(printable, names[:3])) + more

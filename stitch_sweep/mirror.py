@@ -6,7 +6,7 @@ disk costs the trials of the last seconds and no others, and run again they come
 
 from __future__ import annotations
 
-import json
+import hashlib
 import re
 import stat
 import threading
@@ -14,15 +14,22 @@ import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import pyarrow as pa
 from pyarrow import fs
 
 from stitch_sweep.credentials import public
 from stitch_sweep.errors import InputError
-from stitch_sweep.files import write_atomically
-from stitch_sweep.ledger import Ledger
+from stitch_sweep.files import atomic, write_atomically
+from stitch_sweep.ledger import Ledger, some
+from stitch_sweep.records import (
+    LARGEST_RECORD,
+    RecordError,
+    unseal_description,
+    unseal_record,
+)
+from stitch_sweep.untrusted import size
 
 POLL_SECONDS = 2.0
 PATIENCE_SECONDS = 60.0
@@ -46,7 +53,7 @@ _OURS = {
         _CHECKPOINTS: rf"{_TRIAL}(\.previous)?",
         _STITCHES: rf"{_TRIAL}\.safetensors",
         ".": r"config\.resolved\.yml|(results|predictions|traj)\.parquet|traj\.pkl|optuna\.log"
-        r"|summary\.json|pareto\.csv|report\.html|\.(analysis|report)\.json",
+        r"|summary\.json|pareto\.csv|report\.html|\.(analysis|report|sweep)\.json",
         "matrices": rf"{_NAME}\.csv",
         "figures": rf"{_NAME}\.(png|pdf)",
         "tables": rf"{_NAME}\.(csv|tex)",
@@ -55,6 +62,7 @@ _OURS = {
 }
 # Here a file appears when it is whole; elsewhere it is written under another name first.
 _OBJECT_STORES = ("s3", "gcs", "abfs")
+_BLOCK = 2**20
 
 
 class Mirror:
@@ -80,6 +88,8 @@ class Mirror:
         self._shown = public(uri)
         self._sent: dict[str, tuple[int, int]] = {}
         self._known = False
+        self.notes: list[str] = []
+        """About the last `fetch`: the records of the copy that can't be used."""
 
     def check(self, *, resume: bool) -> bool:
         """See that the copy may be written to, or read from.
@@ -91,11 +101,17 @@ class Mirror:
             Whether a sweep is there, so that `fetch` may find something.
 
         Raises:
-            InputError: the URI can't be reached; it holds a sweep and `resume` isn't given, or another
-                sweep than the folder.
+            InputError: the URI can't be reached; it holds a sweep and `resume` isn't given, another
+                sweep than the folder, or files that no sweep's copy has brought there.
         """
         there = self._description()
         if there is None:
+            # The description is the first file that a copy gets, so these are somebody else's.
+            if foreign := sorted(self._names()):
+                raise InputError(
+                    f"--mirror {self._shown}: holds {some(foreign)}, which would be replaced, and no "
+                    "sweep; name a place of its own"
+                )
             return False
         if not resume:
             raise InputError(
@@ -126,9 +142,13 @@ class Mirror:
         there, ledger = self._description() or {}, Ledger(self._folder)
         here = ledger.description()
         # A sweep can only grow. First of all, so that the folder knows whose trials it holds.
+        # The description comes first: it shows that what follows is a sweep's.
         if here is None or there.get("trials", 0) > here.get("trials", 0):
-            for name in (_RESOLVED, _SWEEP):
-                self._bring(name)
+            self._bring_json(_SWEEP)
+            self._bring_json(_RESOLVED)
+        elif not (self._folder / _RESOLVED).exists():
+            self._bring_json(_RESOLVED)
+        self.notes = []
         records = sorted(name for name in names if _place(name) == _RECORDS)
         return sum(self._fetch_trial(PurePosixPath(name).stem, ledger, names) for name in records)
 
@@ -148,8 +168,8 @@ class Mirror:
             yield from self._send_file(_SWEEP, found[_SWEEP])
         for name in records:
             data = _content(self._folder / name)
-            if data is None:
-                continue
+            if data is None or not self._is_record(name, data):
+                continue  # a damaged one would replace a good one
             # Looked for now: its trial may have ended after we had made our list.
             stitch = _stitch_of(PurePosixPath(name).stem)
             stamp = _stamp(self._folder / stitch)
@@ -161,8 +181,11 @@ class Mirror:
         for name in changed:
             if self._sent.get(name) != found[name] and _place(name) != _RECORDS:
                 yield from self._send_file(name, found[name])
-        # Checkpoints of trials that have ended, stitches that were beaten.
+        # Checkpoints of trials that have ended, stitches that were beaten, figures that are stale.
         for name in [name for name in self._sent if not (self._folder / name).exists()]:
+            # Where the whole folder is gone, the copy is all that there is.
+            if _place(name) == _RECORDS or not (self._folder / _SWEEP).exists():
+                continue
             self._delete(name)
             del self._sent[name]
 
@@ -186,34 +209,48 @@ class Mirror:
             return False
         name = f"{_RECORDS}/{trial}.json"
         data = self._read(name)
-        record = _parsed(data)
-        if data is None or record is None:
-            return False  # torn: the trial runs again
-        # The ledger finds a trial's files by what its record says.
-        study, number = record.get("study"), record.get("number")
-        if not record.get("trial") == f"{study}-n{number}" == trial:
-            raise InputError(f"--mirror {self._shown}: {name} is the record of another trial")
-        ended = record.get("status") != "running"
+        if data is None:
+            return False
+        try:
+            record = unseal_record(data, f"--mirror {self._shown}: {name}", trial)
+        except RecordError as error:
+            self.notes.append(f"{error.path}: {error.reason}; its trial runs again")
+            return False
+        ended = record["status"] != "running"
         if before is not None and not ended:
             return False
         checkpoint = f"{_CHECKPOINTS}/{trial}"
         with_it = [_stitch_of(trial)] if ended else [checkpoint, f"{checkpoint}.previous"]
         for other in with_it:
             if other in names:
-                self._bring(other)
+                self._bring(other, record.get("stitch") if ended else None)
         write_atomically(self._folder / name, data)
         if ended:
             ledger.forget_checkpoints(trial)
         return True
 
-    def _bring(self, name: str) -> None:
+    def _bring_json(self, name: str) -> None:
         data = self._read(name)
         if data is not None:
             write_atomically(self._folder / name, data)
 
+    def _bring(self, name: str, expected: dict[str, Any] | None) -> None:
+        """Bring a file of any size; none that isn't the one that a record tells of."""
+        try:
+            with self._fs.open_input_stream(self._path(name)) as stream:
+                digest = hashlib.sha256()
+                with atomic(self._folder / name) as temporary, temporary.open("wb") as file:
+                    _copy(stream, file, digest)
+                    if expected is not None and digest.hexdigest() != expected["sha256"]:
+                        raise _DamagedError
+        except FileNotFoundError:
+            return
+        except _DamagedError:
+            self.notes.append(f"--mirror {self._shown}: {name} is damaged, and was not brought")
+
     def _names(self) -> set[str]:
         """What of ours is in the copy."""
-        selector = fs.FileSelector(str(self._root), recursive=True)
+        selector = fs.FileSelector(str(self._root), recursive=True, allow_not_found=True)
         try:
             found = self._fs.get_file_info(selector)
         except OSError as error:
@@ -231,15 +268,33 @@ class Mirror:
     def _path(self, name: str) -> str:
         return str(self._root / name)
 
-    def _read(self, name: str) -> bytes | None:
+    def _is_record(self, name: str, data: bytes) -> bool:
         try:
+            unseal_record(data, name, PurePosixPath(name).stem)
+        except RecordError:
+            return False
+        return True
+
+    def _read(self, name: str) -> bytes | None:
+        """A file of the size of a record; None where there is none."""
+        try:
+            kind = self._fs.get_file_info(self._path(name)).type
+            if kind == fs.FileType.NotFound:
+                return None
+            if kind != fs.FileType.File:
+                raise InputError(f"--mirror {self._shown}: {name} is not a regular file")
             with self._fs.open_input_stream(self._path(name)) as stream:
-                data: bytes = stream.read()
-                return data
+                data: bytes = stream.read(LARGEST_RECORD + 1)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise self._unreadable(error) from None
+        if len(data) > LARGEST_RECORD:
+            raise InputError(
+                f"--mirror {self._shown}: {name} is larger than {size(LARGEST_RECORD)}, the most that "
+                "is read"
+            )
+        return data
 
     def _unreadable(self, error: OSError) -> InputError:
         why = (error.strerror or str(error)).partition("\n")[0]
@@ -247,7 +302,7 @@ class Mirror:
 
     def _write(self, name: str, data: bytes) -> None:
         path = self._path(name)
-        place = path if self._fs.type_name in _OBJECT_STORES else f"{path}.tmp"
+        place = path if self._fs.type_name in _OBJECT_STORES else _temporary(path)
         if place != path:
             self._fs.create_dir(str(PurePosixPath(path).parent), recursive=True)
         with self._fs.open_output_stream(place) as stream:
@@ -264,10 +319,10 @@ class Mirror:
         data = self._read(_SWEEP)
         if data is None:
             return None
-        found = _parsed(data)
-        if found is None or "id" not in found:
-            raise InputError(f"--mirror {self._shown}: its {_SWEEP} is damaged")
-        return found
+        try:
+            return unseal_description(data, _SWEEP)
+        except RecordError as error:
+            raise InputError(f"--mirror {self._shown}: its {_SWEEP} {error.reason}") from None
 
 
 class Mirroring:
@@ -361,10 +416,17 @@ def _content(path: Path) -> bytes | None:
         return None
 
 
-def _parsed(data: bytes | None) -> dict[str, Any] | None:
-    """A JSON object; None where it isn't one."""
-    try:
-        found = json.loads(data or b"")
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
+def _temporary(path: str) -> str:
+    # Always the same for a file, so that a copy that is killed again and again leaves one.
+    digest = hashlib.sha256(path.encode()).hexdigest()[:16]
+    return str(PurePosixPath(path).parent / f".{digest}.tmp")
+
+
+class _DamagedError(Exception):
+    """A file of the copy that isn't the one that its record tells of."""
+
+
+def _copy(source: Any, target: IO[bytes], digest: Any) -> None:
+    while block := source.read(_BLOCK):
+        digest.update(block)
+        target.write(block)

@@ -28,6 +28,7 @@ from filelock import FileLock
 
 from stitch_sweep.credentials import public
 from stitch_sweep.ledger import Ledger
+from stitch_sweep.records import RecordError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -252,7 +253,10 @@ class Tracker:
         """Send a trial if it has ended, and say whether it has."""
         from mlflow.entities import Metric
 
-        record = self._ledger.read(trial)
+        try:
+            record = self._ledger.read(trial)
+        except RecordError:  # a resume, or the end of the sweep, names it
+            return False
         if record is None or record["status"] == "running":
             return False
         client = self._client

@@ -50,7 +50,8 @@ def read_file(path: Path, limit: int) -> bytes:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise UnreadableFileError(path, "is not a regular file")
-            data = file.read(limit + 1)
+            # In pieces: a reading of `limit` bytes would take that much memory first.
+            data = b"".join(iter(lambda: file.read(min(MIB, limit + 1 - file.tell())), b""))
     except FileNotFoundError:
         raise
     except IsADirectoryError:

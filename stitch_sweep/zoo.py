@@ -41,7 +41,7 @@ from stitch_sweep.config import GIVEN, Config, NetworkConfig
 from stitch_sweep.data import Data, Loader, make_loaders
 from stitch_sweep.errors import DivergedError, InputError, nearest
 from stitch_sweep.evaluation import CHUNK, evaluate
-from stitch_sweep.files import forget, keep, kept, write_atomically
+from stitch_sweep.files import forget, keep, kept, remove_temporaries, write_atomically
 from stitch_sweep.models import build
 from stitch_sweep.optimization import Optimization, OptimizerConfig, ScheduleConfig
 from stitch_sweep.seeding import derive, seed_everything
@@ -407,8 +407,7 @@ class Zoo:
             text = json.dumps(description, indent=2) + "\n"
             write_atomically(folder / "recipe.json", text.encode())
             forget(self._checkpoint(recipe))
-            for leftover in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
-                leftover.unlink()
+            remove_temporaries(folder)
 
     def _checkpoint(self, recipe: Recipe) -> Path:
         return self.root / recipe.folder / "checkpoint.safetensors"

@@ -477,7 +477,7 @@ def test_a_trial_that_was_half_sent_and_ran_again_is_sent_whole(tmp_path, server
     }
     content = {
         **{"sender": "a", "sender_layer": 0, "receiver": "b", "receiver_layer": 1},
-        **{"study": "s", "repeat": 0, "number": 0, "params": {}},
+        **{"study": "s", "repeat": 0, "number": 0, "params": {}, "factors": {}},
         "settings": {"stitch": {"name": "linear"}, "loss": {"task": 1.0}},
     }
     ledger.begin("s-n0", content)

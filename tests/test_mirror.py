@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +23,23 @@ import stitch_sweep.mirror
 import stitch_sweep.sweep.run as sweeping
 from stitch_sweep.config import read_config
 from stitch_sweep.errors import InputError
+from stitch_sweep.files import atomic
 from stitch_sweep.ledger import Ledger, LedgerWriter, Study
 from stitch_sweep.mirror import Mirror, Mirroring
+from stitch_sweep.records import seal
 from stitch_sweep.sweep.prepare import prepare
 
 STUDY = Study("a", 1, "b", 2)
+
+
+def identity(study: Study, number: int) -> dict[str, object]:
+    """What a trial's record says of it when it is handed out."""
+    settings = {"stitch": {"name": "linear"}, "loss": {"task": 1.0}}
+    about = {"study": study.id, "number": number, "params": {}, "settings": settings}
+    return {**study.key, **about}
+
+
+OUTCOME = {"status": "finished", "metrics": {}, "trajectory": [], "seconds": 1.0}
 
 
 def begun(folder: Path, trials: int = 3) -> Ledger:
@@ -33,12 +47,12 @@ def begun(folder: Path, trials: int = 3) -> Ledger:
     ledger = Ledger(folder)
     ledger.start({"decides": {}})
     for number in range(trials):
-        ledger.begin(STUDY.trial(number), {"study": STUDY.id, "number": number})
+        ledger.begin(STUDY.trial(number), identity(STUDY, number))
     return ledger
 
 
 def finish(folder: Path, number: int, metric: float, keep: str = "all") -> None:
-    outcome = {"status": "finished", "metric": metric, "metrics": {}}
+    outcome = {**OUTCOME, "metric": metric}
     writer = LedgerWriter(str(folder), keep, "max")
     writer.finish(STUDY.trial(number), outcome, np.arange(3), b"stitch %d" % number)
 
@@ -211,7 +225,9 @@ class Foreign:
         self._real = real
         self.type_name = real.type_name
 
-    def get_file_info(self, selector: fs.FileSelector) -> list[fs.FileInfo]:
+    def get_file_info(self, selector: fs.FileSelector | str) -> object:
+        if isinstance(selector, str):
+            return self._real.get_file_info(selector)
         key = f"{selector.base_dir}/{self.key}"
         return [*self._real.get_file_info(selector), fs.FileInfo(key, type=fs.FileType.File)]
 
@@ -241,15 +257,81 @@ def test_a_key_that_leads_out_of_the_copy_is_refused(folder, uri, tmp_path, monk
 
 
 @pytest.mark.parametrize("change", [{"trial": "../../x-n0"}, {"study": "../../x"}, {"number": 7}])
-def test_a_record_that_names_the_files_of_another_trial_is_refused(
+def test_a_record_that_names_the_files_of_another_trial_is_not_brought(
     folder, uri, copy, tmp_path, change
 ):
     begun(folder)
     list(Mirror(folder, uri).send())
     path = copy / "ledger" / "trials" / f"{STUDY.trial(1)}.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    with pytest.raises(InputError, match=f"trials/{STUDY.trial(1)}.json is the record of another"):
-        Mirror(tmp_path / "other", uri).fetch()
+    path.write_bytes(seal({**json.loads(path.read_text()), **change}))
+    mirror = Mirror(tmp_path / "other", uri)
+    assert mirror.fetch() == 2
+    (note,) = mirror.notes
+    assert f"trials/{STUDY.trial(1)}.json: is damaged: " in note
+    assert Ledger(tmp_path / "other").trial_ids() == {STUDY.trial(0), STUDY.trial(2)}
+
+
+@pytest.mark.parametrize("place", ["there", "here"])
+def test_a_damaged_record_neither_comes_nor_goes(folder, uri, copy, tmp_path, place):
+    """One flipped digit in a metric: the other side keeps what it has."""
+    begun(folder)
+    finish(folder, 1, 0.5)
+    list(Mirror(folder, uri).send())
+    name = f"ledger/trials/{STUDY.trial(1)}.json"
+    path = (copy if place == "there" else folder) / name
+    good = path.read_bytes()
+    path.write_bytes(good.replace(b'"metric": 0.5', b'"metric": 0.7'))
+    if place == "there":
+        mirror = Mirror(tmp_path / "other", uri)
+        assert mirror.fetch() == 2
+        assert "checksum" in mirror.notes[0]
+    else:
+        list(Mirror(folder, uri).send())
+        assert (copy / name).read_bytes() == good
+
+
+def test_a_damaged_stitch_of_the_copy_is_not_brought(folder, uri, copy, tmp_path):
+    begun(folder)
+    finish(folder, 1, 0.5)
+    list(Mirror(folder, uri).send())
+    (copy / "stitches" / f"{STUDY.trial(1)}.safetensors").write_bytes(b"stitch 2")
+    mirror = Mirror(tmp_path / "other", uri)
+    assert mirror.fetch() == 3
+    assert "is damaged, and was not brought" in mirror.notes[0]
+    assert not Ledger(tmp_path / "other").stitch_path(STUDY.trial(1)).exists()
+
+
+def test_files_of_somebody_else_are_not_replaced_by_a_copy(folder, uri, copy):
+    begun(folder)
+    copy.mkdir(parents=True)
+    (copy / "summary.json").write_text("mine")
+    with pytest.raises(InputError, match=r"summary\.json, which would be replaced"):
+        Mirror(folder, uri).check(resume=False)
+    # The name under which a file was once written first may be the user's too.
+    (copy / "summary.json").rename(copy / "config.resolved.yml.tmp")
+    (folder / "config.resolved.yml").write_text("seed: 1")
+    list(Mirror(folder, uri).send())
+    assert (copy / "config.resolved.yml.tmp").read_text() == "mine"
+    assert not list(copy.glob(".*.tmp"))
+
+
+def test_a_folder_that_vanished_does_not_empty_its_copy(folder, uri, copy):
+    begun(folder)
+    finish(folder, 1, 0.5)
+    mirror = Mirror(folder, uri)
+    list(mirror.send())
+    before = content(copy)
+    shutil.rmtree(folder)
+    list(mirror.send())
+    assert content(copy) == before
+
+
+def test_a_pipe_in_place_of_the_copys_description_holds_nobody_up(folder, uri, copy):
+    begun(folder)
+    (copy / "ledger").mkdir(parents=True)
+    os.mkfifo(copy / "ledger" / "sweep.json")
+    with pytest.raises(InputError, match="is not a regular file"):
+        Mirror(folder, uri).check(resume=True)
 
 
 def test_a_record_torn_in_the_copy_is_as_if_it_were_not_there(folder, uri, copy, tmp_path):
@@ -269,7 +351,7 @@ def test_a_folder_that_stayed_behind_gets_what_ended_elsewhere(folder, uri, copy
     there = tmp_path / "there"
     Mirror(there, uri).fetch()
     Ledger(there).start({"decides": {}, "trials": 4})
-    Ledger(there).begin(STUDY.trial(3), {"study": STUDY.id, "number": 3})
+    Ledger(there).begin(STUDY.trial(3), identity(STUDY, 3))
     for number in (1, 3):
         finish(there, number, 0.6)
     Ledger(there).write_checkpoint(STUDY.trial(2), b"half way")
@@ -331,10 +413,10 @@ def started(folder: Path, prepared: sweeping.Prepared, ends: int) -> None:
     ledger.start(sweeping._description(prepared))
     for k, study in enumerate(prepared.studies[:3]):
         trial = study.trial(0)
-        ledger.begin(trial, {"study": study.id, "number": 0})
+        ledger.begin(trial, identity(study, 0))
         ledger.write_checkpoint(trial, b"half way")
         if k < ends:
-            outcome = {"status": "finished", "metric": 0.5, "metrics": {}}
+            outcome = {**OUTCOME, "metric": 0.5}
             writer = LedgerWriter(str(folder), "all", "max")
             writer.finish(trial, outcome, np.arange(3), b"stitch %d" % k)
 
@@ -355,8 +437,16 @@ def test_a_fetch_that_was_cut_off_after_any_file_goes_on(
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
 
+        @contextmanager
+        def making(path: Path, left: Iterator[int] = left) -> Iterator[Path]:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            with atomic(path) as temporary:
+                yield temporary
+
         with monkeypatch.context() as patch:
             patch.setattr(stitch_sweep.mirror, "write_atomically", writing)
+            patch.setattr(stitch_sweep.mirror, "atomic", making)
             with pytest.raises(KeyboardInterrupt):
                 resume(other)
         assert len(content(other)) == cut

@@ -132,8 +132,7 @@ def run(
             "status": status,
             "metrics": metrics,
             "metric": metrics.get(config.search.metric),
-            "trajectory": [],
-            "seconds": 1.0,
+            **TRAINED,
         }
         ledger.finish(spec["trial"], outcome, None)
         if ended == crash_after:
@@ -347,7 +346,8 @@ def test_without_a_space_every_study_has_one_trial(tmp_path):
     assert found == {study.trial(0): {} for study in STUDIES}
 
 
-ENDED = {"status": "finished", "metric": 0.5, "metrics": {"val_accuracy": 0.5}}
+TRAINED = {"trajectory": [], "seconds": 1.0}
+ENDED = {"status": "finished", "metric": 0.5, "metrics": {"val_accuracy": 0.5}, **TRAINED}
 GOALS = {"val_accuracy": "max", "val_relative_mse": "min"}
 
 

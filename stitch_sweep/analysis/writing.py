@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -15,9 +13,11 @@ from stitch_sweep.analysis.knock_out import gap_matrices
 from stitch_sweep.analysis.matrices import Matrix, matrices, write_matrix
 from stitch_sweep.analysis.pareto import front_figures, pareto_front, pareto_table
 from stitch_sweep.analysis.results import Mode
+from stitch_sweep.errors import InputError
 from stitch_sweep.files import write_atomically
+from stitch_sweep.manifest import ANALYSIS, REPORT, Manifest, in_step
 
-MANIFEST = ".analysis.json"
+MANIFEST = ANALYSIS
 _FRONT = "pareto.csv"
 _OURS = re.compile(
     r"(pareto\.csv|matrices/[A-Za-z0-9_-][A-Za-z0-9._-]*\.csv|figures/[A-Za-z0-9_-][A-Za-z0-9._-]*\.png)"
@@ -40,8 +40,8 @@ def write_analysis(
     With several objectives also `pareto.csv`, what no other trial of its cell dominates, and a figure
     of the fronts per matrix.
 
-    Files that an earlier call wrote and this one doesn't are removed; a list of ours is kept in
-    `.analysis.json`, so that nothing else in the two folders is touched.
+    Files that an earlier call wrote and this one doesn't are removed; `.analysis.json` lists them, so
+    that nothing else in the two folders is touched.
 
     Args:
         folder: the experiment folder.
@@ -55,7 +55,8 @@ def write_analysis(
         The matrices, sorted by pair and factors.
 
     Raises:
-        InputError: the metric is not among the columns, or is computed on test images.
+        InputError: the metric is not among the columns, or is computed on test images; or a file
+            that would be replaced isn't known to be Stitch Sweep's.
     """
     folder = Path(folder)
     found = matrices(results, metric=metric, mode=mode)
@@ -67,7 +68,7 @@ def write_analysis(
         for name in (f"matrices/{matrix.file_name}.csv", f"figures/{matrix.file_name}.png")
     }
     current |= {f"figures/{name}.png" for name in fronts} | ({_FRONT} if objectives else set())
-    with in_step(folder / MANIFEST, current, _OURS):
+    with in_step(_manifest(folder), current, _REMEDY):
         for matrix in shown:
             write_matrix(matrix, folder / "matrices")
             save_figure(heatmap(matrix), folder / "figures", matrix.file_name)
@@ -79,32 +80,41 @@ def write_analysis(
     return found
 
 
-@contextmanager
-def in_step(manifest: Path, current: Collection[str], ours: re.Pattern[str]) -> Iterator[None]:
-    """Around the writing of files: what an earlier call wrote and this one doesn't is removed.
+def check_analysis(
+    folder: Path, pairs: Collection[tuple[str, str]], *, with_front: bool = False
+) -> None:
+    """Check before a sweep that no file of the user's is in the way of its matrices and figures.
 
     Args:
-        manifest: the file that lists them, in the folder that their names are relative to.
-        current: names of all files that the block writes.
-        ours: what such a name looks like. A manifest can be edited; nothing else is ever removed.
+        folder: the experiment folder.
+        pairs: senders and receivers, with which the names of the files begin.
+        with_front: whether there will be a `pareto.csv`.
+
+    Raises:
+        InputError: a file with such a name isn't known to be Stitch Sweep's.
     """
-    stale = _written_before(manifest, ours) - set(current)
-    # Listed before they exist: a file that is written and then forgotten would stay for ever.
-    _write_manifest(manifest, {*current, *stale})
-    yield
-    for name in stale:
-        (manifest.parent / name).unlink(missing_ok=True)
-    _write_manifest(manifest, set(current))
+    beginnings = [f"{sender}__{receiver}" for sender, receiver in pairs]
+    starts = (*beginnings, *(f"pareto__{beginning}" for beginning in beginnings))
+    names = {
+        f"{place}/{path.name}"
+        for place in ("matrices", "figures")
+        for path in _listed(folder / place)
+        if path.name.startswith(starts) and _OURS.fullmatch(f"{place}/{path.name}")
+    }
+    _manifest(folder).check_free(names | ({_FRONT} if with_front else set()), _REMEDY)
 
 
-def _written_before(manifest: Path, ours: re.Pattern[str]) -> set[str]:
+_REMEDY = "give the sweep a folder of its own"
+
+
+def _manifest(folder: Path) -> Manifest:
+    return Manifest(folder / MANIFEST, _OURS, [REPORT])
+
+
+def _listed(folder: Path) -> list[Path]:
     try:
-        names = json.loads(manifest.read_text())["files"]
-        return {name for name in names if ours.fullmatch(name)}
-    except (OSError, ValueError, KeyError, TypeError):
-        return set()
-
-
-def _write_manifest(manifest: Path, files: set[str]) -> None:
-    content = json.dumps({"files": sorted(files)}, indent=1) + "\n"
-    write_atomically(manifest, content.encode())
+        return list(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except NotADirectoryError:
+        raise InputError(f"{folder}: is a file, and a folder of this name is written to") from None

@@ -24,7 +24,7 @@ from stitch_sweep.data.augmentation import normalise
 from stitch_sweep.errors import InputError, nearest
 from stitch_sweep.files import atomic
 from stitch_sweep.frozen import IMAGE_LAYER, Examples
-from stitch_sweep.ledger import Ledger
+from stitch_sweep.ledger import Ledger, some
 from stitch_sweep.losses import CombinedLoss, LossContext
 from stitch_sweep.measuring import about
 from stitch_sweep.measuring.about import Entry
@@ -98,7 +98,8 @@ def measure(
         What was written, and what could not be and why.
 
     Raises:
-        InputError: the folder holds no sweep, or a name in `only` is no table.
+        InputError: the folder holds no sweep, a name in `only` is no table, or `measured/` holds
+            files that would be replaced and aren't known to be Stitch Sweep's.
         FrozenError: a network changed while it was looked at, which nothing here may do.
 
     Example:
@@ -111,18 +112,24 @@ def measure(
     source = _Source(Path(folder), run_code)
     target = source.ledger.folder / "measured"
     entries = about.read(target)
+    if not (target / about.NAME).exists():
+        _check_free(target)
+        about.write(target, source.general, entries)  # shows from now on whose the tables are
     written = []
     for table in (name for name in TABLES if name in wanted):
         entry = entries.get(table)
         if entry is not None and entry.holds(source.key, _path(target, table)):
             continue
+        had_rows = entry is not None and entry.rows > 0
         entries[table] = _write(source, target, table, on_progress)
+        if had_rows and not entries[table].rows:
+            _path(target, table).unlink(missing_ok=True)  # of an earlier state of the sweep
         # After each, so that a process that is killed has lost one table at most.
         about.write(target, source.general, entries)
         if entries[table].rows:
             written.append(table)
     source.verify()
-    notes = [note for name in wanted for note in entries[name].notes]
+    notes = [*source.damaged, *(note for name in wanted for note in entries[name].notes)]
     rows = {name: entries[name].rows for name in wanted}
     return Measured(target, rows, written, list(dict.fromkeys(notes)))
 
@@ -161,7 +168,9 @@ class _Source:
         if description is None:
             raise InputError(f"{folder}: holds no sweep; `stitch-sweep sweep CONFIG` starts one")
         self._description: Mapping[str, Any] = description
-        ended = (r for r in self.ledger.records() if r["status"] != "running")
+        self.damaged: list[str] = []
+        records = self.ledger.records(lambda error: self.damaged.append(f"left out: {error}"))
+        ended = (r for r in records if r["status"] != "running")
         self.records = {record["trial"]: record for record in ended}
         self.general = {
             "format": FORMAT,
@@ -239,6 +248,20 @@ class _Source:
                 sender.verify()
 
 
+def _check_free(folder: Path) -> None:
+    """Check that a folder without `about.json` has no files that tables would replace.
+
+    Raises:
+        InputError: it has.
+    """
+    blocking = [str(path) for table in TABLES if (path := _path(folder, table)).exists()]
+    if blocking:
+        raise InputError(
+            f"{some(blocking)}: would be replaced, and without {folder / about.NAME} nothing shows "
+            "that Stitch Sweep made it; move it away"
+        )
+
+
 def _path(folder: Path, table: str) -> Path:
     return folder / f"{table}.{'safetensors' if table == 'images' else 'parquet'}"
 
@@ -258,8 +281,6 @@ def _write(source: _Source, folder: Path, table: str, on_progress: OnProgress) -
         if content.table is not None and rows:
             with atomic(path) as temporary:
                 content.table.to_parquet(temporary)
-    if not rows:
-        path.unlink(missing_ok=True)  # what an earlier state of the sweep left there
     return Entry(source.key, rows, content.notes, content.awaits, content.again)
 
 

@@ -217,7 +217,8 @@ def _tables(
     known = len(ledger.trial_ids())
     results = load_results(folder) if stored else None
     if known > (0 if results is None else len(results)):
-        records = [record for record in ledger.records() if record["status"] != "running"]
+        usable = ledger.records(lambda error: notes.append(f"left out: {error}"))
+        records = [record for record in usable if record["status"] != "running"]
         if len(records) > (0 if results is None else len(results)):
             # Imports Ray and Optuna, which a finished sweep's report needs no second of.
             from stitch_sweep.sweep.views import (

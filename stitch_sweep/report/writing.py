@@ -18,9 +18,9 @@ from stitch_sweep.analysis import grid, heatmap, judge_bare, read_matrix, save_f
 from stitch_sweep.analysis.matrices import trials_of
 from stitch_sweep.analysis.pareto import front_figures
 from stitch_sweep.analysis.verdict import Verdict
-from stitch_sweep.analysis.writing import in_step
 from stitch_sweep.errors import InputError
 from stitch_sweep.files import check_writable, write_atomically
+from stitch_sweep.manifest import ANALYSIS, REPORT, Manifest, in_step
 from stitch_sweep.measuring import measure
 from stitch_sweep.report import figures, tables
 from stitch_sweep.report.cells import trajectories, trials
@@ -32,7 +32,7 @@ from stitch_sweep.report.runs import Tracking
 from stitch_sweep.report.words import what_is_doubtful
 
 PAGE = "report.html"
-MANIFEST = ".report.json"
+MANIFEST = REPORT
 _OURS = re.compile(r"report\.html|(figures|tables)/[A-Za-z0-9_-][A-Za-z0-9._-]*\.(png|pdf|csv|tex)")
 
 MOST_PANELS = 24
@@ -220,11 +220,19 @@ def check_target(folder: Path) -> None:
     """See that a report can be written there.
 
     Raises:
-        InputError: it can't.
+        InputError: it can't, or a page that isn't known to be Stitch Sweep's is there.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output {folder}: is a file, a folder is wanted")
     check_writable(folder / PAGE, "the report")
+    _manifest(folder).check_free([PAGE], _REMEDY)
+
+
+_REMEDY = "choose another folder with --output"
+
+
+def _manifest(folder: Path) -> Manifest:
+    return Manifest(folder / MANIFEST, _OURS, [ANALYSIS])
 
 
 def _title(experiments: Sequence[Experiment]) -> str:
@@ -322,7 +330,7 @@ def write(
         texts["tables/compared.tex"] = page.comparison.latex
     drawn = [f"figures/{name}.{suffix}" for name in pictures for suffix in ("png", "pdf")]
     current = [PAGE, *drawn, *texts]
-    with in_step(folder / MANIFEST, current, _OURS):
+    with in_step(_manifest(folder), current, _REMEDY):
         for name, text in texts.items():
             write_atomically(folder / name, text().encode())
         for k, (name, draw) in enumerate(pictures.items()):

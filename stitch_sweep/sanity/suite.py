@@ -25,6 +25,7 @@ from stitch_sweep.sweep.cells import Cell, choose_cell, parse_cell
 from stitch_sweep.sweep.prepare import Prepared, misfit, prepare, provide_networks
 from stitch_sweep.sweep.progress import Reporter
 from stitch_sweep.sweep.resources import check_local
+from stitch_sweep.untrusted import UnreadableFileError, read_json
 from stitch_sweep.versions import MAIN, versions
 from stitch_sweep.zoo import make_recipe, train_network
 
@@ -75,12 +76,13 @@ def run_sanity(
         reporter: where progress is shown.
 
     Raises:
-        InputError: the configuration, the pair or a check's name is wrong.
+        InputError: the configuration, the pair or a check's name is wrong; or `output` is a file that
+            an earlier call didn't write.
     """
     check_local(config.resources)
     chosen = _chosen(only)
-    if output is not None and output.is_dir():
-        raise InputError(f"--output {output}: is a folder, the name of a file is wanted")
+    if output is not None:
+        _check_output(output)
     if images < FEWEST_IMAGES:
         raise InputError(f"--images {images}: at least {FEWEST_IMAGES} are needed")
     named = None if pair is None else parse_cell(pair, config)
@@ -120,6 +122,22 @@ def run_sanity(
         text = json.dumps(sanity.to_dict(), indent=1, allow_nan=False)
         write_atomically(output, f"{text}\n".encode())
     return sanity
+
+
+def _check_output(path: Path) -> None:
+    if path.is_dir():
+        raise InputError(f"--output {path}: is a folder, the name of a file is wanted")
+    try:
+        is_own = isinstance(read_json(path).get("checks"), list)
+    except FileNotFoundError:
+        return
+    except UnreadableFileError:
+        is_own = False
+    if not is_own:
+        raise InputError(
+            f"--output {path}: holds no results of `stitch-sweep sanity`, and would be replaced; name "
+            "another file"
+        )
 
 
 def table(sanity: Sanity) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,19 @@ from stitch_sweep.errors import InputError
 from stitch_sweep.files import atomic, check_writable, write_atomically
 from stitch_sweep.hooked import belonging
 from stitch_sweep.ledger import Ledger
+from stitch_sweep.manifest import ASSEMBLY, Manifest, in_step
 from stitch_sweep.seeding import seed_everything
 from stitch_sweep.stitches import pack_stitch
 from stitch_sweep.sweep.prepare import prepare, provide_networks
 from stitch_sweep.sweep.progress import Reporter
 from stitch_sweep.sweep.resources import check_local
+
+_SUMMARY = "summary.json"
+_FILES = ("config.resolved.yml", "traj.pkl", "traj.parquet", "predictions.parquet", _SUMMARY)
+_OURS = re.compile(
+    "|".join(map(re.escape, _FILES)) + r"|parts/[0-9]+-[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors"
+)
+_REMEDY = "choose another folder with --folder"
 
 
 def run_assembly(config: Config, folder: Path) -> dict[str, Any]:
@@ -32,14 +41,15 @@ def run_assembly(config: Config, folder: Path) -> dict[str, Any]:
 
     Args:
         config: with `parts`.
-        folder: where to write; what an earlier assembly left there is replaced.
+        folder: where to write; files that `.assembly.json` lists, from an earlier assembly, are
+            replaced.
 
     Returns:
         `status`, `seconds` and the metrics of `AssemblyResult`.
 
     Raises:
-        InputError: no parts, parts that can't be joined, a loss that is none of predictions, or a folder
-            with a sweep in it.
+        InputError: no parts, parts that can't be joined, a loss that is none of predictions, a folder
+            with a sweep in it, or with files that would be replaced and are not an earlier assembly's.
     """
     if not config.parts:
         raise InputError("parts: is missing; it lists the pieces of networks and the stitches")
@@ -50,6 +60,7 @@ def run_assembly(config: Config, folder: Path) -> dict[str, Any]:
     check_loss(config.loss)
     check_local(config.resources)
     check_writable(folder, "the experiment folder")
+    _check_free(config, folder)
     seed_everything(config.seed, config.resources.cpu)
     prepared = prepare(config, cells=False)
     used = {part.network for part in config.parts}
@@ -93,11 +104,41 @@ def _only_of_sweeps(config: Config) -> Iterator[str]:
             yield f"search.{key}: {why}; it is for pairs and knock_out"
 
 
+def _check_free(config: Config, folder: Path) -> None:
+    """Check that no file of the user's, and no input of the assembly, would be replaced or removed."""
+    manifest = Manifest(folder / ASSEMBLY, _OURS)
+    manifest.check_free(
+        {*_FILES, *(_part_file(config, k) for k in range(len(config.parts)))}, _REMEDY
+    )
+    results = {(folder / name).resolve() for name in manifest.names}
+    problems = [
+        f"networks[{k}].weights: {network.weights_file} is a result of an earlier assembly in this "
+        f"folder, and would be replaced; move it away, or {_REMEDY}"
+        for k, network in enumerate(config.networks)
+        if network.weights_file is not None and network.weights_file.resolve() in results
+    ]
+    if problems:
+        raise InputError(*problems)
+
+
+def _part_file(config: Config, k: int) -> str:
+    part = config.parts[k]
+    return f"parts/{k}-{'stitch' if part.stitch is not None else part.network}.safetensors"
+
+
 def _write(
     config: Config, folder: Path, assembly: Assembly, result: AssemblyResult
 ) -> dict[str, Any]:
-    for earlier in (folder / "parts").glob("*.safetensors"):
-        earlier.unlink()
+    current = {_part_file(config, k) for k in assembly.trained} | set(_FILES)
+    if result.predictions is None:
+        current.remove("predictions.parquet")
+    with in_step(Manifest(folder / ASSEMBLY, _OURS), current, _REMEDY):
+        return _write_files(config, folder, assembly, result)
+
+
+def _write_files(
+    config: Config, folder: Path, assembly: Assembly, result: AssemblyResult
+) -> dict[str, Any]:
     for k in assembly.trained:
         piece, module = assembly.pieces[k], assembly.parts[k].cpu()
         of = piece.config.stitch
@@ -106,8 +147,7 @@ def _write(
             data = pack_stitch(module, of.name, piece.takes, piece.gives, of.options, about)
         else:
             data = save({name: t.detach().contiguous() for name, t in belonging(module).items()})
-        name = "stitch" if of is not None else piece.config.network
-        write_atomically(folder / "parts" / f"{k}-{name}.safetensors", data)
+        write_atomically(folder / _part_file(config, k), data)
     table = pd.DataFrame(result.trajectory)
     if "part" in table:
         table["part"] = table["part"].astype("Int64")
@@ -120,5 +160,5 @@ def _write(
     write_atomically(folder / "config.resolved.yml", to_yaml(config).encode())
     summary = {"status": result.status, "seconds": result.seconds, **result.metrics}
     text = json.dumps(summary, indent=2) + "\n"
-    write_atomically(folder / "summary.json", text.encode())  # last: who finds it finds the rest
+    write_atomically(folder / _SUMMARY, text.encode())  # last: who finds it finds the rest
     return summary

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import os
-import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ from stitch_sweep.sweep.search import (
     samples_per_study,
     startup_note,
 )
-from stitch_sweep.sweep.views import ended_records, write_views
+from stitch_sweep.sweep.status import stitch_notes
+from stitch_sweep.sweep.views import check_views, ended_records, write_views
 from stitch_sweep.sweep.watch import watched
 from stitch_sweep.tracking import TrackingProcess
 from stitch_sweep.versions import MAIN, versions
@@ -86,6 +88,7 @@ def run_sweep(
     folder: Path,
     *,
     resume: bool = False,
+    retrain_stitches: bool = False,
     address: str | None = None,
     workers: int | None = None,
     mirror: str | None = None,
@@ -99,6 +102,7 @@ def run_sweep(
         config: what to run.
         folder: the experiment folder, where everything is written.
         resume: go on with the sweep that is in the folder; without it such a folder is refused.
+        retrain_stitches: with `resume`, run trials again whose kept stitches are missing or damaged.
         address: a running Ray cluster (`auto` or `host:port`); None starts a local Ray.
         workers: at most so many trials at the same time; as many as fit if not given.
         mirror: a URI where a copy of the folder is kept; with `resume`, the trials that the folder
@@ -119,6 +123,7 @@ def run_sweep(
         lambda: check_objectives(config),
         lambda: check_sampler(config),
         lambda: _check_folder(ledger, resume),
+        lambda: _check_stitches_are_kept(config, retrain_stitches),
         *(here if address is None else []),
     )
     copy = None if mirror is None else Mirror(folder, mirror)
@@ -134,7 +139,9 @@ def run_sweep(
     try:
         prepared = prepare(config)
         try:
-            return _run_tracked(prepared, ledger, resume, pace, reporter, tracking, copy)
+            check_views(folder, prepared.studies, config, is_new=not ledger.exists)
+            repair = partial(_repair, ledger, reporter, retrain_stitches)
+            return _run_tracked(prepared, ledger, resume, pace, reporter, tracking, copy, repair)
         except OSError as error:  # not one of `prepare`, which only reads what the user has
             if is_storage_error(error):
                 raise _stopped(str(error)) from error
@@ -160,6 +167,7 @@ def _run_tracked(
     reporter: Reporter,
     tracking: TrackingProcess | None,
     copy: Mirror | None,
+    repair: Callable[[], None],
 ) -> Outcome:
     _check_unchanged(ledger, prepared)
     notes = [startup_note(prepared.config), *prepared.notes]
@@ -169,17 +177,42 @@ def _run_tracked(
         # Again: another process may have been at work here until we got the lock.
         _check_folder(ledger, resume)
         try:
+            for error in ledger.set_aside_damaged():
+                reporter.say(f"note: {error}")
             if copy is not None and copy.check(resume=resume):
                 reporter.say("comparing the folder with its copy")
                 if count := copy.fetch():
                     reporter.say(f"{count} trials brought from the copy")
+                for note in copy.notes:
+                    reporter.say(f"note: {note}")
             _check_unchanged(ledger, prepared)
+            repair()
             with nullcontext() if copy is None else Mirroring(copy) as mirroring:
                 return _run(prepared, ledger, pace, reporter, tracking, mirroring)
         except InputError:
             if not ledger.exists and not ledger.trial_ids():
-                shutil.rmtree(ledger.root)  # nothing was started, so nothing is left behind
+                ledger.discard()  # nothing was started, so nothing is left behind
             raise
+
+
+def _repair(ledger: Ledger, reporter: Reporter, retrain: bool) -> None:
+    """Name kept stitches that can't be used, and have their trials run again where asked to."""
+    unusable: dict[str, list[dict[str, Any]]] = {"missing": [], "damaged": []}
+    for record in ledger.records():
+        if problem := ledger.check_stitch(record):
+            unusable[problem].append(record)
+    if retrain:
+        for record in itertools.chain(*unusable.values()):
+            ledger.begin_again(record)
+        reporter.say(f"{sum(map(len, unusable.values()))} trials run again for their stitches")
+        return
+    for note in stitch_notes({k: [r["trial"] for r in v] for k, v in unusable.items()}):
+        reporter.say(f"note: {note}")
+
+
+def _check_stitches_are_kept(config: Config, retrain: bool) -> None:
+    if retrain and config.keep_stitches == "none":
+        raise InputError("--retrain-stitches: keep_stitches is none, so none would be kept")
 
 
 @dataclass(frozen=True)
@@ -207,6 +240,8 @@ def _run(
     if before < total:
         reporter.expect(total, before)
         interrupted, lost = _run_missing(prepared, ledger, pace, reporter)
+    for difference in ledger.compare_retrained():
+        reporter.say(f"note: {difference}")
     results, matrices = write_views(folder, prepared.studies, config)
     failed = int((results["status"] == "failed").sum()) if len(results) else 0
     copied = int(results["copied_from"].notna().sum()) if len(results) else 0
@@ -493,6 +528,7 @@ def _check_folder(ledger: Ledger, resume: bool) -> None:
             f"{ledger.folder}: holds a sweep already; add --resume to go on with it or to see it "
             "again, or put the configuration into a folder of its own"
         )
+    ledger.check_place()
     check_writable(ledger.root, "the ledger")
 
 
@@ -534,9 +570,9 @@ def _check_unchanged(ledger: Ledger, prepared: Prepared) -> None:
                 f"{ledger.root}: has trials, but sweep.json, which says what they are, is missing"
             )
         return
-    was, now = before["decides"], _description(prepared)["decides"]
+    was, now = before.get("decides", {}), _description(prepared)["decides"]
     # Networks may be added; those that were there stay what they were.
-    now["networks"] = {k: v for k, v in now["networks"].items() if k in was["networks"]}
+    now["networks"] = {k: v for k, v in now["networks"].items() if k in was.get("networks", {})}
     problems = [f"{path}: was {old!r}, is {new!r}" for path, old, new in _differences(was, now)]
     asked = {
         study.trial(number)

@@ -8,6 +8,7 @@ from typing import Any
 from stitch_sweep.config import Config, TrialSettings
 from stitch_sweep.errors import InputError
 from stitch_sweep.files import write_atomically
+from stitch_sweep.stitches import describe_stitch
 from stitch_sweep.sweep.cells import check_cell, parse_cell
 from stitch_sweep.sweep.prepare import prepare, provide_networks
 from stitch_sweep.sweep.progress import Reporter
@@ -27,11 +28,12 @@ def run_pair(config: Config, pair: str, save: Path | None = None) -> dict[str, A
         The pair, the status, and the final metrics of `StitchTraining.finish`.
 
     Raises:
-        InputError: the pair isn't one, or names a network or layer that doesn't exist.
+        InputError: the pair isn't one, or names a network or layer that doesn't exist; or `save` is a
+            folder, or a file that holds no stitch.
     """
     check_local(config.resources)
-    if save is not None and save.is_dir():
-        raise InputError(f"--save {save}: is a folder, the name of a file is wanted")
+    if save is not None:
+        _check_save(save)
     cell = parse_cell(pair, config)
     prepared = prepare(config)
     check_cell(prepared, cell, config.stitch)
@@ -50,3 +52,18 @@ def run_pair(config: Config, pair: str, save: Path | None = None) -> dict[str, A
     if save is not None:
         write_atomically(save, training.pack_stitch({"pair": pair}))
     return {"pair": pair, "status": result.status, "seconds": result.seconds, **result.metrics}
+
+
+def _check_save(path: Path) -> None:
+    if path.is_dir():
+        raise InputError(f"--save {path}: is a folder, the name of a file is wanted")
+    if not path.exists():
+        return
+    try:
+        if not path.is_file():
+            raise InputError
+        describe_stitch(path)
+    except InputError:
+        raise InputError(
+            f"--save {path}: holds no stitch, and would be replaced; name another file"
+        ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -12,13 +13,45 @@ import optuna
 import pandas as pd
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from pydantic import ValidationError
 
 from stitch_sweep.analysis import Matrix, check_results, write_analysis
 from stitch_sweep.analysis.results import PAIR
+from stitch_sweep.analysis.writing import check_analysis
 from stitch_sweep.config import Config, LossConfig, label
+from stitch_sweep.errors import InputError
 from stitch_sweep.files import atomic, write_atomically
 from stitch_sweep.ledger import Ledger, Study, predictions_of
+from stitch_sweep.manifest import SWEEP, Manifest
 from stitch_sweep.sweep.search import StudySearch, outcome_of, samples_per_study
+
+_TABLES = ("results.parquet", "predictions.parquet", "traj.parquet", "traj.pkl", "summary.json")
+_STUDIES = "optuna.log"
+_RESOLVED = "config.resolved.yml"
+_OURS = re.compile("|".join(map(re.escape, (*_TABLES, _STUDIES, _RESOLVED))))
+
+
+def check_views(folder: Path, studies: Iterable[Study], config: Config, *, is_new: bool) -> None:
+    """Check that no file of the user's lies where a sweep writes.
+
+    Args:
+        folder: the experiment folder.
+        studies: of the sweep.
+        config: its configuration.
+        is_new: whether the folder has no ledger yet. Where it has one, the sweep made the tables.
+
+    Raises:
+        InputError: a file that would be replaced isn't known to be Stitch Sweep's.
+    """
+    if is_new:
+        names = {*_TABLES, _RESOLVED, *([_STUDIES] if config.search.distributions else [])}
+        _manifest(folder).check_free(names, "give the sweep a folder of its own")
+    pairs = {(study.sender, study.receiver) for study in studies}
+    check_analysis(folder, pairs, with_front=bool(config.search.objectives))
+
+
+def _manifest(folder: Path) -> Manifest:
+    return Manifest(folder / SWEEP, _OURS)
 
 
 def write_views(
@@ -27,16 +60,27 @@ def write_views(
     """Rebuild everything that is derived from the ledger.
 
     Writes `results.parquet`, `predictions.parquet`, `traj.parquet`, `traj.pkl`, `optuna.log`,
-    `summary.json`, `matrices/` and `figures/`; with several objectives also `pareto.csv`.
+    `summary.json`, `matrices/` and `figures/`; with several objectives also `pareto.csv`. `.sweep.json`
+    and `.analysis.json` list them.
 
     Returns:
         The results, a row per ended trial in the order of the studies, and the matrices.
+
+    Raises:
+        RecordError: a record can't be used.
     """
     studies = list(studies)
     records = list(ended_records(Ledger(folder), studies, config))
-    _write_studies(folder / "optuna.log", studies, records, config)
+    manifest, current = _manifest(folder), {_RESOLVED}
+    if config.search.distributions:
+        current.add(_STUDIES)
     if not records:
+        manifest.begin(current)
+        _write_studies(folder / _STUDIES, studies, records, config)
+        manifest.finish(current)
         return pd.DataFrame(), []
+    manifest.begin({*_TABLES, *current})
+    _write_studies(folder / _STUDIES, studies, records, config)
     kinds = {network.name: network.kind for network in config.networks}
     results = check_results(results_table(records, kinds))
     trajectories = trajectory_table(records)
@@ -67,6 +111,7 @@ def write_views(
         "matrices": [matrix.file_name for matrix in matrices],
     }
     write_atomically(folder / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+    manifest.finish({*_TABLES, *current})
     return results, matrices
 
 
@@ -76,6 +121,9 @@ def ended_records(
     """Records of finished and failed trials, in the order of studies and numbers.
 
     Each is read when it is asked for: all of them, with their trajectories, take memory.
+
+    Raises:
+        RecordError: a record can't be used.
     """
     known = ledger.trial_ids()
     for study in studies:
@@ -109,10 +157,10 @@ def results_table(
                 "repeat": record["repeat"],
                 "number": record["number"],
                 "stitch": settings["stitch"]["name"],
-                "loss": LossConfig.model_validate(settings["loss"]).label,
+                "loss": _loss_label(record),
                 **{f"factor.{k}": label(v) for k, v in record["factors"].items()},
                 **{f"setting.{k}": label(v) for k, v in record["params"].items()},
-                **{k: label(v) for k, v in _flatten(settings["training"], "training")},
+                **{k: label(v) for k, v in _flatten(settings.get("training", {}), "training")},
                 "status": record["status"],
                 "error": record.get("error"),
                 "copied_from": record.get("copied_from"),
@@ -137,6 +185,16 @@ def results_table(
         if table[column].dropna().map(type).nunique() > 1:  # a number beside `null` or a name
             table[column] = table[column].map(str, na_action="ignore")
     return table
+
+
+def _loss_label(record: Mapping[str, Any]) -> str:
+    try:
+        return LossConfig.model_validate(record["settings"]["loss"]).label
+    except ValidationError:
+        raise InputError(
+            f"trial {record['trial']}: the loss in its record's settings is not valid; remove the "
+            "record to run the trial again"
+        ) from None
 
 
 def predictions_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -164,8 +222,7 @@ def _write_studies(
     for record in records:
         by_study.setdefault(record["study"], []).append(record)
     if not config.search.distributions:
-        path.unlink(missing_ok=True)  # there was no search, so there is nothing to look at
-        return
+        return  # there was no search, so there is nothing to look at
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "optuna.log"
         storage = JournalStorage(JournalFileBackend(str(file)))
