@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from glob import glob
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +16,7 @@ from stitch_sweep.data.decoding import decode, stack
 from stitch_sweep.data.images import Images
 from stitch_sweep.data.sources import Source
 from stitch_sweep.errors import InputError
+from stitch_sweep.patterns import find
 from stitch_sweep.registry import DATASETS
 
 IMAGE_COLUMNS = ("image", "img")
@@ -73,7 +73,7 @@ def parquet(
 def _find(path: str, where: str) -> dict[str, list[Path]]:
     """The files of each split, sorted by path."""
     expanded = Path(path).expanduser()
-    matches = [expanded] if expanded.exists() else map(Path, glob(str(expanded), recursive=True))  # noqa: PTH207  (absolute patterns)
+    matches = [expanded] if expanded.exists() else _matches(expanded, where)
     files = [file for match in matches for file in (match.iterdir() if match.is_dir() else [match])]
     if not files:
         raise InputError(f"{where} does not exist, is empty or matches nothing")
@@ -88,6 +88,13 @@ def _find(path: str, where: str) -> dict[str, list[Path]]:
                 + ", ".join(sorted(file.name for file in files)[:10])
             )
     return found
+
+
+def _matches(pattern: Path, where: str) -> list[Path]:
+    try:
+        return list(find(pattern))
+    except InputError as error:
+        raise InputError(*(f"{where}: {problem}" for problem in error.problems)) from None
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
 from torch import nn
 
 from stitch_sweep.errors import InputError
-
-Count = Annotated[int, Field(ge=1)]
 
 
 def initialise(network: nn.Module, mode: Literal["fan_in", "fan_out"]) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from stitch_sweep.bounds import Depth, Width
 from stitch_sweep.errors import InputError
-from stitch_sweep.models.parts import Count
 from stitch_sweep.registry import FAMILIES
 
 _EPS = 1e-6
@@ -162,10 +162,10 @@ def vit(
     num_classes: int,
     image_size: int = 32,
     *,
-    depth: Count,
-    width: Count = 192,
-    heads: Count = 3,
-    patch: Count = 4,
+    depth: Depth,
+    width: Width = 192,
+    heads: Width = 3,
+    patch: Width = 4,
     class_token: bool = True,
 ) -> ViT:
     """Vision transformer for small images; its representations are sequences of tokens, [T, width].
