@@ -23,12 +23,14 @@ MOST_CHOICES = 1000
 """Values of one crossed or searched setting."""
 MOST_CHECKS = 50_000
 """Crossed and searched values, and pairs of them, that are tried before a sweep."""
-MOST_COMBINATIONS = 10_000
+MOST_COMBINATIONS = 1000
 """Combinations of crossed values: each makes a matrix of every pair."""
 MOST_STUDIES = 200_000
 MOST_TRIALS = 10**6
-MOST_PARAMETERS = 250_000_000
-"""Parameters and buffers of one network: 1 GB in float32."""
+MOST_PARAMETERS = 500_000_000
+"""Parameters and buffers of a network of a family: 2 GB in float32."""
+MOST_EXTERNAL_PARAMETERS = 10**10
+"""The same of an external network, and parameters of a stitch."""
 
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Positive = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
