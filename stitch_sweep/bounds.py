@@ -23,14 +23,14 @@ MOST_CHOICES = 1000
 """Values of one crossed or searched setting."""
 MOST_CHECKS = 50_000
 """Crossed and searched values, and pairs of them, that are tried before a sweep."""
-MOST_COMBINATIONS = 1000
+MOST_COMBINATIONS = 250
 """Combinations of crossed values: each makes a matrix of every pair."""
 MOST_STUDIES = 200_000
 MOST_TRIALS = 10**6
 MOST_PARAMETERS = 500_000_000
 """Parameters and buffers of a network of a family: 2 GB in float32."""
 MOST_EXTERNAL_PARAMETERS = 10**10
-"""The same of an external network, and parameters of a stitch."""
+"""The same of an external network."""
 
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Positive = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
@@ -40,8 +40,10 @@ Epochs = Annotated[int, Field(ge=0, le=100_000)]
 ImageSize = Annotated[int, Field(ge=4, le=LARGEST_IMAGE)]
 Width = Annotated[int, Field(ge=1, le=2**16)]
 """Channels, units, heads, rank, or pixels of a patch."""
-Depth = Annotated[int, Field(ge=1, le=1000)]
-"""Layers or blocks."""
+Depth = Annotated[int, Field(ge=1, le=200)]
+"""Layers of a network without stages."""
+Blocks = Annotated[int, Field(ge=1, le=64)]
+"""Blocks of one stage."""
 
 Number = Annotated[float, Field(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER, allow_inf_nan=False)]
 Above0 = Annotated[float, Field(gt=0, le=LARGEST_NUMBER, allow_inf_nan=False)]

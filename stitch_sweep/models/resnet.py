@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from stitch_sweep.bounds import Depth, Width
+from stitch_sweep.bounds import Blocks, Width
 from stitch_sweep.models.parts import initialise
 from stitch_sweep.registry import FAMILIES
 
@@ -117,7 +117,7 @@ def resnet(
     num_classes: int,
     image_size: int = 32,
     *,
-    blocks: Annotated[list[Depth], Field(min_length=4, max_length=4)],
+    blocks: Annotated[list[Blocks], Field(min_length=4, max_length=4)],
     width: Width = 64,
     skip: Skip = "residual",
 ) -> ResNet:

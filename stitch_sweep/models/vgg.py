@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from stitch_sweep.bounds import Depth, Width
+from stitch_sweep.bounds import Blocks, Width
 from stitch_sweep.models.parts import check_halvings, initialise
 from stitch_sweep.registry import FAMILIES
 
@@ -88,7 +88,7 @@ def vgg(
     num_classes: int,
     image_size: int = 32,
     *,
-    blocks: Annotated[list[Depth], Field(min_length=1, max_length=5)],
+    blocks: Annotated[list[Blocks], Field(min_length=1, max_length=5)],
     width: Width = 64,
 ) -> VGG:
     """VGG with BatchNorm for small images: VGG11 is `blocks: [1, 1, 2, 2, 2]`.
