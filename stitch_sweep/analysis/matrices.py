@@ -412,10 +412,8 @@ def _check_bare(path: Path, lines: list[list[str]]) -> None:
     Raises:
         InputError: one does: `0,1` could be two layers, or two accuracies.
     """
-    for what, first, *rest in (
-        ("row", *lines),
-        ("column", *(list(column) for column in zip(*lines, strict=True))),
-    ):
+    columns = [list(column) for column in zip(*lines, strict=True)]
+    for what, (first, *rest) in (("row", lines), ("column", columns)):
         if _counts(first) and any(not _counts([cell]) for cells in rest for cell in cells):
             listed = f"{', '.join(first[:3])}{', ...' if len(first) > 3 else ''}"
             values = ", ".join(f"{cell}.0" for cell in first[:3])
