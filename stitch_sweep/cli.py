@@ -197,7 +197,9 @@ def analyze(
     ] = None,
     test_images: Annotated[
         int | None,
-        typer.Option(min=1, help="With --matrix: how many test images the accuracies are of."),
+        typer.Option(
+            min=1, max=10**9, help="With --matrix: how many test images the accuracies are of."
+        ),
     ] = None,
     output: Annotated[
         Path | None,
@@ -311,11 +313,11 @@ def describe(
     ],
     width: Annotated[
         int | None,
-        typer.Option(min=1, help="Of our own families. Default: the family's own."),
+        typer.Option(min=1, max=2**16, help="Of our own families. Default: the family's own."),
     ] = None,
-    image_size: Annotated[int, typer.Option(min=1, help="Pixels on a side.")] = 32,
-    channels: Annotated[int, typer.Option(min=1, help="Channels of the image.")] = 3,
-    classes: Annotated[int, typer.Option(min=2, help="Classes.")] = 10,
+    image_size: Annotated[int, typer.Option(min=1, max=1024, help="Pixels on a side.")] = 32,
+    channels: Annotated[int, typer.Option(min=1, max=64, help="Channels of the image.")] = 3,
+    classes: Annotated[int, typer.Option(min=2, max=100_000, help="Classes.")] = 10,
     argument: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="One of the model's own arguments; repeatable."),

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
+LONGEST_MESSAGE = 2000
+"""Characters of one problem: what somebody else wrote may be in it, of any length."""
+
 
 class InputError(Exception):
     """What the user gave can't be used; nothing was started and nothing was written.
@@ -16,8 +19,15 @@ class InputError(Exception):
     """
 
     def __init__(self, *problems: str) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = list(problems)
+        self.problems = [_cut(problem) for problem in problems]
+        super().__init__("\n".join(self.problems))
+
+
+def _cut(text: str) -> str:
+    if len(text) <= LONGEST_MESSAGE:
+        return text
+    half = LONGEST_MESSAGE // 2
+    return f"{text[:half]} [...] {text[-half:]}"
 
 
 def check_all(*checks: Callable[[], object]) -> None:
@@ -55,6 +65,7 @@ def nearest(word: str, allowed: Iterable[str]) -> str:
         "did you mean 'stitch'?"
     """
     allowed = sorted(allowed)
+    word = word[: 2 * max(map(len, allowed), default=0) + 1]  # a longer one is like none of them
     match = get_close_matches(word, allowed, n=1, cutoff=0.6)
     if match:
         return f"did you mean {match[0]!r}?"

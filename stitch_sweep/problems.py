@@ -10,9 +10,13 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
+from stitch_sweep.bounds import LARGEST_NUMBER
 from stitch_sweep.errors import nearest
 
 Place = tuple[int | str, ...]
+
+MOST_PROBLEMS = 100
+"""Problems of one configuration that are described."""
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """What may be a network's name: names become folder names, so nothing that could leave a folder."""
@@ -29,10 +33,10 @@ _WANTED = {
     "model_type": "key: value pairs",
     "model_attributes_type": "key: value pairs",
     "literal_error": "{expected}",
-    "greater_than": "a number above {gt:g}",
-    "greater_than_equal": "a number of at least {ge:g}",
-    "less_than": "a number below {lt:g}",
-    "less_than_equal": "a number of at most {le:g}",
+    "greater_than": "a number above {gt}",
+    "greater_than_equal": "a number of at least {ge}",
+    "less_than": "a number below {lt}",
+    "less_than_equal": "a number of at most {le}",
     "too_short": "at least {min_length} in the list",
     "too_long": "at most {max_length} in the list",
     "string_too_short": "text of at least {min_length} characters",
@@ -58,16 +62,19 @@ def describe_problems(error: ValidationError, model: type[BaseModel]) -> list[st
         ["epochs: wants a whole number, got '4'"]
     """
     sentences = []
-    for found in error.errors(include_url=False):
+    errors = error.errors(include_url=False)
+    for found in errors[:MOST_PROBLEMS]:
         where = dotted(found["loc"])
         what = _sentence(found, model)
         sentences.append(f"{where}: {what}" if where else what)
+    if len(errors) > MOST_PROBLEMS:
+        sentences.append(f"... and {len(errors) - MOST_PROBLEMS} more problems")
     return list(dict.fromkeys(sentences))
 
 
 def dotted(place: Place) -> str:
     """A place as it is written in messages: `networks[1].blocks`."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{_cut(part)}" for part in place)
     return text.removeprefix(".")
 
 
@@ -81,8 +88,17 @@ def show(value: Any) -> str:
         return "key: value pairs"
     if isinstance(value, list | tuple):
         return f"a list of {len(value)}"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:40]}... ({len(str(value))} characters)"
+    if isinstance(value, int) and value.bit_length() > 10_000:
+        return (
+            f"a whole number of {value.bit_length()} bits"  # Python writes none out that is so long
+        )
+    return _cut(repr(value), len(value) if isinstance(value, str) else None)
+
+
+def _cut(text: str, length: int | None = None) -> str:
+    if len(text) <= 60:
+        return text
+    return f"{text[:40]}... ({len(text) if length is None else length} characters)"
 
 
 def wants(wanted: str, got: Any) -> str:
@@ -134,8 +150,19 @@ def argument_problems(
     for name, value in given.items():
         if name not in allowed:
             yield (name,), f"unknown argument of {function.__name__}: {nearest(name, allowed)}"
-        elif (wanted := _like(parameters[name].default, value)) is not None:
+        elif (wanted := _too_large(value) or _like(parameters[name].default, value)) is not None:
             yield (name,), wants(wanted, value)
+
+
+def _too_large(value: Any) -> str | None:
+    """What is wanted where a number, or one in a list, is out of range; None where none is."""
+    numbers = value if isinstance(value, list | tuple) else [value]
+    if all(
+        not isinstance(x, int | float) or not math.isfinite(x) or abs(x) <= LARGEST_NUMBER
+        for x in numbers
+    ):
+        return None
+    return f"numbers from {-LARGEST_NUMBER} to {LARGEST_NUMBER}"
 
 
 def _like(default: Any, value: Any) -> str | None:
@@ -167,10 +194,16 @@ def _sentence(found: ErrorDetails, model: type[BaseModel]) -> str:
         return found["msg"].removeprefix("Value error, ")
     if kind not in _WANTED:
         return found["msg"]
-    sentence = wants(_WANTED[kind].format(**found.get("ctx", {})), found["input"])
+    limits = {name: _plain(value) for name, value in found.get("ctx", {}).items()}
+    sentence = wants(_WANTED[kind].format(**limits), found["input"])
     if found["input"] is None:
         sentence += "; leave the key out for its default, if it has one"
     return sentence
+
+
+def _plain(value: Any) -> Any:
+    """A limit as a user would write it: 1000000 for 1e6."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _keys_at(model: Any, place: Place) -> list[str]:

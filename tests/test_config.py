@@ -86,7 +86,7 @@ def changed(path: str, value: object) -> dict[str, Any]:
         (b"a: !!python/object/apply:os.system [ls]", "is not valid YAML: could not determine"),
         (b"a: !!binary aGk=", "is not YAML of plain values"),
         (b"a: &a [*a]", "is not YAML of plain values: Circular"),
-        (b"[" * 5000, "is not YAML of plain values: maximum recursion"),
+        (b"[" * 5000, "is nested more than 50 levels deep"),
     ],
     ids=lambda value: repr(value[:20]),
 )
@@ -101,7 +101,7 @@ def test_a_file_that_is_not_there(tmp_path):
         read_config(tmp_path / "nope.yml")
     with pytest.raises(InputError, match="is a folder, a YAML file is wanted"):
         read_config(tmp_path)
-    with pytest.raises(InputError, match="can't be read"):
+    with pytest.raises(InputError, match="cannot be read"):
         read_config("nul\0.yml")
 
 
@@ -406,9 +406,9 @@ class TestOverrides:
         assert caught.value.problems[0].startswith(message.format(file=tmp_path / "config.yml"))
 
     def test_values_are_yaml(self):
-        texts = ("1", "1e-3", "true", "[1, 2]", "{a: 1}", "abc", "", "{a: 1", "2020-13-45", "1_000")
+        texts = ("1", "1e-3", "true", "[1, 2]", "{a: 1}", "abc", "", "{a: 1", "2020-13-45", "1:b")
         assert [parse_value(text) for text in texts] == [
-            1, 0.001, True, [1, 2], {"a": 1}, "abc", None, "{a: 1", "2020-13-45", 1000,
+            1, 0.001, True, [1, 2], {"a": 1}, "abc", None, "{a: 1", "2020-13-45", "1:b",
         ]  # fmt: skip
 
 

@@ -27,10 +27,14 @@ from stitch_sweep.analysis.results import (
 )
 from stitch_sweep.errors import InputError, nearest
 from stitch_sweep.files import write_atomically
+from stitch_sweep.problems import show
+from stitch_sweep.untrusted import MIB, UnreadableFileError, read_file
 
 HEADER = "sender_layer\\receiver_layer"
 GAP = ("first_layer", "layers_removed")
 """What names the rows and columns of a gap matrix."""
+LARGEST_FILE = 4 * MIB
+"""Bytes of the largest CSV file that is read as a matrix: 400 by 400 cells with every digit."""
 _LONGEST_NAME = 120
 
 
@@ -348,7 +352,8 @@ def read_matrix(path: str | Path) -> pd.DataFrame:
         Floats of shape (I, J), indexed by sender layer with receiver layers as columns.
 
     Raises:
-        InputError: the file is missing, empty, not text, ragged or not numeric; with the line.
+        InputError: the file is missing, larger than `LARGEST_FILE`, empty, not text, ragged or not
+            numeric, with the line; or its first row or column may be layer indices or values.
 
     Example:
         >>> read_matrix("shared/reference/r1111_r1111.csv").loc[4, 0]  # doctest: +SKIP
@@ -356,14 +361,17 @@ def read_matrix(path: str | Path) -> pd.DataFrame:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_file(path, LARGEST_FILE).decode("utf-8-sig")
         lines = [
             (number, [cell.strip() for cell in line])
             for number, line in enumerate(csv.reader(io.StringIO(text), strict=True), start=1)
             if line
         ]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a readable CSV file ({error})") from error
+    except FileNotFoundError:
+        raise InputError(f"{path}: not a readable CSV file (there is no such file)") from None
+    except (UnreadableFileError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "reason", error)
+        raise InputError(f"{path}: not a readable CSV file ({reason})") from error
     if not lines:
         raise InputError(f"{path}: it is empty; expected a matrix of numbers")
     width = len(lines[0][1])
@@ -388,6 +396,7 @@ def read_matrix(path: str | Path) -> pd.DataFrame:
         if len(set(rows)) < len(rows) or len(set(columns)) < len(columns):
             raise InputError(f"{path}: a layer index occurs twice")
     else:
+        _check_bare(path, [line for _, line in lines])
         rows, columns = list(range(len(lines))), list(range(width))
     return pd.DataFrame(
         [[_value(path, number, cell) for cell in line] for number, line in lines],
@@ -397,9 +406,32 @@ def read_matrix(path: str | Path) -> pd.DataFrame:
     )
 
 
+def _check_bare(path: Path, lines: list[list[str]]) -> None:
+    """See that neither the first row nor the first column looks like layer indices.
+
+    Raises:
+        InputError: one does: `0,1` could be two layers, or two accuracies.
+    """
+    columns = [list(column) for column in zip(*lines, strict=True)]
+    for what, (first, *rest) in (("row", lines), ("column", columns)):
+        if _counts(first) and any(not _counts([cell]) for cells in rest for cell in cells):
+            listed = f"{', '.join(first[:3])}{', ...' if len(first) > 3 else ''}"
+            values = ", ".join(f"{cell}.0" for cell in first[:3])
+            raise InputError(
+                f"{path}: the first {what} is {listed}, which may be layer indices or values. If they "
+                f"are indices, remove that {what}, or give both rows and columns indices with "
+                f"{HEADER} at the top left; if they are values, write {values}"
+            )
+
+
+def _counts(cells: list[str]) -> bool:
+    """Whether cells are whole numbers that count on from -1, 0 or 1, written as layer indices are."""
+    return any(cells == [str(start + k) for k in range(len(cells))] for start in (-1, 0, 1))
+
+
 def _layer(path: Path, line: int, text: str) -> int:
     if not re.fullmatch(r"-1|\d{1,9}", text, re.ASCII):
-        raise InputError(f"{path}, line {line}: {text!r} is not a layer index (-1, 0, 1, ...)")
+        raise InputError(f"{path}, line {line}: {show(text)} is not a layer index (-1, 0, 1, ...)")
     return int(text)
 
 
@@ -407,9 +439,12 @@ def _value(path: Path, line: int, text: str) -> float:
     if text == "":
         return math.nan
     try:
-        value = float(text)
+        # Python's float also takes 1_0 and the digits of every script.
+        value = float(text) if re.fullmatch(r"[0-9+\-.eE]+|nan", text, re.IGNORECASE) else math.inf
     except ValueError:
         value = math.inf
     if math.isinf(value):
-        raise InputError(f"{path}, line {line}: {text!r} is not a finite number")
+        other = ";" in text or "\t" in text or " " in text
+        hint = "; commas separate cells, and decimals have a point" if other else ""
+        raise InputError(f"{path}, line {line}: {show(text)} is not a finite number{hint}")
     return value

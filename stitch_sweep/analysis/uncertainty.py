@@ -268,14 +268,17 @@ def row_and_column_test(values: pd.DataFrame, where: pd.DataFrame) -> float | No
     effects = np.concatenate(
         [rows[:, None] == np.unique(rows), columns[:, None] == np.unique(columns)], axis=1
     ).astype(np.float64)
-    # An orthonormal basis of what no row and column effects can reach.
-    left, sizes, _ = np.linalg.svd(effects, full_matrices=True)
-    rest = left[:, int((sizes > 1e-9).sum()) :].T
-    residual = rest @ (y - y.mean())
-    structure = rest @ np.stack([names == "lower", names == "upper"], axis=1).astype(np.float64)
-    basis, lengths, _ = np.linalg.svd(structure, full_matrices=False)
+    # What no row and column effects can reach is left after projecting onto their span, whose
+    # orthonormal basis is small. That of the rest would take cells x cells numbers.
+    left, sizes, _ = np.linalg.svd(effects, full_matrices=False)
+    span = left[:, sizes > 1e-9]
+    centred = y - y.mean()
+    residual = centred - span @ (span.T @ centred)
+    regions = np.stack([names == "lower", names == "upper"], axis=1).astype(np.float64)
+    basis, lengths, _ = np.linalg.svd(regions - span @ (span.T @ regions), full_matrices=False)
     basis = basis[:, lengths > 1e-9]
-    tested, freedom = basis.shape[1], len(residual) - basis.shape[1]
+    tested = basis.shape[1]
+    freedom = len(y) - span.shape[1] - tested
     if tested == 0 or freedom < 1:
         return None
     total = float(residual @ residual)

@@ -83,6 +83,7 @@ def expand(networks: list[NetworkConfig], pairs: list[PairConfig], controls: lis
         raise ControlError([(("controls",), why)])
     made: dict[str, NetworkConfig] = {}
     found = list(pairs)
+    present = {pair.model_dump_json() for pair in pairs}
     useless = set(wanted)
     for pair in bases:
         for control in wanted:
@@ -92,7 +93,8 @@ def expand(networks: list[NetworkConfig], pairs: list[PairConfig], controls: lis
                 for network in (_stand_in(known[name], end) for name, end in sides if end):
                     made[network.name] = network
                 useless.discard(control)
-                if new not in found:
+                if (key := new.model_dump_json()) not in present:
+                    present.add(key)
                     found.append(new)
     if any(
         layers != "all" and _IMAGE_LAYER in layers for layers in (p.sender_layers for p in found)

@@ -26,6 +26,23 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from stitch_sweep.bounds import (
+    LARGEST_COUNT,
+    LARGEST_NUMBER,
+    LONGEST_LIST,
+    MOST_CHOICES,
+    MOST_COMBINATIONS,
+    MOST_NETWORKS,
+    Above0,
+    Epochs,
+    From0,
+    Images,
+    ImageSize,
+    Number,
+    Positive,
+    Seed,
+    Text,
+)
 from stitch_sweep.config.controls import CLASS_ONLY, CONTROLS, LONGEST, ControlError, expand
 from stitch_sweep.config.paths import as_list, first_twice, replaced
 from stitch_sweep.errors import InputError, nearest
@@ -34,10 +51,6 @@ from stitch_sweep.problems import NAME, Place, at_places, joined, show, wants
 from stitch_sweep.registry import DATASETS, FAMILIES, LOSSES, STITCHES, Options, Registry
 
 Name = Annotated[str, Field(pattern=NAME, max_length=LONGEST)]
-Positive = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Above0 = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 WEIGHTS = ("trained", "random", "random_raw", CLASS_ONLY)
 """Where weights come from, if neither from a file nor from whoever made the network."""
 FROM_FACTORY = "factory"
@@ -114,14 +127,14 @@ class DataConfig(Component):
     registry: ClassVar[Registry] = DATASETS
 
     name: str
-    image_size: Annotated[int, Field(ge=4, le=1024)] | None = None
+    image_size: ImageSize | None = None
     split_seed: Seed = 0
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    train_images: Positive | None = None
-    test_images: Positive | None = None
+    train_images: Images | None = None
+    test_images: Images | None = None
     augment: Literal["none", "crop_flip"] = "none"
     loader: Literal["torch", "ffcv"] = "torch"
-    beton_folder: Annotated[str, Field(min_length=1)] = "beton"
+    beton_folder: Text = "beton"
 
 
 def weights_kind(weights: str) -> str:
@@ -140,8 +153,10 @@ def is_file(factory: str) -> bool:
 class NormalisationConfig(Options):
     """What a network expects of an image: (pixel / 255 - mean) / std, channel by channel."""
 
-    mean: Annotated[list[Finite], Field(min_length=1, max_length=16)]
-    std: Annotated[list[Above0], Field(min_length=1, max_length=16)]
+    mean: Annotated[list[Number], Field(min_length=1, max_length=16)]
+    std: Annotated[
+        list[Annotated[Number, Field(ge=1 / LARGEST_NUMBER)]], Field(min_length=1, max_length=16)
+    ]
 
     @model_validator(mode="after")
     def _as_many(self) -> NormalisationConfig:
@@ -149,6 +164,14 @@ class NormalisationConfig(Options):
             why = f"wants as many numbers as mean, which has {len(self.mean)}, got {len(self.std)}"
             raise at_places("normalisation", [(("std",), why)])
         return self
+
+
+def _no_longer(items: list[Any], value: Any) -> Any:
+    """The value, whose list of `items` is not too long."""
+    if len(items) > LONGEST_LIST:
+        why = wants(f"at most {LONGEST_LIST} in the list", items)
+        raise PydanticCustomError("ours", "{why}", {"why": why})
+    return value
 
 
 def _cuts(value: Any) -> Any:
@@ -159,7 +182,7 @@ def _cuts(value: Any) -> Any:
     if not names or wrong:
         why = wants("'auto' or a list of names of cut points", wrong[0] if wrong else value)
         raise PydanticCustomError("ours", "{why}", {"why": why})
-    return value
+    return _no_longer(names, value)
 
 
 Cuts = Annotated[Literal["auto"] | list[str] | None, PlainValidator(_cuts)]
@@ -168,7 +191,7 @@ Cuts = Annotated[Literal["auto"] | list[str] | None, PlainValidator(_cuts)]
 class PretrainingConfig(Options):
     """How the zoo trains a network."""
 
-    epochs: Positive = 10
+    epochs: Annotated[Epochs, Field(ge=1)] = 10
     batch_size: Positive = 128
     optimizer: OptimizerConfig = OptimizerConfig(name="sgd", lr=0.1)
     schedule: ScheduleConfig = ScheduleConfig()
@@ -183,17 +206,17 @@ class NetworkConfig(Component):
     name: Name
     source: Literal["family", "torchvision", "timm", "python"] = "family"
     family: str = "resnet"
-    model: Annotated[str, Field(min_length=1)] | None = None
-    factory: str | None = None
+    model: Text | None = None
+    factory: Text | None = None
     arguments: dict[str, Any] | None = None
     seed: Seed = 0
-    weights: str = "trained"
-    expects: Annotated[str, Field(min_length=1)] | None = None
-    weights_key: Annotated[str, Field(min_length=1)] | None = None
-    weights_prefix: Annotated[str, Field(min_length=1)] | None = None
+    weights: Text = "trained"
+    expects: Text | None = None
+    weights_key: Text | None = None
+    weights_prefix: Text | None = None
     normalisation: NormalisationConfig | None = None
-    image_size: Annotated[int, Field(ge=4, le=1024)] | None = None
-    noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    image_size: ImageSize | None = None
+    noise: From0 | None = None
     pretraining: PretrainingConfig | None = None
     layers: Cuts = None
 
@@ -325,7 +348,7 @@ _LATER_KEYS = (
 class TrainingConfig(Options):
     """How a stitch is trained. `epochs: 0` leaves it as it started."""
 
-    epochs: Annotated[int, Field(ge=0)] = 4
+    epochs: Epochs = 4
     batch_size: Positive = 64
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -341,7 +364,7 @@ def _layers(value: Any) -> Any:
         wanted = "'all' or a list of layer indices, -1 (the image) or above"
         why = wants(wanted, wrong[0] if wrong else value)
         raise PydanticCustomError("ours", "{why}", {"why": why})
-    return value
+    return _no_longer(indices, value)
 
 
 # Not a plain union: pydantic would report once per member.
@@ -367,11 +390,11 @@ def _places(value: Any, least: int) -> Any:
         raise PydanticCustomError(
             "ours", "{why}", {"why": wants(wanted, wrong[0] if wrong else value)}
         )
-    return value
+    return _no_longer(numbers, value)
 
 
-From0 = Annotated[Literal["all"] | list[int], PlainValidator(partial(_places, least=0))]
-From1 = Annotated[Literal["all"] | list[int], PlainValidator(partial(_places, least=1))]
+Firsts = Annotated[Literal["all"] | list[int], PlainValidator(partial(_places, least=0))]
+Removals = Annotated[Literal["all"] | list[int], PlainValidator(partial(_places, least=1))]
 
 
 class KnockOutConfig(Options):
@@ -382,8 +405,8 @@ class KnockOutConfig(Options):
     """
 
     network: str
-    first: From0 = "all"
-    removed: From1 = "all"
+    first: Firsts = "all"
+    removed: Removals = "all"
 
     def cells(self, last: int) -> list[tuple[int, int]]:
         """Layer before the stitch and layer that it stands for, of every choice.
@@ -394,9 +417,14 @@ class KnockOutConfig(Options):
         Args:
             last: index of the network's last layer.
         """
-        firsts = range(1, last + 1) if self.first == "all" else self.first
-        counts = range(1, last + 2) if self.removed == "all" else self.removed
+        firsts = range(1, last + 1) if self.first == "all" else _up_to(self.first, last)
+        counts = range(1, last + 2) if self.removed == "all" else _up_to(self.removed, last + 1)
         return [(f - 1, f + n - 1) for f in firsts for n in counts if f + n - 1 <= last]
+
+
+def _up_to(numbers: list[int], most: int) -> list[int]:
+    """Those of them that are `most` or less, each once."""
+    return [number for number in dict.fromkeys(numbers) if number <= most]
 
 
 class StitchConfig(Component):
@@ -406,7 +434,7 @@ class StitchConfig(Component):
 
     name: str = "paper"
     start: Literal["random", "identity", "permutation", "least_squares", "procrustes"] = "random"
-    l1: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    l1: From0 = 0.0
 
 
 class PartConfig(Options):
@@ -445,7 +473,7 @@ class LossTerm(Component):
     name_is_key: ClassVar[bool] = True
 
     name: str
-    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    weight: Above0 = 1.0
 
     @property
     def label(self) -> str:
@@ -502,11 +530,11 @@ class Distribution(Options):
     """
 
     type: Literal["float", "int", "categorical"]
-    low: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    high: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    low: Number | None = None
+    high: Number | None = None
     log: bool = False
-    step: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    choices: list[Any] | None = None
+    step: Above0 | None = None
+    choices: Annotated[list[Any], Field(max_length=MOST_CHOICES)] | None = None
     when: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -519,6 +547,8 @@ class Distribution(Options):
         for path, wanted in self.when.items():
             if wanted == []:
                 yield ("when", path), "wants a value or a list of values, got an empty list"
+            elif isinstance(wanted, list) and len(wanted) > MOST_CHOICES:
+                yield ("when", path), wants(f"at most {MOST_CHOICES} in the list", wanted)
         if self.type == "categorical":
             for key in ("low", "high", "log", "step"):
                 if getattr(self, key):
@@ -541,6 +571,9 @@ class Distribution(Options):
             return
         if self.low > self.high:
             yield (), f"low is {self.low:g}, above high, which is {self.high:g}"
+        steps = (self.high - self.low) / (self.step or 1)
+        if (self.step or self.type == "int") and steps > LARGEST_COUNT:
+            yield ("step",), f"makes {steps:g} steps from low to high, {LARGEST_COUNT} at most"
         if self.log and self.low <= 0:
             yield ("low",), wants("a number above 0, since log is true", self.low)
         if self.log and self.step is not None:
@@ -577,7 +610,9 @@ class SamplerConfig(BaseModel):
 class SearchConfig(Options):
     """What is crossed (run in every cell) and what is searched (sampled by Optuna)."""
 
-    cross: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
+    cross: dict[str, Annotated[list[Any], Field(min_length=1, max_length=MOST_CHOICES)]] = Field(
+        default_factory=dict
+    )
     space: dict[str, Distribution] | None = None
     samples: Positive = 1
     sampler: SamplerConfig = SamplerConfig()
@@ -610,6 +645,10 @@ class SearchConfig(Options):
                 "use repeats for the same settings under other seeds"
             )
             found.append((("samples",), why))
+        if self.combinations > MOST_COMBINATIONS:
+            sizes = " x ".join(f"{len(values)} ({path})" for path, values in self.cross.items())
+            why = f"has {sizes} = {self.combinations} combinations, {MOST_COMBINATIONS} at most"
+            found.append((("cross",), why))
         if len(self.objectives) == 1:
             why = "wants two or more; for a single one use metric, or leave both out"
             found.append((("objectives",), why))
@@ -626,9 +665,17 @@ class SearchConfig(Options):
         return self.space or {}
 
     @property
+    def combinations(self) -> int:
+        """How many combinations of crossed values there are."""
+        return math.prod(len(values) for values in self.cross.values())
+
+    @property
     def goals(self) -> dict[str, Literal["max", "min"]]:
         """What Optuna is told of a trial, {metric: mode}: the objectives, or the one metric."""
         return self.objectives or {self.metric: self.mode}
+
+
+_MOST_GPUS = 1024
 
 
 def _gpu(value: Any) -> Any:
@@ -638,6 +685,9 @@ def _gpu(value: Any) -> Any:
     if not (0 <= number <= 1 or (1 < number < math.inf and number == int(number))):
         wanted = "'auto', 0, a share of one GPU or a whole number of them"
         raise PydanticCustomError("ours", "{why}", {"why": wants(wanted, value)})
+    if number > _MOST_GPUS:
+        why = wants(f"a number of at most {_MOST_GPUS}", value)
+        raise PydanticCustomError("ours", "{why}", {"why": why})
     return float(number)
 
 
@@ -647,9 +697,9 @@ class ResourcesConfig(Options):
     `gpu: auto` is a share of one GPU that is measured when a sweep starts.
     """
 
-    cpu: Annotated[int, Field(ge=1)] = 1
+    cpu: Annotated[int, Field(ge=1, le=1024)] = 1
     gpu: Annotated[Literal["auto"] | float, PlainValidator(_gpu)] = 0.0
-    cache_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    cache_gb: From0 = 1.0
 
     @property
     def device(self) -> Literal["cpu", "cuda"]:
@@ -686,7 +736,7 @@ def _controls(value: Any) -> list[str]:
         raise PydanticCustomError("ours", "{why}", {"why": why})
     unknown = [
         ((k,), f"no control is named {show(name)}: {nearest(str(name), CONTROLS)}")
-        for k, name in enumerate(value)
+        for k, name in enumerate(value[: len(CONTROLS)])
         if name not in CONTROLS
     ]
     if unknown:
@@ -713,18 +763,20 @@ class Config(TrialSettings):
     seed: Seed = 0
     repeats: Positive = 1
     data: DataConfig
-    networks: Annotated[list[NetworkConfig], Field(min_length=1)]
+    networks: Annotated[list[NetworkConfig], Field(min_length=1, max_length=MOST_NETWORKS)]
     pretraining: PretrainingConfig = PretrainingConfig()
-    pairs: list[PairConfig] = Field(default_factory=list)
-    knock_out: list[KnockOutConfig] = Field(default_factory=list)
-    parts: list[PartConfig] = Field(default_factory=list)
+    pairs: Annotated[list[PairConfig], Field(max_length=LONGEST_LIST)] = Field(default_factory=list)
+    knock_out: Annotated[list[KnockOutConfig], Field(max_length=LONGEST_LIST)] = Field(
+        default_factory=list
+    )
+    parts: Annotated[list[PartConfig], Field(max_length=LONGEST_LIST)] = Field(default_factory=list)
     order: Literal["together", "in_turn"] = "together"
     controls: Annotated[list[str], PlainValidator(_controls)] = Field(default_factory=list)
     search: SearchConfig = SearchConfig()
     resources: ResourcesConfig = ResourcesConfig()
     tracking: TrackingConfig = TrackingConfig()
     keep_stitches: Literal["all", "best", "none"] = "best"
-    zoo: Annotated[str, Field(min_length=1)] = "zoo"
+    zoo: Text = "zoo"
 
     @model_validator(mode="wrap")
     @classmethod
@@ -803,12 +855,10 @@ def _name_problems(tree: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
         and network.get("weights") == CLASS_ONLY
         and isinstance(network.get("name"), str)
     }
+    first: dict[str, int] = {}
     for i, name in enumerate(networks):
-        if name in names and networks.index(name) < i:
-            yield (
-                ("networks", i, "name"),
-                f"{name!r} is the name of networks[{networks.index(name)}]",
-            )
+        if isinstance(name, str) and first.setdefault(name, i) < i:
+            yield ("networks", i, "name"), f"{show(name)} is the name of networks[{first[name]}]"
     if not any(tree.get(key) for key in ("pairs", "knock_out", "parts")):
         yield ("pairs",), "is missing; a configuration needs it, or knock_out, or parts"
     yield from _part_problems(as_list(tree.get("parts")), names, only_send)
@@ -838,7 +888,7 @@ def _no_network(
     if not isinstance(wanted, str):
         return ""
     if names and wanted not in names:
-        return f"no network is named {wanted!r}: {nearest(wanted, names)}"
+        return f"no network is named {show(wanted)}: {nearest(wanted, names)}"
     if wanted in only_send:
         return f"{wanted!r} knows only the class (weights: {CLASS_ONLY}): {lacks}"
     return ""

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from stitch_sweep.config.yaml_text import DEEPEST
 from stitch_sweep.errors import InputError
 from stitch_sweep.problems import show
 
@@ -45,12 +46,14 @@ def assign(tree: dict[str, Any], path: str, value: Any) -> None:
     """
     # `networks[0].width` as messages write it, or `networks.0.width`.
     parts = re.sub(r"\[(\d+)\]", r".\1", path).split(".")
+    if len(parts) > DEEPEST:
+        raise InputError(f"{show(path)}: leads {len(parts)} levels down, and {DEEPEST} is the most")
     node: Any = tree
     for i, part in enumerate(parts):
         last, above = i == len(parts) - 1, ".".join(parts[:i])
         key: Any = part
         if isinstance(node, list):
-            if not part.isdecimal() or int(part) >= len(node):
+            if not re.fullmatch(r"\d{1,9}", part) or int(part) >= len(node):
                 raise InputError(
                     f"{path}: {above} is a list of {len(node)}; its entries are named "
                     f"{above}[0] and so on"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import re
+import errno
+import os
 from collections.abc import Mapping
-from glob import glob, has_magic
+from glob import has_magic
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,11 @@ from pydantic import BaseModel, ValidationError
 from stitch_sweep.config.models import FROM_FACTORY, WEIGHTS, Config, is_file
 from stitch_sweep.config.paths import as_list, assign
 from stitch_sweep.config.space import search_problems
+from stitch_sweep.config.yaml_text import LARGEST_FILE, dump, parse
 from stitch_sweep.errors import InputError
+from stitch_sweep.patterns import find
 from stitch_sweep.problems import describe_problems, show
+from stitch_sweep.untrusted import read_file
 
 
 def read_config(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -37,12 +40,7 @@ def read_config(path: Path | str, overrides: Mapping[str, Any] | None = None) ->
             assign(tree, key, value)
         except InputError as error:
             problems += [f"--set {problem}" for problem in error.problems]
-    try:
-        _find_files(tree, path.parent)
-    except InputError as error:
-        problems += [f"{path}: search.space: {problem}" for problem in error.problems]
-        del tree["search"]["space"]  # or it would be reported twice
-        tree["search"].pop("samples", None)
+    problems += [f"{path}: {problem}" for problem in _find_files(tree, path.parent)]
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
@@ -62,25 +60,23 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         InputError: missing, a folder, empty, binary, unparsable, with a key twice, or no mapping.
     """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, a YAML file is wanted")
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = read_file(path, LARGEST_FILE).decode("utf-8")
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: is a folder, a YAML file is wanted") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: is not a text file (UTF-8), a YAML file is wanted") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: can't be read ({reason})") from None
     try:
-        tree = yaml.load(text, Loader=_Loader)
-        json.dumps(tree)
+        tree = parse(text)
+    except InputError as error:
+        raise InputError(*(f"{path}: {problem}" for problem in error.problems)) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise InputError(f"{path}: {where}is not valid YAML: {error.problem}") from None
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: is not YAML of plain values: {reason}") from None
     if tree is None:
@@ -91,83 +87,93 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def parse_value(text: str) -> Any:
-    """One value written as in a YAML file, for `--set`."""
+    """One value written as in a YAML file, for `--set`; text that is no YAML is itself the value.
+
+    Raises:
+        InputError: as of `yaml_text.parse`; or bytes that are no text.
+    """
     try:
-        value = yaml.load(text, Loader=_Loader)
-        json.dumps(value)
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError):
+        return parse(text)
+    except (yaml.YAMLError, ValueError, TypeError):
         return text
-    return value
 
 
 def to_yaml(config: BaseModel) -> str:
     """A configuration as YAML text that reads back equal."""
-    text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-    return text
+    return dump(config.model_dump(mode="json"))
 
 
-def _find_files(tree: dict[str, Any], folder: Path) -> None:
-    """Put found paths, and what a space file holds, in the place of paths, where there are any.
+def _find_files(tree: dict[str, Any], folder: Path) -> list[str]:
+    """Put found paths, and the content of a space file, in the place of paths; returns what is wrong."""
+    problems: list[str] = []
 
-    Raises:
-        InputError: the space file can't be read.
-    """
+    def found(section: dict[str, Any], key: str, place: str) -> str:
+        try:
+            return _found(section[key], folder)
+        except InputError as error:
+            problems.extend(f"{place}{key}: {problem}" for problem in error.problems)
+            return str(section[key])
+
     zoo = tree.setdefault("zoo", Config.model_fields["zoo"].default)
-    if isinstance(zoo, str) and zoo and (beside := folder.absolute() / zoo).exists():
+    if isinstance(zoo, str) and zoo and os.path.exists(beside := folder.absolute() / zoo):  # noqa: PTH110
         tree["zoo"] = str(beside)
-    for section in [tree.get("data"), *as_list(tree.get("networks"))]:
+    beton = data.get("beton_folder") if isinstance(data := tree.get("data"), dict) else None
+    for place, name in (("zoo", zoo), ("data.beton_folder", beton)):
+        if isinstance(name, str) and (why := _no_path(folder / name)):
+            problems.append(f"{place}: {show(name)} {why}")
+    sections = [("data.", tree.get("data"))]
+    sections += [(f"networks[{i}].", of) for i, of in enumerate(as_list(tree.get("networks")))]
+    for place, section in sections:
+        if not isinstance(section, dict):
+            continue
         for key in ("path", "weights"):
-            name = section.get(key) if isinstance(section, dict) else None
+            name = section.get(key)
             if isinstance(name, str) and name and name not in (*WEIGHTS, FROM_FACTORY):
-                section[key] = _found(name, folder)
-        name = section.get("factory") if isinstance(section, dict) else None
+                section[key] = found(section, key, place)
+        name = section.get("factory")
         if isinstance(name, str) and is_file(name):
             file, _, function = name.rpartition(":")
-            section["factory"] = f"{_found(file, folder)}:{function}"
+            section["factory"] = f"{found({'factory': file}, 'factory', place)}:{function}"
     search = tree.get("search")
     if isinstance(search, dict) and isinstance(search.get("space"), str):
-        search["space"] = read_yaml(Path(_found(search["space"], folder)))
+        try:
+            search["space"] = read_yaml(Path(_found(search["space"], folder)))
+        except InputError as error:
+            problems += [f"search.space: {problem}" for problem in error.problems]
+            del search["space"]  # or it would be reported twice
+            search.pop("samples", None)
+    return problems
 
 
 def _found(name: str, folder: Path) -> str:
-    """A path or pattern beside the configuration, else in the current folder, else as it stands."""
+    """A path or pattern beside the configuration, else in the current folder, else as it stands.
+
+    Raises:
+        InputError: it can be no file's, a pattern would search too much, or there is no such user.
+    """
+    try:
+        expanded = Path(name).expanduser()
+    except RuntimeError:
+        raise InputError(f"{show(name)}: there is no such user") from None
     for base in (folder, Path()):
-        candidate = base.absolute() / Path(name).expanduser()
-        if candidate.exists() or (has_magic(name) and glob(str(candidate))):  # noqa: PTH207
+        candidate = base.absolute() / expanded
+        if why := _no_path(candidate):
+            raise InputError(f"{show(name)} {why}")
+        if candidate.exists() or (has_magic(name) and any(True for _ in find(candidate))):
             return str(candidate)
     return name
 
 
+def _no_path(path: Path) -> str | None:
+    """Why no file can have this path; None where one can, whether or not there is one."""
+    try:
+        path.lstat()
+    except ValueError:
+        return "holds a character that no file's name has"
+    except OSError as error:
+        return "is too long for a file's name" if error.errno == errno.ENAMETOOLONG else None
+    return None
+
+
 def _is_folder_or_free(path: Path) -> bool:
-    return path.is_dir() or not path.exists()
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as people write it: `1e-3` is a number, and a key given twice is an error."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's own attribute)
-        # Dates stay text: nothing here is one.
-        first: [(tag, regexp) for tag, regexp in resolvers if not tag.endswith(":timestamp")]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        seen = set()
-        for key, _ in node.value:
-            if key.tag not in {"tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"}:
-                shown = repr(key.value) if isinstance(key, yaml.ScalarNode) else "a list or mapping"
-                problem = f"the key {shown} is not text; quotes make it text"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            if key.value in seen:
-                problem = f"the key {key.value!r} is given twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(key.value)
-        return node
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"),
-    list("-+0123456789"),
-)
+    return os.path.isdir(path) or not os.path.exists(path)  # noqa: PTH110, PTH112

@@ -9,10 +9,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from stitch_sweep.bounds import MOST_CHECKS
 from stitch_sweep.config.models import Config, SearchConfig, TrialSettings, trial_settings
 from stitch_sweep.config.paths import first_twice, look_up
 from stitch_sweep.errors import InputError
 from stitch_sweep.problems import describe_problems
+
+_FEW = 20
+"""Numbers that are all tried together with the values of other settings; of more only both ends."""
 
 
 def search_problems(config: Config) -> Iterator[str]:
@@ -38,7 +42,17 @@ def search_problems(config: Config) -> Iterator[str]:
         broken = True
     if broken:
         return
-    options = {path: list(_options(search, path)) for path in where}
+    options = {}
+    left = MOST_CHECKS
+    for path in where:
+        options[path] = list(itertools.islice(_options(search, path), left + 1))
+        left -= len(options[path])
+        if left < 0:
+            yield (
+                f"{where[path]}: more than {MOST_CHECKS} values of all settings, and ways in which "
+                "their conditions can hold, would have to be checked; list fewer values"
+            )
+            return
     # One setting at a time, then every two together: adam with a searched momentum.
     for path in where:
         usable = []
@@ -51,8 +65,17 @@ def search_problems(config: Config) -> Iterator[str]:
             else:
                 usable.append((name, overrides))
         options[path] = usable
+    ends = {path: _outermost(path, options[path]) for path in where}
+    count = sum(len(ends[a]) * len(ends[b]) for a, b in itertools.combinations(where, 2))
+    if count > MOST_CHECKS:
+        most = ", ".join(sorted(where, key=lambda path: -len(ends[path]))[:2])
+        yield (
+            f"search: has {count} pairs of values to check together, {MOST_CHECKS} at most; list fewer "
+            f"values, of {most} for example"
+        )
+        return
     for one, other in itertools.combinations(where, 2):
-        pairs = itertools.product(options[one], options[other])
+        pairs = itertools.product(ends[one], ends[other])
         for (name, a), (other_name, b) in pairs:
             if any(a[path] != b[path] for path in a.keys() & b.keys()):
                 continue
@@ -75,6 +98,18 @@ def _options(search: SearchConfig, path: str) -> Iterator[tuple[str, dict[str, A
             yield f" = {shown}", {**context, path: value}
 
 
+def _outermost(
+    path: str, options: list[tuple[str, dict[str, Any]]]
+) -> list[tuple[str, dict[str, Any]]]:
+    """Of many numbers the options with the smallest and the largest, as of a range; else all options."""
+    values = [overrides[path] for _, overrides in options]
+    numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in values)
+    if len(values) <= _FEW or not numbers:
+        return options
+    ends = (min(values), max(values))
+    return [option for option, value in zip(options, values, strict=True) if value in ends]
+
+
 def _contexts(search: SearchConfig, path: str) -> Iterator[dict[str, Any]]:
     """Every way in which the conditions of a path, and the conditions of those, can hold."""
     distribution = search.distributions.get(path)
@@ -82,12 +117,17 @@ def _contexts(search: SearchConfig, path: str) -> Iterator[dict[str, Any]]:
         yield {}
         return
     alternatives = [
-        [
-            {**above, source: value}
-            for source, value, seen in _values_of(search, parent)
-            if seen in (wanted if isinstance(wanted, list) else [wanted])
-            for above in _contexts(search, source)
-        ]
+        list(
+            itertools.islice(
+                (
+                    {**above, source: value}
+                    for source, value, seen in _values_of(search, parent)
+                    if seen in (wanted if isinstance(wanted, list) else [wanted])
+                    for above in _contexts(search, source)
+                ),
+                MOST_CHECKS + 1,  # `search_problems` refuses so many
+            )
+        )
         or [{parent: wanted[0] if isinstance(wanted, list) else wanted}]
         for parent, wanted in distribution.when.items()
     ]

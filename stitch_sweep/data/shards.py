@@ -8,11 +8,11 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from glob import iglob
 from pathlib import Path
 
 from stitch_sweep.data.scanning import SPLITS, explain_unusable, listed
 from stitch_sweep.errors import InputError
+from stitch_sweep.patterns import find
 from stitch_sweep.untrusted import printable
 
 MOST_MATCHES = 10_000
@@ -53,8 +53,10 @@ def find_shards(path: str, where: str) -> Shards:
     if expanded.exists():
         matches = [expanded]
     else:
-        paths = iglob(str(expanded), recursive=True)  # noqa: PTH207  (absolute patterns)
-        matches = [Path(match) for match in itertools.islice(paths, MOST_MATCHES + 1)]
+        try:
+            matches = list(itertools.islice(find(expanded), MOST_MATCHES + 1))
+        except InputError as error:
+            raise InputError(*(f"{where}: {problem}" for problem in error.problems)) from None
         if len(matches) > MOST_MATCHES:
             raise InputError(f"{where} matches more than {MOST_MATCHES:,} files and folders")
     try:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
+from stitch_sweep.bounds import From0
 from stitch_sweep.losses.base import (
     Calibrations,
     Invariance,
@@ -24,8 +24,6 @@ from stitch_sweep.registry import LOSSES
 
 SHARE = 0.99
 """SVCCA keeps this much of the sum of squared singular values."""
-
-Ridge = Annotated[float, Field(ge=0)]
 
 
 class _Whitened(NamedTuple):
@@ -183,7 +181,7 @@ class CCA(_CanonicalLoss):
             measure has none.
     """
 
-    def __init__(self, context: LossContext, *, ridge: Ridge = 1e-3) -> None:
+    def __init__(self, context: LossContext, *, ridge: From0 = 1e-3) -> None:
         super().__init__(context)
         self.ridge = ridge
 
@@ -225,7 +223,7 @@ class PWCCA(_CanonicalLoss):
         ridge: as of `cca`.
     """
 
-    def __init__(self, context: LossContext, *, ridge: Ridge = 1e-3) -> None:
+    def __init__(self, context: LossContext, *, ridge: From0 = 1e-3) -> None:
         super().__init__(context)
         self.ridge = ridge
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from stitch_sweep.bounds import Above0
 from stitch_sweep.losses.base import Loss, LossContext, LossInputs, Teacher
 from stitch_sweep.registry import LOSSES
 
@@ -59,7 +59,7 @@ class SoftTask(Loss):
         context: LossContext,
         *,
         teacher: Teacher = "receiver",
-        temperature: Annotated[float, Field(gt=0)] = 1.0,
+        temperature: Above0 = 1.0,
     ) -> None:
         super().__init__(context)
         self.teacher = teacher

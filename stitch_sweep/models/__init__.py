@@ -12,6 +12,7 @@ from torch import nn
 from stitch_sweep.errors import InputError
 from stitch_sweep.models import cnn, densenet, mlp, resnet, vgg, vit
 from stitch_sweep.models.describe import LayerRow, ModelDescription, TableRow, describe
+from stitch_sweep.models.parts import limited_size
 from stitch_sweep.registry import FAMILIES
 
 __all__ = ["LayerRow", "ModelDescription", "TableRow", "build", "describe", "resolve"]
@@ -61,7 +62,8 @@ def build(
         torch.Size([2, 10])
     """
     try:
-        network = FAMILIES.build(family, in_channels, num_classes, image_size, options=options)
+        with limited_size(f"network family {family}"):
+            network = FAMILIES.build(family, in_channels, num_classes, image_size, options=options)
     except ValidationError as error:
         raise InputError(
             *(

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from stitch_sweep.models.parts import Count, initialise
+from stitch_sweep.bounds import Depth, Width
+from stitch_sweep.models.parts import initialise
 from stitch_sweep.registry import FAMILIES
 
 _STAGES = 3
@@ -72,7 +73,7 @@ class CNN(nn.Module):
 
 @FAMILIES.register("cnn")
 def cnn(
-    in_channels: int, num_classes: int, image_size: int = 32, *, depth: Count, width: Count = 64
+    in_channels: int, num_classes: int, image_size: int = 32, *, depth: Depth, width: Width = 64
 ) -> CNN:
     """Plain convolutional network: `depth` 3x3 convolutions with ReLUs, and nothing else.
 

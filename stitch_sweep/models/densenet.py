@@ -9,7 +9,8 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from stitch_sweep.models.parts import Count, check_halvings, initialise
+from stitch_sweep.bounds import Blocks, Width
+from stitch_sweep.models.parts import check_halvings, initialise
 from stitch_sweep.registry import FAMILIES
 
 Skips = Literal["dense", "last", "none"]
@@ -130,8 +131,8 @@ def densenet(
     num_classes: int,
     image_size: int = 32,
     *,
-    blocks: Annotated[list[Count], Field(min_length=1, max_length=5)],
-    width: Count = 32,
+    blocks: Annotated[list[Blocks], Field(min_length=1, max_length=5)],
+    width: Width = 32,
     skips: Skips = "dense",
 ) -> DenseNet:
     """DenseNet-BC for small images, or the same layers with fewer skips.

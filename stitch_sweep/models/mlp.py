@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from stitch_sweep.models.parts import Count, initialise
+from stitch_sweep.bounds import Depth, Width
+from stitch_sweep.models.parts import initialise
 from stitch_sweep.registry import FAMILIES
 
 
@@ -61,7 +62,7 @@ class MLP(nn.Module):
 
 @FAMILIES.register("mlp")
 def mlp(
-    in_channels: int, num_classes: int, image_size: int = 32, *, depth: Count, width: Count = 512
+    in_channels: int, num_classes: int, image_size: int = 32, *, depth: Depth, width: Width = 512
 ) -> MLP:
     """Multi-layer perceptron: `depth` hidden layers of `width` units with ReLUs.
 

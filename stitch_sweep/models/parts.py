@@ -2,14 +2,58 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
 
-from pydantic import Field
+import torch
 from torch import nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
+from torch.nn.parameter import is_lazy
 
+from stitch_sweep.bounds import MOST_PARAMETERS
 from stitch_sweep.errors import InputError
 
-Count = Annotated[int, Field(ge=1)]
+
+@contextmanager
+def limited_size(name: str, most: int = MOST_PARAMETERS) -> Iterator[None]:
+    """Stop making a network as soon as it has more than `most` parameters and buffers.
+
+    Memory that torch hands out costs nothing before something is written to it, which is after a
+    parameter has been counted here.
+
+    Args:
+        name: of the network, for the message.
+        most: numbers in all parameters and buffers.
+
+    Raises:
+        InputError: the network is larger, or the machine has no memory for it.
+    """
+    count = 0
+
+    def add(module: nn.Module, key: str, tensor: object) -> None:
+        nonlocal count
+        if isinstance(tensor, torch.Tensor) and not is_lazy(tensor):
+            count += tensor.numel()
+        if count > most:
+            raise InputError(f"{name}: has more than {most} parameters, which is the most")
+
+    handles = [
+        register_module_parameter_registration_hook(add),
+        register_module_buffer_registration_hook(add),
+    ]
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if "allocat" not in str(error) and not isinstance(error, MemoryError):
+            raise
+        raise InputError(f"{name}: this machine has no memory for it ({error})") from error
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def initialise(network: nn.Module, mode: Literal["fan_in", "fan_out"]) -> None:

@@ -9,7 +9,8 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from stitch_sweep.models.parts import Count, initialise
+from stitch_sweep.bounds import Blocks, Width
+from stitch_sweep.models.parts import initialise
 from stitch_sweep.registry import FAMILIES
 
 # The zoo's older networks are described without it, and must stay what they are called.
@@ -116,8 +117,8 @@ def resnet(
     num_classes: int,
     image_size: int = 32,
     *,
-    blocks: Annotated[list[Count], Field(min_length=4, max_length=4)],
-    width: Count = 64,
+    blocks: Annotated[list[Blocks], Field(min_length=4, max_length=4)],
+    width: Width = 64,
     skip: Skip = "residual",
 ) -> ResNet:
     """Residual network for small images: R1111 is `blocks: [1, 1, 1, 1]`, ResNet34 [3, 4, 6, 3].

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from stitch_sweep.bounds import Depth, Width
 from stitch_sweep.errors import InputError
-from stitch_sweep.models.parts import Count
 from stitch_sweep.registry import FAMILIES
 
 _EPS = 1e-6
+_MOST_TOKENS = 4096
+"""Attention takes memory for the square of it."""
 
 _NAMED = {
     "vit_tiny": {"depth": 12, "width": 192, "heads": 3},
@@ -162,10 +164,10 @@ def vit(
     num_classes: int,
     image_size: int = 32,
     *,
-    depth: Count,
-    width: Count = 192,
-    heads: Count = 3,
-    patch: Count = 4,
+    depth: Depth,
+    width: Width = 192,
+    heads: Width = 3,
+    patch: Width = 4,
     class_token: bool = True,
 ) -> ViT:
     """Vision transformer for small images; its representations are sequences of tokens, [T, width].
@@ -198,6 +200,11 @@ def vit(
         problems.append(
             f"network family vit, patch: images of {image_size}x{image_size} can't be cut into patches "
             f"of {patch}x{patch}; allowed: {', '.join(map(str, _divisors(image_size)))}"
+        )
+    elif (image_size // patch) ** 2 > _MOST_TOKENS:
+        problems.append(
+            f"network family vit, patch: images of {image_size}x{image_size} in patches of "
+            f"{patch}x{patch} make {(image_size // patch) ** 2} tokens, {_MOST_TOKENS} at most"
         )
     if problems:
         raise InputError(*problems)

@@ -166,6 +166,10 @@ def analyze(
     return Report(target / PAGE, found, doubts, files, sent)
 
 
+MOST_CELLS = 10_000
+"""Cells of a bare matrix, whose resampling takes memory for 2000 of each."""
+
+
 def analyze_matrix(
     file: Path,
     *,
@@ -191,6 +195,8 @@ def analyze_matrix(
         InputError: the file holds no matrix of accuracies, or an option can't be.
     """
     values = read_matrix(file)
+    if values.size > MOST_CELLS:
+        raise InputError(f"{file}: has {values.size} cells, and {MOST_CELLS} is the most")
     if math.isnan(sender_accuracy) and math.isnan(receiver_accuracy):
         raise InputError(
             "--sender-accuracy or --receiver-accuracy: at least one of the two networks' own "

@@ -11,7 +11,9 @@ from typing import Any
 
 from torch import nn
 
+from stitch_sweep.bounds import MOST_EXTERNAL_PARAMETERS
 from stitch_sweep.errors import InputError
+from stitch_sweep.models.parts import limited_size
 
 _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
@@ -23,7 +25,8 @@ def call(make: Callable[..., Any], arguments: Mapping[str, Any], name: str) -> n
         InputError: it raises something, or what it returns is no module.
     """
     try:
-        made = make(**arguments)
+        with limited_size(name, MOST_EXTERNAL_PARAMETERS):
+            made = make(**arguments)
     except InputError:
         raise
     except (Exception, SystemExit) as error:  # a factory is anybody's code

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from stitch_sweep.stitches.closed_forms import AffineMap, least_squares
 from stitch_sweep.stitches.moments import Moments
 from stitch_sweep.stitches.shapes import Shape
-
-Positive = Annotated[int, Field(ge=1)]
 
 MAX_INPUTS = 8192
 """Longer rows get no closed form: their second moments would take more than half a GiB."""

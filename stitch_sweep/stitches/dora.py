@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
+from stitch_sweep.bounds import Above0, Width
 from stitch_sweep.registry import STITCHES
 from stitch_sweep.stitches.affine import PatchStitch
-from stitch_sweep.stitches.base import Positive
 from stitch_sweep.stitches.moments import Moments
 from stitch_sweep.stitches.shapes import Shape, as_map
 from stitch_sweep.stitches.spatial import Down, Match, Up
@@ -45,8 +43,8 @@ class DoraStitch(PatchStitch):
         sender: Shape,
         receiver: Shape,
         *,
-        rank: Positive = 4,
-        alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 4.0,
+        rank: Width = 4,
+        alpha: Above0 = 4.0,
         down: Down = "average",
         up: Up = "nearest",
     ) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from stitch_sweep.bounds import Width
 from stitch_sweep.registry import STITCHES
 from stitch_sweep.stitches.affine import PatchStitch
-from stitch_sweep.stitches.base import Positive
 from stitch_sweep.stitches.closed_forms import AffineMap, reduced_rank
 from stitch_sweep.stitches.moments import Moments
 from stitch_sweep.stitches.shapes import Shape, as_map
@@ -34,7 +34,7 @@ class LowRankStitch(PatchStitch):
         sender: Shape,
         receiver: Shape,
         *,
-        rank: Positive = 4,
+        rank: Width = 4,
         down: Down = "average",
         up: Up = "nearest",
     ) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from stitch_sweep.bounds import Width
 from stitch_sweep.registry import STITCHES
-from stitch_sweep.stitches.base import Positive, Stitch
+from stitch_sweep.stitches.base import Stitch
 from stitch_sweep.stitches.shapes import Shape, as_map
 from stitch_sweep.stitches.spatial import Down, Match, Up
 
@@ -27,7 +28,7 @@ class MlpStitch(Stitch):
         sender: Shape,
         receiver: Shape,
         *,
-        hidden: Positive | None = None,
+        hidden: Width | None = None,
         down: Down = "average",
         up: Up = "nearest",
     ) -> None:

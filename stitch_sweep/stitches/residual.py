@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from stitch_sweep.bounds import Width
 from stitch_sweep.registry import STITCHES
-from stitch_sweep.stitches.base import Positive, Stitch
+from stitch_sweep.stitches.base import Stitch
 from stitch_sweep.stitches.normed import BatchNorm
 from stitch_sweep.stitches.shapes import Shape, as_map, have_neighbours, unfit
 from stitch_sweep.stitches.spatial import Match, Pool, Up
@@ -97,7 +98,7 @@ def bottleneck(
     sender: Shape,
     receiver: Shape,
     *,
-    reduction: Positive = 4,
+    reduction: Width = 4,
     relu: bool = True,
     down: Pool = "average",
     up: Up = "nearest",

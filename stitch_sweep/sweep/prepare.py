@@ -33,7 +33,12 @@ from stitch_sweep.ledger import Study
 from stitch_sweep.losses import CombinedLoss, LossContext
 from stitch_sweep.stitches import Shape
 from stitch_sweep.subgraphs import black_image
-from stitch_sweep.sweep.search import combinations, samples_per_study, trainings_per_study
+from stitch_sweep.sweep.search import (
+    check_size,
+    combinations,
+    trainings_per_study,
+    trials_by_study,
+)
 from stitch_sweep.sweep.teaching import teaching_notes
 from stitch_sweep.training import no_teacher
 from stitch_sweep.zoo import (
@@ -118,7 +123,7 @@ class Prepared:
     @property
     def trials(self) -> int:
         """How many trials the configuration asks for."""
-        return sum(samples_per_study(self.config, study) for study in self.studies)
+        return sum(trials_by_study(self.config, self.studies))
 
     @property
     def trainings(self) -> int:
@@ -265,6 +270,7 @@ def _studies(config: Config, networks: dict[str, Outline]) -> list[Study]:
     problems = []
     studies: dict[str, Study] = {}
     cells: list[tuple[str, str, int, int]] = []
+    grids: dict[tuple[tuple[str, str], tuple[int, ...], tuple[int, ...]], None] = {}
     for i, pair in enumerate(config.pairs):
         chosen = {}
         for side in ("sender", "receiver"):
@@ -274,12 +280,17 @@ def _studies(config: Config, networks: dict[str, Outline]) -> list[Study]:
                 problems += [f"pairs[{i}].{side}_layers: {problem}" for problem in error.problems]
         if len(chosen) < 2:
             continue
-        ends = pair.sender, pair.receiver
-        cells += [(*ends, i, j) for i, j in itertools.product(chosen["sender"], chosen["receiver"])]
+        grids[(pair.sender, pair.receiver), tuple(chosen["sender"]), tuple(chosen["receiver"])] = (
+            None
+        )
+    check_size(config, sum(len(rows) * len(columns) for _, rows, columns in grids))
+    for ends, rows, columns in grids:
+        cells += [(*ends, i, j) for i, j in itertools.product(rows, columns)]
     for i, part in enumerate(config.knock_out):
         last = len(networks[part.network].layers) - 1
         problems += [f"knock_out[{i}].{problem}" for problem in _out_of_reach(part, last)]
         cells += [(part.network, part.network, *cell) for cell in part.cells(last)]
+        check_size(config, len(cells))
     if problems:
         raise InputError(*problems)
     for sender, receiver, *cell in cells:
@@ -320,13 +331,16 @@ def _stitch_problems(
 ) -> Iterator[str]:
     """Every cell that a stitch it will meet can't join."""
     checked: dict[Any, str | None] = {}  # there are few pairs of shapes, and many cells
+    stitches: dict[str, list[StitchConfig]] = {}  # nor many combinations of factors
     for study in studies:
+        factors = json.dumps(study.factors, sort_keys=True)
+        if factors not in stitches:
+            stitches[factors] = [found.stitch for found in stitch_settings(config, study)]
         shapes = (
             networks[study.sender].shape(study.sender_layer),
             networks[study.receiver].shape(study.receiver_layer),
         )
-        for settings in stitch_settings(config, study):
-            stitch = settings.stitch
+        for stitch in stitches[factors]:
             key = (shapes, stitch.name, stitch.start, str(stitch.options))
             if key not in checked:
                 checked[key] = misfit(stitch, *shapes)

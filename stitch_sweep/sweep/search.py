@@ -35,6 +35,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from stitch_sweep.analysis.results import of_test_images
+from stitch_sweep.bounds import MOST_CHECKS, MOST_STUDIES, MOST_TRIALS
 from stitch_sweep.config import (
     Config,
     Distribution,
@@ -187,7 +188,7 @@ def startup_note(config: Config) -> str | None:
 def samples_per_study(config: Config, study: Study) -> int:
     """How many trials a study has: `samples`, or the size of its grid."""
     if config.search.sampler.name == "grid" and config.search.distributions:
-        return sum(1 for _ in combinations(config, study))
+        return _grid_points(config, study)
     return config.search.samples
 
 
@@ -198,6 +199,88 @@ def trainings_per_study(config: Config, study: Study) -> int:
     if config.search.sampler.name == "grid" or any(size > samples for size in sizes):
         return samples
     return sum(1 for _ in itertools.islice(combinations(config, study), samples))
+
+
+def trials_by_study(config: Config, studies: Iterable[Study]) -> list[int]:
+    """As `samples_per_study`, of many studies: it depends on a study's factors alone."""
+    known: dict[str, int] = {}
+    counts = []
+    for study in studies:
+        factors = json.dumps(study.factors, sort_keys=True)
+        if factors not in known:
+            known[factors] = samples_per_study(config, study)
+        counts.append(known[factors])
+    return counts
+
+
+def check_size(config: Config, cells: int) -> None:
+    """Count the studies and trials of so many cells, and the stitches and losses to check.
+
+    Raises:
+        InputError: a sweep has fewer; the message says what multiplies to it.
+    """
+    search = config.search
+    factors = f"{cells} cells x {config.repeats} repeats"
+    if search.cross:
+        factors += f" x {search.combinations} combinations of crossed values (search.cross)"
+    studies = cells * config.repeats * search.combinations
+    if studies > MOST_STUDIES:
+        raise InputError(f"{factors} = {studies} studies; a sweep has {MOST_STUDIES} at most")
+    # What is crossed decides which conditions of a search hold.
+    crossed = [Study("", 0, "", 0, values) for values in config.factor_combinations()]
+    trials = cells * config.repeats * sum(trials_by_study(config, crossed))
+    if trials > MOST_TRIALS:
+        grid = search.sampler.name == "grid" and search.distributions
+        each = "points of the grid (search.space)" if grid else f"{search.samples} samples"
+        raise InputError(f"{factors} x {each} = {trials} trials; a sweep has {MOST_TRIALS} at most")
+    every = (
+        chosen
+        for study in crossed
+        for section in ("stitch", "loss")
+        for chosen in combinations(config, study, only=section)
+    )
+    if sum(1 for _ in itertools.islice(every, MOST_CHECKS + 1)) > MOST_CHECKS:
+        raise InputError(
+            f"search: crossed and searched values make more than {MOST_CHECKS} stitches and losses to "
+            "check; list fewer values under stitch and loss"
+        )
+
+
+def _grid_points(config: Config, study: Study) -> int:
+    """How many combinations of searched settings there are, without making them.
+
+    Raises:
+        InputError: conditions make the combinations too many to count.
+    """
+    space = config.search.distributions
+    order = _parents_first(space, space)
+    base = _settings_of(config, study)
+    parents = {parent for distribution in space.values() for parent in distribution.when}
+    decisive = {
+        path
+        for path, parent in itertools.product(space, parents)
+        if f"{parent}.".startswith(f"{path}.") or f"{path}.".startswith(f"{parent}.")
+    }
+    visits = itertools.count()
+
+    def count(k: int, chosen: dict[str, Any]) -> int:
+        if next(visits) > MOST_CHECKS:
+            raise InputError(
+                f"search.space: settings on which others depend have more than {MOST_CHECKS} "
+                "combinations; a grid can't be so large"
+            )
+        points = 1
+        for path in order[k:]:
+            k += 1
+            if not _applies(path, space, base, chosen):
+                continue
+            if path in decisive:
+                values = _grid_values(space[path])
+                return points * sum(count(k, {**chosen, path: value}) for value in values)
+            points *= _grid_size(space[path])
+        return points
+
+    return count(0, {})
 
 
 def combinations(config: Config, study: Study, only: str = "") -> Iterator[dict[str, Any]]:
@@ -289,6 +372,8 @@ class StudySearch:
         self._base = _settings_of(config, study)
         self._trial_states: dict[int, dict[str, Any]] = {}
         self._study_state: dict[str, Any] = {}
+        self._grid = combinations(config, study)
+        self._points: list[dict[str, Any]] = []  # of the grid, as far as they were asked for
         self.optuna = optuna.create_study(
             study_name=study.id,
             directions=_directions(config),
@@ -301,10 +386,11 @@ class StudySearch:
         if not self._space:
             return {}
         if self.config.search.sampler.name == "grid":
-            for k, point in enumerate(combinations(self.config, self.study)):
-                if k == number:
-                    return point
-            raise IndexError(f"the grid of {self.study.id} has no point {number}")
+            missing = max(0, number + 1 - len(self._points))
+            self._points += itertools.islice(self._grid, missing)
+            if number >= len(self._points):
+                raise IndexError(f"the grid of {self.study.id} has no point {number}")
+            return self._points[number]
         sampler = self.config.search.sampler
         # Start-up trials are random; a seed without the study gives all cells the same ones.
         of_study = () if number < _startup(sampler) else (self.study.key,)
@@ -396,8 +482,8 @@ class SweepSearcher(Searcher):
         self.stopped = ""
         self.exhausted = False
         started = ledger.trial_ids()
-        for study in studies:
-            total = samples_per_study(config, study)
+        studies = list(studies)
+        for study, total in zip(studies, trials_by_study(config, studies), strict=True):
             if any(study.trial(number) in started for number in range(total)):
                 records = [ledger.read(study.trial(number)) for number in range(total)]
                 left = [n for n, r in enumerate(records) if r is None or r["status"] == "running"]
@@ -699,13 +785,14 @@ def _parents_first(space: Mapping[str, Distribution], wanted: Iterable[str]) -> 
     order: list[str] = []
 
     def visit(path: str) -> None:
+        if path in order:
+            return
         for parent in space[path].when:
             for other in sorted(space):
                 # The parent itself, or a section that is chosen as a whole and holds it.
                 if other != path and f"{parent}.".startswith(f"{other}."):
                     visit(other)
-        if path not in order:
-            order.append(path)
+        order.append(path)
 
     # Sorted: the order of keys in a file must not move what a sampler draws for them.
     for path in sorted(wanted):
@@ -740,26 +827,35 @@ def _applies(
 
 
 def _size(distribution: Distribution) -> float:
-    """The number of values that a distribution has."""
+    """The number of values that a distribution has; infinite for a range of floats without steps."""
+    is_range = distribution.type == "float" and distribution.step is None
+    if is_range and distribution.low != distribution.high:
+        return math.inf
+    return _grid_size(distribution)
+
+
+def _grid_values(distribution: Distribution) -> Iterator[Any]:
+    if distribution.type == "categorical":
+        yield from distribution.choices or []
+        return
+    low, _, step = _ends_and_step(distribution)
+    cast = int if distribution.type == "int" else float
+    for k in range(_grid_size(distribution)):
+        yield cast(low + k * step)
+
+
+def _grid_size(distribution: Distribution) -> int:
+    """How many values `_grid_values` gives."""
     if distribution.type == "categorical":
         return len(distribution.choices or [])
-    if distribution.low == distribution.high:
-        return 1
-    if distribution.type == "float" and distribution.step is None:
-        return math.inf
-    assert distribution.low is not None
-    assert distribution.high is not None
-    return int((distribution.high - distribution.low) / (distribution.step or 1)) + 1
+    low, high, step = _ends_and_step(distribution)
+    return int((high - low) / step) + 1
 
 
-def _grid_values(distribution: Distribution) -> list[Any]:
-    if distribution.type == "categorical":
-        return list(distribution.choices or [])
+def _ends_and_step(distribution: Distribution) -> tuple[Decimal, Decimal, Decimal]:
     # In decimals, so that 0.1 + 2 * 0.1 is 0.3.
-    low, high = Decimal(str(distribution.low)), Decimal(str(distribution.high))
-    step = Decimal(str(distribution.step or 1))
-    cast = int if distribution.type == "int" else float
-    return [cast(low + k * step) for k in range(int((high - low) / step) + 1)]
+    low, high, step = distribution.low, distribution.high, distribution.step or 1
+    return Decimal(str(low)), Decimal(str(high)), Decimal(str(step))
 
 
 def _suggest(trial: optuna.Trial, path: str, distribution: Distribution) -> Any:
