@@ -583,7 +583,8 @@ class TestCommands:
         with pytest.raises(InputError, match="every sender knows only the class"):
             choose_cell(prepare(given.model_copy(update={"pairs": only})), None)
         with pytest.raises(InputError, match="a-class-only knows only the class: it can't receive"):
-            check_cell(prepared, Cell("a", 2, "a-class-only", 2), given.stitch)
+            settings = TrialSettings.model_validate(given.settings)
+            check_cell(prepared, Cell("a", 2, "a-class-only", 2), settings)
 
 
 def test_the_table_says_what_each_network_is():
