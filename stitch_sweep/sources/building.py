@@ -52,8 +52,8 @@ def call(make: Callable[..., Any], arguments: Mapping[str, Any], name: str) -> n
         raise InputError(f"{name} returned a {type(made).__name__}, not a torch.nn.Module")
     if isinstance(made, torch.jit.ScriptModule):
         raise InputError(
-            f"{name} returned a TorchScript module, which can't be cut; return the torch.nn.Module it was "
-            "made from, with its state_dict()"
+            f"{name} returned a TorchScript module, which can't be cut; return the torch.nn.Module it "
+            "was made from, with its state_dict()"
         )
     return _unwrapped(made)
 
@@ -72,9 +72,7 @@ def _bare(module: nn.Module) -> nn.Module:
     while True:
         if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
             module = module.module
-        elif (
-            type(module).__name__ == "OptimizedModule"
-        ):  # its class is of torch's compiler: slow to import
+        elif type(module).__name__ == "OptimizedModule":  # a class that is slow to import
             module = module._orig_mod  # type: ignore[assignment]
         else:
             break

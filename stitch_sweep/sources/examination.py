@@ -33,8 +33,9 @@ def examine(network: Imported, *, learns: bool = False) -> int:
         K, the length of its logits.
 
     Raises:
-        InputError: its parts aren't fit (`check_parts`), it can't take the images, its output is no [B, K] of finite numbers, two runs differ
-            (the submodule in which they begin to differ is named), or it writes into itself.
+        InputError: its parts aren't fit (`check_parts`), it can't take the images, its output is no
+            [B, K] of finite numbers, two runs differ (the submodule in which they begin to differ is
+            named), or it writes into itself.
     """
     check_parts(network)
     images = _noise(network)
@@ -180,8 +181,8 @@ def _check_output(output: Any) -> None:
         )
     if output.dtype != torch.float32:
         raise InputError(
-            f"returns logits in {str(output.dtype).removeprefix('torch.')}, where float32 is wanted: call "
-            ".float() on them at the end of its forward"
+            f"returns logits in {str(output.dtype).removeprefix('torch.')}, where float32 is wanted: "
+            "call .float() on them at the end of its forward"
         )
     if not output.isfinite().all():
         raise InputError("its logits for noise are not finite")

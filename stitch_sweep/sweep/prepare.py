@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -70,7 +70,7 @@ class Outline:
     image: Shape | None
     layers: list[Shape]
     outputs: int | None
-    gradients: GradientFlow = GradientFlow()
+    gradients: GradientFlow = field(default_factory=GradientFlow)
     notes: tuple[str, ...] = ()
 
     def check_layers(self, name: str, layers: Iterable[int]) -> None:
@@ -290,8 +290,8 @@ def _outline(network: NetworkConfig, data: Data) -> Outline:
     notes = [output_note(module, images)]
     if given and flow.last_zero > flow.last_blocked:  # what is trained here may start with zeros
         notes.append(
-            f"for the images tried, only gradients of 0 come back from its logits to layer {flow.last_zero} "
-            "and those before it: no stitch into them learns from the logits"
+            f"for the images tried, only gradients of 0 come back from its logits to layer "
+            f"{flow.last_zero} and those before it: no stitch into them learns from the logits"
         )
     found = tuple(note for note in notes if note is not None)
     return Outline(data.image_shape, layers, outputs, flow, found)
@@ -463,9 +463,9 @@ def no_gradient(name: str, network: Outline, layers: Iterable[int]) -> str:
     )
     return (
         f"{name!r} can't receive at layer {', '.join(map(str, layers))}: its forward passes no gradient "
-        f"back {network.gradients.place}, so a stitch before that learns nothing from the logits (as with "
-        f"detach(), no_grad() or inference_mode()); {remedy}, and a loss of representations alone, such "
-        "as mse, needs no gradient from there"
+        f"back {network.gradients.place}, so a stitch before that learns nothing from the logits (as "
+        f"with detach(), no_grad() or inference_mode()); {remedy}, and a loss of representations alone, "
+        "such as mse, needs no gradient from there"
     )
 
 
