@@ -573,7 +573,7 @@ def _why_not_weights(path: Path, error: Exception) -> str:
             )
         if "data.pkl" not in inner:
             return "is a zip archive that torch.save didn't write; a state dict is wanted"
-    if start[:1] == _PICKLED and isinstance(error, EOFError | RuntimeError):
+    if start[:1] == _PICKLED and type(error).__name__ != "UnpicklingError":
         return f"is truncated or damaged ({_line(error)}); copy or download it again"
     if type(error).__name__ != "UnpicklingError":
         return f"can't be read as PyTorch weights ({_line(error)})"
