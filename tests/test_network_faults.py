@@ -16,6 +16,8 @@ from torch import nn
 from torchvision import datasets, models
 
 from stitch_sweep import sources
+from stitch_sweep.assembly import outline
+from stitch_sweep.checkpoints import fingerprint, pack
 from stitch_sweep.config import Config, read_config
 from stitch_sweep.data import load as load_data
 from stitch_sweep.errors import InputError
@@ -24,7 +26,7 @@ from stitch_sweep.sources.naming import by_name
 from stitch_sweep.sweep.prepare import prepare
 from stitch_sweep.sweep.search import _PLAIN, _SAMPLERS
 from stitch_sweep.sweep.single import run_pair
-from stitch_sweep.zoo import load, load_from_file
+from stitch_sweep.zoo import load, load_from_file, make_recipe
 
 NET = '''
 import torch
@@ -129,6 +131,12 @@ class Tied(Net):
 class HalfInside(Net):
     def middle(self, x):
         return super().middle(x.half().float())
+
+
+class Lazy(Net):
+    def __init__(self):
+        super().__init__()
+        self.b = nn.LazyConv2d(4, 3, padding=1)
 
 
 class DoubleLogits(Net):
@@ -309,8 +317,6 @@ def test_a_configuration_and_a_recipe_with_such_an_argument_run_nothing(folder):
     recipe = {"network": plan, "seed": 0, "weights": "trained", "data": {"name": "digits"}}
     content = {"recipe": recipe, "accuracy": {}, "seconds": 0, "versions": {}}
     (entry / "recipe.json").write_text(json.dumps(content))
-    from stitch_sweep.checkpoints import pack
-
     (entry / "weights.safetensors").write_bytes(pack({"model": {}}))
     with pytest.raises(InputError, match=r"arguments\.checkpoint_path: is not allowed"):
         load(entry)
@@ -497,6 +503,34 @@ def test_such_a_network_may_do_what_needs_no_gradient(folder):
     assert "'n' can't receive at layer 0: " in message
     with pytest.raises(InputError, match="--pair n:0,n:0: 'n' can't receive at layer 0"):
         run_pair(config(folder, network), "n:0,n:0")
+
+
+def test_an_assembly_trains_nothing_before_such_a_place(folder):
+    parts = [
+        {"network": "n", "end": 0},
+        {"stitch": {"name": "linear"}},
+        {"network": "n", "start": 0},
+    ]
+    chosen = config(folder, ready("Detached"), pairs=[], parts=parts)
+    prepared = prepare(chosen, cells=False)
+    networks, image = prepared.untrained(), prepared.data.image_shape
+    with pytest.raises(
+        InputError, match=r"parts\[2\]: n passes no gradient back between its places 0"
+    ):
+        outline(chosen.parts, networks, image)
+    behind = [chosen.parts[0].model_copy(update={"end": 1}), chosen.parts[1]]
+    behind.append(chosen.parts[2].model_copy(update={"start": 1}))
+    assert len(outline(behind, networks, image)) == 3
+
+
+def test_a_network_with_lazy_modules_is_complete_when_it_is_made(folder):
+    chosen = config(folder, made_by("Lazy", weights="random"))
+    recipe = make_recipe(chosen.networks[0], chosen, load_data(chosen.data))
+    torch.manual_seed(0)
+    module = recipe.architecture()
+    assert module.network.b.weight.shape == (4, 4, 3, 3)
+    torch.manual_seed(0)
+    assert fingerprint(recipe.architecture()) == fingerprint(module)
 
 
 def test_what_is_computed_in_inference_mode_can_send(folder):

@@ -36,27 +36,44 @@ def gradient_flow(model: nn.Module, network: Cuttable, images: Tensor) -> Gradie
         network: the same, which can be cut.
         images: `[B, C, H, W]`.
     """
-    generator = torch.Generator().manual_seed(0)
     names = [f"layer {layer.index} ({layer.name})" for layer in network.layers]
     names = ["the image", *names, "the logits"]
     last = len(network.layers) - 1
     blocked, zero, place = -2, -2, ""
     value = images
-    with eval_mode(model), torch.enable_grad():
+    with eval_mode(model):
         for layer in range(-1, last + 1):
-            value = value.detach().clone().requires_grad_()
-            why, gradient = "", None
-            try:
-                end = network.sub_network(layer, layer + 1 if layer < last else None)(value)
-                if end.requires_grad:
-                    direction = torch.randn(end.shape, generator=generator).to(end)
-                    (gradient,) = torch.autograd.grad(end, value, direction, allow_unused=True)
-            except Exception as error:  # it is anybody's code
-                why = f" ({what_went_wrong(error)})"
-                end = network.sub_network(-1, layer + 1 if layer < last else None)(images)
+            part = network.sub_network(layer, layer + 1 if layer < last else None)
+            gradient, why = gradient_through(part, value)
             if gradient is None:
                 blocked, place = layer, f"between {names[layer + 1]} and {names[layer + 2]}{why}"
             elif not gradient.any():
                 zero = layer
-            value = end
+            with torch.no_grad():
+                value = part(value)
     return GradientFlow(blocked, place, zero)
+
+
+def gradient_through(part: nn.Module, value: Tensor) -> tuple[Tensor | None, str]:
+    """Send a random gradient back through a part of a network.
+
+    Args:
+        part: in eval mode.
+        value: what it is given.
+
+    Returns:
+        The gradient with respect to `value`, None where none comes back; and in brackets what the part
+        raised, empty where it raised nothing.
+    """
+    value = value.detach().clone().requires_grad_()
+    generator = torch.Generator().manual_seed(0)
+    try:
+        with torch.enable_grad():
+            end = part(value)
+            if not end.requires_grad:
+                return None, ""
+            direction = torch.randn(end.shape, generator=generator).to(end)
+            (gradient,) = torch.autograd.grad(end, value, direction, allow_unused=True)
+    except Exception as error:  # it is anybody's code
+        return None, f" ({what_went_wrong(error)})"
+    return gradient, ""
