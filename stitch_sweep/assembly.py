@@ -28,6 +28,7 @@ from stitch_sweep.losses import CombinedLoss, LossContext, LossInputs
 from stitch_sweep.optimization import Optimization
 from stitch_sweep.registry import LOSSES, STITCHES
 from stitch_sweep.seeding import derive, seed_everything
+from stitch_sweep.sources.gradients import gradient_through
 from stitch_sweep.stitches import DATA_STARTS, Shape, build_stitch, misfit, start_stitch
 from stitch_sweep.subgraphs import LayerNames
 
@@ -74,7 +75,8 @@ def outline(
             try:
                 name = str(part.network)
                 traced = open_network(networks[name], layer_names=(layers or {}).get(name))
-                piece = _network_piece(part, traced, image)
+                learns = any(p.stitch is not None or not p.frozen for p in parts[:k])
+                piece = _network_piece(part, traced, image, learns)
             except InputError as error:
                 problems += [f"parts[{k}]: {problem}" for problem in error.problems]
         found.append(piece)
@@ -102,13 +104,23 @@ def outline(
     return [piece for piece in found if piece is not None]
 
 
-def _network_piece(part: PartConfig, traced: Cuttable, image: Shape) -> Piece:
+def _network_piece(part: PartConfig, traced: Cuttable, image: Shape, learns: bool) -> Piece:
+    """A piece of a network; `learns` says whether a part before it is trained, through it."""
     # Whoever has no start begins at the image; the part before it ends there.
     before = traced.sub_network(None, IMAGE_LAYER if part.start is None else part.start)
     piece = traced.sub_network(part.start, part.end)
     with torch.no_grad():
         taken = before.eval()(torch.zeros(1, *image))
         given = piece.eval()(taken)
+    if learns:
+        gradient, why = gradient_through(piece, taken)
+        if gradient is None:
+            raise InputError(
+                f"{part.network} passes no gradient back between its places "
+                f"{'the image' if part.start is None else repr(part.start)} and "
+                f"{'the logits' if part.end is None else repr(part.end)}{why}, so nothing before it "
+                "can be trained (as with detach(), no_grad() or inference_mode())"
+            )
     return Piece(part, tuple(taken.shape[1:]), tuple(given.shape[1:]))
 
 

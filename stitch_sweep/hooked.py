@@ -143,12 +143,12 @@ class HookedPart(nn.Module):
         try:
             result: Tensor = self.model(image)
         except _Stop as stopped:
-            found = stopped.value
+            found = _outside_inference(stopped.value)
             return found.permute(TO_CHANNELS_FIRST).contiguous() if self._turned[1] else found
         finally:
             for hook in hooks:
                 hook.remove()
-        return result
+        return _outside_inference(result)
 
     def own(self) -> dict[str, Tensor]:
         """Parameters that its output depends on and buffers beside them, by the network's names."""
@@ -194,7 +194,8 @@ class _Call:
 
     def __post_init__(self) -> None:
         # An operation in place returns the tensor that it was given.
-        self.version = getattr(self.output, "_version", 0)
+        if isinstance(self.output, Tensor) and not self.output.is_inference():
+            self.version = self.output._version
 
     def same(self, other: _Call) -> bool:
         """Whether both are one value: one tensor, not written to in between."""
@@ -364,7 +365,8 @@ class HookedNetwork:
             return "its output is not a single tensor"
         if call.same(self._whole):
             return "it is the network's output"
-        if why := no_representation(call.output, self._double[path]):
+        dtype = black_image(self._model, self._image_shape).dtype
+        if why := no_representation(call.output, self._double[path], dtype):
             return why
         prefix = HookedPart(self._model, _IMAGE, path, self._image_shape)
         suffix = HookedPart(self._model, path, None, self._image_shape)
@@ -471,6 +473,11 @@ class HookedNetwork:
         if why := self._why_not(name):
             raise CutError(f"no cut behind {name!r}: {why}. ({self._why})")
         return name
+
+
+def _outside_inference(value: Tensor) -> Tensor:
+    """A copy that autograd can keep, where the network computed in inference mode; else the value."""
+    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
 
 
 def _same_bits(found: Any, expected: Any) -> bool:

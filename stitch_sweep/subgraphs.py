@@ -292,11 +292,12 @@ class TracedNetwork:
     def _look(self, image_shape: Sequence[int]) -> None:
         """Run the network on images; leave out what then is no cut point, and find maps to be turned."""
         one, two = (self._values(image_shape, count) for count in (1, 2))
+        dtype = black_image(self._model, image_shape).dtype
         for position in self._cuts:
             node = self._nodes[position]
             if node not in one:  # what has an effect only, or is not run in this way
                 continue
-            why = no_representation(one[node], two[node])
+            why = no_representation(one[node], two[node], dtype)
             if why:
                 self._unfit[position] = why
             elif keeps_channels_last(one[node].shape[1:]):
@@ -637,10 +638,19 @@ def _of_no_tensor(attribute: str) -> bool:
     return of is None or callable(of)
 
 
-def no_representation(one: Any, two: Any) -> str:
-    """Why a stitch couldn't take a value, from what it is for one image and for two; or empty."""
+def no_representation(one: Any, two: Any, dtype: torch.dtype) -> str:
+    """Why a stitch couldn't take a value, from what it is for one image and for two; or empty.
+
+    Args:
+        one: the value for one image.
+        two: the value for two images.
+        dtype: of the images, in which stitches compute.
+    """
     if not isinstance(one, torch.Tensor):
         return f"it is {_kind(one)}, not a single tensor"
+    if one.dtype != dtype:
+        got, wanted = (str(kind).removeprefix("torch.") for kind in (one.dtype, dtype))
+        return f"it is a tensor of {got}, and stitches compute in {wanted}"
     shapes = [tuple(one.shape), tuple(two.shape)]
     if shapes == [(1, *shapes[0][1:]), (2, *shapes[0][1:])]:
         return ""

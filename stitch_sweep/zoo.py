@@ -13,6 +13,7 @@ import math
 import re
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -45,11 +46,14 @@ from stitch_sweep.files import forget, keep, kept, remove_temporaries, write_ato
 from stitch_sweep.models import build
 from stitch_sweep.optimization import Optimization, OptimizerConfig, ScheduleConfig
 from stitch_sweep.seeding import derive, seed_everything
+from stitch_sweep.sources.building import what_went_wrong
 from stitch_sweep.versions import versions
 
 FORMAT = 1
 """Part of every recipe: raised when the training code changes what a recipe gives."""
 _PICKLED = b"\x80"  # the first byte of what pickle wrote
+_ZIP = b"PK\x03\x04"
+_COMPILED = "_orig_mod."  # what torch.compile puts into the names of a state dict
 
 
 @dataclass(frozen=True)
@@ -497,6 +501,14 @@ def load_weights(path: Path, key: str | None = None) -> dict[str, Tensor]:
     Raises:
         InputError: the file is missing or holds no weights.
     """
+    state, inside = _read_weights(path, key)
+    if not state or not all(isinstance(v, Tensor) for v in state.values()):
+        raise InputError(_no_state_dict(path, inside))
+    return state
+
+
+def _read_weights(path: Path, key: str | None) -> tuple[dict[str, Any], list[str]]:
+    """See `load_weights` and `_chosen`; values need not be tensors."""
     if not path.is_file():
         raise InputError(f"{path}: there is no such weights file")
     if not path.stat().st_size:
@@ -505,9 +517,9 @@ def load_weights(path: Path, key: str | None = None) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             data = path.read_bytes()
             try:
-                return dict(unpack(data)["model"])
+                return dict(unpack(data)["model"]), []
             except ForeignFileError:
-                return load_file(path)
+                return load_file(path), []
         state = torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError as error:
         raise InputError(f"{path}: holds no weights: {error}") from None
@@ -515,29 +527,58 @@ def load_weights(path: Path, key: str | None = None) -> dict[str, Tensor]:
         raise InputError(f"{path}: holds no network") from None
     except Exception as error:  # torch.load raises whatever its parser stumbles over
         raise InputError(f"{path}: {_why_not_weights(path, error)}") from None
-    whole = state
-    if isinstance(state, Mapping):
-        if key is not None and key not in state:
-            raise InputError(f"{path}: has no {key!r}: {nearest(key, map(str, state))}")
-        state = state[key] if key is not None else state.get("state_dict", state)
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        inside = (
-            [str(k) for k, v in whole.items() if isinstance(v, Mapping)]
-            if (isinstance(whole, Mapping))
-            else []
-        )
-        hint = f"; weights_key: says under which of {', '.join(inside)} it is" if inside else ""
-        raise InputError(f"{path}: holds no state dict (a mapping from names to tensors){hint}")
-    return dict(state)
+    return _chosen(path, state, key)
+
+
+def _chosen(path: Path, content: Any, key: str | None) -> tuple[dict[str, Any], list[str]]:
+    """The mapping in a PyTorch file that a key means, and under which keys there are mappings.
+
+    The mapping is empty where there is none; its values may be anything.
+
+    Raises:
+        InputError: the file lacks the key.
+    """
+    if not isinstance(content, Mapping):
+        return {}, []
+    if key is not None and key not in content:
+        raise InputError(f"{path}: has no {key!r}: {nearest(key, map(str, content))}")
+    inside = [str(k) for k, v in content.items() if isinstance(v, Mapping)]
+    found = content[key] if key is not None else content.get("state_dict", content)
+    if not isinstance(found, Mapping):
+        return {}, inside
+    return {str(name): value for name, value in found.items()}, inside
+
+
+def _no_state_dict(path: Path, inside: list[str]) -> str:
+    hint = f"; weights_key: says under which of {', '.join(inside)} it is" if inside else ""
+    return f"{path}: holds no state dict (a mapping from names to tensors){hint}"
 
 
 def _why_not_weights(path: Path, error: Exception) -> str:
     """What to say of a file that torch.load refuses."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start == _ZIP and not zipfile.is_zipfile(path):
+        return (
+            "is truncated: a PyTorch file begins, and its end is missing; copy or download it again"
+        )
+    if start == _ZIP:
+        with zipfile.ZipFile(path) as archive:
+            inner = {name.rpartition("/")[2] for name in archive.namelist()}
+        if "constants.pkl" in inner:
+            return (
+                "is a TorchScript archive, which holds code; store the network's state_dict() instead: "
+                "torch.save(torch.jit.load(FILE).state_dict(), 'weights.pt')"
+            )
+        if "data.pkl" not in inner:
+            return "is a zip archive that torch.save didn't write; a state dict is wanted"
+    if start[:1] == _PICKLED and type(error).__name__ != "UnpicklingError":
+        return f"is truncated or damaged ({_line(error)}); copy or download it again"
     if type(error).__name__ != "UnpicklingError":
         return f"can't be read as PyTorch weights ({_line(error)})"
     # Torch's own words are how to run the code all the same.
-    named = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
-    if named is None and path.open("rb").read(1) != _PICKLED:
+    named = re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", str(error))
+    if named is None and start[:1] != _PICKLED and start != _ZIP:
         return "can't be read as PyTorch weights (is none)"
     what = f" ({named[1]})" if named else ""
     return f"holds code or a whole module{what}, which is not run; store its state_dict() alone"
@@ -559,31 +600,93 @@ def load_from_file(network: NetworkConfig, data: Data) -> nn.Module:
     module = sources.build(network, data)
     # Of a network from elsewhere the file has the network alone, as its author stored it.
     inner = module.network if isinstance(module, sources.Imported) else module
-    found, wanted = load_weights(path, network.weights_key), inner.state_dict()
+    found, inside = _read_weights(path, network.weights_key)
     if (prefix := network.weights_prefix) is not None:
         found = {k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)}
-    problems = [f"lacks {name}" for name in wanted if name not in found]
-    problems += [f"has an unknown {name}" for name in found if name not in wanted]
-    problems += [
-        f"{name} is {list(found[name].shape)}, not {list(wanted[name].shape)}"
-        for name in wanted
-        if name in found and found[name].shape != wanted[name].shape
-    ]
-    learnt = dict(inner.named_parameters())  # a mask among the buffers may well be infinite
-    problems += [
-        f"{name} holds what is no finite number"
-        for name in wanted
-        if name in found
-        and (found[name].isnan().any() or not (name not in learnt or found[name].isfinite().all()))
-    ]
+    if prefix is None and not any(isinstance(value, Tensor) for value in found.values()):
+        raise InputError(_no_state_dict(path, inside))
+    found = {name.replace(_COMPILED, ""): value for name, value in found.items()}
+    wanted = inner.state_dict(keep_vars=True)
+    wrong = dict(_wrong_values(inner, found, wanted))
+    try:
+        # Torch decides which names may be missing, and adapts those that older versions wrote.
+        result = inner.load_state_dict(
+            {name: value for name, value in found.items() if name not in wrong}, strict=False
+        )
+    except Exception as error:  # a network may load in a way of its own
+        raise InputError(
+            f"network {network.name!r}: {path} doesn't fit: {what_went_wrong(error)}"
+        ) from error
+    missing = set(result.missing_keys) - wrong.keys() - _tied_to_present(wanted, found)
+    problems = [f"lacks {name}" for name in wanted if name in missing]
+    problems += [f"has an unknown {name}" for name in result.unexpected_keys]
+    problems += [f"{name} {why}" for name, why in wrong.items()]
     if problems:
         more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
-        more += _prefix_hint(found, wanted)
+        more += _prefix_hint(found, set(wanted), missing)
         raise InputError(
             f"network {network.name!r}: {path} doesn't fit: {'; '.join(problems[:5])}{more}"
         )
-    inner.load_state_dict(found)
     return module.eval()
+
+
+def _wrong_values(
+    network: nn.Module, found: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> Iterator[tuple[str, str]]:
+    """Names in a file that are the network's, and why their values can't be taken.
+
+    A file's floating-point numbers may be of any width: they are converted as torch does, exactly from 16
+    bits and rounded from 64.
+    """
+    learned = dict(network.named_parameters(remove_duplicate=False))
+    first_names: dict[int, str] = {}
+    for name, own in wanted.items():
+        if name not in found or not isinstance(own, Tensor):
+            continue  # the extra state of a module may be anything
+        value = found[name]
+        if (why := _wrong_tensor(value, own)) is not None:
+            yield name, why
+            continue
+        converted = value.to(own.dtype)
+        # A mask among the buffers may well be infinite.
+        if converted.isnan().any() or (name in learned and not converted.isfinite().all()):
+            yield name, "holds NaN or infinite values"
+        first = first_names.setdefault(id(own), name)
+        if first != name and not torch.equal(found[first].to(own.dtype), converted):
+            yield name, f"differs from {first}, and in the network both are one tensor"
+
+
+def _wrong_tensor(value: Any, own: Tensor) -> str | None:
+    """Why a file's value can't be copied into a tensor of a network; None where it can."""
+    if not isinstance(value, Tensor):
+        return f"is a {type(value).__name__}, where a tensor is wanted"
+    if type(value) not in (Tensor, nn.Parameter):
+        return f"is a {type(value).__name__}, where an ordinary tensor is wanted"
+    kinds = {"quantized": value.is_quantized, "on the device meta, without values": value.is_meta}
+    kinds["sparse"] = value.layout != torch.strided
+    if special := [kind for kind, is_so in kinds.items() if is_so]:
+        return f"is {special[0]}, where an ordinary tensor is wanted"
+    if value.shape != own.shape:
+        return f"is {list(value.shape)}, not {list(own.shape)}"
+    got, wanted = (str(tensor.dtype).removeprefix("torch.") for tensor in (value, own))
+    if own.is_floating_point() and not value.is_floating_point():
+        return f"is {got}, where {wanted} is wanted"
+    if not (own.is_floating_point() or own.is_complex()) and (
+        value.is_complex() or not torch.equal(value.to(own.dtype).to(value.dtype), value)
+    ):
+        return f"is {got} with values that {wanted} can't hold"
+    return None
+
+
+def _tied_to_present(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> set[str]:
+    """Names of a network whose tensor a file has under another name: safetensors stores it once."""
+
+    def memory(tensor: Tensor) -> tuple[Any, ...]:
+        return (tensor.data_ptr(), tuple(tensor.shape), tensor.stride())
+
+    tensors = {k: v for k, v in wanted.items() if isinstance(v, Tensor) and v.numel()}
+    present = {memory(tensor) for name, tensor in tensors.items() if name in found}
+    return {name for name, tensor in tensors.items() if memory(tensor) in present}
 
 
 def load_given(network: NetworkConfig, data: Data) -> nn.Module:
@@ -596,13 +699,19 @@ def load_given(network: NetworkConfig, data: Data) -> nn.Module:
     return load_from_file(network, data) if network.kind == "file" else sources.load(network, data)
 
 
-def _prefix_hint(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
-    """What to do where all names would fit without what they begin with."""
-    first = next(iter(found), "")
-    ends = [k for k in range(1, len(first)) if first[k - 1] == "." and first[k:] in wanted]
-    if ends and all(name.startswith(first[: ends[0]]) for name in found):
-        return f"; all its names begin with weights_prefix: {first[: ends[0]]}"
-    return ""
+def _prefix_hint(found: Mapping[str, Any], wanted: set[str], missing: set[str]) -> str:
+    """What to do where all that a network lacks is in the file behind a common beginning."""
+    behind: dict[str, set[str]] = {}
+    for name in found:
+        for k in (k + 1 for k, character in enumerate(name) if character == "."):
+            if name[k:] in wanted:
+                behind.setdefault(name[:k], set()).add(name[k:])
+    fitting = [prefix for prefix, names in behind.items() if missing and missing <= names]
+    if not fitting:
+        return ""
+    if all(name.startswith(fitting[0]) for name in found):
+        return f"; all its names begin with weights_prefix: {fitting[0]}"
+    return f"; all that is wanted is there behind weights_prefix: {' or '.join(fitting)}"
 
 
 def _read_entry(folder: Path) -> Entry:

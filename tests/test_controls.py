@@ -582,8 +582,9 @@ class TestCommands:
         only = [pair for pair in given.pairs if pair.sender == "a-class-only"]
         with pytest.raises(InputError, match="every sender knows only the class"):
             choose_cell(prepare(given.model_copy(update={"pairs": only})), None)
+        settings = TrialSettings.model_validate(given.settings)
         with pytest.raises(InputError, match="a-class-only knows only the class: it can't receive"):
-            check_cell(prepared, Cell("a", 2, "a-class-only", 2), given.stitch)
+            check_cell(prepared, Cell("a", 2, "a-class-only", 2), settings)
 
 
 def test_the_table_says_what_each_network_is():

@@ -420,7 +420,7 @@ def test_weights_that_are_no_numbers_are_refused(stored, digits, tmp_path, name,
     state[name] = state[name].clone()
     state[name][0] = value
     torch.save(state, tmp_path / "w.pt")
-    with pytest.raises(InputError, match=f"doesn't fit: {name} holds what is no finite number$"):
+    with pytest.raises(InputError, match=f"doesn't fit: {name} holds NaN or infinite values$"):
         load_from_file(network_config(tmp_path / "w.pt"), digits)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from stitch_sweep.config import FROM_FACTORY, NetworkConfig, is_file
 from stitch_sweep.data import Data, normalise
@@ -22,6 +23,7 @@ from stitch_sweep.seeding import derive
 from stitch_sweep.sources import building, python, timm, torchvision
 from stitch_sweep.sources.examination import examine
 from stitch_sweep.sources.preprocessing import Imported, Preprocessing
+from stitch_sweep.subgraphs import eval_mode, refusing
 
 __all__ = [
     "Imported",
@@ -36,6 +38,8 @@ __all__ = [
 
 Factory = Callable[..., Any]
 
+_LAZY_IMAGES = 2
+"""Number of black images with which a network with lazy modules is run to complete it."""
 _TRIED = 16
 """So many of the data's images a network that is cut with hooks is tried on."""
 
@@ -142,7 +146,12 @@ def construct(plan: Mapping[str, Any], make: Factory | None = None) -> Imported:
 
 def _wrapped(network: nn.Module, plan: Mapping[str, Any]) -> Imported:
     before = plan["preprocessing"]
-    return Imported(network, None if before is None else Preprocessing(**before), plan["image"])
+    made = Imported(network, None if before is None else Preprocessing(**before), plan["image"])
+    if any(is_lazy(tensor) for tensor in (*made.parameters(), *made.buffers())):
+        # Lazy modules are complete after a first run; a training or a weights file needs them complete.
+        with eval_mode(made), torch.no_grad(), refusing(made, made.image_shape):
+            made(torch.zeros(_LAZY_IMAGES, *made.image_shape))
+    return made
 
 
 def _preprocessing(

@@ -15,6 +15,10 @@ from stitch_sweep.sources.preprocessing import Imported
 from stitch_sweep.subgraphs import eval_mode
 
 _IMAGES = 2
+_LOUD = 30.0
+"""Standard deviation of noise far beyond any normalized image."""
+_SUM_TOLERANCE = 1e-3
+"""How far from 1 the sum of an image's probabilities in float32 may be."""
 
 
 @torch.no_grad()
@@ -29,11 +33,12 @@ def examine(network: Imported, *, learns: bool = False) -> int:
         K, the length of its logits.
 
     Raises:
-        InputError: it can't take the images, its output is no [B, K] of finite numbers, two runs differ
-            (the submodule in which they begin to differ is named), or it writes into itself.
+        InputError: its parts aren't fit (`check_parts`), it can't take the images, its output is no
+            [B, K] of finite numbers, two runs differ (the submodule in which they begin to differ is
+            named), or it writes into itself.
     """
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(_IMAGES, *network.image_shape, generator=generator)
+    check_parts(network)
+    images = _noise(network)
     with torch.random.fork_rng(devices=[]):
         with eval_mode(network):
             output, first = _run(network, images)
@@ -56,6 +61,74 @@ def examine(network: Imported, *, learns: bool = False) -> int:
                     "turn that off, such as aux_logits: false"
                 )
     return int(output.shape[1])
+
+
+def check_parts(network: Imported) -> None:
+    """Check that a network is made of ordinary modules with float32 values on the CPU.
+
+    Raises:
+        InputError: it has TorchScript parts, or parameters without values, on another device or of
+            another floating-point type.
+    """
+    prefix = network.inner_prefix
+
+    def few(names: list[str]) -> str:
+        return ", ".join(n.removeprefix(prefix) for n in names[:3]) + ", ..." * (len(names) > 3)
+
+    scripted = [
+        name for name, part in network.named_modules() if isinstance(part, torch.jit.ScriptModule)
+    ]
+    if scripted:
+        raise InputError(
+            f"has the TorchScript part {scripted[0].removeprefix(prefix)}, which can't be cut; use the "
+            "module it was made from"
+        )
+    tensors = tensors_of(network)
+    if meta := [name for name, tensor in tensors.items() if tensor.is_meta]:
+        raise InputError(
+            f"has no values in {few(meta)}: they are on the device meta; make the network on the CPU"
+        )
+    if moved := [name for name, tensor in tensors.items() if tensor.device.type != "cpu"]:
+        raise InputError(
+            f"has {few(moved)} on {tensors[moved[0]].device}; its factory must return it on the CPU"
+        )
+    learned = dict(network.named_parameters())
+    others = [n for n, p in learned.items() if p.is_floating_point() and p.dtype != torch.float32]
+    if others:
+        kind = str(learned[others[0]].dtype).removeprefix("torch.")
+        raise InputError(
+            f"has {few(others)} in {kind}; Stitch Sweep computes in float32, so its factory must return "
+            "it in float32: call .float() on it"
+        )
+
+
+@torch.no_grad()
+def output_note(network: Imported, images: Tensor) -> str | None:
+    """What to tell a user whose network seems to give probabilities; None where it doesn't.
+
+    Cross-entropy and the losses with a teacher take the outputs for logits. Logarithms of probabilities
+    are logits, so a log-softmax at the end is no mistake.
+
+    Args:
+        network: in eval mode.
+        images: `[B, C, H, W]`, some of the data's; noise and strong noise are tried too.
+    """
+    noise = _noise(network)
+    found = torch.cat([network(x.clone()) for x in (images, noise, _LOUD * noise)])
+    if not 0 <= found.min() <= found.max() <= 1 or found.max() <= 0.5:
+        return None
+    sums = (found.sum(dim=1) - 1).abs().max() < _SUM_TOLERANCE
+    what, remedy = ("sum to 1", "softmax") if sums else ("don't sum to 1", "sigmoid")
+    return (
+        f"every output lies between 0 and 1, and they {what} for each image, as after a {remedy}; losses "
+        f"take the outputs for logits, so leave the {remedy} out"
+    )
+
+
+def _noise(network: Imported) -> Tensor:
+    """A few images of standard normal noise, always the same."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(_IMAGES, *network.image_shape, generator=generator)
 
 
 def _run(network: Imported, images: Tensor) -> tuple[Any, list[tuple[str, Any]]]:
@@ -105,6 +178,11 @@ def _check_output(output: Any) -> None:
         raise InputError(
             f"returns {_shown(output)}, where logits [B, K] are wanted; wrap it in a module that "
             "returns these"
+        )
+    if output.dtype != torch.float32:
+        raise InputError(
+            f"returns logits in {str(output.dtype).removeprefix('torch.')}, where float32 is wanted: "
+            "call .float() on them at the end of its forward"
         )
     if not output.isfinite().all():
         raise InputError("its logits for noise are not finite")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
@@ -9,8 +10,11 @@ from typing import Any
 from torch import nn
 
 from stitch_sweep.errors import InputError, nearest
-from stitch_sweep.sources.building import call, weights_only
+from stitch_sweep.sources.building import call, check_arguments, nothing_loaded, weights_only
 from stitch_sweep.sources.torchvision import CHANNELS, Expectation
+
+_HARMLESS = {"kwargs", "exportable", "no_jit"}
+"""Parameters of `create_model` by which it loads nothing."""
 
 
 def build(model: str, arguments: Mapping[str, Any]) -> nn.Module:
@@ -21,15 +25,25 @@ def build(model: str, arguments: Mapping[str, Any]) -> nn.Module:
         arguments: of `timm.create_model`, such as `num_classes` or `in_chans`.
 
     Raises:
-        InputError: timm isn't installed, no model is named so, or it doesn't take the arguments.
+        InputError: timm isn't installed, no model is named so, or it doesn't take the arguments: those
+            that load something are refused.
     """
     timm = _timm()
-    return _create(timm, _known(timm, model), {**arguments, "pretrained": False})
+    _check(timm, arguments)
+    with nothing_loaded(f"timm's {model}"):
+        return _create(timm, _known(timm, model), {**arguments, "pretrained": False})
 
 
 def channels(arguments: Mapping[str, Any]) -> int:
-    """Channels of the images that a network takes."""
-    return int(arguments.get("in_chans", CHANNELS))
+    """Channels of the images that a network takes.
+
+    Raises:
+        InputError: the argument that says so is no whole number above 0.
+    """
+    found = arguments.get("in_chans", CHANNELS)
+    if isinstance(found, bool) or not isinstance(found, int) or found < 1:
+        raise InputError(f"arguments.in_chans: is {found!r}, a whole number above 0 is wanted")
+    return found
 
 
 def expectation(model: str, weights: str) -> Expectation:
@@ -51,9 +65,20 @@ def load(model: str, weights: str, arguments: Mapping[str, Any]) -> nn.Module:
             in a file is not run.
     """
     timm = _timm()
+    _check(timm, arguments)
     tagged = _tagged(timm, model, weights)
     with weights_only(f"timm:{model}, weights {weights}"):
         return _create(timm, tagged, {**arguments, "pretrained": True})
+
+
+def _check(timm: Any, arguments: Mapping[str, Any]) -> None:
+    """Refuse what `create_model` and what it calls take beside the description of a network."""
+    parameters = {
+        name
+        for function in (timm.create_model, timm.models.build_model_with_cfg)
+        for name in inspect.signature(function).parameters
+    }
+    check_arguments("timm", arguments, parameters - _HARMLESS)
 
 
 def _create(timm: Any, model: str, arguments: Mapping[str, Any]) -> nn.Module:

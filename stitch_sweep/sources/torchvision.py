@@ -9,7 +9,7 @@ from torch import nn
 from torchvision import models
 
 from stitch_sweep.errors import InputError, nearest
-from stitch_sweep.sources.building import call, weights_only
+from stitch_sweep.sources.building import call, check_arguments, nothing_loaded, weights_only
 
 CHANNELS = 3
 """Every network there takes colour images."""
@@ -31,9 +31,13 @@ def build(model: str, arguments: Mapping[str, Any]) -> nn.Module:
         arguments: of that model's function, such as `num_classes`.
 
     Raises:
-        InputError: no model is named so, or it doesn't take the arguments.
+        InputError: no model is named so, or it doesn't take the arguments: those that load something
+            are refused.
     """
-    return call(models.get_model_builder(_known(model)), {**arguments, "weights": None}, model)
+    check_arguments("torchvision", arguments)
+    builder = models.get_model_builder(_known(model))
+    with nothing_loaded(f"torchvision's {model}"):
+        return call(builder, {**arguments, "weights": None}, model)
 
 
 def expectation(model: str, weights: str) -> Expectation:
@@ -52,6 +56,7 @@ def load(model: str, weights: str, arguments: Mapping[str, Any]) -> nn.Module:
     Raises:
         InputError: no model or weights are named so, or they can't be had; code in a file is not run.
     """
+    check_arguments("torchvision", arguments)
     chosen = _weights(model, weights)
     builder = models.get_model_builder(_known(model))
     with weights_only(f"torchvision:{model}, weights {weights}"):

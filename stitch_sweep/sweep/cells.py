@@ -5,9 +5,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from stitch_sweep.config import CLASS_ONLY, Config, StitchConfig, TrialSettings
+from stitch_sweep.config import CLASS_ONLY, Config, TrialSettings
 from stitch_sweep.errors import InputError, nearest
-from stitch_sweep.sweep.prepare import Prepared, first_settings, misfit, wrong_head
+from stitch_sweep.sweep.prepare import (
+    Prepared,
+    cell_problem,
+    combined,
+    first_settings,
+    misfit,
+    wrong_head,
+)
+from stitch_sweep.training import no_teacher
 
 
 @dataclass(frozen=True)
@@ -44,8 +52,8 @@ def parse_cell(pair: str, config: Config) -> Cell:
     return Cell(*sides[0], *sides[1])
 
 
-def check_cell(prepared: Prepared, cell: Cell, stitch: StitchConfig) -> None:
-    """See that the layers exist, the receiver can receive, and a stitch can join them.
+def check_cell(prepared: Prepared, cell: Cell, settings: TrialSettings) -> None:
+    """Check that the layers exist, the receiver can receive, and a stitch can join them and be trained.
 
     Raises:
         InputError: they don't, or it can't.
@@ -62,7 +70,12 @@ def check_cell(prepared: Prepared, cell: Cell, stitch: StitchConfig) -> None:
     except InputError as error:
         raise InputError(*(f"--pair {cell}: {problem}" for problem in error.problems)) from None
     sender, receiver = (outlines[name].shape(layer) for name, layer in sides)
-    if (why := misfit(stitch, sender, receiver)) is not None:
+    why = misfit(settings.stitch, sender, receiver)
+    why = why or cell_problem(outlines[cell.receiver], cell.receiver, cell.receiver_layer, settings)
+    outputs = outlines[cell.sender].outputs
+    if outputs != prepared.data.num_classes and "sender" in combined(settings).teachers:
+        why = why or no_teacher(f"network {cell.sender!r}", network=outputs is not None)
+    if why is not None:
         raise InputError(f"--pair {cell}: {why}")
 
 
@@ -109,5 +122,5 @@ def choose_cell(prepared: Prepared, named: Cell | None) -> tuple[Cell, TrialSett
         if study is None
         else first_settings(config, study)
     )
-    check_cell(prepared, named, settings.stitch)
+    check_cell(prepared, named, settings)
     return named, settings

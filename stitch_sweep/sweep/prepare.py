@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -31,6 +31,8 @@ from stitch_sweep.frozen import IMAGE_LAYER
 from stitch_sweep.hooked import open_network
 from stitch_sweep.ledger import Study
 from stitch_sweep.losses import CombinedLoss, LossContext
+from stitch_sweep.sources.examination import output_note
+from stitch_sweep.sources.gradients import GradientFlow, gradient_flow
 from stitch_sweep.stitches import Shape
 from stitch_sweep.subgraphs import black_image
 from stitch_sweep.sweep.search import (
@@ -52,6 +54,9 @@ from stitch_sweep.zoo import (
     train_network,
 )
 
+_PROBED = 2
+"""Number of images with which gradients are tried."""
+
 Train = Callable[[Recipe, bytes | None], Iterator[Progress]]
 
 
@@ -63,11 +68,15 @@ class Outline:
         image: shape of the image, layer -1; None for a sender that knows only the class.
         layers: shape of each layer from 0 on.
         outputs: length of the logits; None for a sender that knows only the class.
+        gradients: how far gradients reach into it.
+        notes: what a user should know of it.
     """
 
     image: Shape | None
     layers: list[Shape]
     outputs: int | None
+    gradients: GradientFlow = field(default_factory=GradientFlow)
+    notes: tuple[str, ...] = ()
 
     def check_layers(self, name: str, layers: Iterable[int]) -> None:
         """See that the network `name` has these layers.
@@ -109,6 +118,8 @@ class Prepared:
     def notes(self) -> list[str]:
         """What a user should know before the sweep starts; worked out when it is asked for."""
         found = teaching_notes(self.config, self.studies, self.shape)
+        for name, network in self.outlines.items():
+            found += [f"network {name!r}: {note}" for note in network.notes]
         if self.config.parts:
             found.append("parts: a sweep leaves them out; `stitch-sweep assemble` trains them")
         trials, trainings = self.trials, self.trainings
@@ -197,23 +208,56 @@ def prepare(config: Config, cells: bool = True) -> Prepared:
             "pairs: there are none, and no knock_out; `stitch-sweep assemble` trains what has parts"
         )
     data = load_data(config.data)
+    networks = _outlines(config, data)
+    if problems := list(_head_problems(config, networks, data)):
+        raise InputError(*problems)
+    studies = _studies(config, networks)
+    problems = list(dict.fromkeys(_stitch_problems(config, studies, networks)))
+    problems += dict.fromkeys(_teacher_problems(config, studies, networks, data))
+    problems += _gradient_problems(config, studies, networks)
+    if problems:
+        raise InputError(*problems[:10], *_more(problems))
+    return Prepared(config, data, networks, studies)
+
+
+def prepare_networks(config: Config, names: Collection[str]) -> Prepared:
+    """Load the data and check some networks of a configuration; no cell is checked.
+
+    Args:
+        config: the configuration.
+        names: of the networks.
+
+    Returns:
+        As `prepare`, without studies, and as if the configuration had these networks alone.
+
+    Raises:
+        InputError: the data or one of these networks can't be used.
+    """
+    data = load_data(config.data)
+    networks = _outlines(config, data, names)
+    used = [network for network in config.networks if network.name in networks]
+    only = config.model_copy(
+        update={"networks": used, "pairs": [], "knock_out": [], "parts": [], "controls": []}
+    )
+    return Prepared(only, data, networks, [])
+
+
+def _outlines(
+    config: Config, data: Data, names: Collection[str] | None = None
+) -> dict[str, Outline]:
+    """The networks of these names, by default all, examined."""
     networks: dict[str, Outline] = {}
     problems: list[str] = []
     for i, network in enumerate(config.networks):
+        if names is not None and network.name not in names:
+            continue
         try:
             networks[network.name] = _outline(network, data)
         except InputError as error:
             problems += [f"networks[{i}]: {problem}" for problem in error.problems]
     if problems:
         raise InputError(*problems)
-    if problems := list(_head_problems(config, networks, data)):
-        raise InputError(*problems)
-    studies = _studies(config, networks)
-    problems = list(dict.fromkeys(_stitch_problems(config, studies, networks)))
-    problems += dict.fromkeys(_teacher_problems(config, studies, networks, data))
-    if problems:
-        raise InputError(*problems[:10], *_more(problems))
-    return Prepared(config, data, networks, studies)
+    return networks
 
 
 def provide_networks(
@@ -263,7 +307,18 @@ def _outline(network: NetworkConfig, data: Data) -> Outline:
     whole = traced.sub_network(None, None)
     with torch.no_grad():
         outputs = whole(black_image(module, data.image_shape)).shape[1]
-    return Outline(data.image_shape, layers, outputs)
+    if not isinstance(module, sources.Imported):
+        return Outline(data.image_shape, layers, outputs)
+    images = sources.some_images(data)
+    flow = gradient_flow(module, traced, images[:_PROBED])
+    notes = [output_note(module, images)]
+    if given and flow.last_zero > flow.last_blocked:  # what is trained here may start with zeros
+        notes.append(
+            f"for the images tried, only gradients of 0 come back from its logits to layer "
+            f"{flow.last_zero} and those before it: no stitch into them learns from the logits"
+        )
+    found = tuple(note for note in notes if note is not None)
+    return Outline(data.image_shape, layers, outputs, flow, found)
 
 
 def _studies(config: Config, networks: dict[str, Outline]) -> list[Study]:
@@ -393,12 +448,65 @@ def _teacher_problems(
 
 def _learns_from_sender(config: Config, study: Study) -> bool:
     """Whether the sender is the teacher of any loss that the study's search may choose."""
+    return any("sender" in loss.teachers for loss in _losses(config, study))
+
+
+def _losses(config: Config, study: Study) -> Iterator[CombinedLoss]:
+    """Every loss that the study's search may choose."""
     for chosen in combinations(config, study, only="loss"):
-        settings = trial_settings(config.settings, {**study.factors, **chosen})
-        terms = [(term.name, term.weight, term.options) for term in settings.loss.terms]
-        if "sender" in CombinedLoss(terms, LossContext()).teachers:
-            return True
-    return False
+        yield combined(trial_settings(config.settings, {**study.factors, **chosen}))
+
+
+def combined(settings: TrialSettings) -> CombinedLoss:
+    """The loss of some settings, to ask what it needs."""
+    terms = [(term.name, term.weight, term.options) for term in settings.loss.terms]
+    return CombinedLoss(terms, LossContext())
+
+
+def _gradient_problems(
+    config: Config, studies: list[Study], networks: dict[str, Outline]
+) -> Iterator[str]:
+    """Every receiver with layers into which no stitch can be trained by a loss that it will meet."""
+    needed: dict[str, bool] = {}  # there are few combinations of factors, and many cells
+    layers: dict[str, set[int]] = {}
+    for study in studies:
+        if study.receiver_layer > networks[study.receiver].gradients.last_blocked:
+            continue
+        factors = json.dumps(study.factors, sort_keys=True)
+        if factors not in needed:
+            needed[factors] = any(map(_looks_behind, _losses(config, study)))
+        if needed[factors]:
+            layers.setdefault(study.receiver, set()).add(study.receiver_layer)
+    for name, found in layers.items():
+        yield no_gradient(name, networks[name], sorted(found))
+
+
+def _looks_behind(loss: CombinedLoss) -> bool:
+    """Whether a loss needs what the receiver computes after the cut."""
+    return loss.needs_logits or loss.needs_hints
+
+
+def no_gradient(name: str, network: Outline, layers: Iterable[int]) -> str:
+    """Why no stitch into these layers of a network can be trained by its logits."""
+    last = network.gradients.last_blocked
+    remedy = (
+        f"its layers from {last + 1} on can receive"
+        if last + 1 < len(network.layers)
+        else "no layer of it can receive"
+    )
+    return (
+        f"{name!r} can't receive at layer {', '.join(map(str, layers))}: its forward passes no gradient "
+        f"back {network.gradients.place}, so a stitch before that learns nothing from the logits (as "
+        f"with detach(), no_grad() or inference_mode()); {remedy}, and a loss of representations alone, "
+        "such as mse, needs no gradient from there"
+    )
+
+
+def cell_problem(network: Outline, name: str, layer: int, settings: TrialSettings) -> str | None:
+    """Why no stitch into a receiver's layer can be trained under these settings; None where it can."""
+    if layer <= network.gradients.last_blocked and _looks_behind(combined(settings)):
+        return no_gradient(name, network, [layer])
+    return None
 
 
 def misfit(stitch: StitchConfig, sender: Shape, receiver: Shape) -> str | None:

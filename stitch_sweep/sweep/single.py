@@ -10,7 +10,7 @@ from stitch_sweep.errors import InputError
 from stitch_sweep.files import write_atomically
 from stitch_sweep.stitches import describe_stitch
 from stitch_sweep.sweep.cells import check_cell, parse_cell
-from stitch_sweep.sweep.prepare import prepare, provide_networks
+from stitch_sweep.sweep.prepare import prepare_networks, provide_networks
 from stitch_sweep.sweep.progress import Reporter
 from stitch_sweep.sweep.resources import check_local
 from stitch_sweep.sweep.workbench import Workbench
@@ -20,7 +20,8 @@ def run_pair(config: Config, pair: str, save: Path | None = None) -> dict[str, A
     """Train the stitch of one pair with the configuration's own settings.
 
     Args:
-        config: factors and searched settings of it play no part.
+        config: factors, searched settings and other cells of it play no part; networks that are not in
+            the pair are neither examined nor trained.
         pair: `sender:layer,receiver:layer`.
         save: where to write the stitch, if anywhere.
 
@@ -35,13 +36,14 @@ def run_pair(config: Config, pair: str, save: Path | None = None) -> dict[str, A
     if save is not None:
         _check_save(save)
     cell = parse_cell(pair, config)
-    prepared = prepare(config)
-    check_cell(prepared, cell, config.stitch)
+    settings = TrialSettings.model_validate(config.settings)
+    prepared = prepare_networks(config, {cell.sender, cell.receiver})
+    check_cell(prepared, cell, settings)
     with Reporter() as reporter:
+        for note in prepared.notes:
+            reporter.say(f"note: {note}")
         modules = provide_networks(prepared, reporter.network)
-        used = {name: modules[name] for name in (cell.sender, cell.receiver)}
-        bench = Workbench(config, prepared.data, used)
-        settings = TrialSettings.model_validate(config.settings)
+        bench = Workbench(config, prepared.data, modules)
         training = bench.training(
             cell.sender, cell.sender_layer, cell.receiver, cell.receiver_layer, settings
         )
