@@ -193,10 +193,31 @@ def analyze(
             "--run-code", help="Measure networks of `source: python` too: runs their code."
         ),
     ] = False,
-    no_track: Annotated[
-        bool,
-        typer.Option("--no-track", help="Don't ask MLflow for its runs, nor send it the report."),
-    ] = False,
+    allow: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Measure networks and images that lie below this folder too; repeatable.",
+        ),
+    ] = None,
+    download: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LIBRARY",
+            help="Measure networks with published weights too, loaded from torchvision or timm; "
+            "repeatable.",
+        ),
+    ] = None,
+    track: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI",
+            help="MLflow's server or store: link trials to their runs, and send it the report. "
+            "Default: no server is contacted.",
+        ),
+    ] = None,
+    # Accepted because scripts have it: contacting no server has become the default.
+    no_track: Annotated[bool, typer.Option("--no-track", hidden=True)] = False,
     as_json: Json = False,
 ) -> None:
     """Say what the matrices show, and write report.html, its figures and its tables."""
@@ -207,6 +228,8 @@ def analyze(
     }
     if bool(folders) == (matrix is not None):
         raise InputError("analyze wants experiment folders, or --matrix FILE.csv, and not both")
+    if no_track and track is not None:
+        raise InputError("--no-track and --track contradict each other")
     if matrix is None and (given := [name for name, value in bare.items() if value is not None]):
         raise InputError(f"{', '.join(given)}: only with --matrix; a folder's own results say it")
     from stitch_sweep.report import terminal, writing
@@ -228,7 +251,9 @@ def analyze(
                 output=output,
                 measured=not no_measure,
                 run_code=run_code,
-                tracked=not no_track,
+                allow=allow or (),
+                download=download or (),
+                track=track,
                 chance=chance,
                 on_progress=reporter.step,
             )

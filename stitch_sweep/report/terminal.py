@@ -49,7 +49,9 @@ def show(report: Report, console: Console) -> None:
             soft_wrap=True,
         )
     if report.sent:
-        console.print(f"{report.sent} files hang on the sweep's MLflow run", highlight=False)
+        console.print(
+            f"{report.sent} files are attached to the sweep's MLflow run", highlight=False
+        )
 
 
 def _grids(verdicts: list[Verdict]) -> list[Grid]:
