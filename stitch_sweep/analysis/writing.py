@@ -15,7 +15,10 @@ from stitch_sweep.analysis.knock_out import gap_matrices
 from stitch_sweep.analysis.matrices import Matrix, matrices, write_matrix
 from stitch_sweep.analysis.pareto import front_figures, pareto_front, pareto_table
 from stitch_sweep.analysis.results import Mode
+from stitch_sweep.analysis.tables import csv_text
+from stitch_sweep.errors import InputError
 from stitch_sweep.files import write_atomically
+from stitch_sweep.untrusted import read_json
 
 MANIFEST = ".analysis.json"
 _FRONT = "pareto.csv"
@@ -75,7 +78,7 @@ def write_analysis(
             save_figure(draw(), folder / "figures", name)
         if objectives:
             table = pareto_table(pareto_front(results, objectives), objectives)
-            write_atomically(folder / _FRONT, table.to_csv(index=False).encode())
+            write_atomically(folder / _FRONT, csv_text(table).encode())
     return found
 
 
@@ -93,16 +96,19 @@ def in_step(manifest: Path, current: Collection[str], ours: re.Pattern[str]) -> 
     _write_manifest(manifest, {*current, *stale})
     yield
     for name in stale:
-        (manifest.parent / name).unlink(missing_ok=True)
+        path = manifest.parent / name
+        if not (path.is_dir() or path.parent.is_symlink()):  # no file of this folder
+            path.unlink(missing_ok=True)
     _write_manifest(manifest, set(current))
 
 
 def _written_before(manifest: Path, ours: re.Pattern[str]) -> set[str]:
     try:
-        names = json.loads(manifest.read_text())["files"]
-        return {name for name in names if ours.fullmatch(name)}
-    except (OSError, ValueError, KeyError, TypeError):
+        names = read_json(manifest).get("files")
+    except (FileNotFoundError, InputError):
         return set()
+    listed = names if isinstance(names, list) else []
+    return {name for name in listed if isinstance(name, str) and ours.fullmatch(name)}
 
 
 def _write_manifest(manifest: Path, files: set[str]) -> None:

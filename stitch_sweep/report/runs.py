@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -16,6 +17,7 @@ LOCAL = "http://127.0.0.1:5000"
 """Where `stitch-sweep ui` shows a store that is a file."""
 
 
+_SWEEP_ID = re.compile("[0-9a-f]{32}")
 SCHEMES = ("http", "https", "file", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 """Kinds of addresses that MLflow takes; a scheme may name a driver, as in `mysql+pymysql`."""
 
@@ -68,6 +70,13 @@ class Tracking:
 
             def ask(part: Part = part) -> None:
                 if part.description is None:
+                    return
+                # It stands in the query that the server is asked.
+                if not _SWEEP_ID.fullmatch(str(part.description.get("id"))):
+                    self.notes.append(
+                        f"The ledger of {part.name} has no id of a sweep, so {web_address(uri)} was "
+                        "not asked"
+                    )
                     return
                 section = (part.config or {}).get("tracking")
                 tracking = section if isinstance(section, dict) else {}

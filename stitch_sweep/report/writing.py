@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from stitch_sweep.analysis import grid, heatmap, judge_bare, read_matrix, save_figure
 from stitch_sweep.analysis.matrices import trials_of
 from stitch_sweep.analysis.pareto import front_figures
+from stitch_sweep.analysis.tables import csv_text
 from stitch_sweep.analysis.verdict import Verdict
 from stitch_sweep.analysis.writing import in_step
 from stitch_sweep.errors import InputError
@@ -336,7 +337,7 @@ def write(
             texts[f"tables/{start}{table.name}.tex"] = table.latex
         # A row per cell is for programs: no page of a paper holds it.
         if findings.agreement is not None and len(findings.agreement):
-            cells = partial(tables.csv_text, findings.agreement)
+            cells = partial(csv_text, findings.agreement)
             texts[f"tables/{start}agreement_cells.csv"] = cells
     if page.comparison is not None:
         texts["tables/compared.csv"] = page.comparison.csv
