@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.text import Text
 
+from stitch_sweep.console import Terminal
 from stitch_sweep.errors import DivergedError, InputError, StoppedError
+from stitch_sweep.untrusted import printable
 
 if TYPE_CHECKING:
     from stitch_sweep.config import Config
@@ -43,8 +45,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on sta
 INTERRUPTED = 130
 """Exit status after Ctrl-C: that of a shell."""
 
-_out = Console()
-_err = Console(stderr=True)
+_out = Terminal()
+_err = Terminal(stderr=True)
 
 
 @app.command()
@@ -124,11 +126,11 @@ def status(
         print(json.dumps(found))
         return
     notes = found.pop("notes")
-    _err.print(f"[bold]{folder}[/bold]", highlight=False)
+    _err.print(Text(str(folder), style="bold"))
     for key, value in found.items():
-        _out.print(f"  {key.replace('_', ' '):<14}{value}", highlight=False)
+        _out.print(f"  {key.replace('_', ' '):<14}{value}")
     for note in notes:
-        _out.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+        _out.print(f"note: {note}", soft_wrap=True)
 
 
 @app.command()
@@ -170,7 +172,7 @@ def assemble(
         print(json.dumps(result))
     else:
         _show_figures(result)
-        _out.print(f"Trajectory and trained parts: {where}", highlight=False, soft_wrap=True)
+        _out.print(f"Trajectory and trained parts: {where}", soft_wrap=True)
     raise typer.Exit(0 if result["status"] == "finished" else 1)
 
 
@@ -215,10 +217,31 @@ def analyze(
             "--run-code", help="Measure networks of `source: python` too: runs their code."
         ),
     ] = False,
-    no_track: Annotated[
-        bool,
-        typer.Option("--no-track", help="Don't ask MLflow for its runs, nor send it the report."),
-    ] = False,
+    allow: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Measure networks and images that lie below this folder too; repeatable.",
+        ),
+    ] = None,
+    download: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LIBRARY",
+            help="Measure networks with published weights too, loaded from torchvision or timm; "
+            "repeatable.",
+        ),
+    ] = None,
+    track: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI",
+            help="MLflow's server or store: link trials to their runs, and send it the report. "
+            "Default: no server is contacted.",
+        ),
+    ] = None,
+    # Accepted because scripts have it: contacting no server has become the default.
+    no_track: Annotated[bool, typer.Option("--no-track", hidden=True)] = False,
     as_json: Json = False,
 ) -> None:
     """Say what the matrices show, and write report.html, its figures and its tables."""
@@ -229,6 +252,8 @@ def analyze(
     }
     if bool(folders) == (matrix is not None):
         raise InputError("analyze wants experiment folders, or --matrix FILE.csv, and not both")
+    if no_track and track is not None:
+        raise InputError("--no-track and --track contradict each other")
     if matrix is None and (given := [name for name, value in bare.items() if value is not None]):
         raise InputError(f"{', '.join(given)}: only with --matrix; a folder's own results say it")
     from stitch_sweep.report import terminal, writing
@@ -250,7 +275,9 @@ def analyze(
                 output=output,
                 measured=not no_measure,
                 run_code=run_code,
-                tracked=not no_track,
+                allow=allow or (),
+                download=download or (),
+                track=track,
                 chance=chance,
                 on_progress=reporter.step,
             )
@@ -298,8 +325,8 @@ def sanity(
             if finding.detail and (
                 finding.verdict != "pass" or not finding.name.startswith(LITTLE)
             ):
-                _out.print(f"{finding.name}: {finding.detail}", highlight=False, markup=False)
-        _out.print(f"Written to {where}", highlight=False, soft_wrap=True)
+                _out.print(f"{finding.name}: {finding.detail}")
+        _out.print(f"Written to {where}", soft_wrap=True)
     raise typer.Exit(0 if found.passed else 1)
 
 
@@ -340,11 +367,13 @@ def describe(
     shape = (channels, image_size, image_size)
     if not cut:
         found = describe_model(network, shape)
-        print(json.dumps(found.to_dict()) if as_json else found.table())
+        _print_lines(json.dumps(found.to_dict()) if as_json else found.table())
         return
     rows = []
     check_all(*(lambda name=name: rows.append(describe_cut(network, name, shape)) for name in cut))
-    print(json.dumps([row.to_dict() for row in rows]) if as_json else "\n".join(cut_table(rows)))
+    _print_lines(
+        json.dumps([row.to_dict() for row in rows]) if as_json else "\n".join(cut_table(rows))
+    )
 
 
 @app.command()
@@ -377,9 +406,7 @@ def zoo_train(config: ConfigFile, set_: Set = None, as_json: Json = False) -> No
         print(json.dumps([{"name": n, "folder": str(e.folder), **e.accuracy} for n, e in found]))
         return
     for name, entry in found:
-        _out.print(
-            f"{name}: test accuracy {entry.accuracy['test']:.4f}  {entry.folder}", highlight=False
-        )
+        _out.print(f"{name}: test accuracy {entry.accuracy['test']:.4f}  {entry.folder}")
 
 
 @zoo_app.command("list")
@@ -427,7 +454,6 @@ def determinism_record(
 ) -> None:
     """Write down batches, weights, outputs, gradients and generators of a training's first steps."""
     from rich.table import Table
-    from rich.text import Text
 
     from stitch_sweep.sanity.recording import record
     from stitch_sweep.sweep.progress import Reporter
@@ -439,8 +465,8 @@ def determinism_record(
         about = {"folder": str(output_dir), "pair": found.about["pair"], "sha256": found.sha256}
         print(json.dumps({**about, "not_deterministic": limits}))
         return
-    _out.print(f"Recorded {found.about['pair']} in {output_dir}", highlight=False, soft_wrap=True)
-    _out.print(f"SHA-256 of everything: {found.sha256}", highlight=False, soft_wrap=True)
+    _out.print(f"Recorded {found.about['pair']} in {output_dir}", soft_wrap=True)
+    _out.print(f"SHA-256 of everything: {found.sha256}", soft_wrap=True)
     _out.print("What seeding can't promise:")
     grid = Table.grid(padding=(0, 1))
     for limit in limits:
@@ -484,10 +510,15 @@ def _pairs(texts: list[str] | None, option: str) -> dict[str, Any]:
     return found
 
 
+def _print_lines(text: str) -> None:
+    """Print lines at their own width; names in them are of somebody's code."""
+    print("\n".join(printable(line) for line in text.split("\n")))
+
+
 def _show_figures(result: Mapping[str, Any]) -> None:
     for key, value in result.items():
         shown = f"{value:.4f}" if isinstance(value, float) else value
-        _out.print(f"{key:<24}{shown}", highlight=False)
+        _out.print(f"{key:<24}{shown}")
 
 
 def _show_outcome(outcome: Outcome, config: Config, folder: Path) -> None:
@@ -523,7 +554,6 @@ def _show_outcome(outcome: Outcome, config: Config, folder: Path) -> None:
         _err.print(
             f"{outcome.lost} trials were tried too often. "
             "Try them again with the same command and --resume",
-            highlight=False,
             soft_wrap=True,
         )
     if _tracked_here(config):
@@ -531,8 +561,7 @@ def _show_outcome(outcome: Outcome, config: Config, folder: Path) -> None:
         if program.is_relative_to(Path.cwd()):
             program = program.relative_to(Path.cwd())
         _out.print(
-            f"Compare the runs in the browser: [bold]{program} ui[/bold]",
-            highlight=False,
+            Text.assemble("Compare the runs in the browser: ", (f"{program} ui", "bold")),
             soft_wrap=True,
         )
 
@@ -563,9 +592,9 @@ def _print_estimate(found: dict[str, Any], as_json: bool) -> None:
         return
     notes = found.pop("notes")
     for key, value in found.items():
-        _out.print(f"{key.replace('_', ' '):<28}{value}", highlight=False)
+        _out.print(f"{key.replace('_', ' '):<28}{value}")
     for note in notes:
-        _out.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+        _out.print(f"note: {note}", soft_wrap=True)
 
 
 def main() -> None:
@@ -577,29 +606,28 @@ def main() -> None:
             _err.print(
                 "Interrupted; nothing half-written is left. The same command goes on, a sweep with "
                 "--resume",
-                highlight=False,
                 soft_wrap=True,
             )
         sys.exit(status)
     except InputError as error:
         for problem in error.problems:
-            _err.print(
-                f"error: {problem}", style="red", highlight=False, soft_wrap=True, markup=False
-            )
+            _err.print(f"error: {problem}", style="red", soft_wrap=True)
         sys.exit(2)
     except (DivergedError, StoppedError) as error:
-        _err.print(f"error: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
+        _err.print(f"error: {error}", style="red", soft_wrap=True)
         sys.exit(1)
     except OSError as error:
         # The machine's own words are enough: a full disk, a folder that may not be written.
         if error.filename is None:
             raise
-        _err.print(f"error: {error.filename}: {error.strerror}", style="red", markup=False)
+        _err.print(f"error: {error.filename}: {error.strerror}", style="red")
         sys.exit(1)
     except Exception as error:
         # Typer's own complaints about arguments know how to show themselves.
         show = getattr(error, "show", None)
         if show is None:
             raise
+        if isinstance(message := getattr(error, "message", None), str):
+            error.message = printable(message)  # type: ignore[attr-defined]
         show()
         sys.exit(getattr(error, "exit_code", 2))

@@ -85,7 +85,7 @@ class Manifest:
         """
         for name in self.names - set(current):
             path = self.folder / name
-            if path.is_file() and not path.is_symlink() and self._is_unchanged(path, name):
+            if _is_own_file(path) and self._is_unchanged(path, name):
                 path.unlink()
         self._files = {name: _checksum(self.folder / name) for name in sorted(current)}
         self._write(self._files)
@@ -133,6 +133,11 @@ def _read(path: Path, pattern: re.Pattern[str]) -> dict[str, str | None]:
         for name, checksum in files.items()
         if pattern.fullmatch(name)
     }
+
+
+def _is_own_file(path: Path) -> bool:
+    """Whether a file lies where its name says, and is not reached through a link."""
+    return path.is_file() and not path.is_symlink() and not path.parent.is_symlink()
 
 
 def _checksum(path: Path) -> str | None:

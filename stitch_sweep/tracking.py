@@ -27,8 +27,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 from filelock import FileLock
 
 from stitch_sweep.credentials import public
+from stitch_sweep.errors import InputError
 from stitch_sweep.ledger import Ledger
 from stitch_sweep.records import RecordError
+from stitch_sweep.untrusted import read_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -139,9 +141,8 @@ class Tracker:
                 self._client.log_artifact(self._parent, str(path), within)
                 self._hung.add(path)
                 yield path.name
-        summary = self._folder / "summary.json"
-        if summary.exists():
-            for key, value in json.loads(summary.read_text()).items():
+        with contextlib.suppress(FileNotFoundError, InputError):
+            for key, value in read_json(self._folder / "summary.json").items():
                 if isinstance(value, int | float):
                     # One time stamp for ever: a second sending replaces nothing and adds nothing.
                     self._client.log_metric(self._parent, key, value, timestamp=0, step=0)
@@ -403,33 +404,16 @@ class TrackingProcess:
                 self.error = ""
 
 
-def look_up(folder: Path, experiment: str, uri: str | None) -> Tracker | None:
-    """A tracker of a sweep that was sent before; None where that can't be, without asking a server.
-
-    A local store that isn't there would be made by looking into it.
+def look_up(folder: Path, experiment: str, uri: str) -> Tracker:
+    """A tracker that looks up a sweep that was sent before.
 
     Args:
         folder: the experiment folder.
         experiment: name of the MLflow experiment.
-        uri: tracking URI; None for MLFLOW_TRACKING_URI or MLflow's local default.
+        uri: tracking URI of a server, or of a store that exists; MLflow creates one that doesn't.
     """
     os.environ.update({k: v for k, v in _ENVIRONMENT.items() if k not in os.environ})
-    place = uri or os.environ.get("MLFLOW_TRACKING_URI") or _local_store()
-    if place is None or (place.startswith("sqlite:") and not _stored(place)):
-        return None
-    return Tracker(folder, experiment, place)
-
-
-def _local_store() -> str | None:
-    """MLflow's own default, in the current folder, if it is there."""
-    file = Path("mlflow.db")
-    if file.is_file():
-        return f"sqlite:///{file}"
-    return Path("mlruns").absolute().as_uri() if Path("mlruns").is_dir() else None
-
-
-def _stored(uri: str) -> bool:
-    return Path(uri.partition("sqlite:///")[2]).is_file()
+    return Tracker(folder, experiment, uri)
 
 
 def _run(folder: Path, experiment: str, stdin: TextIO) -> int:

@@ -18,10 +18,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from filelock import FileLock, Timeout
+from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -39,18 +41,21 @@ from stitch_sweep.checkpoints import (
     unpack,
 )
 from stitch_sweep.config import GIVEN, Config, NetworkConfig
-from stitch_sweep.data import Data, Loader, make_loaders
+from stitch_sweep.data import SPLITS, Data, Loader, make_loaders
 from stitch_sweep.errors import DivergedError, InputError, nearest
 from stitch_sweep.evaluation import CHUNK, evaluate
 from stitch_sweep.files import forget, keep, kept, remove_temporaries, write_atomically
 from stitch_sweep.models import build
 from stitch_sweep.optimization import Optimization, OptimizerConfig, ScheduleConfig
+from stitch_sweep.problems import describe_problems
 from stitch_sweep.seeding import derive, seed_everything
 from stitch_sweep.sources.building import what_went_wrong
+from stitch_sweep.untrusted import MIB, UnreadableFileError, printable, read_json
 from stitch_sweep.versions import versions
 
 FORMAT = 1
 """Part of every recipe: raised when the training code changes what a recipe gives."""
+_LARGEST_RECIPE = MIB
 _PICKLED = b"\x80"  # the first byte of what pickle wrote
 _ZIP = b"PK\x03\x04"
 _COMPILED = "_orig_mod."  # what torch.compile puts into the names of a state dict
@@ -150,7 +155,7 @@ class Entry:
     recipe: dict[str, Any]
     accuracy: dict[str, float]
     seconds: float
-    versions: dict[str, str]
+    versions: dict[str, str | None]
 
     @property
     def options(self) -> dict[str, Any]:
@@ -392,7 +397,7 @@ class Zoo:
         beginning = f"the training of network {recipe.name!r} starts from the beginning"
         data, said = take_up(kept(self._checkpoint(recipe)), whole, beginning)
         if said is not None:
-            print(said, file=sys.stderr, flush=True)
+            print(printable(said), file=sys.stderr, flush=True)
         return data
 
     def store(self, recipe: Recipe, progress: Progress, seconds: float = 0.0) -> None:
@@ -714,20 +719,44 @@ def _prefix_hint(found: Mapping[str, Any], wanted: set[str], missing: set[str]) 
     return f"; all that is wanted is there behind weights_prefix: {' or '.join(fitting)}"
 
 
+class _Entry(BaseModel):
+    """What `recipe.json` holds, as far as it is read."""
+
+    recipe: dict[str, Any]
+    accuracy: dict[str, Annotated[float, Field(ge=0, le=1)]]
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    versions: dict[str, str | None]
+
+    @field_validator("recipe")
+    @classmethod
+    def _recipe_can_be_listed(cls, recipe: dict[str, Any]) -> dict[str, Any]:
+        options = recipe.get("options")
+        network = recipe.get("network")
+        if options is None and isinstance(network, dict):
+            options = network.get("arguments")
+        if not isinstance(recipe.get("weights"), str) or not isinstance(options, dict):
+            raise PydanticCustomError("ours", "lacks weights or options")
+        return recipe
+
+    @field_validator("accuracy")
+    @classmethod
+    def _every_split_has_one(cls, accuracy: dict[str, float]) -> dict[str, float]:
+        if missing := [split for split in SPLITS if split not in accuracy]:
+            raise PydanticCustomError("ours", "lacks {split}", {"split": missing[0]})
+        return accuracy
+
+
 def _read_entry(folder: Path) -> Entry:
     path = folder / "recipe.json"
     try:
-        content = json.loads(path.read_text())
-        return Entry(
-            folder,
-            content["recipe"],
-            content["accuracy"],
-            content["seconds"],
-            content["versions"],
-        )
+        content = _Entry.model_validate(read_json(path, _LARGEST_RECIPE), strict=True)
     except FileNotFoundError:
         raise InputError(f"{folder}: holds no finished network of a zoo") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except UnreadableFileError as error:
+        raise InputError(f"{error}; delete the folder to train again") from None
+    except ValidationError as error:
+        problem = describe_problems(error, _Entry)[0]
         raise InputError(
-            f"{path}: is damaged ({error}); delete the folder to train again"
+            f"{path}: is damaged ({problem}); delete the folder to train again"
         ) from None
+    return Entry(folder, content.recipe, content.accuracy, content.seconds, content.versions)

@@ -8,6 +8,7 @@ import json
 import math
 import re
 import shutil
+import socket
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -57,7 +58,7 @@ def whole(tmp_path_factory):
 
 
 def write(*folders: Path, **options):
-    return analyze(list(folders), measured=False, tracked=False, **options)
+    return analyze(list(folders), measured=False, **options)
 
 
 def read(folder: Path) -> Parsed:
@@ -143,7 +144,7 @@ def test_every_value_of_a_matrix_is_in_the_page(folder):
 
 
 def test_the_page_says_what_the_sweep_was_made_with(folder, tmp_path):
-    page = analyze([folder], output=tmp_path, measured=False, tracked=False).page.read_text()
+    page = analyze([folder], output=tmp_path, measured=False).page.read_text()
     assert "python 3.12.1, torch 2.12.0" in page
     assert "a CPU of our own" in page
 
@@ -595,37 +596,69 @@ def test_runs_are_linked_where_a_server_has_them(folder):
     assert set(linked.values()) == {None}
 
 
-def test_a_store_that_is_not_there_is_not_made(tmp_path, monkeypatch):
+class Listener:
+    """A server on this machine that counts the connections that it gets."""
+
+    def __enter__(self):
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket.setblocking(False)
+        self.uri = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        return self
+
+    def __exit__(self, *error):
+        self._socket.close()
+
+    def connections(self) -> int:
+        count = 0
+        while True:
+            try:
+                self._socket.accept()[0].close()
+            except BlockingIOError:
+                return count
+            count += 1
+
+
+@pytest.mark.parametrize("store", ["server", "sqlite", "file", "environment", "default"])
+def test_no_server_or_store_that_the_user_does_not_name_is_contacted(tmp_path, monkeypatch, store):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    missing = tmp_path / "none.db"
-    for k, uri in enumerate([None, f"sqlite:///{missing}"]):
-        folder = make_folder(tmp_path / str(k), tracking={"uri": uri, "experiment": "x"})
-        tracking = Tracking([load_experiment(folder)])
-        assert tracking.addresses() == {}
-        assert tracking.notes == []
-        assert tracking.send(folder, [folder / "config.resolved.yml"]) == 0
-    assert not missing.exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
+    database, mlruns = tmp_path / "mlflow.db", tmp_path / "mlruns"
+    database.write_text("mine")
+    mlruns.mkdir()
+    with Listener() as listener:
+        uri = {"server": listener.uri, "sqlite": f"sqlite:///{database}", "file": mlruns.as_uri()}
+        if store == "environment":
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", listener.uri)
+        named = {"uri": uri.get(store), "experiment": "x"}
+        folder = make_folder(tmp_path / "sweep", losses=("task",), layers=2, tracking=named)
+        report = analyze([folder], measured=False)
+        assert report.sent == 0
+        assert not any("answer" in text for said in report.doubts for text in said)
+        assert listener.connections() == 0
+    assert database.read_text() == "mine"
+    assert list(mlruns.iterdir()) == []
 
 
-def test_a_server_that_does_not_answer_is_told(tmp_path):
+def test_a_server_that_the_user_names_is_asked_and_its_silence_is_told(tmp_path):
+    folder = make_folder(
+        tmp_path / "sweep", tracking={"uri": "http://192.0.2.1", "experiment": "x"}
+    )
     uri = "http://127.0.0.1:9"  # the discard port: nothing listens there
-    folder = make_folder(tmp_path / "sweep", tracking={"uri": uri, "experiment": "x"})
-    tracking = Tracking([load_experiment(folder)])
+    tracking = Tracking([load_experiment(folder)], uri)
     assert tracking.addresses() == {}
     (note,) = tracking.notes
-    assert note.startswith("The tracking server of sweep did not answer")
+    assert note.startswith("http://127.0.0.1:9 did not answer for sweep")
 
 
-def test_credentials_of_the_environment_go_to_no_server_that_a_folder_names(tmp_path, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hunter2")
-    tracking = {"uri": "http://127.0.0.1:9", "experiment": "x"}
-    folder = make_folder(tmp_path / "sweep", tracking=tracking)
-    asked = Tracking([load_experiment(folder)])
-    assert asked.addresses() == {}
-    (note,) = asked.notes
-    assert "http://127.0.0.1:9, was not asked" in note
+@pytest.mark.parametrize(
+    "kept", ["none.db", "sqlite:///{}/none.db", "file://{}/none", "gopher://x"]
+)
+def test_a_store_that_is_not_there_is_refused_and_not_made(tmp_path, monkeypatch, kept):
+    monkeypatch.chdir(tmp_path)
+    folder = make_folder(tmp_path / "sweep", tracking={"experiment": "x"})
+    with pytest.raises(InputError, match="--track"):
+        analyze([folder], measured=False, track=kept.format(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep"]
 
 
 @pytest.mark.long
@@ -638,9 +671,10 @@ def test_the_report_hangs_on_the_run_of_its_sweep(tmp_path, monkeypatch):
                          tracking={"uri": uri, "experiment": "x"})  # fmt: skip
     tracker = Tracker(folder, "x", uri)
     assert tracker.runs() is None, "looking makes nothing"
-    assert analyze([folder], measured=False).sent == 0
+    assert analyze([folder], measured=False, track=uri).sent == 0
     assert len(list(tracker.send())) == 4
-    report = analyze([folder], measured=False)
+    assert analyze([folder], measured=False).sent == 0
+    report = analyze([folder], measured=False, track=uri)
     assert report.sent == len(report.files), report.doubts
     runs = tracker.runs()
     shown = {t["id"]: t["run"] for t in page_of(folder).data["trials"].values()}
@@ -670,7 +704,9 @@ def test_a_real_sweep_is_measured_and_reported(tmp_path, monkeypatch):
     )
     status, output = run("sweep", config, "--workers", 2)
     assert status == 0, output
-    status, output = run("analyze", config.parent)
+    status, output = run(
+        "analyze", config.parent, "--allow", tmp_path / "zoo", "--track", tracked(config)
+    )
     assert status == 0, output
     page = page_of(config.parent)
     heads = {attrs.get("id") for tag, attrs in page.tags if tag == "h2"}
@@ -729,6 +765,11 @@ def test_lines_can_be_seen_on_a_white_and_on_a_dark_page():
 
 
 # The command line
+
+
+def tracked(config: Path) -> str:
+    """The tracking address of a configuration."""
+    return str(yaml.safe_load(config.read_text())["tracking"]["uri"])
 
 
 def command(*arguments, **environment):

@@ -28,6 +28,7 @@ from stitch_sweep.errors import InputError
 from stitch_sweep.evaluation import evaluate
 from stitch_sweep.frozen import FrozenNetwork
 from stitch_sweep.measuring.networks import find_networks
+from stitch_sweep.measuring.permissions import Permissions
 from stitch_sweep.models import describe
 from stitch_sweep.models.describe import cut_table, describe_cut
 from stitch_sweep.sources.naming import by_name
@@ -661,10 +662,11 @@ def test_the_zoo_trains_a_network_of_a_file_and_runs_no_code_that_a_recipe_names
         load(entry.folder)
     again = load(entry.folder, into=sources.build(chosen.networks[0], prepared.data))
     assert fingerprint(again) == fingerprint(module)
-    found = find_networks(chosen, prepared.data, {})
+    found = find_networks(chosen, prepared.data, {}, Permissions(tmp_path))
     assert found.modules == {}
-    assert "which is run only if asked for" in found.notes[0]
-    assert set(find_networks(chosen, prepared.data, {}, run_code=True).modules) == {"n"}
+    assert "which is run only with --run-code" in found.notes[0]
+    permitted = Permissions(tmp_path, run_code=True)
+    assert set(find_networks(chosen, prepared.data, {}, permitted).modules) == {"n"}
     mine.write_text(MINE + "\n# another version\n")
     assert prepare(chosen).recipes()[0].hash != recipe.hash
 
@@ -749,12 +751,12 @@ def test_a_sweep_trains_and_stitches_a_network_of_a_file_and_analyze_runs_it_onl
     assert results["status"].tolist() == ["finished"]
     # A stranger's folder may name any code.
     mine.write_text(MINE + f"\nopen({str(tmp_path / 'sprung')!r}, 'w').close()\n")
-    status, output = run("analyze", tmp_path, "--no-track")
+    status, output = run("analyze", tmp_path)
     assert status == 0, output
     assert not (tmp_path / "sprung").exists()
     assert not (tmp_path / "measured/networks.parquet").exists()
     mine.write_text(MINE)
-    status, output = run("analyze", tmp_path, "--no-track", "--run-code")
+    status, output = run("analyze", tmp_path, "--run-code")
     assert status == 0, output
     table = pd.read_parquet(tmp_path / "measured/networks.parquet").set_index("network")
     assert table.loc["n", "family"] == "python:make"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 import pandas as pd
 from pandas.api import types
 
+from stitch_sweep.analysis.stored import read_table
 from stitch_sweep.errors import InputError, nearest
 
 Mode = Literal["max", "min"]
@@ -18,6 +20,9 @@ SETTING = "setting."
 PAIR = ["sender", "receiver"]
 CELL = ["sender_layer", "receiver_layer"]
 
+MOST_CELLS = 10_000_000
+"""A table whose matrices have more cells, nearly all of them empty, fills the memory."""
+_LARGEST = 2**31
 _INTEGERS = [*CELL, "repeat", "number"]
 _NUMBERS = ["val_accuracy", "test_accuracy", "penalty", "sender_accuracy", "receiver_accuracy"]
 REQUIRED = ["trial", *PAIR, *_INTEGERS, "status", *_NUMBERS, "converged"]
@@ -66,10 +71,7 @@ def load_results(folder: str | Path) -> pd.DataFrame:
         raise InputError(f"{folder}: not a folder; expected an experiment folder")
     if not path.is_file():
         raise InputError(f"{path}: no such file; has the sweep in this folder finished a trial?")
-    try:
-        results = pd.read_parquet(path, engine="pyarrow")
-    except (OSError, ValueError, NotImplementedError) as error:
-        raise InputError(f"{path}: not a readable parquet table ({error})") from error
+    results = read_table(path)
     try:
         return check_results(results)
     except InputError as error:
@@ -98,7 +100,7 @@ def check_results(results: pd.DataFrame) -> pd.DataFrame:
     for name in _INTEGERS:
         column = results[name]
         whole = types.is_numeric_dtype(column) and bool(column.notna().all())
-        if whole and bool((column % 1 == 0).all()):
+        if whole and bool(((column % 1 == 0) & (column.abs() < _LARGEST)).all()):
             results[name] = column.astype("int64")
         else:
             problems.append(f"column {name} must hold whole numbers in every row")
@@ -109,9 +111,12 @@ def check_results(results: pd.DataFrame) -> pd.DataFrame:
             results[name] = results[name].astype("float64")
         else:
             problems.append(f"column {name} must hold numbers")
-    for name in PAIR:
+            continue
+        if name.endswith("_accuracy") and not results[name].dropna().between(0, 1).all():
+            problems.append(f"column {name} must hold numbers from 0 to 1")
+    for name in ["trial", *PAIR]:
         if not results[name].map(lambda value: isinstance(value, str)).all():
-            problems.append(f"column {name} must hold a network's name in every row")
+            problems.append(f"column {name} must hold a text in every row")
     for name in factor_columns(results):
         if results[name].map(types.is_list_like).any():
             problems.append(f"column {name} must hold texts or numbers")
@@ -125,7 +130,19 @@ def check_results(results: pd.DataFrame) -> pd.DataFrame:
         problems.append(f"column status holds {found}; allowed: 'finished', 'failed'")
     if problems:
         raise InputError(*problems)
+    if (cells := _count_cells(results)) > MOST_CELLS:
+        raise InputError(f"its matrices have {cells:,} cells; at most {MOST_CELLS:,} are shown")
     return results
+
+
+def _count_cells(results: pd.DataFrame) -> int:
+    """The number of cells of all matrices, most of which may be empty."""
+    factors = factor_columns(results)
+    return sum(
+        len(rows[factors].drop_duplicates() if factors else rows[:1])
+        * math.prod(rows[name].nunique() for name in CELL)
+        for _, rows in results.groupby(PAIR)
+    )
 
 
 def best_trials(

@@ -13,6 +13,7 @@ from stitch_sweep.analysis.knock_out import gap_matrices
 from stitch_sweep.analysis.matrices import Matrix, matrices, write_matrix
 from stitch_sweep.analysis.pareto import front_figures, pareto_front, pareto_table
 from stitch_sweep.analysis.results import Mode
+from stitch_sweep.analysis.tables import csv_text
 from stitch_sweep.errors import InputError
 from stitch_sweep.files import write_atomically
 from stitch_sweep.manifest import ANALYSIS, REPORT, Manifest, in_step
@@ -76,7 +77,7 @@ def write_analysis(
             save_figure(draw(), folder / "figures", name)
         if objectives:
             table = pareto_table(pareto_front(results, objectives), objectives)
-            write_atomically(folder / _FRONT, table.to_csv(index=False).encode())
+            write_atomically(folder / _FRONT, csv_text(table).encode())
     return found
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from stitch_sweep.errors import InputError
 from stitch_sweep.files import write_atomically
+from stitch_sweep.untrusted import read_json
 
 NAME = "about.json"
 
@@ -31,32 +35,26 @@ class Entry:
     awaits: list[str] = field(default_factory=list)
     again: bool = False
 
-    def holds(self, key: str, file: Path) -> bool:
-        """Whether computing the table again would give the same."""
+    def holds(self, key: str, file: Path, exists: Callable[[str], bool]) -> bool:
+        """Whether computing the table again would give the same.
+
+        Args:
+            key: digest of what it would be computed from.
+            file: of the table.
+            exists: says whether a path is there, of those that may be looked at.
+        """
         there = self.rows == 0 or file.is_file()
-        return (
-            self.key == key
-            and there
-            and not self.again
-            and not any(Path(path).exists() for path in self.awaits)
-        )
+        return self.key == key and there and not self.again and not any(map(exists, self.awaits))
+
+
+_ENTRIES = TypeAdapter(dict[str, Entry])
 
 
 def read(folder: Path) -> dict[str, Entry]:
     """The entries by table; those that can't be understood are as if they weren't there."""
     try:
-        tables = json.loads((folder / NAME).read_text())["tables"]
-        return {
-            name: Entry(
-                str(entry["key"]),
-                int(entry["rows"]),
-                [str(note) for note in entry["notes"]],
-                [str(path) for path in entry["awaits"]],
-                bool(entry["again"]),
-            )
-            for name, entry in tables.items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return _ENTRIES.validate_python(read_json(folder / NAME).get("tables"))
+    except (FileNotFoundError, InputError, ValidationError):
         return {}
 
 

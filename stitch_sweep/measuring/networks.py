@@ -18,6 +18,7 @@ from stitch_sweep.data import Data
 from stitch_sweep.errors import InputError
 from stitch_sweep.frozen import FrozenSender
 from stitch_sweep.hooked import open_network
+from stitch_sweep.measuring.permissions import Permissions
 from stitch_sweep.sweep.workbench import Workbench
 from stitch_sweep.zoo import Zoo, load, load_given, make_recipe
 
@@ -46,7 +47,7 @@ class _MissingError(Exception):
 
 
 def find_networks(
-    config: Config, data: Data, prints: Mapping[str, str], *, run_code: bool = False
+    config: Config, data: Data, prints: Mapping[str, str], permissions: Permissions
 ) -> Found:
     """Load every network of a configuration that can be loaded.
 
@@ -54,15 +55,14 @@ def find_networks(
         config: which networks.
         data: the images; they decide recipes and shapes.
         prints: what the weights of each network were when the sweep began, as `fingerprint` has it.
-        run_code: whether factories that the configuration names may be run; it may be a stranger's.
+        permissions: what may be read, loaded and run; the configuration may be a stranger's.
     """
     found = Found()
     for network in config.networks:
-        if network.source == "python" and not run_code:
-            found.notes.append(
-                f"network {network.name} is made by code that the folder names ({network.factory}), "
-                "which is run only if asked for: analyze --run-code"
-            )
+        try:
+            network = permissions.check_network(network)
+        except InputError as error:
+            found.notes.append(f"network {network.name} is left out: it {error}")
             found.damaged = True
             continue
         try:
@@ -71,7 +71,8 @@ def find_networks(
             shapes = traced.shapes(data.image_shape)
             layers = [layer.name for layer in traced.layers]
             found.rows[network.name] = _row(network, module, layers, data)
-            loaded = _load(network, config, data, [shapes[name] for name in layers], module)
+            sizes = [shapes[name] for name in layers]
+            loaded = _load(network, config, data, sizes, module, permissions)
         except InputError as error:
             found.notes.append(f"network {network.name}: {error}")
             found.damaged = True
@@ -156,11 +157,12 @@ def _load(
     data: Data,
     shapes: list[tuple[int, ...]],
     module: nn.Module,
+    permissions: Permissions,
 ) -> nn.Module:
     """The network with its weights, put into `module` where the zoo has them.
 
     Raises:
-        InputError: the file is damaged, or of another network.
+        InputError: the file is damaged, or of another network; or the zoo may not be read.
         _MissingError: there is no such file.
     """
     if network.kind == CLASS_ONLY:
@@ -170,7 +172,7 @@ def _load(
         raise _MissingError(path)
     if network.kind in GIVEN:
         return load_given(network, data)
-    zoo, recipe = Zoo(config.zoo), make_recipe(network, config, data)
+    zoo, recipe = Zoo(permissions.zoo(config)), make_recipe(network, config, data)
     entry = zoo.find(recipe)
     if entry is None:
         raise _MissingError(zoo.root / recipe.folder / "recipe.json")

@@ -8,19 +8,23 @@ look like anything.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import Tensor
 
 from stitch_sweep.errors import InputError
 from stitch_sweep.files import write_atomically
+from stitch_sweep.problems import describe_problems
+from stitch_sweep.untrusted import MIB, UnreadableFileError, parse_json, size
 
 COUNT = 8
 """So many test images are shown."""
@@ -138,21 +142,72 @@ def read_pictures(path: Path | str) -> Pictures:
     Raises:
         InputError: the file is missing, damaged, or another's.
     """
+    path = Path(path)
     try:
+        if not path.exists():
+            raise InputError(f"{path}: there are no such images")
+        if not path.is_file() or path.stat().st_size > _LARGEST:
+            raise ValueError(f"not a file of at most {size(_LARGEST)}")
         with safe_open(path, framework="np") as file:
-            content: Mapping[str, Any] = json.loads((file.metadata() or {})[_KEY])
+            text = (file.metadata() or {})[_KEY]
+            content = _Content.model_validate(parse_json(text, path))
             originals = file.get_tensor("originals")
-            images = [file.get_tensor(str(k)) for k in range(len(content["pictures"]))]
-        return Pictures(
-            list(content["numbers"]),
-            list(content["labels"]),
-            list(content["classes"]),
-            dict(content["predicted"]),
-            originals,
-            [Picture(a, x) for a, x in zip(content["pictures"], images, strict=True)],
-        )
-    except FileNotFoundError:
-        raise InputError(f"{path}: there are no such images") from None
+            images = [file.get_tensor(str(k)) for k in range(len(content.pictures))]
+        if not all(_are_images(stack, originals.shape) for stack in (originals, *images)):
+            raise ValueError("its tensors are no images of one shape")
+        if originals.shape[0] != len(content.labels):
+            raise ValueError(f"{originals.shape[0]} images with {len(content.labels)} labels")
+    except UnreadableFileError as error:
+        raise InputError(f"{path}: holds no images of `measure` ({error.reason})") from None
+    except ValidationError as error:
+        problem = describe_problems(error, _Content)[0]
+        raise InputError(f"{path}: holds no images of `measure` ({problem})") from None
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: holds no images of `measure` ({reason})") from None
+    pictures = [
+        Picture(about.model_dump(), stack)
+        for about, stack in zip(content.pictures, images, strict=True)
+    ]
+    return Pictures(
+        content.numbers, content.labels, content.classes, content.predicted, originals, pictures
+    )
+
+
+_LARGEST = 1024 * MIB
+
+
+class _About(BaseModel):
+    """What is known of one picture; see `Picture.about`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    trial: str
+    sender: str
+    sender_layer: int
+    receiver: str
+    factors: dict[str, str | int | float | bool | None]
+    loss: str
+    kind: Literal["reconstruction", "shown"]
+    predicted: list[int]
+
+
+class _Content(BaseModel):
+    """The metadata of the file; see `Pictures`."""
+
+    numbers: list[int]
+    labels: list[int]
+    classes: list[str]
+    predicted: dict[str, list[int]]
+    pictures: list[_About]
+
+    @model_validator(mode="after")
+    def _as_many(self) -> _Content:
+        if any(len(about.predicted) > len(self.labels) for about in self.pictures):
+            raise PydanticCustomError("ours", "names more classes than there are images")
+        return self
+
+
+def _are_images(stack: np.ndarray, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor is a stack of displayable images [N, C, H, W] of the originals' shape."""
+    return stack.dtype == np.uint8 and stack.ndim == 4 and stack.shape == shape and 0 not in shape

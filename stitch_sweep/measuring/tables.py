@@ -12,12 +12,14 @@ from typing import Any
 
 import pandas as pd
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from stitch_sweep import __version__
 from stitch_sweep.analysis.comparison import identity_columns
 from stitch_sweep.analysis.results import PAIR, best_trials, check_results
-from stitch_sweep.config import Config, LossConfig, read_config
+from stitch_sweep.config import Config, LossConfig, read_yaml
+from stitch_sweep.config.space import search_problems
 from stitch_sweep.data import SPLITS, Data
 from stitch_sweep.data import load as load_data
 from stitch_sweep.data.augmentation import normalise
@@ -30,6 +32,7 @@ from stitch_sweep.measuring import about
 from stitch_sweep.measuring.about import Entry
 from stitch_sweep.measuring.importances import importances
 from stitch_sweep.measuring.networks import CHUNKED, Found, find_networks, network_table
+from stitch_sweep.measuring.permissions import Permissions
 from stitch_sweep.measuring.pictures import (
     Picture,
     Pictures,
@@ -39,6 +42,7 @@ from stitch_sweep.measuring.pictures import (
 )
 from stitch_sweep.measuring.probes import gather, pooled, probe
 from stitch_sweep.measuring.representations import Shelf, by_cell, compare, represent
+from stitch_sweep.problems import describe_problems
 from stitch_sweep.sweep.views import results_table
 from stitch_sweep.sweep.workbench import Workbench
 
@@ -78,6 +82,8 @@ def measure(
     on_progress: OnProgress = lambda table, done, total: None,
     only: Iterable[str] | None = None,
     run_code: bool = False,
+    allow: Iterable[Path | str] = (),
+    download: Iterable[str] = (),
 ) -> Measured:
     """Compute what an analysis needs beside a sweep's results, from its networks and stored stitches.
 
@@ -85,7 +91,8 @@ def measure(
     is trained: a network that the zoo lacks is named, and what depends on it is left out. Tables that
     still hold are not computed again: `about.json` says what each was made from. Networks and data are
     those of `config.resolved.yml`; paths in it are looked up as in a sweep, beside it or in the current
-    folder.
+    folder. Nothing is downloaded, and files are read below the folder only, because it may be a
+    stranger's; the zoo may also be `zoo` in the current folder, where that is its name.
 
     Args:
         folder: an experiment folder that `stitch-sweep sweep` wrote.
@@ -93,13 +100,17 @@ def measure(
         only: names in `TABLES`; all of them if not given.
         run_code: whether to run the factories of networks of `source: python`. The folder names them,
             and it may be a stranger's; without it these networks are left out.
+        allow: further folders whose files are read where the configuration names them.
+        download: libraries ("torchvision", "timm") whose published weights are loaded, from their cache
+            or the network.
 
     Returns:
         What was written, and what could not be and why.
 
     Raises:
-        InputError: the folder holds no sweep, a name in `only` is no table, or `measured/` holds
-            files that would be replaced and aren't known to be Stitch Sweep's.
+        InputError: the folder holds no sweep, a name in `only` is no table, a folder in `allow` is
+            none, a name in `download` no library, `measured` is a link to another
+            place, or it holds files that would be replaced and aren't known to be Stitch Sweep's.
         FrozenError: a network changed while it was looked at, which nothing here may do.
 
     Example:
@@ -109,8 +120,12 @@ def measure(
     wanted = list(TABLES if only is None else dict.fromkeys(only))
     if unknown := [name for name in wanted if name not in TABLES]:
         raise InputError(*(f"no table {name!r}: {nearest(name, TABLES)}" for name in unknown))
-    source = _Source(Path(folder), run_code)
-    target = source.ledger.folder / "measured"
+    folder = Path(folder)
+    permissions = Permissions(folder, allow=allow, download=download, run_code=run_code)
+    source = _Source(folder, permissions)
+    target = folder / "measured"
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise InputError(f"{target}: is a link or a file, and a folder of that name is written")
     entries = about.read(target)
     if not (target / about.NAME).exists():
         _check_free(target)
@@ -118,7 +133,7 @@ def measure(
     written = []
     for table in (name for name in TABLES if name in wanted):
         entry = entries.get(table)
-        if entry is not None and entry.holds(source.key, _path(target, table)):
+        if entry is not None and entry.holds(source.key, _path(target, table), permissions.exists):
             continue
         had_rows = entry is not None and entry.rows > 0
         entries[table] = _write(source, target, table, on_progress)
@@ -159,8 +174,8 @@ class _Source:
         InputError: the folder holds no sweep.
     """
 
-    def __init__(self, folder: Path, run_code: bool) -> None:
-        self._run_code = run_code
+    def __init__(self, folder: Path, permissions: Permissions) -> None:
+        self._permissions = permissions
         if not folder.is_dir():
             raise InputError(f"{folder}: not a folder; expected an experiment folder")
         self.ledger = Ledger(folder)
@@ -189,19 +204,31 @@ class _Source:
 
     @cached_property
     def config(self) -> Config:
+        """The configuration as it stands; its paths are looked up when they are needed."""
         try:
-            config = read_config(self.ledger.folder / "config.resolved.yml")
+            # Not `read_config`: it looks for every file that the configuration names.
+            config = Config.model_validate(read_yaml(self.ledger.folder / "config.resolved.yml"))
+            problems = list(search_problems(config))
         except InputError as error:
-            why = [f"the configuration can't be read: {problem}" for problem in error.problems]
-            raise _NotNowError(why, [], again=True) from None
-        # FFCV reads the same images, and need not be installed where one looks at results.
-        data = config.data.model_copy(update={"loader": "torch"})
-        return config.model_copy(update={"data": data})
+            problems = list(error.problems)
+        except ValidationError as error:
+            problems = describe_problems(error, Config)
+        if problems:
+            why = [f"the configuration can't be read: {problem}" for problem in problems]
+            raise _NotNowError(why, [], again=True)
+        return config
 
     @cached_property
     def data(self) -> Data:
+        config = self.config.data
+        # FFCV reads the same images, and need not be installed where one looks at results.
+        changes: dict[str, Any] = {"loader": "torch"}
         try:
-            data = load_data(self.config.data)
+            if "path" in config.options:
+                changes["path"] = str(self._permissions.find(config.options["path"]))
+            if "download" in config.options:
+                changes["download"] = False
+            data = load_data(config.model_copy(update=changes))
         except InputError as error:
             why = [f"the images can't be loaded: {problem}" for problem in error.problems]
             raise _NotNowError(why, [], again=True) from None
@@ -212,7 +239,7 @@ class _Source:
     @cached_property
     def found(self) -> Found:
         prints = self._description.get("networks", {})
-        return find_networks(self.config, self.data, prints, run_code=self._run_code)
+        return find_networks(self.config, self.data, prints, self._permissions)
 
     @cached_property
     def bench(self) -> Workbench:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,11 +11,20 @@ import pandas as pd
 
 from stitch_sweep.analysis import check_results, load_results
 from stitch_sweep.analysis.results import PAIR, Mode
+from stitch_sweep.analysis.stored import read_table
 from stitch_sweep.config import read_yaml, weights_kind
 from stitch_sweep.credentials import public
 from stitch_sweep.errors import InputError
 from stitch_sweep.ledger import Ledger
 from stitch_sweep.measuring.pictures import Pictures, read_pictures
+from stitch_sweep.report.foreign import (
+    FolderConfig,
+    FolderDescription,
+    SanityFile,
+    column_problems,
+    problem_of,
+)
+from stitch_sweep.untrusted import UnreadableFileError, read_json
 
 TRAJECTORY = ["trial", "step", "epoch", "split", "loss"]
 MEASURED: dict[str, list[str]] = {
@@ -145,10 +153,17 @@ def load_experiment(folder: str | Path) -> Experiment:
         raise InputError(f"{folder}: not a folder; expected an experiment folder")
     ledger, notes = Ledger(folder), []
     config_file = folder / "config.resolved.yml"
-    config = public(read_yaml(config_file)) if config_file.is_file() else None
-    if config is None:
+    config = None
+    if not config_file.is_file():
         notes.append("config.resolved.yml is missing, so how it was made is known in part only")
+    elif problem := problem_of(tree := read_yaml(config_file), FolderConfig):
+        notes.append(f"config.resolved.yml can't be used and is left out ({problem})")
+    else:
+        config = public(tree)
     description = ledger.description()
+    if description is not None and (problem := problem_of(description, FolderDescription)):
+        notes.append(f"ledger/sweep.json can't be used and is left out ({problem})")
+        description = None
     results, predictions, trajectories = _tables(folder, ledger, config, notes)
     results = _with_kinds(results, config, notes)
     _check_one_sweep(folder, results, config, ledger)
@@ -201,10 +216,10 @@ def read_measured(experiment: Experiment) -> Experiment:
 def _outdated(path: Path, part: Part) -> list[str]:
     """Whether the measured tables are of an earlier state of the sweep, in a sentence."""
     try:
-        trials = json.loads(path.read_text())["trials"]
-    except (OSError, ValueError, KeyError, TypeError):
+        trials = read_json(path).get("trials")
+    except (FileNotFoundError, InputError):
         return []
-    if trials == part.ended:
+    if not isinstance(trials, int) or trials == part.ended:
         return []
     return [f"measured/ was computed when {trials} trials had ended; now {part.ended} have"]
 
@@ -301,15 +316,18 @@ def _optional(
             notes.append(f"{name} is missing")
         return None
     try:
-        table = pd.read_parquet(path, engine="pyarrow")
-    except (OSError, ValueError, NotImplementedError) as error:
-        notes.append(f"{name} can't be read and is left out ({error})")
+        table = read_table(path)
+    except UnreadableFileError as error:
+        notes.append(f"{name} can't be used and is left out (it {error.reason})")
         return None
     missing = [column for column in columns if column not in table.columns]
     if missing and table.empty:  # a sweep that trains nothing has no trajectories
         return None
     if missing:
         notes.append(f"{name} lacks columns and is left out: {', '.join(missing)}")
+        return None
+    if problems := column_problems(table):
+        notes.append(f"{name} can't be used and is left out ({'; '.join(problems)})")
         return None
     return table
 
@@ -325,15 +343,17 @@ def _pictures(path: Path, notes: list[str]) -> tuple[Pictures, ...]:
 
 
 def _sanity(path: Path, notes: list[str]) -> dict[str, Any] | None:
-    if not path.is_file():
+    if not path.exists():
         return None
     try:
-        found = json.loads(path.read_text())
-        checks = found["checks"]
-        if not all(isinstance(c["name"], str) and isinstance(c["verdict"], str) for c in checks):
-            raise TypeError
-    except (OSError, ValueError, KeyError, TypeError):
-        notes.append("sanity.json is not what `stitch-sweep sanity` writes, and is left out")
+        found = read_json(path)
+        problem = problem_of(found, SanityFile)
+    except UnreadableFileError as error:
+        problem = f"it {error.reason}"
+    if problem is not None:
+        notes.append(
+            f"sanity.json is not what `stitch-sweep sanity` writes, and is left out ({problem})"
+        )
         return None
     return public(found)
 

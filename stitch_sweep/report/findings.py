@@ -26,7 +26,7 @@ from stitch_sweep.analysis.matrices import Matrix
 from stitch_sweep.analysis.networks import layer_counts
 from stitch_sweep.analysis.order import regions
 from stitch_sweep.analysis.populations import architecture_verdicts
-from stitch_sweep.analysis.results import CELL, PAIR
+from stitch_sweep.analysis.results import CELL, MOST_CELLS, PAIR
 from stitch_sweep.analysis.transition import fit_ladders
 from stitch_sweep.analysis.verdict import CONTROLS, Verdict, verdicts
 from stitch_sweep.config import KnockOutConfig
@@ -211,7 +211,7 @@ def _planned(experiment: Experiment) -> pd.DataFrame:
     """The cells that the configurations ask for, of all pairs whose layers are known."""
     measured = experiment.table("networks")
     counts = {} if measured is None else layer_counts(measured)
-    found = []
+    found: list[tuple[Any, ...]] = []
     for part in experiment.parts:
         last: dict[str, int] = {}
         for network in sections(part.config, "networks"):
@@ -228,9 +228,13 @@ def _planned(experiment: Experiment) -> pd.DataFrame:
                 side if isinstance(side, list) else range(last.get(name, -1) + 1)
                 for side, name in zip(sides, ends, strict=True)
             ]
+            if len(found) + math.prod(map(len, layers)) > MOST_CELLS:
+                raise InputError(f"the configuration asks for more than {MOST_CELLS:,} cells")
             found += [(*ends, i, j) for i in layers[0] for j in layers[1]]
         for section in sections(part.config, "knock_out"):
             out = KnockOutConfig.model_validate(section)
+            if len(found) + last.get(out.network, 0) ** 2 > MOST_CELLS:
+                raise InputError(f"the configuration asks for more than {MOST_CELLS:,} cells")
             found += [(*[out.network] * 2, *cell) for cell in out.cells(last.get(out.network, -1))]
     return pd.DataFrame(found, columns=[*PAIR, *CELL])
 

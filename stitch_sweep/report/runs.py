@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from urllib.parse import quote, urlsplit
+from urllib.request import url2pathname
 
+from stitch_sweep.credentials import public
+from stitch_sweep.errors import InputError
 from stitch_sweep.report.experiment import Experiment, Part
 from stitch_sweep.tracking import Tracker, look_up
 
@@ -14,27 +17,76 @@ LOCAL = "http://127.0.0.1:5000"
 """Where `stitch-sweep ui` shows a store that is a file."""
 
 
+_SWEEP_ID = re.compile("[0-9a-f]{32}")
+SCHEMES = ("http", "https", "file", "sqlite", "postgresql", "mysql", "mssql", "databricks")
+"""Kinds of addresses that MLflow takes; a scheme may name a driver, as in `mysql+pymysql`."""
+
+
+def check_address(uri: str) -> None:
+    """Check that a text is the address of a server or of a store that exists.
+
+    MLflow takes any other text for a folder, and creates it.
+
+    Raises:
+        InputError: it isn't.
+    """
+    scheme, separator, _ = uri.partition(":")
+    if not separator or scheme.partition("+")[0] not in SCHEMES:
+        raise InputError(
+            f"--track {public(uri)}: is not an address; allowed: http://HOST:PORT, https://HOST, "
+            "sqlite:///FILE, file:///FOLDER, or another store that MLflow knows"
+        )
+    if scheme == "sqlite" and not Path(uri.partition("sqlite:///")[2]).is_file():
+        raise InputError(f"--track {uri}: there is no such file; give the store that has the runs")
+    if scheme == "file" and not Path(url2pathname(urlsplit(uri).path)).is_dir():
+        raise InputError(
+            f"--track {uri}: there is no such folder; give the store that has the runs"
+        )
+
+
 class Tracking:
-    """The tracking servers of the folders of a report, as far as they answer.
+    """The tracking server that the user named, as far as it answers.
+
+    The folders' configurations name servers too. These are never contacted: a folder may be a
+    stranger's, and MLflow sends its credentials to whatever server it is told to ask.
 
     Args:
-        experiments: the folders' configurations say which servers.
+        experiments: whose runs are looked up.
+        uri: the server or store; None: nothing is contacted.
     """
 
-    def __init__(self, experiments: Iterable[Experiment]) -> None:
+    def __init__(self, experiments: Iterable[Experiment], uri: str | None) -> None:
         self.notes: list[str] = []
+        self._uri = uri
         self._parts = [part for experiment in experiments for part in experiment.parts]
         self._trackers: dict[Path, Tracker] = {}
 
     def addresses(self) -> dict[tuple[str, str], str]:
-        """(folder, trial) -> address of its run, of those that a server has."""
+        """(folder, trial) -> address of its run, of those that the server has."""
+        if (uri := self._uri) is None:
+            return {}
         found: dict[tuple[str, str], str] = {}
         for part in self._parts:
 
             def ask(part: Part = part) -> None:
-                uri, tracker = self._open(part)
-                runs = None if tracker is None else tracker.runs()
-                if tracker is None or runs is None:
+                if part.description is None:
+                    return
+                # It stands in the query that the server is asked.
+                if not _SWEEP_ID.fullmatch(str(part.description.get("id"))):
+                    self.notes.append(
+                        f"The ledger of {part.name} has no id of a sweep, so {web_address(uri)} was "
+                        "not asked"
+                    )
+                    return
+                section = (part.config or {}).get("tracking")
+                tracking = section if isinstance(section, dict) else {}
+                experiment = str(tracking.get("experiment") or "stitch-sweep")
+                tracker = look_up(part.folder, experiment, uri)
+                if (runs := tracker.runs()) is None:
+                    self.notes.append(
+                        f"{web_address(uri)} has no runs of {part.name} in the experiment "
+                        f"{experiment}, so trials are named and not linked"
+                    )
                     return
                 self._trackers[part.folder] = tracker
                 base = web_address(uri)
@@ -46,7 +98,7 @@ class Tracking:
         return found
 
     def send(self, folder: Path, files: Iterable[Path]) -> int:
-        """Hang files of a folder on the run of the sweep in it; returns how many were sent.
+        """Attach files of a folder to the run of the sweep in it; returns how many were sent.
 
         Args:
             folder: an experiment folder that `addresses` was asked about.
@@ -56,49 +108,24 @@ class Tracking:
         part = next((part for part in self._parts if part.folder == folder), None)
         sent = 0
 
-        def hang() -> None:
+        def attach() -> None:
             nonlocal sent
             assert tracker is not None
             sent = tracker.send_report(files)
 
         if tracker is not None and part is not None:
-            self._try(part, hang)
+            self._try(part, attach)
         return sent
-
-    def _open(self, part: Part) -> tuple[str, Tracker | None]:
-        section = (part.config or {}).get("tracking")
-        tracking = section if isinstance(section, dict) else {}
-        if part.description is None or not tracking.get("enabled", True):
-            return "", None
-        # What is kept of a URI with a password in it is None: then the environment may say it.
-        uri = tracking.get("uri") or os.environ.get("MLFLOW_TRACKING_URI")
-        if _would_give_away(str(uri)):
-            self.notes.append(
-                f"The tracking server of {part.name}, {web_address(str(uri))}, was not asked: the "
-                "environment holds credentials, and they are sent only to the server that "
-                "MLFLOW_TRACKING_URI names."
-            )
-            return "", None
-        experiment = str(tracking.get("experiment") or "stitch-sweep")
-        return str(uri or ""), look_up(part.folder, experiment, uri)
 
     def _try(self, part: Part, action: Callable[[], None]) -> None:
         try:
             action()
         except Exception as error:  # whatever a server or its client throws, the report goes on
             self.notes.append(
-                f"The tracking server of {part.name} did not answer ({type(error).__name__}), so "
-                "trials are named and not linked, and the report was not sent to it."
+                f"{web_address(self._uri or '')} did not answer for {part.name} "
+                f"({type(error).__name__}), so trials are named and not linked, and the report was "
+                "not sent to it."
             )
-
-
-def _would_give_away(uri: str) -> bool:
-    """Whether MLflow would send the environment's credentials to a server that only a folder names."""
-    held = any(
-        f"MLFLOW_TRACKING_{name}" in os.environ for name in ("TOKEN", "USERNAME", "PASSWORD")
-    )
-    named = os.environ.get("MLFLOW_TRACKING_URI")
-    return held and uri != named and urlsplit(uri).scheme in ("http", "https")
 
 
 def web_address(uri: str) -> str:

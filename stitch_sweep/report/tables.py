@@ -16,6 +16,7 @@ from stitch_sweep.analysis.matrices import Matrix
 from stitch_sweep.analysis.order import REGIONS
 from stitch_sweep.analysis.pareto import pareto_front, pareto_table
 from stitch_sweep.analysis.results import FACTOR, PAIR, SETTING
+from stitch_sweep.analysis.tables import csv_text
 from stitch_sweep.analysis.terminal import short_names
 from stitch_sweep.analysis.verdict import CONTROLS, Verdict
 from stitch_sweep.report.findings import (
@@ -97,11 +98,6 @@ class Table:
             f"  \\begin{{tabular}}{{{align}}}\n\\toprule\n{head} \\\\\n\\midrule\n"
             f"{body}\n\\bottomrule\n  \\end{{tabular}}\n\\end{{table}}\n"
         )
-
-
-def csv_text(frame: pd.DataFrame) -> str:
-    """Comma-separated, with a head of column names and every digit."""
-    return frame.to_csv(index=False, lineterminator="\n")
 
 
 def _shown(column: Column, row: Mapping[Any, Any]) -> str:

@@ -44,12 +44,10 @@ def show(report: Report, console: Console) -> None:
     if report.page is not None:
         console.print(
             f"Report: {report.page}; figures (PNG, PDF) and tables (CSV, LaTeX) are beside it",
-            highlight=False,
-            markup=False,
             soft_wrap=True,
         )
     if report.sent:
-        console.print(f"{report.sent} files hang on the sweep's MLflow run", highlight=False)
+        console.print(f"{report.sent} files are attached to the sweep's MLflow run")
 
 
 def _grids(verdicts: list[Verdict]) -> list[Grid]:

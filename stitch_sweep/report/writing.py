@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from stitch_sweep.analysis import grid, heatmap, judge_bare, read_matrix, save_figure
 from stitch_sweep.analysis.matrices import trials_of
 from stitch_sweep.analysis.pareto import front_figures
+from stitch_sweep.analysis.tables import csv_text
 from stitch_sweep.analysis.verdict import Verdict
 from stitch_sweep.errors import InputError
 from stitch_sweep.files import check_writable, write_atomically
@@ -28,7 +29,7 @@ from stitch_sweep.report.experiment import Experiment, load_experiment, read_mea
 from stitch_sweep.report.findings import Findings, analyse, headline, mean_accuracy
 from stitch_sweep.report.merging import merge
 from stitch_sweep.report.page import Page, group_names
-from stitch_sweep.report.runs import Tracking
+from stitch_sweep.report.runs import Tracking, check_address
 from stitch_sweep.report.words import what_is_doubtful
 
 PAGE = "report.html"
@@ -52,7 +53,7 @@ class Report:
         findings: per experiment; several where folders were compared.
         doubts: per experiment, what a reader should know, a sentence each.
         files: everything that was written, the page first.
-        sent: how many files were hung on the sweep's MLflow run.
+        sent: how many files were attached to the sweep's MLflow run.
     """
 
     page: Path | None
@@ -94,7 +95,9 @@ def analyze(
     output: Path | None = None,
     measured: bool = True,
     run_code: bool = False,
-    tracked: bool = True,
+    allow: Sequence[Path] = (),
+    download: Sequence[str] = (),
+    track: str | None = None,
     chance: float | None = None,
     seed: int = 0,
     on_progress: OnProgress = lambda what, done, total: None,
@@ -108,7 +111,11 @@ def analyze(
         output: where to write; the first folder if not given.
         measured: whether to measure first what needs networks, images and stored stitches.
         run_code: whether measuring may run factories that the folders name; see `measure`.
-        tracked: whether to link to MLflow, and to hang the report on the sweep's run there.
+        allow: further folders that measuring may read from; see `measure`.
+        download: libraries whose published weights measuring may load; see `measure`.
+        track: address of the MLflow server or store that has the sweeps' runs: trials are linked to
+            them, and the report is attached to the sweep's run. None: no server is contacted,
+            whatever the folders and the environment name.
         chance: what guessing reaches; None: one in as many classes as there are.
         seed: of the resampling.
         on_progress: told (what, done, in all).
@@ -128,6 +135,11 @@ def analyze(
             problems += error.problems
     if chance is not None and not 0 <= chance < 1:
         problems.append(f"--chance {chance:g}: is not an accuracy; allowed: 0 <= chance < 1")
+    if track is not None:
+        try:
+            check_address(track)
+        except InputError as error:
+            problems += error.problems
     if problems:
         raise InputError(*problems)
     target = loaded[0].parts[0].folder if output is None else output
@@ -136,11 +148,13 @@ def analyze(
     if measured:
         for k, experiment in enumerate(loaded):
             part = experiment.parts[0]
-            unmeasured[part.folder] = _measure(part.folder, run_code, on_progress)
+            unmeasured[part.folder] = _measure(
+                part.folder, on_progress, run_code=run_code, allow=allow, download=download
+            )
             loaded[k] = read_measured(experiment)
     experiments, apart = merge(loaded)
-    tracking = Tracking(experiments if tracked else [])
-    if tracked:
+    tracking = Tracking(experiments, track)
+    if track is not None:
         on_progress("tracking", 0, 1)
     addresses = tracking.addresses()
     page = Page(_title(experiments), addresses)
@@ -223,13 +237,22 @@ def analyze_matrix(
 
 
 def check_target(folder: Path) -> None:
-    """See that a report can be written there.
+    """Check that a report can be written there.
 
     Raises:
-        InputError: it can't, or a page that isn't known to be Stitch Sweep's is there.
+        InputError: it can't, it would be written through a link to another place, or a page that isn't
+            known to be Stitch Sweep's is there.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output {folder}: is a file, a folder is wanted")
+    problems = [
+        f"{path}: is a link or a file, and the report writes a folder of that name; remove it or "
+        "choose another folder with --output"
+        for path in (folder / "figures", folder / "tables")
+        if path.is_symlink() or (path.exists() and not path.is_dir())
+    ]
+    if problems:
+        raise InputError(*problems)
     check_writable(folder / PAGE, "the report")
     _manifest(folder).check_free([PAGE], _REMEDY)
 
@@ -245,12 +268,12 @@ def _title(experiments: Sequence[Experiment]) -> str:
     return f"Model stitching: {' and '.join(experiment.name for experiment in experiments)}"
 
 
-def _measure(folder: Path, run_code: bool, on_progress: OnProgress) -> list[str]:
+def _measure(folder: Path, on_progress: OnProgress, **permissions: Any) -> list[str]:
     """What could not be measured and why, a sentence each."""
     try:
         return measure(
             folder,
-            run_code=run_code,
+            **permissions,
             on_progress=lambda table, done, total: on_progress(f"measuring {table}", done, total),
         ).notes
     except InputError as error:
@@ -329,7 +352,7 @@ def write(
             texts[f"tables/{start}{table.name}.tex"] = table.latex
         # A row per cell is for programs: no page of a paper holds it.
         if findings.agreement is not None and len(findings.agreement):
-            cells = partial(tables.csv_text, findings.agreement)
+            cells = partial(csv_text, findings.agreement)
             texts[f"tables/{start}agreement_cells.csv"] = cells
     if page.comparison is not None:
         texts["tables/compared.csv"] = page.comparison.csv

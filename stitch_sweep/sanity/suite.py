@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 from torch import nn
 
 from stitch_sweep.checkpoints import unpack
@@ -154,11 +155,11 @@ def table(sanity: Sanity) -> Table:
     return shown
 
 
-def _coloured(finding: Finding | None) -> str:
+def _coloured(finding: Finding | None) -> Text:
     if finding is None:
-        return ""
+        return Text()
     colours = {"pass": "green", "fail": "bold red", "warn": "yellow", "skip": "dim"}
-    return f"[{colours[finding.verdict]}]{finding.verdict}[/]"
+    return Text(finding.verdict, style=colours[finding.verdict])
 
 
 def _chosen(only: Sequence[str]) -> list[tuple[str, str]]:

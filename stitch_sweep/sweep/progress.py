@@ -19,6 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from stitch_sweep.console import Terminal
 from stitch_sweep.zoo import Progress as NetworkProgress
 from stitch_sweep.zoo import Recipe
 
@@ -34,15 +35,15 @@ class Reporter:
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
+        self.console = console or Terminal(stderr=True)
         self._bars = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=self.console,
             disable=not self.console.is_terminal,
         )
@@ -64,7 +65,7 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """One line that stays."""
-        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+        self.console.print(text, soft_wrap=True)
 
     def network(self, recipe: Recipe, progress: NetworkProgress) -> None:
         """An epoch of a network's training."""
