@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
+from stitch_sweep.credentials import public
 from stitch_sweep.errors import nearest
 
 Place = tuple[int | str, ...]
@@ -81,7 +82,7 @@ def show(value: Any) -> str:
         return "key: value pairs"
     if isinstance(value, list | tuple):
         return f"a list of {len(value)}"
-    text = repr(value)
+    text = repr(public(value))
     return text if len(text) <= 60 else f"{text[:40]}... ({len(str(value))} characters)"
 
 
