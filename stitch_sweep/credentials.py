@@ -95,9 +95,10 @@ def conceal(text: object, *uris: str | None) -> str:
     shown = str(text)
     secrets: dict[str, str] = {}
     for uri in filter(None, uris):
-        if public_uri(uri) != uri:
-            for form in _forms(uri):
-                secrets[form] = public_uri(uri)
+        if public_uri(uri) == uri:
+            continue
+        for form in _forms(uri):
+            secrets[form] = public_uri(uri)
         for secret in _secrets(uri):
             for form in _forms(secret):
                 secrets.setdefault(form, HIDDEN)

@@ -512,7 +512,7 @@ def _run(folder: Path, experiment: str, stdin: TextIO) -> int:
     if not ledger.exists:
         _look_early(folder, experiment, uri)
     while not ledger.exists:
-        if over.wait(POLL_SECONDS):
+        if over.wait(POLL_SECONDS) and not ledger.exists:
             return 0  # the sweep never began
     # The process of a sweep that was killed may still be sending what that one left.
     with FileLock(ledger.root / "tracking.lock"):

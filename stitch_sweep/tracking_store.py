@@ -151,6 +151,9 @@ def _sqlite_problem(address: str) -> str:
         return "is a database in memory, which ends with the process: write sqlite:///PATH"
     try:
         if not path.exists():
+            if "%" in address and not path.parent.is_dir():
+                # MLflow makes the folder under its quoted name, which is another one.
+                return "lies in a folder that doesn't exist: make it first"
             return _unwritable(path)
         if not stat.S_ISREG(path.stat().st_mode):
             return (
