@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -110,7 +111,7 @@ def sweep(
     if as_json:
         print(json.dumps(_summary(outcome, where)))
     else:
-        _show_outcome(outcome, read, where)
+        _show_outcome(outcome, read, config, where)
     raise typer.Exit(outcome.exit_status)
 
 
@@ -378,10 +379,32 @@ def describe(
 
 @app.command()
 def ui(
+    config: Annotated[
+        Path | None,
+        typer.Argument(help="Whose tracking.uri. Default: MLFLOW_TRACKING_URI, or ./mlflow.db."),
+    ] = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
+    set_: Set = None,
 ) -> None:
-    """Open the MLflow UI of this folder's runs, on this machine only."""
+    """Open the MLflow UI of the store that a sweep's runs are in, on this machine only."""
+    from stitch_sweep.config import TrackingConfig
+    from stitch_sweep.credentials import public_uri
+    from stitch_sweep.tracking_store import check_tracking, local_database, resolve
+
+    tracking = TrackingConfig() if config is None else _read(config, set_).tracking
+    check_tracking(tracking)
+    store = resolve(tracking.uri)
+    if store.lower().startswith(("http", "databricks")):
+        raise InputError(f"the runs are on a server: open {public_uri(store)} in a browser")
+    database = local_database(store)
+    if database is not None and not database.is_file():
+        raise InputError(
+            f"{database}: there are no runs yet; give the sweep's configuration, or run this where "
+            "the sweep was started"
+        )
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # In the environment and not among the arguments: an address may contain a password.
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = store
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
     os.execv(sys.executable, command)
 
@@ -499,13 +522,14 @@ def _read(path: Path, overrides: list[str] | None) -> Config:
 
 def _pairs(texts: list[str] | None, option: str) -> dict[str, Any]:
     from stitch_sweep.config import parse_value
+    from stitch_sweep.credentials import public
 
     found: dict[str, Any] = {}
     for text in texts or []:
         key, equals, value = text.partition("=")
         key = key.strip()
         if not equals or not all(key.split(".")):
-            raise InputError(f"{option} {text}: write it as a.b=value")
+            raise InputError(f"{option} {public(text)}: write it as a.b=value")
         found[key] = parse_value(value)
     return found
 
@@ -521,7 +545,7 @@ def _show_figures(result: Mapping[str, Any]) -> None:
         _out.print(f"{key:<24}{shown}")
 
 
-def _show_outcome(outcome: Outcome, config: Config, folder: Path) -> None:
+def _show_outcome(outcome: Outcome, config: Config, file: Path, folder: Path) -> None:
     from stitch_sweep.analysis import (
         best_table,
         best_trials,
@@ -556,20 +580,28 @@ def _show_outcome(outcome: Outcome, config: Config, folder: Path) -> None:
             "Try them again with the same command and --resume",
             soft_wrap=True,
         )
-    if _tracked_here(config):
-        program = Path(sys.executable).parent / "mlflow"
+    if _local_store(config) is not None and not outcome.tracking_problem:
+        program = Path(sys.executable).parent / "stitch-sweep"
         if program.is_relative_to(Path.cwd()):
             program = program.relative_to(Path.cwd())
+        words = [str(program), "ui", *([str(file)] if config.tracking.uri else [])]
         _out.print(
-            Text.assemble("Compare the runs in the browser: ", (f"{program} ui", "bold")),
+            Text.assemble("Compare the runs in the browser: ", (shlex.join(words), "bold")),
             soft_wrap=True,
         )
 
 
+def _local_store(config: Config) -> Path | None:
+    """The file that MLflow keeps the sweep's runs in; None without tracking, or with a server."""
+    from stitch_sweep.tracking_store import local_database, resolve
+
+    return local_database(resolve(config.tracking.uri)) if config.tracking.enabled else None
+
+
 def _tracked_here(config: Config) -> bool:
-    """Whether MLflow's database is a file in the current folder."""
-    local = config.tracking.uri is None and "MLFLOW_TRACKING_URI" not in os.environ
-    return config.tracking.enabled and local
+    """Whether MLflow's database is a file in the current folder, or in one below it."""
+    file = _local_store(config)
+    return file is not None and file.resolve().is_relative_to(Path.cwd().resolve())
 
 
 def _summary(outcome: Outcome, folder: Path) -> dict[str, Any]:
@@ -582,6 +614,7 @@ def _summary(outcome: Outcome, folder: Path) -> dict[str, Any]:
         "lost": outcome.lost,
         "interrupted": outcome.interrupted,
         "tracked": outcome.tracked,
+        "tracking_problem": outcome.tracking_problem or None,
         "matrices": [matrix.file_name for matrix in outcome.matrices],
     }
 

@@ -19,7 +19,7 @@ from typing import IO, Any, Self
 import pyarrow as pa
 from pyarrow import fs
 
-from stitch_sweep.credentials import public
+from stitch_sweep.credentials import conceal, public_uri
 from stitch_sweep.errors import InputError
 from stitch_sweep.files import atomic, write_atomically
 from stitch_sweep.ledger import Ledger, some
@@ -82,10 +82,11 @@ class Mirror:
         try:
             self._fs, root = fs.FileSystem.from_uri(uri)
         except (pa.ArrowException, OSError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
-            raise InputError(public(f"--mirror {uri}: {reason}")) from None
+            reason = conceal(error, uri).partition("\n")[0]
+            raise InputError(conceal(f"--mirror {public_uri(uri)}: {reason}", uri)) from None
         self._root = PurePosixPath(root)
-        self._shown = public(uri)
+        self._uri = uri
+        self._shown = public_uri(uri)
         self._sent: dict[str, tuple[int, int]] = {}
         self._known = False
         self.notes: list[str] = []
@@ -298,7 +299,11 @@ class Mirror:
 
     def _unreadable(self, error: OSError) -> InputError:
         why = (error.strerror or str(error)).partition("\n")[0]
-        return InputError(public(f"--mirror {self._shown}: can't be read: {why}"))
+        return InputError(self.conceal(f"--mirror {self._shown}: can't be read: {why}"))
+
+    def conceal(self, text: object) -> str:
+        """A text, such as an error of the file system, without the URI's credentials."""
+        return conceal(text, self._uri)
 
     def _write(self, name: str, data: bytes) -> None:
         path = self._path(name)
@@ -379,7 +384,8 @@ class Mirroring:
                 self.error, wait = "", POLL_SECONDS
                 self.complete = last
             except Exception as error:  # whatever a file system throws, we try again
-                self.error = public(f"{type(error).__name__}: {error}".partition("\n")[0])
+                said = self._mirror.conceal(f"{type(error).__name__}: {error}")
+                self.error = said.partition("\n")[0]
                 wait = min(2 * wait, 30.0)
                 if last:
                     self._left.wait(min(wait, 2.0))

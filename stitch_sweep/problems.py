@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from stitch_sweep.bounds import LARGEST_NUMBER
+from stitch_sweep.credentials import public
 from stitch_sweep.errors import nearest
 
 Place = tuple[int | str, ...]
@@ -92,7 +93,7 @@ def show(value: Any) -> str:
         return (
             f"a whole number of {value.bit_length()} bits"  # Python writes none out that is so long
         )
-    return _cut(repr(value), len(value) if isinstance(value, str) else None)
+    return _cut(repr(public(value)), len(value) if isinstance(value, str) else None)
 
 
 def _cut(text: str, length: int | None = None) -> str:

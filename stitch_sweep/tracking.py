@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -26,11 +28,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from filelock import FileLock
 
-from stitch_sweep.credentials import public
+from stitch_sweep.credentials import conceal
 from stitch_sweep.errors import InputError
 from stitch_sweep.ledger import Ledger
 from stitch_sweep.records import RecordError
-from stitch_sweep.untrusted import read_json
+from stitch_sweep.tracking_errors import deleted_experiment, explain, refused_experiment
+from stitch_sweep.tracking_store import VARIABLE, artifact_location, local_database, resolve
+from stitch_sweep.untrusted import printable, read_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -42,6 +46,8 @@ PAGE = 100
 """Runs that a server is asked for at a time: a page of more takes longer than a call may last."""
 SENDERS = 4
 """Trials on their way at once: a server's answer takes longer than what we do for it."""
+LOOKED = "looked"
+"""What `send_artifacts` yields for a page of runs that it looked at."""
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 60.0
 """So long a finished sweep waits for a server that takes nothing."""
@@ -95,7 +101,8 @@ class Tracker:
 
         self._folder = folder
         self._ledger = Ledger(folder)
-        self._client: MlflowClient = MlflowClient(tracking_uri=uri)
+        self._uri = resolve(uri)
+        self._client: MlflowClient = MlflowClient(tracking_uri=self._uri)
         self._experiment_name = experiment
         self._parent = ""
         self._experiment = ""
@@ -131,7 +138,7 @@ class Tracker:
         self._open()
         # A call that took long may have left a run twice since we looked.
         for _ in self._find_children():
-            yield "looked"
+            yield LOOKED
         paths = [self._folder / name for name in _FILES if (self._folder / name).exists()]
         for name in _FOLDERS:
             paths += sorted((self._folder / name).glob("[!.]*"))
@@ -141,12 +148,30 @@ class Tracker:
                 self._client.log_artifact(self._parent, str(path), within)
                 self._hung.add(path)
                 yield path.name
-        with contextlib.suppress(FileNotFoundError, InputError):
-            for key, value in read_json(self._folder / "summary.json").items():
-                if isinstance(value, int | float):
-                    # One time stamp for ever: a second sending replaces nothing and adds nothing.
-                    self._client.log_metric(self._parent, key, value, timestamp=0, step=0)
+        self._send_summary()
         self._client.set_terminated(self._parent)
+
+    def _send_summary(self) -> None:
+        """Log the summary's numbers on the sweep's run, each at the number of trials ended.
+
+        MLflow can't delete a point, so a number that is there already is not sent again: resumes of
+        a sweep add a point only where a number has changed.
+        """
+        from mlflow.entities import Metric
+
+        try:
+            summary = read_json(self._folder / "summary.json")
+        except (FileNotFoundError, InputError):
+            return
+        logged = self._client.get_run(self._parent).data.metrics
+        now, step = int(time.time() * 1000), summary.get("trials", 0)
+        metrics = [
+            Metric(key, float(value), now, step)
+            for key, value in summary.items()
+            if isinstance(value, int | float) and math.isfinite(value) and logged.get(key) != value
+        ]
+        if metrics:
+            self._client.log_batch(self._parent, metrics=metrics)
 
     def runs(self) -> Runs | None:
         """Where this sweep's runs are, as far as it was sent; nothing is made on the server."""
@@ -223,15 +248,7 @@ class Tracker:
         if self._parent:
             return
         client = self._client
-        found = client.get_experiment_by_name(self._experiment_name)
-        self._experiment = (
-            found.experiment_id
-            if found
-            # Or the UI opens with its pages for language models.
-            else client.create_experiment(
-                self._experiment_name, tags={"mlflow.experimentKind": "custom_model_development"}
-            )
-        )
+        self._experiment = self.find_experiment() or self._create_experiment()
         description = self._ledger.description() or {}
         run, *spares = self._find_parents() or (None,)
         for spare in spares:
@@ -248,6 +265,37 @@ class Tracker:
             deque(self._find_children(), maxlen=0)
         except BaseException:
             self._parent = ""  # half known is not known: the next call begins again
+            raise
+
+    def find_experiment(self) -> str | None:
+        """The id of the MLflow experiment; None where it isn't there yet.
+
+        Raises:
+            RefusedError: it was deleted, so MLflow takes no further runs in it.
+        """
+        name = self._experiment_name
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            return None
+        if found.lifecycle_stage == "deleted":
+            raise deleted_experiment(name, found.experiment_id, self._uri)
+        return str(found.experiment_id)
+
+    def _create_experiment(self) -> str:
+        from mlflow.exceptions import MlflowException
+
+        name = self._experiment_name
+        try:
+            return self._client.create_experiment(
+                name,
+                # MLflow's default for a store that is a file is below the current folder.
+                artifact_location=artifact_location(self._uri),
+                # Or the UI opens with its pages for language models.
+                tags={"mlflow.experimentKind": "custom_model_development"},
+            )
+        except MlflowException as error:
+            if error.error_code == "INVALID_PARAMETER_VALUE":
+                raise refused_experiment(name, error) from error
             raise
 
     def _send_trial(self, trial: str) -> bool:
@@ -347,9 +395,22 @@ class TrackingProcess:
         folder: the experiment folder.
         experiment: name of the MLflow experiment.
         uri: tracking URI or None.
+        say: is told once, from a thread, when MLflow refuses the runs, and when it takes them again.
+
+    Attributes:
+        sent: number of trials sent so far.
+        error: the latest error, which may be an outage; "" after a success.
+        refusal: what keeps MLflow from taking runs until somebody changes it, with the remedy; ""
+            where nothing does.
     """
 
-    def __init__(self, folder: Path, experiment: str, uri: str | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        experiment: str,
+        uri: str | None,
+        say: Callable[[str], object] = lambda _: None,
+    ) -> None:
         command = [sys.executable, "-m", "stitch_sweep.tracking", str(folder), experiment]
         # A session of its own: Ctrl-C is for the sweep, which then lets this process finish.
         self._process = subprocess.Popen(
@@ -360,16 +421,20 @@ class TrackingProcess:
             text=True,
             start_new_session=True,
             # In the environment and not among the arguments: a URI may hold a password.
-            env={**os.environ, **({"MLFLOW_TRACKING_URI": uri} if uri else {})},
+            env={**os.environ, VARIABLE: resolve(uri)},
         )
         self.sent = 0
-        self.error = ""
+        self.error = self.refusal = ""
+        self._say = say
+        self._said = ""
         self._heard = time.monotonic()
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
 
     def finish(self, patience: float = PATIENCE_SECONDS) -> bool:
         """Let it send the rest; False when the server took nothing for `patience` seconds.
+
+        A server that refuses is asked once more, and not waited for.
 
         Args:
             patience: so long a server may take nothing, in seconds.
@@ -385,6 +450,8 @@ class TrackingProcess:
             self._thread.join(timeout=0.1)
         if self._thread.is_alive():
             self._process.kill()
+        elif self._process.wait() and not self.error:
+            self.error = f"the tracking process ended with status {self._process.returncode}"
         return self._process.wait() == 0
 
     def abandon(self) -> None:
@@ -396,12 +463,20 @@ class TrackingProcess:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             kind, _, text = line.strip().partition(" ")
-            if kind == "error":
-                self.error = text
+            if kind == "refused":
+                self.error = self.refusal = text
+                if text != self._said:
+                    self._say(f"MLflow takes no runs: {text}. The sweep goes on without it")
+                    self._said = text
+            elif kind == "error":
+                self.error, self.refusal = text, ""
             else:
                 self.sent += kind == "sent"
                 self._heard = time.monotonic()
-                self.error = ""
+                self.error = self.refusal = ""
+                if self._said:
+                    self._say("MLflow takes runs again")
+                    self._said = ""
 
 
 def look_up(folder: Path, experiment: str, uri: str) -> Tracker:
@@ -413,7 +488,7 @@ def look_up(folder: Path, experiment: str, uri: str) -> Tracker:
         uri: tracking URI of a server, or of a store that exists; MLflow creates one that doesn't.
     """
     os.environ.update({k: v for k, v in _ENVIRONMENT.items() if k not in os.environ})
-    return Tracker(folder, experiment, uri)
+    return Tracker(folder, experiment, resolve(uri))
 
 
 def _run(folder: Path, experiment: str, stdin: TextIO) -> int:
@@ -428,20 +503,64 @@ def _run(folder: Path, experiment: str, stdin: TextIO) -> int:
     threading.Thread(target=listen, daemon=True).start()
     os.nice(19)  # trials come first
     os.environ.update({k: v for k, v in _ENVIRONMENT.items() if k not in os.environ})
-    import mlflow  # noqa: F401  (seconds, while the sweep is still getting ready)
-
+    uri = resolve(None)
+    try:
+        import mlflow.store.db.utils  # (seconds, while the sweep is still getting ready)
+    except ImportError as error:
+        _tell("refused", explain(error, uri, experiment) or "")
+        return 1
+    # Ten attempts to open a database take more than the minute that a finished sweep waits.
+    mlflow.store.db.utils.MAX_RETRY_COUNT = 1
     ledger = Ledger(folder)
+    if not ledger.exists:
+        _look_early(folder, experiment, uri)
     while not ledger.exists:
-        if over.wait(POLL_SECONDS):
+        if over.wait(POLL_SECONDS) and not ledger.exists:
             return 0  # the sweep never began
     # The process of a sweep that was killed may still be sending what that one left.
     with FileLock(ledger.root / "tracking.lock"):
-        return _follow(lambda: Tracker(folder, experiment, None), over, words)
+        return _follow(lambda: Tracker(folder, experiment, None), over, words, uri, experiment)
 
 
-def _follow(connect: Callable[[], Tracker], over: threading.Event, words: list[str]) -> int:
+def _look_early(folder: Path, experiment: str, uri: str) -> None:
+    """Say what MLflow will refuse before the sweep begins, and make nothing there."""
+    from mlflow.store.db import utils
+    from sqlalchemy import inspect
+
+    first = ""
+    while True:
+        try:
+            # Asking MLflow for an empty or missing database would fill it with tables.
+            if re.match(r"sqlite|postgresql|mysql|mssql", uri):
+                file = local_database(uri)
+                if file is not None and not file.is_file():
+                    return
+                if not inspect(utils.create_sqlalchemy_engine(uri)).has_table("experiments"):
+                    return
+            Tracker(folder, experiment, None).find_experiment()
+            return
+        except Exception as error:  # whatever a server or its client throws
+            problem = explain(error, uri, experiment)
+            if problem is None:
+                return  # an outage, which may be over when the sweep begins
+            if problem == first:
+                _tell("refused", problem)
+                return
+            first = problem
+            time.sleep(POLL_SECONDS)
+
+
+def _follow(
+    connect: Callable[[], Tracker],
+    over: threading.Event,
+    words: list[str],
+    uri: str,
+    experiment: str,
+) -> int:
     wait = POLL_SECONDS
     tracker = None
+    refusal = ""
+    most_looks = 0
     while True:
         last = over.is_set()  # asked before sending: what ends later is seen in a further round
         try:
@@ -449,17 +568,30 @@ def _follow(connect: Callable[[], Tracker], over: threading.Event, words: list[s
             tracker = tracker or connect()
             for trial in tracker.send():
                 _tell("sent", trial)
-                wait = POLL_SECONDS  # now and then an error is not a dead server
+                wait, refusal = POLL_SECONDS, ""  # now and then an error is not a dead server
             if last:
                 if "finish" in words:
+                    looks = 0
                     for done in tracker.send_artifacts():
-                        _tell("artifact", done)
+                        # Pages that were looked at before are no progress: an upload may fail for ever.
+                        looks += done == LOOKED
+                        if done != LOOKED or looks > most_looks:
+                            _tell("artifact", done)
+                        most_looks = max(looks, most_looks)
                 return 0
             wait = POLL_SECONDS
         except Exception as error:  # whatever a server or its client throws, we try again
             if tracker is not None:
                 tracker.doubt()
-            _tell("error", type(error).__name__, public(str(error).partition("\n")[0]))
+            before, refusal = refusal, explain(error, uri, experiment) or ""
+            # Twice, because two sweeps may stand in each other's way for a moment.
+            if refusal and refusal == before:
+                _tell("refused", refusal)
+                if last:
+                    return 1
+            else:
+                words_of_error = conceal(f"{type(error).__name__} {error}", uri)
+                _tell("error", printable(words_of_error.partition("\n")[0]))
             wait = min(2 * wait, 30.0)
             if last:
                 # The sweep waits for us, or is dead and never told us to finish.

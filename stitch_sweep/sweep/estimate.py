@@ -18,6 +18,7 @@ from stitch_sweep.sweep.prepare import Prepared, first_settings, prepare
 from stitch_sweep.sweep.resources import check_local
 from stitch_sweep.sweep.search import check_objectives, check_sampler, startup_note
 from stitch_sweep.sweep.workbench import Workbench
+from stitch_sweep.tracking_store import check_tracking
 from stitch_sweep.zoo import Zoo
 
 PROBES = 3
@@ -75,6 +76,7 @@ def estimate(
     check_all(
         lambda: check_objectives(config),
         lambda: check_sampler(config),
+        lambda: check_tracking(config.tracking),
         *(here if address is None else []),
     )
     prepared = prepare(config)

@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from stitch_sweep.config import ResourcesConfig
+from stitch_sweep.credentials import conceal, public_uri
 from stitch_sweep.errors import InputError
 
 # Read by Ray when it is imported and started.
@@ -123,9 +124,10 @@ def connect(address: str | None, resources: ResourcesConfig) -> int:
             except ray.exceptions.AuthenticationError as error:
                 raise InputError(f"Ray did not start: {error.message}") from None
         return slots(resources.cpu, resources.gpu_at_most)
+    shown = public_uri(address)
     if "/" in address:
         raise InputError(
-            f"--address {address}: wants auto or HOST:PORT, on a node of the cluster; from another "
+            f"--address {shown}: wants auto or HOST:PORT, on a node of the cluster; from another "
             "machine, `ray job submit --address http://...` runs the command there (docs/cluster.md)"
         )
     import stitch_sweep
@@ -139,8 +141,8 @@ def connect(address: str | None, resources: ResourcesConfig) -> int:
             runtime_env={"py_modules": [str(Path(stitch_sweep.__file__).parent)]},
         )
     except (OSError, ValueError, RuntimeError, ray.exceptions.RpcError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"--address {address}: there is no Ray cluster ({reason})") from None
+        reason = conceal(error, address).partition("\n")[0]
+        raise InputError(f"--address {shown}: there is no Ray cluster ({reason})") from None
     count = slots(resources.cpu, resources.gpu_at_most)
     if count == 0:
         has = ray.cluster_resources()
@@ -148,7 +150,7 @@ def connect(address: str | None, resources: ResourcesConfig) -> int:
         ray.shutdown()
         raise InputError(
             f"a trial takes cpu: {resources.cpu}, gpu: {_shown(resources)}, which the cluster at "
-            f"{address} can't give, not by adding nodes either (it has {found})"
+            f"{shown} can't give, not by adding nodes either (it has {found})"
         )
     return count
 
@@ -269,8 +271,9 @@ def _show_token(address: str) -> None:
     except ray.exceptions.AuthenticationError as error:
         enabled = authentication_utils.is_token_auth_enabled()
         problem = "the cluster refuses our token" if sent and enabled else "no token to show"
+        reason = conceal(error.message.removeprefix("RPC error: "), address)
         raise InputError(
-            f"--address {address}: {problem} ({error.message.removeprefix('RPC error: ')}); put the "
+            f"--address {public_uri(address)}: {problem} ({reason}); put the "
             "cluster's token into ~/.ray/auth_token or RAY_AUTH_TOKEN, with RAY_AUTH_MODE unset or "
             "token (docs/cluster.md)"
         ) from None

@@ -22,7 +22,7 @@ from stitch_sweep import sources
 from stitch_sweep.analysis import Matrix
 from stitch_sweep.checkpoints import fingerprint
 from stitch_sweep.config import CLASS_ONLY, FROM_FACTORY, GIVEN, Config, to_yaml
-from stitch_sweep.credentials import public
+from stitch_sweep.credentials import public_uri
 from stitch_sweep.errors import InputError, StoppedError, check_all
 from stitch_sweep.files import check_writable, is_storage_error, write_atomically
 from stitch_sweep.ledger import Ledger, LedgerWriter
@@ -43,6 +43,7 @@ from stitch_sweep.sweep.status import stitch_notes
 from stitch_sweep.sweep.views import check_views, ended_records, write_views
 from stitch_sweep.sweep.watch import watched
 from stitch_sweep.tracking import TrackingProcess
+from stitch_sweep.tracking_store import check_tracking
 from stitch_sweep.versions import MAIN, versions
 from stitch_sweep.zoo import Entry, Progress, Recipe, Zoo, train_network
 
@@ -62,6 +63,8 @@ class Outcome:
         interrupted: whether Ctrl-C stopped the sweep before its end.
         tracked: whether MLflow has everything; None when tracking is off.
         mirrored: whether the copy of the folder is complete; None without one.
+        tracking_problem: why MLflow refuses the runs, and what to do; "" where it doesn't, and after
+            an outage, which a later `--resume` makes up for.
     """
 
     results: pd.DataFrame
@@ -74,13 +77,14 @@ class Outcome:
     interrupted: bool
     tracked: bool | None
     mirrored: bool | None
+    tracking_problem: str = ""
 
     @property
     def exit_status(self) -> int:
-        """0: all well; 1: something failed; 130: interrupted."""
+        """0: all well, or MLflow was out of reach; 1: something failed; 130: interrupted."""
         if self.interrupted:
             return 130
-        return 1 if self.failed or self.lost else 0
+        return 1 if self.failed or self.lost or self.tracking_problem else 0
 
 
 def run_sweep(
@@ -124,6 +128,7 @@ def run_sweep(
         lambda: check_sampler(config),
         lambda: _check_folder(ledger, resume),
         lambda: _check_stitches_are_kept(config, retrain_stitches),
+        lambda: check_tracking(config.tracking),
         *(here if address is None else []),
     )
     copy = None if mirror is None else Mirror(folder, mirror)
@@ -132,12 +137,13 @@ def run_sweep(
     reporter = reporter or Reporter()
     # At once, because it takes seconds to start; it waits for the sweep to begin.
     tracking = (
-        TrackingProcess(folder, config.tracking.experiment, config.tracking.uri)
+        TrackingProcess(folder, config.tracking.experiment, config.tracking.uri, reporter.say)
         if config.tracking.enabled
         else None
     )
     try:
-        prepared = prepare(config)
+        # Only that process needs credentials: files, workers and messages get none.
+        prepared = prepare(_public(config))
         try:
             check_views(folder, prepared.studies, config, is_new=not ledger.exists)
             repair = partial(_repair, ledger, reporter, retrain_stitches)
@@ -245,10 +251,16 @@ def _run(
     results, matrices = write_views(folder, prepared.studies, config)
     failed = int((results["status"] == "failed").sum()) if len(results) else 0
     copied = int(results["copied_from"].notna().sum()) if len(results) else 0
-    tracked = None
+    tracked, tracking_problem = None, ""
     if tracking is not None:
         tracked = tracking.finish()
-        if not tracked:
+        tracking_problem = "" if tracked else tracking.refusal
+        if tracking_problem:
+            reporter.say(
+                f"MLflow did not take everything: {tracking_problem}. "
+                "After that, the same command with --resume sends the rest"
+            )
+        elif not tracked:
             reporter.say(
                 f"MLflow did not take everything ({tracking.error or 'no answer'}); "
                 "nothing is lost: the same command with --resume sends the rest"
@@ -262,7 +274,17 @@ def _run(
                 "nothing is lost: the same command with --resume sends the rest"
             )
     return Outcome(
-        results, matrices, total, len(results), failed, copied, lost, interrupted, tracked, mirrored
+        results,
+        matrices,
+        total,
+        len(results),
+        failed,
+        copied,
+        lost,
+        interrupted,
+        tracked,
+        mirrored,
+        tracking_problem,
     )
 
 
@@ -277,7 +299,9 @@ def _run_missing(
     # What a user's file defines can't be imported on a worker: it travels with what is made of it.
     for module in sources.python.loaded_files():
         ray.cloudpickle.register_pickle_by_value(module)
-    reporter.say("starting Ray" if pace.address is None else f"joining Ray at {pace.address}")
+    reporter.say(
+        "starting Ray" if pace.address is None else f"joining Ray at {public_uri(pace.address)}"
+    )
     count = resources.connect(pace.address, config.resources)
     try:
         if not resources.slots_now(config.resources.cpu, config.resources.gpu_at_most):
@@ -288,7 +312,7 @@ def _run_missing(
         prints = {name: fingerprint(module) for name, module in networks.items()}
         _check_networks(ledger, prints)
         ledger.start({**_description(prepared), "networks": prints})
-        write_atomically(folder / "config.resolved.yml", to_yaml(_public(config)).encode())
+        write_atomically(folder / "config.resolved.yml", to_yaml(config).encode())
         reporter.say(f"{slots()} trials at a time")
         searcher = SweepSearcher(
             prepared.studies, config, ledger, reporter.trial, slots, gpu, prepared.shape
@@ -489,7 +513,8 @@ def _train_remotely(
 
 def _public(config: Config) -> Config:
     """The configuration without credentials: it is kept, and sent to the tracking server."""
-    if public(config.tracking.uri) == config.tracking.uri:
+    uri = config.tracking.uri
+    if uri is None or public_uri(uri) == uri:
         return config
     tracking = config.tracking.model_copy(update={"uri": None})
     return config.model_copy(update={"tracking": tracking})
