@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pandas as pd
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from stitch_sweep import scratch
 from stitch_sweep.analysis import Matrix, check_results, write_analysis
 from stitch_sweep.analysis.results import PAIR
 from stitch_sweep.config import Config, LossConfig, label
@@ -164,8 +164,8 @@ def _write_studies(
     if not config.search.distributions:
         path.unlink(missing_ok=True)  # there was no search, so there is nothing to look at
         return
-    with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / "optuna.log"
+    with scratch.folder() as temporary:
+        file = temporary / "optuna.log"
         storage = JournalStorage(JournalFileBackend(str(file)))
         for study in studies:
             if study.id not in by_study:
