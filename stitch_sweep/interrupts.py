@@ -27,6 +27,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # `timeout` and batch systems send a signal to the process and then to its group.
 _REPEATED_SECONDS = 1.0
 
+_raising: list[int] = []
 _received: float | None = None
 _from_us = False
 _said = False
@@ -49,7 +50,7 @@ def raised() -> Iterator[None]:
     Where a library handles Ctrl-C, as Tune does while trials run, the other signals call its handler.
     A signal that is ignored stays ignored. The handlers from before come back after the block.
     """
-    global _received, _said
+    global _raising, _received, _said
     _received, _said = None, False
     handlers = {number: signal.getsignal(number) for number in _SIGNALS}
     unraisable = sys.unraisablehook
@@ -65,12 +66,11 @@ def raised() -> Iterator[None]:
 
     sys.unraisablehook = raise_again
     try:
-        for number, handler in handlers.items():
-            if handler is not signal.SIG_IGN:
-                signal.signal(number, _raise)
+        _raising = [n for n, handler in handlers.items() if handler is not signal.SIG_IGN]
+        reinstall()
         yield
     finally:
-        sys.unraisablehook = unraisable
+        sys.unraisablehook, _raising = unraisable, []
         for number, handler in handlers.items():
             if handler is not None:  # None: a handler that was not installed from Python
                 signal.signal(number, handler)
@@ -81,9 +81,8 @@ def reinstall() -> None:
 
     Ray's own prints a stack for SIGTERM. Outside of `raised`, this does nothing.
     """
-    for number in _SIGNALS:
-        if signal.getsignal(number) is _raise:
-            signal.signal(number, _raise)
+    for number in _raising:
+        signal.signal(number, _raise)
 
 
 def received() -> bool:
@@ -108,7 +107,7 @@ def say() -> None:
 
 
 def leave(status: Any) -> None:
-    """Exit without Python's own end, which waits for threads, and lets a late signal print a traceback."""
+    """Exit without Python's own end, which waits for threads and can print a traceback."""
     with suppress(Exception):
         sys.stdout.flush()
     if status == STATUS and not _said:

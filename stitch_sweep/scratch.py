@@ -68,7 +68,9 @@ def remove_abandoned() -> list[Path]:
                 lock = _take(path)
                 if lock is None:
                     continue
-                _end_processes(path)
+                until = time.monotonic() + _REMOVE_SECONDS
+                while _end_processes(path) and time.monotonic() < until:
+                    time.sleep(0.02)  # one that is still ending could make its folder again
                 _remove(path)
                 os.close(lock)
                 removed.append(path)
@@ -177,12 +179,13 @@ def _remove(path: Path) -> None:
         time.sleep(0.05)
 
 
-def _end_processes(path: Path) -> None:
-    """Kill the processes of Ray that work in an abandoned folder.
+def _end_processes(path: Path) -> bool:
+    """Kill the processes of Ray that work in an abandoned folder; False if there were none.
 
     Its agents outlive a killed driver for a while. They hide their command line, so what counts is that
     they are Ray's and have a file open in the folder.
     """
+    found = False
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError):
             if process.stat().st_uid != os.geteuid() or int(process.name) == os.getpid():
@@ -194,3 +197,5 @@ def _end_processes(path: Path) -> None:
             inside = f"{path}/"
             if inside.encode() in command or any(name.startswith(inside) for name in opened):
                 os.kill(int(process.name), signal.SIGKILL)
+                found = True
+    return found
