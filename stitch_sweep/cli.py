@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
+from stitch_sweep import interrupts
 from stitch_sweep.console import Terminal
 from stitch_sweep.errors import DivergedError, InputError, StoppedError
 from stitch_sweep.untrusted import printable
@@ -42,9 +43,6 @@ Set = Annotated[
     typer.Option("--set", metavar="A.B=VALUE", help="Override one key; repeatable."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-
-INTERRUPTED = 130
-"""Exit status after Ctrl-C: that of a shell."""
 
 _out = Terminal()
 _err = Terminal(stderr=True)
@@ -631,36 +629,41 @@ def _print_estimate(found: dict[str, Any], as_json: bool) -> None:
 
 
 def main() -> None:
-    """Entry point: input errors end with status 2 and Ctrl-C with 130, both without a traceback."""
-    try:
-        # Outside its standalone mode, Typer returns the status of an Exit, and 130 after Ctrl-C.
-        status = app(standalone_mode=False) or 0
-        if status == INTERRUPTED:
-            _err.print(
-                "Interrupted; nothing half-written is left. The same command goes on, a sweep with "
-                "--resume",
-                soft_wrap=True,
-            )
-        sys.exit(status)
-    except InputError as error:
+    """Run the command line and exit.
+
+    Input errors exit with status 2; Ctrl-C, SIGTERM and SIGHUP with 130; both without a traceback.
+    """
+    with interrupts.raised():
+        try:
+            # Outside its standalone mode, Typer returns the status of an Exit, and 130 after Ctrl-C.
+            status = app(standalone_mode=False) or 0
+        except (KeyboardInterrupt, Exception) as error:
+            # An interrupted import or a terminal that is gone can raise anything.
+            interrupted = interrupts.received() or isinstance(error, KeyboardInterrupt)
+            status = interrupts.STATUS if interrupted else _explain(error)
+    if status == interrupts.STATUS:
+        interrupts.say()
+    sys.exit(status)
+
+
+def _explain(error: BaseException) -> int:
+    """Print what an error means to the user, and return the exit status; raise any other again."""
+    if isinstance(error, InputError):
         for problem in error.problems:
             _err.print(f"error: {problem}", style="red", soft_wrap=True)
-        sys.exit(2)
-    except (DivergedError, StoppedError) as error:
+        return 2
+    if isinstance(error, DivergedError | StoppedError):
         _err.print(f"error: {error}", style="red", soft_wrap=True)
-        sys.exit(1)
-    except OSError as error:
-        # The machine's own words are enough: a full disk, a folder that may not be written.
-        if error.filename is None:
-            raise
+        return 1
+    # The machine's own words are enough: a full disk, a folder that may not be written.
+    if isinstance(error, OSError) and error.filename is not None:
         _err.print(f"error: {error.filename}: {error.strerror}", style="red")
-        sys.exit(1)
-    except Exception as error:
-        # Typer's own complaints about arguments know how to show themselves.
-        show = getattr(error, "show", None)
-        if show is None:
-            raise
-        if isinstance(message := getattr(error, "message", None), str):
-            error.message = printable(message)  # type: ignore[attr-defined]
-        show()
-        sys.exit(getattr(error, "exit_code", 2))
+        return 1
+    # Typer's own complaints about arguments know how to show themselves.
+    show = getattr(error, "show", None)
+    if show is None:
+        raise error
+    if isinstance(message := getattr(error, "message", None), str):
+        error.message = printable(message)  # type: ignore[attr-defined]
+    show()
+    return int(getattr(error, "exit_code", 2))

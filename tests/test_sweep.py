@@ -81,7 +81,7 @@ def test_two_runs_of_a_sweep_are_identical(undisturbed, tmp_path):
 
 @pytest.mark.long
 def test_a_driver_killed_again_and_again_ends_with_the_same_figures(undisturbed, tmp_path):
-    """SIGKILL while networks train, and at several trials; Ctrl-C once; then to the end."""
+    """SIGKILL while networks train, and at several trials; Ctrl-C and SIGTERM; then to the end."""
     config = write_config(tmp_path / "sweep", tmp_path / "zoo")
     folder = config.parent
     process = start("sweep", config)
@@ -89,11 +89,17 @@ def test_a_driver_killed_again_and_again_ends_with_the_same_figures(undisturbed,
         assert process.poll() is None, process.communicate()[0]
     process.kill()
     process.communicate()
-    for count, sign in ((1, signal.SIGKILL), (5, signal.SIGINT), (9, signal.SIGKILL)):
+    for count, sign in (
+        (1, signal.SIGKILL),
+        (5, signal.SIGINT),
+        (7, signal.SIGTERM),
+        (9, signal.SIGKILL),
+    ):
         process = start("sweep", config, "--resume")
         stop_when(process, folder, count, sign)
         output, _ = process.communicate()
-        assert process.returncode == (130 if sign == signal.SIGINT else -sign), output
+        assert process.returncode == (-sign if sign == signal.SIGKILL else 130), output
+        assert "Traceback" not in output
         assert count <= ended(folder) < TRIALS, "the sweep was over before it was disturbed"
     assert "--resume" in run("sweep", config)[1], "a folder with a sweep in it needs --resume"
     status, output = run("sweep", config, "--resume")
@@ -118,6 +124,20 @@ def test_a_killed_worker_costs_nothing_but_time(undisturbed, zoo, tmp_path):
         "another process must have taken over"
     )
     assert figures(tmp_path) == figures(undisturbed)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [b"raylet/raylet", b"gcs_server"])
+def test_a_killed_process_of_ray_ends_the_sweep_with_one_sentence(zoo, tmp_path, name):
+    process = start("sweep", write_config(tmp_path, zoo, training__epochs=100))
+    wait_for(lambda: ended(tmp_path) >= 1, "a trial has ended")
+    kill(*named(descendants(process.pid), name))
+    output, _ = process.communicate()
+    assert process.returncode == 1, output
+    assert output.count("error: the sweep stopped: Ray's process") == 1
+    assert "--resume" in output
+    assert "Last 20 lines" not in output
+    assert "Traceback" not in output
 
 
 DYING_WORKER = """

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 import yaml
 
+from stitch_sweep import interrupts
 from stitch_sweep.config import ResourcesConfig
 from stitch_sweep.credentials import conceal, public_uri
-from stitch_sweep.errors import InputError
+from stitch_sweep.errors import InputError, StoppedError
 
 # Read by Ray when it is imported and started.
 _ENVIRONMENT = {
@@ -94,12 +95,13 @@ def check_job(folder: Path, zoo: Path, *, address: str | None, tracked_here: boo
         raise InputError(*problems)
 
 
-def connect(address: str | None, resources: ResourcesConfig) -> int:
+def connect(address: str | None, resources: ResourcesConfig, temporary: Path | None = None) -> int:
     """Start a local Ray, or join a running cluster, and say how many trials fit at once.
 
     Args:
         address: None for a Ray of our own; `auto` or `host:port` of a cluster.
         resources: what one trial takes.
+        temporary: where a local Ray keeps its files; its path must be short (see `scratch.folder`).
 
     Returns:
         Trials that can run at the same time, at least 1.
@@ -107,6 +109,7 @@ def connect(address: str | None, resources: ResourcesConfig) -> int:
     Raises:
         InputError: there is no cluster at the address, it refuses our token, or it can never run
             such a trial.
+        StoppedError: a local Ray did not start.
     """
     import ray
 
@@ -120,9 +123,14 @@ def connect(address: str | None, resources: ResourcesConfig) -> int:
                     include_dashboard=False,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
+                    _temp_dir=None if temporary is None else str(temporary),
                 )
             except ray.exceptions.AuthenticationError as error:
                 raise InputError(f"Ray did not start: {error.message}") from None
+            except Exception as error:  # ports, shared memory, a process of Ray's that was killed
+                reason = str(error).partition("\n")[0]
+                raise StoppedError(f"Ray did not start: {reason}") from error
+        interrupts.reinstall()
         return slots(resources.cpu, resources.gpu_at_most)
     shown = public_uri(address)
     if "/" in address:
@@ -143,6 +151,7 @@ def connect(address: str | None, resources: ResourcesConfig) -> int:
     except (OSError, ValueError, RuntimeError, ray.exceptions.RpcError) as error:
         reason = conceal(error, address).partition("\n")[0]
         raise InputError(f"--address {shown}: there is no Ray cluster ({reason})") from None
+    interrupts.reinstall()
     count = slots(resources.cpu, resources.gpu_at_most)
     if count == 0:
         has = ray.cluster_resources()
@@ -153,6 +162,24 @@ def connect(address: str | None, resources: ResourcesConfig) -> int:
             f"{shown} can't give, not by adding nodes either (it has {found})"
         )
     return count
+
+
+def dead_processes() -> list[tuple[str, int]]:
+    """Processes without which our local Ray can't go on, and that have ended.
+
+    Returns:
+        Name and return code of each: `raylet` or `gcs_server`; nothing where Ray isn't ours.
+    """
+    import ray
+
+    node = ray._private.worker._global_node
+    if node is None or not node.is_head():
+        return []
+    return [
+        (kind, process.returncode)
+        for kind, process in node.dead_processes()
+        if kind in ("raylet", "gcs_server")
+    ]
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import logging
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from stitch_sweep import sources
+from stitch_sweep import scratch, sources
 from stitch_sweep.analysis import Matrix
 from stitch_sweep.checkpoints import fingerprint
 from stitch_sweep.config import CLASS_ONLY, FROM_FACTORY, GIVEN, Config, to_yaml
@@ -41,7 +40,7 @@ from stitch_sweep.sweep.search import (
 )
 from stitch_sweep.sweep.status import stitch_notes
 from stitch_sweep.sweep.views import check_views, ended_records, write_views
-from stitch_sweep.sweep.watch import watched
+from stitch_sweep.sweep.watch import Watch
 from stitch_sweep.tracking import TrackingProcess
 from stitch_sweep.tracking_store import check_tracking
 from stitch_sweep.versions import MAIN, versions
@@ -60,7 +59,7 @@ class Outcome:
         failed: trials that ended without a result.
         copied: trials that were equal to earlier ones and got their results without a training.
         lost: trials whose workers died too often; `--resume` tries them again.
-        interrupted: whether Ctrl-C stopped the sweep before its end.
+        interrupted: whether Ctrl-C or SIGTERM stopped the sweep before its end.
         tracked: whether MLflow has everything; None when tracking is off.
         mirrored: whether the copy of the folder is complete; None without one.
         tracking_problem: why MLflow refuses the runs, and what to do; "" where it doesn't, and after
@@ -118,7 +117,8 @@ def run_sweep(
     Raises:
         InputError: something about the configuration, the folder or the machine is wrong; nothing
             was started.
-        StoppedError: the experiment folder can no longer be written; all that had ended is recorded.
+        StoppedError: the experiment folder can no longer be written, or the local Ray was killed; all
+            that had ended is recorded.
     """
     ledger = Ledger(folder)
     pace = _Pace(address, workers, report_seconds, checkpoint_seconds)
@@ -292,39 +292,57 @@ def _run_missing(
     prepared: Prepared, ledger: Ledger, pace: _Pace, reporter: Reporter
 ) -> tuple[bool, int]:
     """Run the trials that the ledger lacks; returns (interrupted, trials lost)."""
-    config, folder = prepared.config, ledger.folder
     resources.set_environment()
     import ray
 
+    with scratch.folder(sockets=pace.address is None) as temporary:
+        try:
+            return _run_on_ray(prepared, ledger, pace, reporter, temporary)
+        finally:
+            ray.shutdown()
+            # The ledger's writer may have been killed while it wrote, and started again.
+            ledger.remove_leftovers()
+
+
+def _run_on_ray(
+    prepared: Prepared, ledger: Ledger, pace: _Pace, reporter: Reporter, temporary: Path
+) -> tuple[bool, int]:
+    """See `_run_missing`; `temporary` is where Tune and a local Ray keep their files."""
+    import ray
+
+    config, folder = prepared.config, ledger.folder
     # What a user's file defines can't be imported on a worker: it travels with what is made of it.
     for module in sources.python.loaded_files():
         ray.cloudpickle.register_pickle_by_value(module)
     reporter.say(
         "starting Ray" if pace.address is None else f"joining Ray at {public_uri(pace.address)}"
     )
-    count = resources.connect(pace.address, config.resources)
+    count = resources.connect(pace.address, config.resources, temporary)
+    watch = Watch(reporter.say)
     try:
-        if not resources.slots_now(config.resources.cpu, config.resources.gpu_at_most):
-            reporter.say("waiting for nodes: the cluster has none yet that a trial fits on")
-        networks = _networks(prepared, reporter, min(count, pace.workers or count))
-        gpu, context = _gpu(prepared, reporter)
-        slots = resources.Slots(config.resources.cpu, gpu, pace.workers)
-        prints = {name: fingerprint(module) for name, module in networks.items()}
-        _check_networks(ledger, prints)
-        ledger.start({**_description(prepared), "networks": prints})
-        write_atomically(folder / "config.resolved.yml", to_yaml(config).encode())
-        reporter.say(f"{slots()} trials at a time")
-        searcher = SweepSearcher(
-            prepared.studies, config, ledger, reporter.trial, slots, gpu, prepared.shape
-        )
-        with watched(reporter.say):
-            _tune(prepared, ledger, networks, searcher, slots(), context, pace)
-    except KeyboardInterrupt:
-        return True, 0
-    finally:
-        ray.shutdown()
-        # The ledger's writer may have been killed while it wrote, and started again.
-        ledger.remove_leftovers()
+        with watch:
+            if not resources.slots_now(config.resources.cpu, config.resources.gpu_at_most):
+                reporter.say("waiting for nodes: the cluster has none yet that a trial fits on")
+            networks = _networks(prepared, reporter, min(count, pace.workers or count))
+            gpu, context = _gpu(prepared, reporter)
+            slots = resources.Slots(config.resources.cpu, gpu, pace.workers)
+            prints = {name: fingerprint(module) for name, module in networks.items()}
+            _check_networks(ledger, prints)
+            ledger.start({**_description(prepared), "networks": prints})
+            write_atomically(folder / "config.resolved.yml", to_yaml(config).encode())
+            reporter.say(f"{slots()} trials at a time")
+            searcher = SweepSearcher(
+                prepared.studies, config, ledger, reporter.trial, slots, gpu, prepared.shape
+            )
+            _tune(prepared, ledger, networks, searcher, slots(), context, pace, temporary)
+    except (KeyboardInterrupt, Exception) as error:
+        if watch.failure:
+            raise StoppedError(watch.failure) from error
+        if isinstance(error, KeyboardInterrupt):
+            return True, 0
+        raise
+    if watch.failure and not searcher.exhausted:
+        raise StoppedError(watch.failure)
     if searcher.stopped:
         raise _stopped(searcher.stopped)
     # Tune returns normally after Ctrl-C.
@@ -339,6 +357,7 @@ def _tune(
     slots: int,
     context: int,
     pace: _Pace,
+    temporary: Path,
 ) -> None:
     import ray
     from ray import tune
@@ -379,29 +398,28 @@ def _tune(
             [{"CPU": config.resources.cpu, "GPU": trial["gpu"]}]
         ),
     )
-    with tempfile.TemporaryDirectory(prefix="stitch-sweep-") as scratch:
-        tuner = tune.Tuner(
-            trainable,
-            tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                scheduler=WaitForWorkers(),
-                num_samples=-1,
-                reuse_actors=True,
-                trial_name_creator=lambda trial: trial.trial_id,
-                trial_dirname_creator=lambda trial: trial.trial_id,
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=WaitForWorkers(),
+            num_samples=-1,
+            reuse_actors=True,
+            trial_name_creator=lambda trial: trial.trial_id,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(temporary / "tune"),
+            verbose=0,
+            # Tune's retries miss a worker that dies between two trials; the searcher's don't.
+            failure_config=tune.FailureConfig(max_failures=0),
+            checkpoint_config=tune.CheckpointConfig(
+                checkpoint_at_end=False, checkpoint_frequency=0
             ),
-            run_config=tune.RunConfig(
-                name="tune",
-                storage_path=scratch,
-                verbose=0,
-                # Tune's retries miss a worker that dies between two trials; the searcher's don't.
-                failure_config=tune.FailureConfig(max_failures=0),
-                checkpoint_config=tune.CheckpointConfig(
-                    checkpoint_at_end=False, checkpoint_frequency=0
-                ),
-            ),
-        )
-        tuner.fit()
+        ),
+    )
+    tuner.fit()
 
 
 def _task(function: Callable[..., Any], **options: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from pydantic import ValidationError
 
+from stitch_sweep import scratch
 from stitch_sweep.analysis import Matrix, check_results, write_analysis
 from stitch_sweep.analysis.results import PAIR
 from stitch_sweep.analysis.writing import check_analysis
@@ -223,8 +223,8 @@ def _write_studies(
         by_study.setdefault(record["study"], []).append(record)
     if not config.search.distributions:
         return  # there was no search, so there is nothing to look at
-    with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / "optuna.log"
+    with scratch.folder() as temporary:
+        file = temporary / "optuna.log"
         storage = JournalStorage(JournalFileBackend(str(file)))
         for study in studies:
             if study.id not in by_study:

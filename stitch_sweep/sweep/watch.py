@@ -1,53 +1,114 @@
-"""Says when a cluster's head doesn't answer; Ray itself says nothing of a sweep that can go on."""
+"""Tell the user that Ray has gone; Ray itself prints its log, or nothing, and ends the process."""
 
 from __future__ import annotations
 
+import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
 
-from stitch_sweep.sweep.resources import knock
+from stitch_sweep import interrupts
+from stitch_sweep.sweep import resources
 
 EVERY_SECONDS = 5.0
+_LOCAL_SECONDS = 0.2
+_GRACE_SECONDS = 2.0
+_RESUME = "Every trial that had ended is recorded; the same command with --resume goes on"
 
 
-@contextmanager
-def watched(say: Callable[[str], None]) -> Iterator[None]:
-    """Look at the head of the cluster that we have joined, while the block lasts.
+class Watch:
+    """Watches Ray while the block lasts.
 
-    Ray waits a minute for a head that has gone, in case it is started again with the state it had, and
-    then ends the process where it stands: nobody can catch that, so the user is told before.
+    A local Ray whose raylet or GCS server has died can't go on: the main thread is interrupted, and
+    `failure` says why. Of a cluster the head is asked. Ray waits a minute for a head that has gone, in
+    case it is started again with the state it had, and then ends the process where it stands: nobody can
+    catch that, so the user is told before.
 
     Args:
         say: is given a line for the user.
+
+    Attributes:
+        failure: why the sweep can't go on; empty while it can.
     """
-    import ray
 
-    address = ray.get_runtime_context().gcs_address
-    over = threading.Event()
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.failure = ""
+        self._say = say
+        self._over = threading.Event()
+        self._in_main = threading.current_thread() is threading.main_thread()
 
-    def look() -> None:
+    def __enter__(self) -> Watch:
+        import ray
+
+        worker = ray._private.worker
+        node = worker._global_node
+        self._print = worker.print_to_stdstream
+        worker.print_to_stdstream = self._print_unless_dead  # type: ignore[assignment]
+        look = (
+            self._look_at_processes if node is not None and node.is_head() else self._look_at_head
+        )
+        self._thread = threading.Thread(target=look, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _print_unless_dead(self, data: dict[str, Any], **options: Any) -> None:
+        """Print what Ray says on standard error, and not the raylet's log after its death.
+
+        Ray itself prints on standard output, which is for results.
+        """
+        if not resources.dead_processes():
+            self._print({**data, "is_err": True}, **options)
+
+    def _look_at_processes(self) -> None:
+        while not self._over.wait(_LOCAL_SECONDS):
+            if dead := resources.dead_processes():
+                break
+        else:
+            return
+        name, status = dead[0]
+        # Batch systems end all processes of a job at once; then the signal to this one counts.
+        if status in (0, -signal.SIGTERM) and self._over.wait(_GRACE_SECONDS):
+            return
+        if not interrupts.received():
+            how = f"signal {-status}" if status < 0 else f"status {status}"
+            self.failure = (
+                f"the sweep stopped: Ray's process {name} on this machine ended ({how}), killed by the "
+                f"system when memory ran out, or by somebody. {_RESUME}"
+            )
+        if not self._in_main:
+            self._say(self.failure)
+            return
+        # Tune takes the first interrupt for a wish to end in peace, which it can't without Ray.
+        while not self._over.wait(2 * _LOCAL_SECONDS):
+            interrupts.interrupt_main()
+
+    def _look_at_head(self) -> None:
+        import ray
+
+        address = ray.get_runtime_context().gcs_address
         answered = True
-        while not over.wait(EVERY_SECONDS):
+        while not self._over.wait(EVERY_SECONDS):
             before = answered
             try:
-                knock(address)
+                resources.knock(address)
                 answered = True
             except OSError:
                 answered = False
             if before and not answered:
-                say(
+                self._say(
                     f"the head of the Ray cluster ({address}) does not answer; Ray waits for it for a "
                     "minute and then ends this process. Every trial that had ended is recorded: once "
                     "there is a cluster, the same command with --resume goes on"
                 )
             elif answered and not before:
-                say("the head of the Ray cluster answers again")
-
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+                self._say("the head of the Ray cluster answers again")

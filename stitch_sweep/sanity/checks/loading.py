@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from stitch_sweep import scratch
 from stitch_sweep.errors import InputError
 from stitch_sweep.evaluation import CHUNK
 from stitch_sweep.sanity.differences import first_difference, largest_difference
@@ -22,9 +22,10 @@ def loaders(subject: Subject) -> Finding:
     except InputError as error:
         return Finding("loaders", compared, None, "skip", str(error))
     size = subject.short.training.batch_size
-    with tempfile.TemporaryDirectory(prefix="stitch-sweep-") as folder:
+    with scratch.folder() as folder:
         benches = [
-            subject.bench(replace(subject.data, beton_folder=where)) for where in (None, folder)
+            subject.bench(replace(subject.data, beton_folder=where))
+            for where in (None, str(folder))
         ]
         plain, ffcv = (bench.loaders(size) for bench in benches)
         worst, wrong = 0.0, []

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import copy
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from stitch_sweep import scratch
 from stitch_sweep.config import LossConfig
 from stitch_sweep.sanity import plain
 from stitch_sweep.sanity.differences import first_difference, largest_difference
@@ -96,8 +95,8 @@ def store_and_load(subject: Subject) -> Finding:
     data = replace(subject.data, test=subject.whole.test)
     bench = subject.bench(data)
     run = subject.run(bench)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "stitch.safetensors"
+    with scratch.folder() as folder:
+        path = folder / "stitch.safetensors"
         path.write_bytes(run.training.pack_stitch({}))
         loaded = load_stitch(path)
     compared = f"stitch, and its logits on {len(data.test)} images, before and after a file"
