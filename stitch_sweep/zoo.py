@@ -151,7 +151,7 @@ class Entry:
     recipe: dict[str, Any]
     accuracy: dict[str, float]
     seconds: float
-    versions: dict[str, str]
+    versions: dict[str, str | None]
 
     @property
     def options(self) -> dict[str, Any]:
