@@ -211,7 +211,7 @@ def _planned(experiment: Experiment) -> pd.DataFrame:
     """The cells that the configurations ask for, of all pairs whose layers are known."""
     measured = experiment.table("networks")
     counts = {} if measured is None else layer_counts(measured)
-    found: list[tuple[str, str, int, int]] = []
+    found: list[tuple[Any, ...]] = []
     for part in experiment.parts:
         last: dict[str, int] = {}
         for network in sections(part.config, "networks"):
