@@ -15,5 +15,5 @@ def csv_text(frame: pd.DataFrame) -> str:
     safe = frame.rename(columns=spreadsheet_cell)
     texts = [k for k, kind in enumerate(safe.dtypes) if not pd.api.types.is_numeric_dtype(kind)]
     for k in texts:
-        safe.isetitem(k, safe.iloc[:, k].map(spreadsheet_cell).to_numpy())
+        safe.isetitem(k, safe.iloc[:, k].map(spreadsheet_cell).array)
     return safe.to_csv(index=False, lineterminator="\n")
