@@ -26,8 +26,8 @@ _PREFIX = "ss-"  # short, for the paths of sockets
 _NAME = re.compile(r"ss-[a-z0-9_]{8}")
 _LOCK = "owner.lock"
 _MARK = b"stitch-sweep "
-# Ray's longest socket below its folder: session_DATE_TIME_PID/sockets/plasma_store, and a few spare.
-_SOCKET_BYTES = 68
+# Ray's longest socket below its folder: r/session_DATE_TIME_PID/sockets/plasma_store, and a few spare.
+_SOCKET_BYTES = 70
 _REMOVE_SECONDS = 2.0
 
 

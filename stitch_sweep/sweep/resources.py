@@ -123,7 +123,8 @@ def connect(address: str | None, resources: ResourcesConfig, temporary: Path | N
                     include_dashboard=False,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
-                    _temp_dir=None if temporary is None else str(temporary),
+                    # Ray opens its folder to everybody; the one around it stays private.
+                    _temp_dir=None if temporary is None else str(temporary / "r"),
                 )
             except ray.exceptions.AuthenticationError as error:
                 raise InputError(f"Ray did not start: {error.message}") from None

@@ -341,6 +341,9 @@ def _run_on_ray(
         if isinstance(error, KeyboardInterrupt):
             return True, 0
         raise
+    finally:
+        ray.shutdown()
+        watch.close()
     if watch.failure and not searcher.exhausted:
         raise StoppedError(watch.failure)
     if searcher.stopped:

@@ -14,6 +14,7 @@ from stitch_sweep.sweep import resources
 EVERY_SECONDS = 5.0
 _LOCAL_SECONDS = 0.2
 _GRACE_SECONDS = 2.0
+_END_SECONDS = 10.0
 _RESUME = "Every trial that had ended is recorded; the same command with --resume goes on"
 
 
@@ -36,12 +37,13 @@ class Watch:
         self.failure = ""
         self._say = say
         self._over = threading.Event()
+        self._end: threading.Timer | None = None
         self._in_main = threading.current_thread() is threading.main_thread()
 
     def __enter__(self) -> Watch:
         import ray
 
-        worker = ray._private.worker
+        worker: Any = ray._private.worker
         node = worker._global_node
         self._print = worker.print_to_stdstream
         worker.print_to_stdstream = self._print_unless_dead  # type: ignore[assignment]
@@ -58,8 +60,22 @@ class Watch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        import ray
+
         self._over.set()
         self._thread.join()
+        worker: Any = ray._private.worker
+        worker.print_to_stdstream = self._print
+
+    def close(self) -> None:
+        """Ray has been shut down: the process need not be ended from here any more."""
+        if self._end is not None:
+            self._end.cancel()
+
+    def _leave(self) -> None:
+        if self.failure:
+            self._say(f"error: {self.failure}")
+        interrupts.leave(1 if self.failure else interrupts.STATUS)
 
     def _print_unless_dead(self, data: dict[str, Any], **options: Any) -> None:
         """Print what Ray says on standard error, and not the raylet's log after its death.
@@ -88,6 +104,10 @@ class Watch:
         if not self._in_main:
             self._say(self.failure)
             return
+        # A call of Ray's may wait a minute for what has died, and notice no interrupt.
+        self._end = threading.Timer(_END_SECONDS, self._leave)
+        self._end.daemon = True
+        self._end.start()
         # Tune takes the first interrupt for a wish to end in peace, which it can't without Ray.
         while not self._over.wait(2 * _LOCAL_SECONDS):
             interrupts.interrupt_main()
