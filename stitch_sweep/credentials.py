@@ -120,8 +120,9 @@ def _secrets(uri: str) -> Iterator[str]:
         yield f"{before}@"
         yield before
         # A password may contain a colon, and a token may stand in the place of the user.
-        user, _, password = before.partition(":")
-        yield from (user, password)
+        parts = before.split(":")
+        yield parts[0]
+        yield from (":".join(parts[k:]) for k in range(1, len(parts)))
     for mark in "?#;":
         _, found, parameters = rest.partition(mark)
         if found:

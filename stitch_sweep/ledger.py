@@ -25,7 +25,6 @@ import hashlib
 import itertools
 import json
 import os
-import re
 import socket
 import uuid
 import zlib
@@ -379,12 +378,7 @@ class Ledger:
         The stitch of a copied trial is kept under this one's id.
         """
         record = self.read(trial) or {}
-        original = record.get("copied_from")
-        study = trial.rpartition("-n")[0]
-        # A record may come from somebody else: it may name trials of its own study only.
-        if isinstance(original, str) and re.fullmatch(re.escape(study) + r"-n\d+", original):
-            return original
-        return trial
+        return record.get("copied_from") or trial
 
     def check_stitch(self, record: Mapping[str, Any], *, content: bool = True) -> str:
         """What is wrong with the stitch that a record says was kept: `missing`, `damaged`, or nothing.

@@ -189,6 +189,12 @@ def _check_record(content: Mapping[str, Any], trial: str) -> None:
     for name, is_valid in _OPTIONAL.items():
         if content.get(name) is not None:
             _check(name, content[name], is_valid)
+    original = content.get("copied_from")
+    # It becomes a file's name.
+    if original is not None and not (
+        original.rpartition("-n")[0] == content["study"] and _ID.fullmatch(original)
+    ):
+        raise ValueError(f"it is copied from {original!r}, which is no trial of its study")
 
 
 def _check_description(content: Mapping[str, Any]) -> None:

@@ -26,6 +26,7 @@ from stitch_sweep.errors import InputError
 from stitch_sweep.ledger import Ledger, LedgerWriter, Study, predictions_of
 from stitch_sweep.measuring.representations import Cell, Shelf
 from stitch_sweep.models import build
+from stitch_sweep.records import RecordError
 from stitch_sweep.report import analyze
 from stitch_sweep.report.words import duration
 from stitch_sweep.stitches import describe_stitch, load_stitch
@@ -347,26 +348,37 @@ def test_a_missing_stitch_is_named(swept):
         load_stitch(swept[0] / "stitches" / "none.safetensors")
 
 
-@pytest.mark.parametrize("named", ["../../x", "/etc/passwd", "other-n0", 3, None, ["s-n0"], ""])
+SETTINGS = {"stitch": {"name": "paper"}, "loss": {"task": 1.0}}
+CONTENT = {**STUDY.key, "study": STUDY.id, "params": {}, "settings": SETTINGS}
+
+
+@pytest.mark.parametrize(
+    "named", ["../../x", "/etc/passwd", "other-n0", 3, ["s-n0"], "", f"{STUDY.id}-n0/../../x"]
+)
 def test_a_record_can_name_trials_of_its_own_study_only(named, tmp_path):
     ledger = Ledger(tmp_path)
-    ledger.begin("s-n1", {"copied_from": named})
-    assert ledger.trained_trial("s-n1") == "s-n1"
-    ledger.begin("s-n1", {"copied_from": "s-n0"})
-    assert ledger.trained_trial("s-n1") == "s-n0"
-    assert ledger.trained_trial("s-n2") == "s-n2", "a trial without a record"
+    ledger.begin(STUDY.trial(1), {**CONTENT, "number": 1, "copied_from": named})
+    with pytest.raises(RecordError, match="copied"):
+        ledger.trained_trial(STUDY.trial(1))
+
+
+def test_the_trial_that_was_trained_is_found(tmp_path):
+    ledger = Ledger(tmp_path)
+    ledger.begin(STUDY.trial(0), {**CONTENT, "number": 0})
+    ledger.begin(STUDY.trial(1), {**CONTENT, "number": 1, "copied_from": STUDY.trial(0)})
+    trials = [STUDY.trial(k) for k in range(3)]  # the last has no record
+    assert list(map(ledger.trained_trial, trials)) == [trials[0], trials[0], trials[2]]
 
 
 @pytest.mark.parametrize("mode", ["max", "min"])
 def test_the_stitch_of_the_best_is_kept_whatever_is_copied(mode, tmp_path):
     """Of equals the first is the best, and a copy comes after what it was copied from."""
     ledger = Ledger(tmp_path)
-    content = {**STUDY.key, "study": STUDY.id, "params": {}, "settings": {}}
     outcome = {"status": "finished", "metric": 0.5, "metrics": {}, "trajectory": [], "seconds": 1.0}
     writer = LedgerWriter(str(tmp_path), "best", mode)
-    ledger.begin(STUDY.trial(0), {**content, "number": 0})
+    ledger.begin(STUDY.trial(0), {**CONTENT, "number": 0})
     writer.finish(STUDY.trial(0), outcome, np.zeros(3, dtype=int), b"stitch")
-    ledger.begin(STUDY.trial(1), {**content, "number": 1})
+    ledger.begin(STUDY.trial(1), {**CONTENT, "number": 1})
     ledger.finish(STUDY.trial(1), {**outcome, "copied_from": STUDY.trial(0)}, None)
     LedgerWriter(str(tmp_path), "best", mode)  # as a resume starts it
     assert [path.stem for path in (tmp_path / "stitches").iterdir()] == [STUDY.trial(0)]
@@ -400,7 +412,7 @@ def test_the_report_counts_copies_and_a_trial_s_cost_without_them(tmp_path):
             path = folder / "ledger" / "trials" / f"{record['trial']}.json"
             path.write_text(json.dumps(copied))
     (folder / "results.parquet").unlink()
-    page = analyze([folder], output=tmp_path, measured=False, tracked=False).page.read_text()
+    page = analyze([folder], output=tmp_path, measured=False).page.read_text()
     count = len(list((folder / "ledger" / "trials").iterdir()))
     assert f"{count} trials have ended, {count // 2} of them copied from equal ones, in" in page
     assert f"{duration(2.5)} a trial" in page
