@@ -46,7 +46,7 @@ class Watch:
         worker: Any = ray._private.worker
         node = worker._global_node
         self._print = worker.print_to_stdstream
-        worker.print_to_stdstream = self._print_unless_dead  # type: ignore[assignment]
+        worker.print_to_stdstream = self._print_unless_dead
         look = (
             self._look_at_processes if node is not None and node.is_head() else self._look_at_head
         )
