@@ -23,7 +23,7 @@ MOST_CHOICES = 1000
 """Values of one crossed or searched setting."""
 MOST_CHECKS = 50_000
 """Crossed and searched values, and pairs of them, that are tried before a sweep."""
-MOST_COMBINATIONS = 250
+MOST_COMBINATIONS = 2000
 """Combinations of crossed values: each makes a matrix of every pair."""
 MOST_STUDIES = 200_000
 MOST_TRIALS = 10**6

@@ -198,7 +198,7 @@ class TestYaml:
         (
             "search.cross",
             {BATCH: list(range(1, 901)), LOG: list(range(1, 1001))},
-            "900 (training.batch_size) x 1000 (training.log_every) = 900000 combinations, 250 at most",
+            "900 (training.batch_size) x 1000 (training.log_every) = 900000 combinations, 2000 at most",
         ),
         (
             "search.space",
