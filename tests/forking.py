@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SECONDS = 20
+# A machine that does other work needs longer for as much computing.
+_HANG_SECONDS = 5 * SECONDS
 PEAK_BYTES = 2 * 2**30
 # Far above what is allowed: a command that wants more fails, and not the machine.
 _DATA_BYTES = 6 * 2**30
@@ -31,7 +33,7 @@ class Ended:
     Attributes:
         status: exit status; minus the signal's number where one ended it.
         output: standard output and standard error.
-        seconds: wall time.
+        seconds: of computing; a command that hangs is killed.
         peak_bytes: most memory that was resident, that of the imports included.
     """
 
@@ -52,7 +54,7 @@ class Server:
         self._process = process
 
     def run(self, *arguments: object, cwd: Path) -> Ended:
-        """Run one command in the folder `cwd`; it is killed after `SECONDS` and a bit."""
+        """Run one command in the folder `cwd`; it is killed if it hangs."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         request = {"arguments": [str(a) for a in arguments], "cwd": str(cwd)}
@@ -103,14 +105,14 @@ def _fork(request: dict[str, object]) -> dict[str, object]:
         done, status, usage = os.wait4(child, os.WNOHANG)
         if done:
             break
-        if not timed_out and time.monotonic() - begun > SECONDS + 2:
+        if not timed_out and time.monotonic() - begun > _HANG_SECONDS:
             timed_out = True
             os.kill(child, signal.SIGKILL)
         time.sleep(0.005)  # between two looks at the child
     return {
         "status": os.waitstatus_to_exitcode(status),
         "output": output.read_text(errors="replace"),
-        "seconds": time.monotonic() - begun,
+        "seconds": usage.ru_utime + usage.ru_stime,
         "peak_bytes": usage.ru_maxrss * 1024,
     }
 
