@@ -91,9 +91,9 @@ def test_a_driver_killed_again_and_again_ends_with_the_same_figures(undisturbed,
     process.communicate()
     for count, sign in (
         (1, signal.SIGKILL),
-        (5, signal.SIGINT),
-        (7, signal.SIGTERM),
-        (9, signal.SIGKILL),
+        (4, signal.SIGINT),
+        (9, signal.SIGTERM),
+        (14, signal.SIGKILL),
     ):
         process = start("sweep", config, "--resume")
         stop_when(process, folder, count, sign)
