@@ -523,12 +523,19 @@ def _pairs(texts: list[str] | None, option: str) -> dict[str, Any]:
     from stitch_sweep.credentials import public
 
     found: dict[str, Any] = {}
+    problems = []
     for text in texts or []:
         key, equals, value = text.partition("=")
         key = key.strip()
         if not equals or not all(key.split(".")):
-            raise InputError(f"{option} {public(text)}: write it as a.b=value")
-        found[key] = parse_value(value)
+            problems.append(f"{option} {public(text)}: write it as a.b=value")
+            continue
+        try:
+            found[key] = parse_value(value)
+        except InputError as error:
+            problems += [f"{option} {key}: {problem}" for problem in error.problems]
+    if problems:
+        raise InputError(*problems)
     return found
 
 

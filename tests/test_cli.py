@@ -121,6 +121,12 @@ class TestEveryCommandThatReadsAConfiguration:
         (error,) = refused(*command, file, "--set", override)
         assert error == f"--set {override}: write it as a.b=value"
 
+    def test_names_every_override_whose_value_is_wrong(self, command, refused, tmp_path):
+        overrides = ("--set", "seed=010", "--set", "repeats", "--set", "training.epochs=1:30")
+        errors = refused(*command, write(tmp_path), *overrides)
+        places = ["--set seed: '010'", "--set repeats: ", "--set training.epochs: '1:30'"]
+        assert [e.startswith(place) for e, place in zip(errors, places, strict=True)] == [True] * 3
+
     def test_refuses_more_than_the_machine_has(self, command, refused, tmp_path):
         cpus = len(os.sched_getaffinity(0))
         (error,) = refused(*command, write(tmp_path, resources__cpu=cpus + 1))
