@@ -47,6 +47,8 @@ Blocks = Annotated[int, Field(ge=1, le=64)]
 
 Number = Annotated[float, Field(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER, allow_inf_nan=False)]
 Above0 = Annotated[float, Field(gt=0, le=LARGEST_NUMBER, allow_inf_nan=False)]
+LearningRate = Annotated[float, Field(gt=0, le=1e38, allow_inf_nan=False)]
+"""As large as float32 holds: one that makes a training diverge is a result and no slip."""
 From0 = Annotated[float, Field(ge=0, le=LARGEST_NUMBER, allow_inf_nan=False)]
 
 Text = Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT)]

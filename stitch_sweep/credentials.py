@@ -19,6 +19,7 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]*\]|[\w.-]*)(:\d*)?(,[\w.-]*(:\d*)?)*")
 # What may follow an address in a sentence.
 _PUNCTUATION = "'\")]}>,.:!"
+_LONGEST_SCHEME = 64
 # Shorter texts appear in every message by chance.
 _SHORTEST = 4
 _ENVIRONMENT = (
@@ -146,7 +147,7 @@ def _forms(secret: str) -> Iterator[str]:
 
 def _public_text(text: str) -> str:
     """A text in which URIs have no credentials, as far as they can be recognized."""
-    starts = [match.start() for match in _SCHEME.finditer(text)]
+    starts = list(_scheme_starts(text))
     if not starts:
         return text
     shown = [text[: starts[0]]]
@@ -159,3 +160,13 @@ def _public_text(text: str) -> str:
         core = uri if re.search(r"[?#;]", uri) else uri.rstrip(_PUNCTUATION)
         shown.append(public_uri(f"{scheme}{before}{at}{core}") + after[len(core) :])
     return "".join(shown)
+
+
+def _scheme_starts(text: str) -> Iterator[int]:
+    """Where the schemes of URIs begin; in linear time, for a text may be megabytes of letters."""
+    for separator in re.finditer("://", text):
+        end = separator.start()
+        beginning = max(0, end - _LONGEST_SCHEME)
+        scheme = re.search(r"[A-Za-z][A-Za-z0-9+.-]*\Z", text[beginning:end])
+        if scheme is not None:
+            yield beginning + scheme.start()

@@ -19,7 +19,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from torch import nn
 
-from stitch_sweep.bounds import Above0
+from stitch_sweep.bounds import LearningRate
 from stitch_sweep.errors import nearest
 from stitch_sweep.problems import Place, argument_problems, at_places, joined
 from stitch_sweep.registry import Options
@@ -64,7 +64,7 @@ class OptimizerConfig(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
     name: str = "adam"
-    lr: Above0 | None = None
+    lr: LearningRate | None = None
 
     @property
     def options(self) -> dict[str, Any]:

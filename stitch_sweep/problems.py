@@ -204,7 +204,8 @@ def _sentence(found: ErrorDetails, model: type[BaseModel]) -> str:
 
 def _plain(value: Any) -> Any:
     """A limit as a user would write it: 1000000 for 1e6."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    is_whole = isinstance(value, float) and value.is_integer() and abs(value) <= LARGEST_NUMBER
+    return int(value) if is_whole else value
 
 
 def _keys_at(model: Any, place: Place) -> list[str]:

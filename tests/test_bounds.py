@@ -190,7 +190,7 @@ class TestYaml:
         ("training.epochs", 10**12, "at most 100000"),
         ("training.batch_size", 2**70, "at most 1000000"),
         ("training.log_every", 10**9, "at most 1000000"),
-        ("training.optimizer.lr", 1e300, "at most 1000000, got 1e+300"),
+        ("training.optimizer.lr", 1e300, "at most 1e+38, got 1e+300"),
         ("training.optimizer.weight_decay", 1e300, "numbers from -1000000 to 1000000"),
         ("training.optimizer.betas", [1e300, 0.9], "numbers from -1000000 to 1000000"),
         ("search.samples", 10**9, "at most 1000000"),

@@ -548,7 +548,7 @@ def test_where_no_checkpoint_is_whole_a_network_starts_from_the_beginning_and_sa
     path.with_name("checkpoint.safetensors.previous").write_bytes(b"")
     assert zoo.checkpoint(of) is None
     assert capfd.readouterr().err == (
-        f"checkpoint {path}: can't be read (Is a directory); "
+        f"checkpoint {path}: can't be read (is not a regular file); "
         f"checkpoint {path}.previous: it is empty; "
         "there is none before it: the training of network 'n' starts from the beginning\n"
     )

@@ -394,7 +394,7 @@ def test_a_folder_in_a_checkpoints_place_is_named_and_left_alone(tmp_path):
         keep(path, data)
     path.unlink()
     path.mkdir()
-    assert kept(path)[0] == Kept(path, None, "Is a directory")
+    assert kept(path)[0] == Kept(path, None, "is not a regular file")
     assert contents(path) == [None, b"first"]
     forget(path)
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint"]

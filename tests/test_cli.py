@@ -147,7 +147,7 @@ class TestEveryCommandThatReadsAConfiguration:
 
 def test_problems_of_machine_sampler_and_folder_come_together(refused, tmp_path):
     search = {"space": {"training.epochs": {"type": "int", "low": 1, "high": 2}}, "sampler": "tp"}
-    file = write(tmp_path, search=search, resources__cpu=10_000)
+    file = write(tmp_path, search=search, resources__cpu=1000)
     errors = refused("sweep", file, "--folder", file)
     assert [error.split()[0] for error in errors] == [
         "search.sampler.name:",

@@ -23,6 +23,7 @@ from stitch_sweep.config import Config, NetworkConfig, read_config
 from stitch_sweep.data import Data
 from stitch_sweep.errors import InputError
 from stitch_sweep.measuring.networks import find_networks
+from stitch_sweep.measuring.permissions import Permissions
 from stitch_sweep.models import NAME_FORMS, build, describe, resolve
 from stitch_sweep.models.densenet import DenseLayer
 from stitch_sweep.registry import FAMILIES
@@ -397,7 +398,11 @@ def test_its_sizes_on_a_ladder(variant, digits: Data, tmp_path):
         {"family": family, "weights": "random_raw", **options, "width": width, **rung}
         for width, rung in zip((6, 12, 24), LADDERS[family], strict=True)
     ]
-    rows = list(find_networks(configured(tmp_path, *rungs), digits, {}).rows.values())
+    permissions = Permissions(tmp_path)
+    found = find_networks(configured(tmp_path, *rungs), digits, {}, permissions)
+    rows = list(found.rows.values())
+        find_networks(configured(tmp_path, *rungs), digits, {}, Permissions(tmp_path)).rows.values()
+    )
     layers = [len(network(variant, **rung).layer_names) for rung in LADDERS[family]]
     assert [row["depth"] for row in rows] == [count - 1 for count in layers]
     assert [row["width"] for row in rows] == [6, 12, 24]
