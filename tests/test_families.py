@@ -401,8 +401,6 @@ def test_its_sizes_on_a_ladder(variant, digits: Data, tmp_path):
     permissions = Permissions(tmp_path)
     found = find_networks(configured(tmp_path, *rungs), digits, {}, permissions)
     rows = list(found.rows.values())
-        find_networks(configured(tmp_path, *rungs), digits, {}, Permissions(tmp_path)).rows.values()
-    )
     layers = [len(network(variant, **rung).layer_names) for rung in LADDERS[family]]
     assert [row["depth"] for row in rows] == [count - 1 for count in layers]
     assert [row["width"] for row in rows] == [6, 12, 24]
