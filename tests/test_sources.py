@@ -588,7 +588,7 @@ def test_auto_is_one_layer_per_block_of_our_own_families_too(tmp_path):
         (
             {"source": "torchvision", "model": "x", "normalisation": {"mean": [0.5], "std": [0]}},
             "normalisation.std[0]",
-            "wants a number above 0",
+            "wants a number of at least 1e-06",
         ),
     ],
 )
