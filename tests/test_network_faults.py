@@ -315,7 +315,8 @@ def test_a_configuration_and_a_recipe_with_such_an_argument_run_nothing(folder):
     entry = folder / "zoo/entry"
     entry.mkdir(parents=True)
     recipe = {"network": plan, "seed": 0, "weights": "trained", "data": {"name": "digits"}}
-    content = {"recipe": recipe, "accuracy": {}, "seconds": 0, "versions": {}}
+    accuracy = {"train": 1.0, "validation": 1.0, "test": 1.0}
+    content = {"recipe": recipe, "accuracy": accuracy, "seconds": 0.0, "versions": {}}
     (entry / "recipe.json").write_text(json.dumps(content))
     (entry / "weights.safetensors").write_bytes(pack({"model": {}}))
     with pytest.raises(InputError, match=r"arguments\.checkpoint_path: is not allowed"):

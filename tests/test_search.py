@@ -722,7 +722,7 @@ class TestEqualTrials:
         (FINITE, 12, 3),
         (FINITE, 2, 2),
         (FLAT, 12, 12),
-        ({"training.epochs": {"type": "int", "low": 1, "high": 10**12}}, 12, 12),
+        ({"training.epochs": {"type": "int", "low": 1, "high": 10**5}}, 12, 12),
         ({"training.epochs": {"type": "int", "low": 1, "high": 4}}, 12, 4),
         ({**FINITE, "training.epochs": {"type": "int", "low": 1, "high": 2}}, 12, 6),
         (

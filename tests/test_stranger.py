@@ -30,10 +30,11 @@ from reports import make_folder
 from stitch_sweep.analysis import check_results, load_results
 from stitch_sweep.analysis.stored import read_table
 from stitch_sweep.analysis.tables import csv_text
-from stitch_sweep.analysis.writing import MANIFEST, in_step
+from stitch_sweep.analysis.writing import MANIFEST
 from stitch_sweep.config import NetworkConfig
 from stitch_sweep.console import Terminal
 from stitch_sweep.errors import InputError
+from stitch_sweep.manifest import Manifest, in_step
 from stitch_sweep.measuring import measure, read_pictures
 from stitch_sweep.measuring.permissions import Permissions
 from stitch_sweep.report import load_experiment
@@ -321,7 +322,6 @@ def test_sanity_of_another_shape_is_left_out_with_a_note(sweep, content):
         {"search": {"objectives": {"val_accuracy": 3}}},
         {"knock_out": [{"network": 5}]},
         {"resources": {"cpu": "many"}},
-        {"training": json.loads('{"a":' * 60 + "1" + "}" * 60)},
     ],
 )
 def test_a_configuration_of_another_shape_is_left_out_with_a_note(sweep, change):
@@ -332,6 +332,14 @@ def test_a_configuration_of_another_shape_is_left_out_with_a_note(sweep, change)
     assert any("config.resolved.yml can't be used" in note for note in experiment.notes)
 
 
+def test_a_configuration_that_is_nested_too_deeply_is_named(sweep):
+    path = sweep / "config.resolved.yml"
+    deep = {"training": json.loads('{"a":' * 60 + "1" + "}" * 60)}
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **deep}))
+    with pytest.raises(InputError, match=r"config\.resolved\.yml: is nested more than 50 levels"):
+        load_experiment(sweep)
+
+
 @pytest.mark.parametrize(
     "content", ["{}", "[1]", '{"files": 5}', '{"files": [[], 1]}', DEEP, "pipe"]
 )
@@ -340,8 +348,10 @@ def test_a_manifest_of_another_shape_removes_nothing(tmp_path, content):
     os.mkfifo(path) if content == "pipe" else path.write_text(content)
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "mine.png").touch()
-    with in_step(path, ["figures/new.png"], re.compile(r"figures/\w+\.png")):
-        pass
+    manifest = Manifest(path, re.compile(r"figures/\w+\.png"))
+    assert manifest.names == set()
+    with pytest.raises(InputError, match=r"mine\.png: would be replaced"):
+        manifest.check_free(["figures/mine.png"], "move it")
     assert (tmp_path / "figures" / "mine.png").exists()
 
 
@@ -352,7 +362,7 @@ def test_a_manifest_removes_no_folder_and_nothing_through_a_link(tmp_path):
     (tmp_path / "sweep" / "figures").symlink_to(tmp_path / "home")
     path = tmp_path / "sweep" / MANIFEST
     path.write_text(json.dumps({"files": ["figures/a.png", "tables/b.png"]}))
-    with in_step(path, [], re.compile(r"\w+/\w+\.png")):
+    with in_step(Manifest(path, re.compile(r"\w+/\w+\.png")), [], "move it"):
         pass
     assert (tmp_path / "home" / "a.png").exists()
     assert (tmp_path / "sweep" / "tables" / "b.png").exists()

@@ -160,7 +160,7 @@ def make_ledger(folder: Path, trials: int = 1) -> Ledger:
     for number in range(trials):
         content = {
             **{"sender": "a", "sender_layer": 0, "receiver": "b", "receiver_layer": 1},
-            **{"study": "s", "repeat": 0, "number": number, "params": {}},
+            **{"study": "s", "repeat": 0, "number": number, "params": {}, "factors": {}},
             "settings": {"stitch": {"name": "linear"}, "loss": {"task": 1.0}},
         }
         ledger.begin(f"s-n{number}", content)
@@ -414,7 +414,8 @@ def test_the_exit_status_tells_a_refusal_and_not_an_outage():
     import pandas as pd
 
     def status(**changes: object) -> int:
-        values = {"total": 1, "ended": 1, "failed": 0, "lost": 0, "interrupted": False}
+        values = {"total": 1, "ended": 1, "failed": 0, "copied": 0}
+        values |= {"lost": 0, "interrupted": False}
         values |= {"tracked": False, "mirrored": None} | changes
         return Outcome(pd.DataFrame(), [], **values).exit_status
 
