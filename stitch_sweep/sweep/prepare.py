@@ -38,6 +38,7 @@ from stitch_sweep.subgraphs import black_image
 from stitch_sweep.sweep.search import (
     check_size,
     combinations,
+    once_per_factors,
     trainings_per_study,
     trials_by_study,
 )
@@ -139,12 +140,9 @@ class Prepared:
     @property
     def trainings(self) -> int:
         """Upper bound on the stitches that are trained: equal trials of a study are trained once."""
-        bounds: dict[str, int] = {}  # of a study, which its factors decide
-        factors = [json.dumps(study.factors, sort_keys=True) for study in self.studies]
-        for key, study in zip(factors, self.studies, strict=True):
-            if key not in bounds:
-                bounds[key] = trainings_per_study(self.config, study)
-        return sum(bounds[key] for key in factors)
+        return sum(
+            once_per_factors(self.studies, lambda study: trainings_per_study(self.config, study))
+        )
 
     def shape(self, network: str, layer: int) -> Shape:
         """Shape of one image's representation at a layer of a network."""

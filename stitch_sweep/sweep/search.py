@@ -201,16 +201,21 @@ def trainings_per_study(config: Config, study: Study) -> int:
     return sum(1 for _ in itertools.islice(combinations(config, study), samples))
 
 
-def trials_by_study(config: Config, studies: Iterable[Study]) -> list[int]:
-    """As `samples_per_study`, of many studies: it depends on a study's factors alone."""
+def once_per_factors(studies: Iterable[Study], function: Callable[[Study], int]) -> list[int]:
+    """A number for every study that its factors alone decide; computed once for equal factors."""
     known: dict[str, int] = {}
-    counts = []
+    numbers = []
     for study in studies:
         factors = json.dumps(study.factors, sort_keys=True)
         if factors not in known:
-            known[factors] = samples_per_study(config, study)
-        counts.append(known[factors])
-    return counts
+            known[factors] = function(study)
+        numbers.append(known[factors])
+    return numbers
+
+
+def trials_by_study(config: Config, studies: Iterable[Study]) -> list[int]:
+    """As `samples_per_study`, of many studies."""
+    return once_per_factors(studies, lambda study: samples_per_study(config, study))
 
 
 def check_size(config: Config, cells: int) -> None:
