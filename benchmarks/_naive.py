@@ -22,7 +22,7 @@ from ray import tune
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from stitch_sweep.models.resnet import resnet
+from stitch_sweep.networks.families.resnet import resnet
 
 
 class Stopwatch:

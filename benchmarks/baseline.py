@@ -54,9 +54,9 @@ def prepare_inputs(file: Path, epochs: int) -> dict[str, int]:
     """Train the networks if they are missing, and write what the naive script reads."""
     import torch
 
-    from stitch_sweep.config import read_config
+    from stitch_sweep.config.reading import read_config
     from stitch_sweep.data.augmentation import normalise
-    from stitch_sweep.sweep.prepare import prepare, provide_networks
+    from stitch_sweep.plan.prepare import prepare, provide_networks
 
     config = read_config(QUICKSTART, overrides(epochs, seed=0))
     prepared = prepare(config)
@@ -81,7 +81,7 @@ def run_ours(folder: Path, training: Mapping[str, int], seed: int) -> dict[str, 
     """One run of Stitch Sweep in an empty folder."""
     changes = overrides(training["epochs"], seed)
     set_ = [f"--set={key}={json.dumps(value)}" for key, value in changes.items()]
-    main = "from stitch_sweep.cli import main; main()"
+    main = "from stitch_sweep.cli.main import main; main()"
     command = [sys.executable, "-c", main, "sweep", str(QUICKSTART), *set_]
     command += ["--folder", str(folder / "sweep"), "--json"]
     began = time.time()

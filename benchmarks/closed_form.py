@@ -23,13 +23,15 @@ from typing import Any
 import torch
 from _common import QUICKSTART, ROOT, machine, table
 
-from stitch_sweep.config import read_config
-from stitch_sweep.data import Loader
-from stitch_sweep.evaluation import CHUNK, Scores
-from stitch_sweep.optimization import Optimization, OptimizerConfig, ScheduleConfig
-from stitch_sweep.stitches import LeastSquares, build_stitch, start_stitch
-from stitch_sweep.sweep.prepare import prepare, provide_networks
-from stitch_sweep.sweep.workbench import Workbench
+from stitch_sweep.config.optimization import Optimization, OptimizerConfig, ScheduleConfig
+from stitch_sweep.config.reading import read_config
+from stitch_sweep.data.loader import Loader
+from stitch_sweep.networks.evaluation import CHUNK, Scores
+from stitch_sweep.plan.prepare import prepare, provide_networks
+from stitch_sweep.stitches.building import build_stitch
+from stitch_sweep.stitches.least_squares import LeastSquares
+from stitch_sweep.stitches.starts import start_stitch
+from stitch_sweep.training.workbench import Workbench
 
 FLOOR = 0.01
 LEARNING_RATE = 0.1  # the default of the loss for Adam

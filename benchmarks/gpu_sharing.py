@@ -24,11 +24,11 @@ from _common import machine, table
 
 def work(asked: argparse.Namespace) -> None:
     """A process: says that it is ready, waits for its line, trains, and says when it began and ended."""
-    from stitch_sweep.config import Config, trial_settings
-    from stitch_sweep.data import Data, Images
-    from stitch_sweep.models import build
+    from stitch_sweep.config.models import Config, trial_settings
+    from stitch_sweep.data.images import Data, Images
+    from stitch_sweep.networks.families.building import build
     from stitch_sweep.sweep.gpu import hold_to
-    from stitch_sweep.sweep.workbench import Workbench
+    from stitch_sweep.training.workbench import Workbench
 
     if asked.device == "cuda":
         hold_to(1 / asked.side_by_side, asked.context)

@@ -24,10 +24,13 @@ import torch
 from _common import machine, table
 from PIL import Image
 
-from stitch_sweep.config import DataConfig
-from stitch_sweep.data import AUGMENTATIONS, Images, Loader, load
+from stitch_sweep.config.models import DataConfig
+from stitch_sweep.core.errors import InputError
+from stitch_sweep.data.augmentation import AUGMENTATIONS
 from stitch_sweep.data.decoding import decode, resize
-from stitch_sweep.errors import InputError
+from stitch_sweep.data.images import Images
+from stitch_sweep.data.loader import Loader
+from stitch_sweep.data.loading import load
 
 OPTIONS: dict[str, Any] = {"batch_size": 128, "seed": 0}
 AT_LEAST = 0.5

@@ -37,7 +37,7 @@ CELL = {"sender": "a", "receiver": "b", "sender_layers": [1], "receiver_layers":
 
 def read(trials: int, epochs: int) -> Any:
     """The quickstart's configuration, narrowed to one cell that is trained `trials` times."""
-    from stitch_sweep.config import read_config
+    from stitch_sweep.config.reading import read_config
 
     return read_config(
         QUICKSTART,
@@ -62,9 +62,9 @@ def read(trials: int, epochs: int) -> Any:
 
 def calibrate(epochs: int = 10) -> tuple[float, float]:
     """Seconds of one epoch, and of everything else in a trial, in this process."""
-    from stitch_sweep.config import trial_settings
-    from stitch_sweep.sweep.prepare import prepare, provide_networks
-    from stitch_sweep.sweep.workbench import Workbench
+    from stitch_sweep.config.models import trial_settings
+    from stitch_sweep.plan.prepare import prepare, provide_networks
+    from stitch_sweep.training.workbench import Workbench
 
     config = read(PER_STUDY, epochs)
     prepared = prepare(config)
@@ -101,7 +101,7 @@ def measure(trials: int, epochs: int) -> dict[str, Any]:
         os.chdir(scratch)
         folder = Path(scratch) / "sweep"
         load = os.getloadavg()[0]
-        from stitch_sweep.sweep import run_sweep
+        from stitch_sweep.sweep.run import run_sweep
 
         with CpuClock() as clock:
             outcome = run_sweep(config, folder)

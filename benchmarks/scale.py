@@ -41,7 +41,7 @@ TEST_IMAGES = 1000
 
 def read(trials: int, folder: Path, store: str) -> Any:
     """Two small untrained networks on digits, all cells, as many repeats as make so many trials."""
-    from stitch_sweep.config import Config
+    from stitch_sweep.config.models import Config
 
     network = {"family": "resnet1111", "width": 4, "weights": "random"}
     return Config.model_validate(
@@ -204,7 +204,7 @@ class Memory:
 def measure(trials: int, milliseconds: float, workers: int, store: str) -> dict[str, Any]:
     """One sweep, in a folder of its own."""
     import stitch_sweep.sweep.trainable as workers_module
-    from stitch_sweep.sweep import run_sweep
+    from stitch_sweep.sweep.run import run_sweep
 
     workers_module.StitchTrainable = stand_in(milliseconds)
     with contextlib.ExitStack() as stack:

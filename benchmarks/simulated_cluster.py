@@ -60,9 +60,9 @@ def simulate(workers: int, seconds: float, tune: float, worker: float) -> dict[s
     """A sweep on so many workers, until each had a few trials."""
     from ray.tune.search import Searcher
 
-    from stitch_sweep.ledger import Ledger, LedgerWriter
-    from stitch_sweep.sweep.prepare import prepare
-    from stitch_sweep.sweep.search import SweepSearcher
+    from stitch_sweep.plan.prepare import prepare
+    from stitch_sweep.plan.search import SweepSearcher
+    from stitch_sweep.storage.ledger import Ledger, LedgerWriter
 
     folder = Path(tempfile.mkdtemp(prefix="stitch-sweep-simulated-"))
     wanted = max(min(2000, 20 * workers), TRIALS_PER_WORKER * workers)

@@ -1,16 +1,16 @@
 """Entry point of `stitch-sweep`; it handles signals before it imports anything that takes time."""
 
-from stitch_sweep import interrupts
+from stitch_sweep.core import interrupts
 
 interrupts.exit_at_once()
 
 
 def main() -> None:
     """Run the command line; a signal while it is imported, or after it has ended, exits at once."""
-    from stitch_sweep import cli
+    from stitch_sweep.cli.main import main as run_command
 
     try:
-        cli.main()
+        run_command()
     except (KeyboardInterrupt, SystemExit) as ended:
         if isinstance(ended, KeyboardInterrupt) or interrupts.received():
             # Python remembers an interrupt inside of `exec`, and would end by SIGINT in spite of all.

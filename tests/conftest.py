@@ -8,19 +8,19 @@ from hypothesis import settings
 from torch import nn
 from torch.nn import functional
 
-from stitch_sweep.config import DataConfig
-from stitch_sweep.data import Data, Loader, load
-from stitch_sweep.models import build
-from stitch_sweep.seeding import seed_everything
+from stitch_sweep.config.models import DataConfig
+from stitch_sweep.core.seeding import seed_everything
+from stitch_sweep.data.images import Data
+from stitch_sweep.data.loader import Loader
+from stitch_sweep.data.loading import load
+from stitch_sweep.networks.families.building import build
+from tests.support.digits import DIGITS, TINY
 
 # The same examples everywhere, and no deadlines, which a busy machine misses.
 settings.load_profile("ci")
 
 # Minutes each. With pytest-xdist, one that is handed out late runs alone at the end.
 SLOW_FILES = ("test_faults.py", "test_sanity.py", "test_sweep.py", "test_launching.py")
-
-DIGITS = {"name": "digits", "image_size": 16, "train_images": 300, "test_images": 120}
-TINY = {"blocks": [1, 1, 1, 1], "width": 4}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

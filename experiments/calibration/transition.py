@@ -19,8 +19,8 @@ from multiprocessing import get_context
 import numpy as np
 import pandas as pd
 
-from stitch_sweep.analysis import transition
-from stitch_sweep.analysis.transition import LadderFit, fit_ladder
+from stitch_sweep.analysis.ladder import transition
+from stitch_sweep.analysis.ladder.transition import LadderFit, fit_ladder
 
 LARGEST = 4.0  # of the sizes; the smallest is 1
 LADDERS = {12: (6, 2), 20: (5, 4), 30: (6, 5)}  # points: (sizes, pairs of each)

@@ -36,14 +36,19 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stitch_sweep.analysis import Matrix, grid, judge_bare, save_figure, write_matrix
-from stitch_sweep.config import Config, parse_value, read_config
-from stitch_sweep.data import Data, make_loaders
-from stitch_sweep.files import write_atomically
-from stitch_sweep.seeding import seed_everything
-from stitch_sweep.stitches import build_stitch, start_stitch
-from stitch_sweep.subgraphs import TracedNetwork
-from stitch_sweep.sweep.prepare import prepare, provide_networks
+from stitch_sweep.analysis.matrix.matrices import Matrix, write_matrix
+from stitch_sweep.analysis.matrix.verdict import judge_bare
+from stitch_sweep.charts.figures import grid, save_figure
+from stitch_sweep.config.models import Config
+from stitch_sweep.config.reading import parse_value, read_config
+from stitch_sweep.core.seeding import seed_everything
+from stitch_sweep.data.images import Data
+from stitch_sweep.data.loading import make_loaders
+from stitch_sweep.networks.cutting.tracing import TracedNetwork
+from stitch_sweep.plan.prepare import prepare, provide_networks
+from stitch_sweep.stitches.building import build_stitch
+from stitch_sweep.stitches.starts import start_stitch
+from stitch_sweep.storage.files import write_atomically
 
 CHANCE = 0.1
 TEST_IMAGES = 10_000

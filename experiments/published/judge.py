@@ -19,16 +19,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from stitch_sweep.analysis import (
-    Matrix,
-    Verdict,
-    grid,
-    judge,
-    judge_bare,
-    read_matrix,
-    save_figure,
-)
-from stitch_sweep.analysis.order import LABELS, THRESHOLDS
+from stitch_sweep.analysis.matrix.matrices import Matrix, read_matrix
+from stitch_sweep.analysis.matrix.order import LABELS, THRESHOLDS
+from stitch_sweep.analysis.matrix.verdict import Verdict, judge, judge_bare
+from stitch_sweep.charts.figures import grid, save_figure
 
 CHANCE = 0.1
 TEST_IMAGES = 1808  # every logged accuracy is a multiple of one over this

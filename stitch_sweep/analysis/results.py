@@ -10,8 +10,8 @@ from typing import Literal
 import pandas as pd
 from pandas.api import types
 
-from stitch_sweep.analysis.stored import read_table
-from stitch_sweep.errors import InputError, nearest
+from stitch_sweep.core.errors import InputError, nearest
+from stitch_sweep.storage.tables import read_table
 
 Mode = Literal["max", "min"]
 

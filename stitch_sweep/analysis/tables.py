@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from stitch_sweep.untrusted import spreadsheet_cell
+from stitch_sweep.core.untrusted import spreadsheet_cell
 
 
 def csv_text(frame: pd.DataFrame) -> str:

@@ -26,7 +26,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from stitch_sweep.bounds import (
+from stitch_sweep.config.controls import CLASS_ONLY, CONTROLS, LONGEST, ControlError, expand
+from stitch_sweep.config.optimization import OptimizerConfig, ScheduleConfig
+from stitch_sweep.config.paths import as_list, first_twice, replaced
+from stitch_sweep.core.bounds import (
     LARGEST_COUNT,
     LARGEST_NUMBER,
     LONGEST_LIST,
@@ -43,12 +46,9 @@ from stitch_sweep.bounds import (
     Seed,
     Text,
 )
-from stitch_sweep.config.controls import CLASS_ONLY, CONTROLS, LONGEST, ControlError, expand
-from stitch_sweep.config.paths import as_list, first_twice, replaced
-from stitch_sweep.errors import InputError, nearest
-from stitch_sweep.optimization import OptimizerConfig, ScheduleConfig
-from stitch_sweep.problems import NAME, Place, at_places, joined, show, wants
-from stitch_sweep.registry import DATASETS, FAMILIES, LOSSES, STITCHES, Options, Registry
+from stitch_sweep.core.errors import InputError, nearest
+from stitch_sweep.core.problems import NAME, Place, at_places, joined, show, wants
+from stitch_sweep.core.registry import DATASETS, FAMILIES, LOSSES, STITCHES, Options, Registry
 
 Name = Annotated[str, Field(pattern=NAME, max_length=LONGEST)]
 WEIGHTS = ("trained", "random", "random_raw", CLASS_ONLY)

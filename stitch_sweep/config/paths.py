@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from stitch_sweep.config.yaml_text import DEEPEST
-from stitch_sweep.errors import InputError
-from stitch_sweep.problems import show
+from stitch_sweep.core.errors import InputError
+from stitch_sweep.core.problems import show
 
 
 def replaced(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,10 +16,10 @@ from stitch_sweep.config.models import FROM_FACTORY, WEIGHTS, Config, is_file
 from stitch_sweep.config.paths import as_list, assign
 from stitch_sweep.config.space import search_problems
 from stitch_sweep.config.yaml_text import LARGEST_FILE, dump, parse
-from stitch_sweep.errors import InputError
-from stitch_sweep.patterns import find
-from stitch_sweep.problems import describe_problems, show
-from stitch_sweep.untrusted import read_file
+from stitch_sweep.core.errors import InputError
+from stitch_sweep.core.patterns import find
+from stitch_sweep.core.problems import describe_problems, show
+from stitch_sweep.core.untrusted import read_file
 
 
 def read_config(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Config:

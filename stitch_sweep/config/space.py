@@ -9,11 +9,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from stitch_sweep.bounds import MOST_CHECKS
 from stitch_sweep.config.models import Config, SearchConfig, TrialSettings, trial_settings
 from stitch_sweep.config.paths import first_twice, look_up
-from stitch_sweep.errors import InputError
-from stitch_sweep.problems import describe_problems
+from stitch_sweep.core.bounds import MOST_CHECKS
+from stitch_sweep.core.errors import InputError
+from stitch_sweep.core.problems import describe_problems
 
 _FEW = 20
 """Numbers that are all tried together with the values of other settings; of more only both ends."""

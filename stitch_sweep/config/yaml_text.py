@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from stitch_sweep.errors import InputError
-from stitch_sweep.problems import show
+from stitch_sweep.core.errors import InputError
+from stitch_sweep.core.problems import show
 
 LARGEST_FILE = 4 * 2**20
 """Bytes of a YAML file."""

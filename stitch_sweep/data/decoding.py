@@ -16,8 +16,8 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional
 
-from stitch_sweep.errors import InputError
-from stitch_sweep.untrusted import UnreadableFileError, printable, read_file
+from stitch_sweep.core.errors import InputError
+from stitch_sweep.core.untrusted import UnreadableFileError, printable, read_file
 
 GREY_MODES = ("1", "L", "LA", "La")
 IMAGES_PER_TASK = 32  # a task per image would cost more than decoding a small one

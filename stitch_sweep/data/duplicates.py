@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 
+from stitch_sweep.core.untrusted import printable
 from stitch_sweep.data.images import SPLITS, Data, Images
-from stitch_sweep.untrusted import printable
 
 EXAMPLES = 2
 """Pairs of equal images that are named."""

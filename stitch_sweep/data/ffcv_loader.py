@@ -23,11 +23,11 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from stitch_sweep.checkpoints import digest
+from stitch_sweep.core.errors import InputError
 from stitch_sweep.data.images import Images
 from stitch_sweep.data.loader import Loader
-from stitch_sweep.errors import InputError
-from stitch_sweep.files import atomic
+from stitch_sweep.storage.checkpoints import digest
+from stitch_sweep.storage.files import atomic
 
 _threads = torch.get_num_threads()
 try:

@@ -8,10 +8,10 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from stitch_sweep.core.errors import InputError, nearest
+from stitch_sweep.core.seeding import generator
 from stitch_sweep.data.augmentation import AUGMENTATIONS, normalise
 from stitch_sweep.data.images import Images
-from stitch_sweep.errors import InputError, nearest
-from stitch_sweep.seeding import generator
 
 
 class Batch(NamedTuple):

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from stitch_sweep.core.errors import InputError
+from stitch_sweep.core.registry import DATASETS
 from stitch_sweep.data.images import SPLITS, Data, channel_statistics, fingerprint
 from stitch_sweep.data.loader import Loader
 from stitch_sweep.data.scanning import listed
 from stitch_sweep.data.sources import Source
 from stitch_sweep.data.splits import cut_validation, stratified_sample, subset, validation_size
-from stitch_sweep.errors import InputError
-from stitch_sweep.registry import DATASETS
 
 if TYPE_CHECKING:
-    from stitch_sweep.config import DataConfig
+    from stitch_sweep.config.models import DataConfig
 
 
 def load(config: DataConfig) -> Data:

@@ -13,14 +13,14 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from stitch_sweep.core.errors import InputError
+from stitch_sweep.core.registry import DATASETS
+from stitch_sweep.core.untrusted import parse_json, printable
 from stitch_sweep.data.decoding import decode, stack
 from stitch_sweep.data.images import Images
 from stitch_sweep.data.scanning import listed, normalized
 from stitch_sweep.data.shards import find_shards
 from stitch_sweep.data.sources import Source
-from stitch_sweep.errors import InputError
-from stitch_sweep.registry import DATASETS
-from stitch_sweep.untrusted import parse_json, printable
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "fine_label", "labels")

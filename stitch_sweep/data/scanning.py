@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from stitch_sweep.errors import InputError
-from stitch_sweep.untrusted import printable
+from stitch_sweep.core.errors import InputError
+from stitch_sweep.core.untrusted import printable
 
 # Folders in which other tools keep copies of files, thumbnails or deleted files; compared without case.
 _TOOL_FOLDERS = frozenset(

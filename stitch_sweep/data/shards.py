@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stitch_sweep.core.errors import InputError
+from stitch_sweep.core.patterns import find
+from stitch_sweep.core.untrusted import printable
 from stitch_sweep.data.scanning import SPLITS, explain_unusable, listed
-from stitch_sweep.errors import InputError
-from stitch_sweep.patterns import find
-from stitch_sweep.untrusted import printable
 
 MOST_MATCHES = 10_000
 """Files and folders that a pattern may match."""

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 
+from stitch_sweep.core.errors import InputError
+from stitch_sweep.core.registry import DATASETS
 from stitch_sweep.data.decoding import decode, resize, stack
 from stitch_sweep.data.images import Images
 from stitch_sweep.data.scanning import SPLITS, FolderScan, listed, normalized
 from stitch_sweep.data.splits import stratified_sample
-from stitch_sweep.errors import InputError
-from stitch_sweep.registry import DATASETS
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from stitch_sweep.errors import InputError
-from stitch_sweep.seeding import generator
+from stitch_sweep.core.errors import InputError
+from stitch_sweep.core.seeding import generator
 
 
 def allot(counts: Sequence[int], total: int) -> list[int]:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
+from stitch_sweep.core.registry import LOSSES
 from stitch_sweep.losses.base import Loss, LossInputs
-from stitch_sweep.registry import LOSSES
 
 
 @LOSSES.register("fula")

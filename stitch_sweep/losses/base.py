@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from stitch_sweep.registry import LOSSES
+from stitch_sweep.core.registry import LOSSES
 
 Invariance = Literal["none", "position_scale", "channel_affine", "isotropic", "affine"]
 """What a loss doesn't notice being done to the stitched representation: nothing; a positive scale of

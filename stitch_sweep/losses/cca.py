@@ -8,7 +8,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from stitch_sweep.bounds import From0
+from stitch_sweep.core.bounds import From0
+from stitch_sweep.core.registry import LOSSES
 from stitch_sweep.losses.base import (
     Calibrations,
     Invariance,
@@ -20,7 +21,6 @@ from stitch_sweep.losses.base import (
 from stitch_sweep.losses.moments import Moments, over
 from stitch_sweep.losses.rows import positions
 from stitch_sweep.losses.whitening import inverse_root, singular_vectors
-from stitch_sweep.registry import LOSSES
 
 SHARE = 0.99
 """SVCCA keeps this much of the sum of squared singular values."""

@@ -9,10 +9,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from stitch_sweep.core.registry import LOSSES
 from stitch_sweep.losses.base import Calibrations, Invariance, Loss, LossInputs
 from stitch_sweep.losses.moments import over
 from stitch_sweep.losses.rows import images
-from stitch_sweep.registry import LOSSES
 
 FEWEST = 4
 """The debiased estimator divides by n - 3."""

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from stitch_sweep.core.registry import LOSSES
 from stitch_sweep.losses.base import Calibrations, Invariance, Loss, LossInputs
 from stitch_sweep.losses.moments import Moments, over
 from stitch_sweep.losses.rows import positions
-from stitch_sweep.registry import LOSSES
 
 
 def correlation_sum(moments: Moments) -> tuple[Tensor, Tensor]:

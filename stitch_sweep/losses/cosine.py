@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from stitch_sweep.core.registry import LOSSES
 from stitch_sweep.losses.base import Calibrations, Invariance, Loss, LossInputs
 from stitch_sweep.losses.rows import positions
-from stitch_sweep.registry import LOSSES
 
 _SHORTEST = 1e-12
 

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from stitch_sweep.core.registry import LOSSES
 from stitch_sweep.losses.base import Loss, LossInputs
 from stitch_sweep.losses.rows import channels_last
-from stitch_sweep.registry import LOSSES
 
 
 def mean_squared_error(x: Tensor, y: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn import functional
 
-from stitch_sweep.bounds import Above0
+from stitch_sweep.core.bounds import Above0
+from stitch_sweep.core.registry import LOSSES
 from stitch_sweep.losses.base import Loss, LossContext, LossInputs, Teacher
-from stitch_sweep.registry import LOSSES
 
 
 @LOSSES.register("task")

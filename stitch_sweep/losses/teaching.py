@@ -7,9 +7,9 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from stitch_sweep.core.registry import LOSSES
 from stitch_sweep.losses.base import Invariance, Loss
 from stitch_sweep.losses.cka import FEWEST
-from stitch_sweep.registry import LOSSES
 
 Family = Literal["fixed", "scale", "channel_affine", "orthogonal", "affine", "other"]
 """What a stitch can become by training, apart from fixed pooling and upsampling: nothing but what it is;

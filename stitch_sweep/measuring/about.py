@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from stitch_sweep.errors import InputError
-from stitch_sweep.files import write_atomically
-from stitch_sweep.untrusted import read_json
+from stitch_sweep.core.errors import InputError
+from stitch_sweep.core.untrusted import read_json
+from stitch_sweep.storage.files import write_atomically
 
 NAME = "about.json"
 

@@ -10,17 +10,18 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
-from stitch_sweep import sources
-from stitch_sweep.checkpoints import fingerprint
-from stitch_sweep.class_only import ClassOnly
-from stitch_sweep.config import CLASS_ONLY, GIVEN, Config, NetworkConfig
-from stitch_sweep.data import Data
-from stitch_sweep.errors import InputError
-from stitch_sweep.frozen import FrozenSender
-from stitch_sweep.hooked import open_network
+from stitch_sweep.config.controls import CLASS_ONLY
+from stitch_sweep.config.models import GIVEN, Config, NetworkConfig
+from stitch_sweep.core.errors import InputError
+from stitch_sweep.data.images import Data
 from stitch_sweep.measuring.permissions import Permissions
-from stitch_sweep.sweep.workbench import Workbench
-from stitch_sweep.zoo import Zoo, load, load_given, make_recipe
+from stitch_sweep.networks import construction
+from stitch_sweep.networks.controls import ClassOnly
+from stitch_sweep.networks.cutting.hooks import open_network
+from stitch_sweep.networks.frozen import FrozenSender
+from stitch_sweep.networks.zoo import Zoo, load, load_given, make_recipe
+from stitch_sweep.storage.checkpoints import fingerprint
+from stitch_sweep.training.workbench import Workbench
 
 
 @dataclass
@@ -66,7 +67,7 @@ def find_networks(
             found.damaged = True
             continue
         try:
-            module = sources.build(network, data).eval()
+            module = construction.build(network, data).eval()
             traced = open_network(module, layer_names=network.cuts, image_shape=data.image_shape)
             shapes = traced.shapes(data.image_shape)
             layers = [layer.name for layer in traced.layers]

@@ -21,10 +21,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import Tensor
 
-from stitch_sweep.errors import InputError
-from stitch_sweep.files import write_atomically
-from stitch_sweep.problems import describe_problems
-from stitch_sweep.untrusted import MIB, UnreadableFileError, parse_json, size
+from stitch_sweep.core.errors import InputError
+from stitch_sweep.core.problems import describe_problems
+from stitch_sweep.core.untrusted import MIB, UnreadableFileError, parse_json, size
+from stitch_sweep.storage.files import write_atomically
 
 COUNT = 8
 """So many test images are shown."""

@@ -11,18 +11,19 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from stitch_sweep.analysis.comparison import identity_columns, is_task
+from stitch_sweep.analysis.comparison.losses import identity_columns, is_task
 from stitch_sweep.analysis.results import CELL, PAIR
-from stitch_sweep.config import LossConfig
-from stitch_sweep.errors import InputError
-from stitch_sweep.evaluation import CHUNK
-from stitch_sweep.frozen import Examples
-from stitch_sweep.ledger import Ledger
-from stitch_sweep.losses import Calibration, CombinedLoss, LossContext
+from stitch_sweep.config.models import LossConfig
+from stitch_sweep.core.errors import InputError
+from stitch_sweep.losses.base import CombinedLoss, LossContext
+from stitch_sweep.losses.calibration import Calibration
 from stitch_sweep.losses.rows import positions
 from stitch_sweep.measuring.networks import CHUNKED
-from stitch_sweep.stitches import describe_stitch, load_stitch
-from stitch_sweep.sweep.workbench import Workbench
+from stitch_sweep.networks.evaluation import CHUNK
+from stitch_sweep.networks.frozen import Examples
+from stitch_sweep.stitches.storage import describe_stitch, load_stitch
+from stitch_sweep.storage.ledger import Ledger
+from stitch_sweep.training.workbench import Workbench
 
 _VALUES = 2**21
 """So many values of a chunk are worked on in float64 at a time."""

@@ -16,35 +16,30 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from stitch_sweep import __version__
-from stitch_sweep.analysis.comparison import identity_columns
+from stitch_sweep.analysis.comparison.losses import identity_columns
 from stitch_sweep.analysis.results import PAIR, best_trials, check_results
-from stitch_sweep.config import Config, LossConfig, read_yaml
+from stitch_sweep.config.models import Config, LossConfig
+from stitch_sweep.config.reading import read_yaml
 from stitch_sweep.config.space import search_problems
-from stitch_sweep.data import SPLITS, Data
-from stitch_sweep.data import load as load_data
+from stitch_sweep.core.errors import InputError, nearest
+from stitch_sweep.core.problems import describe_problems
 from stitch_sweep.data.augmentation import normalise
-from stitch_sweep.errors import InputError, nearest
-from stitch_sweep.files import atomic
-from stitch_sweep.frozen import IMAGE_LAYER, Examples
-from stitch_sweep.ledger import Ledger, some
-from stitch_sweep.losses import CombinedLoss, LossContext
+from stitch_sweep.data.images import SPLITS, Data
+from stitch_sweep.data.loading import load as load_data
+from stitch_sweep.losses.base import CombinedLoss, LossContext
 from stitch_sweep.measuring import about
 from stitch_sweep.measuring.about import Entry
 from stitch_sweep.measuring.importances import importances
 from stitch_sweep.measuring.networks import CHUNKED, Found, find_networks, network_table
 from stitch_sweep.measuring.permissions import Permissions
-from stitch_sweep.measuring.pictures import (
-    Picture,
-    Pictures,
-    choose,
-    displayable,
-    write_pictures,
-)
+from stitch_sweep.measuring.pictures import Picture, Pictures, choose, displayable, write_pictures
 from stitch_sweep.measuring.probes import gather, pooled, probe
 from stitch_sweep.measuring.representations import Shelf, by_cell, compare, represent
-from stitch_sweep.problems import describe_problems
+from stitch_sweep.networks.frozen import IMAGE_LAYER, Examples
+from stitch_sweep.storage.files import atomic
+from stitch_sweep.storage.ledger import Ledger, some
 from stitch_sweep.sweep.views import results_table
-from stitch_sweep.sweep.workbench import Workbench
+from stitch_sweep.training.workbench import Workbench
 
 FORMAT = 1
 """Raised when a table's content changes without its sweep having changed."""

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from stitch_sweep.analysis import best_trials
-from stitch_sweep.analysis.results import SETTING
-from stitch_sweep.analysis.terminal import short_names
+from stitch_sweep.analysis.results import SETTING, best_trials
 from stitch_sweep.report.experiment import Experiment
+from stitch_sweep.report.terminal_tables import short_names
 
 POINTS = 40
 """At most so many points of one trajectory are kept, the first and the last among them."""

@@ -9,13 +9,12 @@ from typing import Any
 
 import pandas as pd
 
-from stitch_sweep.analysis import check_results, load_results
-from stitch_sweep.analysis.results import PAIR, Mode
-from stitch_sweep.analysis.stored import read_table
-from stitch_sweep.config import read_yaml, weights_kind
-from stitch_sweep.credentials import public
-from stitch_sweep.errors import InputError
-from stitch_sweep.ledger import Ledger
+from stitch_sweep.analysis.results import PAIR, Mode, check_results, load_results
+from stitch_sweep.config.models import weights_kind
+from stitch_sweep.config.reading import read_yaml
+from stitch_sweep.core.credentials import public
+from stitch_sweep.core.errors import InputError
+from stitch_sweep.core.untrusted import UnreadableFileError, read_json
 from stitch_sweep.measuring.pictures import Pictures, read_pictures
 from stitch_sweep.report.foreign import (
     FolderConfig,
@@ -24,7 +23,8 @@ from stitch_sweep.report.foreign import (
     column_problems,
     problem_of,
 )
-from stitch_sweep.untrusted import UnreadableFileError, read_json
+from stitch_sweep.storage.ledger import Ledger
+from stitch_sweep.storage.tables import read_table
 
 TRAJECTORY = ["trial", "step", "epoch", "split", "loss"]
 MEASURED: dict[str, list[str]] = {
@@ -236,11 +236,7 @@ def _tables(
         records = [record for record in usable if record["status"] != "running"]
         if len(records) > (0 if results is None else len(results)):
             # Imports Ray and Optuna, which a finished sweep's report needs no second of.
-            from stitch_sweep.sweep.views import (
-                predictions_table,
-                results_table,
-                trajectory_table,
-            )
+            from stitch_sweep.sweep.views import predictions_table, results_table, trajectory_table
 
             if not stored:
                 notes.append(

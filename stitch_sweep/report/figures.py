@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from stitch_sweep.analysis.colours import COLOUR_MAP, SERIES, cell_colours
+from stitch_sweep.charts.colors import COLOUR_MAP, SERIES, cell_colours
 from stitch_sweep.measuring.pictures import Picture, Pictures
 from stitch_sweep.report.findings import Ladder
 from stitch_sweep.report.plots import MOST_BARS, short_size, spread

@@ -11,26 +11,26 @@ from typing import Any, TypeVar, get_args
 import numpy as np
 import pandas as pd
 
-from stitch_sweep.analysis.agreement import agreement
-from stitch_sweep.analysis.comparison import (
+from stitch_sweep.analysis.comparison.agreement import agreement
+from stitch_sweep.analysis.comparison.losses import (
     against_task,
     hacking,
     loss_table,
     measure_correlations,
     regional,
 )
-from stitch_sweep.analysis.knock_out import gap_matrices
-from stitch_sweep.analysis.ladder import Size, ladder_points
-from stitch_sweep.analysis.ladder_fit import LadderFit
-from stitch_sweep.analysis.matrices import Matrix
+from stitch_sweep.analysis.ladder.fit import LadderFit
+from stitch_sweep.analysis.ladder.points import Size, ladder_points
+from stitch_sweep.analysis.ladder.transition import fit_ladders
+from stitch_sweep.analysis.matrix.knock_out import gap_matrices
+from stitch_sweep.analysis.matrix.matrices import Matrix
+from stitch_sweep.analysis.matrix.order import regions
+from stitch_sweep.analysis.matrix.populations import architecture_verdicts
+from stitch_sweep.analysis.matrix.verdict import CONTROLS, Verdict, verdicts
 from stitch_sweep.analysis.networks import layer_counts
-from stitch_sweep.analysis.order import regions
-from stitch_sweep.analysis.populations import architecture_verdicts
 from stitch_sweep.analysis.results import CELL, MOST_CELLS, PAIR
-from stitch_sweep.analysis.transition import fit_ladders
-from stitch_sweep.analysis.verdict import CONTROLS, Verdict, verdicts
-from stitch_sweep.config import KnockOutConfig
-from stitch_sweep.errors import InputError
+from stitch_sweep.config.models import KnockOutConfig
+from stitch_sweep.core.errors import InputError
 from stitch_sweep.report.experiment import Experiment, sections
 
 Result = TypeVar("Result")

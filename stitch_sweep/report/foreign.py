@@ -15,8 +15,8 @@ from pandas.api import types
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stitch_sweep.analysis.results import FACTOR
-from stitch_sweep.config import KnockOutConfig
-from stitch_sweep.problems import describe_problems
+from stitch_sweep.config.models import KnockOutConfig
+from stitch_sweep.core.problems import describe_problems
 
 MOST_LAYERS = 10_000
 """A network with more layers than this is taken for a mistake."""

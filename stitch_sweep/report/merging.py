@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from stitch_sweep.analysis import check_results
-from stitch_sweep.analysis.results import FACTOR
-from stitch_sweep.config import label, look_up
+from stitch_sweep.analysis.results import FACTOR, check_results
+from stitch_sweep.config.models import label
+from stitch_sweep.config.paths import look_up
 from stitch_sweep.report.experiment import Experiment, Part
 
 # Where the same images may lie, and how they are read, doesn't make other data of them.

@@ -20,13 +20,12 @@ from PIL import Image
 from plotly.offline import get_plotlyjs
 
 from stitch_sweep import __version__
-from stitch_sweep.analysis import Matrix, best_trials, matrices
-from stitch_sweep.analysis.captions import legend, number, subtitle
-from stitch_sweep.analysis.colours import cell_colours, colour_scale
-from stitch_sweep.analysis.matrices import best_by_matrix
-from stitch_sweep.analysis.order import REGIONS
-from stitch_sweep.analysis.results import is_copied
-from stitch_sweep.analysis.verdict import CONTROLS, Verdict
+from stitch_sweep.analysis.matrix.matrices import Matrix, best_by_matrix, matrices
+from stitch_sweep.analysis.matrix.order import REGIONS
+from stitch_sweep.analysis.matrix.verdict import CONTROLS, Verdict
+from stitch_sweep.analysis.results import best_trials, is_copied
+from stitch_sweep.charts.captions import legend, number, subtitle
+from stitch_sweep.charts.colors import cell_colours, colour_scale
 from stitch_sweep.measuring.pictures import Pictures
 from stitch_sweep.report import plots, tables
 from stitch_sweep.report.cells import trajectories, trials

@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from stitch_sweep.analysis.captions import number
-from stitch_sweep.analysis.colours import SERIES, colour_scale, value_range
-from stitch_sweep.analysis.matrices import Matrix
+from stitch_sweep.analysis.matrix.matrices import Matrix
+from stitch_sweep.charts.captions import number
+from stitch_sweep.charts.colors import SERIES, colour_scale, value_range
 from stitch_sweep.report.findings import Ladder
 from stitch_sweep.report.tables import quantity
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 from urllib.request import url2pathname
 
-from stitch_sweep.credentials import public
-from stitch_sweep.errors import InputError
+from stitch_sweep.core.credentials import public
+from stitch_sweep.core.errors import InputError
 from stitch_sweep.report.experiment import Experiment, Part
-from stitch_sweep.tracking import Tracker, look_up
+from stitch_sweep.tracking.tracker import Tracker, look_up
 
 LOCAL = "http://127.0.0.1:5000"
 """Where `stitch-sweep ui` shows a store that is a file."""

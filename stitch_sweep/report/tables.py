@@ -10,15 +10,14 @@ from typing import Any
 
 import pandas as pd
 
-from stitch_sweep.analysis.comparison import DIFFERENCES, LIKENESS, identity_columns
-from stitch_sweep.analysis.knock_out import by_removed
-from stitch_sweep.analysis.matrices import Matrix
-from stitch_sweep.analysis.order import REGIONS
-from stitch_sweep.analysis.pareto import pareto_front, pareto_table
+from stitch_sweep.analysis.comparison.losses import DIFFERENCES, LIKENESS, identity_columns
+from stitch_sweep.analysis.comparison.pareto import pareto_front, pareto_table
+from stitch_sweep.analysis.matrix.knock_out import by_removed
+from stitch_sweep.analysis.matrix.matrices import Matrix
+from stitch_sweep.analysis.matrix.order import REGIONS
+from stitch_sweep.analysis.matrix.verdict import CONTROLS, Verdict
 from stitch_sweep.analysis.results import FACTOR, PAIR, SETTING
 from stitch_sweep.analysis.tables import csv_text
-from stitch_sweep.analysis.terminal import short_names
-from stitch_sweep.analysis.verdict import CONTROLS, Verdict
 from stitch_sweep.report.findings import (
     Findings,
     Ladder,
@@ -28,6 +27,7 @@ from stitch_sweep.report.findings import (
     makes_images,
     mean_accuracy,
 )
+from stitch_sweep.report.terminal_tables import short_names
 from stitch_sweep.report.words import signed
 
 MISSING = "–"

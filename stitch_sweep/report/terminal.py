@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from stitch_sweep.analysis import matrix_table
-from stitch_sweep.analysis.verdict import Verdict
+from stitch_sweep.analysis.matrix.verdict import Verdict
 from stitch_sweep.report.findings import headline, mean_accuracy
+from stitch_sweep.report.terminal_tables import matrix_table
 from stitch_sweep.report.words import what_the_verdicts_say, what_was_run
 from stitch_sweep.report.writing import Report
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from stitch_sweep.analysis.knock_out import by_removed, gap_matrix, is_knock_out
-from stitch_sweep.analysis.quality import listed
+from stitch_sweep.analysis.matrix.knock_out import by_removed, gap_matrix, is_knock_out
+from stitch_sweep.analysis.matrix.quality import listed
+from stitch_sweep.analysis.matrix.uncertainty import BINOMIAL, IMAGES
+from stitch_sweep.analysis.matrix.verdict import CONTROLS, Verdict
 from stitch_sweep.analysis.results import is_copied
-from stitch_sweep.analysis.uncertainty import BINOMIAL, IMAGES
-from stitch_sweep.analysis.verdict import CONTROLS, Verdict
 from stitch_sweep.report.experiment import Experiment
 from stitch_sweep.report.findings import Findings, makes_images, mean_accuracy
 

@@ -14,15 +14,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from stitch_sweep.analysis import grid, heatmap, judge_bare, read_matrix, save_figure
-from stitch_sweep.analysis.matrices import trials_of
-from stitch_sweep.analysis.pareto import front_figures
+from stitch_sweep.analysis.comparison.pareto import front_figures
+from stitch_sweep.analysis.matrix.matrices import read_matrix, trials_of
+from stitch_sweep.analysis.matrix.verdict import Verdict, judge_bare
 from stitch_sweep.analysis.tables import csv_text
-from stitch_sweep.analysis.verdict import Verdict
-from stitch_sweep.errors import InputError
-from stitch_sweep.files import check_writable, write_atomically
-from stitch_sweep.manifest import ANALYSIS, REPORT, Manifest, in_step
-from stitch_sweep.measuring import measure
+from stitch_sweep.charts.figures import grid, heatmap, save_figure
+from stitch_sweep.core.errors import InputError
+from stitch_sweep.measuring.tables import measure
 from stitch_sweep.report import figures, tables
 from stitch_sweep.report.cells import trajectories, trials
 from stitch_sweep.report.experiment import Experiment, load_experiment, read_measured
@@ -31,6 +29,8 @@ from stitch_sweep.report.merging import merge
 from stitch_sweep.report.page import Page, group_names
 from stitch_sweep.report.runs import Tracking, check_address
 from stitch_sweep.report.words import what_is_doubtful
+from stitch_sweep.storage.files import check_writable, write_atomically
+from stitch_sweep.storage.manifest import ANALYSIS, REPORT, Manifest, in_step
 
 PAGE = "report.html"
 MANIFEST = REPORT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from stitch_sweep.registry import STITCHES
+from stitch_sweep.core.registry import STITCHES
 from stitch_sweep.stitches.affine import ConvStitch
 from stitch_sweep.stitches.shapes import Shape, have_neighbours, unfit
 from stitch_sweep.stitches.spatial import Down, Match, Pool, Up

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from stitch_sweep.bounds import Above0, Width
-from stitch_sweep.registry import STITCHES
+from stitch_sweep.core.bounds import Above0, Width
+from stitch_sweep.core.registry import STITCHES
 from stitch_sweep.stitches.affine import PatchStitch
 from stitch_sweep.stitches.moments import Moments
 from stitch_sweep.stitches.shapes import Shape, as_map

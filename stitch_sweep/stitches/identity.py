@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from stitch_sweep.registry import STITCHES
+from stitch_sweep.core.registry import STITCHES
 from stitch_sweep.stitches.base import Stitch
 from stitch_sweep.stitches.shapes import Shape, unfit
 

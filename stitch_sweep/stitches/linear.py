@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from stitch_sweep.registry import STITCHES
+from stitch_sweep.core.registry import STITCHES
 from stitch_sweep.stitches.base import AffineStitch
 from stitch_sweep.stitches.moments import Moments
 from stitch_sweep.stitches.shapes import Shape, unfit

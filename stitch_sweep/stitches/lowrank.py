@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from stitch_sweep.bounds import Width
-from stitch_sweep.registry import STITCHES
+from stitch_sweep.core.bounds import Width
+from stitch_sweep.core.registry import STITCHES
 from stitch_sweep.stitches.affine import PatchStitch
 from stitch_sweep.stitches.closed_forms import AffineMap, reduced_rank
 from stitch_sweep.stitches.moments import Moments

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from stitch_sweep.bounds import Width
-from stitch_sweep.registry import STITCHES
+from stitch_sweep.core.bounds import Width
+from stitch_sweep.core.registry import STITCHES
 from stitch_sweep.stitches.base import Stitch
 from stitch_sweep.stitches.shapes import Shape, as_map
 from stitch_sweep.stitches.spatial import Down, Match, Up

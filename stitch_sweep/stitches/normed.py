@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stitch_sweep.registry import STITCHES
+from stitch_sweep.core.registry import STITCHES
 from stitch_sweep.stitches.affine import PatchStitch
 from stitch_sweep.stitches.moments import Moments
 from stitch_sweep.stitches.shapes import Shape, as_map

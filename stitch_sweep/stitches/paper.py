@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stitch_sweep.registry import STITCHES
+from stitch_sweep.core.registry import STITCHES
 from stitch_sweep.stitches.affine import ConvStitch
 from stitch_sweep.stitches.shapes import Shape, as_map, show, unfit
 from stitch_sweep.stitches.spatial import Match

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from stitch_sweep.registry import STITCHES
+from stitch_sweep.core.registry import STITCHES
 from stitch_sweep.stitches.affine import PatchStitch
 from stitch_sweep.stitches.closed_forms import AffineMap, best_permutation
 from stitch_sweep.stitches.moments import Moments

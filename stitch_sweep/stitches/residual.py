@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from stitch_sweep.bounds import Width
-from stitch_sweep.registry import STITCHES
+from stitch_sweep.core.bounds import Width
+from stitch_sweep.core.registry import STITCHES
 from stitch_sweep.stitches.base import Stitch
 from stitch_sweep.stitches.normed import BatchNorm
 from stitch_sweep.stitches.shapes import Shape, as_map, have_neighbours, unfit

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from stitch_sweep.errors import InputError
+from stitch_sweep.core.errors import InputError
 
 Shape = tuple[int, ...]
 """Shape of one image's representation: (C, H, W) for a feature map, (T, D) for a sequence of tokens,

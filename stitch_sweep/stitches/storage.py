@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from stitch_sweep.checkpoints import CheckpointError, pack, unpack
-from stitch_sweep.errors import InputError
-from stitch_sweep.ledger import Ledger
-from stitch_sweep.registry import STITCHES
+from stitch_sweep.core.errors import InputError
+from stitch_sweep.core.registry import STITCHES
 from stitch_sweep.stitches.shapes import Shape
+from stitch_sweep.storage.checkpoints import CheckpointError, pack, unpack
+from stitch_sweep.storage.ledger import Ledger
 
 
 def pack_stitch(

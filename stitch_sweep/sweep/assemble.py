@@ -11,19 +11,26 @@ from typing import Any
 import pandas as pd
 from safetensors.torch import save
 
-from stitch_sweep.assembly import Assembly, AssemblyResult, check_loss, outline, train_assembly
-from stitch_sweep.config import Config, to_yaml
-from stitch_sweep.data import make_loaders
-from stitch_sweep.errors import InputError
-from stitch_sweep.files import atomic, check_writable, write_atomically
-from stitch_sweep.hooked import belonging
-from stitch_sweep.ledger import Ledger
-from stitch_sweep.manifest import ASSEMBLY, Manifest, in_step
-from stitch_sweep.seeding import seed_everything
-from stitch_sweep.stitches import pack_stitch
-from stitch_sweep.sweep.prepare import prepare, provide_networks
+from stitch_sweep.config.models import Config
+from stitch_sweep.config.reading import to_yaml
+from stitch_sweep.core.errors import InputError
+from stitch_sweep.core.seeding import seed_everything
+from stitch_sweep.data.loading import make_loaders
+from stitch_sweep.networks.cutting.hooks import belonging
+from stitch_sweep.plan.prepare import prepare, provide_networks
+from stitch_sweep.stitches.storage import pack_stitch
+from stitch_sweep.storage.files import atomic, check_writable, write_atomically
+from stitch_sweep.storage.ledger import Ledger
+from stitch_sweep.storage.manifest import ASSEMBLY, Manifest, in_step
 from stitch_sweep.sweep.progress import Reporter
 from stitch_sweep.sweep.resources import check_local
+from stitch_sweep.training.assembly import (
+    Assembly,
+    AssemblyResult,
+    check_loss,
+    outline,
+    train_assembly,
+)
 
 _SUMMARY = "summary.json"
 _FILES = ("config.resolved.yml", "traj.pkl", "traj.parquet", "predictions.parquet", _SUMMARY)

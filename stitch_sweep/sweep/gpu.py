@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from stitch_sweep.errors import InputError
+from stitch_sweep.core.errors import InputError
 
 # What a process needs before it computes: the context, and the kernels and handles of a training step
 # and of what is measured after it. All of them are loaded when they are first called.

@@ -9,13 +9,14 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from stitch_sweep.config import Config, TrialSettings
-from stitch_sweep.data import Data
-from stitch_sweep.ledger import Study
-from stitch_sweep.stitches import build_stitch, capacity
+from stitch_sweep.config.models import Config, TrialSettings
+from stitch_sweep.data.images import Data
+from stitch_sweep.plan.prepare import Prepared, stitch_settings
+from stitch_sweep.stitches.building import build_stitch
+from stitch_sweep.stitches.capacity import capacity
+from stitch_sweep.storage.ledger import Study
 from stitch_sweep.sweep.gpu import Footprint, gib, measure_context
-from stitch_sweep.sweep.prepare import Prepared, stitch_settings
-from stitch_sweep.sweep.workbench import Workbench
+from stitch_sweep.training.workbench import Workbench
 
 HEADROOM = 1.25
 """A trial is given so many times the memory that was measured: cells and batches differ a little."""

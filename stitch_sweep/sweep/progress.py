@@ -19,9 +19,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from stitch_sweep.console import Terminal
-from stitch_sweep.zoo import Progress as NetworkProgress
-from stitch_sweep.zoo import Recipe
+from stitch_sweep.core.console import Terminal
+from stitch_sweep.networks.zoo import Progress as NetworkProgress
+from stitch_sweep.networks.zoo import Recipe
 
 PLAIN_SECONDS = 15.0
 """Without a terminal, so long lies between two lines of one kind."""

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 import yaml
 
-from stitch_sweep import interrupts
-from stitch_sweep.config import ResourcesConfig
-from stitch_sweep.credentials import conceal, public_uri
-from stitch_sweep.errors import InputError, StoppedError
+from stitch_sweep.config.models import ResourcesConfig
+from stitch_sweep.core import interrupts
+from stitch_sweep.core.credentials import conceal, public_uri
+from stitch_sweep.core.errors import InputError, StoppedError
 
 # Read by Ray when it is imported and started.
 _ENVIRONMENT = {

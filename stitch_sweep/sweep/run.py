@@ -17,20 +17,19 @@ from typing import Any
 
 import pandas as pd
 
-from stitch_sweep import scratch, sources
-from stitch_sweep.analysis import Matrix
-from stitch_sweep.checkpoints import fingerprint
-from stitch_sweep.config import CLASS_ONLY, FROM_FACTORY, GIVEN, Config, to_yaml
-from stitch_sweep.credentials import public_uri
-from stitch_sweep.errors import InputError, StoppedError, check_all
-from stitch_sweep.files import check_writable, is_storage_error, write_atomically
-from stitch_sweep.ledger import Ledger, LedgerWriter
-from stitch_sweep.mirror import Mirror, Mirroring
-from stitch_sweep.seeding import processor
-from stitch_sweep.sweep import resources
-from stitch_sweep.sweep.prepare import Prepared, prepare
-from stitch_sweep.sweep.progress import Reporter
-from stitch_sweep.sweep.search import (
+from stitch_sweep.analysis.matrix.matrices import Matrix
+from stitch_sweep.config.controls import CLASS_ONLY
+from stitch_sweep.config.models import FROM_FACTORY, GIVEN, Config
+from stitch_sweep.config.reading import to_yaml
+from stitch_sweep.core.credentials import public_uri
+from stitch_sweep.core.errors import InputError, StoppedError, check_all
+from stitch_sweep.core.seeding import processor
+from stitch_sweep.core.versions import MAIN, versions
+from stitch_sweep.networks import construction
+from stitch_sweep.networks.external import python
+from stitch_sweep.networks.zoo import Entry, Progress, Recipe, Zoo, train_network
+from stitch_sweep.plan.prepare import Prepared, prepare
+from stitch_sweep.plan.search import (
     RETRIES,
     SweepSearcher,
     check_objectives,
@@ -38,13 +37,18 @@ from stitch_sweep.sweep.search import (
     samples_per_study,
     startup_note,
 )
-from stitch_sweep.sweep.status import stitch_notes
+from stitch_sweep.storage import scratch
+from stitch_sweep.storage.checkpoints import fingerprint
+from stitch_sweep.storage.files import check_writable, is_storage_error, write_atomically
+from stitch_sweep.storage.ledger import Ledger, LedgerWriter
+from stitch_sweep.storage.status import stitch_notes
+from stitch_sweep.sweep import resources
+from stitch_sweep.sweep.progress import Reporter
 from stitch_sweep.sweep.views import check_views, ended_records, write_views
 from stitch_sweep.sweep.watch import Watch
-from stitch_sweep.tracking import TrackingProcess
-from stitch_sweep.tracking_store import check_tracking
-from stitch_sweep.versions import MAIN, versions
-from stitch_sweep.zoo import Entry, Progress, Recipe, Zoo, train_network
+from stitch_sweep.tracking.mirror import Mirror, Mirroring
+from stitch_sweep.tracking.store import check_tracking
+from stitch_sweep.tracking.tracker import TrackingProcess
 
 
 @dataclass(frozen=True)
@@ -312,7 +316,7 @@ def _run_on_ray(
 
     config, folder = prepared.config, ledger.folder
     # What a user's file defines can't be imported on a worker: it travels with what is made of it.
-    for module in sources.python.loaded_files():
+    for module in python.loaded_files():
         ray.cloudpickle.register_pickle_by_value(module)
     reporter.say(
         "starting Ray" if pace.address is None else f"joining Ray at {public_uri(pace.address)}"
@@ -366,12 +370,7 @@ def _tune(
     from ray import tune
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    from stitch_sweep.sweep.trainable import (
-        Shared,
-        StitchTrainable,
-        WaitForWorkers,
-        data_to_arrays,
-    )
+    from stitch_sweep.sweep.trainable import Shared, StitchTrainable, WaitForWorkers, data_to_arrays
 
     config = prepared.config
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -477,7 +476,10 @@ def _networks(prepared: Prepared, reporter: Reporter, slots: int) -> dict[str, A
     if any(zoo.find(recipe) is None for recipe in recipes.values()):
         data = ray.put(prepared.data)
     # A whole GPU: a trial's share was never measured for the training of a network.
-    options = {"num_cpus": config.resources.cpu, "num_gpus": int(config.resources.gpu_at_most > 0)}
+    options = {
+        "num_cpus": config.resources.cpu,
+        "num_gpus": int(config.resources.gpu_at_most > 0),
+    }
 
     def train(recipe: Recipe, resume: bytes | None) -> Iterator[Progress]:
         # Ray would begin again where it began; the zoo knows how far the training has come.
@@ -586,10 +588,10 @@ def _networks_of(prepared: Prepared) -> dict[str, Any]:
         if (file := network.weights_file) is not None:
             weights: Any = {"sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
             if network.source != "family":
-                weights["network"] = sources.blueprint(network, prepared.data)
+                weights["network"] = construction.blueprint(network, prepared.data)
         elif network.kind in GIVEN:
             weights = {
-                "network": sources.blueprint(network, prepared.data),
+                "network": construction.blueprint(network, prepared.data),
                 "named": network.weights,
             }
             if network.kind == FROM_FACTORY:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from stitch_sweep.config import Config, TrialSettings
-from stitch_sweep.errors import InputError
-from stitch_sweep.files import write_atomically
-from stitch_sweep.stitches import describe_stitch
-from stitch_sweep.sweep.cells import check_cell, parse_cell
-from stitch_sweep.sweep.prepare import prepare_networks, provide_networks
+from stitch_sweep.config.models import Config, TrialSettings
+from stitch_sweep.core.errors import InputError
+from stitch_sweep.plan.cells import check_cell, parse_cell
+from stitch_sweep.plan.prepare import prepare_networks, provide_networks
+from stitch_sweep.stitches.storage import describe_stitch
+from stitch_sweep.storage.files import write_atomically
 from stitch_sweep.sweep.progress import Reporter
 from stitch_sweep.sweep.resources import check_local
-from stitch_sweep.sweep.workbench import Workbench
+from stitch_sweep.training.workbench import Workbench
 
 
 def run_pair(config: Config, pair: str, save: Path | None = None) -> dict[str, Any]:

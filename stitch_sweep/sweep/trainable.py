@@ -20,15 +20,15 @@ import torch
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 
-from stitch_sweep.checkpoints import take_up
-from stitch_sweep.config import Config, TrialSettings
-from stitch_sweep.data import SPLITS, Data, Images
-from stitch_sweep.files import is_storage_error
-from stitch_sweep.frozen import FrozenError
+from stitch_sweep.config.models import Config, TrialSettings
+from stitch_sweep.data.images import SPLITS, Data, Images
+from stitch_sweep.networks.frozen import FrozenError
+from stitch_sweep.storage.checkpoints import take_up
+from stitch_sweep.storage.files import is_storage_error
 from stitch_sweep.sweep.gpu import hold_to, is_broken_device, is_out_of_memory, refusals
 from stitch_sweep.sweep.shelf import NodeShelf
-from stitch_sweep.sweep.workbench import Workbench
-from stitch_sweep.training import StitchTraining
+from stitch_sweep.training.loop import StitchTraining
+from stitch_sweep.training.workbench import Workbench
 
 
 @dataclass(frozen=True)

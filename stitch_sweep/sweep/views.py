@@ -14,16 +14,16 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from pydantic import ValidationError
 
-from stitch_sweep import scratch
-from stitch_sweep.analysis import Matrix, check_results, write_analysis
-from stitch_sweep.analysis.results import PAIR
-from stitch_sweep.analysis.writing import check_analysis
-from stitch_sweep.config import Config, LossConfig, label
-from stitch_sweep.errors import InputError
-from stitch_sweep.files import atomic, write_atomically
-from stitch_sweep.ledger import Ledger, Study, predictions_of
-from stitch_sweep.manifest import SWEEP, Manifest
-from stitch_sweep.sweep.search import StudySearch, outcome_of, samples_per_study
+from stitch_sweep.analysis.matrix.matrices import Matrix
+from stitch_sweep.analysis.results import PAIR, check_results
+from stitch_sweep.config.models import Config, LossConfig, label
+from stitch_sweep.core.errors import InputError
+from stitch_sweep.plan.search import StudySearch, outcome_of, samples_per_study
+from stitch_sweep.storage import scratch
+from stitch_sweep.storage.files import atomic, write_atomically
+from stitch_sweep.storage.ledger import Ledger, Study, predictions_of
+from stitch_sweep.storage.manifest import SWEEP, Manifest
+from stitch_sweep.sweep.matrix_files import check_analysis, write_analysis
 
 _TABLES = ("results.parquet", "predictions.parquet", "traj.parquet", "traj.pkl", "summary.json")
 _STUDIES = "optuna.log"

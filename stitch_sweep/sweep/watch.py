@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from stitch_sweep import interrupts
+from stitch_sweep.core import interrupts
 from stitch_sweep.sweep import resources
 
 EVERY_SECONDS = 5.0

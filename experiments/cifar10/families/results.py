@@ -12,15 +12,10 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from stitch_sweep.analysis import (
-    Matrix,
-    gap_matrices,
-    grid,
-    load_results,
-    matrices,
-    save_figure,
-    write_matrix,
-)
+from stitch_sweep.analysis.matrix.knock_out import gap_matrices
+from stitch_sweep.analysis.matrix.matrices import Matrix, matrices, write_matrix
+from stitch_sweep.analysis.results import load_results
+from stitch_sweep.charts.figures import grid, save_figure
 
 SWEEPS = ("across", "knock_out")
 TITLES = {

@@ -19,22 +19,16 @@ from pathlib import Path
 import pandas as pd
 from rich.progress import Progress
 
-from stitch_sweep.analysis import (
-    Matrix,
-    best_trials,
-    grid,
-    load_results,
-    matrices,
-    regional,
-    save_figure,
-)
-from stitch_sweep.analysis.order import regions
-from stitch_sweep.analysis.results import CELL, PAIR
-from stitch_sweep.config import parse_value, read_config
-from stitch_sweep.ledger import Ledger
+from stitch_sweep.analysis.comparison.losses import regional
+from stitch_sweep.analysis.matrix.matrices import Matrix, matrices
+from stitch_sweep.analysis.matrix.order import regions
+from stitch_sweep.analysis.results import CELL, PAIR, best_trials, load_results
+from stitch_sweep.charts.figures import grid, save_figure
+from stitch_sweep.config.reading import parse_value, read_config
 from stitch_sweep.measuring.representations import Cell, Shelf, Stored, compare
-from stitch_sweep.sweep.prepare import prepare, provide_networks
-from stitch_sweep.sweep.workbench import Workbench
+from stitch_sweep.plan.prepare import prepare, provide_networks
+from stitch_sweep.storage.ledger import Ledger
+from stitch_sweep.training.workbench import Workbench
 
 SIZES = ("r1111", "r1112", "r1122", "r1222", "r2222")
 CONTROLS = ("class-only sender", "untrained sender", "untrained receiver")

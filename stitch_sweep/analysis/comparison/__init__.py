@@ -1,0 +1,1 @@
+"""Comparisons across losses, representations, mistakes and objectives."""

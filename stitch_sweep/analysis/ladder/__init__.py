@@ -1,0 +1,1 @@
+"""A ladder of network sizes: its points, the fitted models and the phase transition."""

@@ -1,0 +1,1 @@
+"""One stitching matrix: its values, order parameters, verdict and uncertainty."""

@@ -1,0 +1,312 @@
+"""Triangle or diagonal: what shape a stitching matrix has, in numbers and in one word.
+
+Rows are I sender layers at depth u = i / (I - 1), columns J receiver layers at depth v = j / (J -
+1). The *band* is where |u - v| is at most half a step of the coarser of the two networks; *lower*
+is where the sender is cut deeper than the receiver (u > v), *upper* where it is cut earlier. L, D
+and U are the mean rescaled accuracies of lower, band and upper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from stitch_sweep.core.errors import InputError
+
+LABELS = ("triangle", "diagonal", "full", "none", "upper", "gradient", "unclear")
+REGIONS = ("lower", "band", "upper")
+
+REACHED = 0.9
+"""A sender layer reaches a receiver layer at this rescaled accuracy: a tenth of the way is lost."""
+
+LEAST_RANGE = 0.1
+"""Below this distance of the better network's accuracy from chance there is nothing to rescale by."""
+
+LEAST_DROP = 0.05
+"""The order parameter divides by D - U, and is undefined where that is smaller."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Where one label ends and the next begins, in units of rescaled accuracy.
+
+    `docs/analysis.md` says which published matrices they were derived from, and how they do on the
+    others.
+
+    Attributes:
+        high: a region performs when its mean is at least this.
+        contrast: how far apart two regions of a triangle, diagonal or gradient are at least.
+        slack: how far apart two regions are at most that count as alike.
+        nothing: no region of `none` is above this.
+        steepest: the highest order parameter of a triangle; that of a gradient is above it.
+    """
+
+    high: float = 0.75
+    contrast: float = 0.2
+    slack: float = 0.1
+    nothing: float = 0.1
+    steepest: float = 1.3
+
+
+THRESHOLDS = Thresholds()
+
+
+@dataclass(frozen=True)
+class OrderParameters:
+    """What the shape of one matrix is judged by. All are NaN where a region they need has no value.
+
+    Attributes:
+        lower: L, mean rescaled accuracy where the sender is cut deeper than the receiver.
+        band: D, mean over the band around equal depth.
+        upper: U, mean where the sender is cut earlier than the receiver.
+        triangle: L - U.
+        diagonal: D - max(L, U).
+        order: (L - U) / (D - U): near 1 for a triangle, near 0 for a diagonal, 2 for effects of
+            rows and columns that are linear in depth; NaN where D - U < 0.05.
+        cells: how many cells with a value each of "lower", "band" and "upper" has.
+    """
+
+    lower: float
+    band: float
+    upper: float
+    triangle: float
+    diagonal: float
+    order: float
+    cells: dict[str, int]
+
+    def label(self, thresholds: Thresholds = THRESHOLDS) -> str:
+        """One of `LABELS`; see `classify`."""
+        return str(classify(self.lower, self.band, self.upper, thresholds))
+
+
+def depths(layers: Sequence[int], last: int) -> Floats:
+    """Depths u = i / (I - 1) of layers, NaN for the image (layer -1).
+
+    Args:
+        layers: layer indices.
+        last: the network's last layer, I - 1.
+
+    Raises:
+        InputError: a network of one layer has no depth, or a layer is beyond the last.
+
+    Example:
+        >>> depths([-1, 0, 2, 4], last=4)
+        array([nan, 0. , 0.5, 1. ])
+    """
+    if last < 1:
+        raise InputError("a network of one layer has no depth; stitching matrices need at least 2")
+    if max(layers, default=0) > last:
+        raise InputError(f"layer {max(layers)} is beyond the network's last layer, {last}")
+    found = np.array(layers, dtype=np.float64) / last
+    found[found < 0] = np.nan
+    return found
+
+
+def regions(
+    values: pd.DataFrame, *, sender_layers: int | None = None, receiver_layers: int | None = None
+) -> pd.DataFrame:
+    """Which region each cell belongs to.
+
+    A cell is in the band when |u - v| <= max(1 / (I - 1), 1 / (J - 1)) / 2, worked out in whole
+    numbers, so that no rounding decides; transposing a matrix swaps lower and upper exactly.
+
+    Args:
+        values: any table with sender layers as index and receiver layers as columns; the contents
+            don't matter.
+        sender_layers: I, the number of layers from 0 on that the whole sender has; None: as many as
+            the highest layer of `values` says.
+        receiver_layers: J, the same of the receiver.
+
+    Returns:
+        "lower", "band" or "upper", of the shape of `values`; NA where a layer is the image, or
+        where one of the networks has one layer only and so no depth.
+
+    Raises:
+        InputError: a layer lies beyond its network.
+
+    Example:
+        >>> regions(pd.DataFrame(index=range(2), columns=range(3))).loc[0].tolist()
+        ['band', 'band', 'upper']
+    """
+    rows, columns = ([int(k) for k in axis] for axis in (values.index, values.columns))
+    sizes = []
+    for role, layers, given in (
+        ("sender", rows, sender_layers),
+        ("receiver", columns, receiver_layers),
+    ):
+        highest = max(layers, default=-1)
+        if given is not None and highest >= given:
+            raise InputError(
+                f"{role} layer {highest} is beyond the {role}'s {given} layers (0 to {given - 1})"
+            )
+        sizes.append((highest + 1 if given is None else given) - 1)
+    i, j = np.array(rows)[:, None], np.array(columns)[None, :]
+    # u - v in units of 1 / ((I - 1) (J - 1)).
+    difference = i * sizes[1] - j * sizes[0]
+    names = np.where(difference > 0, "lower", "upper").astype(object)
+    names[2 * np.abs(difference) <= max(sizes)] = "band"
+    names[np.broadcast_to((i < 0) | (j < 0) | (min(sizes) < 1), names.shape)] = pd.NA
+    return pd.DataFrame(names, index=values.index, columns=values.columns)
+
+
+def rescaled(values: pd.DataFrame, chance: float, best: float) -> pd.DataFrame:
+    """Put accuracies on a scale: chance is 0, the better network's own accuracy 1; not clipped.
+
+    Args:
+        values: accuracies in [0, 1], shape (I, J).
+        chance: what guessing reaches.
+        best: the better of the two networks' own accuracies, NaN if unknown.
+
+    Returns:
+        (values - chance) / (best - chance); NaN everywhere if `best` is unknown or less than
+        0.1 above chance.
+    """
+    return (values - chance) / float(_span(best, chance))
+
+
+def _span(best: ArrayLike, chance: float) -> Floats:
+    span = np.asarray(best, dtype=np.float64) - chance
+    return np.where(span >= LEAST_RANGE, span, np.nan)
+
+
+def region_means(
+    accuracies: Floats, best: Floats, chance: float, where: NDArray[np.object_]
+) -> Floats:
+    """L, D and U of many versions of one matrix at once.
+
+    Args:
+        accuracies: shape (R, I J): R versions, a matrix in one row; NaN where a cell has no value.
+        best: shape (R,): the better network's accuracy in each version.
+        chance: what guessing reaches.
+        where: shape (I J,): each cell's region, as `regions` gives it.
+
+    Returns:
+        Shape (3, R); NaN where a region has no value or `best` is near chance.
+    """
+    found = np.full((3, len(accuracies)), np.nan)
+    for row, region in enumerate(REGIONS):
+        cells = accuracies[:, members(where, region)]
+        known = ~np.isnan(cells)
+        count = known.sum(axis=1)
+        total = np.where(known, cells, 0).sum(axis=1)
+        mean = np.divide(total, count, out=np.full(len(cells), np.nan), where=count > 0)
+        found[row] = (mean - chance) / _span(best, chance)
+    return found
+
+
+def members(where: NDArray[np.object_], region: str) -> NDArray[np.bool_]:
+    """Which cells belong to a region, of any shape; NA belongs to none."""
+    return np.asarray(np.where(pd.isna(where), "", where) == region, dtype=bool)
+
+
+def indices(lower: ArrayLike, band: ArrayLike, upper: ArrayLike) -> tuple[Floats, Floats, Floats]:
+    """Triangle index L - U, diagonal index D - max(L, U), and order parameter (L - U) / (D - U)."""
+    low, middle, up = (np.asarray(x, dtype=np.float64) for x in (lower, band, upper))
+    drop = middle - up
+    order = (low - up) / np.where(drop >= LEAST_DROP, drop, np.nan)
+    return low - up, middle - np.maximum(low, up), order
+
+
+def classify(
+    lower: ArrayLike, band: ArrayLike, upper: ArrayLike, thresholds: Thresholds = THRESHOLDS
+) -> NDArray[np.str_]:
+    """The label of region means L, D, U; of arrays, element by element.
+
+    In this order, the first that fits, with t the thresholds:
+
+    - `none`: L, D and U <= t.nothing.
+    - `full`: L, D and U >= t.high, and no two further apart than t.slack.
+    - `gradient`: L - U >= t.contrast and the order parameter is defined and above t.steepest; or
+      the same with L and U swapped.
+    - `triangle`: D >= t.high, L - U >= t.contrast, D - L <= t.slack, and the order parameter is
+      defined and at most t.steepest.
+    - `upper`: the same with L and U swapped.
+    - `diagonal`: D - max(L, U) >= t.contrast.
+    - `unclear`: everything else, and whatever is NaN.
+
+    Returns:
+        Labels of the shape of the arguments. Swapping L and U swaps `triangle` and `upper` and
+        nothing else.
+    """
+    low, middle, up = (np.asarray(x, dtype=np.float64) for x in (lower, band, upper))
+    highest = np.maximum(np.maximum(low, middle), up)
+    lowest = np.minimum(np.minimum(low, middle), up)
+    t = thresholds
+
+    def gradient(good: Floats, bad: Floats) -> NDArray[np.bool_]:
+        order = indices(good, middle, bad)[2]
+        return (good - bad >= t.contrast) & (order > t.steepest)
+
+    def triangle(good: Floats, bad: Floats) -> NDArray[np.bool_]:
+        # An undefined order fits neither: D is no higher than the bad side, so nothing drops behind it.
+        order = indices(good, middle, bad)[2]
+        performs = (middle >= t.high) & (middle - good <= t.slack)
+        return performs & (good - bad >= t.contrast) & (order <= t.steepest)
+
+    return np.select(
+        [
+            highest <= t.nothing,
+            (lowest >= t.high) & (highest - lowest <= t.slack),
+            gradient(low, up) | gradient(up, low),
+            triangle(low, up),
+            triangle(up, low),
+            middle - np.maximum(low, up) >= t.contrast,
+        ],
+        ["none", "full", "gradient", "triangle", "upper", "diagonal"],
+        "unclear",
+    )
+
+
+def order_parameters(values: pd.DataFrame, where: pd.DataFrame) -> OrderParameters:
+    """The order parameters of a rescaled matrix.
+
+    Args:
+        values: rescaled accuracies, shape (I, J), NaN where a cell has none.
+        where: the cells' regions, as `regions` gives them.
+
+    Example:
+        >>> values = pd.DataFrame([[1.0, 0.2], [0.9, 1.0]])
+        >>> order_parameters(values, regions(values)).triangle
+        0.7
+    """
+    flat = values.to_numpy(dtype=np.float64).reshape(1, -1)
+    names = where.to_numpy().ravel()
+    # The values are on the scale from 0 to 1 already.
+    means = [float(mean) for mean in region_means(flat, np.ones(1), 0.0, names)[:, 0]]
+    triangle, diagonal, order = (float(x) for x in indices(*means))
+    known = ~np.isnan(flat[0])
+    return OrderParameters(
+        lower=means[0],
+        band=means[1],
+        upper=means[2],
+        triangle=triangle,
+        diagonal=diagonal,
+        order=order,
+        cells={region: int((members(names, region) & known).sum()) for region in REGIONS},
+    )
+
+
+def reach(values: pd.DataFrame) -> pd.Series:
+    """The farthest receiver layer at which each sender layer still performs.
+
+    Args:
+        values: rescaled accuracies, shape (I, J).
+
+    Returns:
+        Per sender layer, the image included, the highest receiver layer from 0 on whose
+        rescaled accuracy is at least `REACHED`; NA where values are there and none is. Cells before
+        it may have failed. Rows without a value, not run or failed, are left out: nothing is known
+        of how far they reach.
+    """
+    known = values.loc[:, [k for k in values.columns if int(k) >= 0]].dropna(how="all")
+    found = [
+        max((int(k) for k in known.columns if row[k] >= REACHED), default=pd.NA)
+        for _, row in known.iterrows()
+    ]
+    return pd.Series(found, index=known.index, dtype="Int64", name="reach")

@@ -1,0 +1,1 @@
+"""Charts, each described once: a sweep draws its matrices with them, and a report everything else."""

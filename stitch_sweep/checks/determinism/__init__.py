@@ -1,0 +1,1 @@
+"""Recording what a run computes, and comparing two recordings."""

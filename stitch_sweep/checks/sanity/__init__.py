@@ -1,0 +1,1 @@
+"""Checks that rule out bugs; each is tested with a planted fault."""

@@ -1,0 +1,1 @@
+"""Errors, registries, seeds, versions and signals: what every other package builds on."""

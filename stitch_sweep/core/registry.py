@@ -1,0 +1,135 @@
+"""Names a configuration may use for stitches, losses, network families and data sets.
+
+A thing is registered where it is defined. Its options are the keyword-only parameters of what was
+registered, with their annotations and defaults: from these the registry makes the pydantic model
+that validates a configuration, so a new stitch needs no second description anywhere.
+
+Example:
+    >>> @STITCHES.register("scale")
+    ... def scale(sender: Shape, receiver: Shape, *, factor: float = 1.0) -> nn.Module: ...
+    >>> STITCHES.options("scale")(factor=2.0).model_dump()
+    {'factor': 2.0}
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, create_model
+
+from stitch_sweep.core.errors import InputError, nearest
+
+F = TypeVar("F", bound=Callable[..., Any])
+Resolver = Callable[[str], tuple[str, dict[str, Any]] | None]
+
+
+class Options(BaseModel):
+    """Base of the option models: no unknown keys, no silent conversion of types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered thing: its name, its factory, and the model of its options."""
+
+    name: str
+    factory: Callable[..., Any]
+    options: type[Options]
+
+    @property
+    def summary(self) -> str:
+        """First line of the factory's docstring."""
+        return (inspect.getdoc(self.factory) or "").partition("\n")[0]
+
+
+class Registry:
+    """A name table of one kind of thing ("stitch", "loss", ...).
+
+    Args:
+        kind: what the things are called in messages.
+        module: dotted module whose import registers the built-in ones.
+    """
+
+    def __init__(self, kind: str, module: str) -> None:
+        self.kind = kind
+        self._module = module
+        self._entries: dict[str, Entry] = {}
+        self._resolvers: list[Resolver] = []
+
+    def register(self, name: str) -> Callable[[F], F]:
+        """Decorator that enters a factory (function or class) under `name`.
+
+        Raises:
+            ValueError: the name is taken.
+        """
+
+        def enter(factory: F) -> F:
+            if name in self._entries:
+                raise ValueError(f"a {self.kind} named {name!r} is registered already")
+            self._entries[name] = Entry(name, factory, _options_model(name, factory))
+            return factory
+
+        return enter
+
+    def register_resolver(self, resolver: Resolver) -> Resolver:
+        """Decorator: let a function turn a short name ("resnet18") into (name, options), or None."""
+        self._resolvers.append(resolver)
+        return resolver
+
+    def resolve(self, name: str) -> tuple[str, dict[str, Any]]:
+        """What a short name stands for; any other name comes back as it is, without options."""
+        if name not in self.names():
+            for resolver in self._resolvers:
+                if (found := resolver(name)) is not None:
+                    return found
+        return name, {}
+
+    def names(self) -> list[str]:
+        """All registered names, sorted."""
+        importlib.import_module(self._module)
+        return sorted(self._entries)
+
+    def get(self, name: str) -> Entry:
+        """The entry of that name.
+
+        Raises:
+            InputError: there is none; the message has the nearest name.
+        """
+        if name not in self.names():
+            raise InputError(f"no {self.kind} is named {name!r}: {nearest(name, self._entries)}")
+        return self._entries[name]
+
+    def options(self, name: str) -> type[Options]:
+        """The pydantic model of the options of `name`."""
+        return self.get(name).options
+
+    def build(self, name: str, *args: Any, options: Mapping[str, Any] | None = None) -> Any:
+        """Call the factory of `name` with positional `args` and validated options."""
+        entry = self.get(name)
+        chosen = entry.options.model_validate(dict(options or {}))
+        return entry.factory(
+            *args, **{key: getattr(chosen, key) for key in type(chosen).model_fields}
+        )
+
+
+def _options_model(name: str, factory: Callable[..., Any]) -> type[Options]:
+    target = factory.__init__ if inspect.isclass(factory) else factory
+    hints = typing.get_type_hints(target, include_extras=True)
+    fields: dict[str, Any] = {
+        key: (hints[key], ... if parameter.default is parameter.empty else parameter.default)
+        for key, parameter in inspect.signature(target).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    return create_model(f"{name}_options", __base__=Options, **fields)
+
+
+STITCHES = Registry("stitch", "stitch_sweep.stitches.builtin")
+LOSSES = Registry("loss", "stitch_sweep.losses.builtin")
+FAMILIES = Registry("network family", "stitch_sweep.networks.families.builtin")
+DATASETS = Registry("data set", "stitch_sweep.data.builtin")

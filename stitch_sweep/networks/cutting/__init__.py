@@ -1,0 +1,1 @@
+"""Cutting a network at a layer: traced graphs, hooks, and the blocks to cut between."""

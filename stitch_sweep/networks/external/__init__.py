@@ -1,0 +1,1 @@
+"""Networks from torchvision, timm or a Python file."""

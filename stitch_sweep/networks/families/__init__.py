@@ -1,0 +1,1 @@
+"""The network families that Stitch Sweep defines."""

@@ -1,0 +1,95 @@
+"""Network families, the names of single networks, and their layer tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import ValidationError
+from torch import nn
+
+from stitch_sweep.core.errors import InputError
+from stitch_sweep.core.registry import FAMILIES
+from stitch_sweep.networks.families import cnn, densenet, mlp, resnet, vgg, vit
+from stitch_sweep.networks.families.parts import limited_size
+
+_FAMILIES = {
+    "cnn": cnn,
+    "densenet": densenet,
+    "mlp": mlp,
+    "resnet": resnet,
+    "vgg": vgg,
+    "vit": vit,
+}
+NAME_FORMS = [form for family in _FAMILIES.values() for form in family.NAME_FORMS]
+
+
+@FAMILIES.register_resolver
+def _named(name: str) -> tuple[str, dict[str, Any]] | None:
+    for family, module in _FAMILIES.items():
+        if (options := module.named(name)) is not None:
+            return family, options
+    return None
+
+
+def build(
+    family: str,
+    in_channels: int,
+    num_classes: int,
+    options: Mapping[str, Any] | None = None,
+    *,
+    image_size: int = 32,
+) -> nn.Module:
+    """An untrained network of a registered family; its weights come from torch's global generator.
+
+    Args:
+        family: a registered name, such as "resnet".
+        in_channels: channels of the image.
+        num_classes: length of the logits.
+        options: the family's own options, such as `blocks` and `width`.
+        image_size: pixels on a side of the image; some families fit that size only.
+
+    Raises:
+        InputError: no such family, or options it does not take, or not for such images.
+
+    Example:
+        >>> family, options = resolve("resnet1111")
+        >>> build(family, 3, 10, {**options, "width": 8})(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
+    """
+    try:
+        with limited_size(f"network family {family}"):
+            network = FAMILIES.build(family, in_channels, num_classes, image_size, options=options)
+    except ValidationError as error:
+        raise InputError(
+            *(
+                f"network family {family}, {'.'.join(str(part) for part in problem['loc'])}: "
+                + problem["msg"]
+                + ("" if problem["type"] == "missing" else f", got {problem['input']!r}")
+                for problem in error.errors()
+            )
+        ) from None
+    assert isinstance(network, nn.Module)
+    return network
+
+
+def resolve(name: str) -> tuple[str, dict[str, Any]]:
+    """Family and options of a network called by name.
+
+    Args:
+        name: such as `resnet34`, `resnet1111`, `densenet121`, `vgg11`, `cnn6`, `mlp3` or `vit_tiny`: the
+            variants for small images; see the `named` of each family's module.
+
+    Raises:
+        InputError: the name means nothing; the message has the nearest name or the allowed forms.
+
+    Example:
+        >>> resolve("resnet34")
+        ('resnet', {'blocks': [3, 4, 6, 3]})
+    """
+    if (found := _named(name)) is not None:
+        return found
+    close = get_close_matches(name, NAME_FORMS, n=1, cutoff=0.8)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise InputError(f"no network is named {name!r}: {hint}allowed: {', '.join(NAME_FORMS)}")

@@ -1,0 +1,171 @@
+"""DenseNets for small images, with the skips varied."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from stitch_sweep.core.bounds import Blocks, Width
+from stitch_sweep.core.registry import FAMILIES
+from stitch_sweep.networks.families.parts import check_halvings, initialise
+
+Skips = Literal["dense", "last", "none"]
+
+_NAMED = {
+    "densenet100": [16, 16, 16],
+    "densenet121": [6, 12, 24, 16],
+    "densenet169": [6, 12, 32, 32],
+    "densenet201": [6, 12, 48, 32],
+}
+
+
+class DenseLayer(nn.Module):
+    """BatchNorm, ReLU, 1x1 convolution into 4 k channels; the same with 3x3 (Huang et al. 2017).
+
+        skips: dense    S(x) = [x, H(x)]
+        skips: last     S(x) = [x, H(the last k channels of x)]
+        skips: none     S(x) = H(x), as wide as the others' S(x)
+
+    x is the concatenation of all that the block has made so far, so it alone goes on to the next layer.
+
+    Args:
+        in_channels: channels of x.
+        growth: k.
+        skips: where x goes besides.
+        first: whether x is the block's input, all of which is then read.
+    """
+
+    def __init__(self, in_channels: int, growth: int, skips: Skips, first: bool) -> None:
+        super().__init__()
+        self.keeps = skips != "none"
+        self.reads_last = growth if skips == "last" and not first else None
+        reads = self.reads_last or in_channels
+        makes = growth if self.keeps else in_channels + growth
+        self.norm1 = nn.BatchNorm2d(reads)
+        self.relu1 = nn.ReLU()
+        self.conv1 = nn.Conv2d(reads, 4 * growth, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(4 * growth)
+        self.relu2 = nn.ReLU()
+        self.conv2 = nn.Conv2d(4 * growth, makes, 3, padding=1, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`[B, in_channels, H, W]` to `[B, in_channels + growth, H, W]`."""
+        y = x if self.reads_last is None else x[:, -self.reads_last :]
+        y = self.conv1(self.relu1(self.norm1(y)))
+        y = self.conv2(self.relu2(self.norm2(y)))
+        return torch.cat([x, y], 1) if self.keeps else y
+
+
+class DenseNet(nn.Module):
+    """3x3 stem with stride 1, dense blocks with transitions between, average pool, linear head.
+
+    DenseNet-BC of Huang et al. 2017 (arXiv 1608.06993): the stem has 2 k channels, every dense layer adds
+    k, and a transition (BatchNorm, ReLU, 1x1 convolution, 2x2 average pool) halves channels and sides,
+    rounding down. First weights: He et al.'s (2015) with variance 2 / fan_out, BatchNorm at 1 and 0,
+    the head at torch's default, drawn from torch's global generator.
+
+    A dense layer passes on one tensor, the concatenation of everything so far in its block, instead of
+    a list of parts. It is the same network, and it can be cut after every layer: whatever later layers
+    read of earlier ones is in that tensor.
+
+    Args:
+        in_channels: channels of the image.
+        num_classes: length of the logits.
+        blocks: dense layers of each block.
+        width: k, the growth rate.
+        skips: `dense`; `last`, every layer's output to the end of its block only; or `none`.
+
+    Attributes:
+        layer_names: the layers of stitching: the stem, then every dense layer.
+    """
+
+    def __init__(
+        self, in_channels: int, num_classes: int, blocks: list[int], width: int, skips: Skips
+    ) -> None:
+        super().__init__()
+        channels = 2 * width
+        self.stem = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
+        self.layer_names = ["stem"]
+        parts: OrderedDict[str, nn.Module] = OrderedDict()
+        for number, layers in enumerate(blocks, start=1):
+            if number > 1:
+                parts[f"transition{number - 1}"] = _transition(channels)
+                channels //= 2
+            block: OrderedDict[str, nn.Module] = OrderedDict()
+            for layer in range(1, layers + 1):
+                block[f"layer{layer}"] = DenseLayer(channels, width, skips, first=layer == 1)
+                channels += width
+                self.layer_names.append(f"features.block{number}.layer{layer}")
+            parts[f"block{number}"] = nn.Sequential(block)
+        self.features = nn.Sequential(parts)
+        self.norm = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU()
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(channels, num_classes)
+        initialise(self, "fan_out")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Images `[B, in_channels, H, W]` to logits `[B, num_classes]`."""
+        x = self.relu(self.norm(self.features(self.stem(x))))
+        return self.fc(torch.flatten(self.avgpool(x), 1))
+
+
+def _transition(channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        OrderedDict(
+            norm=nn.BatchNorm2d(channels),
+            relu=nn.ReLU(),
+            conv=nn.Conv2d(channels, channels // 2, 1, bias=False),
+            pool=nn.AvgPool2d(2),
+        )
+    )
+
+
+@FAMILIES.register("densenet")
+def densenet(
+    in_channels: int,
+    num_classes: int,
+    image_size: int = 32,
+    *,
+    blocks: Annotated[list[Blocks], Field(min_length=1, max_length=5)],
+    width: Width = 32,
+    skips: Skips = "dense",
+) -> DenseNet:
+    """DenseNet-BC for small images, or the same layers with fewer skips.
+
+    Args:
+        in_channels: channels of the image.
+        num_classes: length of the logits.
+        image_size: pixels on a side.
+        blocks: dense layers of each dense block.
+        width: the growth rate k: what every dense layer adds to the channels.
+        skips: what a dense layer reads, and what is kept for later ones. `dense`: it reads all before
+            it in its block; `last`: it reads the layer before it alone, and all outputs meet at the end
+            of the block; `none`: nothing goes past it. Every layer's shape is the same in all three;
+            for `none` a layer makes all of its channels itself, which takes more parameters.
+
+    Raises:
+        InputError: the image is too small for so many blocks.
+
+    Example:
+        >>> densenet(3, 10, blocks=[2, 2, 2], width=4)(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
+    """
+    check_halvings("densenet", image_size, len(blocks) - 1)
+    return DenseNet(in_channels, num_classes, blocks, width, skips)
+
+
+def named(name: str) -> dict[str, Any] | None:
+    """Options of a network called by name, or None for a name of another kind.
+
+    `densenet121`, `densenet169` and `densenet201` have the blocks of Huang et al.'s networks for
+    ImageNet, `densenet100` those of their DenseNet-BC (L = 100) for CIFAR, whose growth rate is 12.
+    """
+    return {"blocks": list(_NAMED[name])} if name in _NAMED else None
+
+
+NAME_FORMS = [*_NAMED]

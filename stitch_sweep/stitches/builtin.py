@@ -1,0 +1,16 @@
+"""The stitches that come with Stitch Sweep; importing this module registers them."""
+
+from stitch_sweep.stitches import (  # noqa: F401
+    channelwise,
+    convolutions,
+    dora,
+    identity,
+    linear,
+    lowrank,
+    mlp,
+    normed,
+    orthogonal,
+    paper,
+    permutation,
+    residual,
+)

@@ -1,0 +1,1 @@
+"""The experiment folder: file names, atomic writes, the ledger, checkpoints and manifests."""

@@ -1,0 +1,342 @@
+"""The ledger's JSON files: a checksum in each, and the fields that a record must have to be used.
+
+A file without a checksum is of an earlier version, and is read without one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from stitch_sweep.core.errors import InputError
+from stitch_sweep.core.untrusted import UnreadableFileError, parse_json, printable, read_file
+
+_ID = re.compile(r"[^./\s()][^/\s()]*-n(?:0|[1-9][0-9]*)")
+
+LARGEST_RECORD = 64 * 2**20
+"""Bytes of the largest record that is read: one of a trial with a million test images fits."""
+
+_CHECKSUM = "sha256"
+# Tells a file that has lost its checksum from one of a version that wrote none.
+_FORMAT, _VERSION = "format", 2
+_STATUSES = ("running", "finished", "failed")
+_MOST_SECONDS = 1e11
+_LARGEST_INTEGER = 2**63
+# Readers walk through settings by recursion.
+_DEEPEST = 50
+
+
+class RecordError(InputError):
+    """A file of the ledger that can't be used.
+
+    Args:
+        path: of the file.
+        reason: what is wrong with it, as in "is not valid JSON".
+        remedy: what to do, a sentence part.
+        damaged: whether its content was read and is wrong; False where it can't be read at all.
+    """
+
+    def __init__(self, path: Path | str, reason: str, remedy: str, *, damaged: bool) -> None:
+        super().__init__(f"{printable(path)}: {printable(reason)}; {remedy}")
+        self.path, self.reason, self.damaged = path, reason, damaged
+
+
+def without_outcome(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that a trial's record has before it ends: its identity and its settings."""
+    return {name: record[name] for name in _RECORD}
+
+
+def trial_of(path: Path) -> str | None:
+    """The trial whose record has this file name; None for other files, such as copies of a record.
+
+    Example:
+        >>> trial_of(Path("a.0-b.1-r0-0123abcd-n7.json"))
+        'a.0-b.1-r0-0123abcd-n7'
+        >>> trial_of(Path("a.0-b.1-r0-0123abcd-n7.sync-conflict-20250102-030405-ABCDEFG.json"))
+    """
+    name, dot, suffix = path.name.rpartition(".")
+    return name if dot and suffix == "json" and _ID.fullmatch(name) else None
+
+
+def seal(content: Mapping[str, Any]) -> bytes:
+    """JSON with a checksum over everything else in it.
+
+    Raises:
+        ValueError: a number is NaN or infinite, for which JSON has no word.
+    """
+    plain = {**content, _FORMAT: _VERSION}
+    plain.pop(_CHECKSUM, None)
+    # As it will be read: tuples are lists then, and all keys are texts.
+    plain = json.loads(json.dumps(plain, allow_nan=False))
+    return (json.dumps({**plain, _CHECKSUM: _digest(plain)}, indent=1) + "\n").encode()
+
+
+def unseal_record(data: bytes, path: Path | str, trial: str) -> dict[str, Any]:
+    """A trial's record, verified.
+
+    Args:
+        data: the file's content.
+        path: what messages call it.
+        trial: the id that the file's name says.
+
+    Raises:
+        RecordError: damaged, or not the record of that trial.
+    """
+    return _unseal(data, path, _BAD_RECORD, lambda content: _check_record(content, trial))
+
+
+def unseal_description(data: bytes, path: Path | str) -> dict[str, Any]:
+    """The content of `sweep.json`, verified.
+
+    Raises:
+        RecordError: damaged, or not a sweep's description.
+    """
+    return _unseal(data, path, _BAD_DESCRIPTION, _check_description)
+
+
+def read_record(path: Path, trial: str) -> dict[str, Any] | None:
+    """A trial's record from its file; None where there is no file.
+
+    Raises:
+        RecordError: see `unseal_record`; or it is no regular file, too large, or can't be read.
+    """
+    data = _read(path)
+    return None if data is None else unseal_record(data, path, trial)
+
+
+def read_description(path: Path) -> dict[str, Any] | None:
+    """A sweep's description from `sweep.json`; None where there is no file.
+
+    Raises:
+        RecordError: see `unseal_description`; or it is no regular file, too large, or can't be read.
+    """
+    data = _read(path)
+    return None if data is None else unseal_description(data, path)
+
+
+_BAD_RECORD = (
+    "`stitch-sweep sweep CONFIG --resume` moves it to ledger/set_aside and runs its trial again"
+)
+_BAD_DESCRIPTION = (
+    "without it the sweep can't be resumed: restore the file from a backup or from the sweep's "
+    "mirror, or start the sweep in another folder"
+)
+_UNREADABLE = "make it readable, or move it away"
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return read_file(path, LARGEST_RECORD)
+    except FileNotFoundError:
+        return None
+    except UnreadableFileError as error:
+        raise RecordError(path, error.reason, _UNREADABLE, damaged=False) from None
+
+
+def _unseal(
+    data: bytes, path: Path | str, remedy: str, check: Callable[[Mapping[str, Any]], None]
+) -> dict[str, Any]:
+    try:
+        content = parse_json(data, path)
+        _verify(content)
+        content.pop(_CHECKSUM, None)
+        content.pop(_FORMAT, None)
+        check(content)
+    except UnreadableFileError as error:
+        raise RecordError(path, f"is damaged ({error.reason})", remedy, damaged=True) from None
+    except ValueError as error:
+        raise RecordError(path, f"is damaged: {error}", remedy, damaged=True) from None
+    return content
+
+
+def _verify(content: dict[str, Any]) -> None:
+    checksum = content.pop(_CHECKSUM, None)
+    if checksum is None and _FORMAT not in content:
+        return  # of an earlier version
+    try:
+        digest = _digest(content)
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    if checksum != digest:
+        raise ValueError("its content doesn't have the checksum that was stored with it")
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_record(content: Mapping[str, Any], trial: str) -> None:
+    """Validate every field that something in the package reads.
+
+    Raises:
+        ValueError: the first field that is missing or wrong.
+    """
+    for name, is_valid in _RECORD.items():
+        _check(name, content.get(name), is_valid)
+    if not content["trial"] == f"{content['study']}-n{content['number']}" == trial:
+        raise ValueError(f"it is the record of another trial, {content['trial']!r}")
+    if content["status"] != "running":
+        for name, is_valid in _ENDED.items():
+            _check(name, content.get(name), is_valid)
+    if content["status"] == "finished":
+        _check("metric", content["metric"], _is_number)
+    for name, is_valid in _OPTIONAL.items():
+        if content.get(name) is not None:
+            _check(name, content[name], is_valid)
+    original = content.get("copied_from")
+    # It becomes a file's name.
+    if original is not None and not (
+        original.rpartition("-n")[0] == content["study"] and _ID.fullmatch(original)
+    ):
+        raise ValueError(f"it is copied from {original!r}, which is no trial of its study")
+
+
+def _check_description(content: Mapping[str, Any]) -> None:
+    _check("id", content.get("id"), _is_id)
+    for name, is_valid in _DESCRIPTION.items():
+        if name in content:
+            _check(name, content[name], is_valid)
+
+
+def _check(name: str, value: Any, is_valid: Callable[[Any], bool]) -> None:
+    if not is_valid(value):
+        raise ValueError(f"its field {name!r} is missing or not valid")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, dict) and _is_shallow(value, _DEEPEST)
+
+
+def _is_shallow(value: Any, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_is_shallow(item, levels - 1) for item in inner)
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < _LARGEST_INTEGER
+
+
+def _is_layer(value: Any) -> bool:
+    return type(value) is int and -1 <= value < 2**31
+
+
+def _is_number(value: Any) -> bool:
+    # JSON's 1e999 is infinite, and an integer may be larger than any float.
+    if type(value) is int:
+        return -_LARGEST_INTEGER <= value < _LARGEST_INTEGER
+    return type(value) is float and math.isfinite(value)
+
+
+def _is_score(value: Any) -> bool:
+    if type(value) is float:  # first, because most of a record's values are
+        return math.isfinite(value)
+    return value is None or _is_bool(value) or _is_number(value)
+
+
+def _is_time(value: Any) -> bool:
+    return _is_number(value) and 0 <= value <= _MOST_SECONDS
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= 255 and value.isprintable()
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{32}", value) is not None
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None
+
+
+def _is_settings(value: Any) -> bool:
+    if not (isinstance(value, dict) and _is_mapping(value.get("training", {}))):
+        return False
+    stitch, loss = value.get("stitch"), value.get("loss")
+    return isinstance(stitch, dict) and _is_name(stitch.get("name")) and _is_mapping(loss)
+
+
+def _is_trajectory(value: Any) -> bool:
+    return isinstance(value, list) and all(_is_row(row) for row in value)
+
+
+def _is_row(row: Any) -> bool:
+    if not (isinstance(row, dict) and row.get("split") in ("train", "validation")):
+        return False
+    return (
+        _is_count(row.get("step"))
+        and _is_time(row.get("time"))
+        and all(key == "split" or _is_score(value) for key, value in row.items())
+    )
+
+
+def _is_scores(value: Any) -> bool:
+    return isinstance(value, dict) and all(_is_score(score) for score in value.values())
+
+
+def _is_predictions(value: Any) -> bool:
+    if not (isinstance(value, dict) and isinstance(value.get("zlib"), str)):
+        return False
+    return value.get("dtype") in ("uint8", "uint16", "uint32", "uint64")
+
+
+def _is_stitch(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and _is_digest(value.get("sha256"))
+        and _is_count(value.get("bytes"))
+    )
+
+
+_RECORD: dict[str, Callable[[Any], bool]] = {
+    "trial": _is_text,
+    "study": _is_text,
+    "number": _is_count,
+    "status": lambda value: value in _STATUSES,
+    "sender": _is_name,
+    "sender_layer": _is_layer,
+    "receiver": _is_name,
+    "receiver_layer": _is_layer,
+    "repeat": _is_count,
+    "factors": _is_mapping,
+    "params": _is_mapping,
+    "settings": _is_settings,
+}
+_ENDED: dict[str, Callable[[Any], bool]] = {
+    "metric": lambda value: value is None or _is_number(value),
+    "metrics": _is_scores,
+    "trajectory": _is_trajectory,
+    "seconds": _is_time,
+}
+_OPTIONAL: dict[str, Callable[[Any], bool]] = {
+    "predictions": _is_predictions,
+    "stitch": _is_stitch,
+    "started": _is_time,
+    "worker": _is_text,
+    "copied_from": _is_text,
+    "error": _is_text,
+    "traceback": _is_text,
+    "out_of_memory": _is_bool,
+}
+_DESCRIPTION: dict[str, Callable[[Any], bool]] = {
+    "trials": _is_count,
+    "decides": lambda value: _is_mapping(value) and _is_mapping(value.get("networks", {})),
+    "config": _is_mapping,
+    "networks": lambda value: _is_mapping(value) and all(map(_is_text, value.values())),
+}

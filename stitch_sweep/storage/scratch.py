@@ -1,0 +1,201 @@
+"""Temporary folders; a later start removes those of processes that were killed.
+
+A folder holds a file that its owner keeps locked. The kernel releases the lock when the owner dies,
+however it dies, so a folder whose lock can be taken has no owner.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import signal
+import socket
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from stitch_sweep.core.errors import InputError
+
+_PREFIX = "ss-"  # short, for the paths of sockets
+_NAME = re.compile(r"ss-[a-z0-9_]{8}")
+_LOCK = "owner.lock"
+_MARK = b"stitch-sweep "
+# Ray's longest socket below its folder: r/session_DATE_TIME_PID/sockets/plasma_store, and a few spare.
+_SOCKET_BYTES = 70
+_REMOVE_SECONDS = 2.0
+
+
+@contextmanager
+def folder(*, sockets: bool = False) -> Iterator[Path]:
+    """Make a private temporary folder, and remove it after the block.
+
+    It lies in the system's folder for temporary files (`TMPDIR`). Folders that killed processes left
+    behind are removed first.
+
+    Args:
+        sockets: whether Ray's sockets must fit, whose paths have a limit (107 bytes on Linux). Then it
+            lies in `RAY_TMPDIR` if that is set, and else in the first of `TMPDIR`, /tmp, /var/tmp and
+            `XDG_RUNTIME_DIR` that is short enough and writable.
+
+    Raises:
+        InputError: there is no such folder; why not, for each.
+    """
+    remove_abandoned()
+    made, lock = _make(sockets)
+    try:
+        yield made
+    finally:
+        _remove(made)
+        os.close(lock)
+
+
+def remove_abandoned() -> list[Path]:
+    """Remove temporary folders of this user whose owner is dead, and Ray's processes that use them.
+
+    Returns:
+        The folders.
+    """
+    removed = []
+    for base in _bases():
+        with contextlib.suppress(OSError):
+            for path in sorted(base.glob(f"{_PREFIX}*")):
+                lock = _take(path)
+                if lock is None:
+                    continue
+                until = time.monotonic() + _REMOVE_SECONDS
+                while _end_processes(path) and time.monotonic() < until:
+                    time.sleep(0.02)  # one that is still ending could make its folder again
+                _remove(path)
+                os.close(lock)
+                removed.append(path)
+    return removed
+
+
+def _make(sockets: bool) -> tuple[Path, int]:
+    problems = []
+    for base in _bases(sockets=sockets):
+        made = None
+        try:
+            made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
+            lock = _lock(made)
+            if sockets:
+                _check_sockets(made)
+            return made, lock
+        except OSError as error:
+            problems.append(f"{base} ({error.strerror or error})")
+            if made is not None:
+                shutil.rmtree(made, ignore_errors=True)
+    what = "a folder for temporary files"
+    if sockets:
+        what += " with a short path, which holds Ray's sockets,"
+    raise InputError(
+        f"{what} can't be made in {', '.join(problems) or 'any place'}; set "
+        f"{'RAY_TMPDIR' if sockets else 'TMPDIR'} to a writable folder"
+        f"{' with a short path' if sockets else ''}"
+    )
+
+
+def _bases(*, sockets: bool | None = None) -> list[Path]:
+    """Folders that temporary folders are made in; None for all that were ever used."""
+    named = os.environ.get("RAY_TMPDIR")
+    if sockets and named:
+        return [Path(named)]
+    found = [Path(named)] if named and sockets is None else []
+    with contextlib.suppress(FileNotFoundError):  # none is writable
+        found.append(Path(tempfile.gettempdir()))
+    if sockets is not False:
+        found += [Path("/tmp"), Path("/var/tmp")]
+        if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+            found.append(Path(runtime))
+    return list(dict.fromkeys(path.absolute() for path in found))
+
+
+def _lock(made: Path) -> int:
+    """Lock a new folder; the file gets its name when it is locked, so nobody sees it unlocked."""
+    fresh = made / f"{_LOCK}.new"
+    lock = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.write(lock, _MARK + f"{os.getpid()}\n".encode())
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fresh.rename(made / _LOCK)
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _take(path: Path) -> int | None:
+    """The lock of a folder of ours that nobody owns; None of any other."""
+    try:
+        about = path.lstat()
+        if (
+            not _NAME.fullmatch(path.name)
+            or not stat.S_ISDIR(about.st_mode)
+            or about.st_uid != os.geteuid()
+        ):
+            return None
+        lock = os.open(path / _LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        if stat.S_ISREG(os.fstat(lock).st_mode) and os.read(lock, 64).startswith(_MARK):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+    except OSError:
+        pass
+    os.close(lock)
+    return None
+
+
+def _check_sockets(made: Path) -> None:
+    """Bind a socket whose path is as long as Ray's longest; some file systems take none at all."""
+    path = made / ("s" * _SOCKET_BYTES)
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.bind(str(path))
+    path.unlink()
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, its lock last; processes of Ray that are ending may still write into it."""
+    until = time.monotonic() + _REMOVE_SECONDS
+    while True:
+        with contextlib.suppress(OSError):
+            for inner in path.iterdir():
+                if inner.is_dir() and not inner.is_symlink():
+                    shutil.rmtree(inner, ignore_errors=True)
+                elif inner.name != _LOCK:
+                    inner.unlink(missing_ok=True)
+            if not any(inner.name != _LOCK for inner in path.iterdir()):
+                (path / _LOCK).unlink(missing_ok=True)
+                path.rmdir()
+        if not path.exists() or time.monotonic() > until:
+            return  # with its lock in it, so that a later start removes it
+        time.sleep(0.05)
+
+
+def _end_processes(path: Path) -> bool:
+    """Kill the processes of Ray that work in an abandoned folder; False if there were none.
+
+    Its agents outlive a killed driver for a while. They hide their command line, so what counts is that
+    they are Ray's and have a file open in the folder.
+    """
+    found = False
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError):
+            if process.stat().st_uid != os.geteuid() or int(process.name) == os.getpid():
+                continue
+            command = (process / "cmdline").read_bytes()
+            if not command.startswith(b"ray::") and b"/ray/" not in command:
+                continue
+            opened = (str(link.readlink()) for link in (process / "fd").iterdir())
+            inside = f"{path}/"
+            if inside.encode() in command or any(name.startswith(inside) for name in opened):
+                os.kill(int(process.name), signal.SIGKILL)
+                found = True
+    return found

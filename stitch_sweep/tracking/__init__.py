@@ -1,0 +1,1 @@
+"""MLflow and the mirror: two followers of the ledger."""

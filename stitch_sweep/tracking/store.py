@@ -1,0 +1,218 @@
+"""Where MLflow keeps runs: the address, what is wrong with it, and where artifacts go.
+
+Nothing here imports MLflow, which takes seconds, or contacts a server.
+"""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import stat
+from importlib.metadata import entry_points
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from stitch_sweep.config.models import TrackingConfig
+from stitch_sweep.core.credentials import public_uri
+from stitch_sweep.core.errors import InputError, nearest
+from stitch_sweep.core.untrusted import printable
+from stitch_sweep.storage.files import check_writable
+
+VARIABLE = "MLFLOW_TRACKING_URI"
+DEFAULT = "sqlite:///mlflow.db"
+"""MLflow's local default: a file in the current folder."""
+
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+_ALLOWED = "http://, https://, sqlite:///, postgresql://, mysql://, mssql://, databricks"
+_PACKAGES = {
+    "psycopg": "psycopg[binary]",
+    "psycopg2": "psycopg2-binary",
+    "MySQLdb": "mysqlclient",
+    "pymysql": "PyMySQL",
+}
+"""The package to install for a module, where their names differ."""
+_SQLITE_HEADER = b"SQLite format 3\0"
+
+
+def resolve(uri: str | None) -> str:
+    """The address that MLflow uses.
+
+    Args:
+        uri: `tracking.uri`; None for MLFLOW_TRACKING_URI or MLflow's local default.
+    """
+    if address := uri or os.environ.get(VARIABLE):
+        return address
+    # MLflow's own rule: a folder of runs in the current folder goes before the sqlite file, unless
+    # MLflow refuses such folders.
+    old = any(Path("mlruns").glob("[0-9]*/meta.yaml"))
+    return Path("mlruns").absolute().as_uri() if old and _folders_are_allowed() else DEFAULT
+
+
+def local_database(uri: str) -> Path | None:
+    """The file of an sqlite address; None for other addresses, and for a database in memory."""
+    match = re.match(r"sqlite(\+\w+)?:///([^?]*)", uri, re.IGNORECASE)
+    if match is None:
+        return None
+    path: str | None = match.group(2)
+    if "%" in uri:
+        # Whether a quoted character is decoded depends on SQLAlchemy's version.
+        from sqlalchemy.engine import make_url
+
+        path = make_url(uri).database
+    return Path(path) if path and path != ":memory:" else None
+
+
+def artifact_location(uri: str) -> str | None:
+    """Where artifacts of a new experiment go: beside an sqlite file; None leaves it to the server."""
+    database = local_database(uri)
+    return None if database is None else (database.parent.resolve() / "mlruns").as_uri()
+
+
+def check_tracking(config: TrackingConfig) -> None:
+    """Check what address and machine show by themselves; no server is contacted, nothing is made.
+
+    Raises:
+        InputError: MLflow can never use this address on this machine.
+    """
+    if not config.enabled:
+        return
+    address = resolve(config.uri)
+    if problem := _problem(address):
+        source = "tracking.uri" if config.uri else VARIABLE
+        if not config.uri and not os.environ.get(VARIABLE):
+            source = "tracking"
+        raise InputError(f"{source}: {printable(public_uri(address))} {problem}")
+
+
+def _problem(address: str) -> str:
+    """What is wrong with an address, as the end of a sentence that begins with it."""
+    if address != address.strip() or not address.isprintable():
+        return (
+            "has white space around it, or characters that aren't printable: remove or quote them"
+        )
+    scheme, colon, rest = address.partition(":")
+    scheme = scheme.lower() if re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]+", scheme) and colon else ""
+    if re.match(r"(\[[0-9A-Fa-f:]+\]|[\w.-]+):\d+(/|$)", address):
+        return f"has no scheme: write http://{public_uri(address)} or https://"
+    if address == "databricks" or scheme == "databricks":
+        return _databricks_problem(rest)
+    if address in ("uc", "databricks-uc"):
+        scheme = address
+    if scheme in ("", "file"):
+        return _folder_problem(address)
+    if scheme in ("http", "https"):
+        return _web_problem(address)
+    if (database := scheme.partition("+")[0]) in _DATABASES:
+        return _sqlite_problem(address) if database == "sqlite" else _driver_problem(address)
+    if scheme in {point.name for point in entry_points(group="mlflow.tracking_store")}:
+        return ""
+    hint = nearest(scheme, ["http", "https", *_DATABASES, "databricks"])
+    hint = f"{hint} " if hint.startswith("did") else ""
+    return f"begins with {scheme}:, which MLflow can't track to: {hint}allowed: {_ALLOWED}"
+
+
+def _web_problem(address: str) -> str:
+    try:
+        parts = urlsplit(address)
+        host = parts.hostname or ""
+        valid = bool(host) and parts.port != 0 and not re.search(r"\s", host)
+    except ValueError:  # a port that is no number or too large, brackets that don't close
+        valid = False
+    return (
+        "" if valid else "isn't an address: write it as http://HOST:PORT, the port from 1 to 65535"
+    )
+
+
+def _folder_problem(address: str) -> str:
+    if not _folders_are_allowed():
+        return (
+            "is a folder, and MLflow no longer keeps runs in folders: use sqlite:///FOLDER/mlflow.db "
+            "(`mlflow migrate-filestore` copies existing runs), or set MLFLOW_ALLOW_FILE_STORE=true"
+        )
+    path = urlsplit(address).path if address.lower().startswith("file:") else address
+    return _unwritable(Path(url2pathname(path)) / "runs")
+
+
+def _folders_are_allowed() -> bool:
+    return os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() in ("true", "1")
+
+
+def _sqlite_problem(address: str) -> str:
+    if not re.match(r"sqlite(\+\w+)?:///.", address, re.IGNORECASE):
+        if not re.fullmatch(r"sqlite(\+\w+)?:/{0,3}", address, re.IGNORECASE):
+            return "isn't an sqlite address: write three slashes before the path, sqlite:///PATH"
+        return "is a database in memory, which ends with the process: write sqlite:///PATH"
+    if address.partition(":")[0].lower() != "sqlite" and (problem := _driver_problem(address)):
+        return problem
+    path = local_database(address)
+    if path is None:
+        return "is a database in memory, which ends with the process: write sqlite:///PATH"
+    try:
+        if not path.exists():
+            if "%" in address and not path.parent.is_dir():
+                # MLflow makes the folder under its quoted name, which is another one.
+                return "lies in a folder that doesn't exist: make it first"
+            return _unwritable(path)
+        if not stat.S_ISREG(path.stat().st_mode):
+            return (
+                "is not a file: give the path of an sqlite file, such as sqlite:///PATH/mlflow.db"
+            )
+        with path.open("rb+") as file:
+            header = file.read(len(_SQLITE_HEADER))
+    except OSError as error:
+        return f"can't be opened: {error.strerror}"
+    if "+" not in address.partition(":")[0] and header not in (b"", _SQLITE_HEADER):
+        return "is not an sqlite database: give another path, where a new one is made"
+    return _unwritable(path)  # sqlite writes its journal beside the file
+
+
+def _unwritable(path: Path) -> str:
+    try:
+        check_writable(path, "")
+    except (InputError, OSError):
+        return "can't be written: its folder isn't one, or isn't writable; give another path"
+    return ""
+
+
+def _driver_problem(address: str) -> str:
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+    try:
+        make_url(address).get_dialect().import_dbapi()
+    except NoSuchModuleError:
+        return "names a driver that SQLAlchemy doesn't know: leave out the + and what follows"
+    except ImportError as error:
+        module = error.name or str(error)
+        package = _PACKAGES.get(module, module)
+        return f"needs the Python package {package}, which isn't installed: pip install '{package}'"
+    except (ArgumentError, ValueError):
+        # Their texts may contain parts of the password.
+        return (
+            "isn't an address of a database: write it as SCHEME://USER:PASSWORD@HOST:PORT/DATABASE"
+        )
+    return ""
+
+
+def _databricks_problem(rest: str) -> str:
+    """Without a host and credentials no workspace can be found; `scope:prefix` is looked up there."""
+    profile = rest.removeprefix("//") or os.environ.get("DATABRICKS_CONFIG_PROFILE", "")
+    file = Path(os.environ.get("DATABRICKS_CONFIG_FILE") or "~/.databrickscfg").expanduser()
+    if ":" in profile or (not profile and any(n.startswith("DATABRICKS_") for n in os.environ)):
+        return ""
+    if not file.is_file():
+        return (
+            f"needs credentials: set DATABRICKS_HOST and DATABRICKS_TOKEN, or write {file} with "
+            "`databricks configure`"
+        )
+    profiles = configparser.ConfigParser(interpolation=None)
+    try:
+        profiles.read(file)
+    except (configparser.Error, UnicodeDecodeError):
+        return f"needs {file}, which is damaged: write it anew with `databricks configure`"
+    if profile and profile not in (*profiles.sections(), "DEFAULT"):
+        names = ", ".join(profiles.sections()) or "DEFAULT"
+        return f"names a profile that {file} doesn't have: allowed: {names}"
+    return ""

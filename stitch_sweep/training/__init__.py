@@ -1,0 +1,1 @@
+"""Training one stitch: representations, loop, convergence, checkpoints; assemblies."""

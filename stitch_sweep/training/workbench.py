@@ -1,0 +1,105 @@
+"""What trials of one process share: images and frozen networks on its device, cached activations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from stitch_sweep.config.models import Config, TrialSettings
+from stitch_sweep.core.seeding import seed_everything
+from stitch_sweep.data.images import Data
+from stitch_sweep.data.loader import Loader
+from stitch_sweep.data.loading import make_loaders
+from stitch_sweep.networks.controls import freeze
+from stitch_sweep.networks.frozen import FrozenNetwork, FrozenSender
+from stitch_sweep.training.loop import ActivationCache, Shelf, StitchTraining
+
+
+class Workbench:
+    """Where the stitches of a configuration are trained, one after the other.
+
+    Args:
+        config: the configuration; its seed, threads, cache and augmentation hold for every training.
+        data: the images.
+        modules: networks, and what stands in their place, by name; they are moved to the device and
+            frozen in place.
+        device: where to compute; what `config.resources` says if not given.
+        shelf: where other processes with the same configuration keep representations.
+
+    Raises:
+        InputError: FFCV is asked for and isn't there.
+
+    Attributes:
+        senders: everything that can send, by name: the networks, and senders that know only the class.
+        networks: the frozen networks by name.
+        device: where is computed.
+        cache: representations that trainings share.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        data: Data,
+        modules: Mapping[str, nn.Module],
+        device: str | None = None,
+        shelf: Shelf | None = None,
+    ) -> None:
+        # Before anything touches a GPU: cuBLAS takes its workspace when it is first used.
+        seed_everything(config.seed, config.resources.cpu)
+        self.device = device or config.resources.device
+        self._config = config
+        self._data = data.to(self.device)
+        layers = {network.name: network.cuts for network in config.networks}
+        self.senders: dict[str, FrozenSender] = {
+            name: freeze(module.to(self.device), f"network {name!r}", layers[name])
+            for name, module in modules.items()
+        }
+        self.networks = {
+            name: of for name, of in self.senders.items() if isinstance(of, FrozenNetwork)
+        }
+        self.cache = ActivationCache(config.resources.cache_gb * 2**30, shelf)
+        self._loaders: dict[int, dict[str, Loader]] = {}
+        # A machine without what the loader needs is no trial's failure: it has to show here.
+        self.loaders(config.training.batch_size)
+
+    def loaders(self, batch_size: int) -> dict[str, Loader]:
+        """A loader per split, made once per batch size."""
+        if batch_size not in self._loaders:
+            self._loaders[batch_size] = make_loaders(
+                self._data,
+                batch_size,
+                seed=self._config.seed,
+                augment=self._config.data.augment,
+                device=self.device,
+            )
+        return self._loaders[batch_size]
+
+    def training(
+        self,
+        sender: str,
+        sender_layer: int,
+        receiver: str,
+        receiver_layer: int,
+        settings: TrialSettings,
+        repeat: int = 0,
+    ) -> StitchTraining:
+        """The training of one stitch, at its beginning.
+
+        Raises:
+            InputError: the stitch can't join these layers, a layer doesn't exist, or a loss asks for
+                the predictions of a sender that makes none.
+            FrozenError: a network is not as it was when it was frozen.
+        """
+        return StitchTraining(
+            self.senders[sender],
+            self.networks[receiver],
+            sender_layer,
+            receiver_layer,
+            self.loaders(settings.training.batch_size),
+            settings,
+            seed=self._config.seed,
+            repeat=repeat,
+            threads=self._config.resources.cpu,
+            cache=self.cache,
+        )

@@ -1,0 +1,448 @@
+"""Whole sweeps through Ray, Optuna and the ledger: same figures whatever happens to the processes."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import pytest
+import ray
+import torch
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from stitch_sweep.config.reading import read_config
+from stitch_sweep.core.errors import StoppedError
+from stitch_sweep.plan.search import RETRIES
+from stitch_sweep.storage.ledger import Ledger, Study
+from stitch_sweep.sweep.run import run_sweep
+from stitch_sweep.sweep.views import ended_records
+from stitch_sweep.tracking.tracker import TrackingProcess
+from tests.support.faults import descendants, kill, named, wait_for
+from tests.support.sweeps import TRIALS, ended, figures, head, run, start, stop_when, write_config
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("zoo")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, zoo: Path) -> Path:
+    """The small sweep, run by two workers and never disturbed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    status, output = run("sweep", write_config(folder, zoo), "--workers", 2, PYTHONHASHSEED="1")
+    assert status == 0, output
+    return folder
+
+
+def records(folder: Path) -> list[dict]:
+    return list(Ledger(folder).records())
+
+
+def test_every_trial_is_in_the_results_once(undisturbed):
+    results = pd.read_parquet(undisturbed / "results.parquet")
+    assert len(results) == TRIALS == results["trial"].nunique()
+    assert set(results["status"]) == {"finished"}
+
+
+def test_two_runs_of_a_sweep_are_identical(undisturbed, tmp_path):
+    """Another driver, one worker for two, other hashes of texts, and networks trained once more.
+
+    One of them by two processes, the first of which was killed.
+
+    Results, trajectories, predictions, stitches and matrices, bit for bit; only times may differ.
+    """
+    assert len({r["worker"] for r in records(undisturbed)}) == 2, "both workers must have worked"
+    config = write_config(tmp_path, tmp_path / "zoo")
+    process = start("sweep", config, "--workers", 1, PYTHONHASHSEED="2")
+    kill(
+        *wait_for(
+            lambda: named(descendants(process.pid), b"_train_remotely"), "a network in training"
+        )
+    )
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert output.count("its process died, it is trained on") == 1
+    assert len({r["worker"] for r in records(tmp_path)}) == 1
+    assert figures(tmp_path) == figures(undisturbed)
+
+
+@pytest.mark.long
+def test_a_driver_killed_again_and_again_ends_with_the_same_figures(undisturbed, tmp_path):
+    """SIGKILL while networks train, and at several trials; Ctrl-C and SIGTERM; then to the end."""
+    config = write_config(tmp_path / "sweep", tmp_path / "zoo")
+    folder = config.parent
+    process = start("sweep", config)
+    while not list((tmp_path / "zoo").glob(".*.lock")):  # the first network is being trained
+        assert process.poll() is None, process.communicate()[0]
+    process.kill()
+    process.communicate()
+    for count, sign in (
+        (1, signal.SIGKILL),
+        (4, signal.SIGINT),
+        (9, signal.SIGTERM),
+        (14, signal.SIGKILL),
+    ):
+        process = start("sweep", config, "--resume")
+        stop_when(process, folder, count, sign)
+        output, _ = process.communicate()
+        assert process.returncode == (-sign if sign == signal.SIGKILL else 130), output
+        assert "Traceback" not in output
+        assert count <= ended(folder) < TRIALS, "the sweep was over before it was disturbed"
+    assert "--resume" in run("sweep", config)[1], "a folder with a sweep in it needs --resume"
+    status, output = run("sweep", config, "--resume")
+    assert status == 0, output
+    assert figures(folder) == figures(undisturbed)
+    assert sorted(r["trial"] for r in records(folder)) == sorted(
+        r["trial"] for r in records(undisturbed)
+    )
+
+
+def test_a_killed_worker_costs_nothing_but_time(undisturbed, zoo, tmp_path):
+    config = write_config(tmp_path, zoo)
+    process = start("sweep", config, "--workers", 1)
+    while ended(tmp_path) < 2:
+        assert process.poll() is None, process.communicate()[0]
+    victims = named(descendants(process.pid), b"Trainable")
+    assert victims, "no worker process was found"
+    kill(victims[0])
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert len({r["worker"] for r in records(tmp_path)}) == 2, (
+        "another process must have taken over"
+    )
+    assert figures(tmp_path) == figures(undisturbed)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [b"raylet/raylet", b"gcs_server"])
+def test_a_killed_process_of_ray_ends_the_sweep_with_one_sentence(zoo, tmp_path, name):
+    process = start("sweep", write_config(tmp_path, zoo, training__epochs=100))
+    wait_for(lambda: ended(tmp_path) >= 1, "a trial has ended")
+    kill(*named(descendants(process.pid), name))
+    output, _ = process.communicate()
+    assert process.returncode == 1, output
+    assert output.count("error: the sweep stopped: Ray's process") == 1
+    assert "--resume" in output
+    assert "Last 20 lines" not in output
+    assert "Traceback" not in output
+
+
+DYING_WORKER = """
+import os, signal, sys
+from pathlib import Path
+import stitch_sweep.sweep.trainable as workers
+from stitch_sweep.cli.main import main
+
+died = Path(sys.argv.pop(1))
+
+class Dying(workers.StitchTrainable):
+    def reset_config(self, new_config):
+        if not died.exists():
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().reset_config(new_config)
+
+workers.StitchTrainable = Dying
+main()
+"""
+
+
+def test_a_worker_that_dies_between_two_trials_costs_nothing_either(undisturbed, zoo, tmp_path):
+    config, died = write_config(tmp_path / "sweep", zoo), tmp_path / "died"
+    command = [sys.executable, "-c", DYING_WORKER, died, "sweep", config, "--workers", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert died.exists()
+    assert "tried again: its worker died" in done.stderr
+    assert figures(config.parent) == figures(undisturbed)
+
+
+BROKEN_WORKER = """
+from dataclasses import replace
+import ray
+import stitch_sweep.sweep.trainable as workers
+from stitch_sweep.cli.main import main
+
+class Broken(workers.StitchTrainable):
+    def setup(self, config, shared=None):
+        super().setup(config, replace(shared, networks=ray.put(None)))
+
+workers.StitchTrainable = Broken
+main()
+"""
+
+
+@pytest.mark.long
+def test_a_worker_that_can_not_be_set_up_says_why(zoo, tmp_path):
+    pairs = [{"sender": "a", "receiver": "b", "sender_layers": [3], "receiver_layers": [4]}]
+    config = write_config(tmp_path, zoo, pairs=pairs, search={})
+    command = [sys.executable, "-c", BROKEN_WORKER, "sweep", config, "--workers", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    why = "AttributeError: 'NoneType' object has no attribute 'items'"
+    assert done.stderr.count(f"tried again: {why}") == RETRIES
+    assert f"tried too often: {why}" in done.stderr
+    (record,) = records(tmp_path)
+    assert record["status"] == "running", "it is no result: --resume tries it again"
+    assert record["error"] == why
+
+
+def test_a_sweep_writes_down_what_it_was_made_with(undisturbed):
+    description = Ledger(undisturbed).description()
+    assert description["versions"]["torch"] == torch.__version__
+    assert description["versions"]["ray"] == ray.__version__
+    assert description["processor"]
+
+
+def test_resuming_a_finished_sweep_shows_it_again(undisturbed):
+    before = {p: p.read_bytes() for p in (undisturbed / "ledger" / "trials").iterdir()}
+    status, output = run("sweep", undisturbed / "config.yml", "--resume")
+    assert status == 0, output
+    assert f"{TRIALS} of {TRIALS} trials ended" in output
+    assert {p: p.read_bytes() for p in (undisturbed / "ledger" / "trials").iterdir()} == before
+
+
+def test_a_change_to_finished_work_is_refused_and_named(undisturbed):
+    status, output = run(
+        "sweep", undisturbed / "config.yml", "--resume", "--set", "training.epochs=3"
+    )
+    assert status == 2
+    assert "error: training.epochs: was 10, is 3" in output
+    assert "Traceback" not in output
+    status, output = run(
+        "sweep", undisturbed / "config.yml", "--resume", "--set", "search.samples=1"
+    )
+    assert status == 2
+    assert "no longer asked for" in output
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("networks.0.width=8", "networks.a.weights.options.width: was 4, is 8"),
+        ("pretraining.epochs=3", "networks.a.weights.pretraining.epochs: was 2, is 3"),
+        ("networks.1.layers=[relu, layer1.0, layer2.0, layer3.0, layer4.0]", "networks.b.layers"),
+        ("data.split_seed=1", "data: was"),
+    ],
+)
+def test_networks_that_are_no_longer_the_same_are_refused(undisturbed, change, said):
+    status, output = run("sweep", undisturbed / "config.yml", "--resume", "--set", change)
+    assert status == 2
+    assert said in output
+
+
+def test_a_second_sweep_at_once_is_refused(undisturbed):
+    with Ledger(undisturbed).lock():
+        status, output = run("sweep", undisturbed / "config.yml", "--resume")
+    assert status == 2
+    assert f"process {os.getpid()}" in output
+
+
+def test_more_samples_and_cells_extend_a_sweep(zoo, tmp_path):
+    pairs = [{"sender": "a", "receiver": "b", "sender_layers": [3], "receiver_layers": [4]}]
+    config = write_config(tmp_path, zoo, pairs=pairs, search__samples=1)
+    assert run("sweep", config)[0] == 0
+    first = {r["trial"]: r for r in records(tmp_path)}
+    pairs = [{**pairs[0], "sender_layers": [3, 4]}]
+    config = write_config(tmp_path, zoo, pairs=pairs, search__samples=2)
+    status, output = run("sweep", config, "--resume")
+    assert status == 0, output
+    extended = {r["trial"]: r for r in records(tmp_path)}
+    assert len(first) == 2
+    assert len(extended) == 8
+    assert {trial: extended[trial] for trial in first} == first
+
+
+@pytest.mark.long
+def test_a_default_crossed_with_a_value(zoo, tmp_path):
+    """A column of a number and a nothing is what parquet can't hold."""
+    config = write_config(
+        tmp_path,
+        zoo,
+        pairs=[{"sender": "a", "receiver": "b", "sender_layers": [3], "receiver_layers": [3]}],
+        search={"cross": {"training.optimizer.lr": [None, 0.01]}},
+    )
+    status, output = run("sweep", config)
+    assert status == 0, output
+    results = pd.read_parquet(tmp_path / "results.parquet")
+    assert list(results["factor.training.optimizer.lr"]) == ["null", "0.01"]
+
+
+def test_a_diverging_trial_fails_alone_with_its_last_good_trajectory(zoo, tmp_path):
+    config = write_config(
+        tmp_path,
+        zoo,
+        search={"cross": {"training.optimizer.lr": [0.01, 1e30]}},
+        training={"epochs": 4, "batch_size": 32, "optimizer": {"name": "sgd"}},
+        loss={"mse": 1.0},
+    )
+    status, output = run("sweep", config)
+    assert status == 1, output
+    results = pd.read_parquet(tmp_path / "results.parquet")
+    wild = results["training.optimizer.lr"] == 1e30
+    assert set(results[wild]["status"]) == {"failed"}
+    assert set(results[~wild]["status"]) == {"finished"}
+    trajectories = pd.read_parquet(tmp_path / "traj.parquet")
+    assert trajectories["loss"].notna().all()
+    assert (trajectories["loss"].abs() < float("inf")).all()
+
+
+def test_studies_open_with_optuna(undisturbed):
+    storage = JournalStorage(JournalFileBackend(str(undisturbed / "optuna.log")))
+    summaries = optuna.get_all_study_summaries(storage)
+    assert len(summaries) == TRIALS // 2
+    by_id = {r["trial"]: r for r in records(undisturbed)}
+    for summary in summaries:
+        for trial in optuna.load_study(study_name=summary.study_name, storage=storage).trials:
+            record = by_id[f"{summary.study_name}-n{trial.number}"]
+            assert trial.params == record["params"]
+            assert trial.value == record["metric"]
+
+
+def _mlflow(folder: Path, query: str) -> list[tuple]:
+    with sqlite3.connect(folder / "mlflow.db") as database:
+        return database.execute(query).fetchall()
+
+
+def test_mlflow_has_every_trial_and_every_step_once(undisturbed):
+    trials = _mlflow(undisturbed, "select value from tags where key = 'stitch_sweep.trial'")
+    assert sorted(t for (t,) in trials) == sorted(r["trial"] for r in records(undisturbed))
+    parents = _mlflow(undisturbed, "select value from tags where key = 'mlflow.parentRunId'")
+    assert len(parents) == TRIALS
+    assert len(set(parents)) == 1
+    steps = dict(
+        _mlflow(
+            undisturbed,
+            "select tags.value, count(*) from metrics join tags on tags.run_uuid = metrics.run_uuid"
+            " where tags.key = 'stitch_sweep.trial' and metrics.key in ('train/loss', 'val/loss')"
+            " group by tags.value",
+        )
+    )
+    assert steps == {r["trial"]: len(r["trajectory"]) for r in records(undisturbed)}
+    params = _mlflow(undisturbed, "select distinct key from params")
+    assert {"sender", "sender_layer", "receiver", "receiver_layer", "stitch", "loss"} <= {
+        key for (key,) in params
+    }
+
+
+def test_sending_again_adds_nothing(undisturbed):
+    def everything() -> list[tuple]:
+        tables = ("runs", "metrics", "params")
+        return [_mlflow(undisturbed, f"select count(*) from {table}")[0] for table in tables]
+
+    before = everything()
+    uri = f"sqlite:///{undisturbed / 'mlflow.db'}"
+    assert TrackingProcess(undisturbed, "stitch-sweep", uri).finish()
+    # The parent's run is closed; were it open for children again, they would be sent again.
+    assert everything() == before
+    with sqlite3.connect(undisturbed / "mlflow.db") as database:
+        database.execute("update runs set status = 'RUNNING'")
+    assert TrackingProcess(undisturbed, "stitch-sweep", uri).finish()
+    assert everything() == before
+
+
+def test_a_dead_tracking_server_loses_nothing(undisturbed):
+    process = TrackingProcess(undisturbed, "stitch-sweep", "http://127.0.0.1:9")
+    assert not process.finish(patience=15.0)
+
+
+def test_stitches_and_networks_load_in_one_line(undisturbed, zoo):
+    from stitch_sweep.networks.zoo import load
+    from stitch_sweep.stitches.storage import load_stitch
+
+    for record in records(undisturbed):
+        stitch = load_stitch(undisturbed / "stitches" / f"{record['trial']}.safetensors")
+        assert sum(p.numel() for p in stitch.parameters()) == record["metrics"]["stitch_parameters"]
+    for folder in zoo.iterdir():
+        if folder.is_dir():
+            assert not load(folder).training
+
+
+def test_status_and_json_speak_for_programs(undisturbed):
+    status, output = run("status", undisturbed, "--json")
+    found = json.loads(output)
+    assert status == 0
+    assert (found["state"], found["finished"], found["not_started"]) == ("complete", TRIALS, 0)
+
+
+def test_a_dry_run_writes_nothing(tmp_path):
+    config = write_config(tmp_path / "sweep", tmp_path / "zoo")
+    status, output = run("sweep", config, "--dry-run", "--json")
+    assert status == 0, output
+    *said, found = output.splitlines()
+    assert json.loads(found)["trials"] == TRIALS
+    assert sum("timing the first steps of " in line for line in said) == 3, "it may take minutes"
+    assert [p.name for p in (tmp_path / "sweep").iterdir()] == ["config.yml"]
+    assert not (tmp_path / "zoo").exists()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """A Ray cluster that somebody else started, and its address."""
+    with head("--num-cpus=2", "--num-gpus=0") as address:
+        yield address
+
+
+def test_a_running_cluster_gives_the_same_figures(undisturbed, zoo, tmp_path, cluster):
+    status, output = run("sweep", write_config(tmp_path, zoo), "--address", cluster)
+    assert status == 0, output
+    assert figures(tmp_path) == figures(undisturbed)
+
+
+def test_a_cluster_without_a_gpu_is_refused_one(zoo, tmp_path, cluster):
+    config = write_config(tmp_path, zoo, resources={"gpu": 1.0})
+    status, output = run("sweep", config, "--address", cluster)
+    assert status == 2
+    assert "gpu: 1" in output
+    assert "Traceback" not in output
+    assert [p.name for p in tmp_path.iterdir()] == ["config.yml"]
+
+
+def test_no_cluster_at_the_address(zoo, tmp_path):
+    status, output = run("sweep", write_config(tmp_path, zoo), "--address", "127.0.0.1:1")
+    assert status == 2
+    assert "127.0.0.1:1" in output
+    assert "Traceback" not in output
+    assert [p.name for p in tmp_path.iterdir()] == ["config.yml"]
+
+
+def test_ended_records_are_read_one_at_a_time(tmp_path, monkeypatch):
+    config = read_config(write_config(tmp_path / "config", tmp_path / "zoo"))
+    study, ledger, read = Study("a", 0, "b", 1), Ledger(tmp_path), []
+    for number in range(config.search.samples):
+        settings = {"stitch": {"name": "linear"}, "loss": {"task": 1.0}}
+        about = {"study": study.id, "number": number, "params": {}, "settings": settings}
+        ledger.begin(study.trial(number), {**study.key, **about})
+        outcome = {"status": "failed", "metric": None, "metrics": {}, "trajectory": []}
+        ledger.finish(study.trial(number), {**outcome, "seconds": 1.0}, None)
+    plain = Ledger.read
+    monkeypatch.setattr(Ledger, "read", lambda *call: (read.append(call[1]), plain(*call))[1])
+    for k, record in enumerate(ended_records(ledger, [study], config)):
+        assert record["number"] == k
+        assert len(read) == k + 1
+    assert len(read) == config.search.samples > 1
+
+
+@pytest.mark.parametrize(("where", "told"), [("prepare", PermissionError), ("_run", StoppedError)])
+def test_only_a_sweep_that_began_can_be_stopped(tmp_path, monkeypatch, where, told):
+    """The same error, of an image that may not be read and of a record that can't be written."""
+
+    def denied(*arguments: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "a file")
+
+    path = write_config(tmp_path / "config", tmp_path / "zoo", tracking={"enabled": False})
+    monkeypatch.setattr(f"stitch_sweep.sweep.run.{where}", denied)
+    with pytest.raises(told, match="Permission denied"):
+        run_sweep(read_config(path), tmp_path / "experiment")
+    assert (tmp_path / "experiment").exists() == (where == "_run")

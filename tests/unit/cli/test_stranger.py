@@ -1,0 +1,631 @@
+"""Folders that a stranger wrote: what may be read, contacted, created, and what reaches the terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from rich.table import Table
+from rich.text import Text
+from safetensors.numpy import save_file
+
+from stitch_sweep.analysis.results import check_results, load_results
+from stitch_sweep.analysis.tables import csv_text
+from stitch_sweep.config.models import NetworkConfig
+from stitch_sweep.core.console import Terminal
+from stitch_sweep.core.errors import InputError
+from stitch_sweep.core.untrusted import UnreadableFileError
+from stitch_sweep.measuring.permissions import Permissions
+from stitch_sweep.measuring.pictures import read_pictures
+from stitch_sweep.measuring.tables import measure
+from stitch_sweep.networks.zoo import Zoo
+from stitch_sweep.report.experiment import load_experiment
+from stitch_sweep.report.writing import check_target
+from stitch_sweep.storage.manifest import Manifest, in_step
+from stitch_sweep.storage.tables import read_table
+from stitch_sweep.sweep.matrix_files import MANIFEST
+from stitch_sweep.sweep.progress import Reporter
+from tests.support.faults import can_split
+from tests.support.paths import ROOT
+from tests.support.reports import make_folder
+
+ESCAPES = "[red]x[/red]\x1b[2J\x1b]0;title\x07\u202e"
+DEEP = '{"a":' * 900 + "1" + "}" * 900
+
+
+# What may be read
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "sweep").mkdir()
+    return tmp_path / "sweep"
+
+
+def permitted(folder: Path, name: str, **options: Any) -> Path:
+    return Permissions(folder, **options).find(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc", "../other", "data/../../other", "~/pictures", "/etc/*.conf", "../*", "/", "\0"]
+)
+def test_a_path_out_of_the_folder_is_refused(folder, tmp_path, monkeypatch, name):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(InputError, match="--allow FOLDER"):
+        permitted(folder, name)
+
+
+@pytest.mark.parametrize("name", ["link", "link/x", "data"])
+def test_a_link_out_of_the_folder_is_refused(folder, tmp_path, name):
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "x").touch()
+    (folder / "link").symlink_to(secret)
+    (folder / "data").mkdir()
+    (folder / "data" / "image.png").symlink_to(secret / "x")
+    with pytest.raises(InputError, match=r"link|--allow"):
+        permitted(folder, name)
+
+
+@pytest.mark.parametrize("kind", ["loop", "pipe"])
+def test_a_loop_of_links_and_a_pipe_are_refused(folder, kind):
+    data = folder / "data"
+    data.mkdir()
+    if kind == "loop":
+        (data / "again").symlink_to(data)
+    else:
+        os.mkfifo(data / "train.parquet")
+    with pytest.raises(InputError, match="link to another place, or no regular file"):
+        permitted(folder, "data")
+
+
+def test_what_lies_below_the_folder_or_is_allowed_is_found(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data, mine = folder / "data", tmp_path / "mine"
+    for place in (data, mine):
+        place.mkdir()
+        (place / "train.parquet").touch()
+    assert permitted(folder, "data") == data
+    assert permitted(folder, str(data)) == data
+    assert permitted(folder, "data/*.parquet") == data / "*.parquet"
+    assert permitted(folder, "mine", allow=[mine]) == mine
+    assert permitted(folder, str(mine), allow=[Path("mine")]) == mine
+    with pytest.raises(InputError, match="--allow none: is not a folder"):
+        Permissions(folder, allow=[Path("none")])
+    with pytest.raises(InputError, match="--download tim"):
+        Permissions(folder, download=["tim"])
+
+
+@pytest.mark.parametrize(
+    ("network", "flag"),
+    [
+        ({"source": "timm", "model": "resnet18", "weights": "a1_in1k"}, "--download timm"),
+        ({"source": "torchvision", "model": "alexnet", "weights": "DEFAULT"}, "torchvision"),
+        ({"source": "python", "factory": "./mine.py:make", "weights": "factory"}, "--run-code"),
+        ({"family": "resnet1111", "weights": "/home/me/net.safetensors"}, "--allow"),
+    ],
+)
+def test_a_network_that_needs_more_than_the_folder_names_the_flag(folder, network, flag):
+    chosen = NetworkConfig.model_validate({"name": "n", **network})
+    with pytest.raises(InputError, match=flag):
+        Permissions(folder).check_network(chosen)
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    return make_folder(tmp_path / "sweep", losses=("task",), layers=2)
+
+
+def rewrite(folder: Path, **changes: Any) -> None:
+    path = folder / "config.resolved.yml"
+    tree = yaml.safe_load(path.read_text())
+    for network in tree["networks"]:
+        network["width"] = 4
+    tree["networks"] = [{**n, "blocks": [1, 1, 1, 1]} for n in tree["networks"]]
+    path.write_text(yaml.safe_dump({**tree, **changes}))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"name": "cifar10", "path": "{}/elsewhere", "download": True},
+        {"name": "cifar10", "path": "data", "download": True},
+        {"name": "mnist", "path": "~/data", "download": True},
+        {"name": "digits", "loader": "ffcv", "beton_folder": "{}/elsewhere"},
+    ],
+)
+def test_measuring_downloads_nothing_and_makes_nothing_elsewhere(
+    sweep, tmp_path, monkeypatch, data
+):
+    def refuse(*arguments, **options):
+        raise AssertionError("asked for a download")
+
+    monkeypatch.setattr("torchvision.datasets.utils.urllib.request.urlopen", refuse)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    rewrite(sweep, data={k: v.format(tmp_path) if k in ("path", "beton_folder") else v
+                         for k, v in data.items()})  # fmt: skip
+    found = measure(sweep, only=["labels"])
+    assert data["name"] == "digits" or "the images can't be loaded" in found.notes[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep"]
+    assert not (sweep / "data").exists()
+
+
+@pytest.mark.parametrize("name", ["figures", "tables", "measured"])
+def test_nothing_is_written_through_a_link(sweep, tmp_path, name):
+    (tmp_path / "home").mkdir()
+    (sweep / name).symlink_to(tmp_path / "home")
+    with pytest.raises(InputError, match="is a link or a file"):
+        measure(sweep) if name == "measured" else check_target(sweep)
+    assert list((tmp_path / "home").iterdir()) == []
+
+
+# Tables, JSON and pictures
+
+
+def test_a_table_comes_back_as_it_was_written(tmp_path):
+    table = pd.DataFrame(
+        {
+            "text": ["a", None, "b"],
+            "whole": pd.array([1, None, 3], dtype="Int64"),
+            "number": [0.5, np.nan, 1.0],
+            "truth": pd.array([True, None, False], dtype="boolean"),
+            "lists": [[1, 2], [3], []],
+        }
+    )
+    table.to_parquet(tmp_path / "x.parquet")
+    found = read_table(tmp_path / "x.parquet")
+    pd.testing.assert_frame_equal(found.drop(columns="lists"), table.drop(columns="lists"))
+    assert [list(row) for row in found["lists"]] == [[1, 2], [3], []]
+
+
+def test_what_pandas_and_arrow_add_is_not_followed(tmp_path):
+    """An extension type of Arrow's can hold a pickle; pandas' metadata can be of any shape."""
+    values = pa.array([b"1", b"2"])
+    field = pa.field("text", pa.string(), metadata={
+        b"ARROW:extension:name": b"arrow.py_extension_type",
+        b"ARROW:extension:metadata": b"cos\nsystem\n(S'touch sprung'\ntR."})  # fmt: skip
+    for pandas in (b"[]", b"nothing", DEEP.encode(), b'{"index_columns": 1, "columns": [[]]}'):
+        schema = pa.schema([field], metadata={b"pandas": pandas})
+        pq.write_table(pa.Table.from_arrays([values.cast(pa.string())], schema=schema),
+                       tmp_path / "x.parquet")  # fmt: skip
+        assert read_table(tmp_path / "x.parquet")["text"].tolist() == ["1", "2"]
+    assert not Path("sprung").exists()
+
+
+def bomb(path: Path, kind: str) -> None:
+    """A small file that stands for gigabytes, or something else that isn't a table."""
+    if kind == "rows":
+        with pq.ParquetWriter(path, pa.schema([("a", pa.int64())])) as writer:
+            for _ in range(20):
+                writer.write_table(pa.table({"a": np.zeros(2_000_000, np.int64)}), 2_000_000)
+    elif kind == "texts":
+        repeated = pa.DictionaryArray.from_arrays(np.zeros(50_000, np.int32), ["x" * 1_000_000])
+        pq.write_table(pa.table({"a": repeated}), path, store_schema=False)
+    elif kind == "list":
+        lists = pa.ListArray.from_arrays([0, 40_000_000], pa.array(np.zeros(40_000_000, np.int8)))
+        pq.write_table(pa.table({"a": lists}), path)
+    elif kind == "twice":
+        pq.write_table(pa.table([pa.array([1]), pa.array([2])], names=["a", "a"]), path)
+    elif kind == "struct":
+        pq.write_table(pa.table({"a": [{"b": 1}]}), path)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.write_text("PAR1 nothing PAR1")
+
+
+@pytest.mark.parametrize(
+    "kind", ["rows", "texts", "list", "twice", "struct", "pipe", "folder", "text"]
+)
+def test_a_table_that_is_none_or_too_large_is_refused(tmp_path, kind):
+    path = tmp_path / "x.parquet"
+    bomb(path, kind)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UnreadableFileError, match=r"x\.parquet"):
+        read_table(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"test_accuracy": 3.0}, "from 0 to 1"),
+        ({"val_accuracy": np.inf}, "from 0 to 1"),
+        ({"sender_layer": 1e300}, "whole numbers"),
+        ({"trial": 5}, "a text in every row"),
+    ],
+)
+def test_results_that_can_not_be_are_refused(sweep, change, message):
+    results = load_results(sweep)
+    with pytest.raises(InputError, match=message):
+        check_results(results.assign(**change))
+
+
+def test_matrices_that_are_nearly_empty_are_bounded(sweep):
+    row = load_results(sweep).iloc[[0]]
+    many = pd.concat([row] * 4000, ignore_index=True)
+    many = many.assign(sender_layer=range(4000), receiver_layer=range(4000))
+    with pytest.raises(InputError, match="at most 10,000,000"):
+        check_results(many)
+
+
+WRONG = {
+    "predictions.parquet": {"predictions": ["a", "b"]},
+    "traj.parquet": {"step": ["a", "b"]},
+    "measured/networks.parquet": {"depth": [10**12, -3]},
+    "measured/labels.parquet": {"label": ["a", "b"]},
+    "measured/representations.parquet": {"ev": ["a", "b"]},
+    "measured/probes.parquet": {"layer": [2**40, 1]},
+    "measured/importances.parquet": {"importance": [7.0, 0.0]},
+}
+
+
+@pytest.mark.parametrize("fault", ["column", "pipe", "text"])
+def test_a_wrong_table_is_left_out_with_a_note(tmp_path, fault):
+    folder = make_folder(tmp_path / "sweep", measured=True, sanity=True)
+    for name, change in WRONG.items():
+        path = folder / name
+        table = pd.read_parquet(path).iloc[:2].assign(**change)
+        path.unlink()
+        if fault == "column":
+            table.to_parquet(path)
+        elif fault == "text":
+            path.write_text("nothing")
+        else:
+            os.mkfifo(path)
+    experiment = load_experiment(folder)
+    assert experiment.predictions is None
+    assert experiment.measured == {}
+    if fault != "pipe":
+        assert len([n for n in experiment.notes if "can't be used" in n]) == len(WRONG)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{}", "[]", "5", '{"checks": 5}', '{"checks": [[]]}', '{"checks": [{"name": 1}]}', DEEP,
+     '{"checks": [{"name": "a", "verdict": "pass", "difference": [1]}]}', "pipe"],
+)  # fmt: skip
+def test_sanity_of_another_shape_is_left_out_with_a_note(sweep, content):
+    path = sweep / "sanity.json"
+    os.mkfifo(path) if content == "pipe" else path.write_text(content)
+    experiment = load_experiment(sweep)
+    assert experiment.parts[0].sanity is None
+    assert any("sanity.json is not what" in note for note in experiment.notes)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"networks": "ab"},
+        {"networks": [5]},
+        {"networks": [{"name": "a", "blocks": [10**9]}, {"name": "b"}]},
+        {"pairs": [{"sender": "a", "receiver": "b", "sender_layers": ["x"]}]},
+        {"search": {"cross": ["loss"]}},
+        {"search": {"objectives": {"val_accuracy": 3}}},
+        {"knock_out": [{"network": 5}]},
+        {"resources": {"cpu": "many"}},
+    ],
+)
+def test_a_configuration_of_another_shape_is_left_out_with_a_note(sweep, change):
+    path = sweep / "config.resolved.yml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **change}))
+    experiment = load_experiment(sweep)
+    assert experiment.parts[0].config is None
+    assert any("config.resolved.yml can't be used" in note for note in experiment.notes)
+
+
+def test_a_configuration_that_is_nested_too_deeply_is_named(sweep):
+    path = sweep / "config.resolved.yml"
+    deep = {"training": json.loads('{"a":' * 60 + "1" + "}" * 60)}
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **deep}))
+    with pytest.raises(InputError, match=r"config\.resolved\.yml: is nested more than 50 levels"):
+        load_experiment(sweep)
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", "[1]", '{"files": 5}', '{"files": [[], 1]}', DEEP, "pipe"]
+)
+def test_a_manifest_of_another_shape_removes_nothing(tmp_path, content):
+    path = tmp_path / MANIFEST
+    os.mkfifo(path) if content == "pipe" else path.write_text(content)
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "mine.png").touch()
+    manifest = Manifest(path, re.compile(r"figures/\w+\.png"))
+    assert manifest.names == set()
+    with pytest.raises(InputError, match=r"mine\.png: would be replaced"):
+        manifest.check_free(["figures/mine.png"], "move it")
+    assert (tmp_path / "figures" / "mine.png").exists()
+
+
+def test_a_manifest_removes_no_folder_and_nothing_through_a_link(tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "a.png").touch()
+    (tmp_path / "sweep" / "tables" / "b.png").mkdir(parents=True)
+    (tmp_path / "sweep" / "figures").symlink_to(tmp_path / "home")
+    path = tmp_path / "sweep" / MANIFEST
+    path.write_text(json.dumps({"files": ["figures/a.png", "tables/b.png"]}))
+    with in_step(Manifest(path, re.compile(r"\w+/\w+\.png")), [], "move it"):
+        pass
+    assert (tmp_path / "home" / "a.png").exists()
+    assert (tmp_path / "sweep" / "tables" / "b.png").exists()
+
+
+RECIPE = {"recipe": {"weights": "trained", "options": {}}, "seconds": 1.0, "versions": {},
+          "accuracy": {"train": 1.0, "validation": 0.9, "test": 0.8}}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{}", "[]", DEEP, "pipe",
+     *(json.dumps({**RECIPE, **change}) for change in (
+         {"recipe": {}}, {"recipe": 5}, {"accuracy": {}}, {"accuracy": {"test": "high"}},
+         {"seconds": "long"}, {"versions": []},
+         {"recipe": {"weights": 5, "options": {}}}, {"recipe": {"weights": "x", "network": 3}}))],
+)  # fmt: skip
+def test_a_recipe_of_another_shape_is_named(tmp_path, content):
+    path = tmp_path / "net" / "recipe.json"
+    path.parent.mkdir()
+    os.mkfifo(path) if content == "pipe" else path.write_text(content)
+    with pytest.raises(InputError, match=r"recipe\.json"):
+        Zoo(tmp_path).entries()
+    path.unlink()
+    path.write_text(json.dumps(RECIPE))
+    assert len(Zoo(tmp_path).entries()) == 1
+
+
+@pytest.mark.parametrize(
+    "fault", ["labels", "predicted", "factors", "shape", "kind", "deep", "list", "pipe"]
+)
+def test_pictures_of_another_shape_are_named(tmp_path, fault):
+    about = {"trial": "t", "sender": "a", "sender_layer": 1, "receiver": "b", "factors": {},
+             "loss": "mse", "kind": "shown", "predicted": [0, 1]}  # fmt: skip
+    content: dict[str, Any] = {"numbers": [0, 1], "labels": [0, 1], "classes": ["x", "y"],
+                               "predicted": {}, "pictures": [about]}  # fmt: skip
+    stack = np.zeros((2, 1, 4, 4), np.uint8)
+    images = stack[:, :, :2] if fault == "shape" else stack
+    text = json.dumps(content)
+    path = tmp_path / "images.safetensors"
+    save_file({"originals": stack, "0": stack}, path, {"pictures": text})
+    assert len(read_pictures(path).pictures) == 1
+    changed = {"labels": {"labels": ["a", "b"]},
+               "predicted": {"pictures": [{**about, "predicted": [0, 1, 2]}]},
+               "factors": {"pictures": [{**about, "factors": 5}]},
+               "kind": {"pictures": [{**about, "kind": []}]}}.get(fault, {})  # fmt: skip
+    text = {"deep": DEEP, "list": "[]"}.get(fault) or json.dumps({**content, **changed})
+    path.unlink()
+    if fault == "pipe":
+        os.mkfifo(path)
+    else:
+        save_file({"originals": stack, "0": images}, path, {"pictures": text})
+    with pytest.raises(InputError, match=r"images\.safetensors"):
+        read_pictures(path)
+
+
+# What is printed, and what spreadsheets open
+
+
+def printed(*things: Any, width: int = 200) -> str:
+    out = io.StringIO()
+    terminal = Terminal(file=out, width=width)
+    for thing in things:
+        terminal.print(thing)
+    return out.getvalue()
+
+
+def is_harmless(text: str) -> bool:
+    return all(c.isprintable() or c == "\n" for c in text) and "[red]x[/red]" in text
+
+
+@pytest.mark.parametrize("kind", ["text", "styled", "cell", "head", "title"])
+def test_what_is_printed_can_not_control_a_terminal(kind):
+    table = Table("n" * 100, title=Text("t"))
+    if kind == "head":
+        table.add_column(ESCAPES)
+    if kind == "title":
+        table.title = ESCAPES
+    table.add_row(ESCAPES if kind == "cell" else "")
+    thing = {"text": ESCAPES, "styled": Text(ESCAPES, style="bold")}.get(kind, table)
+    assert is_harmless(printed(thing))
+
+
+def test_progress_can_not_control_a_terminal():
+    out = io.StringIO()
+    with Reporter(Terminal(file=out, width=200)) as reporter:
+        reporter.say(ESCAPES)
+        reporter.step(ESCAPES, 1, 2)
+    assert is_harmless(out.getvalue())
+    out = io.StringIO()
+    with Reporter(Terminal(file=out, width=200, force_terminal=True)) as reporter:
+        reporter.step(ESCAPES, 1, 2)
+    assert "\x1b[2J" not in out.getvalue()
+    assert "[red]x[/red]" in out.getvalue()
+
+
+@pytest.mark.parametrize("command", [["status"], ["analyze"], ["zoo", "list"]])
+def test_commands_escape_names(tmp_path, monkeypatch, capsys, command):
+    from stitch_sweep.cli import main as cli
+
+    folder = tmp_path / ESCAPES.replace("/", "-")
+    make_folder(folder, losses=("task",), layers=2)
+    entry = folder / f"net{ESCAPES.replace('/', '-')}"
+    entry.mkdir()
+    (entry / "recipe.json").write_text(json.dumps(RECIPE))
+    monkeypatch.setenv("COLUMNS", "300")
+    measuring = ["--no-measure"] if command == ["analyze"] else []
+    monkeypatch.setattr(sys, "argv", ["stitch-sweep", *command, str(folder), *measuring])
+    monkeypatch.setattr(cli, "_out", Terminal())
+    monkeypatch.setattr(cli, "_err", Terminal(stderr=True))
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    text = "".join(capsys.readouterr())
+    assert ended.value.code in (0, None), text
+    assert all(c.isprintable() or c == "\n" for c in text)
+    assert "[red]x" in text
+
+
+def test_texts_that_a_spreadsheet_would_run_get_a_quote():
+    table = pd.DataFrame({"=a": ["=1+1", "+x", "-x", "@x", "x"], "n": [-1.5, 2.0, 3.0, 4.0, 5.0]})
+    lines = csv_text(table).splitlines()
+    assert lines == ["'=a,n", "'=1+1,-1.5", "'+x,2.0", "'-x,3.0", "'@x,4.0", "x,5.0"]
+
+
+# Connections
+
+RECORD = r"""
+import json, os, runpy, socket, subprocess, sys, threading, time
+for command in ("ip link set lo up", "ip link add out type veth peer name far",
+                "ip link set far up", "ip link set out arp off up",
+                "ip addr add 10.1.1.1/24 dev out", "ip route add default dev out"):
+    subprocess.run(command.split(), check=True)
+# Every frame of every device, loopback included; ICMPv6 is the kernel's own.
+recorder = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+recorder.setblocking(False)
+def frames():
+    found = []
+    while True:
+        try:
+            frame = recorder.recv(65536)
+        except BlockingIOError:
+            return found
+        kind = frame[12:14]
+        if kind == b"\x08\x00" or (kind == b"\x86\xdd" and frame[20] in (6, 17)):
+            found.append(frame[14:54].hex())
+listener = socket.create_server(("127.0.0.1", 5999))
+frames()
+# Datagrams alone: what a connection leaves behind would arrive later.
+probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+probe.bind(("", 5998))
+probe.sendto(b"x", ("127.0.0.1", 5998))
+probe.sendto(b"x", ("192.0.2.1", 53))
+seen = frames()
+assert any(f[32:40] == "c0000201" for f in seen) and any(f[32:40] == "7f000001" for f in seen), seen
+from stitch_sweep.cli.main import main
+statuses = []
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["stitch-sweep", *arguments]
+    try:
+        main()
+    except SystemExit as ended:
+        statuses.append(ended.code)
+print(json.dumps({"statuses": statuses, "frames": frames()}))
+"""
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def hostile_folder(folder: Path) -> Path:
+    """A sweep's folder that names servers, downloads and places outside of it."""
+    server = "http://127.0.0.1:5999"
+    make_folder(folder, losses=("task",), layers=2, measured=True, sanity=True,
+                tracking={"uri": server, "experiment": "x", "enabled": True})  # fmt: skip
+    shutil.rmtree(folder / "measured")
+    published = [{"name": "a", "source": "torchvision", "model": "alexnet", "weights": "DEFAULT"},
+                 {"name": "b", "source": "timm", "model": "resnet18", "weights": "a1_in1k"}]  # fmt: skip
+    rewrite(
+        folder,
+        data={"name": "cifar10", "path": "~/stolen", "download": True},
+        networks=published,
+        zoo="~/zoo",
+    )
+    (folder / "zoo" / "net").mkdir(parents=True)
+    (folder / "zoo" / "net" / "recipe.json").write_text(json.dumps(RECIPE))
+    (folder / "m.csv").write_text("0.9,0.1\n0.9,0.9\n")
+    other = make_folder(
+        folder / "second",
+        losses=("task",),
+        layers=2,
+        tracking={"uri": f"sqlite:///{folder}/../x.db"},
+    )
+    rewrite(other, networks=published, zoo="../../zoo")
+    return folder
+
+
+def home_with_credentials(home: Path) -> None:
+    for name, text in {
+        ".mlflow/credentials": "[mlflow]\nmlflow_tracking_username = me\nmlflow_tracking_password = p\n",
+        ".aws/credentials": "[default]\naws_access_key_id = AKIA\naws_secret_access_key = s\n",
+        ".config/gcloud/application_default_credentials.json": '{"type": "authorized_user"}',
+        ".azure/azureProfile.json": "{}",
+        ".netrc": "default login me password p\n",
+        ".databrickscfg": "[DEFAULT]\nhost = http://127.0.0.1:5999\ntoken = t\n",
+        ".cache/huggingface/token": "hf_x",
+    }.items():
+        path = home / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+@pytest.mark.skipif(
+    not can_split(), reason="needs network namespaces, which this user may not make"
+)
+def test_no_reading_command_connects_or_writes_elsewhere(tmp_path):
+    folder = hostile_folder(tmp_path / "downloads" / "sweep")
+    home, here, caches = (tmp_path / name for name in ("home", "here", "caches"))
+    for place in (home, here, caches):
+        place.mkdir()
+    home_with_credentials(home)
+    (here / "mlflow.db").write_text("mine")
+    outside = [*(tree(place) for place in (home, here)), names(folder.parent)]
+    commands = [
+        ["status", folder],
+        ["analyze", folder, folder / "second"],
+        ["analyze", "--matrix", folder / "m.csv", "--receiver-accuracy", "0.9"],
+        ["zoo", "list", folder / "zoo"],
+        ["determinism", "compare", folder, folder / "second"],
+    ]
+    server = "http://127.0.0.1:5999"
+    done = subprocess.run(
+        ["unshare", "--net", sys.executable, "-c", RECORD, json.dumps(commands, default=str)],
+        cwd=here,
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT),
+            "HOME": str(home),
+            "MPLCONFIGDIR": str(caches),
+            "MLFLOW_TRACKING_URI": server,
+            "MLFLOW_TRACKING_TOKEN": "t",
+            "MLFLOW_S3_ENDPOINT_URL": server,
+            "AWS_ACCESS_KEY_ID": "AKIA",
+            "AWS_SECRET_ACCESS_KEY": "s",
+            "GOOGLE_APPLICATION_CREDENTIALS": str(home / ".config/gcloud/x.json"),
+            "AZURE_STORAGE_CONNECTION_STRING": "x",
+            "HF_TOKEN": "hf_x",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["frames"] == [], done.stdout + done.stderr
+    assert found["statuses"] == [0, 0, 0, 0, 2], done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert [*(tree(place) for place in (home, here)), names(folder.parent)] == outside

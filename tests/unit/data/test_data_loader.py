@@ -1,0 +1,190 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stitch_sweep.core.errors import InputError
+from stitch_sweep.data.augmentation import AUGMENTATIONS, crop_flip, draw_crop_flip, normalise
+from stitch_sweep.data.images import Images
+from stitch_sweep.data.loader import Loader
+
+
+def random_images(count: int, channels: int = 3, size: int = 16, seed: int = 0) -> Images:
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(256, (count, channels, size, size), generator=generator)
+    return Images(pixels.to(torch.uint8), torch.arange(count) % 5)
+
+
+def loader(count: int = 23, batch_size: int = 5, seed: int = 0, augment: str = "crop_flip"):
+    mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.25])
+    return Loader(
+        random_images(count), mean, std, batch_size=batch_size, seed=seed, augment=augment
+    )
+
+
+def joined(batches) -> list[torch.Tensor]:
+    return [torch.cat(parts) for parts in zip(*batches, strict=True)]
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 30), st.integers(0, 3))
+def test_batch_size_changes_nothing_but_the_grouping(batch_size, epoch):
+    expected = joined(loader(batch_size=23).batches(epoch))
+    found = joined(loader(batch_size=batch_size).batches(epoch))
+    assert all(map(torch.equal, found, expected))
+
+
+@pytest.mark.parametrize("start", range(6))
+def test_an_epoch_resumed_at_any_batch_goes_on_as_it_would_have(start):
+    full = list(loader().batches(3))
+    rest = list(loader().batches(3, start=start))
+    assert len(rest) == len(full) - start
+    for expected, found in zip(full[start:], rest, strict=True):
+        assert all(map(torch.equal, expected, found))
+
+
+def test_an_epoch_holds_every_image_once_and_the_last_batch_is_partial():
+    batches = list(loader().batches(0))
+    assert [len(batch.labels) for batch in batches] == [5, 5, 5, 5, 3]
+    assert len(loader()) == 5
+    assert joined(batches)[0].sort().values.tolist() == list(range(23))
+
+
+def test_batches_hold_the_images_and_labels_that_their_indices_name():
+    quiet = loader(augment="none")
+    for indices, images, labels in quiet.batches(2):
+        split = quiet.images.select(indices)
+        assert torch.equal(labels, split.labels)
+        by_hand = (split.images.double() / 255 - quiet.mean[:, None, None]) / quiet.std[
+            :, None, None
+        ]
+        torch.testing.assert_close(images, by_hand.float())
+        assert images.dtype == torch.float32
+
+
+def test_order_and_augmentation_are_functions_of_seed_and_epoch():
+    again, same = joined(loader().batches(1)), joined(loader().batches(1))
+    assert all(map(torch.equal, again, same))
+    for other in (loader().batches(2), loader(seed=1).batches(1)):
+        indices, images, _ = joined(other)
+        assert not torch.equal(indices, again[0])
+        # The same image is changed in another way, too.
+        assert not torch.equal(images[indices.argsort()], again[1][again[0].argsort()])
+
+
+def test_global_random_state_is_neither_used_nor_moved():
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = joined(loader().batches(0))
+    assert torch.equal(before, torch.get_rng_state())
+    torch.manual_seed(2)
+    assert all(map(torch.equal, first, joined(loader().batches(0))))
+
+
+@pytest.mark.parametrize("start", [0, 2, 5])
+def test_indices_alone_are_those_of_the_batches(start):
+    alone = list(loader().indices(4, start))
+    batches = [batch.indices for batch in loader().batches(4, start)]
+    assert len(alone) == len(batches) == 5 - start
+    assert all(map(torch.equal, alone, batches))
+
+
+@pytest.mark.parametrize("start", [-1, 6])
+def test_a_start_outside_the_epoch_is_refused(start):
+    with pytest.raises(ValueError, match=f"start is {start}"):
+        list(loader().batches(0, start))
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 23, 60])
+def test_evaluation_sees_every_image_in_order_in_chunks_of_one_size(chunk):
+    evaluated = loader()
+    images, labels = [], []
+    for x, y, valid in evaluated.in_order(chunk):
+        assert len(x) == len(y) == chunk
+        images.append(x[:valid])
+        labels.append(y[:valid])
+    stored = evaluated.images
+    assert torch.equal(torch.cat(labels), stored.labels)
+    assert torch.equal(torch.cat(images), normalise(stored.images, evaluated.mean, evaluated.std))
+
+
+def test_padding_of_the_last_chunk_repeats_images_from_the_beginning():
+    *_, last = loader().in_order(10)
+    first = next(loader().in_order(10))
+    assert last.valid == 3
+    assert torch.equal(last.images[3:], first.images[:7])
+    assert torch.equal(last.labels[3:], first.labels[:7])
+
+
+def test_the_loader_leaves_the_stored_images_alone():
+    used = loader()
+    before = used.images.images.clone()
+    list(used.batches(0))
+    list(used.in_order(7))
+    assert torch.equal(before, used.images.images)
+
+
+def test_wrong_arguments_are_refused():
+    with pytest.raises(InputError, match="did you mean 'crop_flip'"):
+        loader(augment="cropflip")
+    with pytest.raises(ValueError, match="0 images"):
+        loader(count=0)
+    with pytest.raises(ValueError, match="batches of 0"):
+        loader(batch_size=0)
+
+
+@pytest.mark.parametrize("name", sorted(AUGMENTATIONS))
+@pytest.mark.parametrize(("channels", "size"), [(1, 28), (3, 32), (1, 7)])
+def test_every_augmentation_keeps_shape_type_and_its_input(name, channels, size):
+    images = random_images(6, channels, size).images
+    before = images.clone()
+    augmentation = AUGMENTATIONS[name]
+    draws = augmentation.draw(6, size, torch.Generator().manual_seed(0))
+    changed = augmentation.apply(images, draws)
+    assert changed.shape == images.shape
+    assert changed.dtype == torch.uint8
+    assert len(draws) == 6
+    assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize(("channels", "size", "padding"), [(3, 32, 4), (1, 8, 1), (1, 7, 0)])
+def test_crop_flip_cuts_the_window_that_was_drawn(channels, size, padding):
+    images = random_images(40, channels, size).images
+    draws = draw_crop_flip(40, size, torch.Generator().manual_seed(1))
+    changed = crop_flip(images, draws)
+    for image, (top, left, flip), result in zip(images, draws.tolist(), changed, strict=True):
+        padded = torch.zeros(channels, size + 2 * padding, size + 2 * padding, dtype=torch.uint8)
+        padded[:, padding : padding + size, padding : padding + size] = image
+        window = padded[:, top : top + size, left : left + size]
+        assert torch.equal(result, window.flip(-1) if flip else window)
+
+
+def test_draws_cover_every_shift_and_flip_half_of_the_images():
+    draws = draw_crop_flip(20_000, 32, torch.Generator().manual_seed(0))
+    for axis in (0, 1):
+        counts = torch.bincount(draws[:, axis], minlength=9)
+        assert len(counts) == 9
+        assert (counts - 20_000 / 9).abs().max() < 5 * (20_000 / 9) ** 0.5
+    assert abs(draws[:, 2].double().mean() - 0.5) < 5 * 0.5 / 20_000**0.5
+    # Independent of each other: no shift goes with a flip.
+    assert torch.corrcoef(draws.T.double()).triu(1).abs().max() < 5 / 20_000**0.5
+
+
+@given(st.integers(1, 40))
+@settings(max_examples=15)
+def test_normalisation_of_an_image_does_not_depend_on_its_batch(count):
+    images = random_images(40, size=5).images
+    mean, std = torch.tensor([0.49, 0.48, 0.44]), torch.tensor([0.24, 0.24, 0.26])
+    assert torch.equal(normalise(images[:count], mean, std), normalise(images, mean, std)[:count])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_same_order_and_crops():
+    cpu = loader()
+    gpu = Loader(
+        cpu.images, cpu.mean, cpu.std, batch_size=5, seed=0, augment="crop_flip", device="cuda"
+    )
+    for expected, found in zip(cpu.batches(1), gpu.batches(1), strict=True):
+        assert found.images.device.type == found.indices.device.type == "cuda"
+        assert torch.equal(expected.indices, found.indices.cpu())
+        torch.testing.assert_close(expected.images, found.images.cpu())
