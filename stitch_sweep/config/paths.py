@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stitch_sweep.config.yaml_text import DEEPEST
@@ -13,8 +13,30 @@ from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.problems import show
 
 
+def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Iterate over the leaves of nested settings, as (dotted path, value), in their order.
+
+    A leaf is every value that is no mapping; lists and None are leaves. Empty mappings have no leaves.
+
+    Args:
+        tree: nested mappings, or a leaf.
+        prefix: path of `tree`; empty for the root.
+
+    Example:
+        >>> dict(flatten({"optimizer": {"name": "sgd", "lr": None}, "epochs": 4}, "training"))
+        {'training.optimizer.name': 'sgd', 'training.optimizer.lr': None, 'training.epochs': 4}
+    """
+    if not isinstance(tree, Mapping):
+        yield prefix, tree
+        return
+    for key, value in tree.items():
+        yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
+
+
 def replaced(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of nested settings with dotted paths replaced, not validated.
+    """Return a deep copy of nested settings with the values at dotted paths replaced.
+
+    A whole section is replaced before the values in it. The result is not validated.
 
     Raises:
         InputError: a path leads nowhere.
@@ -26,10 +48,10 @@ def replaced(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str,
 
 
 def look_up(tree: Any, path: str) -> Any:
-    """The value at a dotted path.
+    """Return the value at a dotted path.
 
     Raises:
-        KeyError: there is none.
+        KeyError: there is no value.
     """
     for part in path.split("."):
         if not isinstance(tree, Mapping):
@@ -39,43 +61,44 @@ def look_up(tree: Any, path: str) -> Any:
 
 
 def assign(tree: dict[str, Any], path: str, value: Any) -> None:
-    """Set the value at a dotted path in place, making the sections that lead there.
+    """Set the value at a dotted path in place; missing sections on the way are created.
 
     Raises:
         InputError: the path leads through a value, or past the end of a list.
     """
-    # `networks[0].width` as messages write it, or `networks.0.width`.
+    # Two spellings are allowed: `networks[0].width`, as messages write it, and `networks.0.width`.
     parts = re.sub(r"\[(\d+)\]", r".\1", path).split(".")
     if len(parts) > DEEPEST:
-        raise InputError(f"{show(path)}: leads {len(parts)} levels down, and {DEEPEST} is the most")
+        raise InputError(f"{show(path)}: has {len(parts)} levels; at most {DEEPEST} are allowed")
     node: Any = tree
     for i, part in enumerate(parts):
-        last, above = i == len(parts) - 1, ".".join(parts[:i])
+        is_last, parent = i == len(parts) - 1, ".".join(parts[:i])
         key: Any = part
         if isinstance(node, list):
             if not re.fullmatch(r"\d{1,9}", part) or int(part) >= len(node):
                 raise InputError(
-                    f"{path}: {above} is a list of {len(node)}; its entries are named "
-                    f"{above}[0] and so on"
+                    f"{path}: {parent} is a list of {len(node)}; its entries are named "
+                    f"{parent}[0] and so on"
                 )
             key = int(part)
         elif not isinstance(node, dict):
-            raise InputError(f"{path}: {above} is {show(node)}, nothing can be below it")
-        elif not last and node.get(part) is None:
+            raise InputError(f"{path}: {parent} is {show(node)}, nothing can be below it")
+        elif not is_last and node.get(part) is None:
             node[part] = {}
-        elif not last and parts[:i] == ["loss"] and isinstance(node[part], int | float):
-            node[part] = {"weight": node[part]}  # what a number after a loss's name stands for
-        if last:
+        elif not is_last and parts[:i] == ["loss"] and isinstance(node[part], int | float):
+            # `loss: {task: 1.0}` is short for `loss: {task: {weight: 1.0}}`.
+            node[part] = {"weight": node[part]}
+        if is_last:
             node[key] = value
         else:
             node = node[key]
 
 
 def as_list(value: Any) -> list[Any]:
-    """The value if it is a list, else an empty one: raw settings may be anything."""
+    """Return the value if it is a list, else an empty list; raw settings may have any type."""
     return value if isinstance(value, list) else []
 
 
 def first_twice(values: list[Any]) -> str | None:
-    """The first value that a list has twice, as JSON."""
+    """Return the first value that occurs twice in a list, as JSON; None without repetition."""
     return next((json.dumps(v) for i, v in enumerate(values) if v in values[:i]), None)
