@@ -1,1 +1,1 @@
-"""Errors, registries, seeds, versions and signals: what every other package builds on."""
+"""Errors, registries, seeds, versions, signals and credentials, used by all other packages."""

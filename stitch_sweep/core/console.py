@@ -1,4 +1,4 @@
-"""The terminal: everything that is printed for people goes through here."""
+"""Terminal output. All output for people goes through `Terminal`."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from stitch_sweep.core.untrusted import printable
 
 
 class Terminal(Console):
-    """A console that shows text as it stands: no markup, no highlighting, no control characters.
+    """A console that prints text literally, without markup, highlighting or control characters.
 
-    Names and messages may come from a folder, a table or a configuration that somebody else wrote.
-    Whatever is printed (text, tables, progress) ends as segments, and these are escaped here.
+    Names and messages may come from a foreign folder, table or configuration. Text, tables and progress
+    bars are all rendered as segments, so this class escapes the segments.
 
     Args:
         stderr: whether to print to standard error.
-        file: where to print instead.
-        width: columns; None: those of the terminal.
-        force_terminal: whether to take the file for a terminal; None: find out.
+        file: file to print to instead of standard output or standard error.
+        width: number of columns; None: the terminal's width.
+        force_terminal: whether to treat the file as a terminal; None: detect it.
     """
 
     def __init__(
@@ -45,9 +45,9 @@ class Terminal(Console):
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """Turn something into segments without control characters, but for line breaks."""
+        """Render an object as segments whose only control characters are line breaks."""
         for segment in super().render(renderable, options):
-            # Rich's own sequences, which move the cursor of a progress bar, are marked as such.
+            # rich marks its own control sequences, such as a progress bar's cursor movements.
             if segment.control or segment.text.isprintable():
                 yield segment
             else:

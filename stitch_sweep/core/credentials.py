@@ -1,4 +1,4 @@
-"""Credentials, and how to keep them out of files, messages and reports."""
+"""Removal of credentials from files, messages and reports."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 HIDDEN = "(not shown)"
-"""What stands in the place of a credential."""
+"""Text that replaces a credential."""
 
 _SECRET = re.compile(r"passw|secret|token|credential|auth|bearer|(api|access)_?key", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-# An authority without credentials: names, numbers, a port, several hosts of one database. Anything
-# else may be half of a password that contains a slash or has no @ after it.
+# An authority without credentials: names, numbers, a port, several hosts of one database. Any other text
+# may be a part of a password that contains a slash or has no @ after it.
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]*\]|[\w.-]*)(:\d*)?(,[\w.-]*(:\d*)?)*")
-# What may follow an address in a sentence.
+# Characters that may follow an address in a sentence.
 _PUNCTUATION = "'\")]}>,.:!"
 _LONGEST_SCHEME = 64
-# Shorter texts appear in every message by chance.
-_SHORTEST = 4
+# Shorter secrets occur in messages by chance.
+_SHORTEST_SECRET = 4
 _ENVIRONMENT = (
     *("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "RAY_AUTH_TOKEN"),
     *("DATABRICKS_TOKEN", "DATABRICKS_CLIENT_SECRET"),
@@ -30,38 +30,38 @@ _ENVIRONMENT = (
 )
 
 
-def public(value: Any) -> Any:
-    """Plain data without credentials: those in URIs, and values whose key sounds like one.
+def redact(value: Any) -> Any:
+    """Remove credentials from plain data: those in URIs, and values whose key names a secret.
 
-    Text that begins with a URI is a URI to its end. Inside other text a URI ends at white space, but
-    everything before the last @ is removed, because a password may contain white space. A text
-    about a known URI goes through `conceal` instead, which needs no guesses.
+    Text that begins with a URI is treated as a URI to its end. Inside other text a URI ends at white
+    space. Passwords may contain white space, so everything before the last @ is removed as well. If
+    the URIs in a text are known, use `conceal`, which does not have to guess.
 
     Example:
-        >>> public({"uri": "https://me:word@host/x", "api_key": "123"})
+        >>> redact({"uri": "https://me:word@host/x", "api_key": "123"})
         {'uri': 'https://host/x', 'api_key': '(not shown)'}
     """
     if isinstance(value, Mapping):
         return {
-            str(key): HIDDEN if _SECRET.search(str(key)) and item else public(item)
+            str(key): HIDDEN if _SECRET.search(str(key)) and item else redact(item)
             for key, item in value.items()
         }
     if isinstance(value, list | tuple):
-        return [public(item) for item in value]
+        return [redact(item) for item in value]
     if not isinstance(value, str):
         return value
-    return public_uri(value) if _SCHEME.match(value.lstrip()) else _public_text(value)
+    return redact_uri(value) if _SCHEME.match(value.lstrip()) else _redact_text(value)
 
 
-def public_uri(uri: str) -> str:
-    """A URI without user name, password, parameters and fragment.
+def redact_uri(uri: str) -> str:
+    """Remove user name, password, parameters and fragment from a URI.
 
-    What can't be told apart from a credential is removed too, so the result need not be a URI.
+    Parts that cannot be told apart from a credential are removed too, so the result may be no valid URI.
 
     Example:
-        >>> public_uri("https://me:word@host/x?token=1")
+        >>> redact_uri("https://me:word@host/x?token=1")
         'https://host/x'
-        >>> public_uri("https://me:what?@host/x")
+        >>> redact_uri("https://me:what?@host/x")
         'https://(not shown)'
     """
     match = _SCHEME.match(uri.lstrip())
@@ -69,21 +69,21 @@ def public_uri(uri: str) -> str:
     rest = uri.lstrip()[len(scheme) :]
     before, at, after = rest.rpartition("@")
     if re.match("(sqlite|file):///", scheme + rest, re.IGNORECASE) and ":" not in before:
-        # A path, which may contain an @; only what looks like a user and a password is removed.
+        # A path may contain an @. Only text that looks like user:password is removed.
         return scheme + re.split(r"[?;]", rest, maxsplit=1)[0]
     if at and re.search(r"[?#;]", before):
-        # The @ may be part of a parameter, and the ? part of a password.
+        # The @ may belong to a parameter, and the ? may belong to a password.
         return scheme + HIDDEN
-    place = re.split(r"[?#;]", after, maxsplit=1)[0]
-    if not _AUTHORITY.fullmatch(place.partition("/")[0] if scheme or at else "host"):
+    address = re.split(r"[?#;]", after, maxsplit=1)[0]
+    if not _AUTHORITY.fullmatch(address.partition("/")[0] if scheme or at else "host"):
         return scheme + HIDDEN
-    return scheme + place
+    return scheme + address
 
 
 def conceal(text: object, *uris: str | None) -> str:
-    """A text about some URIs, such as an error message, without the credentials in them.
+    """Remove the credentials of given URIs from a text, such as an error message.
 
-    Credentials of the environment are removed as well, each also where it is quoted or escaped.
+    Credentials in environment variables are removed as well. Quoted and escaped forms are recognized.
 
     Args:
         text: any text; it may contain the URIs, or parts of them.
@@ -94,60 +94,60 @@ def conceal(text: object, *uris: str | None) -> str:
         'no route to https://host'
     """
     shown = str(text)
-    secrets: dict[str, str] = {}
+    replacements: dict[str, str] = {}
     for uri in filter(None, uris):
-        if public_uri(uri) == uri:
+        if redact_uri(uri) == uri:
             continue
-        for form in _forms(uri):
-            secrets[form] = public_uri(uri)
+        for form in _written_forms(uri):
+            replacements[form] = redact_uri(uri)
         for secret in _secrets(uri):
-            for form in _forms(secret):
-                secrets.setdefault(form, HIDDEN)
+            for form in _written_forms(secret):
+                replacements.setdefault(form, HIDDEN)
     for name in _ENVIRONMENT:
-        for form in _forms(os.environ.get(name, "")):
-            secrets.setdefault(form, HIDDEN)
-    # The longest first: a secret may contain another one.
-    for secret in sorted(secrets, key=len, reverse=True):
-        if len(secret) >= _SHORTEST:
-            shown = shown.replace(secret, secrets[secret])
-    return _public_text(shown)
+        for form in _written_forms(os.environ.get(name, "")):
+            replacements.setdefault(form, HIDDEN)
+    # Longest first, because a secret may contain another secret.
+    for secret in sorted(replacements, key=len, reverse=True):
+        if len(secret) >= _SHORTEST_SECRET:
+            shown = shown.replace(secret, replacements[secret])
+    return _redact_text(shown)
 
 
 def _secrets(uri: str) -> Iterator[str]:
-    """Parts of a URI that may be credentials, as they are written there."""
+    """Iterate over the parts of a URI that may be credentials, as written in the URI."""
     rest = uri[match.end() :] if (match := _SCHEME.match(uri)) else uri
     before, at, _ = rest.rpartition("@")
     if at:
         yield f"{before}@"
         yield before
-        # A password may contain a colon, and a token may stand in the place of the user.
+        # A password may contain a colon, and a token may take the place of the user name.
         parts = before.split(":")
         yield parts[0]
         yield from (":".join(parts[k:]) for k in range(1, len(parts)))
     for mark in "?#;":
-        _, found, parameters = rest.partition(mark)
-        if found:
+        _, separator, parameters = rest.partition(mark)
+        if separator:
             yield f"{mark}{parameters}"
             yield parameters
             for parameter in re.split("[&;#]", parameters):
                 yield parameter.partition("=")[2]
 
 
-def _forms(secret: str) -> Iterator[str]:
-    """How a text may contain a secret: as it is, decoded, quoted for a URI, escaped, on one line."""
+def _written_forms(secret: str) -> Iterator[str]:
+    """Iterate over the forms of a secret in texts: literal, decoded, quoted for a URI, escaped, joined."""
     for form in (secret, unquote(secret), unquote_plus(secret)):
         yield form
         yield from (quote(form), quote(form, safe=""), quote_plus(form))
         yield from (repr(form)[1:-1], json.dumps(form)[1:-1], " ".join(form.split()))
-        # What requests makes of an address: white space is quoted, and what is quoted stays.
+        # The form that requests makes of an address: white space is quoted, quoted text stays.
         yield quote(form, safe="!#$%&'()*+,/:;=?@[]~")
-        # A message is cut off at the end of its first line.
+        # Messages may be cut off at the end of their first line.
         yield from (line for line in form.splitlines() if line != form)
 
 
-def _public_text(text: str) -> str:
-    """A text in which URIs have no credentials, as far as they can be recognized."""
-    starts = list(_scheme_starts(text))
+def _redact_text(text: str) -> str:
+    """Remove credentials from the URIs that can be recognized in a text."""
+    starts = list(_find_schemes(text))
     if not starts:
         return text
     shown = [text[: starts[0]]]
@@ -158,12 +158,12 @@ def _public_text(text: str) -> str:
         word = re.match(r"\S*", after)
         uri = word.group() if word else ""
         core = uri if re.search(r"[?#;]", uri) else uri.rstrip(_PUNCTUATION)
-        shown.append(public_uri(f"{scheme}{before}{at}{core}") + after[len(core) :])
+        shown.append(redact_uri(f"{scheme}{before}{at}{core}") + after[len(core) :])
     return "".join(shown)
 
 
-def _scheme_starts(text: str) -> Iterator[int]:
-    """Where the schemes of URIs begin; in linear time, for a text may be megabytes of letters."""
+def _find_schemes(text: str) -> Iterator[int]:
+    """Iterate over the positions of URI schemes. Takes linear time, because texts may have megabytes."""
     for separator in re.finditer("://", text):
         end = separator.start()
         beginning = max(0, end - _LONGEST_SCHEME)

@@ -1,4 +1,4 @@
-"""The one exception that means "the input was wrong", and the nearest-name hint it often carries."""
+"""Exceptions that the command line explains without a traceback, and the nearest-name hint."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
 LONGEST_MESSAGE = 2000
-"""Characters of one problem: what somebody else wrote may be in it, of any length."""
+"""Largest number of characters of one problem. A problem may quote foreign text of any length."""
 
 
 class InputError(Exception):
-    """What the user gave can't be used; nothing was started and nothing was written.
+    """The user's input is invalid. Nothing was started and nothing was written.
 
     The command line prints the problems and exits with status 2, without a traceback.
 
     Args:
-        problems: one sentence each: where it is, what was found, what is allowed.
+        problems: one sentence each: where the problem is, what the value is, what is allowed.
     """
 
     def __init__(self, *problems: str) -> None:
-        self.problems = [_cut(problem) for problem in problems]
+        self.problems = [_shorten(problem) for problem in problems]
         super().__init__("\n".join(self.problems))
 
 
-def _cut(text: str) -> str:
+def _shorten(text: str) -> str:
     if len(text) <= LONGEST_MESSAGE:
         return text
     half = LONGEST_MESSAGE // 2
@@ -31,10 +31,10 @@ def _cut(text: str) -> str:
 
 
 def check_all(*checks: Callable[[], object]) -> None:
-    """Run every check, and raise what they found together.
+    """Run all checks and raise their problems together.
 
     Raises:
-        InputError: some check raised one.
+        InputError: at least one check raised an `InputError`.
     """
     problems: list[str] = []
     for check in checks:
@@ -47,25 +47,26 @@ def check_all(*checks: Callable[[], object]) -> None:
 
 
 class StoppedError(Exception):
-    """The machine ended a sweep, not the input: what had ended is recorded, and `--resume` goes on.
+    """The machine stopped a sweep. All ended trials are recorded, and `--resume` continues.
 
-    The command line prints it and exits with status 1, without a traceback.
+    The command line prints the message and exits with status 1, without a traceback.
     """
 
 
 class DivergedError(Exception):
-    """A network's training stopped being finite: not a result, and nothing of it was stored."""
+    """The training of a network became non-finite. This is no result, and nothing is stored."""
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:
-    """A hint to append to a message: the allowed word most like `word`, or all allowed ones.
+    """Return a hint for a message: the allowed word most similar to `word`, or all allowed words.
 
     Example:
         >>> nearest("stich", ["stitch", "loss"])
         "did you mean 'stitch'?"
     """
     allowed = sorted(allowed)
-    word = word[: 2 * max(map(len, allowed), default=0) + 1]  # a longer one is like none of them
+    # A longer word is similar to no allowed word, and comparing it would take long.
+    word = word[: 2 * max(map(len, allowed), default=0) + 1]
     match = get_close_matches(word, allowed, n=1, cutoff=0.6)
     if match:
         return f"did you mean {match[0]!r}?"

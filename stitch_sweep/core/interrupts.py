@@ -1,7 +1,7 @@
 """Ctrl-C, SIGTERM and SIGHUP: a command ends with one sentence and status 130, without a traceback.
 
-Batch systems send SIGTERM, a lost connection sends SIGHUP. Imports little, because the entry point
-imports it first.
+Batch systems send SIGTERM; a lost connection sends SIGHUP. The entry point imports this module first, so
+it imports little.
 """
 
 from __future__ import annotations
@@ -17,26 +17,27 @@ from types import FrameType
 from typing import Any
 
 STATUS = 130
-"""Exit status of an interrupted command; a shell uses it for Ctrl-C."""
+"""Exit status of an interrupted command, the same that shells use for Ctrl-C."""
 
 SENTENCE = (
-    "Interrupted; nothing half-written is left. The same command goes on, a sweep with --resume"
+    "Interrupted. No half-written files are left. Run the same command to continue; for a sweep, add "
+    "--resume"
 )
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# `timeout` and batch systems send a signal to the process and then to its group.
-_REPEATED_SECONDS = 1.0
+# `timeout` and batch systems send a signal to the process and then to its process group.
+_REPEAT_SECONDS = 1.0
 
 _raising: list[int] = []
 _received: float | None = None
-_from_us = False
-_said = False
+_without_signal = False
+_printed = False
 
 
 def exit_at_once() -> None:
-    """From now on a signal exits at once: for moments when nothing runs that needs an end of its own.
+    """Install handlers that exit at once, for phases without work that needs a cleanup.
 
-    A signal that is ignored stays ignored (`nohup`).
+    Ignored signals stay ignored (`nohup`).
     """
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -44,19 +45,19 @@ def exit_at_once() -> None:
 
 
 @contextmanager
-def raised() -> Iterator[None]:
-    """Within the block a signal raises KeyboardInterrupt in the main thread.
+def raise_on_signal() -> Iterator[None]:
+    """Make signals raise KeyboardInterrupt in the main thread, within the block.
 
-    Where a library handles Ctrl-C, as Tune does while trials run, the other signals call its handler.
-    A signal that is ignored stays ignored. The handlers from before come back after the block.
+    If a library handles Ctrl-C, as Tune does while trials run, the other signals call its handler.
+    Ignored signals stay ignored. The previous handlers are restored after the block.
     """
-    global _raising, _received, _said
-    _received, _said = None, False
+    global _raising, _received, _printed
+    _received, _printed = None, False
     handlers = {number: signal.getsignal(number) for number in _SIGNALS}
     unraisable = sys.unraisablehook
 
     def raise_again(lost: Any) -> None:
-        """Python drops what is raised in a destructor, after a page of traceback."""
+        """Raise again an interrupt that Python drops because it was raised in a destructor."""
         global _received
         if issubclass(lost.exc_type, KeyboardInterrupt):
             _received = None
@@ -72,61 +73,61 @@ def raised() -> Iterator[None]:
     finally:
         sys.unraisablehook, _raising = unraisable, []
         for number, handler in handlers.items():
-            if handler is not None:  # None: a handler that was not installed from Python
+            if handler is not None:  # None: the handler was not installed from Python
                 signal.signal(number, handler)
 
 
 def reinstall() -> None:
-    """Install the handlers of `raised` again, after a library has put its own in their place.
+    """Install the handlers of `raise_on_signal` again, after a library has replaced them.
 
-    Ray's own prints a stack for SIGTERM. Outside of `raised`, this does nothing.
+    Ray's handler prints a stack trace for SIGTERM. Outside of `raise_on_signal`, this does nothing.
     """
     for number in _raising:
         signal.signal(number, _raise)
 
 
 def received() -> bool:
-    """Whether a signal came since `raised` was entered."""
+    """Return whether a signal was received since the start of `raise_on_signal`."""
     return _received is not None
 
 
 def interrupt_main() -> None:
-    """Raise KeyboardInterrupt in the main thread without a signal; `received` stays as it is."""
-    global _from_us
-    _from_us = True
+    """Raise KeyboardInterrupt in the main thread without a signal; `received` does not change."""
+    global _without_signal
+    _without_signal = True
     _thread.interrupt_main(signal.SIGINT)
 
 
-def say() -> None:
-    """Print the sentence on standard error, once."""
-    global _said
-    if not _said:
-        _said = True
-        with suppress(OSError, ValueError):  # the terminal may be gone
+def print_sentence() -> None:
+    """Print `SENTENCE` on standard error, at most once."""
+    global _printed
+    if not _printed:
+        _printed = True
+        with suppress(OSError, ValueError):  # the terminal may be closed
             print(SENTENCE, file=sys.stderr, flush=True)
 
 
-def leave(status: Any) -> None:
-    """Exit without Python's own end, which waits for threads and can print a traceback."""
+def exit_immediately(status: Any) -> None:
+    """Exit without Python's own shutdown, which waits for threads and may print a traceback."""
     with suppress(Exception):
         sys.stdout.flush()
-    if status == STATUS and not _said:
-        with suppress(OSError):  # not `print`, which a signal may have interrupted
+    if status == STATUS and not _printed:
+        with suppress(OSError):  # not `print`: the signal may have interrupted a print
             os.write(2, f"{SENTENCE}\n".encode())
     os._exit(status if isinstance(status, int) else 1)
 
 
 def _exit(number: int, frame: FrameType | None) -> None:
-    leave(STATUS)
+    exit_immediately(STATUS)
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
-    global _received, _from_us
-    if _from_us:
-        _from_us = False
+    global _received, _without_signal
+    if _without_signal:
+        _without_signal = False
         raise KeyboardInterrupt
     now = time.monotonic()
-    if _received is not None and now - _received < _REPEATED_SECONDS:
+    if _received is not None and now - _received < _REPEAT_SECONDS:
         return
     _received = now
     handler = signal.getsignal(signal.SIGINT)

@@ -1,8 +1,8 @@
-"""Names a configuration may use for stitches, losses, network families and data sets.
+"""Registries: the names that a configuration may use for stitches, losses, network families and data sets.
 
-A thing is registered where it is defined. Its options are the keyword-only parameters of what was
-registered, with their annotations and defaults: from these the registry makes the pydantic model
-that validates a configuration, so a new stitch needs no second description anywhere.
+An object is registered where it is defined. Its options are the keyword-only parameters of the registered
+function or class, with their annotations and defaults. The registry makes a pydantic model of them, which
+validates the configuration, so a new stitch needs no second description.
 
 Example:
     >>> @STITCHES.register("scale")
@@ -29,14 +29,14 @@ Resolver = Callable[[str], tuple[str, dict[str, Any]] | None]
 
 
 class Options(BaseModel):
-    """Base of the option models: no unknown keys, no silent conversion of types."""
+    """Base class of option models. Unknown keys and implicit type conversions are errors."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One registered thing: its name, its factory, and the model of its options."""
+class Registration:
+    """A registered function or class: its name, the factory, and the model of its options."""
 
     name: str
     factory: Callable[..., Any]
@@ -49,68 +49,71 @@ class Entry:
 
 
 class Registry:
-    """A name table of one kind of thing ("stitch", "loss", ...).
+    """A table of names of one kind, such as stitches or losses.
 
     Args:
-        kind: what the things are called in messages.
-        module: dotted module whose import registers the built-in ones.
+        kind: word for the kind in messages, such as "stitch".
+        module: dotted name of the module that registers the built-in objects when imported.
     """
 
     def __init__(self, kind: str, module: str) -> None:
         self.kind = kind
         self._module = module
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, Registration] = {}
         self._resolvers: list[Resolver] = []
 
     def register(self, name: str) -> Callable[[F], F]:
-        """Decorator that enters a factory (function or class) under `name`.
+        """Return a decorator that registers a factory (function or class) under `name`.
 
         Raises:
-            ValueError: the name is taken.
+            ValueError: the name is registered already.
         """
 
         def enter(factory: F) -> F:
             if name in self._entries:
                 raise ValueError(f"a {self.kind} named {name!r} is registered already")
-            self._entries[name] = Entry(name, factory, _options_model(name, factory))
+            self._entries[name] = Registration(name, factory, _make_options_model(name, factory))
             return factory
 
         return enter
 
     def register_resolver(self, resolver: Resolver) -> Resolver:
-        """Decorator: let a function turn a short name ("resnet18") into (name, options), or None."""
+        """Register a function that turns a short name ("resnet18") into (name, options), or None.
+
+        Use it as a decorator.
+        """
         self._resolvers.append(resolver)
         return resolver
 
     def resolve(self, name: str) -> tuple[str, dict[str, Any]]:
-        """What a short name stands for; any other name comes back as it is, without options."""
+        """Return the name and options of a short name; other names are returned without options."""
         if name not in self.names():
             for resolver in self._resolvers:
-                if (found := resolver(name)) is not None:
-                    return found
+                if (resolved := resolver(name)) is not None:
+                    return resolved
         return name, {}
 
     def names(self) -> list[str]:
-        """All registered names, sorted."""
+        """Return all registered names, sorted."""
         importlib.import_module(self._module)
         return sorted(self._entries)
 
-    def get(self, name: str) -> Entry:
-        """The entry of that name.
+    def get(self, name: str) -> Registration:
+        """Return the registration of a name.
 
         Raises:
-            InputError: there is none; the message has the nearest name.
+            InputError: the name is not registered; the message suggests the nearest name.
         """
         if name not in self.names():
             raise InputError(f"no {self.kind} is named {name!r}: {nearest(name, self._entries)}")
         return self._entries[name]
 
     def options(self, name: str) -> type[Options]:
-        """The pydantic model of the options of `name`."""
+        """Return the pydantic model of the options of `name`."""
         return self.get(name).options
 
     def build(self, name: str, *args: Any, options: Mapping[str, Any] | None = None) -> Any:
-        """Call the factory of `name` with positional `args` and validated options."""
+        """Call the factory of `name` with the positional `args` and the validated `options`."""
         entry = self.get(name)
         chosen = entry.options.model_validate(dict(options or {}))
         return entry.factory(
@@ -118,7 +121,7 @@ class Registry:
         )
 
 
-def _options_model(name: str, factory: Callable[..., Any]) -> type[Options]:
+def _make_options_model(name: str, factory: Callable[..., Any]) -> type[Options]:
     target = factory.__init__ if inspect.isclass(factory) else factory
     hints = typing.get_type_hints(target, include_extras=True)
     fields: dict[str, Any] = {

@@ -1,7 +1,7 @@
-"""Every random number of the project comes from here.
+"""Seeds, random generators and determinism settings. All random numbers of the project come from here.
 
-A seed is derived from the sweep's seed and the names of what it is for, never drawn in sequence, so
-nothing depends on which process asked first.
+A seed is derived from the sweep's seed and the names of its purpose. Seeds are never drawn in sequence, so
+results do not depend on the order in which processes ask for seeds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
-_WORKSPACES = (":4096:8", ":16:8")  # those with which cuBLAS repeats itself
+_WORKSPACES = (":4096:8", ":16:8")  # with these, cuBLAS is deterministic
 _cuda_came_first = False
 
 
@@ -29,15 +29,15 @@ def _fix_workspace() -> None:
         os.environ[_WORKSPACE] = _WORKSPACES[0]
 
 
-# Now, because torch asks for it once, at the first matrix product that a process computes on a GPU.
+# On import, because torch reads it once, at the first matrix product of a process on a GPU.
 _fix_workspace()
 
 
 def derive(*parts: object) -> int:
-    """A 63-bit seed that is a function of `parts` alone, on every machine and in every process.
+    """Return a 63-bit seed that depends on `parts` only, on every machine and in every process.
 
     Args:
-        parts: anything JSON can hold; the order counts.
+        parts: values that JSON can represent; their order matters.
 
     Example:
         >>> derive(0, "order", 3) == derive(0, "order", 3) != derive(0, "order", 4)
@@ -48,25 +48,25 @@ def derive(*parts: object) -> int:
 
 
 def generator(*parts: object) -> torch.Generator:
-    """A CPU generator seeded with `derive(*parts)`.
+    """Return a CPU generator seeded with `derive(*parts)`.
 
-    Random numbers are drawn on the CPU and moved, so that they are the same on every device.
+    Random numbers are drawn on the CPU and then moved, so that they are equal on every device.
     """
     return torch.Generator().manual_seed(derive(*parts))
 
 
 def seed_everything(seed: int, threads: int) -> None:
-    """Put this process into the state in which a computation repeats bit for bit.
+    """Seed all generators and make the computations of this process repeatable bit for bit.
 
-    The one place of the project that does so. Seeds Python, NumPy and torch (CPU and CUDA), asks
-    torch for deterministic algorithms, switches cuDNN's autotuning and all short cuts through
-    shorter floating-point formats off, keeps denormal numbers, gives cuBLAS a fixed workspace, and
-    fixes the number of intra-op threads, because that number decides the order of floating-point
-    sums. What it can't do anything about, `caveats` says.
+    Seeds Python, NumPy and torch (CPU and CUDA); requires deterministic algorithms of torch; disables
+    cuDNN's autotuning and all shorter floating-point formats for float32; keeps denormal numbers; sets a
+    fixed cuBLAS workspace; and sets the number of intra-op threads, which decides the order of
+    floating-point sums. No other code of the project does any of this. `caveats` lists the remaining
+    sources of differences.
 
     Args:
         seed: any non-negative integer.
-        threads: intra-op threads of torch, `resources.cpu` throughout the project.
+        threads: intra-op threads of torch; the project always passes `resources.cpu`.
     """
     _fix_workspace()
     random.seed(seed)
@@ -74,22 +74,22 @@ def seed_everything(seed: int, threads: int) -> None:
     torch.manual_seed(seed)
     torch.cuda.manual_seed_all(seed)
     torch.use_deterministic_algorithms(True)
-    # We never read memory we have not written; filling it would only cost time.
+    # The project never reads uninitialized memory; filling it would only cost time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
-    # The old switches and then the new: torch refuses to read one that contradicts the other.
+    # The old settings first, then the new: torch refuses to read a setting that contradicts the other.
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
     for operations in _fp32_operations().values():
         operations.fp32_precision = "ieee"
-    # A library built for speed may have set it for the whole process when it was imported.
+    # A library compiled for speed may have set it for the whole process on import.
     torch.set_flush_denormal(False)
     torch.set_num_threads(threads)
 
 
 def settings() -> dict[str, Any]:
-    """What of this process decides the bits of a computation, as it is now and not as it was set.
+    """Return the current settings of this process that influence the bits of results.
 
     Returns:
         Plain data: `deterministic_algorithms` (`raise`, `warn` or `off`), cuDNN's flags, the
@@ -109,7 +109,9 @@ def settings() -> dict[str, Any]:
             "benchmark": cudnn.benchmark,
         },
         "onednn_enabled": torch.backends.mkldnn.enabled,
-        "float32": {name: of.fp32_precision for name, of in _fp32_operations().items()},
+        "float32": {
+            name: backend.fp32_precision for name, backend in _fp32_operations().items()
+        },
         "default_type": str(torch.get_default_dtype()),
         "denormals": "kept" if (torch.tensor(1e-40) * 1).item() else "flushed",
         "cublas_workspace": os.environ.get(_WORKSPACE),
@@ -119,89 +121,91 @@ def settings() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The model of this machine's CPU, as its maker calls it, and the instructions torch uses."""
+    """Return the model name of this machine's CPU, and the instruction set that torch uses."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
-    found = {
+    fields = {
         key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)
     }
-    # Two models may share a name, above all in a virtual machine.
-    numbers = [found[key] for key in ("cpu family", "model", "stepping") if key in found]
-    name = found.get("model name") or platform.processor() or platform.machine()
+    # Two models may share a name, mostly in virtual machines.
+    numbers = [fields[key] for key in ("cpu family", "model", "stepping") if key in fields]
+    name = fields.get("model name") or platform.processor() or platform.machine()
     details = [*([" ".join(["family", *numbers])] if numbers else []), _instructions()]
     return f"{name} ({', '.join(details)})"
 
 
 def caveats(device: str | torch.device) -> list[str]:
-    """What `seed_everything` could not make deterministic, or what was undone after it.
+    """Return the remaining sources of non-determinism in this process, and settings that were undone.
 
     Args:
-        device: where is computed.
+        device: device of the computation.
 
     Returns:
-        Sentences, each true of this process as it is now.
+        Sentences about the current state of this process.
     """
     cuda = torch.device(device).type == "cuda"
     now = settings()
-    found = []
+    sentences = []
     if now["deterministic_algorithms"] == "raise":
-        found.append(
+        sentences.append(
             "An operation without a deterministic implementation on this device raises an error "
-            "that names it; nothing replaces it."
+            "that names the operation."
         )
     else:
         state = "off" if now["deterministic_algorithms"] == "off" else "only warned about"
-        found.append(
-            f"Deterministic algorithms are {state}: an operation may give other bits every time."
+        sentences.append(
+            f"Deterministic algorithms are {state}: an operation may give different bits in each run."
         )
     shortened = [
         f"{name} {kind}" for name, kind in now["float32"].items() if kind not in ("ieee", "none")
     ]
     if shortened:
-        found.append(f"float32 is not computed as such everywhere: {', '.join(shortened)}.")
+        sentences.append(
+            f"Some float32 operations use a shorter format internally: {', '.join(shortened)}."
+        )
     if now["denormals"] == "flushed":
-        found.append("Denormal numbers are flushed to 0 in this thread.")
+        sentences.append("Denormal numbers are flushed to 0 in this thread.")
     if cuda:
-        found += _cuda_caveats(now)
+        sentences += _cuda_caveats(now)
     model = torch.cuda.get_device_name(device) if cuda else processor()
-    found.append(
-        f"Bits are equal on one model of {'GPU' if cuda else 'CPU'} ({model}), with one version of "
-        f"torch ({torch.__version__}) and of its libraries; elsewhere the last ones may differ."
+    sentences.append(
+        f"Results are equal bit for bit on one model of {'GPU' if cuda else 'CPU'} ({model}), with one "
+        f"version of torch ({torch.__version__}) and its libraries; on others the last bits may differ."
     )
-    found.append(
-        f"They hold for resources.cpu = {now['intra_op_threads']}: another number of threads takes "
+    sentences.append(
+        f"Results hold for resources.cpu = {now['intra_op_threads']}: another number of threads computes "
         "sums in another order."
     )
-    found.append(
-        "The order of a Python set of texts is fixed before any of our code runs (PYTHONHASHSEED). "
-        "Nothing here depends on it; a data set, network, stitch or loss of your own might."
+    sentences.append(
+        "Python fixes the order of sets of strings when it starts (PYTHONHASHSEED). Stitch Sweep does not "
+        "depend on this order; your own data set, network, stitch or loss may depend on it."
     )
-    return found
+    return sentences
 
 
 def _cuda_caveats(now: dict[str, Any]) -> list[str]:
-    found = []
+    sentences = []
     workspace = now["cublas_workspace"]
     if workspace not in _WORKSPACES:
-        found.append(
+        sentences.append(
             f"{_WORKSPACE} is {workspace!r}, not {' or '.join(_WORKSPACES)}: torch refuses matrix "
-            "products on the GPU, since they would not repeat."
+            "products on the GPU, because they would not be repeatable."
         )
     elif _cuda_came_first:
-        found.append(
-            f"The GPU was in use in this process before {_WORKSPACE} was set: if a matrix product was "
-            "among it, torch refuses all further ones, since they would not repeat. Set it before the "
-            "process starts, or import stitch_sweep first."
+        sentences.append(
+            f"The GPU was in use in this process before {_WORKSPACE} was set. If a matrix product was "
+            "computed, torch refuses all further ones, because they would not be repeatable. Set the "
+            "variable before the process starts, or import stitch_sweep first."
         )
     if now["cudnn"]["benchmark"] or not now["cudnn"]["deterministic"]:
-        found.append("cuDNN may choose another algorithm in every process.")
-    return found
+        sentences.append("cuDNN may choose a different algorithm in each process.")
+    return sentences
 
 
 def _fp32_operations() -> dict[str, Any]:
-    """Where torch decides by which format float32 is computed, by name; the outer ones first."""
+    """Return the backends of torch with a setting for float32's internal format; outer ones first."""
     backends: Any = torch.backends
     return {
         "all": backends,

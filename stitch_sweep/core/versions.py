@@ -1,4 +1,4 @@
-"""Which versions of what a result was made with."""
+"""Versions of the packages that a result was made with."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ PACKAGES = (
     *("stitch-sweep", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas"),
     *("pyarrow", "pillow", "safetensors", "ray", "optuna", "mlflow", "ffcv"),
 )
-"""What figures, or the files that they are stored in, may depend on."""
-MAIN = ("stitch-sweep", "torch", "ray", "optuna")
-"""What a reader asks of first."""
+"""Packages that results, or the files that store them, may depend on."""
+MAIN_PACKAGES = ("stitch-sweep", "torch", "ray", "optuna")
+"""Packages whose versions are printed first."""
 
 
 def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str | None]:
-    """Python's version and those of packages; None for one that is not installed.
+    """Return the versions of Python and of packages; None for a package that is not installed.
 
     Example:
-        >>> versions(["torch", "none-of-that-name"])  # doctest: +SKIP
-        {'python': '3.11.7', 'torch': '2.15.0+cu130', 'none-of-that-name': None}
+        >>> versions(["torch", "no-such-package"])  # doctest: +SKIP
+        {'python': '3.11.7', 'torch': '2.15.0+cu130', 'no-such-package': None}
     """
     found = {"python": platform.python_version(), **{name: _version(name) for name in packages}}
     if "torch" in found:
-        # The package's number leaves out how torch was built.
+        # The package metadata lacks the build, such as +cu130.
         found["torch"] = torch.__version__
     return found
 
