@@ -1,1 +1,1 @@
-"""The configuration: one file per section of the YAML, and the one way to read it."""
+"""The configuration file: one module per section, reading, and checks of the search space."""

@@ -1,38 +1,39 @@
-"""Controls: what a pair of trained networks is compared with, written out as networks and pairs.
+"""Section `controls`: networks and pairs that a pair of trained networks is compared with.
 
-Each asks for one reason, other than alike representations, why a stitch may do well:
+Each control tests one reason, other than similar representations, for a high accuracy of a stitch:
 
     untrained_sender    the sender's architecture with random weights, into the trained receiver
     untrained_receiver  the trained sender into the receiver's architecture with random weights
     untrained_both      both with random weights
-    class_only          a sender that knows the class and nothing else of an image
+    class_only          a sender that knows only the class of an image
     image               the image itself, layer -1 of the sender
-    linear_probe        a linear classifier on each layer; not stitched, but measured afterwards
+    linear_probe        a linear classifier on each layer; `analyze` trains it, no stitch is trained
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    from stitch_sweep.config.models import NetworkConfig, PairConfig
+from stitch_sweep.config.networks import CLASS_ONLY, NetworkConfig
+from stitch_sweep.config.pairs import PairConfig
+from stitch_sweep.config.paths import first_twice
+from stitch_sweep.core.bounds import LONGEST_NAME
+from stitch_sweep.core.errors import nearest
+from stitch_sweep.core.problems import Location, errors_at, mismatch, refusal, show
 
 CONTROLS = (
     *("untrained_sender", "untrained_receiver", "untrained_both"),
     *("class_only", "image", "linear_probe"),
 )
-CLASS_ONLY = "class_only"
-LONGEST = 80
-"""Characters of a network's name."""
 
 _IMAGE_LAYER = -1
 _TRAINED = ("trained", "file", "named", "factory")
-_MADE = {"untrained": "random", "class-only": CLASS_ONLY}
-"""How the name of a control's network ends, and its weights."""
-# Which network stands in for sender and receiver; "" is the pair's own.
-_SIDES = {
+_WEIGHTS = {"untrained": "random", "class-only": CLASS_ONLY}
+"""Suffix of the name of a control's network, and its weights."""
+# Suffixes of the networks that replace sender and receiver; "" keeps the pair's network.
+_SUFFIXES = {
     "untrained_sender": ("untrained", ""),
     "untrained_receiver": ("", "untrained"),
     "untrained_both": ("untrained", "untrained"),
@@ -40,76 +41,104 @@ _SIDES = {
 }
 
 
-class Expanded(NamedTuple):
-    """Networks and pairs with those of the controls after them."""
+class ExpandedControls(NamedTuple):
+    """Networks and pairs, followed by those of the controls."""
 
     networks: list[NetworkConfig]
     pairs: list[PairConfig]
 
 
 class ControlError(ValueError):
-    """The controls can't be written out.
+    """The controls can't be expanded.
 
     Args:
-        problems: (where in the configuration, what is wrong) of each.
+        problems: location in the configuration, and message, of each problem.
     """
 
-    def __init__(self, problems: list[tuple[tuple[int | str, ...], str]]) -> None:
-        super().__init__("; ".join(why for _, why in problems))
+    def __init__(self, problems: list[tuple[Location, str]]) -> None:
+        super().__init__("; ".join(problem for _, problem in problems))
         self.problems = problems
 
 
-def expand(networks: list[NetworkConfig], pairs: list[PairConfig], controls: list[str]) -> Expanded:
-    """Write controls out as networks and pairs.
+def check_controls(value: Any) -> list[str]:
+    """Validate the value of `controls`.
 
-    Every pair whose networks are both trained (here or elsewhere) gets every control; a control of the
-    network `a` is called `a-untrained` or `a-class-only`. Layer -1 is left out of those with other
-    networks, because the image is the same whatever comes after it. Networks and pairs that are there
-    already are not made again, so what was written out is written out to itself.
+    Raises:
+        PydanticCustomError, ValidationError: it is not a list of distinct names of `CONTROLS`.
+    """
+    if not isinstance(value, list):
+        raise refusal(mismatch(f"a list of controls: {', '.join(CONTROLS)}", value))
+    unknown: list[tuple[Location, str]] = [
+        ((k,), f"no control is named {show(name)}: {nearest(str(name), CONTROLS)}")
+        for k, name in enumerate(value[: len(CONTROLS)])
+        if name not in CONTROLS
+    ]
+    if unknown:
+        raise errors_at("controls", unknown)
+    if twice := first_twice(value):
+        raise refusal(f"contains {twice} twice")
+    return list(value)
+
+
+def expand(
+    networks: list[NetworkConfig], pairs: list[PairConfig], controls: list[str]
+) -> ExpandedControls:
+    """Expand controls into networks and pairs.
+
+    Every pair of two trained networks gets every control. The controls of network `a` are named
+    `a-untrained` and `a-class-only`. Pairs with other networks do not get layer -1, because the image does not
+    depend on the network. Existing networks and pairs are not added again, so expanding a result changes
+    nothing.
 
     Args:
-        networks: names differ.
-        pairs: of these networks.
+        networks: networks with distinct names.
+        pairs: pairs of these networks.
         controls: names in `CONTROLS`.
 
     Raises:
         ControlError: a name is taken or would be too long, or no pair can have controls.
     """
-    wanted = [control for control in CONTROLS if control in controls and control != "linear_probe"]
-    known = {network.name: network for network in networks}
-    bases = [p for p in pairs if all(known[n].kind in _TRAINED for n in (p.sender, p.receiver))]
-    if wanted and not bases:
-        why = "no pair joins two trained networks, so there is nothing to control"
-        raise ControlError([(("controls",), why)])
-    made: dict[str, NetworkConfig] = {}
-    found = list(pairs)
+    active = [control for control in CONTROLS if control in controls and control != "linear_probe"]
+    by_name = {network.name: network for network in networks}
+    trained = [
+        pair
+        for pair in pairs
+        if all(by_name[name].kind in _TRAINED for name in (pair.sender, pair.receiver))
+    ]
+    if active and not trained:
+        problem = "no pair joins two trained networks, so controls have nothing to compare with"
+        raise ControlError([(("controls",), problem)])
+    added: dict[str, NetworkConfig] = {}
+    expanded = list(pairs)
     present = {pair.model_dump_json() for pair in pairs}
-    useless = set(wanted)
-    for pair in bases:
-        for control in wanted:
-            for new in _controlled(pair, control):
-                ends = _SIDES.get(control, ("", ""))
-                sides = zip((pair.sender, pair.receiver), ends, strict=True)
-                for network in (_stand_in(known[name], end) for name, end in sides if end):
-                    made[network.name] = network
-                useless.discard(control)
+    unused = set(active)
+    for pair in trained:
+        for control in active:
+            for new in _control_pairs(pair, control):
+                suffixes = _SUFFIXES.get(control, ("", ""))
+                for name, suffix in zip((pair.sender, pair.receiver), suffixes, strict=True):
+                    if suffix:
+                        network = _control_network(by_name[name], suffix)
+                        added[network.name] = network
+                unused.discard(control)
                 if (key := new.model_dump_json()) not in present:
                     present.add(key)
-                    found.append(new)
+                    expanded.append(new)
     if any(
-        layers != "all" and _IMAGE_LAYER in layers for layers in (p.sender_layers for p in found)
+        pair.sender_layers != "all" and _IMAGE_LAYER in pair.sender_layers for pair in expanded
     ):
-        useless.discard("image")
-    if useless:
-        why = f"{', '.join(sorted(useless))}: no pair has sender layers that it could control"
-        raise ControlError([(("controls",), why)])
-    if problems := list(_clashes(networks, made)):
+        unused.discard("image")
+    if unused:
+        problem = f"{', '.join(sorted(unused))}: no pair has sender layers for this control"
+        raise ControlError([(("controls",), problem)])
+    if problems := list(_find_clashes(networks, added)):
         raise ControlError(problems)
-    return Expanded([*networks, *(n for name, n in made.items() if name not in known)], found)
+    new_networks = (network for name, network in added.items() if name not in by_name)
+    return ExpandedControls([*networks, *new_networks], expanded)
 
 
-def _controlled(pair: PairConfig, control: str) -> Iterator[PairConfig]:
-    """The pair that a control makes of a pair, if it makes one."""
+def _control_pairs(pair: PairConfig, control: str) -> Iterator[PairConfig]:
+    """Yield the control of a pair, if the pair has layers for it."""
     layers = pair.sender_layers
     if control == "image":
         if layers == "all" or _IMAGE_LAYER not in layers:
@@ -118,24 +147,24 @@ def _controlled(pair: PairConfig, control: str) -> Iterator[PairConfig]:
     if layers != "all":
         layers = [layer for layer in layers if layer != _IMAGE_LAYER]
     if layers:
-        sides = zip((pair.sender, pair.receiver), _SIDES[control], strict=True)
-        sender, receiver = (_name(name, end) for name, end in sides)
+        sides = zip((pair.sender, pair.receiver), _SUFFIXES[control], strict=True)
+        sender, receiver = (_control_name(name, suffix) for name, suffix in sides)
         update = {"sender": sender, "receiver": receiver, "sender_layers": layers}
         yield pair.model_copy(update=update)
 
 
-def _name(name: str, end: str) -> str:
-    return f"{name}-{end}" if end else name
+def _control_name(name: str, suffix: str) -> str:
+    return f"{name}-{suffix}" if suffix else name
 
 
-def _stand_in(network: NetworkConfig, end: str) -> NetworkConfig:
-    """A network of the same shape without what the network has learned."""
+def _control_network(network: NetworkConfig, suffix: str) -> NetworkConfig:
+    """Return a network with the same layer shapes, without learned weights."""
     update = {
-        "name": _name(network.name, end),
-        "weights": _MADE[end],
-        "seed": _seed(network, end),
-        "noise": 1.0 if _MADE[end] == CLASS_ONLY else None,
-        # It sees what the network sees.
+        "name": _control_name(network.name, suffix),
+        "weights": _WEIGHTS[suffix],
+        "seed": _control_seed(network, suffix),
+        "noise": 1.0 if _WEIGHTS[suffix] == CLASS_ONLY else None,
+        # The control gets the same input images as the network.
         "expects": network.weights if network.kind == "named" else network.expects,
         "weights_key": None,
         "weights_prefix": None,
@@ -144,29 +173,29 @@ def _stand_in(network: NetworkConfig, end: str) -> NetworkConfig:
     return network.model_copy(update=update)
 
 
-def _seed(network: NetworkConfig, end: str) -> int:
-    """A seed of its own, 31 bits.
+def _control_seed(network: NetworkConfig, suffix: str) -> int:
+    """Return a 31-bit seed that differs from the network's seed.
 
-    With the network's own seed, its untrained control would be what it was itself before training. The
-    name counts too: weights from files may all have the same seed.
+    With the same seed, the untrained control would equal the network before its training. The seed depends
+    on the name as well, because networks with weights from files may all have the same seed.
     """
-    text = f"{network.seed} {network.name} {end}"
+    text = f"{network.seed} {network.name} {suffix}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
 
-def _clashes(
-    networks: list[NetworkConfig], made: dict[str, NetworkConfig]
-) -> Iterator[tuple[tuple[int | str, ...], str]]:
+def _find_clashes(
+    networks: list[NetworkConfig], added: dict[str, NetworkConfig]
+) -> Iterator[tuple[Location, str]]:
     for k, network in enumerate(networks):
-        new = made.get(network.name)
-        if new is not None and new.model_dump() != network.model_dump():
+        control = added.get(network.name)
+        if control is not None and control.model_dump() != network.model_dump():
             yield (
                 ("networks", k, "name"),
-                f"{network.name!r} is what a control of another network is called; choose another name",
+                f"{network.name!r} is the name of another network's control; choose another name",
             )
-    for name in made:
-        if len(name) > LONGEST:
+    for name in added:
+        if len(name) > LONGEST_NAME:
             yield (
                 ("controls",),
-                f"would make a network named {name!r}, and names have at most {LONGEST} characters",
+                f"would add a network named {name!r}, but names have at most {LONGEST_NAME} characters",
             )

@@ -1,4 +1,4 @@
-"""Read a configuration file, and find every problem that can be found before anything starts."""
+"""Reading of a configuration file, with all problems that can be found before anything starts."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from stitch_sweep.config.models import FROM_FACTORY, WEIGHTS, Config, is_file
+from stitch_sweep.config.networks import FROM_FACTORY, WEIGHTS, is_file
 from stitch_sweep.config.paths import as_list, assign
+from stitch_sweep.config.root import Config
 from stitch_sweep.config.space import search_problems
 from stitch_sweep.config.yaml_text import LARGEST_FILE, dump, parse
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.patterns import find
-from stitch_sweep.core.problems import describe_problems, show
+from stitch_sweep.core.problems import describe_problems, mismatch, show
 from stitch_sweep.core.untrusted import read_file
 
 
 def read_config(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Config:
-    """Read and check a configuration file.
+    """Read and validate a configuration file.
 
     Args:
-        path: a YAML file. Paths in it are looked up beside it first, then in the current folder.
-        overrides: dotted path -> value, as given by `--set`.
+        path: a YAML file. Relative paths in it are searched in its folder first, then in the current folder.
+        overrides: {dotted path: value}, as given by `--set`.
 
     Raises:
-        InputError: every problem found, one line each.
+        InputError: all problems, one sentence each.
     """
     path = Path(path)
     tree = read_yaml(path)
@@ -40,7 +41,7 @@ def read_config(path: Path | str, overrides: Mapping[str, Any] | None = None) ->
             assign(tree, key, value)
         except InputError as error:
             problems += [f"--set {problem}" for problem in error.problems]
-    problems += [f"{path}: {problem}" for problem in _find_files(tree, path.parent)]
+    problems += [f"{path}: {problem}" for problem in _resolve_paths(tree, path.parent)]
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
@@ -48,26 +49,26 @@ def read_config(path: Path | str, overrides: Mapping[str, Any] | None = None) ->
     else:
         problems += [f"{path}: {problem}" for problem in search_problems(config)]
         if not _is_folder_or_free(Path(config.zoo)):
-            problems.append(f"{path}: zoo: {config.zoo} is a file, a folder is wanted")
+            problems.append(f"{path}: zoo: {config.zoo} is a file, expected a folder")
     if problems:
         raise InputError(*problems)
     return config
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping of plain data.
+    """Read a YAML file that contains a mapping of plain data.
 
     Raises:
-        InputError: missing, a folder, empty, binary, unparsable, with a key twice, or no mapping.
+        InputError: missing, a folder, empty, binary, not valid YAML, with a repeated key, or no mapping.
     """
     if path.is_dir():
-        raise InputError(f"{path}: is a folder, a YAML file is wanted")
+        raise InputError(f"{path}: is a folder, expected a YAML file")
     try:
         text = read_file(path, LARGEST_FILE).decode("utf-8")
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file") from None
     except UnicodeDecodeError:
-        raise InputError(f"{path}: is not a text file (UTF-8), a YAML file is wanted") from None
+        raise InputError(f"{path}: is not a text file (UTF-8), expected a YAML file") from None
     try:
         tree = parse(text)
     except InputError as error:
@@ -82,15 +83,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if tree is None:
         raise InputError(f"{path}: is empty")
     if not isinstance(tree, dict):
-        raise InputError(f"{path}: wants key: value pairs, got {show(tree)}")
+        raise InputError(f"{path}: {mismatch('key: value pairs', tree)}")
     return tree
 
 
 def parse_value(text: str) -> Any:
-    """One value written as in a YAML file, for `--set`; text that is no YAML is itself the value.
+    """Parse one value of `--set`, written as in a YAML file. Text that is not YAML is the value itself.
 
     Raises:
-        InputError: as of `yaml_text.parse`; or bytes that are no text.
+        InputError: see `yaml_text.parse`; or the text is not valid Unicode.
     """
     try:
         return parse(text)
@@ -99,17 +100,25 @@ def parse_value(text: str) -> Any:
 
 
 def to_yaml(config: BaseModel) -> str:
-    """A configuration as YAML text that reads back equal."""
+    """Return a configuration as YAML text, which reads back equal."""
     return dump(config.model_dump(mode="json"))
 
 
-def _find_files(tree: dict[str, Any], folder: Path) -> list[str]:
-    """Put found paths, and the content of a space file, in the place of paths; returns what is wrong."""
+def _resolve_paths(tree: dict[str, Any], folder: Path) -> list[str]:
+    """Resolve all paths in a raw configuration in place, and read the file of a search space.
+
+    Args:
+        tree: raw configuration, which is changed.
+        folder: folder of the configuration file.
+
+    Returns:
+        Problems, one sentence each.
+    """
     problems: list[str] = []
 
-    def found(section: dict[str, Any], key: str, place: str) -> str:
+    def resolve(section: dict[str, Any], key: str, place: str) -> str:
         try:
-            return _found(section[key], folder)
+            return _resolve(section[key], folder)
         except InputError as error:
             problems.extend(f"{place}{key}: {problem}" for problem in error.problems)
             return str(section[key])
@@ -119,37 +128,40 @@ def _find_files(tree: dict[str, Any], folder: Path) -> list[str]:
         tree["zoo"] = str(beside)
     beton = data.get("beton_folder") if isinstance(data := tree.get("data"), dict) else None
     for place, name in (("zoo", zoo), ("data.beton_folder", beton)):
-        if isinstance(name, str) and (why := _no_path(folder / name)):
-            problems.append(f"{place}: {show(name)} {why}")
+        if isinstance(name, str) and (problem := _path_problem(folder / name)):
+            problems.append(f"{place}: {show(name)} {problem}")
     sections = [("data.", tree.get("data"))]
-    sections += [(f"networks[{i}].", of) for i, of in enumerate(as_list(tree.get("networks")))]
+    sections += [
+        (f"networks[{i}].", network) for i, network in enumerate(as_list(tree.get("networks")))
+    ]
     for place, section in sections:
         if not isinstance(section, dict):
             continue
         for key in ("path", "weights"):
             name = section.get(key)
             if isinstance(name, str) and name and name not in (*WEIGHTS, FROM_FACTORY):
-                section[key] = found(section, key, place)
+                section[key] = resolve(section, key, place)
         name = section.get("factory")
         if isinstance(name, str) and is_file(name):
             file, _, function = name.rpartition(":")
-            section["factory"] = f"{found({'factory': file}, 'factory', place)}:{function}"
+            section["factory"] = f"{resolve({'factory': file}, 'factory', place)}:{function}"
     search = tree.get("search")
     if isinstance(search, dict) and isinstance(search.get("space"), str):
         try:
-            search["space"] = read_yaml(Path(_found(search["space"], folder)))
+            search["space"] = read_yaml(Path(_resolve(search["space"], folder)))
         except InputError as error:
             problems += [f"search.space: {problem}" for problem in error.problems]
-            del search["space"]  # or it would be reported twice
+            del search["space"]  # validation would report it a second time
             search.pop("samples", None)
     return problems
 
 
-def _found(name: str, folder: Path) -> str:
-    """A path or pattern beside the configuration, else in the current folder, else as it stands.
+def _resolve(name: str, folder: Path) -> str:
+    """Return a path or pattern in the configuration's folder, in the current folder, or unchanged.
 
     Raises:
-        InputError: it can be no file's, a pattern would search too much, or there is no such user.
+        InputError: it is not a possible file name, a pattern would search too much, or the user of a `~` is
+            unknown.
     """
     try:
         expanded = Path(name).expanduser()
@@ -157,21 +169,21 @@ def _found(name: str, folder: Path) -> str:
         raise InputError(f"{show(name)}: there is no such user") from None
     for base in (folder, Path()):
         candidate = base.absolute() / expanded
-        if why := _no_path(candidate):
-            raise InputError(f"{show(name)} {why}")
+        if problem := _path_problem(candidate):
+            raise InputError(f"{show(name)} {problem}")
         if candidate.exists() or (has_magic(name) and any(True for _ in find(candidate))):
             return str(candidate)
     return name
 
 
-def _no_path(path: Path) -> str | None:
-    """Why no file can have this path; None where one can, whether or not there is one."""
+def _path_problem(path: Path) -> str | None:
+    """Return the reason why no file can have this path; None for a possible path."""
     try:
         path.lstat()
     except ValueError:
-        return "holds a character that no file's name has"
+        return "contains a character that is not allowed in file names"
     except OSError as error:
-        return "is too long for a file's name" if error.errno == errno.ENAMETOOLONG else None
+        return "is too long for a file name" if error.errno == errno.ENAMETOOLONG else None
     return None
 
 

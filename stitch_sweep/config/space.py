@@ -1,4 +1,4 @@
-"""Whether what is crossed and searched makes valid settings, found by making them."""
+"""Checks that all crossed and searched values make valid settings, by building the settings."""
 
 from __future__ import annotations
 
@@ -9,20 +9,32 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from stitch_sweep.config.models import Config, SearchConfig, TrialSettings, trial_settings
 from stitch_sweep.config.paths import first_twice, look_up
+from stitch_sweep.config.root import Config
+from stitch_sweep.config.search import SearchConfig
+from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.core.bounds import MOST_CHECKS
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.problems import describe_problems
 
+Option = tuple[str, dict[str, Any]]
+"""A value of a path, as (how messages name it, overrides that set it)."""
+
 _FEW = 20
-"""Numbers that are all tried together with the values of other settings; of more only both ends."""
+"""Largest number of numeric values that are all combined with the values of other settings. Of longer lists
+only the smallest and the largest value are combined."""
 
 
 def search_problems(config: Config) -> Iterator[str]:
-    """What is wrong with crossed and searched values, found by building settings with each."""
+    """Find problems of crossed and searched values.
+
+    Settings are built with each value, and then with each two values of two settings.
+
+    Yields:
+        One sentence for each problem.
+    """
     search = config.search
-    where = {
+    places = {
         **{path: f"search.cross.{path}" for path in search.cross},
         **{path: f"search.space.{path}" for path in search.distributions},
     }
@@ -30,63 +42,76 @@ def search_problems(config: Config) -> Iterator[str]:
         if path in search.distributions:
             yield f"search: {path} is both crossed and searched; choose one"
         if twice := first_twice(values):
-            yield f"search.cross.{path}: has {twice} twice"
-    broken = False
-    for path in where:
-        if path.split(".")[0] not in TrialSettings.model_fields:
-            allowed = ", ".join(TrialSettings.model_fields)
-            yield f"{where[path]}: can't differ between trials; only what is under {allowed} can"
-            broken = True
-    for problem in _condition_problems(config):
-        yield problem
-        broken = True
-    if broken:
+            yield f"search.cross.{path}: contains {twice} twice"
+    problems = [*_path_problems(places), *_condition_problems(config)]
+    yield from problems
+    if problems:
         return
-    options = {}
-    left = MOST_CHECKS
-    for path in where:
-        options[path] = list(itertools.islice(_options(search, path), left + 1))
-        left -= len(options[path])
-        if left < 0:
+    options: dict[str, list[Option]] = {}
+    remaining = MOST_CHECKS
+    for path in places:
+        options[path] = list(itertools.islice(_options(search, path), remaining + 1))
+        remaining -= len(options[path])
+        if remaining < 0:
             yield (
-                f"{where[path]}: more than {MOST_CHECKS} values of all settings, and ways in which "
+                f"{places[path]}: more than {MOST_CHECKS} values of all settings, and ways in which "
                 "their conditions can hold, would have to be checked; list fewer values"
             )
             return
-    # One setting at a time, then every two together: adam with a searched momentum.
-    for path in where:
-        usable = []
+    yield from _single_problems(config, places, options)
+    yield from _pair_problems(config, places, options)
+
+
+def _path_problems(places: Mapping[str, str]) -> Iterator[str]:
+    for path, place in places.items():
+        if path.split(".")[0] not in TrialSettings.model_fields:
+            allowed = ", ".join(TrialSettings.model_fields)
+            yield f"{place}: can't differ between trials; only settings in {allowed} can"
+
+
+def _single_problems(
+    config: Config, places: Mapping[str, str], options: dict[str, list[Option]]
+) -> Iterator[str]:
+    """Check each option by itself, and remove the invalid options from `options`."""
+    distributions = config.search.distributions
+    for path, place in places.items():
+        valid = []
         for name, overrides in options[path]:
-            if found := _try(config, overrides):
-                place = f"{where[path]}{name}"
-                yield from (f"{place}: {p.removeprefix(f'{path}: ')}" for p in found)
-                if path in search.distributions and not search.distributions[path].choices:
-                    break  # the other end of a range says the same
+            if problems := _setting_problems(config, overrides):
+                yield from (f"{place}{name}: {p.removeprefix(f'{path}: ')}" for p in problems)
+                if path in distributions and not distributions[path].choices:
+                    break  # the other end of a range has the same problem
             else:
-                usable.append((name, overrides))
-        options[path] = usable
-    ends = {path: _outermost(path, options[path]) for path in where}
-    count = sum(len(ends[a]) * len(ends[b]) for a, b in itertools.combinations(where, 2))
+                valid.append((name, overrides))
+        options[path] = valid
+
+
+def _pair_problems(
+    config: Config, places: Mapping[str, str], options: Mapping[str, list[Option]]
+) -> Iterator[str]:
+    """Check the options of each two paths together, such as adam with a searched momentum."""
+    ends = {path: _outermost(path, options[path]) for path in places}
+    count = sum(len(ends[a]) * len(ends[b]) for a, b in itertools.combinations(places, 2))
     if count > MOST_CHECKS:
-        most = ", ".join(sorted(where, key=lambda path: -len(ends[path]))[:2])
+        longest = ", ".join(sorted(places, key=lambda path: -len(ends[path]))[:2])
         yield (
             f"search: has {count} pairs of values to check together, {MOST_CHECKS} at most; list fewer "
-            f"values, of {most} for example"
+            f"values, for example of {longest}"
         )
         return
-    for one, other in itertools.combinations(where, 2):
-        pairs = itertools.product(ends[one], ends[other])
-        for (name, a), (other_name, b) in pairs:
+    for first, second in itertools.combinations(places, 2):
+        pairs = itertools.product(ends[first], ends[second])
+        for (first_name, a), (second_name, b) in pairs:
             if any(a[path] != b[path] for path in a.keys() & b.keys()):
                 continue
-            if found := _try(config, {**a, **b}):
-                together = f"{where[one]}{name} with {where[other]}{other_name}"
-                yield from (f"{together}: {problem}" for problem in found)
+            if problems := _setting_problems(config, {**a, **b}):
+                together = f"{places[first]}{first_name} with {places[second]}{second_name}"
+                yield from (f"{together}: {problem}" for problem in problems)
                 break
 
 
-def _options(search: SearchConfig, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Values that stand for all of a crossed or searched path, as (how to name it, overrides)."""
+def _options(search: SearchConfig, path: str) -> Iterator[Option]:
+    """Iterate over values that represent all values of a crossed or searched path."""
     if path in search.cross:
         for i, value in enumerate(search.cross[path]):
             yield f"[{i}]", {path: value}
@@ -98,20 +123,18 @@ def _options(search: SearchConfig, path: str) -> Iterator[tuple[str, dict[str, A
             yield f" = {shown}", {**context, path: value}
 
 
-def _outermost(
-    path: str, options: list[tuple[str, dict[str, Any]]]
-) -> list[tuple[str, dict[str, Any]]]:
-    """Of many numbers the options with the smallest and the largest, as of a range; else all options."""
+def _outermost(path: str, options: list[Option]) -> list[Option]:
+    """Return the options with the smallest and largest number, if there are many; else all options."""
     values = [overrides[path] for _, overrides in options]
-    numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in values)
-    if len(values) <= _FEW or not numbers:
+    are_numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in values)
+    if len(values) <= _FEW or not are_numbers:
         return options
     ends = (min(values), max(values))
     return [option for option, value in zip(options, values, strict=True) if value in ends]
 
 
 def _contexts(search: SearchConfig, path: str) -> Iterator[dict[str, Any]]:
-    """Every way in which the conditions of a path, and the conditions of those, can hold."""
+    """Iterate over the overrides under which a path's conditions, and the conditions of these, hold."""
     distribution = search.distributions.get(path)
     if distribution is None:
         yield {}
@@ -121,24 +144,26 @@ def _contexts(search: SearchConfig, path: str) -> Iterator[dict[str, Any]]:
             itertools.islice(
                 (
                     {**above, source: value}
-                    for source, value, seen in _values_of(search, parent)
-                    if seen in (wanted if isinstance(wanted, list) else [wanted])
+                    for source, value, result in _values_of(search, parent)
+                    if result in (required if isinstance(required, list) else [required])
                     for above in _contexts(search, source)
                 ),
-                MOST_CHECKS + 1,  # `search_problems` refuses so many
+                MOST_CHECKS + 1,  # `search_problems` refuses more
             )
         )
-        or [{parent: wanted[0] if isinstance(wanted, list) else wanted}]
-        for parent, wanted in distribution.when.items()
+        or [{parent: required[0] if isinstance(required, list) else required}]
+        for parent, required in distribution.when.items()
     ]
     for chosen in itertools.product(*alternatives):
         yield {key: value for context in chosen for key, value in context.items()}
 
 
 def _values_of(search: SearchConfig, path: str) -> Iterator[tuple[str, Any, Any]]:
-    """What a path can become by crossing and searching: (path that is set, to what, value then).
+    """Iterate over the values that crossing and searching can give a path.
 
-    The path that is set is the path itself or a section that is chosen as a whole and holds it.
+    Yields:
+        The path that is set, the value it is set to, and the resulting value of `path`. The path that is set
+        is `path` itself, or a section that contains it and is chosen as a whole.
     """
     for source in _sources(search, path):
         distribution = search.distributions.get(source)
@@ -162,35 +187,35 @@ def _sources(search: SearchConfig, path: str) -> list[str]:
 def _condition_problems(config: Config) -> Iterator[str]:
     search = config.search
     for path, distribution in search.distributions.items():
-        where = f"search.space.{path}.when"
-        for parent, wanted in distribution.when.items():
+        place = f"search.space.{path}.when"
+        for parent, required in distribution.when.items():
             if not _sources(search, parent) and not _exists(config, parent):
-                yield f"{where}: {parent} is no setting"
+                yield f"{place}: {parent} is not a setting"
             if _depends_on(search, parent, path):
-                yield f"{where}: {path} depends on itself"
+                yield f"{place}: {path} depends on itself"
                 continue
             if parent in search.distributions and not search.distributions[parent].choices:
-                yield f"{where}: {parent} is a range; only a choice can be a condition"
+                yield f"{place}: {parent} is a range; only a choice can be a condition"
                 continue
             possible = [value for _, _, value in _values_of(search, parent)]
-            for value in wanted if isinstance(wanted, list) else [wanted]:
+            for value in required if isinstance(required, list) else [required]:
                 if possible and value not in possible:
                     allowed = ", ".join(dict.fromkeys(map(json.dumps, possible)))
-                    yield f"{where}.{parent}: never is {json.dumps(value)}; allowed: {allowed}"
+                    yield f"{place}.{parent}: is never {json.dumps(value)}; possible: {allowed}"
 
 
 def _depends_on(search: SearchConfig, path: str, other: str) -> bool:
-    """Whether a path, or what its condition leads to, is decided by `other`."""
-    seen: set[str] = set()
-    left = _sources(search, path)
-    while left:
-        current = left.pop()
+    """Return whether a path, or the condition of a path that it depends on, is decided by `other`."""
+    visited: set[str] = set()
+    waiting = _sources(search, path)
+    while waiting:
+        current = waiting.pop()
         if current == other:
             return True
-        if current not in seen and current in search.distributions:
-            seen.add(current)
+        if current not in visited and current in search.distributions:
+            visited.add(current)
             for parent in search.distributions[current].when:
-                left += _sources(search, parent)
+                waiting += _sources(search, parent)
     return False
 
 
@@ -202,9 +227,9 @@ def _exists(config: Config, path: str) -> bool:
     return True
 
 
-def _try(config: Config, overrides: Mapping[str, Any]) -> list[str]:
+def _setting_problems(config: Config, overrides: Mapping[str, Any]) -> list[str]:
     try:
-        trial_settings(config.settings, overrides)
+        config.trial_settings(overrides)
     except ValidationError as error:
         return describe_problems(error, TrialSettings)
     except InputError as error:

@@ -1,4 +1,4 @@
-"""YAML text to plain values and back: YAML 1.2's numbers and booleans, of bounded size."""
+"""Conversion between YAML text and plain values, with the numbers and booleans of YAML 1.2 and size limits."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.problems import show
 
 LARGEST_FILE = 4 * 2**20
-"""Bytes of a YAML file."""
+"""Largest YAML file, in bytes."""
 MOST_VALUES = 200_000
-"""Values of a YAML text, keys included, each alias counted with all that it stands for."""
+"""Largest number of values of a YAML text, including keys, with aliases expanded."""
 DEEPEST = 50
-"""Levels of lists and mappings inside one another."""
+"""Largest nesting depth of lists and mappings."""
 _LONGEST_NUMBER = 100
 
 _TAG = "tag:yaml.org,2002:"
@@ -36,15 +36,15 @@ _LEADING_0 = re.compile(r"([-+]?)0+([0-9]+)", re.ASCII)
 
 
 def parse(text: str) -> Any:
-    """Plain values (mappings, lists, text, numbers, booleans, None) that a YAML text holds.
+    """Parse YAML text into plain values: mappings, lists, text, numbers, booleans, None.
 
-    Numbers and booleans are those of YAML 1.2's core schema. What YAML 1.1 reads as another number or
-    as a boolean (`010`, `1:30`, `1_000`, `0b11`, `yes`, `off`) is refused, because both versions are in
-    use. A key given twice is an error.
+    Numbers and booleans are those of YAML 1.2's core schema. Values that YAML 1.1 reads as a different
+    number or as a boolean (`010`, `1:30`, `1_000`, `0b11`, `yes`, `off`) are refused, because both versions
+    are in use. Repeated keys are errors.
 
     Raises:
         yaml.YAMLError: not valid YAML.
-        InputError: valid, but no plain values, ambiguous, too large or nested too deeply.
+        InputError: valid YAML, but not of plain values, ambiguous, too large or nested too deeply.
     """
     try:
         loader = _Loader(text)
@@ -52,53 +52,52 @@ def parse(text: str) -> Any:
         if node is None:
             return None
         _check_size(node)
-        return _unshared(loader.construct_document(node))
+        return _copy(loader.construct_document(node))
     except RecursionError:
         raise InputError(f"is nested more than {DEEPEST} levels deep") from None
 
 
 def dump(tree: Any) -> str:
-    """YAML text that `parse`, and readers of YAML 1.1, read as these plain values."""
+    """Return YAML text that `parse` and readers of YAML 1.1 read as these plain values."""
     text: str = yaml.dump(tree, Dumper=_Dumper, sort_keys=False)
     return text
 
 
-def _unshared(value: Any) -> Any:
-    """A copy in which no two places are one object, so that one can be changed without the other."""
+def _copy(value: Any) -> Any:
+    """Return a copy without shared objects, so that a change in one place does not affect another."""
     if isinstance(value, dict):
-        return {key: _unshared(child) for key, child in value.items()}
-    return [_unshared(child) for child in value] if isinstance(value, list) else value
+        return {key: _copy(child) for key, child in value.items()}
+    return [_copy(child) for child in value] if isinstance(value, list) else value
 
 
 def _check_size(root: yaml.Node) -> None:
-    """Count values with aliases written out, without writing them out.
+    """Check the number of values and levels with aliases expanded, without expanding them.
 
     Raises:
-        InputError: too many values, too many levels, an alias inside of itself, or no plain values.
+        InputError: too many values, too many levels, an alias inside of itself, or not plain values.
     """
-    known: dict[int, tuple[int, int]] = {}  # node -> values, levels
+    measured: dict[int, tuple[int, int]] = {}  # node -> values, levels
     unfinished: set[int] = set()
 
     def measure(node: yaml.Node) -> tuple[int, int]:
-        if id(node) in known:
-            return known[id(node)]
+        if id(node) in measured:
+            return measured[id(node)]
         if id(node) in unfinished:
             raise InputError(f"is not YAML of plain values: Circular{_at(node)}")
         unfinished.add(id(node))
         _check_scalar(node)
         values, levels = 1, 0
         for child in _children(node):
-            found = measure(child)
-            values, levels = values + found[0], max(levels, 1 + found[1])
+            child_values, child_levels = measure(child)
+            values, levels = values + child_values, max(levels, 1 + child_levels)
         if values > MOST_VALUES:
             raise InputError(
-                f"holds more than {MOST_VALUES} values, each alias (*name) counted with all that it "
-                "stands for"
+                f"contains more than {MOST_VALUES} values, with each alias (*name) expanded"
             )
         if levels > DEEPEST:
             raise InputError(f"is nested more than {DEEPEST} levels deep")
         unfinished.remove(id(node))
-        known[id(node)] = values, levels
+        measured[id(node)] = values, levels
         return values, levels
 
     measure(root)
@@ -111,10 +110,10 @@ def _children(node: yaml.Node) -> list[yaml.Node]:
 
 
 def _check_scalar(node: yaml.Node) -> None:
-    """Refuse what is no plain value, or has two meanings.
+    """Refuse a scalar that is not a plain value, or that YAML 1.1 and 1.2 read differently.
 
     Raises:
-        InputError: it is so.
+        InputError: the scalar is refused.
     """
     if node.tag in _UNUSUAL:
         kind = node.tag.removeprefix(_TAG)
@@ -122,14 +121,14 @@ def _check_scalar(node: yaml.Node) -> None:
     if not isinstance(node, yaml.ScalarNode):
         return
     if node.tag == _AMBIGUOUS:
-        raise InputError(f"{_ambiguity(node.value)}{_at(node)}")
+        raise InputError(f"{_explain_ambiguity(node.value)}{_at(node)}")
     try:
         node.value.encode()
     except UnicodeEncodeError:
-        raise InputError(f"holds half of a character (a lone surrogate){_at(node)}") from None
+        raise InputError(f"contains half of a character (a lone surrogate){_at(node)}") from None
 
 
-def _ambiguity(text: str) -> str:
+def _explain_ambiguity(text: str) -> str:
     if leading := _LEADING_0.fullmatch(text):
         decimal = f"{leading[1]}{leading[2]}"
         octal = (
@@ -137,14 +136,14 @@ def _ambiguity(text: str) -> str:
         )
         return (
             f"{show(text)} has a leading 0, which means octal in YAML 1.1 and nothing in YAML 1.2; "
-            f"write {_cut(decimal)}{_cut(octal)}, or quotes for text"
+            f"write {_shorten(decimal)}{_shorten(octal)}, or quotes for text"
         )
-    meant = yaml.safe_load(text) if len(text) <= _LONGEST_NUMBER else "a number"
-    value = meant if isinstance(meant, str) else show(meant)
+    old_value = yaml.safe_load(text) if len(text) <= _LONGEST_NUMBER else "a number"
+    value = old_value if isinstance(old_value, str) else show(old_value)
     return f"{show(text)} is {value} in YAML 1.1 and text in YAML 1.2; write {value}, or quotes for text"
 
 
-def _cut(text: str) -> str:
+def _shorten(text: str) -> str:
     return text if len(text) <= 40 else "the number"
 
 
@@ -154,60 +153,60 @@ def _at(node: yaml.Node) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML of bounded size, with YAML 1.2's numbers and booleans, and without a key given twice."""
+    """Loader with a size limit, the numbers and booleans of YAML 1.2, and errors for repeated keys."""
 
     yaml_implicit_resolvers = {}  # noqa: RUF012  (PyYAML's own attribute)
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self._left = MOST_VALUES
+        self._remaining = MOST_VALUES
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        self._left -= 1
-        if self._left < 0:
-            raise InputError(f"holds more than {MOST_VALUES} values")
+        self._remaining -= 1
+        if self._remaining < 0:
+            raise InputError(f"contains more than {MOST_VALUES} values")
         return super().compose_node(parent, index)
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
-        seen = set()
+        keys = set()
         for key, _ in node.value:
             if key.tag not in {_TAG + "str", _TAG + "merge"}:
                 shown = show(key.value) if isinstance(key, yaml.ScalarNode) else "a list or mapping"
                 problem = f"the key {shown} is not text; quotes make it text"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            if key.value in seen:
+            if key.value in keys:
                 problem = f"the key {show(key.value)} is given twice"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(key.value)
+            keys.add(key.value)
         return node
 
     def construct_number(self, node: yaml.ScalarNode) -> int | float:
-        """A number that YAML 1.2 has, whether it stands by itself or after `!!int` or `!!float`."""
+        """Construct a number of YAML 1.2, with or without a tag `!!int` or `!!float`."""
         text = self.construct_scalar(node)
         if len(text) > _LONGEST_NUMBER:
-            raise self._wrong(node, f"a number of at most {_LONGEST_NUMBER} characters")
+            raise self._error(node, f"a number of at most {_LONGEST_NUMBER} characters")
         if _INT.fullmatch(text):
             whole = int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
             return whole if node.tag.endswith("int") else float(whole)
         if node.tag.endswith("float") and _FLOAT.fullmatch(text):
             return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-        raise self._wrong(node, "a whole number" if node.tag.endswith("int") else "a number")
+        raise self._error(node, "a whole number" if node.tag.endswith("int") else "a number")
 
     def construct_bool(self, node: yaml.ScalarNode) -> bool:
-        """A boolean that YAML 1.2 has."""
+        """Construct a boolean of YAML 1.2."""
         text = self.construct_scalar(node)
         if not _BOOL.fullmatch(text):
-            raise self._wrong(node, "true or false")
+            raise self._error(node, "true or false")
         return text.lower() == "true"
 
-    def _wrong(self, node: yaml.ScalarNode, wanted: str) -> yaml.YAMLError:
-        problem = f"{show(node.value)} is not {wanted}"
+    def _error(self, node: yaml.ScalarNode, expected: str) -> yaml.YAMLError:
+        problem = f"{show(node.value)} is not {expected}"
         return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes text that either version of YAML reads as something else."""
+    """Dumper that quotes text which either version of YAML would not read as text."""
 
 
 def _add_rules() -> None:

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and checkpoints, of which the one before is kept."""
+"""Atomic writes: files are complete or absent, whatever happens to the process."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from stitch_sweep.core.errors import InputError
 
-_STORAGE = {
+_STORAGE_ERRORS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS),
     *(errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE),
 }
@@ -23,12 +22,12 @@ _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, which takes its place when the block ends without an error.
+    """Provide a temporary path beside `path`, which replaces `path` when the block ends without an error.
 
-    Readers see the old file or the new one, never half of one, whatever happens to process or machine.
+    Readers see the old file or the complete new file, even if the process or the machine crashes.
 
     Raises:
-        OSError: it can't be written, or a folder is in its place; the error names `path`.
+        OSError: the file can't be written, or `path` is a folder; the error names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_path(path)
@@ -38,30 +37,30 @@ def atomic(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException as error:
-        with suppress(OSError):  # where nothing can be written, nothing can be removed
+        with suppress(OSError):  # if writing is impossible, removing is impossible too
             temporary.unlink(missing_ok=True)
-        # The temporary name says nothing to a reader.
+        # Name `path`, because the temporary name tells a reader nothing.
         if isinstance(error, OSError) and (
-            error.errno in _STORAGE or str(error.filename) == str(temporary)
+            error.errno in _STORAGE_ERRORS or str(error.filename) == str(temporary)
         ):
             raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error
         raise
 
 
 def is_storage_error(error: BaseException | None) -> bool:
-    """Whether a disk is full, read-only, closed to us or broken: no other process would fare better."""
-    return isinstance(error, OSError) and error.errno in _STORAGE
+    """Return whether a disk is full, read-only, not accessible or broken, so that a retry can't help."""
+    return isinstance(error, OSError) and error.errno in _STORAGE_ERRORS
 
 
 def check_writable(path: Path, what: str) -> None:
-    """See that a file or folder could be written, before the work whose result it is to hold.
+    """Check that a file or folder can be written, before the work whose result it will contain.
 
     Args:
-        path: of the file or folder; its parents need not exist.
-        what: what messages call it.
+        path: file or folder; its parents need not exist.
+        what: name of the path in messages.
 
     Raises:
-        InputError: it can't.
+        InputError: it can't be written.
     """
     parent = next(folder for folder in path.absolute().parents if folder.exists())
     try:
@@ -72,21 +71,21 @@ def check_writable(path: Path, what: str) -> None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file that is there whole or not at all."""
+    """Write a file that is complete or absent at any moment."""
     with atomic(path) as temporary:
         temporary.write_bytes(data)
 
 
 def temporary_path(path: Path) -> Path:
-    """A new path beside `path`, of a pattern that nobody else's files have: `.<16 hex digits>.tmp`."""
-    # Not tempfile's: its files are for their owner only, and a group reads one another's results.
+    """Return a new path beside `path`, with a pattern only used by Stitch Sweep: `.<16 hex digits>.tmp`."""
+    # Not tempfile's files: only their owner can read them, and groups share results.
     return path.parent / f".{secrets.token_hex(8)}.tmp"
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove the temporary files that killed processes left in a folder; not in folders below it.
+    """Remove the temporary files of killed processes in a folder, without its subfolders.
 
-    Only regular files whose names `temporary_path` makes are removed. Nobody else may be writing.
+    Only regular files with names of `temporary_path` are removed. No other process may be writing.
     """
     try:
         entries = list(os.scandir(folder))
@@ -94,72 +93,5 @@ def remove_temporaries(folder: Path) -> None:
         return
     for entry in entries:
         if _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-            # A process that was killed just now may still be about to finish it.
+            # A process that was just killed may still complete the replacement.
             Path(entry.path).unlink(missing_ok=True)
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A checkpoint file as it was found.
-
-    Attributes:
-        path: where it lies.
-        data: its bytes; None where they can't be read.
-        problem: why they can't.
-    """
-
-    path: Path
-    data: bytes | None
-    problem: str = ""
-
-
-def keep(path: Path, data: bytes) -> None:
-    """Write a checkpoint; the one that was there stays as `<name>.previous`.
-
-    Killed at any moment, it leaves every file whole, and never fewer whole ones than it found.
-
-    Raises:
-        OSError: it can't be written; what was there is as it was.
-    """
-    if not path.exists():
-        write_atomically(path, data)
-        return
-    earlier = temporary_path(path)
-    try:
-        try:
-            # A second name first: were it renamed, there would be a moment without a newest one.
-            earlier.hardlink_to(path)
-        except OSError:  # a file system without hard links
-            write_atomically(earlier, path.read_bytes())
-        write_atomically(path, data)
-        earlier.replace(_previous(path))
-    finally:
-        with suppress(OSError):  # the error that brought us here is the one to be heard of
-            earlier.unlink(missing_ok=True)
-
-
-def kept(path: Path) -> list[Kept]:
-    """What `keep` left at `path`, the newest first; empty where there is nothing."""
-    found = []
-    for candidate in (path, _previous(path)):
-        try:
-            if candidate.exists() and not candidate.is_file():  # reading a pipe would never end
-                found.append(Kept(candidate, None, "is not a regular file"))
-            else:
-                found.append(Kept(candidate, candidate.read_bytes()))
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            found.append(Kept(candidate, None, error.strerror or str(error)))
-    return found
-
-
-def forget(path: Path) -> None:
-    """Remove what `keep` left at `path`; a folder in its place is nothing of ours."""
-    for candidate in (path, _previous(path)):
-        if not candidate.is_dir():
-            candidate.unlink(missing_ok=True)
-
-
-def _previous(path: Path) -> Path:
-    return path.with_name(f"{path.name}.previous")

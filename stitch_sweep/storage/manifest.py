@@ -1,7 +1,7 @@
-"""Lists of the files that Stitch Sweep made in a folder, so that nothing else is replaced or removed.
+"""Manifests: lists of the files that Stitch Sweep made, so that no other file is replaced or removed.
 
-Each of the package's writers has a list of its own: a hidden JSON file beside what it writes, with names
-and SHA-256 checksums.
+Each writer of the package has its own manifest: a hidden JSON file in the folder of its files, with names and
+SHA-256 checksums. `layout` has the names of the manifests.
 """
 
 from __future__ import annotations
@@ -14,25 +14,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stitch_sweep.core.errors import InputError
-from stitch_sweep.core.untrusted import UnreadableFileError, printable, read_json
+from stitch_sweep.core.untrusted import MIB, UnreadableFileError, list_briefly, read_json
 from stitch_sweep.storage.files import write_atomically
 
-ANALYSIS = ".analysis.json"
-REPORT = ".report.json"
-ASSEMBLY = ".assembly.json"
-SWEEP = ".sweep.json"
-
-_LARGEST = 16 * 2**20
-_NAMED = 5
+_LARGEST = 16 * MIB
+_MOST_NAMED = 5
+"""Largest number of files that a message names."""
 
 
 class Manifest:
-    """The list of the files that one writer made.
+    """The manifest of one writer: names and checksums of the files it made.
 
     Args:
-        path: the list, in the folder that names are relative to.
-        pattern: what the name of a listed file looks like; other names in it count for nothing.
-        others: names of lists, beside this one, whose files this writer may replace too.
+        path: path of the manifest, in the folder that the names are relative to.
+        pattern: pattern of the writer's file names; other names in the manifest are ignored.
+        others: names of other manifests in the folder, whose files this writer may replace too.
     """
 
     def __init__(self, path: Path, pattern: re.Pattern[str], others: Collection[str] = ()) -> None:
@@ -44,44 +40,43 @@ class Manifest:
 
     @property
     def names(self) -> set[str]:
-        """Names of the files that were made, relative to the folder."""
+        """Names of the files in the manifest, relative to the folder."""
         return set(self._files)
 
     def check_free(self, names: Collection[str], remedy: str) -> None:
-        """Check that whatever lies under these names was made by Stitch Sweep.
+        """Check that all existing files with these names were made by Stitch Sweep.
 
         Args:
-            names: of files that are to be written, relative to the folder.
-            remedy: what messages advise besides moving the files.
+            names: names of the files to write, relative to the folder.
+            remedy: advice of the message, besides moving the files away.
 
         Raises:
-            InputError: a file, a folder or a link is in the way.
+            InputError: a file, folder or link is in the way.
         """
         blocking = [name for name in sorted(names) if self._blocks(name)]
         if blocking:
-            listed = ", ".join(printable(self.folder / name) for name in blocking[:_NAMED])
-            more = f" and {len(blocking) - _NAMED} more" if len(blocking) > _NAMED else ""
+            listed = list_briefly([str(self.folder / name) for name in blocking], _MOST_NAMED)
             raise InputError(
-                f"{listed}{more}: would be replaced, and nothing shows that Stitch Sweep made it; "
+                f"{listed}: would be replaced, but no manifest says that Stitch Sweep made it; "
                 f"move it away, or {remedy}"
             )
 
     def _blocks(self, name: str) -> bool:
         path = self.folder / name
         if not path.exists() and not path.is_symlink():
-            # A file may lie where its folder should be.
+            # A file may be in the place of its folder.
             return any((self.folder / p).is_file() for p in list(Path(name).parents)[:-1])
         is_listed = name in self._files or any(name in other for other in self._others)
         return path.is_dir() or not is_listed
 
     def begin(self, current: Collection[str]) -> None:
-        """List files before they are written: one that is made and not listed would stay for ever."""
+        """List files before they are written. A file that is written but not listed could never be removed."""
         self._write({**dict.fromkeys(current), **self._files})
 
     def finish(self, current: Collection[str]) -> None:
-        """Remove listed files that are no longer made, and list those that are, with checksums.
+        """Remove listed files that are no longer made, and list the current files with checksums.
 
-        A file that was changed since it was made is left where it is.
+        A file that was changed since it was made is kept.
         """
         for name in self.names - set(current):
             path = self.folder / name
@@ -92,7 +87,7 @@ class Manifest:
 
     def _is_unchanged(self, path: Path, name: str) -> bool:
         stored = [files[name] for files in (self._files, *self._others) if name in files]
-        # Lists of earlier versions have no checksums.
+        # Manifests of earlier versions have no checksums.
         return None in stored or _checksum(path) in stored
 
     def _write(self, files: dict[str, str | None]) -> None:
@@ -101,16 +96,18 @@ class Manifest:
 
 
 @contextmanager
-def in_step(manifest: Manifest, current: Collection[str], remedy: str) -> Iterator[None]:
-    """Around the writing of files: a file that an earlier call wrote and this one doesn't is removed.
+def replacing_files(
+    manifest: Manifest, current: Collection[str], remedy: str
+) -> Iterator[None]:
+    """Keep a manifest up to date around a block that writes files, and remove outdated files after it.
 
     Args:
-        manifest: the list of the files.
+        manifest: manifest of the files.
         current: names of all files that the block writes.
         remedy: see `Manifest.check_free`.
 
     Raises:
-        InputError: a file in the way isn't known to be Stitch Sweep's; nothing was written.
+        InputError: a file in the way is not known to be made by Stitch Sweep; nothing was written.
     """
     manifest.check_free(current, remedy)
     manifest.begin(current)
@@ -119,12 +116,12 @@ def in_step(manifest: Manifest, current: Collection[str], remedy: str) -> Iterat
 
 
 def _read(path: Path, pattern: re.Pattern[str]) -> dict[str, str | None]:
-    """Listed names with their checksums; none where the list can't be used."""
+    """Read names and checksums; empty if the manifest is missing or not valid."""
     try:
         files = read_json(path, _LARGEST).get("files")
     except (FileNotFoundError, NotADirectoryError, UnreadableFileError):
         return {}
-    if isinstance(files, list):  # of an earlier version
+    if isinstance(files, list):  # a manifest of an earlier version
         files = dict.fromkeys(name for name in files if isinstance(name, str))
     if not isinstance(files, dict):
         return {}
@@ -136,7 +133,7 @@ def _read(path: Path, pattern: re.Pattern[str]) -> dict[str, str | None]:
 
 
 def _is_own_file(path: Path) -> bool:
-    """Whether a file lies where its name says, and is not reached through a link."""
+    """Return whether a path is a regular file that is not reached through a link."""
     return path.is_file() and not path.is_symlink() and not path.parent.is_symlink()
 
 

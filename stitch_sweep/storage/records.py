@@ -1,6 +1,6 @@
-"""The ledger's JSON files: a checksum in each, and the fields that a record must have to be used.
+"""The ledger's JSON files: their checksums, and the fields that a record must have.
 
-A file without a checksum is of an earlier version, and is read without one.
+Files of an earlier version have no checksum and are read without one.
 """
 
 from __future__ import annotations
@@ -14,31 +14,34 @@ from pathlib import Path
 from typing import Any
 
 from stitch_sweep.core.errors import InputError
-from stitch_sweep.core.untrusted import UnreadableFileError, parse_json, printable, read_file
+from stitch_sweep.core.untrusted import (
+    LARGEST_JSON,
+    UnreadableFileError,
+    parse_json,
+    printable,
+    read_file,
+)
 
 _ID = re.compile(r"[^./\s()][^/\s()]*-n(?:0|[1-9][0-9]*)")
 
-LARGEST_RECORD = 64 * 2**20
-"""Bytes of the largest record that is read: one of a trial with a million test images fits."""
-
 _CHECKSUM = "sha256"
-# Tells a file that has lost its checksum from one of a version that wrote none.
+# Distinguishes a file that lost its checksum from a file of a version that wrote none.
 _FORMAT, _VERSION = "format", 2
 _STATUSES = ("running", "finished", "failed")
 _MOST_SECONDS = 1e11
 _LARGEST_INTEGER = 2**63
-# Readers walk through settings by recursion.
+# Readers process settings recursively.
 _DEEPEST = 50
 
 
 class RecordError(InputError):
-    """A file of the ledger that can't be used.
+    """A file of the ledger can't be used.
 
     Args:
-        path: of the file.
-        reason: what is wrong with it, as in "is not valid JSON".
-        remedy: what to do, a sentence part.
-        damaged: whether its content was read and is wrong; False where it can't be read at all.
+        path: path of the file.
+        reason: what is wrong with it, such as "is not valid JSON".
+        remedy: what to do, as a part of a sentence.
+        damaged: whether its content was read and is wrong; False if it can't be read.
     """
 
     def __init__(self, path: Path | str, reason: str, remedy: str, *, damaged: bool) -> None:
@@ -47,73 +50,73 @@ class RecordError(InputError):
 
 
 def without_outcome(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that a trial's record has before it ends: its identity and its settings."""
+    """Return the fields that a trial's record has before the trial ends: identity and settings."""
     return {name: record[name] for name in _RECORD}
 
 
-def trial_of(path: Path) -> str | None:
-    """The trial whose record has this file name; None for other files, such as copies of a record.
+def trial_from_path(path: Path) -> str | None:
+    """Return the trial whose record has this file name; None for other files, such as copies.
 
     Example:
-        >>> trial_of(Path("a.0-b.1-r0-0123abcd-n7.json"))
+        >>> trial_from_path(Path("a.0-b.1-r0-0123abcd-n7.json"))
         'a.0-b.1-r0-0123abcd-n7'
-        >>> trial_of(Path("a.0-b.1-r0-0123abcd-n7.sync-conflict-20250102-030405-ABCDEFG.json"))
+        >>> trial_from_path(Path("a.0-b.1-r0-0123abcd-n7.sync-conflict-20250102-030405-ABCDEFG.json"))
     """
     name, dot, suffix = path.name.rpartition(".")
     return name if dot and suffix == "json" and _ID.fullmatch(name) else None
 
 
 def seal(content: Mapping[str, Any]) -> bytes:
-    """JSON with a checksum over everything else in it.
+    """Encode content as JSON with a checksum of all other fields.
 
     Raises:
-        ValueError: a number is NaN or infinite, for which JSON has no word.
+        ValueError: a number is NaN or infinite, which JSON can't represent.
     """
     plain = {**content, _FORMAT: _VERSION}
     plain.pop(_CHECKSUM, None)
-    # As it will be read: tuples are lists then, and all keys are texts.
+    # Convert to the form that readers get: tuples become lists, and keys become strings.
     plain = json.loads(json.dumps(plain, allow_nan=False))
     return (json.dumps({**plain, _CHECKSUM: _digest(plain)}, indent=1) + "\n").encode()
 
 
 def unseal_record(data: bytes, path: Path | str, trial: str) -> dict[str, Any]:
-    """A trial's record, verified.
+    """Decode and verify a trial's record.
 
     Args:
-        data: the file's content.
-        path: what messages call it.
-        trial: the id that the file's name says.
+        data: content of the file.
+        path: name of the file in messages.
+        trial: the trial's id, from the file name.
 
     Raises:
-        RecordError: damaged, or not the record of that trial.
+        RecordError: it is damaged, or not the record of this trial.
     """
     return _unseal(data, path, _BAD_RECORD, lambda content: _check_record(content, trial))
 
 
 def unseal_description(data: bytes, path: Path | str) -> dict[str, Any]:
-    """The content of `sweep.json`, verified.
+    """Decode and verify the content of `sweep.json`.
 
     Raises:
-        RecordError: damaged, or not a sweep's description.
+        RecordError: it is damaged, or not a sweep's description.
     """
     return _unseal(data, path, _BAD_DESCRIPTION, _check_description)
 
 
 def read_record(path: Path, trial: str) -> dict[str, Any] | None:
-    """A trial's record from its file; None where there is no file.
+    """Read a trial's record; None without a file.
 
     Raises:
-        RecordError: see `unseal_record`; or it is no regular file, too large, or can't be read.
+        RecordError: see `unseal_record`; or the file is not regular, too large, or can't be read.
     """
     data = _read(path)
     return None if data is None else unseal_record(data, path, trial)
 
 
 def read_description(path: Path) -> dict[str, Any] | None:
-    """A sweep's description from `sweep.json`; None where there is no file.
+    """Read a sweep's description from `sweep.json`; None without a file.
 
     Raises:
-        RecordError: see `unseal_description`; or it is no regular file, too large, or can't be read.
+        RecordError: see `unseal_description`; or the file is not regular, too large, or can't be read.
     """
     data = _read(path)
     return None if data is None else unseal_description(data, path)
@@ -131,7 +134,7 @@ _UNREADABLE = "make it readable, or move it away"
 
 def _read(path: Path) -> bytes | None:
     try:
-        return read_file(path, LARGEST_RECORD)
+        return read_file(path, LARGEST_JSON)
     except FileNotFoundError:
         return None
     except UnreadableFileError as error:
@@ -157,13 +160,13 @@ def _unseal(
 def _verify(content: dict[str, Any]) -> None:
     checksum = content.pop(_CHECKSUM, None)
     if checksum is None and _FORMAT not in content:
-        return  # of an earlier version
+        return  # a file of an earlier version
     try:
         digest = _digest(content)
     except RecursionError:
         raise ValueError("is nested too deeply") from None
     if checksum != digest:
-        raise ValueError("its content doesn't have the checksum that was stored with it")
+        raise ValueError("its content doesn't match its stored checksum")
 
 
 def _digest(content: Mapping[str, Any]) -> str:
@@ -172,10 +175,10 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 
 def _check_record(content: Mapping[str, Any], trial: str) -> None:
-    """Validate every field that something in the package reads.
+    """Validate all fields that the package reads.
 
     Raises:
-        ValueError: the first field that is missing or wrong.
+        ValueError: a field is missing or not valid; the message names the first.
     """
     for name, is_valid in _RECORD.items():
         _check(name, content.get(name), is_valid)
@@ -190,11 +193,11 @@ def _check_record(content: Mapping[str, Any], trial: str) -> None:
         if content.get(name) is not None:
             _check(name, content[name], is_valid)
     original = content.get("copied_from")
-    # It becomes a file's name.
+    # The id becomes a file name.
     if original is not None and not (
         original.rpartition("-n")[0] == content["study"] and _ID.fullmatch(original)
     ):
-        raise ValueError(f"it is copied from {original!r}, which is no trial of its study")
+        raise ValueError(f"it is copied from {original!r}, which is not a trial of its study")
 
 
 def _check_description(content: Mapping[str, Any]) -> None:
@@ -237,14 +240,14 @@ def _is_layer(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    # JSON's 1e999 is infinite, and an integer may be larger than any float.
+    # JSON's 1e999 is infinite, and integers may be larger than any float.
     if type(value) is int:
         return -_LARGEST_INTEGER <= value < _LARGEST_INTEGER
     return type(value) is float and math.isfinite(value)
 
 
 def _is_score(value: Any) -> bool:
-    if type(value) is float:  # first, because most of a record's values are
+    if type(value) is float:  # first, because most values of a record are floats
         return math.isfinite(value)
     return value is None or _is_bool(value) or _is_number(value)
 

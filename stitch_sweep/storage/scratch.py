@@ -1,7 +1,7 @@
-"""Temporary folders; a later start removes those of processes that were killed.
+"""Temporary folders. A later start removes the folders of killed processes.
 
-A folder holds a file that its owner keeps locked. The kernel releases the lock when the owner dies,
-however it dies, so a folder whose lock can be taken has no owner.
+Each folder contains a file that its owner keeps locked. The kernel releases the lock when the owner dies, so a
+folder whose lock can be acquired has no owner.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from pathlib import Path
 
 from stitch_sweep.core.errors import InputError
 
-_PREFIX = "ss-"  # short, for the paths of sockets
+_PREFIX = "ss-"  # short, because socket paths have a limit
 _NAME = re.compile(r"ss-[a-z0-9_]{8}")
 _LOCK = "owner.lock"
 _MARK = b"stitch-sweep "
-# Ray's longest socket below its folder: r/session_DATE_TIME_PID/sockets/plasma_store, and a few spare.
+# Ray's longest socket path below its folder, r/session_DATE_TIME_PID/sockets/plasma_store, and a reserve.
 _SOCKET_BYTES = 70
 _REMOVE_SECONDS = 2.0
 
 
 @contextmanager
 def folder(*, sockets: bool = False) -> Iterator[Path]:
-    """Make a private temporary folder, and remove it after the block.
+    """Create a private temporary folder, and remove it after the block.
 
-    It lies in the system's folder for temporary files (`TMPDIR`). Folders that killed processes left
-    behind are removed first.
+    The folder is created in the system's folder for temporary files (`TMPDIR`). Leftovers of killed processes
+    are removed first.
 
     Args:
-        sockets: whether Ray's sockets must fit, whose paths have a limit (107 bytes on Linux). Then it
-            lies in `RAY_TMPDIR` if that is set, and else in the first of `TMPDIR`, /tmp, /var/tmp and
-            `XDG_RUNTIME_DIR` that is short enough and writable.
+        sockets: whether the folder must be able to contain Ray's sockets, whose paths have at most 107 bytes on
+            Linux. Then it is created in `RAY_TMPDIR`, if set, else in the first of `TMPDIR`, /tmp,
+            /var/tmp and `XDG_RUNTIME_DIR` that is short enough and writable.
 
     Raises:
-        InputError: there is no such folder; why not, for each.
+        InputError: no folder can be created; the message has the reason for each place.
     """
     remove_abandoned()
     made, lock = _make(sockets)
@@ -56,21 +56,21 @@ def folder(*, sockets: bool = False) -> Iterator[Path]:
 
 
 def remove_abandoned() -> list[Path]:
-    """Remove temporary folders of this user whose owner is dead, and Ray's processes that use them.
+    """Remove this user's temporary folders without an owner, and end Ray's processes that use them.
 
     Returns:
-        The folders.
+        The removed folders.
     """
     removed = []
     for base in _bases():
         with contextlib.suppress(OSError):
             for path in sorted(base.glob(f"{_PREFIX}*")):
-                lock = _take(path)
+                lock = _acquire_abandoned(path)
                 if lock is None:
                     continue
-                until = time.monotonic() + _REMOVE_SECONDS
-                while _end_processes(path) and time.monotonic() < until:
-                    time.sleep(0.02)  # one that is still ending could make its folder again
+                deadline = time.monotonic() + _REMOVE_SECONDS
+                while _end_processes(path) and time.monotonic() < deadline:
+                    time.sleep(0.02)  # an ending process could create its folder again
                 _remove(path)
                 os.close(lock)
                 removed.append(path)
@@ -93,31 +93,31 @@ def _make(sockets: bool) -> tuple[Path, int]:
                 shutil.rmtree(made, ignore_errors=True)
     what = "a folder for temporary files"
     if sockets:
-        what += " with a short path, which holds Ray's sockets,"
+        what += " with a short path, for Ray's sockets,"
     raise InputError(
-        f"{what} can't be made in {', '.join(problems) or 'any place'}; set "
+        f"{what} can't be created in {', '.join(problems) or 'any place'}; set "
         f"{'RAY_TMPDIR' if sockets else 'TMPDIR'} to a writable folder"
         f"{' with a short path' if sockets else ''}"
     )
 
 
 def _bases(*, sockets: bool | None = None) -> list[Path]:
-    """Folders that temporary folders are made in; None for all that were ever used."""
-    named = os.environ.get("RAY_TMPDIR")
-    if sockets and named:
-        return [Path(named)]
-    found = [Path(named)] if named and sockets is None else []
-    with contextlib.suppress(FileNotFoundError):  # none is writable
-        found.append(Path(tempfile.gettempdir()))
+    """Return the folders for temporary folders; with None, all folders that any call may have used."""
+    configured = os.environ.get("RAY_TMPDIR")
+    if sockets and configured:
+        return [Path(configured)]
+    bases = [Path(configured)] if configured and sockets is None else []
+    with contextlib.suppress(FileNotFoundError):  # no folder is writable
+        bases.append(Path(tempfile.gettempdir()))
     if sockets is not False:
-        found += [Path("/tmp"), Path("/var/tmp")]
+        bases += [Path("/tmp"), Path("/var/tmp")]
         if runtime := os.environ.get("XDG_RUNTIME_DIR"):
-            found.append(Path(runtime))
-    return list(dict.fromkeys(path.absolute() for path in found))
+            bases.append(Path(runtime))
+    return list(dict.fromkeys(path.absolute() for path in bases))
 
 
 def _lock(made: Path) -> int:
-    """Lock a new folder; the file gets its name when it is locked, so nobody sees it unlocked."""
+    """Lock a new folder. The file gets its name after it is locked, so no process sees it unlocked."""
     fresh = made / f"{_LOCK}.new"
     lock = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -130,14 +130,14 @@ def _lock(made: Path) -> int:
     return lock
 
 
-def _take(path: Path) -> int | None:
-    """The lock of a folder of ours that nobody owns; None of any other."""
+def _acquire_abandoned(path: Path) -> int | None:
+    """Acquire the lock of an abandoned temporary folder of Stitch Sweep; None for any other folder."""
     try:
-        about = path.lstat()
+        status = path.lstat()
         if (
             not _NAME.fullmatch(path.name)
-            or not stat.S_ISDIR(about.st_mode)
-            or about.st_uid != os.geteuid()
+            or not stat.S_ISDIR(status.st_mode)
+            or status.st_uid != os.geteuid()
         ):
             return None
         lock = os.open(path / _LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -154,7 +154,7 @@ def _take(path: Path) -> int | None:
 
 
 def _check_sockets(made: Path) -> None:
-    """Bind a socket whose path is as long as Ray's longest; some file systems take none at all."""
+    """Bind a socket with a path as long as Ray's longest. Some file systems allow no sockets."""
     path = made / ("s" * _SOCKET_BYTES)
     with socket.socket(socket.AF_UNIX) as probe:
         probe.bind(str(path))
@@ -162,8 +162,8 @@ def _check_sockets(made: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a folder, its lock last; processes of Ray that are ending may still write into it."""
-    until = time.monotonic() + _REMOVE_SECONDS
+    """Remove a folder, its lock last. Ending processes of Ray may still write into it."""
+    deadline = time.monotonic() + _REMOVE_SECONDS
     while True:
         with contextlib.suppress(OSError):
             for inner in path.iterdir():
@@ -174,18 +174,18 @@ def _remove(path: Path) -> None:
             if not any(inner.name != _LOCK for inner in path.iterdir()):
                 (path / _LOCK).unlink(missing_ok=True)
                 path.rmdir()
-        if not path.exists() or time.monotonic() > until:
-            return  # with its lock in it, so that a later start removes it
+        if not path.exists() or time.monotonic() > deadline:
+            return  # the lock file stays, so a later start removes the folder
         time.sleep(0.05)
 
 
 def _end_processes(path: Path) -> bool:
-    """Kill the processes of Ray that work in an abandoned folder; False if there were none.
+    """Kill the processes of Ray that use an abandoned folder; return whether there were any.
 
-    Its agents outlive a killed driver for a while. They hide their command line, so what counts is that
-    they are Ray's and have a file open in the folder.
+    Ray's agents outlive a killed driver for a while. They hide their command line, so a process is killed if it
+    is Ray's and has an open file in the folder.
     """
-    found = False
+    any_killed = False
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError):
             if process.stat().st_uid != os.geteuid() or int(process.name) == os.getpid():
@@ -197,5 +197,5 @@ def _end_processes(path: Path) -> bool:
             inside = f"{path}/"
             if inside.encode() in command or any(name.startswith(inside) for name in opened):
                 os.kill(int(process.name), signal.SIGKILL)
-                found = True
-    return found
+                any_killed = True
+    return any_killed

@@ -1,4 +1,4 @@
-"""How far a sweep got, read from its ledger, also while it runs. Nothing is written."""
+"""Progress of a sweep, read from its ledger, also while the sweep runs. Nothing is written."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from pathlib import Path
 from typing import Any
 
 from stitch_sweep.core.errors import InputError
-from stitch_sweep.core.untrusted import size
-from stitch_sweep.storage.ledger import Ledger, some
+from stitch_sweep.core.untrusted import list_briefly, size
+from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.records import RecordError
 
 MOST_HASHED = 2**28
-"""Bytes of stitches whose checksums are compared; of further ones only the sizes."""
+"""Bytes of stitches whose checksums are compared. For further stitches, only the sizes are compared."""
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """Counts of a sweep's trials by status, what is damaged, and whether a process is at work on it.
+    """Count a sweep's trials by status, find damage, and detect whether the sweep is running.
 
     Returns:
-        Plain data; `notes` has a sentence about everything that a user should look at.
+        Plain data; `notes` has one sentence for each thing that needs the user's attention.
 
     Raises:
-        InputError: the folder holds no sweep, or its `sweep.json` is damaged.
+        InputError: the folder contains no sweep, or its `sweep.json` is damaged.
     """
     ledger = Ledger(folder)
     description = ledger.description()
     if description is None:
-        raise InputError(f"{folder}: holds no sweep; `stitch-sweep sweep CONFIG` starts one")
+        raise InputError(f"{folder}: contains no sweep; `stitch-sweep sweep CONFIG` starts one")
     counts = {"finished": 0, "failed": 0, "running": 0}
     seconds, latest, copied, hashed, unhashed = 0.0, 0.0, 0, 0, 0
     damaged: list[RecordError] = []
@@ -41,18 +41,18 @@ def read_status(folder: Path) -> dict[str, Any]:
         if (stitch := record.get("stitch")) is not None:
             hashed += stitch["bytes"]
             unhashed += hashed > MOST_HASHED
-            if problem := _problem(ledger, record, content=hashed <= MOST_HASHED):
+            if problem := _check_stitch(ledger, record, content=hashed <= MOST_HASHED):
                 stitches[problem].append(record["trial"])
-    active = ledger.is_locked()
-    if not active:
-        # A trial that ran when its process died is handed out again by a resume.
+    is_active = ledger.is_locked()
+    if not is_active:
+        # These trials were running when their process died. A resume starts them again.
         counts = {**counts, "running": 0, "interrupted": counts["running"]}
     total = description.get("trials", 0)
     return {
-        "state": "running" if active else "complete" if _ended(counts) >= total else "stopped",
+        "state": "running" if is_active else "complete" if _count_ended(counts) >= total else "stopped",
         "trials": total,
         **counts,
-        "copied": copied,  # counted among the finished and the failed
+        "copied": copied,  # also counted as finished or failed
         "not_started": max(0, total - sum(counts.values()) - len(damaged)),
         "damaged": len(damaged),
         "compute_hours": round(seconds / 3600, 3),
@@ -64,7 +64,7 @@ def read_status(folder: Path) -> dict[str, Any]:
 
 
 def stitch_notes(stitches: Mapping[str, list[str]]) -> Iterator[str]:
-    """Sentences about stitches that records tell of and that can't be used.
+    """Describe recorded stitches that can't be used, in one sentence for each problem.
 
     Args:
         stitches: trials by problem, `missing` or `damaged`.
@@ -72,8 +72,8 @@ def stitch_notes(stitches: Mapping[str, list[str]]) -> Iterator[str]:
     for problem, trials in stitches.items():
         if trials:
             yield (
-                f"{len(trials)} kept stitches are {problem}, of trials {some(trials)}; their results "
-                "are not affected. Only training brings them back: `stitch-sweep sweep CONFIG "
+                f"{len(trials)} kept stitches are {problem}, of trials {list_briefly(trials)}; their results "
+                "are not affected. Stitches can only be trained again: `stitch-sweep sweep CONFIG "
                 "--resume --retrain-stitches` runs these trials again"
             )
 
@@ -83,28 +83,28 @@ def _notes(
 ) -> Iterator[str]:
     yield from (str(error) for error in damaged[:3])
     if len(damaged) > 3:
-        yield f"{len(damaged) - 3} more records can't be used for such reasons"
+        yield f"{len(damaged) - 3} more records can't be used for similar reasons"
     yield from stitch_notes(stitches)
     if unhashed:
         yield (
-            f"of {unhashed} stitches only the sizes were compared, because all together are larger "
-            f"than {size(MOST_HASHED)}; `--resume` compares their checksums"
+            f"only the sizes of {unhashed} stitches were checked, because all stitches together are "
+            f"larger than {size(MOST_HASHED)}; `--resume` checks their checksums"
         )
     if strays := ledger.stray_files():
-        yield f"ledger/trials has files that are no records, and are ignored: {some(strays)}"
+        yield f"ledger/trials has files that are not records and are ignored: {list_briefly(strays)}"
 
 
-def _problem(ledger: Ledger, record: Mapping[str, Any], *, content: bool) -> str:
+def _check_stitch(ledger: Ledger, record: Mapping[str, Any], *, content: bool) -> str:
     problem = ledger.check_stitch(record, content=content)
     if not problem:
         return ""
-    # A running sweep may have replaced it by a better one since the record was read.
+    # A running sweep may have replaced the stitch since the record was read.
     try:
-        now = ledger.read(record["trial"])
+        current = ledger.read(record["trial"])
     except RecordError:
         return problem
-    return "" if now is None else ledger.check_stitch(now, content=content)
+    return "" if current is None else ledger.check_stitch(current, content=content)
 
 
-def _ended(counts: Mapping[str, int]) -> int:
+def _count_ended(counts: Mapping[str, int]) -> int:
     return counts["finished"] + counts["failed"]

@@ -1,4 +1,4 @@
-"""Parquet tables that somebody else may have written: reading them in bounded memory."""
+"""Reading of parquet tables from unknown sources, with a memory limit."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ import pyarrow.parquet as pq
 from stitch_sweep.core.untrusted import MIB, UnreadableFileError, size
 
 SMALL = 256 * MIB
-"""Bytes in memory up to which a table is read, however small its file is."""
+"""Bytes in memory that every table may have, however small its file is."""
 MOST_EXPANSION = 64
-"""Bytes in memory per byte of the file that a larger table may have."""
+"""Bytes in memory per byte of the file that larger tables may have."""
 _LONGEST_TEXT = 16 * MIB
 _BATCH = 4096
 _VALUE = 8
-"""Bytes of a number in memory."""
+"""Size of a number in memory, in bytes."""
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a parquet table of numbers, texts, truth values, and lists of these.
+    """Read a parquet table of numbers, strings, booleans, and lists of these.
 
-    A few bytes of parquet can stand for 10^9 rows, so the memory is bounded by the file's size. The
-    metadata that pandas and Arrow add are not followed: they can name types whose code is run.
+    A few bytes of parquet can represent 10^9 rows, so the file's size limits the memory. The metadata of
+    pandas and Arrow are ignored, because they can name types whose code would be run.
 
     Returns:
-        The table with a fresh index. Whole numbers with missing values are `Int64`, truth values with
-        missing ones `boolean`.
+        The table with a new index. Integers with missing values are `Int64`, booleans with missing values
+        `boolean`.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        UnreadableFileError: not a regular file, not parquet, a column occurs twice or is of another
-            type, or it needs more memory than a file of its size can.
+        FileNotFoundError: the file does not exist.
+        UnreadableFileError: not a regular file, not parquet, a column occurs twice or has another type, or
+            the table needs more memory than the file's size allows.
     """
     file_size = _regular_size(path)
     limit = max(SMALL, MOST_EXPANSION * file_size)
@@ -72,7 +72,7 @@ _NULLABLE = {
 
 def _regular_size(path: Path) -> int:
     try:
-        status = os.stat(path)  # noqa: PTH116  (one look)
+        status = os.stat(path)  # noqa: PTH116  (one system call)
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:
@@ -84,17 +84,17 @@ def _regular_size(path: Path) -> int:
 
 def _read(path: Path, limit: int) -> pa.Table:
     too_large = UnreadableFileError(
-        path, f"needs more than {size(limit)} of memory, the most for a file of its size"
+        path, f"needs more than {size(limit)} of memory, the limit for a file of its size"
     )
     with pq.ParquetFile(path) as file:
         metadata, schema = file.metadata, file.schema_arrow
         names = schema.names
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise UnreadableFileError(path, f"has the column {twice[0]!r} twice")
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise UnreadableFileError(path, f"has the column {repeated[0]!r} twice")
         for field in schema:
             if not _is_plain(field.type):
                 raise UnreadableFileError(
-                    path, f"column {field.name!r} is of type {str(field.type)[:80]}"
+                    path, f"column {field.name!r} has the type {str(field.type)[:80]}, which is not allowed"
                 )
         chunks = (
             metadata.row_group(group).column(k)
@@ -107,7 +107,7 @@ def _read(path: Path, limit: int) -> pa.Table:
         leaves = [metadata.schema.column(k) for k in range(metadata.num_columns)]
         texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
     batches, used = [], 0
-    # A text that is repeated stays one text until it is known how often.
+    # Repeated strings stay in a dictionary until their total size is known.
     with pq.ParquetFile(path, read_dictionary=texts) as file:
         schema = file.schema_arrow
         for batch in file.iter_batches(batch_size=_BATCH):
@@ -120,7 +120,7 @@ def _read(path: Path, limit: int) -> pa.Table:
 
 
 def _is_plain(kind: pa.DataType) -> bool:
-    """Whether a column holds numbers, texts, truth values, nothing, or lists of these."""
+    """Return whether a type is a number, string, boolean, null, or a list of these."""
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return _is_scalar(kind.value_type)
     return _is_scalar(kind)
@@ -140,20 +140,20 @@ def _is_scalar(kind: pa.DataType) -> bool:
 
 
 def _dense(kind: pa.DataType) -> pa.DataType:
-    """A type without dictionaries."""
+    """Return a type without dictionaries."""
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return pa.list_(_dense(kind.value_type))
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _dense_bytes(column: pa.Array) -> int:
-    """Bytes of a column once every repetition of a text stands by itself."""
+    """Return the bytes of a column with all repeated strings expanded."""
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
         return _dense_bytes(column.flatten()) + _VALUE * len(column)
     if not pa.types.is_dictionary(column.type):
         return max(int(column.nbytes), _VALUE * len(column))
     lengths = pc.binary_length(column.dictionary)
     if len(lengths) and pc.max(lengths).as_py() > _LONGEST_TEXT:
-        raise ValueError("a text is too long")
+        raise ValueError("a string is too long")
     total = pc.sum(lengths.take(column.indices)).as_py() or 0
     return int(total) + _VALUE * len(column)

@@ -1,0 +1,60 @@
+"""Section `knock_out`: layers of a network that a stitch replaces."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Literal
+
+from pydantic import Field, PlainValidator
+
+from stitch_sweep.config.components import check_integers
+from stitch_sweep.core.registry import Options
+
+
+def _expected(least: int) -> str:
+    return f"'all' or a list of whole numbers of at least {least}"
+
+
+FirstLayers = Annotated[
+    Literal["all"] | list[int],
+    PlainValidator(partial(check_integers, least=0, expected=_expected(0))),
+]
+RemovedCounts = Annotated[
+    Literal["all"] | list[int],
+    PlainValidator(partial(check_integers, least=1, expected=_expected(1))),
+]
+
+
+class KnockOutConfig(Options):
+    """Layers of a network that are removed, with a stitch in their place.
+
+    All combinations of `first` and `removed` that fit into the network are run. `all` starts at the first
+    block: without the stem, layer 0, the stitch would have only the image as input.
+    """
+
+    network: str = Field(description="Name of the network whose layers are removed.")
+    first: FirstLayers = Field(
+        "all",
+        description="First removed layer: 0 is the stem, 1 the first block. `all` excludes the stem.",
+    )
+    removed: RemovedCounts = Field(
+        "all", description="Number of consecutive layers that are removed, starting at `first`."
+    )
+
+    def cells(self, last: int) -> list[tuple[int, int]]:
+        """Return (sender layer, receiver layer) of each combination of `first` and `removed`.
+
+        Removing n layers from layer f keeps the network up to layer f - 1 and after layer f + n - 1. This
+        is the network stitched to itself in the cell (f - 1, f + n - 1).
+
+        Args:
+            last: index of the network's last layer.
+        """
+        firsts = range(1, last + 1) if self.first == "all" else _limit(self.first, last)
+        counts = range(1, last + 2) if self.removed == "all" else _limit(self.removed, last + 1)
+        return [(f - 1, f + n - 1) for f in firsts for n in counts if f + n - 1 <= last]
+
+
+def _limit(numbers: list[int], largest: int) -> list[int]:
+    """Return the distinct numbers up to `largest`, in order."""
+    return [number for number in dict.fromkeys(numbers) if number <= largest]

@@ -1,0 +1,71 @@
+"""Section `loss`: the training objective of a stitch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+from pydantic import ConfigDict, Field, RootModel, model_serializer, model_validator
+
+from stitch_sweep.config.components import Component
+from stitch_sweep.core.bounds import Above0
+from stitch_sweep.core.problems import errors_at, refusal
+from stitch_sweep.core.registry import LOSSES, Registry
+
+
+class LossTerm(Component):
+    """One term of the training loss: its weight, and the options of the loss."""
+
+    registry: ClassVar[Registry] = LOSSES
+    name_is_key: ClassVar[bool] = True
+
+    name: str = Field(description="Name of a registered loss: the key of the term.")
+    weight: Above0 = Field(1.0, description="Factor of this term in the weighted sum of losses.")
+
+    @property
+    def label(self) -> str:
+        """Name, the weight unless it is 1, and the options that differ from their defaults."""
+        defaults = LOSSES.get(self.name).options().model_dump()
+        changed = {key: value for key, value in self.options.items() if value != defaults[key]}
+        text = self.name if self.weight == 1 else f"{self.weight:g}*{self.name}"
+        return text + (f"({', '.join(f'{k}={v}' for k, v in changed.items())})" if changed else "")
+
+
+class LossConfig(RootModel[dict[str, LossTerm]]):
+    """A weighted sum of losses: `{task: 1.0, mse: {weight: 0.5}}` in the file."""
+
+    model_config = ConfigDict(strict=True)
+    root: Annotated[dict[str, LossTerm], Field(min_length=1)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _add_names(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        if not value:
+            raise refusal("expected at least one loss, such as task: 1.0")
+        terms = {}
+        for name, body in value.items():
+            body = body if isinstance(body, Mapping) else {"weight": body}
+            if "name" in body:
+                problem = "not allowed, because the key of the term is its name"
+                raise errors_at("loss", [((name, "name"), problem)])
+            terms[name] = {**body, "name": name}
+        return terms
+
+    @model_serializer
+    def _to_mapping(self) -> dict[str, Any]:
+        return {
+            term.name: {"weight": term.weight, **term.options} if term.options else term.weight
+            for term in self.terms
+        }
+
+    @property
+    def terms(self) -> list[LossTerm]:
+        """The terms in the order of the file."""
+        return list(self.root.values())
+
+    @property
+    def label(self) -> str:
+        """Short name of the sum: `task`, `task+0.5*mse`, `soft_task(temperature=8.0)`."""
+        return "+".join(term.label for term in self.terms)

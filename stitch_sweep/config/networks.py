@@ -1,0 +1,300 @@
+"""Section `networks`: the frozen networks and the sources of their weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    Field,
+    ModelWrapValidatorHandler,
+    PlainValidator,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+
+from stitch_sweep.config.components import Component, check_length, unknown_keys
+from stitch_sweep.config.pretraining import PretrainingConfig
+from stitch_sweep.core.bounds import (
+    LARGEST_NUMBER,
+    LONGEST_NAME,
+    From0,
+    ImageSize,
+    Number,
+    Seed,
+    Text,
+)
+from stitch_sweep.core.problems import NAME, Location, errors_at, mismatch, refusal
+from stitch_sweep.core.registry import FAMILIES, Options, Registry
+
+CLASS_ONLY = "class_only"
+WEIGHTS = ("trained", "random", "random_raw", CLASS_ONLY)
+"""Values of `weights` that Stitch Sweep creates itself."""
+FROM_FACTORY = "factory"
+"""Value of `weights` for the weights that the user's factory returns."""
+EXTERNAL_KINDS = ("file", "named", FROM_FACTORY)
+"""Kinds of weights that were trained outside of Stitch Sweep."""
+
+Name = Annotated[str, Field(pattern=NAME, max_length=LONGEST_NAME)]
+
+
+def weights_kind(weights: str) -> str:
+    """Return the kind of a value of `weights`.
+
+    Returns:
+        `trained`, `random`, `random_raw`, `class_only`, `file`, `named` or `factory`.
+    """
+    if weights in (*WEIGHTS, FROM_FACTORY):
+        return weights
+    return "file" if "/" in weights or "." in weights else "named"
+
+
+def is_file(factory: str) -> bool:
+    """Return whether an import path refers to a file (`./mine.py:make`) and not to a package."""
+    module = factory.rpartition(":")[0]
+    return module.endswith(".py") or "/" in module
+
+
+class NormalizationConfig(Options):
+    """Normalization of a network's input images: (pixel / 255 - mean) / std, per channel."""
+
+    mean: Annotated[list[Number], Field(min_length=1, max_length=16)] = Field(
+        description="Mean of each channel, in units where a pixel is 0 to 1."
+    )
+    std: Annotated[
+        list[Annotated[Number, Field(ge=1 / LARGEST_NUMBER)]], Field(min_length=1, max_length=16)
+    ] = Field(
+        description="Standard deviation of each channel, in units where a pixel is 0 to 1."
+    )
+
+    @model_validator(mode="after")
+    def _validate_lengths(self) -> NormalizationConfig:
+        if len(self.mean) != len(self.std):
+            problem = (
+                f"expected as many numbers as in mean, which has {len(self.mean)}, got {len(self.std)}"
+            )
+            raise errors_at("normalisation", [(("std",), problem)])
+        return self
+
+
+def _check_cuts(value: Any) -> Any:
+    if value is None or value == "auto":
+        return value
+    names = value if isinstance(value, list) else []
+    wrong = [name for name in names if not isinstance(name, str)]
+    if not names or wrong:
+        raise refusal(
+            mismatch("'auto' or a list of names of cut points", wrong[0] if wrong else value)
+        )
+    return check_length(names, value)
+
+
+CutPoints = Annotated[Literal["auto"] | list[str] | None, PlainValidator(_check_cuts)]
+
+
+class NetworkConfig(Component):
+    """One frozen network: its architecture and the source of its weights."""
+
+    registry: ClassVar[Registry] = FAMILIES
+    name_field: ClassVar[str] = "family"
+
+    name: Name = Field(
+        description="Name of the network: letters, digits, `.`, `_`, `-`. Pairs refer to it."
+    )
+    source: Literal["family", "torchvision", "timm", "python"] = Field(
+        "family",
+        description="Source of the network: a family of Stitch Sweep, a library, or a function of yours.",
+    )
+    family: str = Field(
+        "resnet",
+        description="Network family, or a short name such as `resnet18`, for `source: family`. Its options "
+        "stand in this section.",
+    )
+    model: Text | None = Field(
+        None, description="Name of the network, for `source: torchvision` and `timm`."
+    )
+    factory: Text | None = Field(
+        None,
+        description="Function that returns the network, for `source: python`: "
+        "`package.module:function` or `path/to/file.py:function`. Stitch Sweep runs it.",
+    )
+    arguments: dict[str, Any] | None = Field(
+        None, description="Arguments of `model` or `factory`, by name."
+    )
+    seed: Seed = Field(
+        0, description="Seed of the initial weights and of the image order in pretraining."
+    )
+    weights: Text = Field(
+        "trained",
+        description="Source of the weights. `trained`: the zoo trains the network. `random`: the untrained "
+        "control, with BatchNorm statistics of one pass over the training images. `random_raw`: the same "
+        "with statistics 0 and 1. `class_only`: a sender that knows only the class of an image, with "
+        "layers of this network's shapes. A path: a state dict (safetensors or PyTorch; no code of the "
+        "file is run). A name: pretrained weights of torchvision or timm. `factory`: the weights that "
+        "the function returns.",
+    )
+    expects: Text | None = Field(
+        None,
+        description="Name of the weights whose normalization and image size apply, for `source: "
+        "torchvision` and `timm`, for example for a file that was fine-tuned from them. Default: `weights`, "
+        "if it is a name.",
+    )
+    weights_key: Text | None = Field(
+        None,
+        description="Key of the state dict in a PyTorch file. Default: `state_dict` if it exists, else the "
+        "whole file.",
+    )
+    weights_prefix: Text | None = Field(
+        None, description="Prefix of all tensor names in the file, such as `module.`."
+    )
+    normalisation: NormalizationConfig | None = Field(
+        None,
+        description="Normalization that an external network was trained with. Default: that of the data; "
+        "for weights by name, theirs.",
+    )
+    image_size: ImageSize | None = Field(
+        None,
+        description="Side of an external network's input images in pixels. Default: that of the data; for "
+        "weights by name, theirs.",
+    )
+    noise: From0 | None = Field(
+        None,
+        description="For `class_only`: standard deviation of the differences between images of one class, "
+        "relative to the differences between classes. Default: 1.",
+    )
+    pretraining: PretrainingConfig | None = Field(
+        None,
+        description="Training of this network in the zoo, if it differs. Default for each key: that of the "
+        "section `pretraining`.",
+    )
+    layers: CutPoints = Field(
+        None,
+        description="Names of the places that count as layers, or `auto` for one per block. Default: every "
+        "block.",
+    )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _resolve_family(
+        cls, values: Any, handler: ModelWrapValidatorHandler[NetworkConfig]
+    ) -> NetworkConfig:
+        is_family = isinstance(values, dict) and values.get("source", "family") == "family"
+        if is_family and isinstance(values.get("family"), str):
+            family, implied = FAMILIES.resolve(values["family"])
+            clashes = [
+                (
+                    (key,),
+                    f"is fixed by family {values['family']!r}; remove it or set family: {family}",
+                )
+                for key in implied
+                if key in values
+            ]
+            if clashes:
+                raise errors_at(cls.__name__, clashes)
+            values = {**values, **implied, "family": family}
+        return handler(values)
+
+    @classmethod
+    def _check_options(cls, values: Any) -> dict[str, Any]:
+        source = values.get("source", "family") if isinstance(values, Mapping) else "family"
+        if source == "family":
+            return super()._check_options(values)
+        fields = set(cls.model_fields)
+        given = {key: value for key, value in values.items() if key not in fields}
+        if unknown := unknown_keys(given, fields - {"family"}):
+            raise errors_at(cls.__name__, unknown)
+        return {}
+
+    @model_validator(mode="after")
+    def _validate_source(self) -> NetworkConfig:
+        if problems := list(self._source_problems()):
+            raise errors_at("network", problems)
+        return self
+
+    def _source_problems(self) -> Iterator[tuple[Location, str]]:
+        required = {"torchvision": "model", "timm": "model", "python": "factory"}.get(self.source)
+        if self.source != "family" and "family" in self.model_fields_set:
+            yield ("family",), f"not allowed with source: {self.source}; use {required}"
+        for key in ("model", "factory"):
+            if key != required and getattr(self, key) is not None:
+                yield (key,), f"not allowed with source: {self.source}"
+        if required is not None and getattr(self, required) is None:
+            yield (required,), f"is missing; source: {self.source} needs it"
+        if self.factory is not None and not re.fullmatch(r"[^:]+:[A-Za-z_]\w*", self.factory):
+            expected = "package.module:function or path/to/file.py:function"
+            yield ("factory",), mismatch(expected, self.factory)
+        for key in ("arguments", "normalisation", "image_size"):
+            if self.source == "family" and getattr(self, key) is not None:
+                yield (key,), "only for external networks (source: torchvision, timm, python)"
+        if self.expects is not None and self.source not in ("torchvision", "timm"):
+            yield (
+                ("expects",),
+                "only for source: torchvision and timm, whose weights have a normalization",
+            )
+        for key in ("weights_key", "weights_prefix"):
+            if self.kind != "file" and getattr(self, key) is not None:
+                yield (key,), "only for weights from a file"
+        allowed = f"{', '.join(map(repr, WEIGHTS))}"
+        if self.kind == FROM_FACTORY and self.source != "python":
+            yield ("weights",), "'factory' is only for source: python"
+        elif self.kind == "named" and self.source == "family":
+            yield ("weights",), mismatch(f"{allowed} or the path of a file", self.weights)
+        elif self.kind == "named" and self.source == "python":
+            allowed += f", {FROM_FACTORY!r} or the path of a file"
+            yield ("weights",), mismatch(allowed, self.weights)
+
+    @model_validator(mode="after")
+    def _validate_noise(self) -> NetworkConfig:
+        if self.weights == CLASS_ONLY:
+            self.noise = 1.0 if self.noise is None else self.noise
+        elif self.noise is not None:
+            raise errors_at("network", [(("noise",), f"only for weights: {CLASS_ONLY}")])
+        return self
+
+    @model_validator(mode="after")
+    def _validate_pretraining(self) -> NetworkConfig:
+        if self.pretraining is not None and self.weights != "trained":
+            raise errors_at("network", [(("pretraining",), "only for weights: trained")])
+        return self
+
+    @model_serializer(mode="wrap")
+    def _drop_unused_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Descriptions of networks, and hashes of them, must not change when a version adds a key.
+        unused = {"source"} if self.source == "family" else {"family"}
+        unused |= {key for key in _LATER_KEYS if getattr(self, key) is None}
+        return {key: value for key, value in handler(self).items() if key not in unused}
+
+    @property
+    def weights_file(self) -> Path | None:
+        """Path of the weights file; None for other kinds of weights."""
+        return Path(self.weights) if self.kind == "file" else None
+
+    @property
+    def kind(self) -> str:
+        """Kind of the weights, see `weights_kind`."""
+        return weights_kind(self.weights)
+
+    @property
+    def cuts(self) -> list[str] | Literal["auto"] | None:
+        """Names of the layers, if the configuration lists them; None if the built network defines them.
+
+        An external network finds its `auto` layers when it is built. Networks of families know the names of
+        their cut points.
+        """
+        return self.layers if isinstance(self.layers, list) or self.source == "family" else None
+
+    @property
+    def title(self) -> str:
+        """Architecture of the network: the family, `torchvision:resnet18`, `python:make`."""
+        if self.source == "family":
+            return self.family
+        return f"{self.source}:{self.model or (self.factory or '').rpartition(':')[2]}"
+
+
+_LATER_KEYS = (
+    *("model", "factory", "arguments", "expects", "weights_key", "weights_prefix"),
+    *("normalisation", "image_size", "noise", "pretraining"),
+)

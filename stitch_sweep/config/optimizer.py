@@ -1,0 +1,175 @@
+"""Keys `optimizer` and `schedule` of the sections `training` and `pretraining`."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
+from torch import nn
+
+from stitch_sweep.core.bounds import LearningRate
+from stitch_sweep.core.errors import nearest
+from stitch_sweep.core.problems import (
+    Location,
+    argument_problems,
+    errors_at,
+    join_errors,
+    refusal,
+)
+from stitch_sweep.core.registry import Options
+
+# LBFGS needs a closure, SparseAdam needs sparse gradients, and Muon needs matrices: these optimizers can't
+# train a convolution.
+_UNSUPPORTED = {"Optimizer", "LBFGS", "SparseAdam", "Muon"}
+_CLASSES: dict[str, type[torch.optim.Optimizer]] = {
+    name.lower(): cls
+    for name, cls in vars(torch.optim).items()
+    if inspect.isclass(cls) and issubclass(cls, torch.optim.Optimizer) and name not in _UNSUPPORTED
+}
+
+# Differentiable steps, CUDA graphs and maximization are of no use for training a stitch.
+_HIDDEN = {"params", "lr", "differentiable", "capturable", "maximize"}
+
+
+def _avoid_compiler_import() -> None:
+    """Keep `torch.optim` from importing torch's compiler, which takes 1.5 s at each command's start.
+
+    The methods below import `torch._dynamo` to exclude themselves from its tracing. Stitch Sweep does not
+    trace optimizers, so the methods can run unwrapped. If torch has changed this, nothing happens.
+    """
+    for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
+        method = getattr(getattr(torch.optim.Optimizer, name), "__wrapped__", None)
+        if method is not None:
+            vars(method).setdefault("__dynamo_disable", method)
+
+
+_avoid_compiler_import()
+
+
+class OptimizerConfig(BaseModel):
+    """An optimizer of torch.optim: its name in upper or lower case, and arguments of its class.
+
+    Without `lr`, the loss that is trained decides the learning rate.
+
+    Example:
+        >>> OptimizerConfig.model_validate({"name": "sgd", "lr": 0.1, "momentum": 0.9}).options
+        {'momentum': 0.9}
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    name: str = Field(
+        "adam",
+        description="Name of a class of torch.optim, in upper or lower case. All further keys are "
+        "arguments of the class.",
+    )
+    lr: LearningRate | None = Field(
+        None,
+        description="Base learning rate. Default: each loss has its own rate for each optimizer.",
+    )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Arguments of the class except `params` and `lr`."""
+        return dict(self.model_extra or {})
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _validate_arguments(
+        cls, values: Any, handler: ModelWrapValidatorHandler[OptimizerConfig]
+    ) -> OptimizerConfig:
+        if isinstance(values, cls):
+            return handler(values)
+        errors = []
+        try:
+            optimizer = handler(values)
+        except ValidationError as error:
+            errors.append(error)
+        if isinstance(values, Mapping) and (problems := list(_find_problems(values))):
+            errors.append(errors_at("optimizer", problems))
+        if errors:
+            raise join_errors("optimizer", errors)
+        # Build it now for the weight of a convolution, so that no worker meets an invalid optimizer.
+        parameter = nn.Parameter(torch.zeros(1, 1, 1, 1))
+        try:
+            optimizer.build([parameter], default_lr=1e-3)
+        except (TypeError, ValueError, RuntimeError) as error:
+            name = _CLASSES[optimizer.name.lower()].__name__
+            raise refusal(f"{name} refuses these settings: {error}") from None
+        return optimizer
+
+    def build(self, parameters: Iterable[nn.Parameter], default_lr: float) -> torch.optim.Optimizer:
+        """Build the optimizer of `parameters`; `default_lr` is used if `lr` is None."""
+        lr = self.lr if self.lr is not None else default_lr
+        cls: Any = _CLASSES[self.name.lower()]
+        return cls(parameters, lr=lr, **self.options)
+
+    def arguments(self, default_lr: float) -> dict[str, Any]:
+        """Return all arguments that define the optimizer made by `build`, with defaults."""
+        cls = _CLASSES[self.name.lower()]
+        defaults = {
+            name: parameter.default
+            for name, parameter in inspect.signature(cls).parameters.items()
+            if name not in _HIDDEN
+        }
+        lr = self.lr if self.lr is not None else default_lr
+        return {**defaults, **self.options, "name": self.name.lower(), "lr": lr}
+
+
+def _find_problems(values: Mapping[str, Any]) -> Iterator[tuple[Location, str]]:
+    """Check an optimizer's name and its arguments other than `lr`."""
+    name = values.get("name", OptimizerConfig.model_fields["name"].default)
+    if not isinstance(name, str):
+        return
+    optimizer_class = _CLASSES.get(name.lower())
+    if optimizer_class is None:
+        hint = nearest(name.lower(), _CLASSES)
+        yield ("name",), f"no optimizer of torch.optim is named {name!r}: {hint}"
+        return
+    given = {key: value for key, value in values.items() if key not in {"name", "lr"}}
+    yield from argument_problems(optimizer_class, given, _HIDDEN)
+
+
+class ScheduleConfig(Options):
+    """Learning-rate schedule: a factor on the base learning rate at each step.
+
+    With T total steps and W = round(warmup * T), the factor at step t (from 0) is
+
+        (t + 1) / W                                    for t < W
+        1                                              afterwards, `constant`
+        (1 + cos(pi * (t - W) / (T - W))) / 2          afterwards, `warmup_cosine`
+        1 - (t - W) / (T - W)                          afterwards, `linear`
+
+    The cosine schedule is that of Loshchilov & Hutter 2017 (arXiv 1608.03983), without restarts. The
+    warm-up is a share of the training below 1, so it always ends before the training.
+    """
+
+    name: Literal["warmup_cosine", "linear", "constant"] = Field(
+        "warmup_cosine",
+        description="Shape of the schedule after the warm-up: a cosine to 0, a line to 0, or constant.",
+    )
+    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1,
+        description="Share of the steps in which the learning rate rises linearly to its base value.",
+    )
+
+    def factor(self, step: int, total: int) -> float:
+        """Return the factor at step `step` (from 0) of `total` steps."""
+        warmup = round(self.warmup * total)
+        if step < warmup:
+            return (step + 1) / warmup
+        progress = (step - warmup) / max(1, total - warmup)
+        if self.name == "warmup_cosine":
+            return (1 + math.cos(math.pi * progress)) / 2
+        return 1.0 if self.name == "constant" else 1 - progress

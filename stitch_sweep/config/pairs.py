@@ -1,0 +1,34 @@
+"""Section `pairs`: which layers are stitched to which."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Literal
+
+from pydantic import Field, PlainValidator
+
+from stitch_sweep.config.components import check_integers
+from stitch_sweep.core.registry import Options
+
+_EXPECTED = "'all' or a list of layer indices, -1 (the image) or above"
+
+# Not a plain union, because pydantic would report an error for each member.
+LayerSelection = Annotated[
+    Literal["all"] | list[int],
+    PlainValidator(partial(check_integers, least=-1, expected=_EXPECTED)),
+]
+
+
+class PairConfig(Options):
+    """A sender and a receiver, and the layers to stitch: one matrix."""
+
+    sender: str = Field(description="Name of the network whose first layers are used.")
+    receiver: str = Field(description="Name of the network whose last layers are used.")
+    sender_layers: LayerSelection = Field(
+        "all",
+        description="Layers after which the sender is cut: 0 is the stem, k the k-th block, -1 the image. "
+        "`all` excludes -1.",
+    )
+    receiver_layers: LayerSelection = Field(
+        "all", description="Layers after which the receiver continues."
+    )

@@ -1,0 +1,52 @@
+"""Section `parts`: a network assembled from pieces of networks and stitches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from stitch_sweep.config.stitch import StitchConfig
+from stitch_sweep.core.problems import errors_at
+from stitch_sweep.core.registry import Options
+
+
+class PartConfig(Options):
+    """A part of an assembled network: a piece of a network between two cut points, or a stitch.
+
+    `start` and `end` are a layer's index or the name of a cut point.
+    """
+
+    network: str | None = Field(None, description="Name of the network of the piece.")
+    start: str | int | None = Field(
+        None,
+        description="Layer index or cut point after which the piece begins. Default: the image.",
+    )
+    end: str | int | None = Field(
+        None, description="Layer index or cut point after which the piece ends. Default: the logits."
+    )
+    frozen: bool = Field(
+        True,
+        description="Whether the piece stays unchanged. An unfrozen piece is trained as a copy, with fixed "
+        "BatchNorm statistics.",
+    )
+    stitch: StitchConfig | None = Field(
+        None,
+        description="A stitch instead of a piece, as in section `stitch`. It joins the piece before it to "
+        "the piece after it.",
+    )
+
+    @model_validator(mode="after")
+    def _validate_kind(self) -> PartConfig:
+        if (self.network is None) == (self.stitch is None):
+            raise errors_at("part", [((), "needs either network or stitch, not both")])
+        given = [key for key in ("start", "end", "frozen") if key in self.model_fields_set]
+        if self.stitch is not None and given:
+            problem = "only allowed with network; a stitch joins the parts before and after it"
+            raise errors_at("part", [((key,), problem) for key in given])
+        return self
+
+    @model_serializer(mode="wrap")
+    def _drop_unused_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree = {k: v for k, v in handler(self).items() if v is not None}
+        return {"stitch": tree["stitch"]} if "stitch" in tree else tree

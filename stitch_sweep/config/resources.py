@@ -1,0 +1,59 @@
+"""Section `resources`: CPUs, GPUs and memory of a trial."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PlainValidator
+
+from stitch_sweep.core.bounds import From0
+from stitch_sweep.core.problems import mismatch, refusal
+from stitch_sweep.core.registry import Options
+
+_MOST_GPUS = 1024
+
+
+def _check_gpu(value: Any) -> Any:
+    if value == "auto":
+        return value
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    if not (0 <= number <= 1 or (1 < number < math.inf and number == int(number))):
+        expected = "'auto', 0, a share of one GPU or a whole number of GPUs"
+        raise refusal(mismatch(expected, value))
+    if number > _MOST_GPUS:
+        raise refusal(mismatch(f"a number of at most {_MOST_GPUS}", value))
+    return float(number)
+
+
+class ResourcesConfig(Options):
+    """Resources of one trial.
+
+    `gpu: auto` is a share of one GPU that is measured when a sweep starts.
+    """
+
+    cpu: Annotated[int, Field(ge=1, le=1024)] = Field(
+        1,
+        description="CPUs of a trial, and torch's number of intra-op threads in all commands. It changes "
+        "the last bits of results.",
+    )
+    gpu: Annotated[Literal["auto"] | float, PlainValidator(_check_gpu)] = Field(
+        0.0,
+        description="GPUs of a trial: 0, a share of one GPU (0.25: four trials share one), a whole number, "
+        "or `auto` for a share that is measured when the sweep starts.",
+    )
+    cache_gb: From0 = Field(
+        1.0,
+        description="Largest size in GiB of a frozen network's representation of one split that is kept "
+        "in memory. A worker keeps the sender's and, if the loss needs it, the receiver's.",
+    )
+
+    @property
+    def device(self) -> Literal["cpu", "cuda"]:
+        """Device of a trial's computations."""
+        return "cuda" if self.gpu_at_most > 0 else "cpu"
+
+    @property
+    def gpu_at_most(self) -> float:
+        """Largest number of GPUs of a trial: `gpu`, or 1 for `auto`."""
+        return 1.0 if self.gpu == "auto" else self.gpu

@@ -1,0 +1,146 @@
+"""The whole configuration file."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Field,
+    ModelWrapValidatorHandler,
+    PlainValidator,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+
+from stitch_sweep.config.controls import ControlError, check_controls, expand
+from stitch_sweep.config.data import DataConfig
+from stitch_sweep.config.knock_out import KnockOutConfig
+from stitch_sweep.config.networks import NetworkConfig
+from stitch_sweep.config.pairs import PairConfig
+from stitch_sweep.config.parts import PartConfig
+from stitch_sweep.config.paths import replaced
+from stitch_sweep.config.pretraining import PretrainingConfig
+from stitch_sweep.config.references import reference_problems
+from stitch_sweep.config.resources import ResourcesConfig
+from stitch_sweep.config.search import SearchConfig
+from stitch_sweep.config.tracking import TrackingConfig
+from stitch_sweep.config.trial import TrialSettings
+from stitch_sweep.core.bounds import LONGEST_LIST, MOST_NETWORKS, Positive, Seed, Text
+from stitch_sweep.core.problems import errors_at, join_errors
+
+
+class Config(TrialSettings):
+    """A whole configuration file.
+
+    Validation adds the networks and pairs of `controls` to `networks` and `pairs`.
+    """
+
+    seed: Seed = Field(
+        0,
+        description="Seed of the image order, augmentation, initial stitch weights and suggestions. The "
+        "weights of a network depend on the network's own `seed`.",
+    )
+    repeats: Positive = Field(
+        1,
+        description="Number of repetitions of each study, each with different initial stitch weights.",
+    )
+    data: DataConfig = Field(description="The images.")
+    networks: Annotated[list[NetworkConfig], Field(min_length=1, max_length=MOST_NETWORKS)] = Field(
+        description="The frozen networks."
+    )
+    pretraining: PretrainingConfig = Field(
+        PretrainingConfig(), description="Training of networks in the zoo."
+    )
+    pairs: Annotated[list[PairConfig], Field(max_length=LONGEST_LIST)] = Field(
+        default_factory=list,
+        description="Senders and receivers, with the layers to stitch. Needed unless there is `knock_out` "
+        "or `parts`.",
+    )
+    knock_out: Annotated[list[KnockOutConfig], Field(max_length=LONGEST_LIST)] = Field(
+        default_factory=list,
+        description="Layers of a network that are removed, with a stitch in their place.",
+    )
+    parts: Annotated[list[PartConfig], Field(max_length=LONGEST_LIST)] = Field(
+        default_factory=list,
+        description="A network assembled from pieces of networks and stitches, for "
+        "`stitch-sweep assemble`.",
+    )
+    order: Literal["together", "in_turn"] = Field(
+        "together",
+        description="Whether all trainable parts are trained together, or in turn with `training.epochs` "
+        "epochs each.",
+    )
+    controls: Annotated[list[str], PlainValidator(check_controls)] = Field(
+        default_factory=list, description="Comparisons to add for each pair of trained networks."
+    )
+    search: SearchConfig = Field(
+        SearchConfig(), description="Crossed and searched settings. Default: one trial per cell."
+    )
+    resources: ResourcesConfig = Field(ResourcesConfig(), description="Resources of one trial.")
+    tracking: TrackingConfig = Field(TrackingConfig(), description="MLflow.")
+    keep_stitches: Literal["all", "best", "none"] = Field(
+        "best",
+        description="Which stitches are stored: those of all trials, the best of each study, or none.",
+    )
+    zoo: Text = Field(
+        "zoo", description="Folder of trained networks. Sweeps with the same folder share networks."
+    )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _validate_references(
+        cls, values: Any, handler: ModelWrapValidatorHandler[Config]
+    ) -> Config:
+        # On the raw values, so that these problems are reported together with all others.
+        errors = []
+        if isinstance(values, Mapping) and (problems := list(reference_problems(values))):
+            errors.append(errors_at(cls.__name__, problems))
+        try:
+            config = handler(values)
+        except ValidationError as error:
+            errors.insert(0, error)
+        if errors:
+            raise join_errors(cls.__name__, errors)
+        for network in config.networks:
+            if (pretraining := network.pretraining) is not None:
+                given = {key: getattr(pretraining, key) for key in pretraining.model_fields_set}
+                network.pretraining = config.pretraining.model_copy(update=given)
+        try:
+            config.networks, config.pairs = expand(config.networks, config.pairs, config.controls)
+        except ControlError as error:
+            raise errors_at(cls.__name__, error.problems) from None
+        return config
+
+    @model_serializer(mode="wrap")
+    def _drop_unused_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Descriptions of sweeps, and hashes of them, must not change when a version adds a key.
+        unused = {"controls": [], "knock_out": [], "parts": [], "order": "together"}
+        return {k: v for k, v in handler(self).items() if not (k in unused and v == unused[k])}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings of a trial as plain data, without factors and searched values."""
+        return self.model_dump(include=set(TrialSettings.model_fields))
+
+    def trial_settings(self, overrides: Mapping[str, Any]) -> TrialSettings:
+        """Return the validated settings of a trial.
+
+        Args:
+            overrides: factors and searched values, {dotted path: value}. A whole section is replaced
+                before the values in it.
+
+        Raises:
+            pydantic.ValidationError: a setting is not valid.
+            InputError: a path leads nowhere.
+        """
+        return TrialSettings.model_validate(replaced(self.settings, overrides))
+
+    def factor_combinations(self) -> Iterator[dict[str, Any]]:
+        """Iterate over the combinations of the crossed factors, each as {dotted path: value}."""
+        paths = list(self.search.cross)
+        for values in itertools.product(*self.search.cross.values()):
+            yield dict(zip(paths, values, strict=True))

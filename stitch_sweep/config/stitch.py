@@ -1,0 +1,30 @@
+"""Section `stitch`: the trainable part."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from stitch_sweep.config.components import Component
+from stitch_sweep.core.bounds import From0
+from stitch_sweep.core.registry import STITCHES, Registry
+
+
+class StitchConfig(Component):
+    """Type of the stitch, its initialization, its sparsity penalty, and its options."""
+
+    registry: ClassVar[Registry] = STITCHES
+
+    name: str = Field(
+        "paper", description="Name of a registered stitch. Its options stand in this section."
+    )
+    start: Literal["random", "identity", "permutation", "least_squares", "procrustes"] = Field(
+        "random",
+        description="Initial weights: random; the identity; channels matched one to one by correlation; "
+        "the exact least-squares solution on the training images; the best rotation.",
+    )
+    l1: From0 = Field(
+        0.0,
+        description="Weight of the sparsity penalty (sum of absolute weights), which is added to the loss.",
+    )

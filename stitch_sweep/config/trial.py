@@ -1,0 +1,38 @@
+"""Settings of one trial, and short names of their values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from stitch_sweep.config.loss import LossConfig
+from stitch_sweep.config.stitch import StitchConfig
+from stitch_sweep.config.training import TrainingConfig
+from stitch_sweep.core.registry import Options
+
+
+class TrialSettings(Options):
+    """The sections of a configuration that may differ between trials."""
+
+    stitch: StitchConfig = Field(default_factory=StitchConfig, description="The stitch.")
+    loss: LossConfig = Field(
+        default_factory=lambda: LossConfig.model_validate({"task": 1.0}),
+        description="Training objective: names of losses with weights. A number is short for "
+        "`{weight: number}`.",
+    )
+    training: TrainingConfig = Field(TrainingConfig(), description="Training of the stitch.")
+
+
+def label(value: Any) -> str | int | float | bool:
+    """Return the value of a factor or setting as one table cell; a loss as `task+0.5*mse`."""
+    if isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, Mapping):
+        try:
+            return LossConfig.model_validate(value).label
+        except ValidationError:
+            pass
+    return json.dumps(value, sort_keys=True)
