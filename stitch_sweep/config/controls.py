@@ -86,9 +86,9 @@ def expand(
     """Expand controls into networks and pairs.
 
     Every pair of two trained networks gets every control. The controls of network `a` are named
-    `a-untrained` and `a-class-only`. Pairs with other networks do not get layer -1, because the image does not
-    depend on the network. Existing networks and pairs are not added again, so expanding a result changes
-    nothing.
+    `a-untrained` and `a-class-only`. Pairs with other networks do not get layer -1, because the image
+    does not depend on the network. Existing networks and pairs are not added again, so expanding a
+    result changes nothing.
 
     Args:
         networks: networks with distinct names.
@@ -124,9 +124,7 @@ def expand(
                 if (key := new.model_dump_json()) not in present:
                     present.add(key)
                     expanded.append(new)
-    if any(
-        pair.sender_layers != "all" and _IMAGE_LAYER in pair.sender_layers for pair in expanded
-    ):
+    if any(pair.sender_layers != "all" and _IMAGE_LAYER in pair.sender_layers for pair in expanded):
         unused.discard("image")
     if unused:
         problem = f"{', '.join(sorted(unused))}: no pair has sender layers for this control"
@@ -176,8 +174,8 @@ def _control_network(network: NetworkConfig, suffix: str) -> NetworkConfig:
 def _control_seed(network: NetworkConfig, suffix: str) -> int:
     """Return a 31-bit seed that differs from the network's seed.
 
-    With the same seed, the untrained control would equal the network before its training. The seed depends
-    on the name as well, because networks with weights from files may all have the same seed.
+    With the same seed, the untrained control would equal the network before its training. The seed
+    depends on the name as well, because networks with weights from files may all have the same seed.
     """
     text = f"{network.seed} {network.name} {suffix}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1

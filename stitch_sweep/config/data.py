@@ -16,40 +16,43 @@ class DataConfig(Component):
 
     registry: ClassVar[Registry] = DATASETS
 
-    name: str = Field(description="Name of a registered data set. Its options stand in this section.")
+    name: str = Field(
+        description="Name of a registered data set. Its options stand in this section."
+    )
     image_size: ImageSize | None = Field(
-        None,
+        default=None,
         description="Side of the images in pixels, after resizing. Default: the size in the data set.",
     )
     split_seed: Seed = Field(
-        0,
+        default=0,
         description="Seed that cuts validation images from training images. It is separate from `seed`, "
         "so that no network is validated on images that another network was trained on.",
     )
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.1, description="Share of the official training images that is used for validation."
+        default=0.1,
+        description="Share of the official training images that is used for validation.",
     )
     train_images: Images | None = Field(
-        None,
+        default=None,
         description="Number of training images to use, with the class proportions of the data set. "
         "Default: all.",
     )
     test_images: Images | None = Field(
-        None,
+        default=None,
         description="Number of test images to use, with the class proportions of the data set. "
         "Default: all.",
     )
     augment: Literal["none", "crop_flip"] = Field(
-        "none",
+        default="none",
         description="Augmentation: `crop_flip` is a random crop after padding and a random horizontal "
         "flip, equal for all trials.",
     )
     loader: Literal["torch", "ffcv"] = Field(
-        "torch",
+        default="torch",
         description="Loader of the batches: `torch` from memory, `ffcv` from a file. Results are equal.",
     )
     beton_folder: Text = Field(
-        "beton",
+        default="beton",
         description="Folder of FFCV's files, relative to the current folder. Each node of a cluster "
         "writes its own files.",
     )

@@ -34,11 +34,12 @@ class KnockOutConfig(Options):
 
     network: str = Field(description="Name of the network whose layers are removed.")
     first: FirstLayers = Field(
-        "all",
+        default="all",
         description="First removed layer: 0 is the stem, 1 the first block. `all` excludes the stem.",
     )
     removed: RemovedCounts = Field(
-        "all", description="Number of consecutive layers that are removed, starting at `first`."
+        default="all",
+        description="Number of consecutive layers that are removed, starting at `first`.",
     )
 
     def cells(self, last: int) -> list[tuple[int, int]]:

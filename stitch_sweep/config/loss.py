@@ -20,7 +20,9 @@ class LossTerm(Component):
     name_is_key: ClassVar[bool] = True
 
     name: str = Field(description="Name of a registered loss: the key of the term.")
-    weight: Above0 = Field(1.0, description="Factor of this term in the weighted sum of losses.")
+    weight: Above0 = Field(
+        default=1.0, description="Factor of this term in the weighted sum of losses."
+    )
 
     @property
     def label(self) -> str:

@@ -66,16 +66,13 @@ class NormalizationConfig(Options):
     )
     std: Annotated[
         list[Annotated[Number, Field(ge=1 / LARGEST_NUMBER)]], Field(min_length=1, max_length=16)
-    ] = Field(
-        description="Standard deviation of each channel, in units where a pixel is 0 to 1."
-    )
+    ] = Field(description="Standard deviation of each channel, in units where a pixel is 0 to 1.")
 
     @model_validator(mode="after")
     def _validate_lengths(self) -> NormalizationConfig:
         if len(self.mean) != len(self.std):
-            problem = (
-                f"expected as many numbers as in mean, which has {len(self.mean)}, got {len(self.std)}"
-            )
+            sizes = f"which has {len(self.mean)}, got {len(self.std)}"
+            problem = f"expected as many numbers as in mean, {sizes}"
             raise errors_at("normalisation", [(("std",), problem)])
         return self
 
@@ -105,75 +102,75 @@ class NetworkConfig(Component):
         description="Name of the network: letters, digits, `.`, `_`, `-`. Pairs refer to it."
     )
     source: Literal["family", "torchvision", "timm", "python"] = Field(
-        "family",
+        default="family",
         description="Source of the network: a family of Stitch Sweep, a library, or a function of yours.",
     )
     family: str = Field(
-        "resnet",
-        description="Network family, or a short name such as `resnet18`, for `source: family`. Its options "
-        "stand in this section.",
+        default="resnet",
+        description="Network family, or a short name such as `resnet18`, for `source: family`. Its "
+        "options stand in this section.",
     )
     model: Text | None = Field(
-        None, description="Name of the network, for `source: torchvision` and `timm`."
+        default=None, description="Name of the network, for `source: torchvision` and `timm`."
     )
     factory: Text | None = Field(
-        None,
+        default=None,
         description="Function that returns the network, for `source: python`: "
         "`package.module:function` or `path/to/file.py:function`. Stitch Sweep runs it.",
     )
     arguments: dict[str, Any] | None = Field(
-        None, description="Arguments of `model` or `factory`, by name."
+        default=None, description="Arguments of `model` or `factory`, by name."
     )
     seed: Seed = Field(
-        0, description="Seed of the initial weights and of the image order in pretraining."
+        default=0, description="Seed of the initial weights and of the image order in pretraining."
     )
     weights: Text = Field(
-        "trained",
-        description="Source of the weights. `trained`: the zoo trains the network. `random`: the untrained "
-        "control, with BatchNorm statistics of one pass over the training images. `random_raw`: the same "
-        "with statistics 0 and 1. `class_only`: a sender that knows only the class of an image, with "
-        "layers of this network's shapes. A path: a state dict (safetensors or PyTorch; no code of the "
-        "file is run). A name: pretrained weights of torchvision or timm. `factory`: the weights that "
-        "the function returns.",
+        default="trained",
+        description="Source of the weights. `trained`: the zoo trains the network. `random`: the "
+        "untrained control, with BatchNorm statistics of one pass over the training images. "
+        "`random_raw`: the same with statistics 0 and 1. `class_only`: a sender that knows only the "
+        "class of an image, with layers of this network's shapes. A path: a state dict (safetensors "
+        "or PyTorch; no code of the file is run). A name: pretrained weights of torchvision or timm. "
+        "`factory`: the weights that the function returns.",
     )
     expects: Text | None = Field(
-        None,
+        default=None,
         description="Name of the weights whose normalization and image size apply, for `source: "
-        "torchvision` and `timm`, for example for a file that was fine-tuned from them. Default: `weights`, "
-        "if it is a name.",
+        "torchvision` and `timm`, for example for a file that was fine-tuned from them. Default: "
+        "`weights`, if it is a name.",
     )
     weights_key: Text | None = Field(
-        None,
-        description="Key of the state dict in a PyTorch file. Default: `state_dict` if it exists, else the "
-        "whole file.",
+        default=None,
+        description="Key of the state dict in a PyTorch file. Default: `state_dict` if it exists, "
+        "else the whole file.",
     )
     weights_prefix: Text | None = Field(
-        None, description="Prefix of all tensor names in the file, such as `module.`."
+        default=None, description="Prefix of all tensor names in the file, such as `module.`."
     )
     normalisation: NormalizationConfig | None = Field(
-        None,
+        default=None,
         description="Normalization that an external network was trained with. Default: that of the data; "
         "for weights by name, theirs.",
     )
     image_size: ImageSize | None = Field(
-        None,
-        description="Side of an external network's input images in pixels. Default: that of the data; for "
-        "weights by name, theirs.",
+        default=None,
+        description="Side of an external network's input images in pixels. Default: that of the data; "
+        "for weights by name, theirs.",
     )
     noise: From0 | None = Field(
-        None,
-        description="For `class_only`: standard deviation of the differences between images of one class, "
-        "relative to the differences between classes. Default: 1.",
+        default=None,
+        description="For `class_only`: standard deviation of the differences between images of one "
+        "class, relative to the differences between classes. Default: 1.",
     )
     pretraining: PretrainingConfig | None = Field(
-        None,
-        description="Training of this network in the zoo, if it differs. Default for each key: that of the "
-        "section `pretraining`.",
+        default=None,
+        description="Training of this network in the zoo, if it differs. Default for each key: that "
+        "of the section `pretraining`.",
     )
     layers: CutPoints = Field(
-        None,
-        description="Names of the places that count as layers, or `auto` for one per block. Default: every "
-        "block.",
+        default=None,
+        description="Names of the places that count as layers, or `auto` for one per block. Default: "
+        "every block.",
     )
 
     @model_validator(mode="wrap")
@@ -281,8 +278,8 @@ class NetworkConfig(Component):
     def cuts(self) -> list[str] | Literal["auto"] | None:
         """Names of the layers, if the configuration lists them; None if the built network defines them.
 
-        An external network finds its `auto` layers when it is built. Networks of families know the names of
-        their cut points.
+        An external network finds its `auto` layers when it is built. Networks of families know the
+        names of their cut points.
         """
         return self.layers if isinstance(self.layers, list) or self.source == "family" else None
 

@@ -29,8 +29,8 @@ from stitch_sweep.core.problems import (
 )
 from stitch_sweep.core.registry import Options
 
-# LBFGS needs a closure, SparseAdam needs sparse gradients, and Muon needs matrices: these optimizers can't
-# train a convolution.
+# LBFGS needs a closure, SparseAdam needs sparse gradients, and Muon needs matrices: these optimizers
+# can't train a convolution.
 _UNSUPPORTED = {"Optimizer", "LBFGS", "SparseAdam", "Muon"}
 _CLASSES: dict[str, type[torch.optim.Optimizer]] = {
     name.lower(): cls
@@ -70,12 +70,12 @@ class OptimizerConfig(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
     name: str = Field(
-        "adam",
+        default="adam",
         description="Name of a class of torch.optim, in upper or lower case. All further keys are "
         "arguments of the class.",
     )
     lr: LearningRate | None = Field(
-        None,
+        default=None,
         description="Base learning rate. Default: each loss has its own rate for each optimizer.",
     )
 
@@ -156,11 +156,11 @@ class ScheduleConfig(Options):
     """
 
     name: Literal["warmup_cosine", "linear", "constant"] = Field(
-        "warmup_cosine",
+        default="warmup_cosine",
         description="Shape of the schedule after the warm-up: a cosine to 0, a line to 0, or constant.",
     )
     warmup: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.1,
+        default=0.1,
         description="Share of the steps in which the learning rate rises linearly to its base value.",
     )
 

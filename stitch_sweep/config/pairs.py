@@ -25,10 +25,10 @@ class PairConfig(Options):
     sender: str = Field(description="Name of the network whose first layers are used.")
     receiver: str = Field(description="Name of the network whose last layers are used.")
     sender_layers: LayerSelection = Field(
-        "all",
-        description="Layers after which the sender is cut: 0 is the stem, k the k-th block, -1 the image. "
-        "`all` excludes -1.",
+        default="all",
+        description="Layers after which the sender is cut: 0 is the stem, k the k-th block, -1 the "
+        "image. `all` excludes -1.",
     )
     receiver_layers: LayerSelection = Field(
-        "all", description="Layers after which the receiver continues."
+        default="all", description="Layers after which the receiver continues."
     )

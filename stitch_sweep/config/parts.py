@@ -17,23 +17,24 @@ class PartConfig(Options):
     `start` and `end` are a layer's index or the name of a cut point.
     """
 
-    network: str | None = Field(None, description="Name of the network of the piece.")
+    network: str | None = Field(default=None, description="Name of the network of the piece.")
     start: str | int | None = Field(
-        None,
+        default=None,
         description="Layer index or cut point after which the piece begins. Default: the image.",
     )
     end: str | int | None = Field(
-        None, description="Layer index or cut point after which the piece ends. Default: the logits."
+        default=None,
+        description="Layer index or cut point after which the piece ends. Default: the logits.",
     )
     frozen: bool = Field(
-        True,
-        description="Whether the piece stays unchanged. An unfrozen piece is trained as a copy, with fixed "
-        "BatchNorm statistics.",
+        default=True,
+        description="Whether the piece stays unchanged. An unfrozen piece is trained as a copy, with "
+        "fixed BatchNorm statistics.",
     )
     stitch: StitchConfig | None = Field(
-        None,
-        description="A stitch instead of a piece, as in section `stitch`. It joins the piece before it to "
-        "the piece after it.",
+        default=None,
+        description="A stitch instead of a piece, as in section `stitch`. It joins the piece before "
+        "it to the piece after it.",
     )
 
     @model_validator(mode="after")

@@ -14,11 +14,11 @@ from stitch_sweep.core.registry import Options
 class PretrainingConfig(Options):
     """Training of the networks in the zoo."""
 
-    epochs: Annotated[Epochs, Field(ge=1)] = Field(10, description="Number of epochs.")
-    batch_size: Positive = Field(128, description="Number of images in a batch.")
+    epochs: Annotated[Epochs, Field(ge=1)] = Field(default=10, description="Number of epochs.")
+    batch_size: Positive = Field(default=128, description="Number of images in a batch.")
     optimizer: OptimizerConfig = Field(
-        OptimizerConfig(name="sgd", lr=0.1), description="Optimizer, as in `training`."
+        default=OptimizerConfig(name="sgd", lr=0.1), description="Optimizer, as in `training`."
     )
     schedule: ScheduleConfig = Field(
-        ScheduleConfig(), description="Learning-rate schedule, as in `training`."
+        default=ScheduleConfig(), description="Learning-rate schedule, as in `training`."
     )

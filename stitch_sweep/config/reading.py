@@ -27,7 +27,8 @@ def read_config(path: Path | str, overrides: Mapping[str, Any] | None = None) ->
     """Read and validate a configuration file.
 
     Args:
-        path: a YAML file. Relative paths in it are searched in its folder first, then in the current folder.
+        path: a YAML file. Relative paths in it are searched in its folder first, then in the current
+            folder.
         overrides: {dotted path: value}, as given by `--set`.
 
     Raises:
@@ -160,8 +161,8 @@ def _resolve(name: str, folder: Path) -> str:
     """Return a path or pattern in the configuration's folder, in the current folder, or unchanged.
 
     Raises:
-        InputError: it is not a possible file name, a pattern would search too much, or the user of a `~` is
-            unknown.
+        InputError: it is not a possible file name, a pattern would search too much, or the user of a
+            `~` is unknown.
     """
     try:
         expanded = Path(name).expanduser()

@@ -33,17 +33,17 @@ class ResourcesConfig(Options):
     """
 
     cpu: Annotated[int, Field(ge=1, le=1024)] = Field(
-        1,
+        default=1,
         description="CPUs of a trial, and torch's number of intra-op threads in all commands. It changes "
         "the last bits of results.",
     )
     gpu: Annotated[Literal["auto"] | float, PlainValidator(_check_gpu)] = Field(
-        0.0,
-        description="GPUs of a trial: 0, a share of one GPU (0.25: four trials share one), a whole number, "
-        "or `auto` for a share that is measured when the sweep starts.",
+        default=0.0,
+        description="GPUs of a trial: 0, a share of one GPU (0.25: four trials share one), a whole "
+        "number, or `auto` for a share that is measured when the sweep starts.",
     )
     cache_gb: From0 = Field(
-        1.0,
+        default=1.0,
         description="Largest size in GiB of a frozen network's representation of one split that is kept "
         "in memory. A worker keeps the sender's and, if the loss needs it, the receiver's.",
     )

@@ -40,12 +40,12 @@ class Config(TrialSettings):
     """
 
     seed: Seed = Field(
-        0,
+        default=0,
         description="Seed of the image order, augmentation, initial stitch weights and suggestions. The "
         "weights of a network depend on the network's own `seed`.",
     )
     repeats: Positive = Field(
-        1,
+        default=1,
         description="Number of repetitions of each study, each with different initial stitch weights.",
     )
     data: DataConfig = Field(description="The images.")
@@ -53,12 +53,12 @@ class Config(TrialSettings):
         description="The frozen networks."
     )
     pretraining: PretrainingConfig = Field(
-        PretrainingConfig(), description="Training of networks in the zoo."
+        default=PretrainingConfig(), description="Training of networks in the zoo."
     )
     pairs: Annotated[list[PairConfig], Field(max_length=LONGEST_LIST)] = Field(
         default_factory=list,
-        description="Senders and receivers, with the layers to stitch. Needed unless there is `knock_out` "
-        "or `parts`.",
+        description="Senders and receivers, with the layers to stitch. Needed unless there is "
+        "`knock_out` or `parts`.",
     )
     knock_out: Annotated[list[KnockOutConfig], Field(max_length=LONGEST_LIST)] = Field(
         default_factory=list,
@@ -70,7 +70,7 @@ class Config(TrialSettings):
         "`stitch-sweep assemble`.",
     )
     order: Literal["together", "in_turn"] = Field(
-        "together",
+        default="together",
         description="Whether all trainable parts are trained together, or in turn with `training.epochs` "
         "epochs each.",
     )
@@ -78,16 +78,20 @@ class Config(TrialSettings):
         default_factory=list, description="Comparisons to add for each pair of trained networks."
     )
     search: SearchConfig = Field(
-        SearchConfig(), description="Crossed and searched settings. Default: one trial per cell."
+        default=SearchConfig(),
+        description="Crossed and searched settings. Default: one trial per cell.",
     )
-    resources: ResourcesConfig = Field(ResourcesConfig(), description="Resources of one trial.")
-    tracking: TrackingConfig = Field(TrackingConfig(), description="MLflow.")
+    resources: ResourcesConfig = Field(
+        default=ResourcesConfig(), description="Resources of one trial."
+    )
+    tracking: TrackingConfig = Field(default=TrackingConfig(), description="MLflow.")
     keep_stitches: Literal["all", "best", "none"] = Field(
-        "best",
+        default="best",
         description="Which stitches are stored: those of all trials, the best of each study, or none.",
     )
     zoo: Text = Field(
-        "zoo", description="Folder of trained networks. Sweeps with the same folder share networks."
+        default="zoo",
+        description="Folder of trained networks. Sweeps with the same folder share networks.",
     )
 
     @model_validator(mode="wrap")

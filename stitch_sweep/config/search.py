@@ -24,23 +24,26 @@ from stitch_sweep.core.registry import Options
 class Distribution(Options):
     """Values that Optuna may choose for one dotted path of the configuration.
 
-    `when` makes the setting conditional: it is sampled only if all given paths have one of the given values.
+    `when` makes the setting conditional: it is sampled only if all given paths have one of the given
+    values.
     """
 
     type: Literal["float", "int", "categorical"] = Field(description="Type of the values.")
-    low: Number | None = Field(None, description="Smallest value, for `float` and `int`.")
-    high: Number | None = Field(None, description="Largest value, for `float` and `int`.")
+    low: Number | None = Field(default=None, description="Smallest value, for `float` and `int`.")
+    high: Number | None = Field(default=None, description="Largest value, for `float` and `int`.")
     log: bool = Field(
-        False,
-        description="Whether equal ratios are equally likely, for `float` and `int`. `low` must be above 0.",
+        default=False,
+        description="Whether equal ratios are equally likely, for `float` and `int`. `low` must be "
+        "above 0.",
     )
     step: Above0 | None = Field(
-        None,
+        default=None,
         description="Distance between two values, for `float` and `int`, not with `log`. Default: 1 for "
         "`int`, continuous for `float`.",
     )
     choices: Annotated[list[Any], Field(max_length=MOST_CHOICES)] | None = Field(
-        None, description="Allowed values, for `categorical`. A value may be a whole section."
+        default=None,
+        description="Allowed values, for `categorical`. A value may be a whole section.",
     )
     when: dict[str, Any] = Field(
         default_factory=dict,
@@ -112,9 +115,9 @@ class SamplerConfig(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True)
     name: str = Field(
-        "tpe",
-        description="`tpe`, `random`, `grid`, or the name of another sampler class of Optuna. All further "
-        "keys are arguments of the class.",
+        default="tpe",
+        description="`tpe`, `random`, `grid`, or the name of another sampler class of Optuna. All "
+        "further keys are arguments of the class.",
     )
 
     @model_validator(mode="before")
@@ -133,34 +136,38 @@ class SearchConfig(Options):
 
     cross: dict[str, Annotated[list[Any], Field(min_length=1, max_length=MOST_CHOICES)]] = Field(
         default_factory=dict,
-        description="Factors: dotted paths with lists of values. Every value is run in every cell, with a "
-        "study of its own.",
+        description="Factors: dotted paths with lists of values. Every value is run in every cell, "
+        "with a study of its own.",
     )
     space: dict[str, Distribution] | None = Field(
-        None,
+        default=None,
         description="Searched settings: dotted paths with distributions, or the path of a file that "
         "contains them.",
     )
     samples: Positive = Field(
-        1, description="Number of trials of a study. `grid` determines the number itself."
+        default=1, description="Number of trials of a study. `grid` determines the number itself."
     )
     sampler: SamplerConfig = Field(
-        SamplerConfig(), description="Sampler: a name, or a section with `name` and arguments."
+        default=SamplerConfig(),
+        description="Sampler: a name, or a section with `name` and arguments.",
     )
     metric: Literal["val_accuracy", "val_loss"] = Field(
-        "val_accuracy", description="Metric that the search optimizes and that selects the best trial."
+        default="val_accuracy",
+        description="Metric that the search optimizes and that selects the best trial.",
     )
     mode: Literal["max", "min"] = Field(
-        "max", description="Direction of `metric`. It follows from `metric` and can't contradict it."
+        default="max",
+        description="Direction of `metric`. It follows from `metric` and can't contradict it.",
     )
     objectives: dict[str, Literal["max", "min"]] = Field(
         default_factory=dict,
-        description="Two or more metrics with `max` or `min`, which Optuna optimizes instead of `metric`.",
+        description="Two or more metrics with `max` or `min`, which Optuna optimizes instead of "
+        "`metric`.",
     )
     parallel_per_study: Positive = Field(
-        1,
-        description="Number k of trials that a study requests at a time; it learns from them when all k have "
-        "ended. For few pairs on many machines.",
+        default=1,
+        description="Number k of trials that a study requests at a time; it learns from them when all "
+        "k have ended. For few pairs on many machines.",
     )
 
     @field_validator("space", mode="before")

@@ -21,8 +21,8 @@ Option = tuple[str, dict[str, Any]]
 """A value of a path, as (how messages name it, overrides that set it)."""
 
 _FEW = 20
-"""Largest number of numeric values that are all combined with the values of other settings. Of longer lists
-only the smallest and the largest value are combined."""
+"""Largest number of numeric values that are all combined with the values of other settings. Of longer
+lists, only the smallest and the largest value are combined."""
 
 
 def search_problems(config: Config) -> Iterator[str]:
@@ -162,8 +162,8 @@ def _values_of(search: SearchConfig, path: str) -> Iterator[tuple[str, Any, Any]
     """Iterate over the values that crossing and searching can give a path.
 
     Yields:
-        The path that is set, the value it is set to, and the resulting value of `path`. The path that is set
-        is `path` itself, or a section that contains it and is chosen as a whole.
+        The path that is set, the value it is set to, and the resulting value of `path`. The path that
+        is set is `path` itself, or a section that contains it and is chosen as a whole.
     """
     for source in _sources(search, path):
         distribution = search.distributions.get(source)

@@ -17,14 +17,16 @@ class StitchConfig(Component):
     registry: ClassVar[Registry] = STITCHES
 
     name: str = Field(
-        "paper", description="Name of a registered stitch. Its options stand in this section."
+        default="paper",
+        description="Name of a registered stitch. Its options stand in this section.",
     )
     start: Literal["random", "identity", "permutation", "least_squares", "procrustes"] = Field(
-        "random",
+        default="random",
         description="Initial weights: random; the identity; channels matched one to one by correlation; "
         "the exact least-squares solution on the training images; the best rotation.",
     )
     l1: From0 = Field(
-        0.0,
-        description="Weight of the sparsity penalty (sum of absolute weights), which is added to the loss.",
+        default=0.0,
+        description="Weight of the sparsity penalty (sum of absolute weights), which is added to the "
+        "loss.",
     )

@@ -14,14 +14,14 @@ class TrackingConfig(Options):
     """Where MLflow stores the runs."""
 
     experiment: Annotated[str, Field(min_length=1, max_length=200)] = Field(
-        "stitch-sweep", description="Name of MLflow's experiment."
+        default="stitch-sweep", description="Name of MLflow's experiment."
     )
     uri: str | None = Field(
-        None,
+        default=None,
         description="Address of MLflow's server or store. Default: the environment variable "
         "MLFLOW_TRACKING_URI, else a local sqlite file.",
     )
-    enabled: bool = Field(True, description="Whether to log to MLflow.")
+    enabled: bool = Field(default=True, description="Whether to log to MLflow.")
 
     @field_validator("experiment")
     @classmethod

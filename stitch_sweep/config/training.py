@@ -13,12 +13,14 @@ class TrainingConfig(Options):
     """Training of a stitch."""
 
     epochs: Epochs = Field(
-        4, description="Number of epochs. 0 evaluates the stitch with its initial weights."
+        default=4, description="Number of epochs. 0 evaluates the stitch with its initial weights."
     )
-    batch_size: Positive = Field(64, description="Number of images in a batch.")
-    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="Optimizer.")
-    schedule: ScheduleConfig = Field(ScheduleConfig(), description="Learning-rate schedule.")
+    batch_size: Positive = Field(default=64, description="Number of images in a batch.")
+    optimizer: OptimizerConfig = Field(default=OptimizerConfig(), description="Optimizer.")
+    schedule: ScheduleConfig = Field(
+        default=ScheduleConfig(), description="Learning-rate schedule."
+    )
     log_every: Positive | None = Field(
-        None,
+        default=None,
         description="Number of steps between two rows of the trajectory. Default: four rows per epoch.",
     )

@@ -23,7 +23,9 @@ class TrialSettings(Options):
         description="Training objective: names of losses with weights. A number is short for "
         "`{weight: number}`.",
     )
-    training: TrainingConfig = Field(TrainingConfig(), description="Training of the stitch.")
+    training: TrainingConfig = Field(
+        default=TrainingConfig(), description="Training of the stitch."
+    )
 
 
 def label(value: Any) -> str | int | float | bool:

@@ -1,4 +1,4 @@
-"""Conversion between YAML text and plain values, with the numbers and booleans of YAML 1.2 and size limits."""
+"""Conversion between YAML text and plain values: numbers and booleans of YAML 1.2, and size limits."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def parse(text: str) -> Any:
     """Parse YAML text into plain values: mappings, lists, text, numbers, booleans, None.
 
     Numbers and booleans are those of YAML 1.2's core schema. Values that YAML 1.1 reads as a different
-    number or as a boolean (`010`, `1:30`, `1_000`, `0b11`, `yes`, `off`) are refused, because both versions
-    are in use. Repeated keys are errors.
+    number or as a boolean (`010`, `1:30`, `1_000`, `0b11`, `yes`, `off`) are refused, because both
+    versions are in use. Repeated keys are errors.
 
     Raises:
         yaml.YAMLError: not valid YAML.

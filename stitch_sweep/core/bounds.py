@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import Field
 
 LARGEST_NUMBER = 10**6
-"""Largest magnitude of a rate, weight, temperature or argument. float32 can still multiply such values."""
+"""Largest magnitude of a rate, weight, temperature or argument. float32 can multiply such values."""
 LARGEST_COUNT = 10**6
 LARGEST_IMAGE = 1024
 """Largest image side, in pixels."""
@@ -24,7 +24,7 @@ MOST_NETWORKS = 1000
 MOST_CHOICES = 1000
 """Largest number of values of one crossed or searched setting."""
 MOST_CHECKS = 50_000
-"""Largest number of crossed and searched values, and of pairs of them, that are checked before a sweep."""
+"""Largest number of crossed and searched values, and of pairs of them, to check before a sweep."""
 MOST_COMBINATIONS = 2000
 """Largest number of combinations of crossed values. Each combination makes one matrix per pair."""
 MOST_STUDIES = 200_000

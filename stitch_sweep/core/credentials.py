@@ -134,7 +134,7 @@ def _secrets(uri: str) -> Iterator[str]:
 
 
 def _written_forms(secret: str) -> Iterator[str]:
-    """Iterate over the forms of a secret in texts: literal, decoded, quoted for a URI, escaped, joined."""
+    """Iterate over the written forms of a secret: literal, decoded, quoted, escaped, joined."""
     for form in (secret, unquote(secret), unquote_plus(secret)):
         yield form
         yield from (quote(form), quote(form, safe=""), quote_plus(form))

@@ -107,7 +107,7 @@ def print_sentence() -> None:
             print(SENTENCE, file=sys.stderr, flush=True)
 
 
-def exit_immediately(status: Any) -> None:
+def exit_now(status: Any) -> None:
     """Exit without Python's own shutdown, which waits for threads and may print a traceback."""
     with suppress(Exception):
         sys.stdout.flush()
@@ -118,7 +118,7 @@ def exit_immediately(status: Any) -> None:
 
 
 def _exit(number: int, frame: FrameType | None) -> None:
-    exit_immediately(STATUS)
+    exit_now(STATUS)
 
 
 def _raise(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Registries: the names that a configuration may use for stitches, losses, network families and data sets.
+"""Registries: names that a configuration may use for stitches, losses, network families and data sets.
 
 An object is registered where it is defined. Its options are the keyword-only parameters of the registered
 function or class, with their annotations and defaults. The registry makes a pydantic model of them, which

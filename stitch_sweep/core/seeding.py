@@ -1,7 +1,7 @@
 """Seeds, random generators and determinism settings. All random numbers of the project come from here.
 
-A seed is derived from the sweep's seed and the names of its purpose. Seeds are never drawn in sequence, so
-results do not depend on the order in which processes ask for seeds.
+A seed is derived from the sweep's seed and the names of its purpose. Seeds are never drawn in sequence,
+so results do not depend on the order in which processes ask for seeds.
 """
 
 from __future__ import annotations
@@ -109,9 +109,7 @@ def settings() -> dict[str, Any]:
             "benchmark": cudnn.benchmark,
         },
         "onednn_enabled": torch.backends.mkldnn.enabled,
-        "float32": {
-            name: backend.fp32_precision for name, backend in _fp32_operations().items()
-        },
+        "float32": {name: backend.fp32_precision for name, backend in _fp32_operations().items()},
         "default_type": str(torch.get_default_dtype()),
         "denormals": "kept" if (torch.tensor(1e-40) * 1).item() else "flushed",
         "cublas_workspace": os.environ.get(_WORKSPACE),
@@ -179,8 +177,8 @@ def caveats(device: str | torch.device) -> list[str]:
         "sums in another order."
     )
     sentences.append(
-        "Python fixes the order of sets of strings when it starts (PYTHONHASHSEED). Stitch Sweep does not "
-        "depend on this order; your own data set, network, stitch or loss may depend on it."
+        "Python fixes the order of sets of strings when it starts (PYTHONHASHSEED). Stitch Sweep does "
+        "not depend on this order; your own data set, network, stitch or loss may depend on it."
     )
     return sentences
 

@@ -16,7 +16,8 @@ MIB = 2**20
 LARGEST_JSON = 64 * MIB
 """Largest JSON file that is read, in bytes. The record of a trial with a million test images fits."""
 
-# Unicode categories of characters that move the cursor, color the terminal, or reverse the text direction.
+# Unicode categories of characters that move the cursor, color the terminal, or reverse the text
+# direction.
 _UNSAFE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 # A spreadsheet treats a cell that begins with one of these characters as a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -123,7 +124,7 @@ def list_briefly(names: Sequence[str], most: int = 3) -> str:
 
 
 def spreadsheet_cell(value: Any) -> Any:
-    """Return a value for a CSV table; text that a spreadsheet would run as a formula gets a leading quote.
+    """Return a value for a CSV table, with a quote before text that a spreadsheet would run as a formula.
 
     Example:
         >>> spreadsheet_cell("=1+1"), spreadsheet_cell(-1.5)

@@ -39,8 +39,8 @@ class CheckpointFile:
 def write_checkpoint(path: Path, data: bytes) -> None:
     """Write a checkpoint; the existing one is kept as `<name>.previous`.
 
-    If the process is killed at any moment, all files are complete, and there are at least as many complete
-    files as before.
+    If the process is killed at any moment, all files are complete, and there are at least as many
+    complete files as before.
 
     Raises:
         OSError: the file can't be written; the existing files are unchanged.
@@ -97,8 +97,8 @@ def resume_newest(
             again".
 
     Returns:
-        The result of `load`, or None without a usable checkpoint; and a message about every file that is not
-        used, its problem, and what is used instead, or None without problems.
+        The result of `load`, or None without a usable checkpoint; and a message about every file that
+        is not used, its problem, and what is used instead, or None without problems.
     """
     problems = []
     for file in files:

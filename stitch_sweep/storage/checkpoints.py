@@ -1,7 +1,8 @@
 """Serialization of training states as safetensors with a checksum: no pickle, and damage is noticed.
 
 A state is a tree of dicts, lists, tensors and JSON scalars, such as an optimizer's `state_dict()`. Its
-tensors become the tensors of a safetensors file. All other values become one JSON text in the file's metadata.
+tensors become the tensors of a safetensors file. All other values become one JSON text in the file's
+metadata.
 """
 
 from __future__ import annotations

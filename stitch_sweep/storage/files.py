@@ -77,7 +77,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def temporary_path(path: Path) -> Path:
-    """Return a new path beside `path`, with a pattern only used by Stitch Sweep: `.<16 hex digits>.tmp`."""
+    """Return a new path beside `path`, with a name of Stitch Sweep's pattern: `.<16 hex digits>.tmp`."""
     # Not tempfile's files: only their owner can read them, and groups share results.
     return path.parent / f".{secrets.token_hex(8)}.tmp"
 

@@ -1,22 +1,22 @@
 """Names of all files and folders in an experiment folder.
 
-    config.yml                      written by the user, never by Stitch Sweep
-    config.resolved.yml             the configuration with defaults filled in
-    ledger/                         the source of truth, see `storage.ledger`
-    results.parquet                 one row per trial
-    predictions.parquet             predicted classes of the test images, one row per trial
-    traj.parquet, traj.pkl          trajectories
-    summary.json                    main figures of the sweep
-    optuna.log                      journal for optuna-dashboard
-    pareto.csv                      non-dominated trials, with several objectives
-    stitches/<trial>.safetensors    kept stitches
-    matrices/*.csv                  matrices of test accuracies
-    figures/*                       PNG and PDF
-    tables/*                        CSV and LaTeX
-    measured/                       measures of the kept stitches, with about.json
-    report.html                     the report
-    sanity.json                     result of `stitch-sweep sanity`
-    .<writer>.json                  manifests: the files that each writer made
+config.yml                      written by the user, never by Stitch Sweep
+config.resolved.yml             the configuration with defaults filled in
+ledger/                         the source of truth, see `storage.ledger`
+results.parquet                 one row per trial
+predictions.parquet             predicted classes of the test images, one row per trial
+traj.parquet, traj.pkl          trajectories
+summary.json                    main figures of the sweep
+optuna.log                      journal for optuna-dashboard
+pareto.csv                      non-dominated trials, with several objectives
+stitches/<trial>.safetensors    kept stitches
+matrices/*.csv                  matrices of test accuracies
+figures/*                       PNG and PDF
+tables/*                        CSV and LaTeX
+measured/                       measures of the kept stitches, with about.json
+report.html                     the report
+sanity.json                     result of `stitch-sweep sanity`
+.<writer>.json                  manifests: the files that each writer made
 """
 
 from __future__ import annotations

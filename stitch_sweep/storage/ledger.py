@@ -1,14 +1,14 @@
 """The ledger of a sweep: the one source of truth about its trials.
 
 A trial's record is one JSON file, which is written atomically before the end of the trial is reported
-anywhere else. Results tables, Optuna studies and MLflow runs are views that can be rebuilt from the ledger.
+anywhere else. Results tables, Optuna studies and MLflow runs are views that can be rebuilt from the
+ledger.
 
-    ledger/sweep.json               the sweep: its settings, and an id
-    ledger/trials/<trial>.json      a trial: running, finished or failed
-    ledger/checkpoints/<trial>      newest checkpoint of a running trial; <trial>.previous is the one before
-    ledger/retrained/<trial>.json   former record of a trial that runs again for its stitch
-    ledger/set_aside/               damaged files, and files that were in the way
-    ledger/lock                     held by the one process that may write
+    ledger/sweep.json               the sweep: its settings, and an id ledger/trials/<trial>.json      a
+    trial: running, finished or failed ledger/checkpoints/<trial>      newest checkpoint of a running
+    trial; <trial>.previous is the one before ledger/retrained/<trial>.json   former record of a trial
+    that runs again for its stitch ledger/set_aside/               damaged files, and files that were in
+    the way ledger/lock                     held by the one process that may write
     stitches/<trial>.safetensors    a kept stitch; the trial's record has its checksum
 
 A stitch is not a view: a lost stitch can only be trained again.
@@ -250,7 +250,7 @@ class Ledger:
         return layout.stitch_path(self.folder, trial)
 
     def trained_trial(self, trial: str) -> str:
-        """Return the trial that was trained for a trial's result: itself, or the trial it was copied from.
+        """Return the trial that was trained for a trial's result: itself, or the one it was copied from.
 
         The stitch of a copied trial is stored under the returned id.
         """
@@ -261,8 +261,8 @@ class Ledger:
         """Check the stitch of an ended trial's record.
 
         Args:
-            record: record of an ended trial. Records without a stitch, and those of versions that wrote no
-                checksums, have no problem.
+            record: record of an ended trial. Records without a stitch, and those of versions that wrote
+                no checksums, have no problem.
             content: whether to compare the checksum, and not the size only.
 
         Returns:

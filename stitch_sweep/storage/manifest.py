@@ -1,7 +1,7 @@
 """Manifests: lists of the files that Stitch Sweep made, so that no other file is replaced or removed.
 
-Each writer of the package has its own manifest: a hidden JSON file in the folder of its files, with names and
-SHA-256 checksums. `layout` has the names of the manifests.
+Each writer of the package has its own manifest: a hidden JSON file in the folder of its files, with
+names and SHA-256 checksums. `layout` has the names of the manifests.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Manifest:
         return path.is_dir() or not is_listed
 
     def begin(self, current: Collection[str]) -> None:
-        """List files before they are written. A file that is written but not listed could never be removed."""
+        """List files before they are written, because files that are not listed are never removed."""
         self._write({**dict.fromkeys(current), **self._files})
 
     def finish(self, current: Collection[str]) -> None:
@@ -96,9 +96,7 @@ class Manifest:
 
 
 @contextmanager
-def replacing_files(
-    manifest: Manifest, current: Collection[str], remedy: str
-) -> Iterator[None]:
+def replacing_files(manifest: Manifest, current: Collection[str], remedy: str) -> Iterator[None]:
     """Keep a manifest up to date around a block that writes files, and remove outdated files after it.
 
     Args:

@@ -47,9 +47,7 @@ def compare_retrained(ledger: Ledger) -> list[str]:
         if former is None or current is None or current["status"] == "running":
             continue
         different = [
-            key
-            for key in _COMPARED
-            if _without_times(former, key) != _without_times(current, key)
+            key for key in _COMPARED if _without_times(former, key) != _without_times(current, key)
         ]
         if different:
             problems.append(

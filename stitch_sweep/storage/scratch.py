@@ -1,7 +1,7 @@
 """Temporary folders. A later start removes the folders of killed processes.
 
-Each folder contains a file that its owner keeps locked. The kernel releases the lock when the owner dies, so a
-folder whose lock can be acquired has no owner.
+Each folder contains a file that its owner keeps locked. The kernel releases the lock when the owner
+dies, so a folder whose lock can be acquired has no owner.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _REMOVE_SECONDS = 2.0
 def folder(*, sockets: bool = False) -> Iterator[Path]:
     """Create a private temporary folder, and remove it after the block.
 
-    The folder is created in the system's folder for temporary files (`TMPDIR`). Leftovers of killed processes
-    are removed first.
+    The folder is created in the system's folder for temporary files (`TMPDIR`). Leftovers of killed
+    processes are removed first.
 
     Args:
-        sockets: whether the folder must be able to contain Ray's sockets, whose paths have at most 107 bytes on
-            Linux. Then it is created in `RAY_TMPDIR`, if set, else in the first of `TMPDIR`, /tmp,
-            /var/tmp and `XDG_RUNTIME_DIR` that is short enough and writable.
+        sockets: whether the folder must be able to contain Ray's sockets, whose paths have at most 107
+            bytes on Linux. Then it is created in `RAY_TMPDIR`, if set, else in the first of `TMPDIR`,
+            /tmp, /var/tmp and `XDG_RUNTIME_DIR` that is short enough and writable.
 
     Raises:
         InputError: no folder can be created; the message has the reason for each place.
@@ -182,8 +182,8 @@ def _remove(path: Path) -> None:
 def _end_processes(path: Path) -> bool:
     """Kill the processes of Ray that use an abandoned folder; return whether there were any.
 
-    Ray's agents outlive a killed driver for a while. They hide their command line, so a process is killed if it
-    is Ray's and has an open file in the folder.
+    Ray's agents outlive a killed driver for a while. They hide their command line, so a process is
+    killed if it is Ray's and has an open file in the folder.
     """
     any_killed = False
     for process in Path("/proc").glob("[0-9]*"):

@@ -48,8 +48,12 @@ def read_status(folder: Path) -> dict[str, Any]:
         # These trials were running when their process died. A resume starts them again.
         counts = {**counts, "running": 0, "interrupted": counts["running"]}
     total = description.get("trials", 0)
+    if is_active:
+        state = "running"
+    else:
+        state = "complete" if counts["finished"] + counts["failed"] >= total else "stopped"
     return {
-        "state": "running" if is_active else "complete" if _count_ended(counts) >= total else "stopped",
+        "state": state,
         "trials": total,
         **counts,
         "copied": copied,  # also counted as finished or failed
@@ -72,9 +76,9 @@ def stitch_notes(stitches: Mapping[str, list[str]]) -> Iterator[str]:
     for problem, trials in stitches.items():
         if trials:
             yield (
-                f"{len(trials)} kept stitches are {problem}, of trials {list_briefly(trials)}; their results "
-                "are not affected. Stitches can only be trained again: `stitch-sweep sweep CONFIG "
-                "--resume --retrain-stitches` runs these trials again"
+                f"{len(trials)} kept stitches are {problem}, of trials {list_briefly(trials)}; "
+                "the results of these trials are not affected. Stitches can only be trained again: "
+                "`stitch-sweep sweep CONFIG --resume --retrain-stitches` runs these trials again"
             )
 
 
@@ -104,7 +108,3 @@ def _check_stitch(ledger: Ledger, record: Mapping[str, Any], *, content: bool) -
     except RecordError:
         return problem
     return "" if current is None else ledger.check_stitch(current, content=content)
-
-
-def _count_ended(counts: Mapping[str, int]) -> int:
-    return counts["finished"] + counts["failed"]

@@ -35,8 +35,8 @@ def read_table(path: Path) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: the file does not exist.
-        UnreadableFileError: not a regular file, not parquet, a column occurs twice or has another type, or
-            the table needs more memory than the file's size allows.
+        UnreadableFileError: not a regular file, not parquet, a column occurs twice or has another type,
+            or the table needs more memory than the file's size allows.
     """
     file_size = _regular_size(path)
     limit = max(SMALL, MOST_EXPANSION * file_size)
@@ -94,7 +94,8 @@ def _read(path: Path, limit: int) -> pa.Table:
         for field in schema:
             if not _is_plain(field.type):
                 raise UnreadableFileError(
-                    path, f"column {field.name!r} has the type {str(field.type)[:80]}, which is not allowed"
+                    path,
+                    f"column {field.name!r} has the type {str(field.type)[:80]}, which is not allowed",
                 )
         chunks = (
             metadata.row_group(group).column(k)

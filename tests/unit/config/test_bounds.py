@@ -16,8 +16,8 @@ import yaml
 from stitch_sweep.analysis.matrix.matrices import read_matrix
 from stitch_sweep.config import reading
 from stitch_sweep.config import yaml_text as yaml_text_module
-from stitch_sweep.config.models import Config
 from stitch_sweep.config.reading import parse_value, read_config, read_yaml, to_yaml
+from stitch_sweep.config.root import Config
 from stitch_sweep.core.errors import LONGEST_MESSAGE, InputError, nearest
 from stitch_sweep.core.patterns import find
 from stitch_sweep.core.problems import dotted, show
@@ -25,7 +25,7 @@ from stitch_sweep.networks.families.building import build
 from stitch_sweep.networks.families.parts import limited_size
 from stitch_sweep.plan.search import check_size, combinations, samples_per_study
 from stitch_sweep.report.writing import analyze_matrix
-from stitch_sweep.storage.ledger import Study
+from stitch_sweep.storage.study import Study
 from tests.support.paths import ROOT
 
 BATCH, EPOCHS, LOG = "training.batch_size", "training.epochs", "training.log_every"
@@ -127,8 +127,8 @@ class TestYaml:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            (bomb("alias"), "holds more than 200000 values, each alias"),
-            (bomb("merge"), "holds more than 200000 values, each alias"),
+            (bomb("alias"), "contains more than 200000 values, with each alias"),
+            (bomb("merge"), "contains more than 200000 values, with each alias"),
             ("a: [" + "1," * 300 + "]\n" + "# " + "x" * 5_000_000, "is larger than 4 MiB"),
             ("a: &a {b: *a}", "Circular"),
             ("a: " + "[" * 60 + "]" * 60, "is nested more than 50 levels deep"),
@@ -152,8 +152,8 @@ class TestYaml:
 
     def test_more_values_than_are_read(self, tmp_path, monkeypatch):
         monkeypatch.setattr(yaml_text_module, "MOST_VALUES", 100)
-        assert "holds more than 100 values" in refused(tmp_path, "a: [" + "1," * 200 + "]")
-        with pytest.raises(InputError, match="holds more than 100 values"):
+        assert "contains more than 100 values" in refused(tmp_path, "a: [" + "1," * 200 + "]")
+        with pytest.raises(InputError, match="contains more than 100 values"):
             parse_value("[" + "1," * 200 + "]")
 
     def test_an_alias_is_a_copy(self, tmp_path):
@@ -214,8 +214,8 @@ class TestYaml:
         ("resources.cpu", 10**9, "at most 1024"),
         ("resources.gpu", 1e300, "at most 1024"),
         ("resources.cache_gb", 1e300, "at most 1000000"),
-        ("zoo", "x" * 5000, "is too long for a file's name"),
-        ("networks.0.weights", "a\0b.pt", "holds a character that no file's name has"),
+        ("zoo", "x" * 5000, "is too long for a file name"),
+        ("networks.0.weights", "a\0b.pt", "contains a character that is not allowed in file names"),
         ("data", {"name": "image_folder", "path": "~nobody-is-called-so/x"}, "there is no such user"),
     ],
 )  # fmt: skip
@@ -408,9 +408,7 @@ class TestMessages:
         assert len(message) < 20_000
 
     def test_of_deep_and_far_overrides(self, tmp_path):
-        assert "levels down, and 50 is the most" in refused(
-            tmp_path, BASE, **{"a." * 9999 + "a": 1}
-        )
+        assert "levels; at most 50 are allowed" in refused(tmp_path, BASE, **{"a." * 9999 + "a": 1})
         assert "networks is a list of 1" in refused(
             tmp_path, BASE, **{f"networks.{'9' * 5000}.x": 1}
         )

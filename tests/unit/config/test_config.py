@@ -1,7 +1,9 @@
 """Every key is checked, every problem is said at once and in words, and what is written reads back."""
 
+import importlib
 import itertools
 import math
+import pkgutil
 from pathlib import Path
 from typing import Any, get_args
 
@@ -9,21 +11,18 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from stitch_sweep.config import models as config_module
-from stitch_sweep.config.models import (
-    Component,
-    Config,
-    Distribution,
-    LossConfig,
-    label,
-    trial_settings,
-)
+import stitch_sweep.config
+from stitch_sweep.config.components import Component
+from stitch_sweep.config.loss import LossConfig
 from stitch_sweep.config.reading import parse_value, read_config, to_yaml
+from stitch_sweep.config.root import Config
+from stitch_sweep.config.search import Distribution
+from stitch_sweep.config.trial import label
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.registry import DATASETS, FAMILIES, LOSSES, STITCHES
 from stitch_sweep.plan.prepare import prepare
 from stitch_sweep.plan.search import check_sampler, combinations
-from stitch_sweep.storage.ledger import Study
+from stitch_sweep.storage.study import Study
 from tests.support.paths import ROOT
 
 SHIPPED = sorted((ROOT / "experiments").glob("*/*/config.yml"))
@@ -70,15 +69,15 @@ def changed(path: str, value: object) -> dict[str, Any]:
     [
         (b"", "is empty"),
         (b"# nothing but words\n", "is empty"),
-        (b"\x80\x00\xff", "is not a text file (UTF-8), a YAML file is wanted"),
+        (b"\x80\x00\xff", "is not a text file (UTF-8), expected a YAML file"),
         (b"seed: 0\x00", "is not YAML of plain values: unacceptable character"),
         (b"a: [1, 2\nb: }", "line 2, column 2: is not valid YAML: expected ',' or ']'"),
         (b"seed: 1\nseed: 2", "line 2, column 1: is not valid YAML: the key 'seed' is given twice"),
         (b"data:\n  name: x\n  name: y", "line 3, column 3: is not valid YAML: the key 'name'"),
         (b"on: 1", "the key 'on' is not text; quotes make it text"),
         (b"? [1, 2]\n: 3", "the key a list or mapping is not text"),
-        (b"- 1", "wants key: value pairs, got a list of 1"),
-        (b"hello", "wants key: value pairs, got 'hello'"),
+        (b"- 1", "expected key: value pairs, got a list of 1"),
+        (b"hello", "expected key: value pairs, got 'hello'"),
         (b"a: 1\n---\nb: 2", "is not valid YAML"),
         (b"a:\n\t- b", "is not valid YAML: found character '\\t'"),
         (b"a: !!python/object/apply:os.system [ls]", "is not valid YAML: could not determine"),
@@ -97,7 +96,7 @@ def test_a_file_that_is_no_configuration(content, message, tmp_path):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match=r"nope.yml: there is no such file"):
         read_config(tmp_path / "nope.yml")
-    with pytest.raises(InputError, match="is a folder, a YAML file is wanted"):
+    with pytest.raises(InputError, match="is a folder, expected a YAML file"):
         read_config(tmp_path)
     with pytest.raises(InputError, match="cannot be read"):
         read_config("nul\0.yml")
@@ -134,69 +133,69 @@ def test_an_unknown_key_is_named_with_the_nearest_right_one(path, message, tmp_p
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("seed", "0", "wants a whole number, got '0'"),
-        ("seed", True, "wants a whole number, got true"),
-        ("seed", -1, "wants a number of at least 0, got -1"),
-        ("seed", None, "wants a whole number, got nothing; leave the key out for its default"),
-        ("repeats", 0, "wants a number of at least 1, got 0"),
-        ("training.epochs", 2.5, "wants a whole number, got 2.5"),
-        ("training", [1], "wants key: value pairs, got a list of 1"),
-        ("training", None, "wants key: value pairs, got nothing"),
-        ("networks", {"a": 1}, "wants a list, got key: value pairs"),
-        ("networks", [], "wants at least 1 in the list, got a list of 0"),
-        ("pairs", "all", "wants a list, got 'all'"),
-        ("data", "digits", "wants key: value pairs, got 'digits'"),
+        ("seed", "0", "expected a whole number, got '0'"),
+        ("seed", True, "expected a whole number, got true"),
+        ("seed", -1, "expected a number of at least 0, got -1"),
+        ("seed", None, "expected a whole number, got nothing; leave the key out for its default"),
+        ("repeats", 0, "expected a number of at least 1, got 0"),
+        ("training.epochs", 2.5, "expected a whole number, got 2.5"),
+        ("training", [1], "expected key: value pairs, got a list of 1"),
+        ("training", None, "expected key: value pairs, got nothing"),
+        ("networks", {"a": 1}, "expected a list, got key: value pairs"),
+        ("networks", [], "expected at least 1 in the list, got a list of 0"),
+        ("pairs", "all", "expected a list, got 'all'"),
+        ("data", "digits", "expected key: value pairs, got 'digits'"),
         ("data.name", "digts", "no data set is named 'digts': did you mean 'digits'?"),
-        ("data.loader", "ffvc", "wants 'torch"),
-        ("data.augment", "flip", "wants 'none' or 'crop_flip', got 'flip'"),
-        ("data.val_fraction", 1, "wants a number below 1, got 1"),
-        ("data.image_size", 0, "wants a number of at least 4, got 0"),
+        ("data.loader", "ffvc", "expected 'torch"),
+        ("data.augment", "flip", "expected 'none' or 'crop_flip', got 'flip'"),
+        ("data.val_fraction", 1, "expected a number below 1, got 1"),
+        ("data.image_size", 0, "expected a number of at least 4, got 0"),
         ("networks.0.family", "resnt", "no network family is named 'resnt': did you mean 'resnet'?"),
-        ("networks.0.blocks", [1, 1, 1, 1], "family 'resnet1111' fixes it: leave it out or use"),
-        ("networks.0.width", 0, "wants a number of at least 1, got 0"),
-        ("networks.0.pretraining.epochs", 0, "wants a number of at least 1, got 0"),
-        ("networks.0.layers", "all", "wants 'auto' or a list of names of cut points, got 'all'"),
-        ("networks.0.weights", "traind", "wants 'trained', 'random', 'random_raw', 'class_only' or"),
+        ("networks.0.blocks", [1, 1, 1, 1], "is fixed by family 'resnet1111'; remove it or"),
+        ("networks.0.width", 0, "expected a number of at least 1, got 0"),
+        ("networks.0.pretraining.epochs", 0, "expected a number of at least 1, got 0"),
+        ("networks.0.layers", "all", "expected 'auto' or a list of names of cut points, got 'all'"),
+        ("networks.0.weights", "traind", "expected 'trained', 'random', 'random_raw', 'class_only' or"),
         ("networks.1.name", "a", "'a' is the name of networks[0]"),
         ("pairs.0.sender", "aa", "no network is named 'aa': did you mean 'a'?"),
-        ("pairs.0.sender_layers", "al", "wants 'all' or a list of layer indices, -1 (the image)"),
-        ("pairs.0.receiver_layers", [0, -2], "wants 'all' or a list of layer indices, -1 (the image)"),
-        ("pairs.0.receiver_layers", [], "wants 'all' or a list of layer indices"),
-        ("pairs.0.receiver_layers", ["1"], "wants 'all' or a list of layer indices"),
+        ("pairs.0.sender_layers", "al", "expected 'all' or a list of layer indices, -1 (the image)"),
+        ("pairs.0.receiver_layers", [0, -2], "expected 'all' or a list of layer indices, -1 (the image)"),
+        ("pairs.0.receiver_layers", [], "expected 'all' or a list of layer indices"),
+        ("pairs.0.receiver_layers", ["1"], "expected 'all' or a list of layer indices"),
         ("stitch.name", "papr", "no stitch is named 'papr': did you mean 'paper'?"),
-        ("stitch.start", "zero", "wants 'random', 'identity', 'permutation', 'least_squares' or "),
-        ("loss", "mse", "wants key: value pairs, got 'mse'"),
-        ("loss", {}, "wants at least one loss, such as task: 1.0"),
+        ("stitch.start", "zero", "expected 'random', 'identity', 'permutation', 'least_squares' or "),
+        ("loss", "mse", "expected key: value pairs, got 'mse'"),
+        ("loss", {}, "expected at least one loss, such as task: 1.0"),
         ("loss.msee", 1.0, "no loss is named 'msee': did you mean 'mse'?"),
         ("training.optimizer.name", "sdg", "no optimizer of torch.optim is named 'sdg': did you"),
-        ("training.optimizer.lr", 0, "wants a number above 0, got 0"),
-        ("training.optimizer.betas", 3, "wants a list of 2 numbers, got 3"),
-        ("training.optimizer.eps", "small", "wants a finite number, got 'small'"),
-        ("training.optimizer.amsgrad", 1, "wants true or false, got 1"),
-        ("training.schedule.name", "cosine", "wants 'warmup_cosine', 'linear' or 'constant', got"),
-        ("training.schedule.warmup", 1, "wants a number below 1, got 1"),
-        ("search.metric", "accuracy", "wants 'val_accuracy' or 'val_loss', got 'accuracy'"),
-        ("search.mode", "maximize", "wants 'max' or 'min', got 'maximize'"),
-        ("search.mode", "min", "wants 'max' for val_accuracy, got 'min'"),
+        ("training.optimizer.lr", 0, "expected a number above 0, got 0"),
+        ("training.optimizer.betas", 3, "expected a list of 2 numbers, got 3"),
+        ("training.optimizer.eps", "small", "expected a finite number, got 'small'"),
+        ("training.optimizer.amsgrad", 1, "expected true or false, got 1"),
+        ("training.schedule.name", "cosine", "expected 'warmup_cosine', 'linear' or 'constant', got"),
+        ("training.schedule.warmup", 1, "expected a number below 1, got 1"),
+        ("search.metric", "accuracy", "expected 'val_accuracy' or 'val_loss', got 'accuracy'"),
+        ("search.mode", "maximize", "expected 'max' or 'min', got 'maximize'"),
+        ("search.mode", "min", "expected 'max' for val_accuracy, got 'min'"),
         ("search.samples", 3, "is 3, but there is no space to sample from; use repeats"),
-        ("search.space", [], "wants a file's path, or dotted paths with their distributions, got"),
+        ("search.space", [], "expected a file's path, or dotted paths with their distributions, got"),
         ("search.space", "nope.yml", "nope.yml: there is no such file"),
-        ("search.sampler", 3, "wants key: value pairs, got 3"),
-        ("search.parallel_per_study", 0, "wants a number of at least 1, got 0"),
-        ("resources.cpu", 0, "wants a number of at least 1, got 0"),
-        ("resources.cpu", "all", "wants a whole number, got 'all'"),
-        ("resources.gpu", -1, "wants 'auto', 0, a share of one GPU or a whole number of them, got"),
-        ("resources.gpu", 1.5, "wants 'auto', 0, a share of one GPU or a whole number of them, got"),
-        ("resources.gpu", "all", "wants 'auto', 0, a share of one GPU or a whole number of them, got"),
-        ("resources.gpu", math.inf, "wants 'auto', 0, a share of one GPU or a whole number of them"),
-        ("resources.gpu", True, "wants 'auto', 0, a share of one GPU or a whole number of them, got"),
-        ("resources.cache_gb", -1, "wants a number of at least 0, got -1"),
-        ("tracking.experiment", "", "wants text of at least 1 characters, got ''"),
-        ("tracking.experiment", "../x", "wants a name of printable characters without empty parts"),
-        ("tracking.experiment", "a\nb", "wants a name of printable characters"),
-        ("tracking.enabled", "yes", "wants true or false, got 'yes'"),
-        ("keep_stitches", "some", "wants 'all', 'best' or 'none', got 'some'"),
-        ("zoo", "", "wants text of at least 1 characters, got ''"),
+        ("search.sampler", 3, "expected key: value pairs, got 3"),
+        ("search.parallel_per_study", 0, "expected a number of at least 1, got 0"),
+        ("resources.cpu", 0, "expected a number of at least 1, got 0"),
+        ("resources.cpu", "all", "expected a whole number, got 'all'"),
+        ("resources.gpu", -1, "expected 'auto', 0, a share of one GPU or a whole number of GPUs, got"),
+        ("resources.gpu", 1.5, "expected 'auto', 0, a share of one GPU or a whole number of GPUs, got"),
+        ("resources.gpu", "all", "expected 'auto', 0, a share of one GPU or a whole number of GPUs, got"),
+        ("resources.gpu", math.inf, "expected 'auto', 0, a share of one GPU or a whole number of GPUs"),
+        ("resources.gpu", True, "expected 'auto', 0, a share of one GPU or a whole number of GPUs, got"),
+        ("resources.cache_gb", -1, "expected a number of at least 0, got -1"),
+        ("tracking.experiment", "", "expected text of at least 1 characters, got ''"),
+        ("tracking.experiment", "../x", "expected a name of printable characters without empty parts"),
+        ("tracking.experiment", "a\nb", "expected a name of printable characters"),
+        ("tracking.enabled", "yes", "expected true or false, got 'yes'"),
+        ("keep_stitches", "some", "expected 'all', 'best' or 'none', got 'some'"),
+        ("zoo", "", "expected text of at least 1 characters, got ''"),
     ],
 )  # fmt: skip
 def test_a_wrong_value(path, value, message, tmp_path):
@@ -220,7 +219,7 @@ def test_a_network_name_stays_in_its_folder(name, tmp_path):
     tree = changed("networks.0.name", name)
     tree["pairs"][0]["sender"] = name
     (found,) = problems(tmp_path, tree)
-    assert found.startswith("networks[0].name: wants ")
+    assert found.startswith("networks[0].name: expected ")
     assert len(found) < 200
 
 
@@ -251,22 +250,22 @@ class TestSpaces:
     @pytest.mark.parametrize(
         ("distribution", "message"),
         [
-            ({**LR, "low": 1}, ": low is 1, above high, which is 0.1"),
-            ({**LR, "low": 0}, ".low: wants a number above 0, since log is true, got 0.0"),
-            ({**LR, "step": 0.1}, ".step: can't go with log: true"),
+            ({**LR, "low": 1}, ": low is 1, which is above high, 0.1"),
+            ({**LR, "low": 0}, ".low: expected a number above 0, because log is true, got 0.0"),
+            ({**LR, "step": 0.1}, ".step: not allowed with log: true"),
             ({**LR, "typ": 1}, ".typ: unknown key: did you mean 'type'?"),
-            ({**LR, "low": float("nan")}, ".low: wants a finite number, got nan"),
-            ({**LR, "type": "loguniform"}, ".type: wants 'float', 'int' or 'categorical'"),
+            ({**LR, "low": float("nan")}, ".low: expected a finite number, got nan"),
+            ({**LR, "type": "loguniform"}, ".type: expected 'float', 'int' or 'categorical'"),
             ({"type": "float", "low": 1}, ".high: is missing; float needs it"),
-            ({"type": "float", "choices": [1]}, ".choices: float takes low and high, not choices"),
-            ({"type": "categorical"}, ".choices: categorical wants a list of at least one choice"),
-            ({"type": "categorical", "choices": [1, 1.0]}, ".choices: has 1.0 twice"),
-            ({"type": "categorical", "choices": [1], "low": 1}, ".low: categorical takes choices"),
-            ({**LR, "when": {"stitch.name": []}}, ".when.stitch.name: wants a value or a list of"),
-            ({**LR, "when": {"foo.bar": 1}}, ".when: foo.bar is no setting"),
+            ({"type": "float", "choices": [1]}, ".choices: not allowed for float; use low and high"),
+            ({"type": "categorical"}, ".choices: expected a list of at least one choice"),
+            ({"type": "categorical", "choices": [1, 1.0]}, ".choices: contains 1.0 twice"),
+            ({"type": "categorical", "choices": [1], "low": 1}, ".low: not allowed for categorical"),
+            ({**LR, "when": {"stitch.name": []}}, ".when.stitch.name: expected a value or a list of"),
+            ({**LR, "when": {"foo.bar": 1}}, ".when: foo.bar is not a setting"),
             ({**LR, "when": {"training.optimizer.lr": 1}}, ".when: training.optimizer.lr depends"),
             ({**LR, "when": {"stitch.name": "papper"}}, " = 0.001: stitch.name: no stitch is named"),
-            (3, ": wants key: value pairs, got 3"),
+            (3, ": expected key: value pairs, got 3"),
         ],
     )  # fmt: skip
     def test_a_wrong_distribution(self, distribution, message, tmp_path):
@@ -279,8 +278,8 @@ class TestSpaces:
         ("space", "message"),
         [
             ({"training.optimzer.lr": LR}, ".training.optimzer.lr = 0.001: training.optimzer: unknown"),
-            ({"seed": EPOCHS}, ".seed: can't differ between trials; only what is under stitch, loss,"),
-            ({"training.epochs": LR}, ".training.epochs = 0.001: wants a whole number, got 0.001"),
+            ({"seed": EPOCHS}, ".seed: can't differ between trials; only settings in stitch, loss,"),
+            ({"training.epochs": LR}, ".training.epochs = 0.001: expected a whole number, got 0.001"),
             (
                 {"stitch.name": {"type": "categorical", "choices": ["paper", "papr"]}},
                 ".stitch.name = \"papr\": no stitch is named 'papr': did you mean 'paper'?",
@@ -315,8 +314,8 @@ class TestSpaces:
             "training.epochs": {**EPOCHS, "when": {"stitch.name": "linear"}},
         }
         (found,) = problems(tmp_path, changed("search.space", space))
-        assert found.startswith('search.space.training.epochs.when.stitch.name: never is "linear"')
-        assert found.endswith('allowed: "paper", "conv1x1"')
+        assert found.startswith('search.space.training.epochs.when.stitch.name: is never "linear"')
+        assert found.endswith('possible: "paper", "conv1x1"')
 
     def test_two_settings_that_don_t_go_together(self, tmp_path):
         space = {
@@ -340,10 +339,9 @@ class TestSpaces:
             },
         )
         assert problems(tmp_path, tree) == []
-        settings = trial_settings(
-            Config.model_validate(tree).settings,
-            # The section comes first, in whatever order they are given.
-            {"training.optimizer.lr": 0.5, "training.optimizer": {"name": "sgd"}},
+        # The section is replaced first, whatever the order of the overrides.
+        settings = Config.model_validate(tree).trial_settings(
+            {"training.optimizer.lr": 0.5, "training.optimizer": {"name": "sgd"}}
         )
         assert settings.training.optimizer.lr == 0.5
         assert settings.training.optimizer.name == "sgd"
@@ -356,13 +354,13 @@ class TestSpaces:
             {"loss": [{"task": 1.0}, {"msee": 1.0}]},
             "search.cross.loss[1]: loss.msee: no loss is named 'msee': did you mean 'mse'?",
         ),
-        ({"loss": []}, "search.cross.loss: wants at least 1 in the list"),
-        ({"loss": {"task": 1}}, "search.cross.loss: wants a list, got key: value pairs"),
-        ({"los": [1]}, "search.cross.los: can't differ between trials; only what is under stitch"),
+        ({"loss": []}, "search.cross.loss: expected at least 1 in the list"),
+        ({"loss": {"task": 1}}, "search.cross.loss: expected a list, got key: value pairs"),
+        ({"los": [1]}, "search.cross.los: can't differ between trials; only settings in stitch"),
         ({"data.name": ["digits"]}, "search.cross.data.name: can't differ between trials"),
-        ({"training.epochs": [1, 1]}, "search.cross.training.epochs: has 1 twice"),
+        ({"training.epochs": [1, 1]}, "search.cross.training.epochs: contains 1 twice"),
         ({"training.epochs.x": [1]}, "search.cross.training.epochs.x[0]: training.epochs is 4"),
-        (["loss"], "search.cross: wants key: value pairs, got a list of 1"),
+        (["loss"], "search.cross: expected key: value pairs, got a list of 1"),
     ],
 )
 def test_wrong_crossed_values(cross, message, tmp_path):
@@ -442,7 +440,7 @@ class TestPaths:
     def test_a_zoo_is_a_folder(self, tmp_path):
         (tmp_path / "zoo").touch()
         (found,) = problems(tmp_path, BASE)
-        assert found == f"zoo: {tmp_path / 'zoo'} is a file, a folder is wanted"
+        assert found == f"zoo: {tmp_path / 'zoo'} is a file, expected a folder"
 
 
 FULL = {
@@ -483,7 +481,7 @@ def test_defaults_are_filled_in():
 def test_what_is_not_trained_here_has_no_pretraining(tmp_path):
     network = {**BASE["networks"][0], "weights": "random", "pretraining": {"epochs": 1}}
     found = problems(tmp_path, {**BASE, "networks": [network, BASE["networks"][1]]})
-    assert found == ["networks[0].pretraining: only weights: trained is trained here"]
+    assert found == ["networks[0].pretraining: only for weights: trained"]
 
 
 def test_a_network_of_its_own_training_takes_the_rest_from_the_configuration():
@@ -580,8 +578,22 @@ class TestDocumentation:
     TEXT = (ROOT / "docs/config.md").read_text()
 
     def models(self) -> list[type[BaseModel]]:
-        own = (getattr(config_module, name) for name in dir(config_module))
-        return [m for m in own if isinstance(m, type) and issubclass(m, BaseModel)]
+        """All models of the package that a section may have."""
+        names = pkgutil.iter_modules(stitch_sweep.config.__path__, "stitch_sweep.config.")
+        modules = [importlib.import_module(module.name) for module in names]
+        values = [value for module in modules for value in vars(module).values()]
+        models = [v for v in values if isinstance(v, type) and issubclass(v, BaseModel)]
+        return list(dict.fromkeys(models))
+
+    def test_every_field_has_a_description(self):
+        fields = [
+            (model.__name__, key, field)
+            for model in self.models()
+            for key, field in model.model_fields.items()
+            if key != "root"
+        ]
+        assert len(fields) > 80
+        assert [(name, key) for name, key, field in fields if not field.description] == []
 
     def test_has_every_key(self):
         keys = {key for model in self.models() for key in model.model_fields} - {"root"}

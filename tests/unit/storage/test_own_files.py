@@ -12,12 +12,14 @@ import pytest
 
 import stitch_sweep.sweep.run as sweeping
 from stitch_sweep.checks.sanity.suite import _check_output
-from stitch_sweep.config.models import Config
 from stitch_sweep.config.reading import read_config
+from stitch_sweep.config.root import Config
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.plan.prepare import Prepared, prepare
-from stitch_sweep.storage.ledger import Ledger, LedgerWriter
-from stitch_sweep.storage.manifest import ANALYSIS, REPORT, SWEEP, Manifest, in_step
+from stitch_sweep.storage.layout import ANALYSIS_MANIFEST, REPORT_MANIFEST, SWEEP_MANIFEST
+from stitch_sweep.storage.ledger import Ledger
+from stitch_sweep.storage.ledger_writer import LedgerWriter
+from stitch_sweep.storage.manifest import Manifest, replacing_files
 from stitch_sweep.sweep.assemble import _check_free, run_assembly
 from stitch_sweep.sweep.single import run_pair
 from stitch_sweep.sweep.views import check_views
@@ -112,7 +114,7 @@ def test_a_sweeps_own_tables_are_no_hindrance(prepared, tmp_path):
     """After the ledger was removed to begin again, and for a ledger of a version without lists."""
     put(tmp_path, "results.parquet")
     check_views(tmp_path, prepared.studies, prepared.config, is_new=False)
-    put(tmp_path, SWEEP, json.dumps({"files": {"results.parquet": None, "../x": None}}))
+    put(tmp_path, SWEEP_MANIFEST, json.dumps({"files": {"results.parquet": None, "../x": None}}))
     check_views(tmp_path, prepared.studies, prepared.config, is_new=True)
     put(tmp_path, "summary.json")
     with pytest.raises(InputError, match=r"summary\.json"):
@@ -165,7 +167,9 @@ def test_stitches_are_not_retrained_where_none_are_kept(prepared, tmp_path):
 
 
 def made(folder: Path, *names: str, others: tuple[str, ...] = ()) -> None:
-    with in_step(Manifest(folder / ANALYSIS, PATTERN, others), names, "go elsewhere"):
+    with replacing_files(
+        Manifest(folder / ANALYSIS_MANIFEST, PATTERN, others), names, "go elsewhere"
+    ):
         for name in names:
             put(folder, name, "made")
 
@@ -184,15 +188,15 @@ def test_only_listed_files_are_replaced_and_only_unchanged_ones_removed(tmp_path
 
 def test_two_writers_of_a_folder_may_replace_each_others_files(tmp_path):
     made(tmp_path, "figures/a.png")
-    (tmp_path / ANALYSIS).rename(tmp_path / REPORT)
+    (tmp_path / ANALYSIS_MANIFEST).rename(tmp_path / REPORT_MANIFEST)
     with pytest.raises(InputError):
         made(tmp_path, "figures/a.png")
-    made(tmp_path, "figures/a.png", others=(REPORT,))
+    made(tmp_path, "figures/a.png", others=(REPORT_MANIFEST,))
 
 
 @pytest.mark.parametrize("text", ["[", "3", '{"files": 3}', '{"files": [[], 3]}', "[" * 10**5])
 def test_a_list_that_is_none_shows_nothing(tmp_path, text):
-    put(tmp_path, ANALYSIS, text)
+    put(tmp_path, ANALYSIS_MANIFEST, text)
     put(tmp_path, "figures/a.png")
     with pytest.raises(InputError, match="would be replaced"):
         made(tmp_path, "figures/a.png")

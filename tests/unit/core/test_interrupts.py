@@ -1,0 +1,81 @@
+"""Signals end a command with status 130 and one sentence."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from stitch_sweep.cli import main as cli
+from stitch_sweep.core import interrupts
+from stitch_sweep.core.errors import InputError
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+@pytest.fixture
+def status(monkeypatch, tmp_path, capsys):
+    """Exit status and standard error of `status`, whose work is replaced by a function."""
+
+    def status(work) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["stitch-sweep", "status", str(tmp_path)])
+        monkeypatch.setattr("stitch_sweep.storage.status.read_status", work)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code, capsys.readouterr().err
+
+    return status
+
+
+@pytest.mark.parametrize("sign", SIGNALS)
+def test_a_signal_ends_a_command_with_130_and_one_sentence(status, sign):
+    handlers = [signal.getsignal(number) for number in SIGNALS]
+
+    def work(folder: Path) -> None:
+        os.kill(os.getpid(), sign)
+
+    code, said = status(work)
+    assert code == 130
+    assert said.split() == interrupts.SENTENCE.split()
+    assert [signal.getsignal(number) for number in SIGNALS] == handlers
+
+
+def test_what_an_interrupted_command_raises_is_not_shown(status):
+    def work(folder: Path) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise InputError("half imported") from None
+
+    code, said = status(work)
+    assert code == 130
+    assert "half imported" not in said
+
+
+def test_a_signal_that_comes_twice_at_once_interrupts_once():
+    with interrupts.raise_on_signal():
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interrupts.received()
+
+
+def test_an_ignored_signal_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interrupts.raise_on_signal():
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not interrupts.received()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_other_signals_do_what_a_library_does_for_ctrl_c():
+    seen = []
+    with interrupts.raise_on_signal():
+        signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert seen == [signal.SIGINT]

@@ -1,0 +1,44 @@
+"""The status of a sweep: missing and damaged stitches; nothing is written."""
+
+from __future__ import annotations
+
+import pytest
+
+from stitch_sweep.storage.checkpoints import CheckpointError
+from stitch_sweep.storage.ledger import Ledger
+from stitch_sweep.storage.status import read_status
+from tests.support.ledgers import TRIAL, ended_ledger
+
+
+def number(data: bytes) -> int:
+    try:
+        return int(data)
+    except ValueError:
+        raise CheckpointError("no number") from None
+
+
+@pytest.mark.parametrize("harm", ["missing", "damaged", "other size", "folder"])
+def test_stitches_that_are_missing_or_damaged_are_named(tmp_path, harm):
+    ledger = ended_ledger(tmp_path, 3)
+    assert read_status(tmp_path)["notes"] == []
+    path = ledger.stitch_path(TRIAL)
+    path.unlink()
+    if harm == "folder":
+        path.mkdir()
+    elif harm != "missing":
+        path.write_bytes(b"stitch 9" if harm == "damaged" else b"s")
+    (note,) = read_status(tmp_path)["notes"]
+    kind = "missing" if harm == "missing" else "damaged"
+    assert f"1 kept stitches are {kind}, of trials {TRIAL};" in note
+    assert "--retrain-stitches" in note
+
+
+def test_status_writes_nothing(tmp_path):
+    ended_ledger(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in [tmp_path, *tmp_path.rglob("*")]}
+    assert read_status(tmp_path)["state"] == "complete"
+    after = {path: path.stat().st_mtime_ns for path in [tmp_path, *tmp_path.rglob("*")]}
+    assert after == before
+    with Ledger(tmp_path).lock():
+        assert read_status(tmp_path)["state"] == "running"
+    assert read_status(tmp_path)["state"] == "complete"
