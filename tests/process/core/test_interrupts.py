@@ -20,17 +20,17 @@ main()
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_no_moment_of_the_start_shows_a_traceback(sign, tmp_path):
-    """From the entry point on; what comes before is Python's own start."""
+    """Signals from the entry point on; before it, Python itself starts."""
     command = [sys.executable, "-c", STARTED, "status", str(tmp_path)]
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     processes = [subprocess.Popen(command, **pipe) for _ in range(10)]
     for number, process in enumerate(processes):
         assert process.stdout.readline() == "started\n"
-        time.sleep(0.03 * number)  # another moment for each
+        time.sleep(0.03 * number)  # a different moment for each process
         process.send_signal(sign)
     for process in processes:
         output, _ = process.communicate()
-        # 2: it was over, for the folder holds no sweep; by the signal: in Python's own end.
+        # 2: the command had ended, because the folder contains no sweep. -sign: Python was ending.
         assert process.returncode in (130, 2, -sign), output
         assert "Traceback" not in output
 

@@ -22,7 +22,7 @@ def contents(path: Path) -> list[bytes | None]:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from stitch_sweep.storage.files import keep
+from stitch_sweep.storage.checkpoint_files import write_checkpoint
 
 path, left = Path(sys.argv[1]), int(sys.argv[2])
 if sys.argv[3] == "no links":
@@ -39,7 +39,7 @@ def before(event, arguments):
 
 data = b"new" * 100
 sys.addaudithook(before)
-keep(path, data)
+write_checkpoint(path, data)
 """
 
 
@@ -48,7 +48,7 @@ keep(path, data)
     "found", [[], [b"second"], [b"second", b"first"], [b"damaged", b"first"], [None, b"first"]]
 )
 def test_killed_before_any_file_operation_a_whole_one_is_left(tmp_path, how, found):
-    """`found`: the newest and the one before; a damaged newest must not push a whole one out."""
+    """`found`: the newest checkpoint and the one before. A damaged newest one must not replace a whole one."""
     whole = {b"first", b"second", b"new" * 100}
     for count in itertools.count():
         path = tmp_path / str(count) / "checkpoint"
@@ -59,12 +59,12 @@ def test_killed_before_any_file_operation_a_whole_one_is_left(tmp_path, how, fou
         before = [data for data in found if data in whole]
         done = subprocess.run([sys.executable, "-c", KILLED, path, str(count), how], check=False)
         after = contents(path)
-        assert set(after) <= {*whole, b"damaged"}, "nobody ever sees half a file"
+        assert set(after) <= {*whole, b"damaged"}, "no reader sees a partial file"
         assert len(whole & set(after)) >= min(1, len(before))
         if done.returncode == 0:
             break
         assert done.returncode == -signal.SIGKILL
-    assert count >= 3, "it was killed before every one of its operations"
+    assert count >= 3, "the process was killed before each of its operations"
     assert after[0] == b"new" * 100
     assert after[1:] == ([found[0]] if found and found[0] else found[1:])
     assert not list(path.parent.glob(".*"))

@@ -34,7 +34,7 @@ def test_a_lock_names_its_holder_and_dies_with_it(tmp_path):
 
 def test_status_needs_no_heavy_library():
     code = (
-        "import sys, stitch_sweep.cli.main.status;"
+        "import sys, stitch_sweep.storage.status;"
         "print({'torch', 'ray', 'pandas', 'optuna', 'pydantic'} & set(sys.modules))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""What a file or an option asks for is bounded before it is made: one sentence, at once."""
+"""Limits: values that would take hours or all memory are refused at once, in one sentence."""
 
 import json
 import os
@@ -37,7 +37,7 @@ BASE: dict[str, Any] = {
 
 
 def refused(folder: Path, tree: Any, **overrides: Any) -> str:
-    """The sentences that refuse a configuration, given as a tree or as text."""
+    """Problems of a refused configuration, given as a tree or as text."""
     file = folder / "config.yml"
     file.write_text(tree if isinstance(tree, str) else json.dumps(tree))
     with pytest.raises(InputError) as caught:
@@ -109,7 +109,7 @@ class TestNumbersOfYaml:
         assert len(files) > 15
         for file in files:
             old = json.dumps(yaml.safe_load(file.read_text()))
-            # The numbers that YAML 1.1 takes for text.
+            # YAML 1.1 reads these numbers as text.
             old = re.sub(r'"(\d+e-?\d+)"', lambda found: str(float(found[1])), old)
             assert json.dumps(read_yaml(file)) == old, file
 

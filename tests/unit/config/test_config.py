@@ -1,4 +1,4 @@
-"""Every key is checked, every problem is said at once and in words, and what is written reads back."""
+"""Validation of every key, with all problems in one message; written configurations read back equal."""
 
 import importlib
 import itertools
@@ -42,7 +42,7 @@ EPOCHS = {"type": "int", "low": 1, "high": 4}
 
 
 def problems(folder: Path, tree: object, **overrides: Any) -> list[str]:
-    """What is wrong with a configuration, without the file's name; [] where nothing is."""
+    """Problems of a configuration without the file's name; empty for a valid one."""
     file = folder / "config.yml"
     content = tree if isinstance(tree, bytes) else yaml.safe_dump(tree).encode()
     file.write_bytes(content)
@@ -54,7 +54,7 @@ def problems(folder: Path, tree: object, **overrides: Any) -> list[str]:
 
 
 def changed(path: str, value: object) -> dict[str, Any]:
-    """BASE with the value at a dotted path replaced, or put there."""
+    """BASE with the value at a dotted path replaced or added."""
     tree: dict[str, Any] = yaml.safe_load(yaml.safe_dump(BASE))
     *parents, last = path.split(".")
     node: Any = tree
@@ -497,7 +497,7 @@ def test_a_network_of_its_own_training_takes_the_rest_from_the_configuration():
     found = {network.name: network.pretraining for network in config.networks}
     mine = found.pop(networks[0]["name"])
     assert (mine.epochs, mine.optimizer.name, mine.optimizer.lr) == (7, "adamw", 0.001)
-    assert set(found.values()) == {None}, "nor do untrained ones have any"
+    assert set(found.values()) == {None}, "untrained networks have no pretraining"
     assert config.pretraining.optimizer.name == "sgd"
     assert Config.model_validate(yaml.safe_load(to_yaml(config))) == config
 
@@ -513,7 +513,7 @@ def test_labels_of_factors():
     assert label("paper") == "paper"
     assert label([1, 2]) == "[1, 2]"
     assert LossConfig.model_validate({"mse": {"weight": 1}}).label == "mse"
-    # What differs in an option only would otherwise share a matrix.
+    # Otherwise losses that differ only in an option would share a matrix.
     warm = LossConfig.model_validate({"soft_task": {"weight": 2, "temperature": 8}})
     assert warm.label == "2*soft_task(temperature=8.0)"
     assert LossConfig.model_validate({"soft_task": 1}).label == "soft_task"
@@ -559,12 +559,12 @@ class TestShippedSpaces:
         config = read_config(QUICKSTART, {"search.space": space, "search.sampler": "grid"})
         check_sampler(config)
         points = list(combinations(config, Study("a", 0, "b", 0, {"loss": {"task": 1.0}})))
-        # Two stitches, two rates; a warm-up of three kinds, or none.
+        # Two stitches and two rates; three warm-ups, or none.
         assert len(points) == 2 * 2 * (3 + 1)
 
     def test_full_has_every_stitch_that_joins_any_two_maps_and_every_loss(self):
         space = yaml.safe_load((ROOT / "search_spaces/full.yml").read_text())
-        # For equal shapes, equal channels, or even ratios only; `linear` is huge between maps.
+        # These need equal shapes, equal channels, or integer ratios; `linear` is huge between maps.
         special = {"identity", "affine", "paper", "linear"}
         assert {*space["stitch.name"]["choices"], *special} == set(STITCHES.names())
         assert {name for choice in space["loss"]["choices"] for name in choice} == set(
@@ -573,7 +573,7 @@ class TestShippedSpaces:
 
 
 class TestDocumentation:
-    """docs/config.md is written by hand; nothing that exists may be missing in it."""
+    """docs/config.md is written by hand, so nothing may be missing in it."""
 
     TEXT = (ROOT / "docs/config.md").read_text()
 

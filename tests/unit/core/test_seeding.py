@@ -78,7 +78,7 @@ def test_seed_everything_sets_threads_and_asks_for_determinism():
 
 
 class TestWhatRanBefore:
-    """A library or a notebook may have set anything; results must not follow it."""
+    """Settings of a library or a notebook must not influence results."""
 
     @pytest.fixture(autouse=True)
     def _afterwards_as_before(self):
@@ -113,7 +113,7 @@ class TestWhatRanBefore:
         torch.backends.cudnn.conv.fp32_precision = "tf32"
         assert compute() == plain
         assert set(settings()["float32"].values()) == {"ieee"}
-        # The old switches say the same; torch would refuse to read them if they didn't.
+        # The old settings agree; torch would refuse to read them otherwise.
         assert torch.get_float32_matmul_precision() == "highest"
         assert not torch.backends.cuda.matmul.allow_tf32
         assert not torch.backends.cudnn.allow_tf32
@@ -178,7 +178,7 @@ class TestCaveats:
         monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
         monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: None)  # it isn't
         seed_everything(0, threads=1)
-        seed_everything(0, threads=1)  # by now it is set, and still too late
+        seed_everything(0, threads=1)  # the variable is set now, but too late
         assert any(early in caveat for caveat in caveats("cuda"))
         assert any("Some GPU" in caveat for caveat in caveats("cuda"))
 

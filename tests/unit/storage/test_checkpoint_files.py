@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from stitch_sweep.storage.checkpoint_files import (
+    CheckpointError,
     CheckpointFile,
     read_checkpoints,
     remove_checkpoints,
     resume_newest,
     write_checkpoint,
 )
-from stitch_sweep.storage.checkpoints import CheckpointError
 
 
 def contents(path: Path) -> list[bytes | None]:

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
-from stitch_sweep.storage.checkpoints import CheckpointError, ForeignFileError, digest, pack, unpack
+from stitch_sweep.storage.checkpoint_files import CheckpointError, ForeignFileError
+from stitch_sweep.storage.checkpoints import pack, unpack
+from stitch_sweep.storage.digests import digest
 
 DTYPES = [
     torch.float32,

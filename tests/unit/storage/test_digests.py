@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from stitch_sweep.storage.checkpoints import digest
-from stitch_sweep.storage.digests import fingerprint
+from stitch_sweep.storage.digests import digest, fingerprint
 
 
 def test_a_digest_is_a_function_of_names_types_shapes_bytes_and_text():

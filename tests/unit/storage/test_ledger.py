@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from stitch_sweep.storage.checkpoints import CheckpointError
+from stitch_sweep.storage.checkpoint_files import CheckpointError
 from stitch_sweep.storage.ledger import Ledger
 from tests.support.ledgers import TRIAL, outcome, trial_content
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stitch_sweep.core.errors import InputError
-from stitch_sweep.storage.checkpoints import CheckpointError
+from stitch_sweep.storage.checkpoint_files import CheckpointError
 from stitch_sweep.storage.ledger import Ledger
 from tests.support.ledgers import TRIAL, trial_content
 

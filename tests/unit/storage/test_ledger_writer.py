@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stitch_sweep.storage.checkpoints import CheckpointError
+from stitch_sweep.storage.checkpoint_files import CheckpointError
 from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.ledger_writer import LedgerWriter
 from stitch_sweep.storage.status import read_status

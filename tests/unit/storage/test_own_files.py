@@ -1,4 +1,4 @@
-"""Files that Stitch Sweep didn't make: whatever a command does, they stay as they are."""
+"""Files that Stitch Sweep did not make: no command changes them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PATTERN = re.compile(r"figures/[a-z]+\.png")
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder; folders too, with no content."""
+    """All files and folders below a folder; folders have no content."""
     found = sorted(folder.rglob("*"))
     return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else b"" for p in found}
 
@@ -55,7 +55,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 
 @pytest.fixture
 def sweep(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """`run_sweep` in a folder, up to where trials would run; an input error ends it there."""
+    """`run_sweep` in a folder, until trials would run; then an input error ends it."""
     monkeypatch.setattr(sweeping, "prepare", lambda config: prepared)
 
     def run(folder: Path, **options: bool) -> None:

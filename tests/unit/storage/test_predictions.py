@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stitch_sweep.core.errors import InputError
-from stitch_sweep.storage.checkpoints import CheckpointError
+from stitch_sweep.storage.checkpoint_files import CheckpointError
 from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.predictions import decode_predictions
 from tests.support.ledgers import TRIAL, ended_ledger, outcome, trial_content

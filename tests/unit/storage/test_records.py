@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stitch_sweep.storage.checkpoints import CheckpointError
+from stitch_sweep.storage.checkpoint_files import CheckpointError
 from stitch_sweep.storage.ledger_writer import LedgerWriter
 from stitch_sweep.storage.records import RecordError, seal, unseal_description, unseal_record
 from stitch_sweep.storage.status import read_status

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from stitch_sweep.storage.checkpoints import CheckpointError
+from stitch_sweep.storage.checkpoint_files import CheckpointError
 from stitch_sweep.storage.files import write_atomically
 from stitch_sweep.storage.ledger_writer import LedgerWriter
 from stitch_sweep.storage.records import seal
