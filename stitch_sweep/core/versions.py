@@ -24,11 +24,11 @@ def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str | None]:
         >>> versions(["torch", "no-such-package"])  # doctest: +SKIP
         {'python': '3.11.7', 'torch': '2.15.0+cu130', 'no-such-package': None}
     """
-    found = {"python": platform.python_version(), **{name: _version(name) for name in packages}}
-    if "torch" in found:
+    result = {"python": platform.python_version(), **{name: _version(name) for name in packages}}
+    if "torch" in result:
         # The package metadata lacks the build, such as +cu130.
-        found["torch"] = torch.__version__
-    return found
+        result["torch"] = torch.__version__
+    return result
 
 
 def _version(package: str) -> str | None:

@@ -48,7 +48,7 @@ write_checkpoint(path, data)
     "found", [[], [b"second"], [b"second", b"first"], [b"damaged", b"first"], [None, b"first"]]
 )
 def test_killed_before_any_file_operation_a_whole_one_is_left(tmp_path, how, found):
-    """`found`: the newest checkpoint and the one before. A damaged newest one must not replace a whole one."""
+    """`found`: newest checkpoint, and the one before. A damaged one must not replace a whole one."""
     whole = {b"first", b"second", b"new" * 100}
     for count in itertools.count():
         path = tmp_path / str(count) / "checkpoint"
