@@ -1,4 +1,4 @@
-"""Optimizers by name and learning-rate schedules, shared by zoo networks and stitches."""
+"""Settings of optimizers and learning-rate schedules, shared by zoo networks and stitches."""
 
 from __future__ import annotations
 
@@ -156,49 +156,3 @@ class ScheduleConfig(Options):
         if self.name == "warmup_cosine":
             return (1 + math.cos(math.pi * progress)) / 2
         return 1.0 if self.name == "constant" else 1 - progress
-
-
-class Optimization:
-    """An optimizer with its schedule: the step counter, and the state a checkpoint needs.
-
-    Args:
-        parameters: what is trained.
-        optimizer: which optimizer.
-        schedule: which schedule.
-        total_steps: length of the whole training, in optimizer steps.
-        default_lr: base learning rate when `optimizer` has none.
-    """
-
-    def __init__(
-        self,
-        parameters: Iterable[nn.Parameter],
-        optimizer: OptimizerConfig,
-        schedule: ScheduleConfig,
-        total_steps: int,
-        default_lr: float,
-    ) -> None:
-        self.optimizer = optimizer.build(parameters, default_lr)
-        self.schedule = schedule
-        self.total_steps = total_steps
-        self.step_count = 0
-        self._base = [float(group["lr"]) for group in self.optimizer.param_groups]
-
-    def step(self, loss: torch.Tensor) -> float:
-        """Backpropagate `loss` (a scalar), take one step, return the learning rate it used."""
-        factor = self.schedule.factor(self.step_count, self.total_steps)
-        for group, base in zip(self.optimizer.param_groups, self._base, strict=True):
-            group["lr"] = base * factor
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        self.step_count += 1
-        return self._base[0] * factor
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on: the optimizer's state and the step."""
-        return {"optimizer": self.optimizer.state_dict(), "step": self.step_count}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step_count = state["step"]
