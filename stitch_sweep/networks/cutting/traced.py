@@ -153,6 +153,7 @@ class TracedNetwork:
         self._cuts = self._graph.find_cuts()
         self._channels_last: set[int] = set()
         self._unfit: dict[int, str] = {}
+        self._values_of_one: tuple[tuple[int, ...], dict[fx.Node, Any]] | None = None
         if image_shape is not None:
             self._inspect_values(image_shape)
         nodes = self._graph.nodes
@@ -176,7 +177,7 @@ class TracedNetwork:
     def shapes(self, image_shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
         """Return the shape of the tensor at every cut point and layer, without the batch dimension.
 
-        Runs the network once, in eval mode, on one black image.
+        Runs the network once, in eval mode, on one black image of a new shape.
 
         Args:
             image_shape: `(C, H, W)`.
@@ -188,7 +189,9 @@ class TracedNetwork:
         Raises:
             CutError: the network can't take such images, or a layer's value is not a single tensor.
         """
-        values = self._values(image_shape)
+        if self._values_of_one is None or self._values_of_one[0] != tuple(image_shape):
+            self._values_of_one = tuple(image_shape), self._values(image_shape)
+        values = self._values_of_one[1]
         shapes = {}
         layer_names = [layer.name for layer in self.layers]
         for name in [point.name for point in self.cut_points] + layer_names:
@@ -245,6 +248,7 @@ class TracedNetwork:
     def _inspect_values(self, image_shape: Sequence[int]) -> None:
         """Run the network on images; remove unfit values from the cuts, and find channels-last maps."""
         one, two = (self._values(image_shape, count) for count in (1, 2))
+        self._values_of_one = tuple(image_shape), one
         dtype = black_image(self._model, image_shape).dtype
         for position in self._cuts:
             node = self._graph.nodes[position]
