@@ -133,38 +133,39 @@ def fails():
 DATA = {"name": "digits", "image_size": 8, "train_images": 200, "test_images": 50}
 
 
-def tree(*networks: dict[str, Any], **sections: Any) -> dict[str, Any]:
+def config(folder: Path, *networks: dict[str, Any], **sections: Any) -> Config:
+    """Write a configuration that stitches the first network to the last one, and read it."""
     names = [network["name"] for network in networks]
-    return {
+    content = {
         "data": DATA,
         "networks": list(networks),
         "pairs": [{"sender": names[0], "receiver": names[-1]}],
         "pretraining": {"epochs": 1, "batch_size": 32},
         "training": {"epochs": 1, "batch_size": 32},
         "tracking": {"enabled": False},
+        "zoo": str(folder / "zoo"),
         **sections,
     }
-
-
-def config(folder: Path, *networks: dict[str, Any], **sections: Any) -> Config:
     file = folder / "config.yml"
-    content = tree(*networks, **sections)
-    content.setdefault("zoo", str(folder / "zoo"))
     file.write_text(yaml.safe_dump(content))
     return read_config(file)
 
 
 def python(factory: str, **keys: Any) -> dict[str, Any]:
+    """Return the configuration of a network with the weights that its factory gives it."""
     return {"name": "n", "source": "python", "factory": factory, "weights": "factory", **keys}
 
 
-def refused(folder: Path, network: dict[str, Any], **sections: Any) -> str:
+def refused(folder: Path, *networks: dict[str, Any], **sections: Any) -> str:
+    """Return the message with which a configuration is refused."""
     with pytest.raises(InputError) as caught:
-        prepare(config(folder, network, **sections))
+        prepare(config(folder, *networks, **sections))
     return str(caught.value)
 
 
 class Trap:
+    """An object that creates a file when it is unpickled."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
 

@@ -5,13 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-import yaml
-
 from stitch_sweep.config.models import Config
-from stitch_sweep.config.reading import read_config
-from stitch_sweep.core.errors import InputError
-from stitch_sweep.plan.prepare import prepare
+from tests.support import networks_external
 
 NET = '''
 import torch
@@ -183,33 +178,27 @@ def meta():
 '''
 
 
-DATA = {"name": "digits", "image_size": 8, "train_images": 100, "test_images": 50}
+SECTIONS: dict[str, Any] = {
+    "data": {"name": "digits", "image_size": 8, "train_images": 100, "test_images": 50},
+    "resources": {"cache_gb": 0.1},
+}
 
 
 def config(folder: Path, *networks: dict[str, Any], **sections: Any) -> Config:
-    content = {
-        "data": DATA,
-        "networks": list(networks),
-        "pairs": [{"sender": networks[0]["name"], "receiver": networks[-1]["name"]}],
-        "training": {"epochs": 1, "batch_size": 32},
-        "tracking": {"enabled": False},
-        "resources": {"cache_gb": 0.1},
-        "zoo": str(folder / "zoo"),
-        **sections,
-    }
-    (folder / "config.yml").write_text(yaml.safe_dump(content))
-    return read_config(folder / "config.yml")
+    """Write a configuration that stitches the first network to the last one, and read it."""
+    return networks_external.config(folder, *networks, **{**SECTIONS, **sections})
+
+
+def refused(folder: Path, *networks: dict[str, Any], **sections: Any) -> str:
+    """Return the message with which a configuration is refused."""
+    return networks_external.refused(folder, *networks, **{**SECTIONS, **sections})
 
 
 def made_by(factory: str, **keys: Any) -> dict[str, Any]:
+    """Return the configuration of a network that a factory in `net.py` makes."""
     return {"name": "n", "source": "python", "factory": f"./net.py:{factory}", **keys}
 
 
 def ready(factory: str, **keys: Any) -> dict[str, Any]:
+    """Return the configuration of such a network with the weights that the factory gives it."""
     return made_by(factory, weights="factory", **keys)
-
-
-def refused(folder: Path, *networks: dict[str, Any], **sections: Any) -> str:
-    with pytest.raises(InputError) as caught:
-        prepare(config(folder, *networks, **sections))
-    return str(caught.value)

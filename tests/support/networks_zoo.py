@@ -22,6 +22,7 @@ NETWORK = {"name": "n", "family": "resnet1111", "width": 2}
 
 
 def config(network: dict | None = None, **sections: Any) -> Config:
+    """Return a configuration of the tiny network, with changes."""
     return Config.model_validate(
         {
             "data": {"name": "digits", "image_size": 16, **sections.pop("data", {})},
@@ -34,39 +35,46 @@ def config(network: dict | None = None, **sections: Any) -> Config:
 
 
 def recipe(data: Data, network: dict | None = None, /, **sections: Any) -> Recipe:
+    """Return the recipe of the tiny network, with changes."""
     chosen = config(network, **sections)
     return make_recipe(chosen.networks[0], chosen, data)
 
 
-def train(of: Recipe, data: Data, **options: Any) -> list[Progress]:
-    return list(train_network(of, data, threads=1, **options))
+def train(network_recipe: Recipe, data: Data, **options: Any) -> list[Progress]:
+    """Train a network and return all of its progress."""
+    return list(train_network(network_recipe, data, threads=1, **options))
 
 
 def weights(progress: Progress) -> dict[str, torch.Tensor]:
+    """Unpack the weights of the last progress."""
     assert progress.weights is not None
     return unpack(progress.weights)["model"]
 
 
 def work(folder: Path) -> None:
-    """In another process: ask the zoo in `folder` for a network, and say every epoch so."""
+    """Ask the zoo in `folder` for a network, and print every epoch; runs in a process of its own."""
     data = load_data(DataConfig.model_validate(DIGITS))
-    of = recipe(data)
+    network_recipe = recipe(data)
 
-    def start(of: Recipe, resume: bytes | None) -> Iterator[Progress]:
+    def start(network_recipe: Recipe, resume: bytes | None) -> Iterator[Progress]:
         print("training", "anew" if resume is None else "on", flush=True)
-        return train_network(of, data, threads=1, resume=resume, checkpoint_seconds=0)
+        return train_network(network_recipe, data, threads=1, resume=resume, checkpoint_seconds=0)
 
     print("ready", flush=True)
     sys.stdin.readline()
-    entry = Zoo(folder).ensure(of, start, lambda _, p: print("epoch", p.epoch, flush=True))
+    entry = Zoo(folder).ensure(
+        network_recipe, start, lambda _, p: print("epoch", p.epoch, flush=True)
+    )
     print("folder", entry.folder, flush=True)
 
 
 def network_config(path: Path, **changes: Any):
+    """Return the configured tiny network with weights from a file."""
     return config({"weights": str(path), **changes}).networks[0]
 
 
 def broken(folder: Path, tmp_path: Path, name: str, data: bytes | None) -> Path:
+    """Copy a network's folder, with one file replaced, or removed for None."""
     copied = tmp_path / folder.name
     copied.mkdir()
     for path in folder.iterdir():

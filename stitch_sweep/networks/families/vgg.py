@@ -21,7 +21,7 @@ _NAMED = {
 }
 
 
-class ConvUnit(nn.Module):
+class ConvNormUnit(nn.Module):
     """A 3x3 convolution, BatchNorm and a ReLU.
 
     Args:
@@ -69,7 +69,7 @@ class VGG(nn.Module):
                 parts[f"pool{stage - 1}"] = nn.MaxPool2d(2)
             stage_channels = width * min(2 ** (stage - 1), 8)
             for unit in range(1, units + 1):
-                parts[f"conv{stage}_{unit}"] = ConvUnit(channels, stage_channels)
+                parts[f"conv{stage}_{unit}"] = ConvNormUnit(channels, stage_channels)
                 channels = stage_channels
                 self.layer_names.append(f"features.conv{stage}_{unit}")
         self.features = nn.Sequential(parts)

@@ -16,7 +16,7 @@ from tests.support.networks_zoo import recipe
 
 @pytest.fixture
 def mine(tmp_path: Path) -> Path:
-    """The file of somebody's network."""
+    """A Python file with a user's networks."""
     file = tmp_path / "mine.py"
     file.write_text(MINE)
     return file
@@ -31,6 +31,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def stored(digits: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an untrained network in a zoo."""
     zoo = Zoo(tmp_path_factory.mktemp("zoo"))
-    of = recipe(digits, {"weights": "random_raw"})
-    return zoo.ensure(of, lambda r, resume: train_network(r, digits, threads=1)).folder
+    network_recipe = recipe(digits, {"weights": "random_raw"})
+    return zoo.ensure(network_recipe, lambda r, resume: train_network(r, digits, threads=1)).folder

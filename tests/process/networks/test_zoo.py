@@ -43,13 +43,13 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(digits, tmp_pa
         assert killed.poll() is None
     killed.kill()
     assert killed.wait() == -signal.SIGKILL
-    zoo, of = Zoo(tmp_path), recipe(digits)
-    assert zoo.find(of) is None
+    zoo, network_recipe = Zoo(tmp_path), recipe(digits)
+    assert zoo.find(network_recipe) is None
     assert zoo.entries() == []
     out, _ = worker(tmp_path).communicate("\n")
     assert out.splitlines()[1:-1] == ["training on", "epoch 3"]
-    found = load_weights(zoo.find(of).folder / "weights.safetensors")
-    whole = weights(train(of, digits)[-1])
+    found = load_weights(zoo.find(network_recipe).folder / "weights.safetensors")
+    whole = weights(train(network_recipe, digits)[-1])
     assert found.keys() == whole.keys()
     assert all(torch.equal(found[k], whole[k]) for k in whole)
 

@@ -32,7 +32,7 @@ from tests.support.paths import ROOT
 
 
 def test_a_network_in_a_file_is_stitched_by_config_alone(mine, tmp_path):
-    # As its author trained it: by itself, on pixels normalised in a way of its own.
+    # Its author trains it without Stitch Sweep, on pixels with another normalization.
     torch.manual_seed(0)
     author = python_factories.find(f"{mine}:make")(6)
     chosen = config(
@@ -110,8 +110,8 @@ def test_files_of_every_format_are_read_and_what_they_wrap_is_said(mine, tmp_pat
         "c.pt": {"weights_key": "model", "weights_prefix": "module."},
     }.items():
         network = python(f"{mine}:make", **keys) | {"weights": name}
-        of = config(tmp_path, network).networks[0]
-        found = load_from_file(of, digits).network.state_dict()
+        chosen_network = config(tmp_path, network).networks[0]
+        found = load_from_file(chosen_network, digits).network.state_dict()
         assert all(torch.equal(found[k], state[k]) for k in state), name
     c = python(f"{mine}:make", weights="c.pt")
     assert "set weights_key to one of: model, optimizer" in refused(tmp_path, c)
@@ -203,11 +203,11 @@ def test_auto_is_one_layer_per_block_of_our_own_families_too(tmp_path):
         "skip": "none",
         "weights": "random_raw",
     }
-    own, auto = (
+    default, auto = (
         prepare(config(tmp_path, {**plain, "layers": layers})).outlines["n"].layers
         for layers in (None, "auto")
     )
-    assert len(own) == 5
+    assert len(default) == 5
     assert len(auto) == 9, "without skips every convolution is a block"
     assert (
         run_pair(config(tmp_path, {**plain, "layers": "auto"}), "n:8,n:8")["status"] == "finished"
@@ -253,7 +253,7 @@ def test_a_configuration_reads_back_and_older_ones_stay_what_they_were(mine, tmp
     chosen = config(tmp_path, {"name": "o", "family": "resnet1111", "width": 2}, network)
     (tmp_path / "again.yml").write_text(to_yaml(chosen))
     assert read_config(tmp_path / "again.yml") == chosen
-    old, new = (of.model_dump() for of in chosen.networks)
+    old, new = (network.model_dump() for network in chosen.networks)
     assert list(old) == ["name", "family", "seed", "weights", "layers", "blocks", "width"]
     assert "family" not in new
 
@@ -279,14 +279,14 @@ def test_a_head_for_other_classes_can_send_and_not_receive(mine, tmp_path):
 @pytest.mark.parametrize("classes", [5, 17])
 def test_a_head_for_other_classes_can_answer_for_no_cell_and_no_assembly(classes, mine, tmp_path):
     many = python(f"{mine}:make", arguments={"classes": classes})
-    said = f"'n' has a head for {classes} classes, and the data has 10"
+    refusal = f"'n' has a head for {classes} classes, and the data has 10"
     knocked = config(tmp_path, many, pairs=[], knock_out=[{"network": "n"}])
-    with pytest.raises(InputError, match=rf"^knock_out\[0\].network: {said}"):
+    with pytest.raises(InputError, match=rf"^knock_out\[0\].network: {refusal}"):
         prepare(knocked)
     ours = {"name": "ours", "family": "resnet1111", "width": 2, "weights": "random_raw"}
     stitch = {"stitch": {"name": "conv1x1"}}
     parts = [{"network": "ours", "end": 1}, stitch, {"network": "n", "start": 1}]
-    with pytest.raises(InputError, match=rf"^parts\[2\].network: {said}"):
+    with pytest.raises(InputError, match=rf"^parts\[2\].network: {refusal}"):
         prepare(config(tmp_path, ours, many, pairs=[], parts=parts), cells=False)
     parts = [{"network": "n", "end": 1}, stitch, {"network": "ours", "start": 1}]
     prepare(config(tmp_path, ours, many, pairs=[], parts=parts), cells=False)

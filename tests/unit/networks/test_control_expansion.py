@@ -21,8 +21,8 @@ from stitch_sweep.sweep.views import results_table
 from tests.support.networks_controls import ALL, BASE, config, problems
 
 
-def links(of: Config) -> list[tuple[str, str, Any, Any]]:
-    return [(p.sender, p.receiver, p.sender_layers, p.receiver_layers) for p in of.pairs]
+def links(config: Config) -> list[tuple[str, str, Any, Any]]:
+    return [(p.sender, p.receiver, p.sender_layers, p.receiver_layers) for p in config.pairs]
 
 
 class TestExpansion:
@@ -96,10 +96,10 @@ class TestExpansion:
         ]
         for given in (networks, BASE["networks"]):
             found = config(networks=given, controls=ALL)
-            own = {network.seed for network in found.networks if network.name in "ab"}
+            given_seeds = {network.seed for network in found.networks if network.name in "ab"}
             made = [network.seed for network in found.networks if network.name not in "ab"]
             assert len(set(made)) == len(made) == 3
-            assert not own & set(made)
+            assert not given_seeds & set(made)
 
     def test_they_keep_the_layers_of_the_pair_but_for_the_image(self):
         pair = {

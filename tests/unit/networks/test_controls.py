@@ -53,7 +53,7 @@ class TestClassOnly:
     def test_seed_layer_split_number_and_class_each_give_another_one(self):
         numbers, labels = some(2)
         shape = SHAPES[0]  # of layers 0 and 1 alike
-        wanted = ClassOnly(SHAPES)(0, "train", numbers, labels)
+        expected = ClassOnly(SHAPES)(0, "train", numbers, labels)
         others = [
             ClassOnly(SHAPES, seed=1)(0, "train", numbers, labels),
             ClassOnly(SHAPES)(1, "train", numbers, labels),
@@ -63,9 +63,9 @@ class TestClassOnly:
         ]
         bound = -stats.norm.ppf(UNLIKELY) / np.sqrt(np.prod(shape))
         for other in others:
-            assert other.shape == wanted.shape
+            assert other.shape == expected.shape
             # Half of the variance may be shared (noise, or prototype), never all of it.
-            r = np.corrcoef(wanted.flatten(), other.flatten())[0, 1]
+            r = np.corrcoef(expected.flatten(), other.flatten())[0, 1]
             assert r < 0.5 + 2 * bound
 
     def test_the_mean_of_a_class_is_its_prototype(self):
@@ -78,9 +78,9 @@ class TestClassOnly:
         off = ((images.double().mean(dim=0) - prototype) / noise).square().sum().item() * n
         assert stats.chi2.ppf(UNLIKELY, entries) < off < stats.chi2.isf(UNLIKELY, entries)
         # And what is left is noise of the given size, in every image.
-        left = ((images - prototype).double() / noise).square().sum().item()
+        noise_left = ((images - prototype).double() / noise).square().sum().item()
         every = n * entries
-        assert stats.chi2.ppf(UNLIKELY, every) < left < stats.chi2.isf(UNLIKELY, every)
+        assert stats.chi2.ppf(UNLIKELY, every) < noise_left < stats.chi2.isf(UNLIKELY, every)
 
     def test_prototypes_are_standard_normal_and_independent(self):
         layer, classes = 1, 10
@@ -204,9 +204,9 @@ class TestTraining:
         plain = trained_on(ClassOnly(SHAPES), b, digits, chosen)
         augmented = trained_on(ClassOnly(SHAPES), b, digits, chosen, augment="crop_flip")
         piecemeal = trained_on(ClassOnly(SHAPES), b, digits, chosen, limit=0)
-        wanted = plain.stitch.state_dict()
+        expected = plain.stitch.state_dict()
         for other in (augmented, piecemeal):
-            assert all(torch.equal(t, wanted[n]) for n, t in other.stitch.state_dict().items())
+            assert all(torch.equal(t, expected[n]) for n, t in other.stitch.state_dict().items())
         assert torch.equal(plain.finish().predictions, piecemeal.finish().predictions)
 
     def test_a_checkpoint_of_another_one_is_refused(self, b, digits):

@@ -231,10 +231,10 @@ def test_the_first_layer_of_a_block_reads_all_of_it():
 # --- the same as others' ------------------------------------------------------------------------
 
 
-def copied(of: nn.Module, into: nn.Module) -> None:
-    """Random weights and statistics for `of`; the same, in the same order, for `into`."""
+def copied(source: nn.Module, into: nn.Module) -> None:
+    """Random weights and statistics for `source`; the same, in the same order, for `into`."""
     generator = torch.Generator().manual_seed(3)
-    mine, theirs = of.state_dict(), into.state_dict()
+    mine, theirs = source.state_dict(), into.state_dict()
     assert len(mine) == len(theirs)
     for value, other in zip(mine.values(), theirs.values(), strict=True):
         if value.is_floating_point():
@@ -437,7 +437,7 @@ def test_the_zoo_stores_and_loads_it(variant, digits: Data, tmp_path):
     family, options = VARIANTS[variant]
     config = configured(tmp_path, {"family": family, "weights": "random", **options})
     zoo, recipe = Zoo(config.zoo), make_recipe(config.networks[0], config, digits)
-    entry = zoo.ensure(recipe, lambda of, resume: train_network(of, digits, threads=1))
+    entry = zoo.ensure(recipe, lambda recipe, resume: train_network(recipe, digits, threads=1))
     weights = entry.folder / "weights.safetensors"
     other = config.networks[0].model_copy(update={"weights": str(weights)})
     again, from_file = load(entry.folder), load_from_file(other, digits)

@@ -18,8 +18,8 @@ from tests.support.networks_zoo import recipe, train, weights
 
 
 def test_random_raw_is_kaiming_fan_out_with_untouched_statistics(digits):
-    of = recipe(digits, {"weights": "random_raw", "width": 16})
-    (progress,) = train(of, digits)
+    network_recipe = recipe(digits, {"weights": "random_raw", "width": 16})
+    (progress,) = train(network_recipe, digits)
     state = weights(progress)
     for name, tensor in state.items():
         if tensor.ndim == 4:
@@ -108,8 +108,8 @@ def test_a_training_that_diverges_is_named_and_stores_nothing(digits, tmp_path, 
     if pretraining.get("epochs") == 1:
         pretraining["schedule"] = {"name": "constant", "warmup": 0}
         pretraining["optimizer"]["weight_decay"] = 1e3  # overflows whatever the gradient is
-    zoo, of = Zoo(tmp_path), recipe(digits, pretraining=pretraining)
+    zoo, network_recipe = Zoo(tmp_path), recipe(digits, pretraining=pretraining)
     with pytest.raises(DivergedError, match="'n': its training diverged in epoch 1"):
-        zoo.ensure(of, lambda r, resume: train_network(r, digits, threads=1))
-    assert zoo.find(of) is None
+        zoo.ensure(network_recipe, lambda r, resume: train_network(r, digits, threads=1))
+    assert zoo.find(network_recipe) is None
     assert not list(tmp_path.glob("*/*"))

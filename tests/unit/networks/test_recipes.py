@@ -47,8 +47,10 @@ def test_a_hash_changes_with_everything_that_determines_weights_and_with_nothing
         recipe(dataclasses.replace(digits, classes=(*digits.classes, "ten"))),
     ]
     assert len({first, *(r.hash for r in different)}) == len(different) + 1
-    own = recipe(digits, {"pretraining": {"epochs": 4}})
-    assert own.hash == recipe(digits, pretraining={"epochs": 4}).hash, "wherever it is said"
+    override = recipe(digits, {"pretraining": {"epochs": 4}})
+    assert override.hash == recipe(digits, pretraining={"epochs": 4}).hash, (
+        "in the network or in its own section"
+    )
 
 
 def test_an_untrained_network_does_not_depend_on_how_others_are_trained(digits):

@@ -88,17 +88,17 @@ def as_positions(x: Tensor) -> tuple[Tensor | None, Tensor]:
 def by_hand(x: Tensor, weight: Tensor, bias: Tensor, receiver: Shape) -> Tensor:
     """A linear map between grids of one size, or from or to one position, and class tokens."""
     class_token, grid = as_positions(x)
-    side, wanted = grid.shape[1], as_map(receiver)[1]
+    side, receiver_side = grid.shape[1], as_map(receiver)[1]
     takes = has_class_token(receiver)
     if class_token is not None and not takes:
         grid = grid + class_token[:, None, None, :]
-    if wanted == 1 != side:
+    if receiver_side == 1 != side:
         grid = grid.mean(dim=(1, 2), keepdim=True)
     if takes and class_token is None:
         class_token = grid.mean(dim=(1, 2))
     grid = grid @ weight.T + bias
-    if side == 1 != wanted:
-        grid = grid.expand(-1, wanted, wanted, -1)
+    if side == 1 != receiver_side:
+        grid = grid.expand(-1, receiver_side, receiver_side, -1)
     if len(receiver) == 3:
         return grid.permute(0, 3, 1, 2)
     rows = grid.flatten(1, 2)

@@ -60,9 +60,9 @@ def test_calibration_undoes_what_a_loss_is_blind_to(loss, spoil, a, digits):
     with torch.no_grad():
         training.stitch.conv.weight.copy_(spoil(training.stitch.conv.weight))
     metrics = finish_training(training).metrics
-    own = metrics["receiver_accuracy"]
-    assert metrics["accuracy_raw"] == metrics["test_accuracy"] < own - 0.1
-    assert metrics["accuracy_calibrated"] == pytest.approx(own, abs=0.01)
+    receiver_accuracy = metrics["receiver_accuracy"]
+    assert metrics["accuracy_raw"] == metrics["test_accuracy"] < receiver_accuracy - 0.1
+    assert metrics["accuracy_calibrated"] == pytest.approx(receiver_accuracy, abs=0.01)
 
 
 def test_a_loss_that_sees_everything_needs_no_calibration(a, b, digits):

@@ -20,29 +20,31 @@ from tests.support.networks_zoo import (
 
 
 def test_the_stored_accuracy_is_that_of_the_stored_network(digits, tmp_path):
-    of = recipe(digits)
+    network_recipe = recipe(digits)
     zoo = Zoo(tmp_path)
-    entry = zoo.ensure(of, lambda r, resume: train_network(r, digits, threads=1, resume=resume))
+    entry = zoo.ensure(
+        network_recipe, lambda r, resume: train_network(r, digits, threads=1, resume=resume)
+    )
     network = load(entry.folder)
     assert not any(part.training for part in network.modules())
     for split, accuracy in entry.accuracy.items():
         loader = Loader(getattr(digits, split), digits.mean, digits.std, batch_size=9, seed=0)
         assert evaluate(network, loader).accuracy == accuracy
-    assert entry.recipe == of.content
+    assert entry.recipe == network_recipe.content
     assert [e.folder for e in zoo.entries()] == [entry.folder]
-    assert entry.folder.name.endswith(of.hash)
+    assert entry.folder.name.endswith(network_recipe.hash)
     assert sorted(p.name for p in entry.folder.iterdir()) == ["recipe.json", "weights.safetensors"]
 
 
 def test_a_network_that_is_there_is_not_trained(digits, tmp_path):
-    zoo, of = Zoo(tmp_path), recipe(digits, {"weights": "random_raw"})
+    zoo, network_recipe = Zoo(tmp_path), recipe(digits, {"weights": "random_raw"})
     calls = []
 
-    def start(of: Recipe, resume: bytes | None) -> Iterator[Progress]:
+    def start(network_recipe: Recipe, resume: bytes | None) -> Iterator[Progress]:
         calls.append(resume)
-        return train_network(of, digits, threads=1)
+        return train_network(network_recipe, digits, threads=1)
 
-    entries = [zoo.ensure(of, start) for _ in range(3)]
+    entries = [zoo.ensure(network_recipe, start) for _ in range(3)]
     assert calls == [None]
     assert entries[0] == entries[1] == entries[2]
 

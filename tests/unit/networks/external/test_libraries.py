@@ -31,13 +31,13 @@ def test_a_network_of_a_library_by_its_name(network, digits, tmp_path):
     if network["source"] == "timm":
         pytest.importorskip("timm")
     chosen = config(tmp_path, {"name": "n", **network, "weights": "random_raw", "image_size": 32})
-    of = chosen.networks[0]
+    chosen_network = chosen.networks[0]
     torch.manual_seed(0)
-    module = construction.build(of, digits).eval()
+    module = construction.build(chosen_network, digits).eval()
     frozen = FrozenNetwork(module)
     assert frozen.classifies
     assert len(frozen.layer_names) >= 5
-    recipe = make_recipe(of, chosen, digits)
+    recipe = make_recipe(chosen_network, chosen, digits)
     assert recipe.folder.startswith(f"{network['source']}-{network['model']}-digits-random_raw-")
     assert json.loads(json.dumps(recipe.content)) == recipe.content
     torch.manual_seed(0)
@@ -77,10 +77,10 @@ def test_weights_that_a_library_names_come_with_what_they_expect(digits, tmp_pat
 def test_a_control_sees_what_its_network_sees(tmp_path):
     named = {"name": "n", "source": "torchvision", "model": "resnet18", "weights": "IMAGENET1K_V1"}
     controls = ["untrained_sender", "class_only"]
-    of = config(tmp_path, named, controls=controls).networks
-    assert [network.name for network in of] == ["n", "n-untrained", "n-class-only"]
+    networks = config(tmp_path, named, controls=controls).networks
+    assert [network.name for network in networks] == ["n", "n-untrained", "n-class-only"]
     data = load_data(config(tmp_path, named).data)
-    befores = [construction.make_blueprint(network, data)["preprocessing"] for network in of]
+    befores = [construction.make_blueprint(network, data)["preprocessing"] for network in networks]
     assert befores[0]["image_size"] == 224
     assert befores[1] == befores[2] == befores[0]
     given = config(tmp_path, named | {"weights": "random", "expects": "IMAGENET1K_V1"}).networks[0]
@@ -88,11 +88,13 @@ def test_a_control_sees_what_its_network_sees(tmp_path):
 
 
 def test_names_that_a_library_lacks_are_refused_with_the_nearest(tmp_path):
-    known = {"name": "n", "source": "torchvision", "weights": "random_raw"}
-    assert "did you mean 'resnet18'" in refused(tmp_path, {**known, "model": "resnet_18"})
-    wrong = {**known, "model": "resnet18", "weights": "IMAGENET_V1"}
+    torchvision_network = {"name": "n", "source": "torchvision", "weights": "random_raw"}
+    assert "did you mean 'resnet18'" in refused(
+        tmp_path, {**torchvision_network, "model": "resnet_18"}
+    )
+    wrong = {**torchvision_network, "model": "resnet18", "weights": "IMAGENET_V1"}
     assert "did you mean 'IMAGENET1K_V1'" in refused(tmp_path, wrong)
-    unknown = {**known, "model": "resnet18", "arguments": {"num_clases": 3}}
+    unknown = {**torchvision_network, "model": "resnet18", "arguments": {"num_clases": 3}}
     assert "num_clases" in refused(tmp_path, unknown)
 
 
