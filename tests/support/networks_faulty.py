@@ -29,7 +29,7 @@ class Net(nn.Module):
 
 
 class Branches(Net):
-    """torch.fx can't follow it: it is cut with hooks."""
+    """torch.fx can't trace it, so it is cut with hooks."""
 
     def forward(self, x):
         if x.sum() > 1e9:

@@ -27,7 +27,7 @@ def test_a_sweep_with_all_controls(tmp_path):
     folder = path.parent
     results = pd.read_parquet(folder / "results.parquet")
     assert set(results["status"]) == {"finished"}
-    # Of each pair its cells, the same four times over, and the image.
+    # Each pair has its cells, the same cells for four controls, and the image.
     assert len(results) == 2 * ((2 * 5 + 1) + (5 + 1))
     kinds = results.groupby(["sender_kind", "receiver_kind"]).size().to_dict()
     assert kinds == {
@@ -40,12 +40,12 @@ def test_a_sweep_with_all_controls(tmp_path):
     told = results["sender_kind"] == "class_only"
     assert results.loc[told, "sender_accuracy"].isna().all()
     assert results.loc[~told, "sender_accuracy"].notna().all()
-    # Where there are channels enough, knowing the class is enough.
+    # With enough channels, knowing the class is enough.
     taught = told & (results["loss"] == "task") & (results["sender_layer"] == 4)
     assert results.loc[taught, "test_accuracy"].min() > 0.95
     assert set(results.loc[results["sender_layer"] == -1, "sender"]) == {"a", "b"}
 
-    # What was understood is a configuration, and of the same sweep.
+    # The resolved configuration is a valid configuration of the same sweep.
     before = figures(folder)
     (folder / "config.yml").write_text((folder / "config.resolved.yml").read_text())
     status, output = run("sweep", path, "--resume")

@@ -58,7 +58,7 @@ def test_a_sweep_trains_and_stitches_a_network_of_a_file_and_analyze_runs_it_onl
     results = pd.read_parquet(tmp_path / "results.parquet")
     assert results[["sender_kind", "receiver_kind"]].values.tolist() == [["trained", "factory"]]
     assert results["status"].tolist() == ["finished"]
-    # A stranger's folder may name any code.
+    # A results folder from somebody else may name any code.
     mine.write_text(MINE + f"\nopen({str(tmp_path / 'sprung')!r}, 'w').close()\n")
     status, output = run("analyze", tmp_path)
     assert status == 0, output

@@ -42,13 +42,13 @@ def test_every_stitch_trains_from_every_start_it_takes(subtests, name, a, b, dig
                 assert result.status == "finished"
                 assert result.metrics["stitch_multiply_adds"] >= 0
                 ran += 1
-            # What no cell takes is refused for a reason that test_starts.py knows.
+            # tests/unit/stitches/test_starts.py checks the reasons of refusals.
             assert ran or start_name != "random"
 
 
 @pytest.mark.long
 def test_networks_trained_onto_themselves_at_the_defaults_reach_their_own_accuracy(tmp_path):
-    """The quickstart's own networks, at every layer."""
+    """Uses the networks of the quickstart, at every layer."""
     config = read_config(QUICKSTART, {"zoo": str(tmp_path)})
     prepared = prepare(config)
     bench = Workbench(config, prepared.data, provide_networks(prepared))
@@ -81,7 +81,7 @@ def test_all_of_it_in_one_sweep(tmp_path):
 
 
 def variants(sender: Shape, receiver: Shape) -> list[dict[str, Any]]:
-    """Every registered stitch under every spatial rule and start that it knows for two shapes."""
+    """List every registered stitch with every spatial rule and start that fit two shapes."""
     found = []
     for name in STITCHES.names():
         fields = STITCHES.get(name).options.model_fields
@@ -101,13 +101,13 @@ def variants(sender: Shape, receiver: Shape) -> list[dict[str, Any]]:
     ids=["equal", "down", "up"],
 )
 def test_every_stitch_under_every_spatial_rule_and_start_in_a_sweep(cell, sizes, tmp_path):
-    """On real images, and at an odd ratio of sizes."""
+    """Uses real images and an odd ratio of sizes."""
     network = FrozenNetwork(build("resnet", 1, 10, {"blocks": [1, 1, 1, 1], "width": 4}))
     sender, receiver = (network.shape(layer, (1, 28, 28)) for layer in cell)
     assert (sender[-1], receiver[-1]) == sizes
     crossed = variants(sender, receiver)
     names = {tree["name"] for tree in crossed}
-    # Between unlike maps: what keeps channels as they are, or wants whole ratios, has no place.
+    # These keep the channels or need whole ratios, so they don't fit maps of different sizes.
     unlike = {"affine", "identity", "paper"} if sizes[0] != sizes[1] else set()
     assert set(STITCHES.names()) - names == unlike
     config = write_config(

@@ -69,7 +69,7 @@ def test_a_network_in_a_file_is_stitched_by_config_alone(mine, tmp_path):
 
 
 def blocks(language: str) -> list[str]:
-    """What docs/models.md has in code blocks of a language."""
+    """Return the code blocks of a language in docs/models.md."""
     text = (ROOT / "docs/models.md").read_text()
     return [part.partition("```")[0] for part in text.split(f"```{language}\n")[1:]]
 

@@ -70,7 +70,7 @@ class TestExpansion:
         assert sorted(names) == sorted(
             ["a", "b", "a-untrained", "b-untrained", "a-class-only", "b-class-only"]
         )
-        # Six pairs for each: its own, and those of the five controls that are stitched.
+        # Each pair becomes six: itself, and one for each of the five stitched controls.
         assert len(found.pairs) == 18 == len(set(map(str, links(found))))
 
     def test_a_self_pair_stays_one(self):
@@ -89,7 +89,7 @@ class TestExpansion:
         assert len(found.pairs) == 4
 
     def test_seeds_are_new_ones(self):
-        """No control begins as the network itself began, and no two are the same network."""
+        """Every control has another seed than its network, and than every other control."""
         networks = [
             {"name": name, "family": "resnet1111", "width": 4, "weights": f"./{name}.pt"}
             for name in "ab"  # both with the default seed
@@ -284,9 +284,9 @@ class TestCommands:
 
     def test_an_estimate_counts_controls(self, given):
         found = estimate(given)
-        # Two cells, and as many of four controls; one of the image.
+        # Two cells, two for each of four controls, and one for the image.
         assert found.studies == 2 + 4 * 2 + 1
-        # Both networks, both untrained.
+        # Two networks and two untrained controls.
         assert found.networks_to_train == 4
 
     def test_one_stitch(self, given):

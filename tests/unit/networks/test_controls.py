@@ -22,11 +22,11 @@ from stitch_sweep.training.loop import ActivationCache, StitchTraining, train_st
 from tests.support.networks_controls import SHAPES
 
 UNLIKELY = 1e-9
-"""How likely a sound implementation is to fail a statistical test, had its seed not been fixed."""
+"""Probability that a correct implementation fails a statistical test, for a random seed."""
 
 
 def some(count: int = 60, classes: int = 10) -> tuple[Tensor, Tensor]:
-    """Image numbers and labels."""
+    """Return image numbers and labels."""
     numbers = torch.arange(count)
     return numbers, numbers * 7 % classes
 
@@ -64,12 +64,12 @@ class TestClassOnly:
         bound = -stats.norm.ppf(UNLIKELY) / np.sqrt(np.prod(shape))
         for other in others:
             assert other.shape == expected.shape
-            # Half of the variance may be shared (noise, or prototype), never all of it.
+            # They may share half of the variance (noise or prototype), but not all of it.
             r = np.corrcoef(expected.flatten(), other.flatten())[0, 1]
             assert r < 0.5 + 2 * bound
 
     def test_the_mean_of_a_class_is_its_prototype(self):
-        """n images of class c: every entry of their mean is the prototype's plus N(0, s^2 / n)."""
+        """The mean of n images of a class is the prototype plus N(0, s^2 / n) in every entry."""
         layer, noise, n = 2, 0.5, 400
         entries = int(np.prod(SHAPES[layer]))
         numbers, labels = torch.arange(n), torch.full((n,), 4)
@@ -77,7 +77,7 @@ class TestClassOnly:
         (prototype,) = ClassOnly(SHAPES, seed=1, noise=0)(layer, "test", numbers[:1], labels[:1])
         off = ((images.double().mean(dim=0) - prototype) / noise).square().sum().item() * n
         assert stats.chi2.ppf(UNLIKELY, entries) < off < stats.chi2.isf(UNLIKELY, entries)
-        # And what is left is noise of the given size, in every image.
+        # The rest of every image is noise with the given standard deviation.
         noise_left = ((images - prototype).double() / noise).square().sum().item()
         every = n * entries
         assert stats.chi2.ppf(UNLIKELY, every) < noise_left < stats.chi2.isf(UNLIKELY, every)
@@ -91,7 +91,7 @@ class TestClassOnly:
         assert r.abs().max() < -stats.norm.ppf(UNLIKELY / classes**2) / found.shape[1] ** 0.5
 
     def test_images_of_one_class_differ_by_noise_only(self):
-        """Of whatever class an image is, what is added to the prototype is the same."""
+        """The noise of an image does not depend on its class."""
         numbers, labels = some()
         module, still = ClassOnly(SHAPES), ClassOnly(SHAPES, noise=0)
         noise = module(3, "train", numbers, labels) - still(3, "train", numbers, labels)
@@ -136,7 +136,7 @@ class TestClassOnly:
             sender.represent(None, Examples("train", *some(2)[:1], torch.zeros(2), some(2)[1]))
 
     def test_the_class_can_be_read_from_every_layer(self, subtests, digits):
-        """The nearest class mean of the training images decides every test image right.
+        """The nearest class mean of the training images classifies every test image correctly.
 
         The prototypes of two classes are sqrt(2 D) apart, and the error of the means is small beside the
         noise, so an image is misread with a probability of about Q(sqrt(D / 2)), below 1e-15 at D = 128.
@@ -177,7 +177,7 @@ def trained_on(
 
 class TestTraining:
     def test_a_stitch_needs_nothing_but_the_class(self, b, digits):
-        """Told the label, it does better than the receiver by itself, which has to look."""
+        """With the label, it is more accurate than the receiver, which sees only the image."""
         result = train_stitch(
             ClassOnly(SHAPES),
             b,
@@ -199,7 +199,7 @@ class TestTraining:
             assert len(predictions[digits.test.labels == label].unique()) == 1
 
     def test_nothing_but_the_class_matters(self, b, digits):
-        """With other images under the same labels the same stitch is trained, bit for bit."""
+        """Other images with the same labels train the same stitch, bit for bit."""
         chosen = settings(epochs=2, batch_size=32)
         plain = trained_on(ClassOnly(SHAPES), b, digits, chosen)
         augmented = trained_on(ClassOnly(SHAPES), b, digits, chosen, augment="crop_flip")

@@ -46,7 +46,7 @@ def test_no_batch_size_order_or_augmentation_moves_an_evaluation(subtests, a, di
 
 
 def test_padding_is_not_counted(a, digits):
-    # The padding repeats the first images: a network wrong on these alone would lose by it.
+    # The padding repeats the first images: if it counted, errors on these would count twice.
     split = loader(digits, CHUNK + 10, 64)
     right = evaluate(a, split).predictions
     labels = torch.cat([(right[:100] + 1) % 10, right[100:]])
@@ -59,7 +59,7 @@ def relabelled(split: Loader, images: Images) -> Loader:
 
 
 class LastBatchOnly(Scores):
-    """The defect of published code: accuracy of the last batch instead of all."""
+    """A defect of published code: the accuracy of the last batch instead of all batches."""
 
     def add(self, logits, labels, valid):
         self.__init__()

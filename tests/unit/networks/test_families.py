@@ -36,7 +36,7 @@ from tests.support.paths import ROOT
 
 RECIPES = ROOT / "experiments/cifar10/families"
 
-# Family and options, small; every value of every option that is a word is here.
+# Small networks: family and options, with every value of every option that is a word.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet": ("resnet", {"blocks": [1, 2, 1, 1], "width": 4}),
     "resnet plain": ("resnet", {"blocks": [1, 2, 1, 1], "width": 4, "skip": "none"}),
@@ -161,13 +161,13 @@ def test_no_module_works_in_place(variant):
 
 
 def leaves(model: nn.Module) -> set[str]:
-    """Every convolution, normalisation and activation, but for the head."""
+    """Return the paths of all convolutions, normalizations and activations."""
     kinds = (nn.Conv2d, nn.BatchNorm2d, nn.ReLU)
     return {path for path, module in model.named_modules() if isinstance(module, kinds)}
 
 
 def places(model: nn.Module) -> set[str]:
-    """Every name under which the network can be cut."""
+    """Return every name and alias of the network's cut points."""
     points = cut_points(model)
     return {name for point in points for name in (point.name, *point.aliases)}
 
@@ -211,7 +211,7 @@ def test_only_skips_go_past_a_block_that_gives_nothing(subtests):
     ("skips", "read"), [("dense", range(8)), ("last", range(4, 8)), ("none", range(8))]
 )
 def test_what_a_dense_layer_reads(skips, read):
-    """The gradient of what it makes, channel by channel of its input."""
+    """The gradient of its new channels is nonzero exactly for the channels that it reads."""
     layer = DenseLayer(8, 4, skips, first=False).eval()
     x = images(8, 5).requires_grad_()
     y = layer(x)
@@ -232,7 +232,7 @@ def test_the_first_layer_of_a_block_reads_all_of_it():
 
 
 def copied(source: nn.Module, into: nn.Module) -> None:
-    """Random weights and statistics for `source`; the same, in the same order, for `into`."""
+    """Set random weights and statistics in `source`, and copy them in order to `into`."""
     generator = torch.Generator().manual_seed(3)
     mine, theirs = source.state_dict(), into.state_dict()
     assert len(mine) == len(theirs)
@@ -340,7 +340,7 @@ def test_representations_have_a_sensible_size_before_training(subtests, variant)
             with torch.no_grad():
                 for layer in traced.layers:
                     values = traced.sub_network(None, layer.index)(x)
-                    # Within a factor of 10 of the images' own, and not the same for every image.
+                    # Within a factor of 10 of the images' size, and different for different images.
                     assert 0.1 < values.square().mean().sqrt() < 10, layer
                     assert (values - values.mean(dim=0)).square().mean().sqrt() > 0.01, layer
 
@@ -450,7 +450,7 @@ def test_the_zoo_stores_and_loads_it(variant, digits: Data, tmp_path):
 
 @pytest.mark.parametrize("family", FAMILIES.names())
 def test_its_recipe_is_valid_and_all_its_cells_can_be_joined(family):
-    """On handwritten digits as large as CIFAR-10's images, which nothing has to be downloaded for."""
+    """Uses handwritten digits of the size of CIFAR-10's images, which need no download."""
     digits = {"name": "digits", "image_size": 32}
     config = read_config(RECIPES / family / "config.yml", {"data": digits})
     assert {network.family for network in config.networks} == {family}

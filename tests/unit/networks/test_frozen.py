@@ -23,7 +23,7 @@ def test_freezing_switches_to_eval_mode_without_gradients_and_verifies(a):
 
 
 def faults(network):
-    """Each thing that must not happen: what does it, and what the message must name."""
+    """Yield every forbidden change: the name that the message must contain, and the change."""
     parameters, buffers = dict(network.named_parameters()), dict(network.named_buffers())
     for name in ("conv1.weight", "layer2.0.bn1.bias", "fc.bias"):
         yield name, lambda name=name: parameters[name].data.view(-1)[-1].mul_(1 + 1e-6)

@@ -98,7 +98,7 @@ def test_mult_adds_are_those_of_the_convolutions():
 
 @pytest.mark.parametrize("name", ["resnet1111", "vit2"])
 def test_the_total_is_what_lies_before_and_after_every_cut(name):
-    """Attention's products are no module's, and count all the same."""
+    """Attention's products belong to no module, but they count."""
     family, options = resolve(name)
     model = build(family, 3, 10, {**options, "width": 12}, image_size=16)
     found = describe(model, (3, 16, 16))

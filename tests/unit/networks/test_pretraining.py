@@ -24,7 +24,7 @@ def test_random_raw_is_kaiming_fan_out_with_untouched_statistics(digits):
     for name, tensor in state.items():
         if tensor.ndim == 4:
             out, _, k, _ = tensor.shape
-            # The share of a sample variance that chance moves: sqrt(2 / n); five of these.
+            # Five times the relative standard deviation of a sample variance, sqrt(2 / n).
             tolerance = 5 * math.sqrt(2 / tensor.numel())
             assert tensor.var().item() == pytest.approx(2 / (out * k * k), rel=tolerance), name
         elif name.endswith("running_mean"):
@@ -39,7 +39,7 @@ def test_random_has_the_same_weights_and_the_statistics_of_one_pass(digits):
     found = weights(train(recipe(digits, {"weights": "random"}), digits)[0])
     module = build("resnet", 1, 10, {"blocks": [1, 1, 1, 1], "width": 2})
     module.load_state_dict(raw)
-    # Independently: BatchNorm's input in each chunk, its mean and unbiased variance.
+    # Compute the mean and the unbiased variance of BatchNorm's input in each chunk independently.
     norms = {n: m for n, m in module.named_modules() if isinstance(m, nn.BatchNorm2d)}
     seen: dict[str, list[tuple[int, torch.Tensor, torch.Tensor]]] = {name: [] for name in norms}
     for name, norm in norms.items():
@@ -66,7 +66,7 @@ def test_random_has_the_same_weights_and_the_statistics_of_one_pass(digits):
 
 
 def test_random_statistics_are_those_of_a_network_that_drops_nothing(digits):
-    """The BatchNorms of a control see what they will see; in train mode, dropout would be in it."""
+    """A control's BatchNorm statistics are those of eval mode, without dropout."""
 
     def made(dropout: float) -> nn.Module:
         torch.manual_seed(0)
@@ -100,7 +100,7 @@ def test_training_is_a_function_of_the_recipe(digits):
     "pretraining",
     [
         {"optimizer": {"name": "sgd", "lr": 1e30}},
-        # One step in all: the only loss is finite, the weights after it are not.
+        # A single step: its loss is finite, and the weights after it are not.
         {"optimizer": {"name": "sgd", "lr": 1e38, "momentum": 0.9}, "epochs": 1, "batch_size": 300},
     ],
 )

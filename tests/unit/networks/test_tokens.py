@@ -69,7 +69,7 @@ def test_no_number_is_read_in_two_ways():
 
 
 def as_positions(x: Tensor) -> tuple[Tensor | None, Tensor]:
-    """The class token [B, D], if there is one, and the grid of the rest [B, g, g, D]."""
+    """Return the class token [B, D] or None, and the grid of the other tokens [B, g, g, D]."""
     if x.ndim == 2:
         return None, x[:, None, None, :]
     if x.ndim == 4:
@@ -86,7 +86,7 @@ def as_positions(x: Tensor) -> tuple[Tensor | None, Tensor]:
 
 
 def by_hand(x: Tensor, weight: Tensor, bias: Tensor, receiver: Shape) -> Tensor:
-    """A linear map between grids of one size, or from or to one position, and class tokens."""
+    """Map grids of equal size, or from or to a single position, and class tokens linearly."""
     class_token, grid = as_positions(x)
     side, receiver_side = grid.shape[1], as_map(receiver)[1]
     takes = has_class_token(receiver)
@@ -136,7 +136,7 @@ def test_a_strided_stitch_gives_a_class_token_its_own_window():
     x, (weight, bias) = draw(2, 17, 3), (stitch.matrix(), stitch.offset())
     _, grid = as_positions(x)
     found = stitch(x)
-    # The class token stands at all four places of its window.
+    # The class token fills all four positions of its window.
     spread = x[:, 0, :, None].expand(-1, -1, 4).flatten(1)
     torch.testing.assert_close(found[:, 0], spread @ weight.T + bias)
     for k, (i, j) in enumerate(((0, 0), (0, 2), (2, 0), (2, 2)), start=1):

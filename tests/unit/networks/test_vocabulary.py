@@ -71,7 +71,7 @@ def test_a_loss_that_sees_everything_needs_no_calibration(a, b, digits):
 
 
 def test_a_teacher_is_the_network_it_is_said_to_be(a, b, digits):
-    """KL divergence by hand, of the untrained stitched network from either network's own logits."""
+    """The loss is the KL divergence of the stitched network from the teacher's logits."""
     temperature = 2.0
     for teacher, network in (("sender", a), ("receiver", b)):
         loss = {"soft_task": {"weight": 1.0, "teacher": teacher, "temperature": temperature}}

@@ -49,7 +49,7 @@ def test_auto_of_our_own_family_is_its_own_layers():
 
 
 class Encoded(nn.Module):
-    """A transformer as it is written by hand; with a mask, torch.fx can't look into the encoder."""
+    """A transformer written by hand; with a mask, torch.fx can't trace into the encoder."""
 
     def __init__(self, masked: bool = False, norm_first: bool = False) -> None:
         super().__init__()

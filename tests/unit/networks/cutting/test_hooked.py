@@ -20,7 +20,7 @@ from tests.support.networks import (
 
 
 class Branching(nn.Module):
-    """What torch.fx can't trace, with a skip over `two` and `three`, and in-place operations."""
+    """A network that torch.fx can't trace: a skip over `two` and `three`, in-place operations."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ def test_hooks_cut_what_cannot_be_traced_and_only_where_it_is_sequential():
     network = open_network(model, image_shape=(3, 6, 6))
     assert isinstance(network, HookedNetwork)
     names = [point.name for point in network.cut_points]
-    # Not two and three (one crosses), not twice (which run?), not fc (the output).
+    # `one` crosses `two` and `three`; `twice` has two runs; `fc` is the output.
     assert names == ["one", "four.0", "four.1"]
     with torch.no_grad():
         expected = model(x.clone())
@@ -83,7 +83,7 @@ def test_hooks_refuse_other_places(subtests):
 
 
 class Remembering(nn.Module):
-    """Asks the image something before its stem and acts on the answer after it."""
+    """A network with a branch after its stem that depends on the image before it."""
 
     def __init__(self, asks: Callable[[torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ def test_a_network_with_no_place_at_all_says_what_stood_in_the_way():
 
 
 class ChannelsLast(nn.Module):
-    """Like Swin: [B, H, W, C] between its layers, the last of which works in place."""
+    """A network like Swin: [B, H, W, C] between its layers; the last one works in place."""
 
     def __init__(self, branches: bool) -> None:
         super().__init__()
@@ -190,7 +190,7 @@ def test_a_map_with_channels_last_is_turned_at_the_cut(branches):
 
 
 class SequenceFirst(nn.Module):
-    """[T, B, D] between its layers, which torch's transformers expect if not told otherwise."""
+    """A network with [T, B, D] between its layers, the default of torch's transformers."""
 
     def __init__(self, branches: bool) -> None:
         super().__init__()

@@ -41,7 +41,7 @@ def test_every_cut_is_exact_and_safe(name):
 
 @pytest.mark.parametrize("name", ["torchvision resnet18", "mobilenet_v3_small"])
 def test_the_test_network_depends_on_its_statistics(name):
-    # Were they 0 and 1, a suffix that lost its buffers would pass.
+    # With statistics of 0 and 1, a suffix without its buffers would pass the tests.
     factory, size, _ = NETWORKS[name]
     model = prepared_network(factory)
     with torch.no_grad():
@@ -53,7 +53,7 @@ def test_the_test_network_depends_on_its_statistics(name):
 
 
 class InPlace(nn.Module):
-    """A small network that works in place in every way there is."""
+    """A small network with every kind of in-place operation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -359,7 +359,7 @@ def test_what_lies_before_and_after_a_cut_is_the_whole():
     total = sum(p.numel() for p in model.parameters())
     assert {c.params_before + c.params_after for c in costs.values()} == {total}
     assert len({c.mult_adds_before + c.mult_adds_after for c in costs.values()}) == 1
-    # By hand: the stem's 7x7 convolution with stride 2, the head's matrix.
+    # Counts of the stem's 7x7 convolution with stride 2, and of the head's matrix.
     assert costs["conv1"].params_before == 64 * 3 * 49
     assert costs["conv1"].mult_adds_before == 64 * 3 * 49 * 16 * 16
     assert costs["flatten"].params_after == 512 * 10 + 10

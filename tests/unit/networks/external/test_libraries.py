@@ -62,7 +62,7 @@ def test_weights_that_a_library_names_come_with_what_they_expect(digits, tmp_pat
     assert not module.classifies  # 1000 classes
     assert module.expected_image.resize.shape == (224, 16)
     assert module.expected_image.grey_to == 3
-    # (pixel - mean) / std of ImageNet, for the data's own mean: what was trained with.
+    # A black pixel becomes (0 - mean) / std of ImageNet, as in the training of the weights.
     black = -digits.mean / digits.std * torch.ones(1, 1, 16, 16)
     expected = -torch.tensor([0.485, 0.456, 0.406]) / torch.tensor([0.229, 0.224, 0.225])
     found = module.expected_image(black).mean((0, 2, 3))

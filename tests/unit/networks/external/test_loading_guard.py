@@ -164,7 +164,7 @@ def test_a_library_that_loads_while_it_builds_is_stopped(
             ):
                 torchvision.build("resnet18", {})
             assert not sprung.exists()
-            # Afterwards, and in a factory of the user's own, everything loads as before.
+            # Afterwards, and in a user's factory, everything loads as before.
             assert torch.load.__module__ == "torch.serialization"
             pickle.loads(pickle.dumps(Path("a")))
             assert isinstance(

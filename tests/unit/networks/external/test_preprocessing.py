@@ -60,7 +60,7 @@ def test_the_places_of_a_network_keep_their_names_behind_its_preprocessing(mine,
     assert frozen.layer_names == ["relu", "blocks.0", "blocks.1"]
     assert prepared.outlines["n"].image == (1, 8, 8)
     assert prepared.outlines["n"].layers == [(4, 12, 12)] * 3
-    # Layer -1 is the data's image; the suffix from there has the preprocessing, the others don't.
+    # Layer -1 is the data's image; only the suffix from there contains the preprocessing.
     x = normalise(prepared.data.test.images[:4], prepared.data.mean, prepared.data.std)
     with torch.no_grad():
         expected = module(x)
