@@ -186,7 +186,7 @@ def describe(model: nn.Module, image_shape: Sequence[int]) -> ModelDescription:
         raise InputError(f"an image has the shape (C, H, W), each at least 1, not {image_shape}")
     image = black_image(model, image_shape)
     try:
-        with eval_mode(model):
+        with eval_mode(model), count_operations() as counter:
             summary = torchinfo.summary(
                 model, input_data=image, depth=_DEPTH, verbose=0, device=image.device
             )
@@ -195,8 +195,6 @@ def describe(model: nn.Module, image_shape: Sequence[int]) -> ModelDescription:
         raise InputError(
             f"{type(model).__name__} can't take an image of shape {tuple(image_shape)}: {reason}"
         ) from error
-    with eval_mode(model), count_operations() as counter:
-        model(image)
     paths = {id(module): path for path, module in model.named_modules()}
     head = _head(model)
     in_head = {id(module) for module in head.modules()} if head is not None else set()

@@ -74,7 +74,8 @@ def _keep_compiler_unloaded(counter: FlopCounterMode) -> None:
     compiler at the first call, unless the attribute below exists. Nothing is compiled here. If a version
     of torch lacks this wrapper, this function changes nothing.
     """
-    method = getattr(type(counter.mode).__torch_dispatch__, "__wrapped__", None)
+    mode: Any = counter.mode
+    method = getattr(type(mode).__torch_dispatch__, "__wrapped__", None)
     if method is not None:
         vars(method).setdefault("__dynamo_disable", method)
 
