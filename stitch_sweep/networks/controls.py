@@ -1,10 +1,10 @@
-"""A sender that knows an image's class and nothing else of it: a control.
+"""The control `class_only`: a sender that knows an image's class and nothing else about it.
 
-A stitch that brings it to high accuracy shows that knowing the class is enough for the receiver, not
-that two networks represent images alike.
+If a stitch reaches a high accuracy with it, then knowing the class is enough for the receiver. The
+accuracy is no evidence that two networks represent images alike.
 
-Source: the idea is from Smith et al., ICML 2025, "Functional alignment can mislead: examining model
-stitching", who stitch clustered random noise into trained networks. The distribution is our own choice.
+Source: Smith et al., ICML 2025, "Functional alignment can mislead: examining model stitching", who stitch
+clustered random noise into trained networks. The distribution is a choice of Stitch Sweep.
 """
 
 from __future__ import annotations
@@ -21,21 +21,20 @@ from stitch_sweep.networks.frozen import Examples, FrozenNetwork, FrozenSender
 
 
 class ClassOnly(nn.Module):
-    """A prototype per class and layer, and noise per image.
+    """Random representations: a prototype per class and layer, plus noise per image.
 
         r_i(n) = m_i[y_n] + s e_i[n],   m_i[c], e_i[n] ~ N(0, 1) in every entry, independent
 
     for layer i and the n-th image of a split, of class y_n. Prototypes are functions of
-    (seed, layer, class), noise of (seed, layer, split, n): neither batch, order, epoch nor augmentation
-    changes what an image gets.
+    (seed, layer, class), noise of (seed, layer, split, n). An image's representation does not depend on
+    batch, order, epoch or augmentation.
 
-    Nothing is stored but what decides it, as buffers: `seed`, `noise` and the layers' shapes.
+    The module stores only its arguments, as buffers: `seed`, `noise` and the layers' shapes.
 
     Args:
-        shapes: of each layer's representation from layer 0 on, without the batch.
+        shapes: shape of each layer's representation from layer 0 on, without the batch.
         seed: any non-negative integer.
-        noise: s, 0 or more; 1 makes two images of a class, per entry, as different from one another as
-            two prototypes are.
+        noise: s, 0 or more. With 1, two images of a class differ per entry as much as two prototypes.
     """
 
     seed: Tensor
@@ -45,7 +44,7 @@ class ClassOnly(nn.Module):
         self, shapes: Sequence[Sequence[int]], *, seed: int = 0, noise: float = 1.0
     ) -> None:
         super().__init__()
-        # Derived, because any whole number is a seed, and a tensor holds 63 bits.
+        # Derived, because a seed may be any whole number, and a tensor stores 63 bits.
         self.register_buffer("seed", torch.tensor(derive(seed, "class only")))
         self.register_buffer("noise", torch.tensor(noise, dtype=torch.float64))
         self.layers = len(shapes)
@@ -53,10 +52,10 @@ class ClassOnly(nn.Module):
             self.register_buffer(f"shape{k}", torch.tensor(list(shape)))
 
     def shape(self, layer: int) -> tuple[int, ...]:
-        """Shape of a layer's representation, without the batch.
+        """Return the shape of a layer's representation, without the batch.
 
         Raises:
-            InputError: there is no such layer; the image, -1, is none.
+            InputError: there is no such layer; the image, -1, is no layer of this sender.
         """
         if not 0 <= layer < self.layers:
             raise InputError(
@@ -65,13 +64,13 @@ class ClassOnly(nn.Module):
         return tuple(self.get_buffer(f"shape{layer}").tolist())
 
     def forward(self, layer: int, split: str, numbers: Tensor, labels: Tensor) -> Tensor:
-        """The representation of some images of a split.
+        """Return the representations of images of a split.
 
         Args:
-            layer: from 0 on.
-            split: the name of the split.
-            numbers: int64 [B], positions in it.
-            labels: int64 [B].
+            layer: index of the layer, from 0 on.
+            split: name of the split.
+            numbers: int64 [B], positions of the images in the split.
+            labels: int64 [B], their classes.
 
         Returns:
             float32 [B, *shape] on the device of `labels`.
@@ -80,14 +79,14 @@ class ClassOnly(nn.Module):
             InputError: there is no such layer.
         """
         shape, seed = self.shape(layer), self.seed.item()
-        classes, of = labels.cpu().unique(return_inverse=True)
-        prototypes = _normal(shape, [(seed, "class", layer, c) for c in classes.tolist()])
-        noise = _normal(shape, [(seed, "image", layer, split, n) for n in numbers.tolist()])
-        return (prototypes[of] + self.noise.item() * noise).to(labels.device)
+        classes, indices = labels.cpu().unique(return_inverse=True)
+        prototypes = _draw_normal(shape, [(seed, "class", layer, c) for c in classes.tolist()])
+        noise = _draw_normal(shape, [(seed, "image", layer, split, n) for n in numbers.tolist()])
+        return (prototypes[indices] + self.noise.item() * noise).to(labels.device)
 
 
-def _normal(shape: Sequence[int], seeds: Sequence[tuple[object, ...]]) -> Tensor:
-    """Standard normal, float32 [len(seeds), *shape]; each row is a function of its own seed."""
+def _draw_normal(shape: Sequence[int], seeds: Sequence[tuple[object, ...]]) -> Tensor:
+    """Draw standard normal rows, float32 [len(seeds), *shape]; each is a function of its seed."""
     rows = torch.empty(len(seeds), *shape)
     for row, seed in zip(rows, seeds, strict=True):
         torch.randn(shape, generator=generator(*seed), out=row)
@@ -95,11 +94,11 @@ def _normal(shape: Sequence[int], seeds: Sequence[tuple[object, ...]]) -> Tensor
 
 
 class ClassOnlySender(FrozenSender):
-    """A `ClassOnly` in the place of a sender; it can't receive, and predicts nothing.
+    """A `ClassOnly` as sender; it can't receive, and predicts nothing.
 
     Args:
-        module: what decides the representations; frozen in place.
-        name: what messages call it.
+        module: the random representations; frozen in place.
+        name: name in messages.
     """
 
     classifies = False
@@ -109,28 +108,28 @@ class ClassOnlySender(FrozenSender):
         super().__init__(module, name)
 
     def represent(self, layer: int | None, examples: Examples) -> Tensor:
-        """Prototypes and noise; the images themselves play no part.
+        """Return prototypes plus noise; the images themselves are not used.
 
         Raises:
-            InputError: there is no such layer; logits, None, are none.
+            InputError: there is no such layer, or `layer` is None: there are no logits.
         """
         representation: Tensor = self.network(
-            self._known(layer), examples.split, examples.numbers, examples.labels
+            self._check_layer(layer), examples.split, examples.numbers, examples.labels
         )
         return representation
 
     def shape(self, layer: int | None, image_shape: Sequence[int]) -> tuple[int, ...]:
-        """Shape of a layer's representation, whatever the image's.
+        """Return the shape of a layer's representation; the image's shape is not used.
 
         Raises:
-            InputError: there is no such layer; logits, None, are none.
+            InputError: there is no such layer, or `layer` is None: there are no logits.
         """
-        return self.network.shape(self._known(layer))
+        return self.network.shape(self._check_layer(layer))
 
     def evaluate(self, loader: Loader) -> None:
-        """None: it has no predictions of its own."""
+        """Return None: this sender predicts nothing."""
 
-    def _known(self, layer: int | None) -> int:
+    def _check_layer(self, layer: int | None) -> int:
         if layer is None:
             raise InputError(f"{self.name} knows only the class, and has no logits")
         return layer
@@ -139,15 +138,15 @@ class ClassOnlySender(FrozenSender):
 def freeze(
     module: nn.Module, name: str, layer_names: Sequence[str] | None = None
 ) -> FrozenNetwork | ClassOnlySender:
-    """A module as sender (or receiver, for a network), frozen in place.
+    """Freeze a module in place, as sender (or receiver, for a network).
 
     Args:
         module: a network, or a `ClassOnly`.
-        name: what messages call it.
-        layer_names: places that count as a network's layers instead of its own.
+        name: name in messages.
+        layer_names: cut points to use as layers instead of the network's own.
 
     Raises:
-        InputError: a name in `layer_names` is no place where the network can be cut.
+        InputError: a name in `layer_names` is no cut point.
     """
     if isinstance(module, ClassOnly):
         return ClassOnlySender(module, name)

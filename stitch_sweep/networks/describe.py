@@ -1,28 +1,32 @@
-"""The layer table of a network: shapes, parameters, multiply-adds, and where it can be stitched."""
+"""Describe a network: its layer table, parameters, multiply-adds, layers of stitching and cut points."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torchinfo
+from rich.console import Console
+from rich.table import Table
 from torch import nn
 from torchinfo.layer_info import LayerInfo
 
 from stitch_sweep.core.errors import InputError
-from stitch_sweep.networks.cutting.hooks import HookedNetwork, open_network
-from stitch_sweep.networks.cutting.tracing import (
-    CutError,
-    TracedNetwork,
+from stitch_sweep.networks.cutting.opening import CuttableNetwork, open_network
+from stitch_sweep.networks.cutting.points import CutError
+from stitch_sweep.networks.cutting.running import (
     black_image,
-    counted,
-    counting,
+    count_operations,
     eval_mode,
+    multiply_adds,
 )
 
 _DEPTH = 3
 _TABLE_WIDTH = 90
+_WIDEST = 10_000
+"""Width of the console for tables of cut points: no line is wrapped."""
 _SHAPE_COLUMN, _COUNT_COLUMN = 41, 67
 
 
@@ -31,12 +35,12 @@ class TableRow:
     """One module of the network, in order of computation.
 
     Attributes:
-        label: "BasicBlock: 2-1": type, depth, and a running number within the depth; of the root
-            the type only.
+        label: type, depth, and a running number within the depth, such as "BasicBlock: 2-1"; the type
+            alone for the root.
         path: dotted path of the module; empty for the root.
         depth: 0 for the root.
-        shape: output, `[1, C, H, W]` or `[1, features]`; None for the root.
-        params: parameters not shown in a row further in; None when there are none.
+        shape: shape of the output, `[1, C, H, W]` or `[1, features]`; None for the root.
+        params: parameters that no deeper row shows; None if there are none.
         head: whether the row belongs to the last linear layers, which give the logits.
     """
 
@@ -63,14 +67,14 @@ class CutRow:
 
     Attributes:
         index: its number, in order of computation.
-        name: what `layers` in a configuration calls it.
-        shape: of the tensor there, without the batch.
-        params_before: parameters of the first part.
-        params_after: parameters of the second; those that both use count in both.
-        mult_adds_before: multiply-adds of one image in the first part, of convolutions and matrix
+        name: its name for `layers` in a configuration.
+        shape: shape of the tensor at the cut, without the batch.
+        params_before: parameters of the part before it.
+        params_after: parameters of the part after it; parameters that both use count in both.
+        mult_adds_before: multiply-adds of one image in the part before it, of convolutions and matrix
             products.
-        mult_adds_after: the same in the second.
-        layer: its index as a layer of stitching, if it is one without being named.
+        mult_adds_after: multiply-adds of one image in the part after it.
+        layer: its index among the default layers of stitching; None if it is no default layer.
     """
 
     index: int
@@ -83,27 +87,27 @@ class CutRow:
     layer: int | None
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data."""
+        """Return the row as plain data."""
         return {**asdict(self), "shape": list(self.shape)}
 
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """What `describe` found; counts are for one image.
+    """The result of `describe`; counts are for one image.
 
     Attributes:
         rows: the modules down to depth 3.
-        layers: the layers of stitching: the model's own, or one per block; empty where `no_layers` says
-            why there are none.
+        layers: the layers of stitching: the model's own, or one per block; empty if the network can't be
+            cut.
         cut_points: every place where the network can be cut.
-        total_params: parameters, those of the head included.
+        total_params: parameters, including the head.
         params_without_head: parameters without the last linear layer.
-        trainable_params: parameters that ask for gradients.
-        mult_adds: multiply-adds of one image, of convolutions and matrix products, attention's too.
-        input_mb: image, in 10^6 bytes, as the next three.
-        activations_mb: outputs of all layers with parameters, twice (values and gradients).
-        params_mb: parameters.
-        no_layers: why the network can't be cut; empty when it can.
+        trainable_params: parameters with `requires_grad`.
+        mult_adds: multiply-adds of convolutions and matrix products, including attention's.
+        input_mb: size of the image, in 10^6 bytes like the next two.
+        activations_mb: size of the outputs of all layers with parameters, twice (values and gradients).
+        params_mb: size of the parameters.
+        no_layers: the reason why the network can't be cut; empty if it can.
     """
 
     rows: list[TableRow]
@@ -119,14 +123,14 @@ class ModelDescription:
     no_layers: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain lists, numbers and strings, for JSON."""
-        found = asdict(self)
+        """Return the description as plain lists, numbers and strings, for JSON."""
+        description = asdict(self)
         for key in ("layers", "cut_points"):
-            found[key] = [{**row, "shape": list(row["shape"])} for row in found[key]]
-        return found
+            description[key] = [{**row, "shape": list(row["shape"])} for row in description[key]]
+        return description
 
     def table(self) -> str:
-        """The tree table with totals, in torchinfo's form, and the layers of stitching below it."""
+        """Return the tree table with totals, in torchinfo's form, then the layers of stitching."""
         rule = "=" * _TABLE_WIDTH
         lines = [rule, _columns("Layer (type:depth-idx)", "Output Shape", "Param #"), rule]
         for row in self.rows:
@@ -162,16 +166,16 @@ class ModelDescription:
 
 
 def describe(model: nn.Module, image_shape: Sequence[int]) -> ModelDescription:
-    """Shapes, parameters and multiply-adds of `model` for one image, with torchinfo.
+    """Measure shapes, parameters and multiply-adds of `model` for one image, with torchinfo.
 
-    The model runs a few times, in eval mode, on a black image, and is left as it was.
+    The model runs a few times, in eval mode, on a black image, and stays unchanged.
 
     Args:
         model: a network with one image batch as its input.
         image_shape: `(C, H, W)`, each at least 1.
 
     Raises:
-        InputError: the shape is no image's, or the network can't take it.
+        InputError: the shape is no shape of an image, or the network can't take it.
 
     Example:
         >>> family, options = resolve("resnet34")
@@ -182,8 +186,8 @@ def describe(model: nn.Module, image_shape: Sequence[int]) -> ModelDescription:
         raise InputError(f"an image has the shape (C, H, W), each at least 1, not {image_shape}")
     image = black_image(model, image_shape)
     try:
-        with eval_mode(model):
-            found = torchinfo.summary(
+        with eval_mode(model), count_operations() as counter:
+            summary = torchinfo.summary(
                 model, input_data=image, depth=_DEPTH, verbose=0, device=image.device
             )
     except RuntimeError as error:
@@ -191,8 +195,6 @@ def describe(model: nn.Module, image_shape: Sequence[int]) -> ModelDescription:
         raise InputError(
             f"{type(model).__name__} can't take an image of shape {tuple(image_shape)}: {reason}"
         ) from error
-    with eval_mode(model), counting() as counter:
-        model(image)
     paths = {id(module): path for path, module in model.named_modules()}
     head = _head(model)
     in_head = {id(module) for module in head.modules()} if head is not None else set()
@@ -205,7 +207,7 @@ def describe(model: nn.Module, image_shape: Sequence[int]) -> ModelDescription:
             params=_shown_params(info),
             head=info.layer_id in in_head,
         )
-        for info in found.summary_list
+        for info in summary.summary_list
         if info.depth <= _DEPTH
     ]
     head_params = sum(value.numel() for value in head.parameters()) if head is not None else 0
@@ -214,91 +216,91 @@ def describe(model: nn.Module, image_shape: Sequence[int]) -> ModelDescription:
         rows=rows,
         layers=layers,
         cut_points=cut_points,
-        total_params=found.total_params,
-        params_without_head=found.total_params - head_params,
-        trainable_params=found.trainable_params,
-        mult_adds=counted(counter),
-        input_mb=found.total_input / 1e6,
-        activations_mb=found.total_output_bytes / 1e6,
-        params_mb=found.total_param_bytes / 1e6,
+        total_params=summary.total_params,
+        params_without_head=summary.total_params - head_params,
+        trainable_params=summary.trainable_params,
+        mult_adds=multiply_adds(counter),
+        input_mb=summary.total_input / 1e6,
+        activations_mb=summary.total_output_bytes / 1e6,
+        params_mb=summary.total_param_bytes / 1e6,
         no_layers=no_layers,
     )
 
 
 def _columns(name: str, shape: str, count: str) -> str:
+    """Format one line of the tree table."""
     return f"{name:<{_SHAPE_COLUMN}}{shape:<{_COUNT_COLUMN - _SHAPE_COLUMN}}{count}"
 
 
 def _head(model: nn.Module) -> nn.Linear | None:
-    """The last linear layer, which gives the logits."""
+    """Return the last linear layer, which computes the logits; None if there is none."""
     linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
     return linear[-1] if linear else None
 
 
 def _shown_params(info: LayerInfo) -> int | None:
+    """Return the parameters of a row that no deeper row shows."""
     whole = info.is_leaf_layer or info.depth == _DEPTH
     count = 0 if info.is_recursive else info.num_params if whole else info.leftover_params()
     return count or None
 
 
 def describe_cut(model: nn.Module, name: str, image_shape: Sequence[int]) -> CutRow:
-    """One place where `model` can be cut, by any of its names.
+    """Describe one place where `model` can be cut.
 
     Args:
         model: a network with one image batch as its input.
-        name: of the place.
+        name: any name of the place.
         image_shape: `(C, H, W)`.
 
     Raises:
-        CutError: it can't be cut there (the message has the tensors that cross), or can't take the image.
+        CutError: the model can't be cut there (the message names the tensors that cross), or can't take
+            the image.
     """
     network = _open(model, image_shape)
     network.sub_network(None, name)
-    named = next((p.name for p in network.cut_points if name in (p.name, *p.aliases)), None)
+    main_name = next((p.name for p in network.cut_points if name in (p.name, *p.aliases)), None)
     for row in _cut_rows(network, image_shape):
-        if row.name == named:
+        if row.name == main_name:
             return row
     raise CutError(f"{name!r} is the image or the network's output: there is nothing to cut off")
 
 
 def cut_table(rows: Sequence[CutRow]) -> list[str]:
-    """Lines of a table of cut points, for the terminal."""
-    head = ("", "Cut point", "Shape", "Params", "after", "Mult-adds", "after", "Layer")
-    cells = [
-        (
+    """Return the lines of a table of cut points, for the terminal."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
+    table.add_column("", justify="right")
+    table.add_column("Cut point")
+    table.add_column("Shape")
+    for header in ("Params", "after", "Mult-adds", "after", "Layer"):
+        table.add_column(header, justify="right")
+    for row in rows:
+        table.add_row(
             str(row.index),
             row.name,
             str(list(row.shape)),
             f"{row.params_before:,}",
             f"{row.params_after:,}",
-            _short(row.mult_adds_before),
-            _short(row.mult_adds_after),
+            _millions(row.mult_adds_before),
+            _millions(row.mult_adds_after),
             "" if row.layer is None else str(row.layer),
         )
-        for row in rows
-    ]
-    widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
-    left = (1, 2)  # names and shapes
-    return [
-        "  ".join(
-            text.ljust(width) if k in left else text.rjust(width)
-            for k, (text, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in (head, *cells)
-    ]
+    text = io.StringIO()
+    Console(file=text, width=_WIDEST, markup=False, highlight=False).print(table)
+    return [line.rstrip() for line in text.getvalue().splitlines()]
 
 
-def _short(count: int) -> str:
-    """A number of multiply-adds in millions."""
+def _millions(count: int) -> str:
+    """Format a number of multiply-adds in millions."""
     return f"{count / 1e6:,.2f}M"
 
 
-def _open(model: nn.Module, image_shape: Sequence[int]) -> TracedNetwork | HookedNetwork:
+def _open(model: nn.Module, image_shape: Sequence[int]) -> CuttableNetwork:
     names = getattr(model, "layer_names", None) or "auto"
     return open_network(model, layer_names=names, image_shape=image_shape)
 
 
-def _cut_rows(network: TracedNetwork | HookedNetwork, image_shape: Sequence[int]) -> list[CutRow]:
+def _cut_rows(network: CuttableNetwork, image_shape: Sequence[int]) -> list[CutRow]:
     costs = network.costs(image_shape)
     places = {alias: p.name for p in network.cut_points for alias in (p.name, *p.aliases)}
     layers = {places.get(layer.name): layer.index for layer in network.layers}
@@ -316,5 +318,5 @@ def _layers(
     except CutError as error:
         return [], [], str(error)
     shapes = network.shapes(image_shape)
-    found = [LayerRow(at.index, at.name, shapes[at.name]) for at in network.layers]
-    return found, _cut_rows(network, image_shape), ""
+    rows = [LayerRow(layer.index, layer.name, shapes[layer.name]) for layer in network.layers]
+    return rows, _cut_rows(network, image_shape), ""

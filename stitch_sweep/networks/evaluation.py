@@ -1,4 +1,4 @@
-"""Evaluation that no batch size can move: fixed chunks, fixed order, float64 sums."""
+"""Evaluate a classifier on a split, independently of batch size and order of the data loader."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from stitch_sweep.data.loader import Loader
 
 CHUNK = 256
-"""Images per evaluation chunk; the last chunk is padded to it, so every kernel sees one shape."""
+"""Images per evaluation chunk; the last chunk is padded to it, so all kernels run on one shape."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a network does on one split.
+    """The result of a network on one split.
 
     Attributes:
-        accuracy: share of images classified right, in [0, 1].
+        accuracy: share of correctly classified images, in [0, 1].
         loss: mean cross-entropy in nats.
         predictions: int64 [N], the class predicted for every image, in stored order.
     """
@@ -33,12 +33,12 @@ class Evaluation:
 
 
 class Scores:
-    """Accumulates cross-entropy and accuracy over chunks of logits, in float64 and on the device."""
+    """Accumulate cross-entropy and accuracy over chunks of logits, in float64 and on the device."""
 
     def __init__(self) -> None:
         self._losses: list[Tensor] = []
         self._predictions: list[Tensor] = []
-        self._right: list[Tensor] = []
+        self._correct: list[Tensor] = []
 
     def add(self, logits: Tensor, labels: Tensor, valid: int) -> None:
         """Add a chunk.
@@ -46,18 +46,18 @@ class Scores:
         Args:
             logits: [chunk, K].
             labels: int64 [chunk].
-            valid: how many leading rows are real; the rest is padding.
+            valid: number of leading rows that are images; the rest is padding.
         """
         logits, labels = logits[:valid], labels[:valid]
         self._losses.append(functional.cross_entropy(logits.double(), labels, reduction="none"))
         predictions = logits.argmax(dim=1)
         self._predictions.append(predictions)
-        self._right.append(predictions == labels)
+        self._correct.append(predictions == labels)
 
     def result(self) -> Evaluation:
-        """Means over everything that was added."""
+        """Return the means over all chunks."""
         return Evaluation(
-            accuracy=torch.cat(self._right).double().mean().item(),
+            accuracy=torch.cat(self._correct).double().mean().item(),
             loss=torch.cat(self._losses).mean().item(),
             predictions=torch.cat(self._predictions).cpu(),
         )
@@ -67,15 +67,18 @@ class Scores:
 def evaluate(network: nn.Module | Callable[[Tensor], Tensor], loader: Loader) -> Evaluation:
     """Evaluate a classifier on a whole split.
 
+    Chunks have a fixed size and order, and sums are in float64, so the result does not depend on the
+    loader's batch size, order or augmentation.
+
     Args:
         network: maps images [CHUNK, C, H, W] to logits [CHUNK, K]; a module must be in eval mode.
-        loader: the split.
+        loader: loader of the split.
 
     Raises:
         ValueError: the module, or a part of it, is in train mode.
     """
     if isinstance(network, nn.Module) and any(part.training for part in network.modules()):
-        raise ValueError("a network is evaluated in eval mode; call .eval() first")
+        raise ValueError("a network must be in eval mode to be evaluated; call .eval() first")
     scores = Scores()
     for images, labels, valid in loader.in_order(CHUNK):
         scores.add(network(images), labels, valid)

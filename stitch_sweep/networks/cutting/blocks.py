@@ -1,9 +1,10 @@
-"""Which places of a network are its blocks: one layer of stitching for each.
+"""Find the blocks of a network: one layer of stitching for each.
 
 A *block* is an outermost module inside which several tensors cross (a residual block, an Inception
-module), of a type that has no such block in it. Outside of blocks, every convolution or linear layer is
-one, together with the normalisation, activation and dropout that follow it, and so is every module with
-weights that is computed as one value (a recurrent or a transformer layer of torch's own).
+module), of a type that contains no other such block. Outside of blocks, every convolution or linear
+layer is a layer of stitching, together with the normalization, activation and dropout that follow it.
+So is every module with weights that is a single value of the graph (a recurrent or transformer layer of
+torch).
 """
 
 from __future__ import annotations
@@ -13,115 +14,113 @@ from dataclasses import dataclass
 
 from torch import nn
 
-_BELONG = {
-    *(
-        "relu",
-        "relu6",
-        "leaky_relu",
-        "prelu",
-        "elu",
-        "gelu",
-        "silu",
-        "hardswish",
-        "hardtanh",
-        "tanh",
-    ),
-    *("sigmoid", "hardsigmoid", "mish", "softplus", "dropout", "batch_norm", "layer_norm"),
+_FOLLOWING_FUNCTIONS = {
+    *("relu", "relu6", "leaky_relu", "prelu", "elu", "gelu", "silu", "hardswish", "hardtanh"),
+    *("tanh", "sigmoid", "hardsigmoid", "mish", "softplus"),
+    *("dropout", "batch_norm", "layer_norm"),
 }
-_BELONG_MODULES = (
+_FOLLOWING_MODULES = (
     *("torch.nn.modules.activation", "torch.nn.modules.batchnorm", "torch.nn.modules.dropout"),
     *("torch.nn.modules.instancenorm", "torch.nn.modules.normalization"),
 )
 
 
 @dataclass(frozen=True)
-class Place:
+class NetworkValue:
     """One value of a network, in order of computation.
 
     Attributes:
-        name: what it is called as a cut point.
-        kind: the function's name where no module computes it.
-        cut: whether the network can be cut there.
-        around: paths of the modules in whose `forward` it arose, outermost first.
+        name: its name as a cut point.
+        kind: the function's name, for a value that no module computes.
+        is_cut: whether the network can be cut there.
+        around: paths of the modules in whose `forward` it is computed, outermost first.
         ends: paths of the modules whose output it is.
     """
 
     name: str
     kind: str
-    cut: bool
+    is_cut: bool
     around: tuple[str, ...]
     ends: tuple[str, ...]
 
 
-def one_per_block(places: Sequence[Place], modules: dict[str, nn.Module]) -> list[str]:
-    """Names of cut points, one for each block; see this module.
+def one_per_block(values: Sequence[NetworkValue], modules: dict[str, nn.Module]) -> list[str]:
+    """Return the names of cut points, one for each block; see this module.
 
     Args:
-        places: all values but the image and the network's output.
+        values: all values except the image and the network's output.
         modules: the network's modules by path.
     """
-    inside = _with_crossing(places, modules)
-    innermost = {p for p in inside if not any(o.startswith(f"{p}.") for o in inside)}
+    crossed_modules = _crossed_modules(values, modules)
+    innermost = {
+        path
+        for path in crossed_modules
+        if not any(other.startswith(f"{path}.") for other in crossed_modules)
+    }
     types = {type(modules[path]) for path in innermost}
-    crossed = {path for path in _whole(places) if type(modules[path]) in types}
-    blocks = {p for p in crossed if not any(p.startswith(f"{o}.") for o in crossed)}
-    count = _values_of(places)
-    found: list[str] = []
-    open_group = False  # whether what follows may still belong to the last convolution
-    several = False  # whether what follows may be the tensor among what the last module returned
-    for place in places:
-        within = next((path for path in place.around if path in blocks), None)
-        if within is not None:
+    candidates = {path for path in _cuttable_modules(values) if type(modules[path]) in types}
+    blocks = {
+        path for path in candidates if not any(path.startswith(f"{other}.") for other in candidates)
+    }
+    count = _count_values(values)
+    names: list[str] = []
+    open_group = False  # whether the next value may belong to the last convolution
+    returned_tuple = False  # whether the next value may be the tensor in the last module's tuple
+    for value in values:
+        block = next((path for path in value.around if path in blocks), None)
+        if block is not None:
             open_group = False
-            if within in place.ends and place.cut:
-                found.append(place.name)
+            if block in value.ends and value.is_cut:
+                names.append(value.name)
             continue
-        closest = place.around[-1] if place.around else ""
-        of = modules.get(closest)
-        opaque = closest in place.ends and count.get(closest) == 1
-        leaf = of is not None and (opaque or not list(of.children()))
-        weighs = leaf and any(p.ndim >= 2 for p in of.parameters())  # type: ignore[union-attr]
-        taken = several and place.kind == "getitem"
-        several = (weighs or taken) and not place.cut
-        if not place.cut:
+        closest = value.around[-1] if value.around else ""
+        module = modules.get(closest)
+        opaque = closest in value.ends and count.get(closest) == 1
+        is_leaf = module is not None and (opaque or not list(module.children()))
+        has_weights = is_leaf and any(p.ndim >= 2 for p in module.parameters())  # type: ignore[union-attr]
+        from_tuple = returned_tuple and value.kind == "getitem"
+        returned_tuple = (has_weights or from_tuple) and not value.is_cut
+        if not value.is_cut:
             open_group = False
-        elif weighs or taken:
-            found.append(place.name)
+        elif has_weights or from_tuple:
+            names.append(value.name)
             open_group = True
-        elif open_group and _belongs(place, of if leaf else None):
-            found[-1] = place.name
+        elif open_group and _follows_convolution(value, module if is_leaf else None):
+            names[-1] = value.name
         else:
             open_group = False
-    return found
+    return names
 
 
-def _belongs(place: Place, of: nn.Module | None) -> bool:
-    """Whether a value only normalises, activates or drops what a convolution made."""
-    if of is not None:
-        return any(base.__module__ in _BELONG_MODULES for base in type(of).__mro__)
-    return place.kind.rstrip("_") in _BELONG
+def _follows_convolution(value: NetworkValue, module: nn.Module | None) -> bool:
+    """Return whether a value only normalizes, activates or drops the output of a convolution."""
+    if module is not None:
+        return any(base.__module__ in _FOLLOWING_MODULES for base in type(module).__mro__)
+    return value.kind.rstrip("_") in _FOLLOWING_FUNCTIONS
 
 
-def _whole(places: Sequence[Place]) -> list[str]:
-    """Modules whose output is a cut point, and that are made of several values."""
-    count = _values_of(places)
-    return [path for place in places if place.cut for path in place.ends if count.get(path, 0) > 1]
+def _cuttable_modules(values: Sequence[NetworkValue]) -> list[str]:
+    """Return the modules whose output is a cut point, and that consist of several values."""
+    count = _count_values(values)
+    return [
+        path for value in values if value.is_cut for path in value.ends if count.get(path, 0) > 1
+    ]
 
 
-def _values_of(places: Sequence[Place]) -> dict[str, int]:
-    """How many values arise in each module."""
+def _count_values(values: Sequence[NetworkValue]) -> dict[str, int]:
+    """Count the values that are computed in each module."""
     count: dict[str, int] = {}
-    for place in places:
-        for path in place.around:
+    for value in values:
+        for path in value.around:
             count[path] = count.get(path, 0) + 1
     return count
 
 
-def _with_crossing(places: Sequence[Place], modules: dict[str, nn.Module]) -> list[str]:
-    """Of those, the ones inside which the network can't be cut everywhere, containers left out."""
-    crossed = {path for place in places if not place.cut for path in place.around}
+def _crossed_modules(values: Sequence[NetworkValue], modules: dict[str, nn.Module]) -> list[str]:
+    """Return the cuttable modules with a value inside that is no cut point; containers are excluded."""
+    crossed = {path for value in values if not value.is_cut for path in value.around}
     return [
         path
-        for path in _whole(places)
+        for path in _cuttable_modules(values)
         if path in crossed and type(modules[path]) is not nn.Sequential
     ]

@@ -1,4 +1,4 @@
-"""A network called by one name, as on the command line."""
+"""Make an untrained network from its name, as the command line takes it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from torch import nn
 
 from stitch_sweep.config.models import is_file
 from stitch_sweep.core.errors import InputError
-from stitch_sweep.networks.external import building, python, timm, torchvision
+from stitch_sweep.networks.external import python
+from stitch_sweep.networks.external.factories import call_factory
+from stitch_sweep.networks.external.libraries import find_library
 from stitch_sweep.networks.families.building import build, resolve
 
+_LIBRARIES = ("torchvision", "timm")
 
-def by_name(
+
+def build_by_name(
     name: str,
     channels: int,
     classes: int,
@@ -25,47 +29,46 @@ def by_name(
     width: int | None = None,
     image_size: int = 32,
 ) -> nn.Module:
-    """An untrained network; its weights come from torch's global generator.
+    """Make an untrained network; its weights come from torch's global generator.
 
     Args:
         name: `torchvision:NAME`, `timm:NAME`, a factory (`package.module:function`, `./mine.py:make`),
             which is run, or a name of a built-in family (see `networks.families.building.resolve`).
-        channels: of the image, for our own families.
-        classes: length of the logits; a factory is not told.
-        arguments: what else the function that makes it is given; options for our own families.
-        width: for our own families; the family's own if not given.
-        image_size: pixels on a side, for our own families.
+        channels: channels of the image, for built-in families.
+        classes: length of the logits; a factory does not get it.
+        arguments: further arguments of the function that makes the network; options of built-in families.
+        width: width of a network of a built-in family; by default the family's own.
+        image_size: pixels on a side, for built-in families.
 
     Raises:
-        InputError: no network is called so, or it can't be made.
+        InputError: no network has that name, or it can't be made.
     """
     given = dict(arguments or {})
     source, _, rest = name.partition(":")
     if is_file(f"{name}:") and not rest:
         raise InputError(
-            f"{name}: a file's function is wanted, {name.rstrip(':')}:{_function(source)}"
+            f"{name}: name a function of the file: {name.rstrip(':')}:{_list_functions(source)}"
         )
     if not rest:
         family, options = resolve(name)
-        wide = {} if width is None else {"width": width}
-        return build(family, channels, classes, {**options, **wide, **given}, image_size=image_size)
+        own_width = {} if width is None else {"width": width}
+        options = {**options, **own_width, **given}
+        return build(family, channels, classes, options, image_size=image_size)
     if width is not None:
-        raise InputError(f"--width: {name} has none; what it takes is given by --argument")
-    if source == "torchvision":
-        return torchvision.build(rest, {"num_classes": classes, **given})
-    if source == "timm":
-        return timm.build(rest, {"num_classes": classes, **given})
+        raise InputError(f"--width: {name} has no width; pass its arguments with --argument")
+    if source in _LIBRARIES:
+        return find_library(source).build(rest, {"num_classes": classes, **given})
     try:
         factory = python.find(name)
     except InputError as error:
-        close = get_close_matches(source, ("torchvision", "timm"), n=1)
+        close = get_close_matches(source, _LIBRARIES, n=1)
         hint = f"did you mean '{close[0]}:{rest}'? " if close else ""
         raise InputError(*(hint + problem for problem in error.problems)) from error
-    return building.call(factory, given, name)
+    return call_factory(factory, given, name)
 
 
-def _function(file: str) -> str:
-    """Names of the functions in a file, which is not run."""
+def _list_functions(file: str) -> str:
+    """Return the names of the functions in a file, without running it."""
     try:
         body = ast.parse(Path(file).read_text()).body
     except (OSError, ValueError, SyntaxError):

@@ -1,4 +1,4 @@
-"""What lies between the data's images and a network that was trained on others."""
+"""Convert the data's images for a network that was trained on other images."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from stitch_sweep.core.errors import InputError
 
 
 class Preprocessing(nn.Module):
-    """From images as the data set has them to images as a network expects them.
+    """Convert images of the data set to images that a network expects.
 
         y = scale * (R x R^T) + shift,   scale = s_data / s,   shift = (m_data - m) / s
 
-    for x normalised with mean m_data and standard deviation s_data, y with m and s; R interpolates
-    linearly between pixels, with antialiasing where the image becomes smaller (each row sums to 1). All
-    of it lies in buffers, so it is part of a network's fingerprint. Two products of matrices have, unlike
-    torch's interpolation, a gradient that is deterministic on a GPU too.
+    for x normalized with mean m_data and standard deviation s_data, and y with m and s. R interpolates
+    linearly between pixels, with antialiasing if the image becomes smaller (each row sums to 1). All
+    values are buffers, so they are part of a network's fingerprint. R is a matrix because, unlike
+    torch's interpolation, matrix products have a deterministic gradient on a GPU too.
 
     Args:
         size: pixels on a side of the data's images.
-        image_size: what the network expects; None for `size`.
-        scale: one number per channel; None to leave values as they are.
-        shift: likewise, given together with `scale`.
-        grey_to: repeat a grey image's channel so often first; None to leave channels as they are.
+        image_size: pixels on a side that the network expects; None for `size`.
+        scale: one number per channel; None to leave values unchanged.
+        shift: one number per channel, given together with `scale`.
+        grey_to: number of channels to which a grayscale image is repeated first; None for no change.
     """
 
     traced_as_one: ClassVar[bool] = True
-    """One value of a traced network, not the operations it is made of."""
+    """Makes the module a single value of a traced network rather than several operations."""
 
     resize: Tensor | None
     scale: Tensor | None
@@ -50,11 +50,11 @@ class Preprocessing(nn.Module):
         resize = None if image_size in (None, size) else _interpolation(size, image_size or size)
         self.register_buffer("resize", resize)
         for name, values in (("scale", scale), ("shift", shift)):
-            of = None if values is None else torch.tensor(list(values)).view(-1, 1, 1)
-            self.register_buffer(name, of)
+            per_channel = None if values is None else torch.tensor(list(values)).view(-1, 1, 1)
+            self.register_buffer(name, per_channel)
 
     def forward(self, image: Tensor) -> Tensor:
-        """`[B, C, H, W]` of the data to `[B, C', H', W']` of the network, float32."""
+        """Convert `[B, C, H, W]` of the data to `[B, C', H', W']` of the network, float32."""
         if self.grey_to is not None:
             image = image.expand(-1, self.grey_to, -1, -1)
         if self.resize is not None:
@@ -65,34 +65,34 @@ class Preprocessing(nn.Module):
 
 
 def _interpolation(size: int, image_size: int) -> Tensor:
-    """The matrix [image_size, size] of linear interpolation along one side."""
-    along = functional.interpolate(
+    """Return the matrix [image_size, size] of linear interpolation along one side."""
+    rows = functional.interpolate(
         torch.eye(size, dtype=torch.float64)[None, None],
         size=(image_size, size),
         mode="bilinear",
         antialias=image_size < size,
     )
-    return along[0, 0].float()
+    return rows[0, 0].float()
 
 
 class Imported(nn.Module):
-    """A network from elsewhere, which takes the data's images and keeps the names of its places.
+    """An external network that takes the data's images; its places keep their own names.
 
     Args:
         network: any module from images to logits.
-        preprocessing: what it needs before it; None if it takes the images as they are.
+        preprocessing: conversion of the images; None if the network takes them unchanged.
         image_shape: `(C, H, W)` of the data's images.
 
     Attributes:
-        layer_names: the layers of stitching; set by whoever chooses them.
-        classifies: whether its logits are those of the data's classes; set when it is known.
+        layer_names: the layers of stitching; None until they are chosen.
+        classifies: whether its logits are those of the data's classes; True until it is checked.
 
     Raises:
-        InputError: the network has a part that is called as ours are.
+        InputError: the network has a part with the name of a part of this class.
     """
 
     inner_prefix: ClassVar[str] = "network."
-    """Left out of the names of places: they are those of the network itself."""
+    """Removed from the names of places, so that they are those of the network itself."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class Imported(nn.Module):
         super().__init__()
         if hasattr(network, "expected_image"):
             raise InputError(
-                f"{type(network).__name__} has a part named 'expected_image': rename it"
+                f"{type(network).__name__} has a part named 'expected_image', a reserved name: rename it"
             )
         self.expected_image = preprocessing
         self.network = network
@@ -112,7 +112,7 @@ class Imported(nn.Module):
         self.classifies = True
 
     def forward(self, image: Tensor) -> Any:
-        """Images `[B, C, H, W]` of the data to logits `[B, K]`."""
+        """Map images `[B, C, H, W]` of the data to logits `[B, K]`."""
         if self.expected_image is not None:
             image = self.expected_image(image)
         return self.network(image)

@@ -1,7 +1,7 @@
-"""Networks that a function of the user's own makes.
+"""Networks that a user's function makes.
 
-A factory is code, and it is run: only a configuration that the user starts may name one. What a folder of
-results or a zoo names is not imported on its word.
+A factory is code that Stitch Sweep runs, so only a configuration that the user starts may name one.
+Code that a results folder or a zoo names is never imported.
 """
 
 from __future__ import annotations
@@ -17,83 +17,83 @@ from typing import Any
 
 from stitch_sweep.config.models import is_file
 from stitch_sweep.core.errors import InputError, nearest
-from stitch_sweep.networks.external.building import what_went_wrong
+from stitch_sweep.networks.errors import describe_error
 
 _files: dict[str, ModuleType] = {}
 
 
 def find(factory: str) -> Callable[..., Any]:
-    """The function that an import path names.
+    """Import the function that an import path names.
 
     Args:
-        factory: `package.module:function`, of a package that is installed here (and, on a cluster, on
-            every node), or `path/to/file.py:function`. A file is imported alone: of what lies beside it
-            nothing can be imported.
+        factory: `package.module:function`, for an installed package (on a cluster: installed on every
+            node), or `path/to/file.py:function`. A file is imported alone, so it can't import the files
+            beside it.
 
     Raises:
-        InputError: it can't be imported, or has no such function.
+        InputError: the path can't be imported, or has no such function.
     """
-    where, _, name = factory.rpartition(":")
-    module = _from_file(where) if is_file(factory) else _from_package(where)
-    found = getattr(module, name, None)
-    if not callable(found):
+    path, _, name = factory.rpartition(":")
+    module = _import_file(path) if is_file(factory) else _import_package(path)
+    function = getattr(module, name, None)
+    if not callable(function):
         functions = [key for key, value in vars(module).items() if callable(value)]
-        own = [key for key in functions if not key.startswith("_")]
-        raise InputError(f"{where} has no function {name!r}: {nearest(name, own)}")
-    function: Callable[..., Any] = found
-    return function
+        public = [key for key in functions if not key.startswith("_")]
+        raise InputError(f"{path} has no function {name!r}: {nearest(name, public)}")
+    made: Callable[..., Any] = function
+    return made
 
 
-def code(factory: str) -> str | None:
-    """SHA-256 (hex) of a factory's file; None for a package's.
+def file_hash(factory: str) -> str | None:
+    """Return the SHA-256 (hex) of a factory's file; None for a package's factory.
 
     Raises:
         InputError: there is no such file.
     """
-    return (
-        hashlib.sha256(_read(factory.rpartition(":")[0])).hexdigest() if is_file(factory) else None
-    )
+    if not is_file(factory):
+        return None
+    return hashlib.sha256(_read(factory.rpartition(":")[0])).hexdigest()
 
 
 def loaded_files() -> list[ModuleType]:
-    """Modules of files imported so far: another process can't import them by name."""
+    """Return the modules of all files imported so far; other processes can't import them by name."""
     return list(_files.values())
 
 
-def _read(where: str) -> bytes:
+def _read(path: str) -> bytes:
     try:
-        return Path(where).read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
         reason = error.strerror or "it can't be read"
         raise InputError(
-            f"factory {where}: {reason}; paths are looked up beside the file"
+            f"factory {path}: {reason}; paths are relative to the configuration's folder"
         ) from None
 
 
-def _from_file(where: str) -> ModuleType:
-    # Named after its content, so that an edited file is another module and no name is taken.
-    name = f"stitch_sweep_file_{hashlib.sha256(_read(where)).hexdigest()[:16]}"
+def _import_file(path: str) -> ModuleType:
+    # The name depends on the content, so an edited file is another module and no name is taken.
+    name = f"stitch_sweep_file_{hashlib.sha256(_read(path)).hexdigest()[:16]}"
     if name not in _files:
-        spec = importlib.util.spec_from_file_location(name, where)
+        spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:
-            raise InputError(f"factory {where}: is no Python file (.py)")
+            raise InputError(f"factory {path}: is no Python file (.py)")
         module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module  # dataclasses and the like look their module up there
+        sys.modules[name] = module  # dataclasses, for example, look their module up there
         try:
             spec.loader.exec_module(module)
         except (Exception, SystemExit) as error:
             del sys.modules[name]
             raise InputError(
-                f"factory {where} can't be imported: {what_went_wrong(error)}"
+                f"factory {path} can't be imported: {describe_error(error)}"
             ) from error
         _files[name] = module
     return _files[name]
 
 
-def _from_package(where: str) -> ModuleType:
+def _import_package(path: str) -> ModuleType:
     try:
-        return importlib.import_module(where)
+        return importlib.import_module(path)
     except (Exception, SystemExit) as error:
         raise InputError(
-            f"factory {where} can't be imported: {what_went_wrong(error)}; a file's path ends in .py"
+            f"factory {path} can't be imported: {describe_error(error)}; a file's path ends in .py"
         ) from error

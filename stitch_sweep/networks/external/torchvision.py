@@ -1,82 +1,75 @@
-"""Networks of torchvision by name, untrained or with weights that torchvision names."""
+"""Networks of torchvision by name, untrained or with torchvision's named weights."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import nn
 from torchvision import models
 
 from stitch_sweep.core.errors import InputError, nearest
-from stitch_sweep.networks.external.building import (
-    call,
-    check_arguments,
-    nothing_loaded,
-    weights_only,
-)
-
-CHANNELS = 3
-"""Every network there takes colour images."""
-
-
-class Expectation(NamedTuple):
-    """What named weights were trained with: normalisation per channel, pixels on a side."""
-
-    mean: list[float]
-    std: list[float]
-    image_size: int
+from stitch_sweep.networks.external.arguments import check_arguments
+from stitch_sweep.networks.external.factories import call_factory
+from stitch_sweep.networks.external.libraries import COLOR_CHANNELS, Expectation
+from stitch_sweep.networks.external.loading_guard import nothing_loaded, torch_weights_only
 
 
 def build(model: str, arguments: Mapping[str, Any]) -> nn.Module:
-    """An untrained network; its weights come from torch's global generator.
+    """Make an untrained network; its weights come from torch's global generator.
 
     Args:
         model: a name of `torchvision.models.list_models`.
-        arguments: of that model's function, such as `num_classes`.
+        arguments: arguments of that model's function, such as `num_classes`.
 
     Raises:
-        InputError: no model is named so, or it doesn't take the arguments: those that load something
-            are refused.
+        InputError: torchvision has no such model, or it doesn't take the arguments. Arguments that load
+            something are refused.
     """
     check_arguments("torchvision", arguments)
-    builder = models.get_model_builder(_known(model))
+    builder = models.get_model_builder(_check_model(model))
     with nothing_loaded(f"torchvision's {model}"):
-        return call(builder, {**arguments, "weights": None}, model)
-
-
-def expectation(model: str, weights: str) -> Expectation:
-    """What named weights were trained with.
-
-    Raises:
-        InputError: the model has no such weights.
-    """
-    transform = _weights(model, weights).transforms()
-    return Expectation(list(transform.mean), list(transform.std), transform.crop_size[0])
+        return call_factory(builder, {**arguments, "weights": None}, model)
 
 
 def load(model: str, weights: str, arguments: Mapping[str, Any]) -> nn.Module:
-    """A network with weights that are fetched, or taken from PyTorch's cache.
+    """Make a network with named weights, downloaded or from PyTorch's cache.
 
     Raises:
-        InputError: no model or weights are named so, or they can't be had; code in a file is not run.
+        InputError: torchvision has no such model or weights, or they can't be loaded. Code in a file is
+            not run.
     """
     check_arguments("torchvision", arguments)
-    chosen = _weights(model, weights)
-    builder = models.get_model_builder(_known(model))
-    with weights_only(f"torchvision:{model}, weights {weights}"):
-        return call(builder, {**arguments, "weights": chosen, "progress": False}, model)
+    chosen = _find_weights(model, weights)
+    builder = models.get_model_builder(_check_model(model))
+    with torch_weights_only(f"torchvision:{model}, weights {weights}"):
+        return call_factory(builder, {**arguments, "weights": chosen, "progress": False}, model)
 
 
-def _known(model: str) -> str:
+def channels(arguments: Mapping[str, Any]) -> int:
+    """Return 3: all networks of torchvision take color images."""
+    return COLOR_CHANNELS
+
+
+def expectation(model: str, weights: str) -> Expectation:
+    """Return the images that named weights were trained with.
+
+    Raises:
+        InputError: torchvision has no such model, or the model has no such weights.
+    """
+    transform = _find_weights(model, weights).transforms()
+    return Expectation(list(transform.mean), list(transform.std), transform.crop_size[0])
+
+
+def _check_model(model: str) -> str:
     names = models.list_models(module=models)
     if model not in names:
         raise InputError(f"torchvision has no model {model!r}: {nearest(model, names)}")
     return model
 
 
-def _weights(model: str, weights: str) -> Any:
-    members = models.get_model_weights(_known(model)).__members__
+def _find_weights(model: str, weights: str) -> Any:
+    members = models.get_model_weights(_check_model(model)).__members__
     if weights not in members:
         raise InputError(
             f"torchvision's {model} has no weights {weights!r}: {nearest(weights, members)}"

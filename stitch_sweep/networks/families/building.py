@@ -1,4 +1,4 @@
-"""Network families, the names of single networks, and their layer tables."""
+"""Build a network of a built-in family, and resolve the names of single networks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAME_FORMS = [form for family in _FAMILIES.values() for form in family.NAME_FORM
 
 
 @FAMILIES.register_resolver
-def _named(name: str) -> tuple[str, dict[str, Any]] | None:
+def _resolve_name(name: str) -> tuple[str, dict[str, Any]] | None:
     for family, module in _FAMILIES.items():
         if (options := module.named(name)) is not None:
             return family, options
@@ -41,17 +41,17 @@ def build(
     *,
     image_size: int = 32,
 ) -> nn.Module:
-    """An untrained network of a registered family; its weights come from torch's global generator.
+    """Make an untrained network of a registered family; its weights come from torch's global generator.
 
     Args:
         family: a registered name, such as "resnet".
         in_channels: channels of the image.
         num_classes: length of the logits.
-        options: the family's own options, such as `blocks` and `width`.
-        image_size: pixels on a side of the image; some families fit that size only.
+        options: the family's options, such as `blocks` and `width`.
+        image_size: pixels on a side of the image; networks of some families take only this size.
 
     Raises:
-        InputError: no such family, or options it does not take, or not for such images.
+        InputError: there is no such family, or it doesn't take the options or such images.
 
     Example:
         >>> family, options = resolve("resnet1111")
@@ -75,21 +75,21 @@ def build(
 
 
 def resolve(name: str) -> tuple[str, dict[str, Any]]:
-    """Family and options of a network called by name.
+    """Return the family and options of a named network.
 
     Args:
-        name: such as `resnet34`, `resnet1111`, `densenet121`, `vgg11`, `cnn6`, `mlp3` or `vit_tiny`: the
-            variants for small images; see the `named` of each family's module.
+        name: a name such as `resnet34`, `resnet1111`, `densenet121`, `vgg11`, `cnn6`, `mlp3` or
+            `vit_tiny`: the variants for small images; see `named` in each family's module.
 
     Raises:
-        InputError: the name means nothing; the message has the nearest name or the allowed forms.
+        InputError: no network has that name; the message has the nearest name and the allowed forms.
 
     Example:
         >>> resolve("resnet34")
         ('resnet', {'blocks': [3, 4, 6, 3]})
     """
-    if (found := _named(name)) is not None:
-        return found
+    if (resolved := _resolve_name(name)) is not None:
+        return resolved
     close = get_close_matches(name, NAME_FORMS, n=1, cutoff=0.8)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise InputError(f"no network is named {name!r}: {hint}allowed: {', '.join(NAME_FORMS)}")

@@ -1,4 +1,4 @@
-"""Plain convolutional networks: neither skips nor normalisation."""
+"""Plain convolutional networks, without skips and normalization."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from stitch_sweep.core.bounds import Depth, Width
 from stitch_sweep.core.registry import FAMILIES
-from stitch_sweep.networks.families.parts import initialise
+from stitch_sweep.networks.families.parts import initialize_weights
 
 _STAGES = 3
 
@@ -22,7 +22,7 @@ class ConvUnit(nn.Module):
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        stride: of the convolution.
+        stride: stride of the convolution.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
@@ -31,22 +31,22 @@ class ConvUnit(nn.Module):
         self.relu = nn.ReLU()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`[B, in_channels, H, W]` to `[B, out_channels, H / stride, W / stride]`, rounded up."""
+        """Map `[B, in_channels, H, W]` to `[B, out_channels, H / stride, W / stride]`, rounded up."""
         return self.relu(self.conv(x))
 
 
 class CNN(nn.Module):
     """3x3 convolutions, each with a ReLU, in three stages; average pool, linear head.
 
-    Convolution k of d (from 0) is in stage s = floor(3 k / d), which has `width * 2**s` channels; a stage
-    after the first begins with stride 2. Strides instead of pooling are those of Springenberg et al.
-    2015 (arXiv 1412.6806). First weights: He et al.'s (2015) with variance 2 / fan_in, biases 0, the head
-    at torch's default, drawn from torch's global generator.
+    Convolution k of d (from 0) is in stage s = floor(3 k / d), which has `width * 2**s` channels; a
+    stage after the first begins with stride 2. Strides instead of pooling are those of Springenberg et
+    al. 2015 (arXiv 1412.6806). Initial weights: He et al.'s (2015) with variance 2 / fan_in, biases 0,
+    the head at torch's default, drawn from torch's global generator.
 
     Args:
         in_channels: channels of the image.
         num_classes: length of the logits.
-        depth: d, convolutions.
+        depth: d, the number of convolutions.
         width: channels of the first stage.
 
     Attributes:
@@ -64,10 +64,10 @@ class CNN(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(channels[-1], num_classes)
         self.layer_names = [f"convs.{k}" for k in range(depth)]
-        initialise(self, "fan_in")
+        initialize_weights(self, "fan_in")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Images `[B, in_channels, H, W]` to logits `[B, num_classes]`."""
+        """Map images `[B, in_channels, H, W]` to logits `[B, num_classes]`."""
         return self.fc(torch.flatten(self.avgpool(self.convs(x)), 1))
 
 
@@ -75,14 +75,14 @@ class CNN(nn.Module):
 def cnn(
     in_channels: int, num_classes: int, image_size: int = 32, *, depth: Depth, width: Width = 64
 ) -> CNN:
-    """Plain convolutional network: `depth` 3x3 convolutions with ReLUs, and nothing else.
+    """Plain convolutional network: `depth` 3x3 convolutions with ReLUs.
 
     Args:
         in_channels: channels of the image.
         num_classes: length of the logits.
-        image_size: pixels on a side; it fits any.
-        depth: how many convolutions.
-        width: channels of the first third of them; the others have 2 and 4 times width.
+        image_size: pixels on a side; any size is possible.
+        depth: number of convolutions.
+        width: channels of the first third of them; the second and last third have 2 and 4 times `width`.
 
     Example:
         >>> cnn(3, 10, depth=6, width=4)(torch.zeros(2, 3, 32, 32)).shape
@@ -92,7 +92,7 @@ def cnn(
 
 
 def named(name: str) -> dict[str, Any] | None:
-    """Options of `cnnD`, D convolutions, 1 to 99; None for a name of another kind."""
+    """Return the options of `cnnD`, D convolutions, 1 to 99; None for any other name."""
     digits = re.fullmatch(r"cnn([1-9]\d?)", name)
     return {"depth": int(digits[1])} if digits else None
 

@@ -1,4 +1,4 @@
-"""DenseNets for small images, with the skips varied."""
+"""DenseNets for small images, with all, fewer or no skips."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from stitch_sweep.core.bounds import Blocks, Width
 from stitch_sweep.core.registry import FAMILIES
-from stitch_sweep.networks.families.parts import check_halvings, initialise
+from stitch_sweep.networks.families.parts import check_halvings, initialize_weights
 
 Skips = Literal["dense", "last", "none"]
 
@@ -28,32 +28,32 @@ class DenseLayer(nn.Module):
 
         skips: dense    S(x) = [x, H(x)]
         skips: last     S(x) = [x, H(the last k channels of x)]
-        skips: none     S(x) = H(x), as wide as the others' S(x)
+        skips: none     S(x) = H(x), with as many channels as in the other cases
 
-    x is the concatenation of all that the block has made so far, so it alone goes on to the next layer.
+    x is the concatenation of all outputs of the block so far, so the next layer needs no other input.
 
     Args:
         in_channels: channels of x.
-        growth: k.
-        skips: where x goes besides.
-        first: whether x is the block's input, all of which is then read.
+        growth: k, the growth rate.
+        skips: `dense`, `last` or `none`.
+        first: whether x is the block's input, which `last` reads completely.
     """
 
     def __init__(self, in_channels: int, growth: int, skips: Skips, first: bool) -> None:
         super().__init__()
         self.keeps = skips != "none"
         self.reads_last = growth if skips == "last" and not first else None
-        reads = self.reads_last or in_channels
-        makes = growth if self.keeps else in_channels + growth
-        self.norm1 = nn.BatchNorm2d(reads)
+        read_channels = self.reads_last or in_channels
+        new_channels = growth if self.keeps else in_channels + growth
+        self.norm1 = nn.BatchNorm2d(read_channels)
         self.relu1 = nn.ReLU()
-        self.conv1 = nn.Conv2d(reads, 4 * growth, 1, bias=False)
+        self.conv1 = nn.Conv2d(read_channels, 4 * growth, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(4 * growth)
         self.relu2 = nn.ReLU()
-        self.conv2 = nn.Conv2d(4 * growth, makes, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(4 * growth, new_channels, 3, padding=1, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`[B, in_channels, H, W]` to `[B, in_channels + growth, H, W]`."""
+        """Map `[B, in_channels, H, W]` to `[B, in_channels + growth, H, W]`."""
         y = x if self.reads_last is None else x[:, -self.reads_last :]
         y = self.conv1(self.relu1(self.norm1(y)))
         y = self.conv2(self.relu2(self.norm2(y)))
@@ -65,19 +65,19 @@ class DenseNet(nn.Module):
 
     DenseNet-BC of Huang et al. 2017 (arXiv 1608.06993): the stem has 2 k channels, every dense layer adds
     k, and a transition (BatchNorm, ReLU, 1x1 convolution, 2x2 average pool) halves channels and sides,
-    rounding down. First weights: He et al.'s (2015) with variance 2 / fan_out, BatchNorm at 1 and 0,
+    rounding down. Initial weights: He et al.'s (2015) with variance 2 / fan_out, BatchNorm at 1 and 0,
     the head at torch's default, drawn from torch's global generator.
 
-    A dense layer passes on one tensor, the concatenation of everything so far in its block, instead of
-    a list of parts. It is the same network, and it can be cut after every layer: whatever later layers
-    read of earlier ones is in that tensor.
+    A dense layer returns one tensor, the concatenation of all outputs of its block so far, instead of a
+    list of tensors. The network is the same, but it can be cut after every layer: that tensor contains
+    all earlier outputs that later layers read.
 
     Args:
         in_channels: channels of the image.
         num_classes: length of the logits.
         blocks: dense layers of each block.
         width: k, the growth rate.
-        skips: `dense`; `last`, every layer's output to the end of its block only; or `none`.
+        skips: `dense`; `last`, from every layer's output to the end of its block only; or `none`.
 
     Attributes:
         layer_names: the layers of stitching: the stem, then every dense layer.
@@ -106,10 +106,10 @@ class DenseNet(nn.Module):
         self.relu = nn.ReLU()
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(channels, num_classes)
-        initialise(self, "fan_out")
+        initialize_weights(self, "fan_out")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Images `[B, in_channels, H, W]` to logits `[B, num_classes]`."""
+        """Map images `[B, in_channels, H, W]` to logits `[B, num_classes]`."""
         x = self.relu(self.norm(self.features(self.stem(x))))
         return self.fc(torch.flatten(self.avgpool(x), 1))
 
@@ -142,14 +142,14 @@ def densenet(
         num_classes: length of the logits.
         image_size: pixels on a side.
         blocks: dense layers of each dense block.
-        width: the growth rate k: what every dense layer adds to the channels.
-        skips: what a dense layer reads, and what is kept for later ones. `dense`: it reads all before
-            it in its block; `last`: it reads the layer before it alone, and all outputs meet at the end
-            of the block; `none`: nothing goes past it. Every layer's shape is the same in all three;
-            for `none` a layer makes all of its channels itself, which takes more parameters.
+        width: the growth rate k: the number of channels that every dense layer adds.
+        skips: the inputs of a dense layer. `dense`: it reads all earlier outputs of its block. `last`: it
+            reads only the previous layer's output, and all outputs meet at the end of the block. `none`:
+            there are no skips. Every layer has the same shape in all three cases; with `none` a layer
+            computes all of its channels, which takes more parameters.
 
     Raises:
-        InputError: the image is too small for so many blocks.
+        InputError: the image is too small for this number of blocks.
 
     Example:
         >>> densenet(3, 10, blocks=[2, 2, 2], width=4)(torch.zeros(2, 3, 32, 32)).shape
@@ -160,10 +160,11 @@ def densenet(
 
 
 def named(name: str) -> dict[str, Any] | None:
-    """Options of a network called by name, or None for a name of another kind.
+    """Return the options of a named network; None for any other name.
 
     `densenet121`, `densenet169` and `densenet201` have the blocks of Huang et al.'s networks for
-    ImageNet, `densenet100` those of their DenseNet-BC (L = 100) for CIFAR, whose growth rate is 12.
+    ImageNet. `densenet100` has the blocks of their DenseNet-BC (L = 100) for CIFAR, whose growth rate is
+    12.
     """
     return {"blocks": list(_NAMED[name])} if name in _NAMED else None
 

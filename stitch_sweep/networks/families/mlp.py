@@ -1,4 +1,4 @@
-"""Multi-layer perceptrons: networks whose representations are vectors."""
+"""Multi-layer perceptrons, whose representations are vectors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from stitch_sweep.core.bounds import Depth, Width
 from stitch_sweep.core.registry import FAMILIES
-from stitch_sweep.networks.families.parts import initialise
+from stitch_sweep.networks.families.parts import initialize_weights
 
 
 class HiddenLayer(nn.Module):
@@ -27,21 +27,21 @@ class HiddenLayer(nn.Module):
         self.relu = nn.ReLU()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`[B, inputs]` to `[B, outputs]`."""
+        """Map `[B, inputs]` to `[B, outputs]`."""
         return self.relu(self.linear(x))
 
 
 class MLP(nn.Module):
-    """All values of the image in one vector, hidden layers of one width, linear head.
+    """The image as a vector, hidden layers of equal width, linear head.
 
-    First weights: He et al.'s (2015) with variance 2 / fan_in, biases 0, the head at torch's default,
+    Initial weights: He et al.'s (2015) with variance 2 / fan_in, biases 0, the head at torch's default,
     drawn from torch's global generator.
 
     Args:
-        inputs: values of an image.
+        inputs: number of values of an image.
         num_classes: length of the logits.
-        depth: hidden layers.
-        width: units of each.
+        depth: number of hidden layers.
+        width: units of each hidden layer.
 
     Attributes:
         layer_names: the layers of stitching: every hidden layer after its ReLU.
@@ -53,10 +53,10 @@ class MLP(nn.Module):
         self.hidden = nn.Sequential(*(HiddenLayer(sizes[k], width) for k in range(depth)))
         self.fc = nn.Linear(width, num_classes)
         self.layer_names = [f"hidden.{k}" for k in range(depth)]
-        initialise(self, "fan_in")
+        initialize_weights(self, "fan_in")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Images `[B, C, H, W]` to logits `[B, num_classes]`."""
+        """Map images `[B, C, H, W]` to logits `[B, num_classes]`."""
         return self.fc(self.hidden(torch.flatten(x, 1)))
 
 
@@ -69,9 +69,9 @@ def mlp(
     Args:
         in_channels: channels of the image.
         num_classes: length of the logits.
-        image_size: pixels on a side; it takes images of that size only.
-        depth: how many hidden layers.
-        width: units of each.
+        image_size: pixels on a side; the network takes only images of this size.
+        depth: number of hidden layers.
+        width: units of each hidden layer.
 
     Example:
         >>> mlp(3, 10, depth=3, width=16)(torch.zeros(2, 3, 32, 32)).shape
@@ -81,7 +81,7 @@ def mlp(
 
 
 def named(name: str) -> dict[str, Any] | None:
-    """Options of `mlpD`, D hidden layers, 1 to 99; None for a name of another kind."""
+    """Return the options of `mlpD`, D hidden layers, 1 to 99; None for any other name."""
     digits = re.fullmatch(r"mlp([1-9]\d?)", name)
     return {"depth": int(digits[1])} if digits else None
 

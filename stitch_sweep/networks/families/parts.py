@@ -1,4 +1,4 @@
-"""What several network families share: option types, first weights, and a check of sizes."""
+"""Parts shared by several network families: initial weights, and checks of sizes."""
 
 from __future__ import annotations
 
@@ -20,17 +20,16 @@ from stitch_sweep.core.errors import InputError
 
 @contextmanager
 def limited_size(name: str, most: int = MOST_PARAMETERS) -> Iterator[None]:
-    """Stop making a network as soon as it has more than `most` parameters and buffers.
+    """Stop making a network as soon as its parameters and buffers have more than `most` values.
 
-    Memory that torch hands out costs nothing before something is written to it, which is after a
-    parameter has been counted here.
+    Each tensor is counted before anything is written to it, and torch's unwritten memory costs nothing.
 
     Args:
-        name: of the network, for the message.
-        most: numbers in all parameters and buffers.
+        name: name of the network in the message.
+        most: largest number of values in all parameters and buffers.
 
     Raises:
-        InputError: the network is larger, or the machine has no memory for it.
+        InputError: the network is larger, or the machine has not enough memory for it.
     """
     count = 0
 
@@ -39,7 +38,7 @@ def limited_size(name: str, most: int = MOST_PARAMETERS) -> Iterator[None]:
         if isinstance(tensor, torch.Tensor) and not is_lazy(tensor):
             count += tensor.numel()
         if count > most:
-            raise InputError(f"{name}: has more than {most} parameters, which is the most")
+            raise InputError(f"{name}: has more than {most} parameters, the largest number allowed")
 
     handles = [
         register_module_parameter_registration_hook(add),
@@ -50,22 +49,22 @@ def limited_size(name: str, most: int = MOST_PARAMETERS) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if "allocat" not in str(error) and not isinstance(error, MemoryError):
             raise
-        raise InputError(f"{name}: this machine has no memory for it ({error})") from error
+        raise InputError(f"{name}: this machine has not enough memory for it ({error})") from error
     finally:
         for handle in handles:
             handle.remove()
 
 
-def initialise(network: nn.Module, mode: Literal["fan_in", "fan_out"]) -> None:
-    """He et al.'s (2015, arXiv 1502.01852) normal distribution for all weights but the head's.
+def initialize_weights(network: nn.Module, mode: Literal["fan_in", "fan_out"]) -> None:
+    """Draw all weights but the head's from He et al.'s (2015, arXiv 1502.01852) normal distribution.
 
-    The variance is 2 / fan. Linear layers count only for "fan_in", where nothing normalises: there the
-    mean square of what goes from layer to layer has to stay what it is. Biases become 0. The head is
-    the module named `fc`, and keeps torch's default.
+    The variance is 2 / fan. Biases become 0. The head is the module named `fc`; it keeps torch's default.
+    Linear layers are included only with "fan_in", for networks without normalization: there the
+    distribution preserves the mean square of activations from layer to layer.
 
     Args:
-        network: as just built.
-        mode: which fan.
+        network: a newly built network.
+        mode: "fan_in" or "fan_out".
     """
     kinds = (nn.Conv2d, nn.Linear) if mode == "fan_in" else (nn.Conv2d,)
     for path, module in network.named_modules():
@@ -76,10 +75,10 @@ def initialise(network: nn.Module, mode: Literal["fan_in", "fan_out"]) -> None:
 
 
 def check_halvings(family: str, image_size: int, halvings: int) -> None:
-    """See that an image's sides can be halved so often, rounding down.
+    """Check that an image's sides can be halved `halvings` times, rounding down.
 
     Raises:
-        InputError: nothing would be left of it.
+        InputError: a side would become 0.
     """
     if image_size < 2**halvings:
         raise InputError(

@@ -1,4 +1,4 @@
-"""The paper's residual networks for small images."""
+"""Residual networks for small images, with or without skips."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import nn
 
 from stitch_sweep.core.bounds import Blocks, Width
 from stitch_sweep.core.registry import FAMILIES
-from stitch_sweep.networks.families.parts import initialise
+from stitch_sweep.networks.families.parts import initialize_weights
 
-# The zoo's older networks are described without it, and must stay what they are called.
+# Excluded at its default, so that the recipes of older zoo networks keep their hashes.
 Skip = Annotated[Literal["residual", "none"], Field(exclude_if=lambda skip: skip == "residual")]
 
 _NAMED = {"resnet10": [1, 1, 1, 1], "resnet18": [2, 2, 2, 2], "resnet34": [3, 4, 6, 3]}
@@ -23,13 +23,13 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a skip (He et al. 2016, figure 2).
 
     The skip is the identity, or a 1x1 convolution with BatchNorm where stride or channels change
-    (option B of that paper). Without it the block is the plain one of that paper's section 3.3.
+    (option B of that paper). Without the skip, the block is the plain block of that paper's section 3.3.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        stride: of the first convolution and of the skip.
-        skip: `residual`, or `none` to leave it out.
+        stride: stride of the first convolution and of the skip.
+        skip: `residual`, or `none` for no skip.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, skip: Skip) -> None:
@@ -49,7 +49,7 @@ class BasicBlock(nn.Module):
         self.relu2 = nn.ReLU()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`[B, in_channels, H, W]` to `[B, out_channels, H / stride, W / stride]`, rounded up."""
+        """Map `[B, in_channels, H, W]` to `[B, out_channels, H / stride, W / stride]`, rounded up."""
         y = self.relu1(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
         if not self.residual:
@@ -61,18 +61,18 @@ class BasicBlock(nn.Module):
 class ResNet(nn.Module):
     """3x3 stem with stride 1, no max-pool, four stages of blocks, average pool, linear head.
 
-    Stage s (0 to 3) has `width * 2**s` channels; stages 1 to 3 begin with stride 2. Nothing works
-    in place, so no suffix of the network can overwrite what a prefix returned. Parameters are named
-    as in torchvision's ResNet. Convolutions start from He et al.'s (2015) normal distribution with
-    variance 2 / fan_out, BatchNorm at weight 1 and bias 0, the head at torch's default; all are
-    drawn from torch's global generator, which the caller seeds.
+    Stage s (0 to 3) has `width * 2**s` channels; stages 1 to 3 begin with stride 2. No operation works
+    in place, so a suffix of the network can't overwrite the output of a prefix. Parameters have the
+    names of torchvision's ResNet. Initial weights: He et al.'s (2015) normal distribution with variance
+    2 / fan_out for convolutions, BatchNorm at weight 1 and bias 0, the head at torch's default, drawn
+    from torch's global generator.
 
     Args:
         in_channels: channels of the image.
         num_classes: length of the logits.
         blocks: blocks per stage, four numbers.
         width: channels of the stem and the first stage.
-        skip: `residual`, or `none` for the plain network of the same layers' shapes.
+        skip: `residual`, or `none` for the plain network with the same shapes at every layer.
 
     Attributes:
         layer_names: the layers of stitching: the stem after its ReLU, then every block after its
@@ -95,10 +95,10 @@ class ResNet(nn.Module):
         self.layer_names = ["relu"] + [
             f"layer{stage}.{block}" for stage, n in enumerate(blocks, start=1) for block in range(n)
         ]
-        initialise(self, "fan_out")
+        initialize_weights(self, "fan_out")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Images `[B, in_channels, H, W]` to logits `[B, num_classes]`."""
+        """Map images `[B, in_channels, H, W]` to logits `[B, num_classes]`."""
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.fc(torch.flatten(self.avgpool(x), 1))
@@ -126,10 +126,10 @@ def resnet(
     Args:
         in_channels: channels of the image.
         num_classes: length of the logits.
-        image_size: pixels on a side; it fits any.
+        image_size: pixels on a side; any size is possible.
         blocks: blocks in each of the four stages, each at least 1.
-        width: channels of the first stage; the stages have width, 2, 4 and 8 times width.
-        skip: `residual`; or `none`, which takes the skips away and leaves every layer's shape.
+        width: channels of the first stage; the stages have 1, 2, 4 and 8 times `width` channels.
+        skip: `residual`; or `none`, which removes the skips and keeps the shape of every layer.
 
     Example:
         >>> resnet(3, 10, blocks=[1, 1, 1, 1], width=8)(torch.zeros(2, 3, 32, 32)).shape
@@ -139,10 +139,10 @@ def resnet(
 
 
 def named(name: str) -> dict[str, Any] | None:
-    """Options of a network called by name, or None for a name of another kind.
+    """Return the options of a named network; None for any other name.
 
     `resnet10`, `resnet18` and `resnet34` are the variants for small images (3x3 stem with stride 1,
-    no max-pool), not those for ImageNet; `resnetABCD` has A, B, C, D blocks in its stages, 1 to 9
+    no max-pool), not the ImageNet variants. `resnetABCD` has A, B, C, D blocks in its stages, 1 to 9
     each.
     """
     digits = re.fullmatch(r"resnet([1-9]{4})", name)

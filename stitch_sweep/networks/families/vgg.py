@@ -11,7 +11,7 @@ from torch import nn
 
 from stitch_sweep.core.bounds import Blocks, Width
 from stitch_sweep.core.registry import FAMILIES
-from stitch_sweep.networks.families.parts import check_halvings, initialise
+from stitch_sweep.networks.families.parts import check_halvings, initialize_weights
 
 _NAMED = {
     "vgg11": [1, 1, 2, 2, 2],
@@ -21,7 +21,7 @@ _NAMED = {
 }
 
 
-class ConvUnit(nn.Module):
+class ConvNormUnit(nn.Module):
     """A 3x3 convolution, BatchNorm and a ReLU.
 
     Args:
@@ -36,7 +36,7 @@ class ConvUnit(nn.Module):
         self.relu = nn.ReLU()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`[B, in_channels, H, W]` to `[B, out_channels, H, W]`."""
+        """Map `[B, in_channels, H, W]` to `[B, out_channels, H, W]`."""
         return self.relu(self.norm(self.conv(x)))
 
 
@@ -44,9 +44,10 @@ class VGG(nn.Module):
     """Stages of 3x3 convolutions with a 2x2 max-pool between them, average pool, linear head.
 
     Stage s (from 0) has `width * 2**s` channels, `8 * width` at most (Simonyan and Zisserman 2015,
-    arXiv 1409.1556, with BatchNorm). Their last pool and their two large linear layers are made for
-    images of 224 x 224 and left out. First weights: He et al.'s (2015) with variance 2 / fan_out,
-    BatchNorm at 1 and 0, the head at torch's default, drawn from torch's global generator.
+    arXiv 1409.1556, with BatchNorm). The last pool and the two large linear layers of that paper are
+    omitted, because they are made for images of 224 x 224. Initial weights: He et al.'s (2015) with
+    variance 2 / fan_out, BatchNorm at 1 and 0, the head at torch's default, drawn from torch's global
+    generator.
 
     Args:
         in_channels: channels of the image.
@@ -55,8 +56,7 @@ class VGG(nn.Module):
         width: channels of the first stage.
 
     Attributes:
-        layer_names: the layers of stitching: every convolution after its ReLU, before the pool if there
-            is one.
+        layer_names: the layers of stitching: every convolution after its ReLU, and before a pool.
     """
 
     def __init__(self, in_channels: int, num_classes: int, blocks: list[int], width: int) -> None:
@@ -67,18 +67,18 @@ class VGG(nn.Module):
         for stage, units in enumerate(blocks, start=1):
             if stage > 1:
                 parts[f"pool{stage - 1}"] = nn.MaxPool2d(2)
-            makes = width * min(2 ** (stage - 1), 8)
+            stage_channels = width * min(2 ** (stage - 1), 8)
             for unit in range(1, units + 1):
-                parts[f"conv{stage}_{unit}"] = ConvUnit(channels, makes)
-                channels = makes
+                parts[f"conv{stage}_{unit}"] = ConvNormUnit(channels, stage_channels)
+                channels = stage_channels
                 self.layer_names.append(f"features.conv{stage}_{unit}")
         self.features = nn.Sequential(parts)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(channels, num_classes)
-        initialise(self, "fan_out")
+        initialize_weights(self, "fan_out")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Images `[B, in_channels, H, W]` to logits `[B, num_classes]`."""
+        """Map images `[B, in_channels, H, W]` to logits `[B, num_classes]`."""
         return self.fc(torch.flatten(self.avgpool(self.features(x)), 1))
 
 
@@ -98,10 +98,10 @@ def vgg(
         num_classes: length of the logits.
         image_size: pixels on a side.
         blocks: convolutions of each stage.
-        width: channels of the first stage; the stages have width, 2, 4, 8 and 8 times width.
+        width: channels of the first stage; the stages have 1, 2, 4, 8 and 8 times `width` channels.
 
     Raises:
-        InputError: the image is too small for so many stages.
+        InputError: the image is too small for this number of stages.
 
     Example:
         >>> vgg(3, 10, blocks=[1, 1], width=4)(torch.zeros(2, 3, 32, 32)).shape
@@ -112,7 +112,7 @@ def vgg(
 
 
 def named(name: str) -> dict[str, Any] | None:
-    """Options of `vgg11`, `vgg13`, `vgg16` or `vgg19`, or None for a name of another kind."""
+    """Return the options of `vgg11`, `vgg13`, `vgg16` or `vgg19`; None for any other name."""
     return {"blocks": list(_NAMED[name])} if name in _NAMED else None
 
 

@@ -1,4 +1,4 @@
-"""Small vision transformers: networks whose representations are sequences of tokens."""
+"""Small vision transformers, whose representations are sequences of tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stitch_sweep.core.registry import FAMILIES
 
 _EPS = 1e-6
 _MOST_TOKENS = 4096
-"""Attention takes memory for the square of it."""
+"""Largest number of tokens; attention's memory grows with its square."""
 
 _NAMED = {
     "vit_tiny": {"depth": 12, "width": 192, "heads": 3},
@@ -25,16 +25,16 @@ _NAMED = {
 
 
 class Embedding(nn.Module):
-    """An image as a sequence of tokens: a linear map of each patch, plus what is learned of its place.
+    """Turn an image into a sequence of tokens: a linear map of each patch, plus a learned position.
 
-    Patches are numbered row by row; a class token, the same for every image, comes before them.
+    Patches are numbered row by row. An optional class token, the same for every image, precedes them.
 
     Args:
         in_channels: channels of the image.
-        grid: patches on a side, g.
-        patch: pixels on a patch's side.
+        grid: patches on a side of the image, g.
+        patch: pixels on a side of a patch.
         width: length of a token, D.
-        class_token: whether there is one.
+        class_token: whether there is a class token.
     """
 
     def __init__(
@@ -49,8 +49,8 @@ class Embedding(nn.Module):
         nn.init.normal_(self.position, std=0.02)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`[B, in_channels, g * patch, g * patch]` to `[B, T, D]`, T = g^2, one more with class token."""
-        # Contiguous, as what is kept of it will be: the strides of a sum decide its last bits.
+        """Map `[B, in_channels, g * patch, g * patch]` to `[B, T, D]`; T = g^2, or g^2 + 1."""
+        # Contiguous like stored representations, because a sum's last bits depend on its strides.
         tokens = self.patches(x).flatten(2).transpose(1, 2).contiguous()
         if self.class_token is not None:
             tokens = torch.cat([self.class_token.expand(tokens.shape[0], -1, -1), tokens], 1)
@@ -60,8 +60,8 @@ class Embedding(nn.Module):
 class Attention(nn.Module):
     """Multi-head self-attention: softmax(Q K^T / sqrt(D / heads)) V in every head (Vaswani et al. 2017).
 
-    Written out, because torch's fused kernels add up in an order of their own, which may depend on
-    whether gradients are asked for.
+    Written with single operations, because the order of the sums in torch's fused kernels may depend on
+    `requires_grad`.
 
     Args:
         width: length of a token, D.
@@ -76,7 +76,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`[B, T, D]` to `[B, T, D]`."""
+        """Map `[B, T, D]` to `[B, T, D]`."""
         qkv = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         q, k, v = qkv[0], qkv[1], qkv[2]  # [B, h, T, D / h] each
         weights = ((self.scale * q) @ k.transpose(2, 3)).softmax(dim=3)
@@ -84,11 +84,11 @@ class Attention(nn.Module):
 
 
 class EncoderBlock(nn.Module):
-    """Attention and a perceptron with a hidden layer of 4 D units, each after a LayerNorm and skipped.
+    """Attention, then a perceptron with 4 D hidden units, each after a LayerNorm and with a skip.
 
     Args:
         width: length of a token, D.
-        heads: of the attention.
+        heads: heads of the attention.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -101,7 +101,7 @@ class EncoderBlock(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`[B, T, D]` to `[B, T, D]`."""
+        """Map `[B, T, D]` to `[B, T, D]`."""
         x = x + self.attention(self.norm1(x))
         return x + self.mlp(self.norm2(x))
 
@@ -109,20 +109,20 @@ class EncoderBlock(nn.Module):
 class ViT(nn.Module):
     """Patch embedding, encoder blocks, LayerNorm, linear head (Dosovitskiy et al. 2021).
 
-    arXiv 2010.11929. The head reads the class token, or where there is none the mean over all tokens
-    (Beyer et al. 2022, arXiv 2205.01580). First weights: linear maps Xavier uniform, the patches' map
+    arXiv 2010.11929. The head reads the class token, or without class token the mean over all tokens
+    (Beyer et al. 2022, arXiv 2205.01580). Initial weights: linear maps Xavier uniform, the patches' map
     truncated normal with variance 1 / fan_in, positions normal with standard deviation 0.02, class token
     and biases 0, the head at torch's default, drawn from torch's global generator. There is no dropout.
 
     Args:
         in_channels: channels of the image.
         num_classes: length of the logits.
-        grid: patches on a side.
-        depth: encoder blocks.
+        grid: patches on a side of the image.
+        depth: number of encoder blocks.
         width: length of a token.
-        heads: of every attention; a divisor of the width.
-        patch: pixels on a patch's side.
-        class_token: whether there is one.
+        heads: heads of every attention; a divisor of the width.
+        patch: pixels on a side of a patch.
+        class_token: whether there is a class token.
 
     Attributes:
         layer_names: the layers of stitching: the embedding, then every encoder block.
@@ -153,7 +153,7 @@ class ViT(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Images `[B, in_channels, H, W]` to logits `[B, num_classes]`."""
+        """Map images `[B, in_channels, H, W]` to logits `[B, num_classes]`."""
         tokens = self.norm(self.blocks(self.embedding(x)))
         return self.fc(tokens[:, 0] if self.class_token else tokens.mean(dim=1))
 
@@ -175,16 +175,17 @@ def vit(
     Args:
         in_channels: channels of the image.
         num_classes: length of the logits.
-        image_size: pixels on a side; it takes images of that size only.
-        depth: encoder blocks.
+        image_size: pixels on a side; the network takes only images of this size.
+        depth: number of encoder blocks.
         width: length of a token.
-        heads: of every attention.
-        patch: pixels on a patch's side.
-        class_token: `true`: T = (image_size / patch)^2 + 1, the class token first, and the head reads
-            it; `false`: T = (image_size / patch)^2, and the head reads the mean.
+        heads: heads of every attention.
+        patch: pixels on a side of a patch.
+        class_token: `true`: T = (image_size / patch)^2 + 1, the class token comes first, and the head
+            reads it; `false`: T = (image_size / patch)^2, and the head reads the mean.
 
     Raises:
-        InputError: `heads` doesn't divide `width`, or `patch` not the image's side.
+        InputError: `heads` doesn't divide `width`, `patch` doesn't divide `image_size`, or there would be
+            too many tokens.
 
     Example:
         >>> vit(3, 10, depth=2, width=12, heads=2)(torch.zeros(2, 3, 32, 32)).shape
@@ -204,7 +205,7 @@ def vit(
     elif (image_size // patch) ** 2 > _MOST_TOKENS:
         problems.append(
             f"network family vit, patch: images of {image_size}x{image_size} in patches of "
-            f"{patch}x{patch} make {(image_size // patch) ** 2} tokens, {_MOST_TOKENS} at most"
+            f"{patch}x{patch} make {(image_size // patch) ** 2} tokens; allowed: at most {_MOST_TOKENS}"
         )
     if problems:
         raise InputError(*problems)
@@ -226,11 +227,11 @@ def _divisors(number: int) -> list[int]:
 
 
 def named(name: str) -> dict[str, Any] | None:
-    """Options of a network called by name, or None for a name of another kind.
+    """Return the options of a named network; None for any other name.
 
     `vit_tiny`, `vit_small` and `vit_base` have the depth, width and heads of Touvron et al.'s (2021,
-    arXiv 2012.12877) and Dosovitskiy et al.'s (2021) networks, and patches for small images; `vitD` has
-    D encoder blocks, 1 to 99.
+    arXiv 2012.12877) and Dosovitskiy et al.'s (2021) networks, and patches for small images. `vitD` has D
+    encoder blocks, 1 to 99.
     """
     digits = re.fullmatch(r"vit([1-9]\d?)", name)
     if digits:

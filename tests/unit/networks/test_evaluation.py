@@ -1,3 +1,5 @@
+"""Evaluation does not depend on batch size, order or augmentation."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -33,17 +35,18 @@ def test_accuracy_and_loss_are_those_of_the_logits(a, digits):
     assert found.predictions.tolist() == z.argmax(axis=1).tolist()
 
 
-@pytest.mark.parametrize("count", [1, 7, CHUNK - 1, CHUNK, CHUNK + 1, 600])
-def test_no_batch_size_order_or_augmentation_moves_an_evaluation(a, digits, count):
-    first = evaluate(a, loader(digits, count, 1))
-    for batch_size in (7, 64, count):
-        assert same(evaluate(a, loader(digits, count, batch_size)), first)
-    assert same(evaluate(a, loader(digits, count, 7, augment="crop_flip")), first)
-    assert first.predictions.shape == (count,)
+def test_no_batch_size_order_or_augmentation_moves_an_evaluation(subtests, a, digits):
+    for count in (1, 7, CHUNK - 1, CHUNK, CHUNK + 1, 600):
+        with subtests.test(str(count)):
+            first = evaluate(a, loader(digits, count, 1))
+            for batch_size in (7, 64, count):
+                assert same(evaluate(a, loader(digits, count, batch_size)), first)
+            assert same(evaluate(a, loader(digits, count, 7, augment="crop_flip")), first)
+            assert first.predictions.shape == (count,)
 
 
 def test_padding_is_not_counted(a, digits):
-    # The padding repeats the first images: a network wrong on these alone would lose by it.
+    # The padding repeats the first images: if it counted, errors on these would count twice.
     split = loader(digits, CHUNK + 10, 64)
     right = evaluate(a, split).predictions
     labels = torch.cat([(right[:100] + 1) % 10, right[100:]])
@@ -56,7 +59,7 @@ def relabelled(split: Loader, images: Images) -> Loader:
 
 
 class LastBatchOnly(Scores):
-    """The defect of published code: accuracy of the last batch instead of all."""
+    """A defect of published code: the accuracy of the last batch instead of all batches."""
 
     def add(self, logits, labels, valid):
         self.__init__()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -21,18 +22,21 @@ from stitch_sweep.core.registry import FAMILIES
 from stitch_sweep.data.images import Data
 from stitch_sweep.measuring.networks import find_networks
 from stitch_sweep.measuring.permissions import Permissions
-from stitch_sweep.networks.cutting.tracing import TracedNetwork, cut_points
+from stitch_sweep.networks.cutting.traced import TracedNetwork, cut_points
 from stitch_sweep.networks.describe import describe
 from stitch_sweep.networks.families.building import NAME_FORMS, build, resolve
 from stitch_sweep.networks.families.densenet import DenseLayer
-from stitch_sweep.networks.zoo import Zoo, load, load_from_file, make_recipe, train_network
+from stitch_sweep.networks.pretraining import train_network
+from stitch_sweep.networks.recipes import make_recipe
+from stitch_sweep.networks.weights.fitting import load_from_file
+from stitch_sweep.networks.zoo import Zoo, load
 from stitch_sweep.plan.prepare import prepare
+from tests.support.networks import check_every_cut, prepared_network
 from tests.support.paths import ROOT
-from tests.unit.networks.test_subgraphs import check_every_cut, ready
 
 RECIPES = ROOT / "experiments/cifar10/families"
 
-# Family and options, small; every value of every option that is a word is here.
+# Small networks: family and options, with every value of every option that is a word.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet": ("resnet", {"blocks": [1, 2, 1, 1], "width": 4}),
     "resnet plain": ("resnet", {"blocks": [1, 2, 1, 1], "width": 4, "skip": "none"}),
@@ -76,34 +80,39 @@ def test_every_family_is_among_the_variants():
     assert {family for family, _ in VARIANTS.values()} == set(FAMILIES.names())
 
 
-@pytest.mark.parametrize("skip", ["residual", "none"])
-@pytest.mark.parametrize(("channels", "size"), [(3, 32), (1, 15)])
-def test_resnet_shapes_are_the_same_with_and_without_skips(skip, channels, size):
-    sizes = [size, size, -(-size // 2), -(-size // 2), -(-size // 4), -(-size // 8)]
-    widths = [4, 4, 8, 8, 16, 32]
-    assert shapes("resnet", channels, size, skip=skip) == [
-        (w, s, s) for w, s in zip(widths, sizes, strict=True)
-    ]
+def test_resnet_shapes_are_the_same_with_and_without_skips(subtests):
+    for skip in ("residual", "none"):
+        for channels, size in ((3, 32), (1, 15)):
+            with subtests.test(f"{skip}, {channels}, {size}"):
+                sizes = [size, size, -(-size // 2), -(-size // 2), -(-size // 4), -(-size // 8)]
+                widths = [4, 4, 8, 8, 16, 32]
+                assert shapes("resnet", channels, size, skip=skip) == [
+                    (w, s, s) for w, s in zip(widths, sizes, strict=True)
+                ]
 
 
-@pytest.mark.parametrize("skips", ["dense", "last", "none"])
-@pytest.mark.parametrize(("channels", "size", "k"), [(3, 32, 4), (1, 15, 6)])
-def test_densenet_shapes_are_the_same_whatever_is_skipped(skips, channels, size, k):
-    # The stem has 2 k channels, a layer adds k, a transition halves what it gets, rounding down.
-    first = [2 * k, 3 * k, 4 * k]
-    second = [2 * k + k * n for n in (1, 2, 3)]
-    third = [5 * k // 2 + k]
-    expected = [(c, size, size) for c in first]
-    expected += [(c, size // 2, size // 2) for c in second]
-    expected += [(c, size // 4, size // 4) for c in third]
-    assert shapes("densenet", channels, size, width=k, skips=skips) == expected
+def test_densenet_shapes_are_the_same_whatever_is_skipped(subtests):
+    for skips in ("dense", "last", "none"):
+        for channels, size, k in ((3, 32, 4), (1, 15, 6)):
+            with subtests.test(f"{skips}, {channels}, {size}, {k}"):
+                # The stem has 2 k channels, a layer adds k, a transition halves them, rounding down.
+                first = [2 * k, 3 * k, 4 * k]
+                second = [2 * k + k * n for n in (1, 2, 3)]
+                third = [5 * k // 2 + k]
+                expected = [(c, size, size) for c in first]
+                expected += [(c, size // 2, size // 2) for c in second]
+                expected += [(c, size // 4, size // 4) for c in third]
+                assert shapes("densenet", channels, size, width=k, skips=skips) == expected
 
 
-@pytest.mark.parametrize(("channels", "size"), [(3, 32), (1, 15)])
-def test_vgg_shapes(channels, size):
-    sides = [size, size // 2, size // 2, size // 4, size // 4]
-    widths = [4, 8, 8, 16, 16]
-    assert shapes("vgg", channels, size) == [(w, s, s) for w, s in zip(widths, sides, strict=True)]
+def test_vgg_shapes(subtests):
+    for channels, size in ((3, 32), (1, 15)):
+        with subtests.test(f"{channels}, {size}"):
+            sides = [size, size // 2, size // 2, size // 4, size // 4]
+            widths = [4, 8, 8, 16, 16]
+            assert shapes("vgg", channels, size) == [
+                (w, s, s) for w, s in zip(widths, sides, strict=True)
+            ]
 
 
 def test_vgg_is_never_wider_than_eight_times_its_first_stage():
@@ -111,35 +120,36 @@ def test_vgg_is_never_wider_than_eight_times_its_first_stage():
     assert [shape[0] for shape in found] == [3, 6, 12, 24, 24]
 
 
-@pytest.mark.parametrize(
-    ("depth", "stages"), [(1, [0]), (2, [0, 1]), (4, [0, 0, 1, 2]), (6, [0, 0, 1, 1, 2, 2])]
-)
-@pytest.mark.parametrize("size", [32, 15])
-def test_cnn_shapes(depth, stages, size):
-    sides = [size, -(-size // 2), -(-size // 4)]
-    assert shapes("cnn", 1, size, depth=depth, width=5) == [
-        (5 * 2**s, sides[s], sides[s]) for s in stages
-    ]
+def test_cnn_shapes(subtests):
+    for depth, stages in ((1, [0]), (2, [0, 1]), (4, [0, 0, 1, 2]), (6, [0, 0, 1, 1, 2, 2])):
+        for size in (32, 15):
+            with subtests.test(f"{depth}, {stages}, {size}"):
+                sides = [size, -(-size // 2), -(-size // 4)]
+                assert shapes("cnn", 1, size, depth=depth, width=5) == [
+                    (5 * 2**s, sides[s], sides[s]) for s in stages
+                ]
 
 
 def test_mlp_shapes():
     assert shapes("mlp", 1, 9, depth=4, width=7) == [(7,)] * 4
 
 
-@pytest.mark.parametrize(("size", "patch"), [(32, 8), (15, 5), (4, 4)])
-@pytest.mark.parametrize("class_token", [True, False])
-def test_vit_shapes(size, patch, class_token):
-    tokens = (size // patch) ** 2 + class_token
-    found = shapes("vit", 1, size, patch=patch, class_token=class_token, depth=3)
-    assert found == [(tokens, 12)] * 4
+def test_vit_shapes(subtests):
+    for size, patch in ((32, 8), (15, 5), (4, 4)):
+        for class_token in (True, False):
+            with subtests.test(f"{size}, {patch}, {class_token}"):
+                tokens = (size // patch) ** 2 + class_token
+                found = shapes("vit", 1, size, patch=patch, class_token=class_token, depth=3)
+                assert found == [(tokens, 12)] * 4
 
 
 @every_variant
-@pytest.mark.parametrize(("channels", "size", "classes"), [(1, 8, 3), (3, 28, 10)])
-def test_every_cut_is_exact_and_leaves_what_it_cut_alone(variant, channels, size, classes):
-    model = ready(lambda: network(variant, channels, size, classes))
-    check_every_cut(model, images(channels, size, 2))
-    assert model(images(channels, size, 2)).shape == (2, classes)
+def test_every_cut_is_exact_and_leaves_what_it_cut_alone(subtests, variant):
+    for channels, size, classes in ((1, 8, 3), (3, 28, 10)):
+        with subtests.test(f"{channels}, {size}, {classes}"):
+            model = prepared_network(partial(network, variant, channels, size, classes))
+            check_every_cut(model, images(channels, size, 2))
+            assert model(images(channels, size, 2)).shape == (2, classes)
 
 
 @every_variant
@@ -151,20 +161,19 @@ def test_no_module_works_in_place(variant):
 
 
 def leaves(model: nn.Module) -> set[str]:
-    """Every convolution, normalisation and activation, but for the head."""
+    """Return the paths of all convolutions, normalizations and activations."""
     kinds = (nn.Conv2d, nn.BatchNorm2d, nn.ReLU)
     return {path for path, module in model.named_modules() if isinstance(module, kinds)}
 
 
 def places(model: nn.Module) -> set[str]:
-    """Every name under which the network can be cut."""
+    """Return every name and alias of the network's cut points."""
     points = cut_points(model)
     return {name for point in points for name in (point.name, *point.aliases)}
 
 
-@pytest.mark.parametrize(
-    ("variant", "sequential"),
-    [
+def test_without_skips_every_place_is_a_cut_point(subtests):
+    for variant, sequential in (
         ("resnet", False),
         ("resnet plain", True),
         ("densenet", False),
@@ -172,38 +181,37 @@ def places(model: nn.Module) -> set[str]:
         ("densenet none", True),
         ("vgg", True),
         ("cnn", True),
-    ],
-)
-def test_without_skips_every_place_is_a_cut_point(variant, sequential):
-    model = network(variant)
-    assert (leaves(model) <= places(model)) == sequential
-    assert set(model.layer_names) <= places(model)
+    ):
+        with subtests.test(f"{variant}, {sequential}"):
+            model = network(variant)
+            assert (leaves(model) <= places(model)) == sequential
+            assert set(model.layer_names) <= places(model)
 
 
-@pytest.mark.parametrize(
-    ("variant", "goes_past"),
-    [
+def test_only_skips_go_past_a_block_that_gives_nothing(subtests):
+    for variant, goes_past in (
         ("resnet", True),
         ("resnet plain", False),
         ("densenet", True),
         ("densenet last", True),
         ("densenet none", False),
-    ],
-)
-def test_only_skips_go_past_a_block_that_gives_nothing(variant, goes_past):
-    model = network(variant).eval()
-    for path, module in model.named_modules():
-        if path.endswith(("bn2", "conv2")):  # the last of a ResNet's and of a DenseNet's block
-            nn.init.zeros_(module.weight)
-    logits = model(images())
-    assert torch.equal(logits, logits[:1].expand_as(logits)) != goes_past
+    ):
+        with subtests.test(f"{variant}, {goes_past}"):
+            model = network(variant).eval()
+            for path, module in model.named_modules():
+                if path.endswith(
+                    ("bn2", "conv2")
+                ):  # the last of a ResNet's and of a DenseNet's block
+                    nn.init.zeros_(module.weight)
+            logits = model(images())
+            assert torch.equal(logits, logits[:1].expand_as(logits)) != goes_past
 
 
 @pytest.mark.parametrize(
     ("skips", "read"), [("dense", range(8)), ("last", range(4, 8)), ("none", range(8))]
 )
 def test_what_a_dense_layer_reads(skips, read):
-    """The gradient of what it makes, channel by channel of its input."""
+    """The gradient of its new channels is nonzero exactly for the channels that it reads."""
     layer = DenseLayer(8, 4, skips, first=False).eval()
     x = images(8, 5).requires_grad_()
     y = layer(x)
@@ -223,10 +231,10 @@ def test_the_first_layer_of_a_block_reads_all_of_it():
 # --- the same as others' ------------------------------------------------------------------------
 
 
-def copied(of: nn.Module, into: nn.Module) -> None:
-    """Random weights and statistics for `of`; the same, in the same order, for `into`."""
+def copied(source: nn.Module, into: nn.Module) -> None:
+    """Set random weights and statistics in `source`, and copy them in order to `into`."""
     generator = torch.Generator().manual_seed(3)
-    mine, theirs = of.state_dict(), into.state_dict()
+    mine, theirs = source.state_dict(), into.state_dict()
     assert len(mine) == len(theirs)
     for value, other in zip(mine.values(), theirs.values(), strict=True):
         if value.is_floating_point():
@@ -278,24 +286,26 @@ def parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-@pytest.mark.parametrize("name", ["densenet121", "densenet169", "densenet201"])
-def test_named_densenets_have_the_parameters_of_torchvisions(name):
-    family, options = resolve(name)
-    with torch.device("meta"):
-        ours = build(family, 3, 1000, options)
-        theirs = getattr(torchvision.models, name)(weights=None)
-    stem = parameters(theirs.features.conv0) + parameters(theirs.features.norm0)
-    assert parameters(ours) - parameters(ours.stem) == parameters(theirs) - stem
+def test_named_densenets_have_the_parameters_of_torchvisions(subtests):
+    for name in ("densenet121", "densenet169", "densenet201"):
+        with subtests.test(str(name)):
+            family, options = resolve(name)
+            with torch.device("meta"):
+                ours = build(family, 3, 1000, options)
+                theirs = getattr(torchvision.models, name)(weights=None)
+            stem = parameters(theirs.features.conv0) + parameters(theirs.features.norm0)
+            assert parameters(ours) - parameters(ours.stem) == parameters(theirs) - stem
 
 
-@pytest.mark.parametrize("name", ["vgg11", "vgg13", "vgg16", "vgg19"])
-def test_named_vggs_have_the_parameters_of_torchvisions(name):
-    family, options = resolve(name)
-    with torch.device("meta"):
-        ours = build(family, 3, 10, options)
-        theirs = getattr(torchvision.models, f"{name}_bn")(weights=None).features
-    biases = sum(m.bias.numel() for m in theirs if isinstance(m, nn.Conv2d))
-    assert parameters(ours.features) == parameters(theirs) - biases
+def test_named_vggs_have_the_parameters_of_torchvisions(subtests):
+    for name in ("vgg11", "vgg13", "vgg16", "vgg19"):
+        with subtests.test(str(name)):
+            family, options = resolve(name)
+            with torch.device("meta"):
+                ours = build(family, 3, 10, options)
+                theirs = getattr(torchvision.models, f"{name}_bn")(weights=None).features
+            biases = sum(m.bias.numel() for m in theirs if isinstance(m, nn.Conv2d))
+            assert parameters(ours.features) == parameters(theirs) - biases
 
 
 def test_vit_base_has_the_parameters_of_torchvisions():
@@ -320,18 +330,19 @@ DEEP: dict[str, dict[str, Any]] = {
 
 
 @every_variant
-@pytest.mark.parametrize("deep", [False, True])
-def test_representations_have_a_sensible_size_before_training(variant, deep):
-    options = DEEP[VARIANTS[variant][0]] if deep else {}
-    model = network(variant, **options)
-    traced = TracedNetwork(model)
-    x = images(count=16)
-    with torch.no_grad():
-        for layer in traced.layers:
-            values = traced.sub_network(None, layer.index)(x)
-            # Within a factor of 10 of the images' own, and not the same for every image.
-            assert 0.1 < values.square().mean().sqrt() < 10, layer
-            assert (values - values.mean(dim=0)).square().mean().sqrt() > 0.01, layer
+def test_representations_have_a_sensible_size_before_training(subtests, variant):
+    for deep in (False, True):
+        with subtests.test(str(deep)):
+            options = DEEP[VARIANTS[variant][0]] if deep else {}
+            model = network(variant, **options)
+            traced = TracedNetwork(model)
+            x = images(count=16)
+            with torch.no_grad():
+                for layer in traced.layers:
+                    values = traced.sub_network(None, layer.index)(x)
+                    # Within a factor of 10 of the images' size, and different for different images.
+                    assert 0.1 < values.square().mean().sqrt() < 10, layer
+                    assert (values - values.mean(dim=0)).square().mean().sqrt() > 0.01, layer
 
 
 @every_variant
@@ -426,7 +437,7 @@ def test_the_zoo_stores_and_loads_it(variant, digits: Data, tmp_path):
     family, options = VARIANTS[variant]
     config = configured(tmp_path, {"family": family, "weights": "random", **options})
     zoo, recipe = Zoo(config.zoo), make_recipe(config.networks[0], config, digits)
-    entry = zoo.ensure(recipe, lambda of, resume: train_network(of, digits, threads=1))
+    entry = zoo.ensure(recipe, lambda recipe, resume: train_network(recipe, digits, threads=1))
     weights = entry.folder / "weights.safetensors"
     other = config.networks[0].model_copy(update={"weights": str(weights)})
     again, from_file = load(entry.folder), load_from_file(other, digits)
@@ -439,7 +450,7 @@ def test_the_zoo_stores_and_loads_it(variant, digits: Data, tmp_path):
 
 @pytest.mark.parametrize("family", FAMILIES.names())
 def test_its_recipe_is_valid_and_all_its_cells_can_be_joined(family):
-    """On handwritten digits as large as CIFAR-10's images, which nothing has to be downloaded for."""
+    """Uses handwritten digits of the size of CIFAR-10's images, which need no download."""
     digits = {"name": "digits", "image_size": 32}
     config = read_config(RECIPES / family / "config.yml", {"data": digits})
     assert {network.family for network in config.networks} == {family}
@@ -451,9 +462,8 @@ def test_its_recipe_is_valid_and_all_its_cells_can_be_joined(family):
 # --- input that can't be used -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("family", "options", "size", "message"),
-    [
+def test_what_no_network_can_be_is_refused(subtests):
+    for family, options, size, message in (
         ("vit", {"depth": 1, "width": 10, "heads": 3}, 16, "heads: 3 .* allowed: 1, 2, 5, 10"),
         ("vit", {"depth": 1, "patch": 5}, 16, "patch: images of 16x16 .* allowed: 1, 2, 4, 8, 16"),
         ("vgg", {"blocks": [1, 1, 1, 1]}, 7, "vgg, blocks: 4 stages .* images of 8x8 or larger"),
@@ -465,11 +475,9 @@ def test_its_recipe_is_valid_and_all_its_cells_can_be_joined(family):
         ("cnn", {}, 32, "depth: Field required"),
         ("mlp", {"depth": 1, "width": 0}, 32, "width"),
         ("vit", {"depth": 1, "class_token": "yes"}, 32, "class_token"),
-    ],
-)
-def test_what_no_network_can_be_is_refused(family, options, size, message):
-    with pytest.raises(InputError, match=message):
-        build(family, 3, 10, options, image_size=size)
+    ):
+        with subtests.test(f"{family}, {options}"), pytest.raises(InputError, match=message):
+            build(family, 3, 10, options, image_size=size)
 
 
 def test_it_is_refused_at_its_place_before_anything_trains(tmp_path):
@@ -486,24 +494,23 @@ def test_it_is_refused_at_its_place_before_anything_trains(tmp_path):
     assert second.startswith("networks[1]: network family vgg, blocks: ")
 
 
-@pytest.mark.parametrize(
-    ("name", "family", "options"),
-    [
+def test_names_resolve(subtests):
+    for name, family, options in (
         ("densenet100", "densenet", {"blocks": [16, 16, 16]}),
         ("vgg16", "vgg", {"blocks": [2, 2, 3, 3, 3]}),
         ("cnn6", "cnn", {"depth": 6}),
         ("mlp12", "mlp", {"depth": 12}),
         ("vit3", "vit", {"depth": 3}),
         ("vit_tiny", "vit", {"depth": 12, "width": 192, "heads": 3}),
-    ],
-)
-def test_names_resolve(name, family, options):
-    assert resolve(name) == (family, options)
-    assert FAMILIES.resolve(name) == (family, options)
+    ):
+        with subtests.test(f"{name}, {family}, {options}"):
+            assert resolve(name) == (family, options)
+            assert FAMILIES.resolve(name) == (family, options)
 
 
-@pytest.mark.parametrize("name", ["cnn", "cnn0", "mlp100", "vit", "vgg12", "densenet", "vit_huge"])
-def test_other_names_are_refused_with_all_forms(name):
-    with pytest.raises(InputError) as refused:
-        resolve(name)
-    assert all(form in str(refused.value) for form in NAME_FORMS)
+def test_other_names_are_refused_with_all_forms(subtests):
+    for name in ("cnn", "cnn0", "mlp100", "vit", "vgg12", "densenet", "vit_huge"):
+        with subtests.test(str(name)):
+            with pytest.raises(InputError) as refused:
+                resolve(name)
+            assert all(form in str(refused.value) for form in NAME_FORMS)

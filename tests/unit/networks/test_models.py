@@ -1,3 +1,5 @@
+"""Descriptions of networks, and the names and options of ResNets."""
+
 from __future__ import annotations
 
 import json
@@ -9,9 +11,9 @@ from torch import nn
 
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.registry import FAMILIES
-from stitch_sweep.networks.cutting.tracing import CutError
+from stitch_sweep.networks.cutting.points import CutError
 from stitch_sweep.networks.describe import describe, describe_cut
-from stitch_sweep.networks.external.naming import by_name
+from stitch_sweep.networks.external.naming import build_by_name
 from stitch_sweep.networks.families.building import build, resolve
 from stitch_sweep.networks.families.resnet import ResNet
 from tests.support.paths import SHARED
@@ -96,7 +98,7 @@ def test_mult_adds_are_those_of_the_convolutions():
 
 @pytest.mark.parametrize("name", ["resnet1111", "vit2"])
 def test_the_total_is_what_lies_before_and_after_every_cut(name):
-    """Attention's products are no module's, and count all the same."""
+    """Attention's products belong to no module, but they count."""
     family, options = resolve(name)
     model = build(family, 3, 10, {**options, "width": 12}, image_size=16)
     found = describe(model, (3, 16, 16))
@@ -164,41 +166,42 @@ def test_every_cut_point_is_listed_with_what_lies_on_both_sides(resnet34):
 
 
 def test_models_are_called_by_name_from_wherever_they_are(tmp_path):
-    assert by_name("torchvision:resnet18", 3, 7).fc.out_features == 7
-    assert by_name("resnet1111", 1, 7, width=3).conv1.weight.shape == (3, 1, 3, 3)
-    assert by_name("torch.nn:Linear", 3, 7, {"in_features": 2, "out_features": 5}).out_features == 5
+    assert build_by_name("torchvision:resnet18", 3, 7).fc.out_features == 7
+    assert build_by_name("resnet1111", 1, 7, width=3).conv1.weight.shape == (3, 1, 3, 3)
+    assert (
+        build_by_name("torch.nn:Linear", 3, 7, {"in_features": 2, "out_features": 5}).out_features
+        == 5
+    )
     (tmp_path / "mine.py").write_text("from torch import nn\nmake = nn.Identity\n")
-    assert isinstance(by_name(f"{tmp_path}/mine.py:make", 3, 7), nn.Identity)
+    assert isinstance(build_by_name(f"{tmp_path}/mine.py:make", 3, 7), nn.Identity)
     for name, message in {
         "torchvision:resnet_18": "did you mean 'resnet18'",
         "torch.nn:Linaer": "did you mean 'Linear'",
         "no_such_package:make": "No module named",
     }.items():
         with pytest.raises(InputError, match=message):
-            by_name(name, 3, 7)
+            build_by_name(name, 3, 7)
     with pytest.raises(InputError, match="--width"):
-        by_name("torchvision:resnet18", 3, 7, width=3)
+        build_by_name("torchvision:resnet18", 3, 7, width=3)
 
 
-@pytest.mark.parametrize(
-    ("name", "blocks"),
-    [
+def test_names_resolve(subtests):
+    for name, blocks in (
         ("resnet10", [1, 1, 1, 1]),
         ("resnet18", [2, 2, 2, 2]),
         ("resnet34", [3, 4, 6, 3]),
         ("resnet1111", [1, 1, 1, 1]),
         ("resnet1293", [1, 2, 9, 3]),
-    ],
-)
-def test_names_resolve(name, blocks):
-    assert resolve(name) == ("resnet", {"blocks": blocks})
-    assert len(network(name, width=1).layer_names) == 1 + sum(blocks)
+    ):
+        with subtests.test(f"{name}, {blocks}"):
+            assert resolve(name) == ("resnet", {"blocks": blocks})
+            assert len(network(name, width=1).layer_names) == 1 + sum(blocks)
 
 
-@pytest.mark.parametrize("name", ["resnet1110", "resnet11111", "resnet", "vgg", "", "ResNet34"])
-def test_other_names_are_refused_with_the_allowed_forms(name):
-    with pytest.raises(InputError, match="resnetABCD"):
-        resolve(name)
+def test_other_names_are_refused_with_the_allowed_forms(subtests):
+    for name in ("resnet1110", "resnet11111", "resnet", "vgg", "", "ResNet34"):
+        with subtests.test(str(name)), pytest.raises(InputError, match="resnetABCD"):
+            resolve(name)
 
 
 def test_a_misspelt_name_gets_the_nearest():
@@ -206,20 +209,17 @@ def test_a_misspelt_name_gets_the_nearest():
         resolve("resnet_34")
 
 
-@pytest.mark.parametrize(
-    ("options", "where"),
-    [
+def test_wrong_options_are_refused(subtests):
+    for options, where in (
         ({"blocks": [1, 1, 1]}, "blocks"),
         ({"blocks": [1, 1, 1, 0]}, r"blocks\.3"),
         ({"blocks": [1, 1, 1, 1], "width": 0}, "width"),
         ({"blocks": [1, 1, 1, 1.5]}, r"blocks\.3"),
         ({"blocks": [1, 1, 1, 1], "widht": 8}, "widht"),
         ({}, "blocks: Field required"),
-    ],
-)
-def test_wrong_options_are_refused(options, where):
-    with pytest.raises(InputError, match=where):
-        build("resnet", 3, 10, options)
+    ):
+        with subtests.test(f"{options}, {where}"), pytest.raises(InputError, match=where):
+            build("resnet", 3, 10, options)
 
 
 def test_an_unknown_family_is_refused():
@@ -232,15 +232,16 @@ def test_the_family_is_registered_with_its_options():
     assert options.model_dump() == {"blocks": [1, 1, 1, 1], "width": 64}
 
 
-@pytest.mark.parametrize(("width", "channels", "size"), [(1, 1, 8), (3, 3, 15), (8, 1, 28)])
-def test_widths_channels_and_sizes(width, channels, size):
-    found = describe(network("resnet1111", width, channels, 7), (channels, size, size))
-    sizes = [size, size, -(-size // 2), -(-size // 4), -(-size // 8)]
-    widths = [width, width, 2 * width, 4 * width, 8 * width]
-    assert [row.shape for row in found.layers] == [
-        (w, s, s) for w, s in zip(widths, sizes, strict=True)
-    ]
-    assert found.rows[-1].shape == [1, 7]
+def test_widths_channels_and_sizes(subtests):
+    for width, channels, size in ((1, 1, 8), (3, 3, 15), (8, 1, 28)):
+        with subtests.test(f"{width}, {channels}, {size}"):
+            found = describe(network("resnet1111", width, channels, 7), (channels, size, size))
+            sizes = [size, size, -(-size // 2), -(-size // 4), -(-size // 8)]
+            widths = [width, width, 2 * width, 4 * width, 8 * width]
+            assert [row.shape for row in found.layers] == [
+                (w, s, s) for w, s in zip(widths, sizes, strict=True)
+            ]
+            assert found.rows[-1].shape == [1, 7]
 
 
 def test_nothing_works_in_place():

@@ -23,7 +23,7 @@ from stitch_sweep.plan.prepare import prepare
 from stitch_sweep.stitches.building import build_stitch
 from stitch_sweep.stitches.capacity import capacity
 from stitch_sweep.stitches.shapes import Shape, as_map, channel_axis, has_class_token
-from tests.unit.networks.test_vocabulary import finish, start
+from tests.support.networks_training import finish_training, start_training
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -33,9 +33,8 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 # --- what a sequence is -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("shape", "grid", "class_token"),
-    [
+def test_the_number_of_tokens_tells_patches_and_class_token(subtests):
+    for shape, grid, class_token in (
         ((1, 7), (7, 1, 1), False),
         ((2, 7), (7, 1, 1), True),
         ((4, 7), (7, 2, 2), False),
@@ -43,20 +42,22 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
         ((64, 7), (7, 8, 8), False),
         ((65, 7), (7, 8, 8), True),
         ((197, 768), (768, 14, 14), True),
-    ],
-)
-def test_the_number_of_tokens_tells_patches_and_class_token(shape, grid, class_token):
-    assert as_map(shape) == grid
-    assert has_class_token(shape) == class_token
-    assert channel_axis(shape) == 1
+    ):
+        with subtests.test(f"{shape}, {grid}, {class_token}"):
+            assert as_map(shape) == grid
+            assert has_class_token(shape) == class_token
+            assert channel_axis(shape) == 1
 
 
-@pytest.mark.parametrize("tokens", [3, 6, 7, 8, 12, 198])
-def test_other_numbers_of_tokens_are_refused(tokens):
-    with pytest.raises(InputError, match=f"a sequence of {tokens} tokens.*'linear' and 'identity'"):
-        build_stitch("conv1x1", (tokens, 4), (4, 4))
-    build_stitch("linear", (tokens, 4), (4, 4))
-    build_stitch("identity", (tokens, 4), (tokens, 4))
+def test_other_numbers_of_tokens_are_refused(subtests):
+    for tokens in (3, 6, 7, 8, 12, 198):
+        with subtests.test(str(tokens)):
+            with pytest.raises(
+                InputError, match=f"a sequence of {tokens} tokens.*'linear' and 'identity'"
+            ):
+                build_stitch("conv1x1", (tokens, 4), (4, 4))
+            build_stitch("linear", (tokens, 4), (4, 4))
+            build_stitch("identity", (tokens, 4), (tokens, 4))
 
 
 def test_no_number_is_read_in_two_ways():
@@ -68,7 +69,7 @@ def test_no_number_is_read_in_two_ways():
 
 
 def as_positions(x: Tensor) -> tuple[Tensor | None, Tensor]:
-    """The class token [B, D], if there is one, and the grid of the rest [B, g, g, D]."""
+    """Return the class token [B, D] or None, and the grid of the other tokens [B, g, g, D]."""
     if x.ndim == 2:
         return None, x[:, None, None, :]
     if x.ndim == 4:
@@ -85,19 +86,19 @@ def as_positions(x: Tensor) -> tuple[Tensor | None, Tensor]:
 
 
 def by_hand(x: Tensor, weight: Tensor, bias: Tensor, receiver: Shape) -> Tensor:
-    """A linear map between grids of one size, or from or to one position, and class tokens."""
+    """Map grids of equal size, or from or to a single position, and class tokens linearly."""
     class_token, grid = as_positions(x)
-    side, wanted = grid.shape[1], as_map(receiver)[1]
+    side, receiver_side = grid.shape[1], as_map(receiver)[1]
     takes = has_class_token(receiver)
     if class_token is not None and not takes:
         grid = grid + class_token[:, None, None, :]
-    if wanted == 1 != side:
+    if receiver_side == 1 != side:
         grid = grid.mean(dim=(1, 2), keepdim=True)
     if takes and class_token is None:
         class_token = grid.mean(dim=(1, 2))
     grid = grid @ weight.T + bias
-    if side == 1 != wanted:
-        grid = grid.expand(-1, wanted, wanted, -1)
+    if side == 1 != receiver_side:
+        grid = grid.expand(-1, receiver_side, receiver_side, -1)
     if len(receiver) == 3:
         return grid.permute(0, 3, 1, 2)
     rows = grid.flatten(1, 2)
@@ -109,14 +110,17 @@ def by_hand(x: Tensor, weight: Tensor, bias: Tensor, receiver: Shape) -> Tensor:
 KINDS: list[Shape] = [(9, 4), (10, 4), (4, 3, 3), (4,)]
 
 
-@pytest.mark.parametrize("sender", KINDS)
-@pytest.mark.parametrize("receiver", [(9, 5), (10, 5), (5, 3, 3), (5,)])
-def test_the_conversion_is_what_the_documentation_says(sender, receiver):
-    stitch = build_stitch("conv1x1", sender, receiver).double()
-    x = draw(3, *sender)
-    found = stitch(x)
-    assert found.shape == (3, *receiver)
-    torch.testing.assert_close(found, by_hand(x, stitch.matrix(), stitch.offset(), receiver))
+def test_the_conversion_is_what_the_documentation_says(subtests):
+    for sender in KINDS:
+        for receiver in ((9, 5), (10, 5), (5, 3, 3), (5,)):
+            with subtests.test(f"{sender}, {receiver}"):
+                stitch = build_stitch("conv1x1", sender, receiver).double()
+                x = draw(3, *sender)
+                found = stitch(x)
+                assert found.shape == (3, *receiver)
+                torch.testing.assert_close(
+                    found, by_hand(x, stitch.matrix(), stitch.offset(), receiver)
+                )
 
 
 @pytest.mark.parametrize("class_token", [0, 1])
@@ -132,7 +136,7 @@ def test_a_strided_stitch_gives_a_class_token_its_own_window():
     x, (weight, bias) = draw(2, 17, 3), (stitch.matrix(), stitch.offset())
     _, grid = as_positions(x)
     found = stitch(x)
-    # The class token stands at all four places of its window.
+    # The class token fills all four positions of its window.
     spread = x[:, 0, :, None].expand(-1, -1, 4).flatten(1)
     torch.testing.assert_close(found[:, 0], spread @ weight.T + bias)
     for k, (i, j) in enumerate(((0, 0), (0, 2), (2, 0), (2, 2)), start=1):
@@ -150,11 +154,15 @@ def test_windows_are_those_of_the_map_of_patches(name):
     torch.testing.assert_close(sequence(x), of_maps(grid).flatten(2).transpose(1, 2))
 
 
-@pytest.mark.parametrize("name", ["conv3x3", "basic_block", "bottleneck"])
-@pytest.mark.parametrize("receiver", [(5, 4), (4,)])
-def test_a_class_token_and_a_vector_have_no_neighbours(name, receiver):
-    with pytest.raises(InputError, match=f"stitch '{name}' can't join 4x2x2 to .*class token"):
-        build_stitch(name, (4, 2, 2), receiver)
+def test_a_class_token_and_a_vector_have_no_neighbours(subtests):
+    for name in ("conv3x3", "basic_block", "bottleneck"):
+        for receiver in ((5, 4), (4,)):
+            message = f"stitch '{name}' can't join 4x2x2 to .*class token"
+            with (
+                subtests.test(f"{name}, {receiver}"),
+                pytest.raises(InputError, match=message),
+            ):
+                build_stitch(name, (4, 2, 2), receiver)
 
 
 # --- losses and measures ------------------------------------------------------------------------
@@ -167,12 +175,13 @@ def inputs(stitched: Tensor, expected: Tensor) -> LossInputs:
     return LossInputs(labels, stitched, expected, *logits, later)
 
 
-@pytest.mark.parametrize("name", LOSSES.names())
-def test_losses_take_tokens_as_positions(name):
-    tokens = draw(12, 5, 3, seed=1), draw(12, 5, 3, seed=2)
-    maps = [x.transpose(1, 2).unsqueeze(3) for x in tokens]
-    loss = CombinedLoss([(name, 1.0, {})], LossContext(expected_variance=1.7))
-    torch.testing.assert_close(loss(inputs(*tokens))[0], loss(inputs(*maps))[0])
+def test_losses_take_tokens_as_positions(subtests):
+    for name in LOSSES.names():
+        with subtests.test(str(name)):
+            tokens = draw(12, 5, 3, seed=1), draw(12, 5, 3, seed=2)
+            maps = [x.transpose(1, 2).unsqueeze(3) for x in tokens]
+            loss = CombinedLoss([(name, 1.0, {})], LossContext(expected_variance=1.7))
+            torch.testing.assert_close(loss(inputs(*tokens))[0], loss(inputs(*maps))[0])
 
 
 def test_measures_take_tokens_as_positions():
@@ -185,14 +194,15 @@ def test_measures_take_tokens_as_positions():
     assert found[0] == pytest.approx(found[1])
 
 
-@pytest.mark.parametrize("group", ["scale", "channel_affine", "isotropic", "affine"])
-def test_calibration_maps_every_token(group):
-    x, y = draw(40, 5, 3, seed=1), draw(40, 5, 3, seed=2)
-    of_tokens, of_maps = Calibration(group), Calibration(group)
-    of_tokens.add(x, y)
-    of_maps.add(*(side.transpose(1, 2).unsqueeze(3) for side in (x, y)))
-    expected = of_maps.fit()(x.transpose(1, 2).unsqueeze(3)).squeeze(3).transpose(1, 2)
-    torch.testing.assert_close(of_tokens.fit()(x), expected)
+def test_calibration_maps_every_token(subtests):
+    for group in ("scale", "channel_affine", "isotropic", "affine"):
+        with subtests.test(str(group)):
+            x, y = draw(40, 5, 3, seed=1), draw(40, 5, 3, seed=2)
+            of_tokens, of_maps = Calibration(group), Calibration(group)
+            of_tokens.add(x, y)
+            of_maps.add(*(side.transpose(1, 2).unsqueeze(3) for side in (x, y)))
+            expected = of_maps.fit()(x.transpose(1, 2).unsqueeze(3)).squeeze(3).transpose(1, 2)
+            torch.testing.assert_close(of_tokens.fit()(x), expected)
 
 
 # --- trainings ----------------------------------------------------------------------------------
@@ -218,31 +228,39 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("sender", NETWORKS)
-@pytest.mark.parametrize("receiver", NETWORKS)
-def test_every_kind_of_network_is_stitched_to_every_other(sender, receiver, digits: Data):
-    one, other = (untrained(NETWORKS[n][0], **NETWORKS[n][1]) for n in (sender, receiver))
-    stitch = {"name": "conv1x1", "start": "least_squares"}
-    result = finish(start(one, other, 1, 1, digits, "mse", stitch))
-    assert result.status == "finished"
-    assert result.metrics["excess"] >= -1e-6  # nothing trained is better than the closed form
+def test_every_kind_of_network_is_stitched_to_every_other(subtests, sender, digits: Data):
+    for receiver in NETWORKS:
+        with subtests.test(str(receiver)):
+            one, other = (untrained(NETWORKS[n][0], **NETWORKS[n][1]) for n in (sender, receiver))
+            stitch = {"name": "conv1x1", "start": "least_squares"}
+            result = finish_training(start_training(one, other, 1, 1, digits, "mse", stitch))
+            assert result.status == "finished"
+            assert (
+                result.metrics["excess"] >= -1e-6
+            )  # nothing trained is better than the closed form
 
 
 @pytest.mark.parametrize("class_token", [True, False])
-@pytest.mark.parametrize("name", ["identity", "conv1x1", "paper", "affine", "orthogonal"])
-def test_a_vit_stitched_to_itself_as_the_identity_is_itself(class_token, name, digits: Data):
-    network = untrained("vit", class_token=class_token)
-    for layer in range(3):
-        stitch = {"name": name, "start": "identity"}
-        result = finish(start(network, network, layer, layer, digits, stitch=stitch, epochs=0))
-        assert result.metrics["penalty"] == 0
-        assert result.metrics["val_mse"] == 0
+def test_a_vit_stitched_to_itself_as_the_identity_is_itself(subtests, class_token, digits: Data):
+    for name in ("identity", "conv1x1", "paper", "affine", "orthogonal"):
+        with subtests.test(str(name)):
+            network = untrained("vit", class_token=class_token)
+            for layer in range(3):
+                stitch = {"name": name, "start": "identity"}
+                result = finish_training(
+                    start_training(network, network, layer, layer, digits, stitch=stitch, epochs=0)
+                )
+                assert result.metrics["penalty"] == 0
+                assert result.metrics["val_mse"] == 0
 
 
 @pytest.mark.parametrize("class_token", [True, False])
 def test_least_squares_finds_a_vit_in_itself(class_token, digits: Data):
     network = untrained("vit", class_token=class_token)
     stitch = {"name": "conv1x1", "start": "least_squares"}
-    metrics = finish(start(network, network, 1, 1, digits, "mse", stitch, epochs=0)).metrics
+    metrics = finish_training(
+        start_training(network, network, 1, 1, digits, "mse", stitch, epochs=0)
+    ).metrics
     assert metrics["converged"]
     assert metrics["val_relative_mse"] == pytest.approx(0, abs=1e-8)
     assert metrics["excess"] == pytest.approx(0, abs=1e-8)

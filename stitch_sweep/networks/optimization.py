@@ -1,4 +1,4 @@
-"""An optimizer together with its learning-rate schedule."""
+"""Take optimizer steps with a learning-rate schedule; shared by zoo networks and stitches."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from stitch_sweep.config.optimizer import OptimizerConfig, ScheduleConfig
+from stitch_sweep.config.optimization import OptimizerConfig, ScheduleConfig
 
 
 class Optimization:
-    """An optimizer with its schedule, the step counter, and the state for a checkpoint.
+    """An optimizer with its schedule: the step counter, and the state for a checkpoint.
 
     Args:
-        parameters: parameters to train.
-        optimizer: optimizer settings.
-        schedule: schedule settings.
-        total_steps: number of optimizer steps of the whole training.
+        parameters: the trained parameters.
+        optimizer: settings of the optimizer.
+        schedule: settings of the schedule.
+        total_steps: length of the whole training, in optimizer steps.
         default_lr: base learning rate if `optimizer` has none.
     """
 
@@ -37,7 +37,7 @@ class Optimization:
         self._base = [float(group["lr"]) for group in self.optimizer.param_groups]
 
     def step(self, loss: torch.Tensor) -> float:
-        """Backpropagate `loss` (a scalar), take one step, and return the learning rate of the step."""
+        """Backpropagate `loss` (a scalar), take one step, and return its learning rate."""
         factor = self.schedule.factor(self.step_count, self.total_steps)
         for group, base in zip(self.optimizer.param_groups, self._base, strict=True):
             group["lr"] = base * factor
@@ -48,10 +48,10 @@ class Optimization:
         return self._base[0] * factor
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state that a resumed training needs: the optimizer's state and the step count."""
+        """Return the state to resume from: the optimizer's state and the step."""
         return {"optimizer": self.optimizer.state_dict(), "step": self.step_count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the state that `state_dict` returned."""
+        """Resume from a state that `state_dict` returned."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.step_count = state["step"]

@@ -1,0 +1,65 @@
+"""Call the function that makes a network, and remove wrappers for speed from the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from stitch_sweep.core.bounds import MOST_EXTERNAL_PARAMETERS
+from stitch_sweep.core.errors import InputError
+from stitch_sweep.networks.errors import describe_error
+from stitch_sweep.networks.families.parts import limited_size
+
+
+def call_factory(make: Callable[..., Any], arguments: Mapping[str, Any], name: str) -> nn.Module:
+    """Make a network without the wrappers of `torch.compile` and `DataParallel`.
+
+    Args:
+        make: the function.
+        arguments: its arguments by name.
+        name: the network's name in messages.
+
+    Raises:
+        InputError: the function raises an exception, or returns no module or a TorchScript module.
+    """
+    try:
+        with limited_size(name, MOST_EXTERNAL_PARAMETERS):
+            made = make(**arguments)
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:  # a user's factory may raise anything
+        raise InputError(f"{name} could not be made: {describe_error(error)}") from error
+    if not isinstance(made, nn.Module):
+        raise InputError(f"{name} returned a {type(made).__name__}, not a torch.nn.Module")
+    if isinstance(made, torch.jit.ScriptModule):
+        raise InputError(
+            f"{name} returned a TorchScript module, which can't be cut; return the torch.nn.Module it "
+            "was made from, with its state_dict()"
+        )
+    return _unwrap_all(made)
+
+
+def _unwrap_all(network: nn.Module) -> nn.Module:
+    """Remove wrappers for speed from a network and all of its parts."""
+    holder = nn.ModuleList([network])
+    for module in list(holder.modules()):
+        for name, child in list(module._modules.items()):
+            if child is not None:
+                module._modules[name] = _unwrap(child)
+    return holder[0]
+
+
+def _unwrap(module: nn.Module) -> nn.Module:
+    while True:
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            module = module.module
+        elif type(module).__name__ == "OptimizedModule":  # the class is slow to import
+            module = module._orig_mod  # type: ignore[assignment]
+        else:
+            break
+    if module._compiled_call_impl is not None:  # set by `module.compile()`
+        module._compiled_call_impl = None
+    return module

@@ -1,0 +1,134 @@
+"""Recipes: everything that determines a zoo network's weights."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from stitch_sweep.config.models import Config, NetworkConfig
+from stitch_sweep.data.images import Data
+from stitch_sweep.networks import construction
+from stitch_sweep.networks.families.building import build
+from stitch_sweep.storage.checkpoints import digest
+
+FORMAT = 1
+"""Part of every recipe: raised when the training code changes the weights that a recipe gives."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that determines a network's weights.
+
+    Attributes:
+        name: the network's name in messages; it does not determine the weights.
+        content: plain data, hashed as JSON.
+        factory: the user's function that makes the network, for `source: python`. The recipe carries it,
+            because a process that receives the recipe may not have the function's file.
+    """
+
+    name: str
+    content: dict[str, Any]
+    factory: Callable[..., Any] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def hash(self) -> str:
+        """First 16 hex digits of SHA-256 over the content."""
+        text = json.dumps(self.content, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def folder(self) -> str:
+        """Name of the network's folder in a zoo."""
+        content = self.content
+        untrained = "" if content["weights"] == "trained" else f"-{content['weights']}"
+        data = content["data"]["name"]
+        title = re.sub(r"[^A-Za-z0-9._-]", "-", self.title)
+        return f"{title}-{data}{untrained}-seed{content['seed']}-{self.hash}"
+
+    @property
+    def title(self) -> str:
+        """The network's family, or its source and model; the same as `NetworkConfig.title`."""
+        plan = self.content.get("network")
+        if plan is None:
+            return str(self.content["family"])
+        model = plan.get("model") or plan["factory"].rpartition(":")[2]
+        return f"{plan['source']}:{model}"
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of training; 0 for an untrained control."""
+        pretraining = self.content.get("pretraining")
+        return int(pretraining["epochs"]) if pretraining else 0
+
+    def architecture(self) -> nn.Module:
+        """Make the network with fresh weights from torch's global generator.
+
+        Raises:
+            InputError: the network can't be made; see
+                `stitch_sweep.networks.construction.build_from_blueprint`.
+        """
+        content = self.content
+        if "network" in content:
+            return construction.build_from_blueprint(content["network"], self.factory)
+        return build(
+            content["family"],
+            content["data"]["channels"],
+            content["data"]["classes"],
+            content["options"],
+            image_size=content["data"]["image_size"],
+        )
+
+
+def make_recipe(network: NetworkConfig, config: Config, data: Data) -> Recipe:
+    """Make the recipe of a network that a configuration requests from the zoo.
+
+    Thread count and kind of device are part of it, because they change the last bits of the weights. So
+    is the content of the training images, but not their location.
+
+    Raises:
+        InputError: the network can't take the images, or a name is unknown.
+    """
+    if network.source == "family":
+        architecture: dict[str, Any] = {"family": network.family, "options": network.options}
+    else:
+        architecture = {"network": construction.make_blueprint(network, data)}
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        **architecture,
+        "seed": network.seed,
+        "weights": network.weights,
+        "data": {
+            "name": data.name,
+            "channels": data.image_shape[0],
+            "image_size": data.image_shape[1],
+            "classes": len(data.classes),
+        },
+    }
+    if network.weights == "random" and network.source != "family":
+        # Older versions filled the statistics with dropout active; built-in families have no dropout.
+        content["statistics"] = "in eval mode"
+    if network.weights != "random_raw":
+        content["data"]["train_sha256"] = _hash_training_data(data)
+        content["threads"] = config.resources.cpu
+        content["device"] = config.resources.device
+    if network.weights == "trained":
+        content["data"]["augment"] = config.data.augment
+        pretraining = network.pretraining or config.pretraining
+        content["pretraining"] = pretraining.model_dump(mode="json")
+    return Recipe(network.name, content, construction.find_factory(network))
+
+
+@functools.lru_cache(maxsize=2)
+def _hash_training_data(data: Data) -> str:
+    """Return the SHA-256 of the training data, which is the same for all networks of a sweep."""
+    train = data.train
+    return digest(
+        {"images": train.images, "labels": train.labels, "mean": data.mean, "std": data.std}
+    )
