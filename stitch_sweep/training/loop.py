@@ -13,35 +13,19 @@ from torch import Tensor, nn
 
 from stitch_sweep.config.models import TrialSettings
 from stitch_sweep.config.optimization import Optimization
-from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.seeding import derive, seed_everything
 from stitch_sweep.data.images import SPLITS
 from stitch_sweep.data.loader import Loader
-from stitch_sweep.losses.base import CombinedLoss, LossContext, explain_missing_teacher
 from stitch_sweep.networks.frozen import FrozenNetwork, FrozenSender
-from stitch_sweep.stitches.base import DATA_STARTS, AffineStitch
-from stitch_sweep.stitches.building import build_stitch
-from stitch_sweep.stitches.capacity import capacity, l1_norm
-from stitch_sweep.stitches.least_squares import has_optimum
-from stitch_sweep.stitches.starts import start_stitch
+from stitch_sweep.stitches.capacity import l1_norm
 from stitch_sweep.stitches.storage import pack_stitch
 from stitch_sweep.storage.checkpoints import generators, pack, set_generators
+from stitch_sweep.training.cell import TrainingCell
 from stitch_sweep.training.checkpoint import read_checkpoint, training_identity
-from stitch_sweep.training.convergence import (
-    LEAST_IMAGES,
-    LearningCurve,
-    compare_with_optimum,
-    has_settled,
-)
-from stitch_sweep.training.metrics import SHORT_SPLITS, calibrated_accuracy, similarity_metrics
-from stitch_sweep.training.representations import (
-    ActivationCache,
-    CellBatch,
-    Source,
-    SplitRepresentations,
-)
-from stitch_sweep.training.stitched_network import StitchedNetwork
-from stitch_sweep.training.sums import WeightedSums, measure, name_losses
+from stitch_sweep.training.convergence import LearningCurve
+from stitch_sweep.training.metrics import SHORT_SPLITS
+from stitch_sweep.training.representations import ActivationCache, CellBatch
+from stitch_sweep.training.sums import WeightedSums, name_losses
 
 
 @dataclass(frozen=True)
@@ -107,9 +91,8 @@ class StitchTraining:
         self._networks: tuple[FrozenSender, FrozenNetwork] = (sender, receiver)
         for network in dict.fromkeys(self._networks):  # a self-pair is one network
             network.verify()
-        self._test_loader = loaders["test"]
         train = loaders["train"]
-        self._device, self._augment = train.device, train.augment
+        self._device = train.device
         self._identity = training_identity(
             (sender, sender_layer),
             (receiver, receiver_layer),
@@ -119,36 +102,18 @@ class StitchTraining:
             repeat=repeat,
             threads=threads,
         )
-        image_shape = train.images.images.shape[1:]
-        self._shapes = (
-            sender.shape(sender_layer, image_shape),
-            receiver.shape(receiver_layer, image_shape),
-        )
-        self.stitch = build_stitch(
-            settings.stitch.name,
-            *self._shapes,
-            start=settings.stitch.start,
-            options=settings.stitch.options,
-            seed=seed,
-            repeat=repeat,
-        ).to(train.device)
-        terms = [(term.name, term.weight, term.options) for term in settings.loss.terms]
-        self._splits = self._prepare_splits(
-            CombinedLoss(terms, LossContext()),
-            {
-                "sender": (sender, sender_layer),
-                "expected": (receiver, receiver_layer),
-                "expected_logits": (receiver, None),
-                "sender_logits": (sender, None),
-            },
+        self._cell = TrainingCell(
+            sender,
+            receiver,
+            sender_layer,
+            receiver_layer,
             loaders,
+            settings,
+            seed,
+            repeat,
             cache or ActivationCache(limit_bytes=2**31),
         )
-        self._loss = CombinedLoss(terms, self._context)
-        self._stitched = StitchedNetwork(
-            self.stitch, receiver, receiver_layer, with_hints=self._loss.needs_hints
-        )
-        self._fit = start_stitch(self.stitch, settings.stitch.start, self._splits["train"].pairs())
+        self.stitch = self._cell.stitch
         self._steps_per_epoch = len(train)
         # An identity has nothing to train, and an optimizer refuses an empty list.
         parameters = [p for p in self.stitch.parameters() if p.requires_grad]
@@ -159,7 +124,7 @@ class StitchTraining:
             settings.training.optimizer,
             settings.training.schedule,
             self.total_steps,
-            self._loss.default_lr(settings.training.optimizer.name),
+            self._cell.loss.default_lr(settings.training.optimizer.name),
         )
         self._log_every = settings.training.log_every or max(1, self._steps_per_epoch // 4)
         self._interval_sums, self._epoch_sums = WeightedSums(), WeightedSums()
@@ -168,40 +133,6 @@ class StitchTraining:
         self._earlier_seconds = 0.0
         self.trajectory: list[dict[str, Any]] = []
         self.failed = False
-
-    def _prepare_splits(
-        self,
-        loss: CombinedLoss,
-        sources: Mapping[str, Source],
-        loaders: Mapping[str, Loader],
-        cache: ActivationCache,
-    ) -> dict[str, SplitRepresentations]:
-        """Select what each split needs of the networks, and measure what the loss must know.
-
-        Args:
-            loss: tells what is needed; it is built again with the context that this method sets.
-            sources: where each role comes from.
-            loaders: the images.
-            cache: representations shared with other trainings.
-        """
-        sender = self._networks[0]
-        if "sender" in loss.teachers and not sender.classifies:
-            is_network = isinstance(sender, FrozenNetwork)
-            raise InputError(explain_missing_teacher(sender.name, network=is_network))
-        needs_expected = {
-            "train": self.settings.stitch.start in DATA_STARTS or loss.calibration != "none",
-            "validation": True,  # similarity is measured there, whatever the loss
-            "test": False,
-        }
-        splits = {}
-        for split in SPLITS:
-            roles = loss.roles | ({"expected"} if needs_expected[split] else set())
-            needed = {role: source for role, source in sources.items() if role in roles}
-            splits[split] = SplitRepresentations(split, loaders[split], needed, cache)
-        self._context = LossContext(
-            splits["train"].expected_variance() if "expected" in loss.roles else None
-        )
-        return splits
 
     @property
     def step(self) -> int:
@@ -232,7 +163,7 @@ class StitchTraining:
         stop = min(self.step + steps, self.total_steps)
         while self.step < stop and not self.failed:
             start = self.step % self._steps_per_epoch
-            for batch in self._splits["train"].batches(self.epoch, start):
+            for batch in self._cell.splits["train"].batches(self.epoch, start):
                 self._train_step(batch)
                 if self.failed or self.step >= stop:
                     break
@@ -269,7 +200,7 @@ class StitchTraining:
         predictions = None
         if not self.failed:
             for split in SPLITS:
-                values, predictions = self._measure(split)
+                values, predictions = self._cell.measure(split)
                 metrics |= {f"{SHORT_SPLITS[split]}_{name}": v for name, v in values.items()}
             self.failed = not all(math.isfinite(value) for value in metrics.values())
         for network in self._networks:
@@ -277,7 +208,14 @@ class StitchTraining:
         if self.failed:
             metrics, predictions = {}, None
         else:
-            metrics |= self._final_metrics(metrics)
+            curve = LearningCurve(
+                losses=self._epoch_losses,
+                accuracies=[r["accuracy"] for r in self.trajectory if r["split"] == "validation"],
+                steps_per_epoch=self._steps_per_epoch,
+                total_steps=self.total_steps,
+                schedule=self.settings.training.schedule,
+            )
+            metrics |= self._cell.final_metrics(metrics, curve)
         return StitchResult(
             status="failed" if self.failed else "finished",
             metrics=metrics,
@@ -287,56 +225,6 @@ class StitchTraining:
             seconds=self.seconds,
         )
 
-    def _final_metrics(self, measured: Mapping[str, Any]) -> dict[str, Any]:
-        """Compute the metrics that don't exist for each split."""
-        metrics: dict[str, Any] = {}
-        sender, receiver = self._networks
-        evaluation = sender.evaluate(self._test_loader) if sender.classifies else None
-        metrics["sender_accuracy"] = None if evaluation is None else evaluation.accuracy
-        metrics["receiver_accuracy"] = receiver.evaluate(self._test_loader).accuracy
-        test_accuracy = measured["test_accuracy"]
-        metrics["penalty"] = metrics["receiver_accuracy"] - test_accuracy
-        metrics["accuracy_raw"] = metrics["accuracy_calibrated"] = test_accuracy
-        if self._loss.calibration != "none":
-            metrics["accuracy_calibrated"] = calibrated_accuracy(
-                self._stitched,
-                self._loss.calibration,
-                self._splits["train"].pairs(),
-                self._splits["test"],
-                self._device,
-            )
-        metrics |= similarity_metrics(self.stitch, self._splits["validation"])
-        metrics |= self._convergence(measured)
-        size = capacity(self.stitch)
-        metrics["stitch_parameters"] = size.parameters
-        metrics["stitch_multiply_adds"] = size.multiply_adds
-        return metrics
-
-    def _convergence(self, measured: Mapping[str, Any]) -> dict[str, Any]:
-        terms = [term.name for term in self.settings.loss.terms]
-        # With augmentation or a penalty, training minimizes another function than the closed form.
-        same_objective = self._augment == "none" and not self.settings.stitch.l1
-        if terms == ["mse"] and same_objective and has_optimum(self.stitch):
-            assert isinstance(self.stitch, AffineStitch)
-            return compare_with_optimum(
-                self.stitch,
-                measured["train_loss.mse"],
-                self._context.expected_variance,
-                self._fit,
-                self._splits["train"].pairs(),
-            )
-        if self.total_steps == 0:
-            return {"converged": None if list(self.stitch.parameters()) else True}
-        curve = LearningCurve(
-            losses=self._epoch_losses,
-            accuracies=[r["accuracy"] for r in self.trajectory if r["split"] == "validation"],
-            steps_per_epoch=self._steps_per_epoch,
-            total_steps=self.total_steps,
-            schedule=self.settings.training.schedule,
-        )
-        enough_images = self._splits["validation"].count >= LEAST_IMAGES
-        return {"converged": has_settled(curve, by_accuracy="task" in terms and enough_images)}
-
     def pack_stitch(self, about: Mapping[str, Any]) -> bytes:
         """Serialize the current stitch for a file that `load_stitch` reads.
 
@@ -344,7 +232,7 @@ class StitchTraining:
             about: origin of the stitch, as plain data.
         """
         stitch = self.settings.stitch
-        return pack_stitch(self.stitch, stitch.name, *self._shapes, stitch.options, about)
+        return pack_stitch(self.stitch, stitch.name, *self._cell.shapes, stitch.options, about)
 
     def checkpoint(self) -> bytes:
         """Serialize everything that is needed to resume, in another process too: see `restore`."""
@@ -388,8 +276,8 @@ class StitchTraining:
 
     def _train_step(self, batch: CellBatch) -> None:
         self.stitch.train()
-        inputs = self._stitched.loss_inputs(batch, self._loss.needs_logits)
-        total, terms = self._loss(inputs)
+        inputs = self._cell.stitched.loss_inputs(batch, self._cell.loss.needs_logits)
+        total, terms = self._cell.loss(inputs)
         if l1 := self.settings.stitch.l1:
             terms["l1"] = l1_norm(self.stitch)
             total = total + l1 * terms["l1"]
@@ -406,7 +294,7 @@ class StitchTraining:
         if ends_epoch and not self.failed:
             self._epoch_losses.append(self._epoch_sums.means()["loss"])
             self._epoch_sums = WeightedSums()
-            self._log("validation", self._measure("validation")[0])
+            self._log("validation", self._cell.measure("validation")[0])
 
     def _log_train(self) -> None:
         row = self._interval_sums.means()
@@ -423,8 +311,3 @@ class StitchTraining:
         epoch = math.ceil(self.step / self._steps_per_epoch)
         row = {"step": self.step, "epoch": epoch, "split": split, "accuracy": None, **values}
         self.trajectory.append({**row, "lr": self._lr, "time": self.seconds})
-
-    def _measure(self, split: str) -> tuple[dict[str, float], Tensor]:
-        """Measure the current stitch on a split: see `measure`."""
-        self.stitch.eval()
-        return measure(self._stitched.evaluation_chunks(self._splits[split]), self._loss)

@@ -1,3 +1,5 @@
+"""The training of one stitch: results, cache, convergence, failure, frozen networks, trajectory."""
+
 from __future__ import annotations
 
 import copy
@@ -5,12 +7,10 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import torch
-from tests.support.digits import TINY
 from torch import nn
 from torch.nn import functional
 
@@ -22,66 +22,13 @@ from stitch_sweep.networks.evaluation import evaluate
 from stitch_sweep.networks.families.building import build
 from stitch_sweep.networks.frozen import FrozenError, FrozenNetwork
 from stitch_sweep.stitches.base import MAX_INPUTS
-from stitch_sweep.storage.checkpoints import fingerprint
-from stitch_sweep.training.loop import (
-    EXCESS_ALLOWED,
-    ActivationCache,
-    StitchResult,
-    StitchTraining,
-    train_stitch,
-)
+from stitch_sweep.training.convergence import EXCESS_ALLOWED
+from stitch_sweep.training.loop import ActivationCache, StitchTraining
+from stitch_sweep.training.train_stitch import train_stitch
+from tests.support.digits import TINY
+from tests.support.training import STEPS_PER_EPOCH, finished, frozen, outcome, settings, training
 
 ALL = range(5)
-STEPS_PER_EPOCH = 5  # of the 300 images in batches of 64
-
-
-def settings(
-    loss: str | Mapping[str, Any] = "task", *, stitch: Any = "paper", **training: Any
-) -> TrialSettings:
-    return TrialSettings.model_validate(
-        {
-            "stitch": stitch if isinstance(stitch, Mapping) else {"name": stitch},
-            "loss": {loss: 1.0} if isinstance(loss, str) else dict(loss),
-            "training": {"epochs": 2, **training},
-        }
-    )
-
-
-def frozen(*networks: nn.Module) -> tuple[FrozenNetwork, ...]:
-    return tuple(FrozenNetwork(n, f"network {k}") for k, n in enumerate(networks))
-
-
-def training(
-    a: nn.Module | FrozenNetwork,
-    b: nn.Module | FrozenNetwork,
-    i: int,
-    j: int,
-    data: Data,
-    chosen: TrialSettings,
-    augment: str = "none",
-    **options: Any,
-) -> StitchTraining:
-    a, b = (n if isinstance(n, FrozenNetwork) else FrozenNetwork(n) for n in (a, b))
-    seed = options.get("seed", 0)
-    loaders = make_loaders(data, chosen.training.batch_size, seed=seed, augment=augment)
-    return StitchTraining(a, b, i, j, loaders, chosen, **options)
-
-
-def finished(running: StitchTraining) -> StitchResult:
-    while not running.done:
-        running.run_epoch()
-    return running.finish()
-
-
-def outcome(result: StitchResult) -> dict[str, Any]:
-    """All of a result but for times, in a form that compares bit for bit."""
-    return {
-        "status": result.status,
-        "metrics": result.metrics,
-        "trajectory": [{k: v for k, v in row.items() if k != "time"} for row in result.trajectory],
-        "predictions": None if result.predictions is None else result.predictions.tolist(),
-        "stitch": fingerprint(result.stitch),
-    }
 
 
 # What a stitch does to a network
