@@ -41,7 +41,7 @@ def gram(chunks: Sequence[Tensor]) -> Tensor:
 
 
 def _u_center(k: Tensor) -> Tensor:
-    """Set the diagonal to 0, and the sums of the other entries of rows and columns (Song et al. 2012)."""
+    """Set the diagonal, and the row and column sums of the rest, to 0 (Song et al. 2012)."""
     n = len(k)
     off = ~torch.eye(n, dtype=torch.bool, device=k.device)
     k = k * off

@@ -13,8 +13,8 @@ class RegressionMoments:
     """Centered second moments of rows r and targets t over all positions, in float64.
 
     Each batch is centered by its mean, and batches are merged exactly (Chan, Golub and LeVeque 1983),
-    so a large mean costs no precision. Unlike `losses.moments.Moments` they count the copies that
-    upsampling makes of a row, and keep only the diagonal of yy: other numbers, and less memory.
+    so a large mean costs no precision. They differ from `losses.moments.Moments`: they count the copies
+    that upsampling makes of a row, and they keep only the diagonal of yy.
 
     Attributes:
         count: N, the number of output positions.

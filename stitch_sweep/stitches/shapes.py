@@ -31,7 +31,7 @@ def has_class_token(shape: Shape) -> bool:
 
 
 def as_map(shape: Shape) -> tuple[int, int, int]:
-    """Return the feature map (C, H, W) as which a stitch sees a representation.
+    """Return the shape (C, H, W) of the feature map that a stitch makes of a representation.
 
     A vector (D,) counts as a map of one position, (D, 1, 1). A sequence of g^2 tokens (g^2, D) counts
     as the map of its patches, (D, g, g), with token g i + j at row i and column j. So does a sequence

@@ -73,7 +73,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path):
     process = sweep(path)
     while not list(checkpoints.glob("*.previous")):
         assert process.poll() is None, process.communicate()
-        time.sleep(0.02)  # between two looks
+        time.sleep(0.02)  # polling interval
     kill_tree(process)  # so that no worker of the dead sweep still writes a checkpoint
     ledger = Ledger(path.parent)
     (trial,) = ledger.trial_ids()

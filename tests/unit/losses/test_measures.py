@@ -160,7 +160,7 @@ def test_pwcca_weighs_by_what_the_variates_hold_of_the_expected_side(pair):
 
 
 def unbiased_hsic(k: np.ndarray, l: np.ndarray) -> float:  # noqa: E741
-    """Equation 5 of Song et al. 2012, as it stands there."""
+    """Equation 5 of Song et al. 2012, verbatim."""
     n, one = len(k), np.ones(len(k))
     k, l = k - np.diag(np.diag(k)), l - np.diag(np.diag(l))  # noqa: E741
     cross = one @ k @ one * (one @ l @ one) / ((n - 1) * (n - 2))
@@ -210,13 +210,13 @@ def test_procrustes_is_scipys_disparity(pair):
 
 @pytest.mark.parametrize("pair", ["unequal", "one channel", *REAL], indirect=True)
 def test_repsim_agrees_where_its_conventions_are_ours(pair):
-    """Its PWCCA averages both directions; its CKA divides by biased norms, its HSIC is unbiased."""
+    """repsim averages PWCCA over both directions; its CKA divides by biased norms, its HSIC doesn't."""
     repsim = pytest.importorskip("repsim")
     x, y = (torch.from_numpy(rows[:2000]) for rows in rows_of(pair))
     both = [x.numpy(), y.numpy()]
     there = Moments.of(x, y)
     back = Moments.of(y, x)
-    # It counts constant channels as rank.
+    # repsim counts constant channels in the rank.
     if (x.std(dim=0) > 0).all() and (y.std(dim=0) > 0).all():
         assert cca(there).item() == pytest.approx(repsim.cca(both, "pillai")[0, 1], abs=TOLERANCE)
     mean = (pwcca(there) + pwcca(back)).item() / 2
@@ -287,7 +287,7 @@ def test_measures_see_what_they_should():
         values = [correlation_sum(Moments.of(rows, y))[0].item() for rows in (x, one)]
         assert abs(values[0] - values[1]) > 1e-3
     assert abs(cosine_sum(x + 1, y)[0] - cosine_sum(x, y)[0]) > 1e-3
-    # PWCCA counts channels of the expected side: it sees them turned.
+    # PWCCA sums over channels of the expected side, so rotating them changes it.
     values = [pwcca(Moments.of(x, rows)).item() for rows in (y, y @ rotation(4))]
     assert abs(values[0] - values[1]) > 1e-6
 
@@ -330,7 +330,7 @@ def test_as_many_rows_as_channels_make_cca_blind():
 
 @pytest.mark.parametrize("wide", [8, 64])
 def test_rounding_of_float32_is_not_rank(wide):
-    """A stitch from 3 to more channels has rank 3, whatever the last bits of its output say."""
+    """A stitch from 3 to more channels has rank 3, in spite of rounding errors in its output."""
     x, y = draw(500, 3).float(), draw(500, wide, seed=1).float()
     stitched = x @ draw(3, wide, seed=2).float() + 10
     exact = cca(Moments.of(x.double(), y.double())).item()

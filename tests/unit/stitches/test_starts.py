@@ -142,7 +142,7 @@ def test_least_squares_with_fewer_images_than_inputs_fits_them_all():
 @pytest.mark.parametrize("share", [1e-4, 1e-6, 1e-7])
 def test_what_float32_weights_cannot_hold_gets_a_ridge_and_nothing_else_does(share):
     x, y = draw(500, 4), draw(500, 2, seed=1)
-    x[:, 3] = x[:, 0] + share * x[:, 3]  # their difference explains something of y
+    x[:, 3] = x[:, 0] + share * x[:, 3]  # their difference explains a part of y
     y[:, 0] += draw(500, 4)[:, 3]
     stitch = build("linear", {}, (4,), (2,))
     fit = fitted(stitch, x, y)
@@ -153,7 +153,7 @@ def test_what_float32_weights_cannot_hold_gets_a_ridge_and_nothing_else_does(sha
     else:
         assert kept.weight.abs().max() < exact.weight.abs().max()
     start_stitch(stitch, "least_squares", batches(x.float(), y.float()))
-    # Either way, storing the weights in float32 costs next to nothing of what they explain.
+    # In both cases, storing the weights in float32 costs almost nothing of what they explain.
     assert mse(stitch.double(), x, y) * y.numel() == pytest.approx(kept.error, rel=1e-2)
 
 
@@ -179,7 +179,7 @@ def check_error(name, options, sender, receiver):
     x, y = draw(30, *sender), draw(30, *receiver, seed=1)
     fit = start_stitch(stitch, "least_squares", batches(x, y))
     solved = fit.solution()
-    # Batch normalisation keeps a variance of 0 apart from 0; nothing else is lost.
+    # Batch normalization adds eps to a variance of 0; there is no other loss of precision.
     assert mse(stitch, x, y) * y.numel() == pytest.approx(solved.error, rel=1e-8, abs=1e-8)
     if has_optimum(stitch):
         assert fit.optimum() * y.numel() == pytest.approx(solved.error, rel=1e-10)
@@ -196,7 +196,7 @@ def check_training(name, options, sender, receiver):
     fit = start_stitch(stitch, "least_squares", batches(x, y))
     best = fit.optimum()
     stitch = build(name, options, sender, receiver, seed=2).double().eval()
-    if name == "orthogonal":  # as orthogonal as float64 can be, not as float32 was
+    if name == "orthogonal":  # orthogonal to float64 precision, not float32
         stitch.base.copy_(torch.linalg.qr(stitch.base).Q)
     optimizer = torch.optim.LBFGS(stitch.parameters(), max_iter=100, line_search_fn="strong_wolfe")
 
@@ -209,7 +209,7 @@ def check_training(name, options, sender, receiver):
 
     optimizer.step(loss)
     if name in ("paper", "conv1x1", "conv3x3", "affine") and best > 1e-6:
-        assert loss().item() == pytest.approx(best, rel=1e-3)  # and it does get there
+        assert loss().item() == pytest.approx(best, rel=1e-3)  # and training reaches it
 
 
 def test_the_optimum_does_not_depend_on_batches():
@@ -327,7 +327,7 @@ def test_a_planted_rotation_is_found(d, c):
     for name in ("orthogonal", "linear", "dora", "bn_conv1x1_bn"):
         stitch = build(name, {}, (d,), (c,)).double()
         start_stitch(stitch, "procrustes", batches(x, y))
-        # The angles' base is kept to float64, the planted map too.
+        # The base of the angles and the planted map are float64.
         torch.testing.assert_close(stitch.matrix().detach(), rotation, rtol=1e-6, atol=1e-6)
         assert mse(stitch, x, y) < 1e-12
 
@@ -407,7 +407,7 @@ def check_identity(name, options, sender, receiver):
         y = stitch.train(mode)(x)
         if sender == receiver:
             assert torch.equal(y, x)
-        else:  # sizes are matched, and nothing else happens
+        else:  # the stitch only matches sizes
             matched = build("conv1x1", _sizes(options), sender, receiver, start="identity")(x)
             torch.testing.assert_close(y, matched)
 

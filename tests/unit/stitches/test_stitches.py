@@ -425,7 +425,7 @@ def test_a_stitch_survives_copying_pickling_and_storage(name, options, tmp_path)
         with torch.no_grad():
             for parameter in stitch.parameters():
                 parameter.add_(0.1)
-        stitch(draw(4, *sender, dtype=torch.float32))  # moves running statistics, where there are
+        stitch(draw(4, *sender, dtype=torch.float32))  # updates running statistics, if any
         stitch.eval()
         path = Path(tmp_path / f"{k}.safetensors")
         full = StitchConfig.model_validate({"name": name, **options}).options
@@ -494,7 +494,7 @@ def test_capacity_is_what_torchinfo_counts(counted):
 def check_capacity(name, options, sender, receiver):
     import torchinfo
 
-    # It counts a bias as one more product for each position; a channel without one takes it off.
+    # torchinfo counts a bias as one more product for each position.
     stitch = build(name, options, sender, receiver)
     biases = 0
     for part in stitch.modules():
@@ -549,7 +549,7 @@ def test_a_sparsity_penalty_makes_weights_vanish():
             optimizer.step()
         weights[l1] = stitch.matrix().detach().abs()
     small = {l1: (w < 0.03).sum().item() for l1, w in weights.items()}
-    assert small[0.3] == 10  # all but the two that matter
+    assert small[0.3] == 10  # all except the two planted weights
     assert small[0.0] < 8
 
 

@@ -59,7 +59,7 @@ def test_generators_go_on_where_they_were():
         return [*numbers, *torch.rand(3).tolist()]
 
     cpu = torch.device("cpu")
-    draws()  # of two normal numbers that are made at once, one is left over
+    draws()  # normal numbers are generated in pairs, and the generator stores the second
     state = pack(generators(cpu))
     first = draws()
     assert draws() != first
@@ -76,7 +76,7 @@ def test_generators_of_a_gpu_go_on_where_they_were():
     assert torch.equal(torch.rand(3, device=gpu), first)
 
 
-# What doesn't fit, and what isn't whole
+# Foreign and damaged checkpoints
 
 
 def test_a_checkpoint_of_another_training_is_refused_and_changes_nothing(networks, digits):
@@ -217,7 +217,7 @@ def test_a_pickle_named_like_a_checkpoint_does_nothing(
     assert capfd.readouterr().err.count("foreign") == 2
     assert [found.data for found in ledger.read_checkpoints("t")] == [bomb]
     assert not (tmp_path / "exploded").exists()
-    pickle.loads(bomb)  # it would have
+    pickle.loads(bomb)  # the pickle is indeed harmful
     assert (tmp_path / "exploded").exists()
 
 
