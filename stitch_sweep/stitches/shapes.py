@@ -46,7 +46,7 @@ def as_map(shape: Shape) -> tuple[int, int, int]:
         if tokens - has_class_token(shape) != side**2:
             raise InputError(
                 f"{format_shape(shape)} is a sequence of {tokens} tokens, which is neither a square of "
-                "patches nor one after a class token; use 'linear' or 'identity' for such a sequence"
+                "patches nor one after a class token; only 'linear' and 'identity' join such a sequence"
             )
         return width, side, side
     c, h, w = (shape[0], 1, 1) if len(shape) == 1 else shape

@@ -65,12 +65,6 @@ def options_of(name: str) -> Iterator[dict]:
                 yield {key: value}
 
 
-EVERY_STITCH = [(name, options) for name in STITCHES.names() for options in options_of(name)]
-EVERY_CELL: list[Cell] = [
-    (n, o, *shapes) for n, o in EVERY_STITCH for shapes in joined_shapes(n, o)
-]
-
-
 def build(name: str, options: dict, sender: Shape, receiver: Shape, **more: Any) -> Stitch:
     """Build a stitch."""
     stitch = build_stitch(name, sender, receiver, options=options, **more)
@@ -78,7 +72,19 @@ def build(name: str, options: dict, sender: Shape, receiver: Shape, **more: Any)
     return stitch
 
 
-AFFINE: list[Cell] = [cell for cell in EVERY_CELL if isinstance(build(*cell), AffineStitch)]
+def _outline_cells() -> Iterator[tuple[Cell, Stitch]]:
+    """Yield every cell that a stitch joins, with the stitch on the meta device."""
+    for name, options in EVERY_STITCH:
+        for shapes in joined_shapes(name, options):
+            with torch.device("meta"):
+                stitch = build(name, options, *shapes)
+            yield (name, options, *shapes), stitch
+
+
+EVERY_STITCH = [(name, options) for name in STITCHES.names() for options in options_of(name)]
+_OUTLINES = list(_outline_cells())
+EVERY_CELL: list[Cell] = [cell for cell, _ in _OUTLINES]
+AFFINE: list[Cell] = [cell for cell, stitch in _OUTLINES if isinstance(stitch, AffineStitch)]
 
 every_stitch = pytest.mark.parametrize(("name", "options"), EVERY_STITCH, ids=name_value)
 
@@ -94,15 +100,18 @@ def cells_of(name: str, options: dict, cells: list[Cell] = EVERY_CELL) -> list[C
     return [cell for cell in cells if cell[:2] == (name, options)]
 
 
+def select_cells(keep: Callable[[Stitch, str], bool], cells: list[Cell] = AFFINE) -> list[Cell]:
+    """Return the cells whose stitch and name satisfy a condition that depends on shapes only."""
+    among = set(map(id, cells))
+    return [cell for cell, stitch in _OUTLINES if id(cell) in among and keep(stitch, cell[0])]
+
+
 @functools.cache
 def cells_for(start: str) -> list[Cell]:
     """Return the cells in which a stitch can have a start."""
-    return [cell for cell in EVERY_CELL if build(*cell).explain_start_refusal(start) is None]
-
-
-def select_cells(keep: Callable[[Stitch, str], bool], cells: list[Cell] = AFFINE) -> list[Cell]:
-    """Return the cells whose stitch and name satisfy a condition."""
-    return [cell for cell in cells if keep(build(*cell), cell[0])]
+    return select_cells(
+        lambda stitch, name: stitch.explain_start_refusal(start) is None, EVERY_CELL
+    )
 
 
 def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
