@@ -1,1 +1,1 @@
-"""Losses: the objectives that stitches are trained for. The same functions measure similarity."""
+"""Losses that stitches are trained for. The same functions measure similarity."""

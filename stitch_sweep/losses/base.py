@@ -1,4 +1,4 @@
-"""What a loss gets, what it says of itself, and the weighted sum that is trained."""
+"""The interface of a loss: its inputs, its declarations, and the weighted sum that is trained."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from torch import Tensor
 from stitch_sweep.core.registry import LOSSES
 
 Invariance = Literal["none", "position_scale", "channel_affine", "isotropic", "affine"]
-"""What a loss doesn't notice being done to the stitched representation: nothing; a positive scale of
-each position; a shift and positive scale of each channel; rotation, reflection, one scale and a shift;
-any invertible affine map of the channels."""
+"""Maps of the stitched representation that don't change a loss: none; a positive scale of each position;
+a shift and positive scale of each channel; rotation, reflection, one scale and a shift; any invertible
+affine map of the channels."""
 
-Calibrations = Literal["none", "scale", "scale_shift", "channel_affine", "isotropic", "affine"]
-"""Groups of maps of the channels, the same at every position: nothing; one scale; one scale and a
+CalibrationGroup = Literal["none", "scale", "scale_shift", "channel_affine", "isotropic", "affine"]
+"""Groups of maps of the channels, the same at every position: the identity; one scale; one scale and a
 shift; a scale and shift per channel; rotation, one scale and a shift; any affine map."""
 
 Teacher = Literal["receiver", "sender"]
-"""Whose predictions are soft labels."""
+"""The network whose predictions are soft labels."""
 
-_OF: dict[Teacher, str] = {"receiver": "expected", "sender": "sender"}
+_LOGITS: dict[Teacher, str] = {"receiver": "expected_logits", "sender": "sender_logits"}
 
 
 @dataclass(frozen=True)
 class LossContext:
-    """What a loss may know of its cell before training starts.
+    """Facts of a cell that a loss may use, known before training starts.
 
     Attributes:
-        expected_variance: mean over channels of the expected representation's variance over all
-            training positions; None when no loss of the sum asked for the expected representation.
+        expected_variance: variance of the expected representation over all training positions, a mean
+            over its channels; None if no loss of the sum needs the expected representation.
     """
 
     expected_variance: float | None = None
@@ -40,20 +40,19 @@ class LossContext:
 
 @dataclass(frozen=True)
 class LossInputs:
-    """One batch as the losses see it.
+    """One batch, as losses see it.
 
     Attributes:
         labels: int64 [B].
         stitched: S(A_{<=i}(x)), [B, *receiver shape].
-        expected: B_{<=j}(x), the same shape; None unless some loss needs it.
-        logits: [B, K], the stitched network's; None unless some loss needs them.
-        expected_logits: [B, K], the receiver's own for the same images, without gradient; None unless
-            it is some loss's teacher.
-        sender_logits: [B, K], the sender's own; likewise.
-        hints: by the receiver's layer, from the first after j to the last: what the receiver makes
-            there of the stitched representation, and what it would have made itself (without
-            gradient), both [B, *shape of that layer]. Empty when j is the last layer; None unless some
-            loss needs them.
+        expected: B_{<=j}(x), the same shape; None if no loss needs it.
+        logits: the stitched network's logits, [B, K]; None if no loss needs them.
+        expected_logits: the receiver's own logits for the same images, [B, K], without gradient; None if
+            it is no loss's teacher.
+        sender_logits: the sender's own logits, [B, K], without gradient; None if it is no loss's teacher.
+        hints: the receiver's layers after j, by index: what the receiver computes there from the stitched
+            representation, and its own representation (without gradient), both [B, *shape of the layer].
+            Empty if j is the last layer; None if no loss needs them.
     """
 
     labels: Tensor
@@ -65,7 +64,7 @@ class LossInputs:
     hints: Mapping[int, tuple[Tensor, Tensor]] | None = None
 
     def leading(self, rows: int) -> LossInputs:
-        """The first images only, without those that pad a chunk."""
+        """Return the first images only, without the padding of a chunk."""
 
         def first(x: Tensor | None) -> Tensor | None:
             return None if x is None else x[:rows]
@@ -86,14 +85,17 @@ class Loss(ABC):
     """A differentiable function of one batch.
 
     Class attributes:
-        needs_logits: the rest of the receiver must run.
-        needs_expected: the receiver's own representation must be computed.
-        needs_teacher: the logits that `teacher`, an attribute of the loss, gives by itself.
-        needs_hints: the receiver's later layers, for the stitched representation and its own.
-        default_lr: learning rate where the user gave none, by optimizer name; "" is for all others.
-        invariance: what the loss is blind to.
-        calibration: which map restores that before the receiver sees the representation; see
+        needs_logits: the loss needs the stitched network's logits, so the rest of the receiver runs.
+        needs_expected: the loss needs the receiver's own representation.
+        needs_teacher: the loss needs the logits of the network that its attribute `teacher` names.
+        needs_hints: the loss needs the receiver's later layers, for both representations.
+        default_lr: learning rate if the user sets none, by optimizer name; "" is for all others.
+        invariance: maps of the stitched representation that don't change the loss.
+        calibration: group of maps that restores them before the receiver sees the representation; see
             `Calibration`.
+
+    Args:
+        context: facts of the cell.
     """
 
     needs_logits: ClassVar[bool] = False
@@ -102,7 +104,7 @@ class Loss(ABC):
     needs_hints: ClassVar[bool] = False
     default_lr: ClassVar[Mapping[str, float]]
     invariance: ClassVar[Invariance] = "none"
-    calibration: ClassVar[Calibrations] = "none"
+    calibration: ClassVar[CalibrationGroup] = "none"
     teacher: Teacher = "receiver"
 
     def __init__(self, context: LossContext) -> None:
@@ -110,15 +112,19 @@ class Loss(ABC):
 
     @abstractmethod
     def __call__(self, inputs: LossInputs) -> Tensor:
-        """The loss of the batch, a scalar."""
+        """Compute the loss of the batch, a scalar."""
 
 
 class CombinedLoss:
     """The weighted sum of registered losses.
 
     Args:
-        terms: (name, weight, options) of each.
+        terms: (name, weight, options) of each loss.
         context: facts of the cell.
+
+    Example:
+        >>> loss = CombinedLoss([("task", 1.0, {}), ("mse", 0.5, {})], LossContext(1.0))
+        >>> total, terms = loss(inputs)
     """
 
     def __init__(
@@ -136,7 +142,7 @@ class CombinedLoss:
 
     @property
     def needs_logits(self) -> bool:
-        """Whether any term needs the receiver's logits."""
+        """Whether any term needs the stitched network's logits."""
         return any(loss.needs_logits for loss in self._losses)
 
     @property
@@ -146,11 +152,11 @@ class CombinedLoss:
 
     @property
     def roles(self) -> frozenset[str]:
-        """Fields of `LossInputs` that the frozen networks have to provide, and what the stitch gets."""
-        found = {"sender", *(f"{_OF[teacher]}_logits" for teacher in self.teachers)}
+        """Representations that frozen networks must provide: `sender`, and fields of `LossInputs`."""
+        roles = {"sender", *(_LOGITS[teacher] for teacher in self.teachers)}
         if self.needs_expected(self.terms):
-            found.add("expected")
-        return frozenset(found)
+            roles.add("expected")
+        return frozenset(roles)
 
     @property
     def teachers(self) -> frozenset[Teacher]:
@@ -158,8 +164,8 @@ class CombinedLoss:
         return frozenset(loss.teacher for loss in self._losses if loss.needs_teacher)
 
     @property
-    def calibration(self) -> Calibrations:
-        """The largest group of maps that all terms are blind to."""
+    def calibration(self) -> CalibrationGroup:
+        """The largest group of maps to which all terms are blind."""
         return common_calibration(loss.calibration for loss in self._losses)
 
     @property
@@ -167,34 +173,49 @@ class CombinedLoss:
         return [loss for _, loss in self.terms.values()]
 
     def default_lr(self, optimizer: str) -> float:
-        """The smallest default among the terms, which none of them finds too large."""
+        """Return the smallest default learning rate of the terms, which is too large for none of them."""
         return min(
             loss.default_lr.get(optimizer.lower(), loss.default_lr[""]) for loss in self._losses
         )
 
     def __call__(self, inputs: LossInputs) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum, and each term before weighting."""
+        """Compute the weighted sum, and each term before weighting."""
         values = {name: loss(inputs) for name, (_, loss) in self.terms.items()}
         total = sum(weight * values[name] for name, (weight, _) in self.terms.items())
-        assert isinstance(
-            total, Tensor
-        )  # never the empty sum: a configuration has at least one term
+        assert isinstance(total, Tensor)  # a configuration has at least one term
         return total, values
 
 
-def common_calibration(groups: Iterable[Calibrations]) -> Calibrations:
-    """What several groups of maps have in common, as one of them."""
-    # Largest first; each holds those after it, but for the two that share scale and shift only.
-    order: list[Calibrations] = ["affine", "isotropic", "channel_affine"]
+def common_calibration(groups: Iterable[CalibrationGroup]) -> CalibrationGroup:
+    """Return the largest group of maps that is contained in all the given groups."""
+    # Largest first. Each contains those after it, except that `isotropic` and `channel_affine` share
+    # only scale and shift.
+    order: list[CalibrationGroup] = ["affine", "isotropic", "channel_affine"]
     order += ["scale_shift", "scale", "none"]
-    found = set(groups)
-    if {"isotropic", "channel_affine"} <= found:
-        found.add("scale_shift")
-    return max(found, key=order.index)
+    candidates = set(groups)
+    if {"isotropic", "channel_affine"} <= candidates:
+        candidates.add("scale_shift")
+    return max(candidates, key=order.index)
 
 
 def one_minus(similarity: Tensor | None, stitched: Tensor) -> Tensor:
-    """1 - similarity in the dtype of `stitched`; 1, with a gradient of 0, where it isn't defined."""
+    """Return 1 - similarity in the dtype of `stitched`; 1, with gradient 0, if it is undefined."""
     if similarity is None:
         return 1 + 0 * stitched.sum()
     return (1 - similarity).to(stitched.dtype)
+
+
+def explain_missing_teacher(sender: str, *, network: bool = False) -> str:
+    """Explain why a loss can't learn from the predictions of a sender.
+
+    Args:
+        sender: the sender's name in messages.
+        network: whether it is a network, with logits for other classes.
+    """
+    reason = "knows only the class and predicts nothing"
+    if network:
+        reason = "has a head for other classes than the data's"
+    return (
+        f"{sender} {reason}, so it can't be the teacher of a loss; "
+        "with teacher: receiver the loss learns from the receiver's predictions"
+    )

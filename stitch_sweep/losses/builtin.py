@@ -1,3 +1,3 @@
-"""The losses that come with Stitch Sweep; importing this module registers them."""
+"""The losses of Stitch Sweep; importing this module registers them."""
 
 from stitch_sweep.losses import alignment, cca, cka, correlation, cosine, mse, task  # noqa: F401

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from stitch_sweep.losses.base import Calibrations
-from stitch_sweep.losses.moments import Moments, over
+from stitch_sweep.losses.base import CalibrationGroup
+from stitch_sweep.losses.moments import Moments, divide_or_zero
 from stitch_sweep.losses.rows import channels_last, positions
 from stitch_sweep.losses.whitening import inverse_root
 from stitch_sweep.stitches.shapes import channel_axis
@@ -16,8 +16,8 @@ class ChannelMap(nn.Module):
     """y = W x + b over the channels, the same at every position.
 
     Args:
-        weight: [C', C].
-        bias: [C'].
+        weight: W, [C', C].
+        bias: b, [C'].
     """
 
     weight: Tensor
@@ -29,54 +29,54 @@ class ChannelMap(nn.Module):
         self.register_buffer("bias", bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, C', H, W], [B, T, C] -> [B, T, C'] or [B, C] -> [B, C']."""
+        """Map [B, C, H, W] to [B, C', H, W], [B, T, C] to [B, T, C'], or [B, C] to [B, C']."""
         y = channels_last(x) @ self.weight.T + self.bias
         return y.movedim(-1, 1 + channel_axis(x.shape[1:]))
 
 
 class Calibration:
-    """The map of a group that takes the stitched closest to the expected representation.
+    """The map of a group that brings the stitched representation closest to the expected one.
 
         argmin over (W, b) of the group of   sum over positions of |W s + b - e|^2
 
-    A loss that is blind to a group of maps leaves it to chance which of them the stitch ends at, and the
-    receiver may see a wrong scale or rotation. Putting the best element, found on training data, between
-    stitch and receiver takes that chance away. From accumulated moments in float64, one pass, 24 C^2
-    bytes.
+    A loss that is blind to a group of maps doesn't decide which of them the stitch ends at, so the
+    receiver may see a wrong scale or rotation. The best element of the group, fitted on training data
+    and placed between stitch and receiver, corrects that. Computed in float64 from accumulated moments,
+    in one pass and 24 C^2 bytes.
 
     - `none`: the identity.
     - `scale`: W = a I, b = 0, a >= 0.
     - `scale_shift`: W = a I, a >= 0.
-    - `channel_affine`: W diagonal, no entry below 0: a correlation's sign is not for calibration to mend.
+    - `channel_affine`: W diagonal with entries >= 0: a calibration doesn't correct a correlation's sign.
     - `isotropic`: W = a Q, Q orthogonal: the Procrustes solution Q = V U^T for S_se = U D V^T, a =
       tr(D) / tr(S_ss).
     - `affine`: any W, by least squares; directions in which the stitched representation doesn't vary
       are mapped to 0.
 
-    CKA is blind to far more rotations than `isotropic` holds, those of all C H W units of an image.
-    Among them are the rotations of channels, the same at every position. These are used, for two
-    reasons: a rotation of C H W units can't be estimated from fewer images than units, and with that
-    many it would fit whatever it got; and such a map mixes places, which no stitch trained here may do.
-    An optimum that differs by a larger rotation is not mended by it.
+    CKA is blind to more rotations than `isotropic` contains: to those of all C H W units of an image.
+    Only rotations of channels, the same at every position, are used, for two reasons. A rotation of C H
+    W units can't be estimated from fewer images than units, and with as many it would fit any input.
+    And such a rotation mixes positions, which no stitch that is trained here may do. So an optimum that
+    differs by a larger rotation isn't corrected.
 
     Args:
-        group: as a loss declares it, `Loss.calibration` or `CombinedLoss.calibration`.
+        group: as a loss declares it: `Loss.calibration` or `CombinedLoss.calibration`.
 
     Example:
         >>> calibration = Calibration("isotropic")
-        >>> for batch, valid in train.chunks():
-        ...     calibration.add(stitch(batch.sender)[:valid], batch.expected[:valid])
+        >>> for x, y in train.pairs():
+        ...     calibration.add(stitch(x), y)
         >>> calibrated = nn.Sequential(stitch, calibration.fit(), suffix)
     """
 
-    def __init__(self, group: Calibrations) -> None:
+    def __init__(self, group: CalibrationGroup) -> None:
         self.group = group
         self._moments: Moments | None = None
         self._dtype = torch.float32
 
     @torch.no_grad()
     def add(self, stitched: Tensor, expected: Tensor) -> None:
-        """Add images of the training set, both [B, *receiver shape], real ones only."""
+        """Add images of the training set, both [B, *receiver shape], without padding."""
         if self.group == "none":
             return
         moments = Moments.of(positions(stitched), positions(expected))
@@ -85,18 +85,18 @@ class Calibration:
 
     @torch.no_grad()
     def fit(self) -> nn.Module:
-        """The map, [B, *receiver shape] -> [B, *receiver shape], frozen, in the dtype of the data.
+        """Return the map, [B, *receiver shape] -> [B, *receiver shape], frozen, in the data's dtype.
 
         Raises:
-            ValueError: nothing was added, or values that aren't finite.
+            ValueError: no images were added, or representations are NaN or infinite.
         """
         if self.group == "none":
             return nn.Identity()
-        m = self._moments
-        if m is None or not m.finite:
+        moments = self._moments
+        if moments is None or not moments.finite:
             raise ValueError("a calibration needs finite representations")
-        weight = self._weight(m)
-        bias = m.mean_y - weight @ m.mean_x
+        weight = self._weight(moments)
+        bias = moments.mean_y - weight @ moments.mean_x
         if self.group == "scale":
             bias = torch.zeros_like(bias)
         return ChannelMap(weight.to(self._dtype), bias.to(self._dtype)).eval()
@@ -106,16 +106,19 @@ class Calibration:
         if self.group == "scale":
             products = m.xy.trace() + m.count * (m.mean_x @ m.mean_y)
             squares = m.xx.trace() + m.count * m.mean_x.square().sum()
-            return over(products, squares).clamp(min=0) * unit
+            return divide_or_zero(products, squares).clamp(min=0) * unit
         if self.group == "scale_shift":
-            return over(m.xy.trace(), m.xx.trace()).clamp(min=0) * unit
+            return divide_or_zero(m.xy.trace(), m.xx.trace()).clamp(min=0) * unit
         if self.group == "channel_affine":
-            return over(m.xy.diagonal(), m.deviations_x().square()).clamp(min=0).diag()
+            squares = m.deviations_x().square()
+            return divide_or_zero(m.xy.diagonal(), squares).clamp(min=0).diag()
         if self.group == "isotropic":
             left, singular, right = torch.linalg.svd(m.xy)
-            return over(singular.sum(), m.xx.trace()) * (left @ right).T
+            return divide_or_zero(singular.sum(), m.xx.trace()) * (left @ right).T
         deviations = m.deviations_x()
         root, _ = inverse_root(
-            over(m.xx, torch.outer(deviations, deviations)), tolerance=len(deviations) * m.noise
+            divide_or_zero(m.xx, torch.outer(deviations, deviations)),
+            tolerance=len(deviations) * m.noise,
         )
-        return over(over(m.xy.T, deviations) @ root @ root, deviations)
+        slopes = divide_or_zero(m.xy.T, deviations) @ root @ root
+        return divide_or_zero(slopes, deviations)

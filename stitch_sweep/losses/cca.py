@@ -11,100 +11,101 @@ from torch import Tensor
 from stitch_sweep.core.bounds import From0
 from stitch_sweep.core.registry import LOSSES
 from stitch_sweep.losses.base import (
-    Calibrations,
+    CalibrationGroup,
     Invariance,
     Loss,
     LossContext,
     LossInputs,
     one_minus,
 )
-from stitch_sweep.losses.moments import Moments, over
+from stitch_sweep.losses.moments import Moments, divide_or_zero
 from stitch_sweep.losses.rows import positions
 from stitch_sweep.losses.whitening import inverse_root, singular_vectors
 
 SHARE = 0.99
-"""SVCCA keeps this much of the sum of squared singular values."""
+"""Share of the sum of squared singular values that SVCCA keeps."""
 
 
 class _Whitened(NamedTuple):
-    cross: Tensor  # [p, q]: its singular values are the canonical correlations
-    root_y: Tensor  # [q, q]
-    yy: Tensor  # [q, q], correlations of y
-    number: int  # min(rank x, rank y)
+    cross: Tensor  # [p, q]; its singular values are the canonical correlations
+    root_y: Tensor  # [q, q], inverse root of the correlation matrix of y
+    yy: Tensor  # [q, q], correlation matrix of y
+    number: int  # min(rank x, rank y), the number of canonical correlations
 
 
-def _whitened(moments: Moments, ridge: float) -> _Whitened | None:
-    """Both sides whitened; None where one is constant.
+def _whiten(moments: Moments, ridge: float) -> _Whitened | None:
+    """Whiten both sides; None if one side is constant.
 
-    Channels are standardised first. CCA doesn't notice, but what counts as rank, and as a small ridge,
-    is then the same for channels of any scale.
+    Channels are standardized first. CCA is invariant to that, and the numerical rank and the ridge then
+    don't depend on the scales of the channels.
     """
     x, y = moments.deviations_x(), moments.deviations_y()
     root_x, rank_x = inverse_root(
-        over(moments.xx, torch.outer(x, x)), tolerance=len(x) * moments.noise, ridge=ridge
+        divide_or_zero(moments.xx, torch.outer(x, x)), tolerance=len(x) * moments.noise, ridge=ridge
     )
-    yy = over(moments.yy, torch.outer(y, y))
+    yy = divide_or_zero(moments.yy, torch.outer(y, y))
     root_y, rank_y = inverse_root(yy, tolerance=len(y) * moments.noise, ridge=ridge)
     if min(rank_x, rank_y) == 0:
         return None
-    cross = root_x @ over(moments.xy, torch.outer(x, y)) @ root_y
+    cross = root_x @ divide_or_zero(moments.xy, torch.outer(x, y)) @ root_y
     return _Whitened(cross, root_y, yy, min(rank_x, rank_y))
 
 
 def _mean_correlation(cross: Tensor, number: int) -> Tensor:
-    # The rest is 0 but for rounding; so is what a correlation exceeds 1 by.
+    # Further singular values, and excesses over 1, are rounding errors.
     return torch.linalg.svdvals(cross)[:number].clamp(max=1.0).mean()
 
 
-def _not_finite(moments: Moments) -> Tensor:
+def _undefined(moments: Moments) -> Tensor:
+    """Return NaN, with a gradient."""
     return moments.xy.sum() * torch.nan
 
 
 def cca(moments: Moments, *, ridge: float = 0.0) -> Tensor | None:
-    """Mean canonical correlation of x and y.
+    """Compute the mean canonical correlation of x and y.
 
         1/r sum_{i<=r} rho_i,   rho: singular values of R_xx^(-1/2) R_xy R_yy^(-1/2)
 
-    with R the correlation matrices and r = min(rank x, rank y). Ranks disregard what is rounding in the
-    precision the rows came in. In [0, 1]; 1 when the narrower side is an affine image of the wider one,
-    so also when there are no more rows than one of them has channels. Symmetric; invariant to
-    invertible affine maps of either side.
+    R are the correlation matrices, r = min(rank x, rank y). Ranks ignore rounding errors in the
+    precision of the rows. In [0, 1]; 1 if the narrower side is an affine image of the wider side, so
+    also if one side has at least as many channels as there are rows. Symmetric; invariant to invertible
+    affine maps of either side.
 
     Args:
         moments: of x [n, p] and y [n, q].
-        ridge: added to every eigenvalue of R_xx and R_yy; 0 to measure.
+        ridge: added to every eigenvalue of R_xx and R_yy; 0 for a measure.
 
     Returns:
-        A scalar; None where one side is constant, NaN for rows that aren't finite.
+        A scalar; None if one side is constant, NaN if rows aren't finite.
 
     Source: Hotelling 1936; as a mean, Raghu et al. 2017 (arXiv 1706.05806).
     """
     if not moments.finite:
-        return _not_finite(moments)
-    found = _whitened(moments, ridge)
-    return None if found is None else _mean_correlation(found.cross, found.number)
+        return _undefined(moments)
+    whitened = _whiten(moments, ridge)
+    return None if whitened is None else _mean_correlation(whitened.cross, whitened.number)
 
 
 def svcca(moments: Moments, *, share: float = SHARE) -> Tensor | None:
-    """CCA of the leading principal components of each side.
+    """Compute the CCA of the leading principal components of each side.
 
-    Of each side are kept the fewest components that hold `share` of the variance, that is of the sum
-    of squared singular values of the centred rows; then `cca` of these. The number kept is fixed under
-    the gradient, not the directions. What is kept has at least (1 - share)/p of the variance in every
-    direction, so no ridge is needed. Symmetric; invariant to rotation, one scale and a shift of either
-    side, no more: scaling a channel changes what is kept.
+    Each side keeps the fewest components whose share of the variance (the sum of squared singular
+    values of the centered rows) is at least `share`; the result is `cca` of these. Under the gradient
+    the number of components is fixed, their directions are not. Every kept direction has at least (1 -
+    share)/p of the variance, so no ridge is needed. Symmetric; invariant to rotation, one scale and a
+    shift of either side only: scaling a channel changes which components are kept.
 
     Args:
         moments: of x [n, p] and y [n, q].
         share: in (0, 1].
 
     Returns:
-        As `cca`.
+        As for `cca`.
 
     Source: Raghu et al. 2017 (arXiv 1706.05806).
     """
     if not moments.finite:
-        return _not_finite(moments)
+        return _undefined(moments)
     varies_x, varies_y = moments.deviations_x() != 0, moments.deviations_y() != 0
     root_x, rank_x = inverse_root(
         moments.xx * torch.outer(varies_x, varies_x),
@@ -122,42 +123,45 @@ def svcca(moments: Moments, *, share: float = SHARE) -> Tensor | None:
 
 
 def pwcca(moments: Moments, *, ridge: float = 0.0) -> Tensor | None:
-    """Canonical correlations weighted by how much of y each of y's canonical variates accounts for.
+    """Compute canonical correlations weighted by the share of y that each canonical variate explains.
 
         sum_i a_i rho_i / sum_i a_i,   a_i = sum_c |<h_i, y_c>|,   i <= min(rank x, rank y)
 
-    with h_i the i-th canonical variate of y, of norm 1, and y_c its centred channels. Not symmetric:
-    the weights are of y, the expected side, and follow x under the gradient. In [0, 1]; invariant to
-    invertible affine maps of x; of y only to a shift and one scale, because its channels are summed.
-    Where canonical correlations are repeated their variates, and so the weights, are arbitrary.
+    h_i is the i-th canonical variate of y, of norm 1; y_c are the centered channels of y. Not
+    symmetric: the weights belong to y, the expected side, and depend on x under the gradient. In [0,
+    1]; invariant to invertible affine maps of x; for y only to a shift and one scale, because its
+    channels are summed. If canonical correlations are repeated, their variates, and so the weights, are
+    arbitrary.
 
     Args:
         moments: of x [n, p] and y [n, q].
-        ridge: as of `cca`.
+        ridge: as for `cca`.
 
     Returns:
-        As `cca`.
+        As for `cca`.
 
     Source: Morcos et al. 2018 (arXiv 1806.05759).
     """
     if not moments.finite:
-        return _not_finite(moments)
-    found = _whitened(moments, ridge)
-    if found is None:
+        return _undefined(moments)
+    whitened = _whiten(moments, ridge)
+    if whitened is None:
         return None
-    correlations, vectors = singular_vectors(found.cross)
-    number = found.number
-    # <h_i, y_c> in units of y's channels before they were standardised.
-    loadings = (vectors[:number] @ found.root_y @ found.yy) * moments.deviations_y()
+    correlations, vectors = singular_vectors(whitened.cross)
+    number = whitened.number
+    # <h_i, y_c> in units of y's channels before standardization.
+    loadings = (vectors[:number] @ whitened.root_y @ whitened.yy) * moments.deviations_y()
     weights = loadings.abs().sum(dim=1)
     return (weights * correlations[:number].clamp(max=1.0)).sum() / weights.sum()
 
 
 class _CanonicalLoss(Loss):
+    """Common declarations of the CCA family."""
+
     needs_expected: ClassVar[bool] = True
     default_lr: ClassVar[Mapping[str, float]] = {"sgd": 1.0, "": 0.03}
     invariance: ClassVar[Invariance] = "affine"
-    calibration: ClassVar[Calibrations] = "affine"
+    calibration: ClassVar[CalibrationGroup] = "affine"
 
     def _moments(self, inputs: LossInputs) -> Moments:
         assert inputs.expected is not None
@@ -170,15 +174,15 @@ class CCA(_CanonicalLoss):
 
         L = 1 - 1/r sum_{i<=r} rho_i;   see `cca`
 
-    In [0, 1], without a unit; 1 where a side is constant. Blind to invertible affine maps of the
-    channels, so nothing to learn for an affine stitch that keeps all of the sender's channels; see
-    `cannot_teach`. Calibrated by an affine map. O(n C^2 + C^3), float64 inside.
+    In [0, 1], without a unit; 1 if a side is constant. Blind to invertible affine maps of the channels,
+    so flat for an affine stitch that keeps all of the sender's channels: see `explain_flat_loss`.
+    Calibrated by an affine map. O(n C^2 + C^3), computed in float64.
 
     Args:
-        context: facts of the cell; none are needed.
-        ridge: added to the eigenvalues of both correlation matrices, which average 1, so that
-            directions with little variance neither count fully nor have unbounded gradients. The
-            measure has none.
+        context: facts of the cell; not used.
+        ridge: added to the eigenvalues of both correlation matrices, whose mean is 1. It reduces the
+            weight of directions with little variance and bounds their gradients. The measure has no
+            ridge.
     """
 
     def __init__(self, context: LossContext, *, ridge: From0 = 1e-3) -> None:
@@ -186,7 +190,7 @@ class CCA(_CanonicalLoss):
         self.ridge = ridge
 
     def __call__(self, inputs: LossInputs) -> Tensor:
-        """Scalar; needs `stitched` and `expected` [B, *receiver shape]."""
+        """Compute the loss, a scalar; needs `stitched` and `expected` [B, *receiver shape]."""
         return one_minus(cca(self._moments(inputs), ridge=self.ridge), inputs.stitched)
 
 
@@ -194,18 +198,18 @@ class CCA(_CanonicalLoss):
 class SVCCA(_CanonicalLoss):
     """1 - SVCCA of stitched and expected channels, over positions.
 
-        L = 1 - 1/k sum_{i<=k} rho_i   of the components that hold 0.99 of the variance; see `svcca`
+        L = 1 - 1/k sum_{i<=k} rho_i   of the components with 0.99 of the variance; see `svcca`
 
-    In [0, 1], without a unit; 1 where a side is constant. Blind to rotation, one scale and a shift,
-    and nearly so to any affine map of the components it keeps, hence calibrated by an affine map. It
-    can be lowered by giving up variance: components that are not kept need not correlate.
-    O(n C^2 + C^3), float64 inside.
+    In [0, 1], without a unit; 1 if a side is constant. Blind to rotation, one scale and a shift, and
+    nearly blind to any affine map of the components it keeps; so it is calibrated by an affine map. A
+    stitch can lower it by giving up variance: components that aren't kept need not correlate. O(n C^2 +
+    C^3), computed in float64.
     """
 
     invariance: ClassVar[Invariance] = "isotropic"
 
     def __call__(self, inputs: LossInputs) -> Tensor:
-        """Scalar; needs `stitched` and `expected` [B, *receiver shape]."""
+        """Compute the loss, a scalar; needs `stitched` and `expected` [B, *receiver shape]."""
         return one_minus(svcca(self._moments(inputs)), inputs.stitched)
 
 
@@ -215,12 +219,12 @@ class PWCCA(_CanonicalLoss):
 
         L = 1 - sum_i a_i rho_i / sum_i a_i;   see `pwcca`
 
-    In [0, 1], without a unit; 1 where a side is constant. Blind, calibrated and costly as `cca`, and as
-    flat where that is; directions that hold more of the expected representation count for more.
+    In [0, 1], without a unit; 1 if a side is constant. Invariance, calibration, cost and flat cells are
+    those of `cca`. Directions that explain more of the expected representation have more weight.
 
     Args:
-        context: facts of the cell; none are needed.
-        ridge: as of `cca`.
+        context: facts of the cell; not used.
+        ridge: as for `cca`.
     """
 
     def __init__(self, context: LossContext, *, ridge: From0 = 1e-3) -> None:
@@ -228,5 +232,5 @@ class PWCCA(_CanonicalLoss):
         self.ridge = ridge
 
     def __call__(self, inputs: LossInputs) -> Tensor:
-        """Scalar; needs `stitched` and `expected` [B, *receiver shape]."""
+        """Compute the loss, a scalar; needs `stitched` and `expected` [B, *receiver shape]."""
         return one_minus(pwcca(self._moments(inputs), ridge=self.ridge), inputs.stitched)

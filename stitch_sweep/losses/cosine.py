@@ -9,31 +9,32 @@ import torch
 from torch import Tensor
 
 from stitch_sweep.core.registry import LOSSES
-from stitch_sweep.losses.base import Calibrations, Invariance, Loss, LossInputs
+from stitch_sweep.losses.base import CalibrationGroup, Invariance, Loss, LossInputs
 from stitch_sweep.losses.rows import positions
 
 _SHORTEST = 1e-12
+"""Shorter vectors count as vectors of this length."""
 
 
 def cosine_sum(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum over rows of x y / (|x| |y|), and over how many rows: those where y isn't 0.
+    """Sum x y / (|x| |y|) over the rows in which y isn't 0.
 
-    A ReLU can leave a place with no channel at all; there is no direction to have. A row of x that is
-    0 where y isn't counts as a cosine of 0.
+    A ReLU can set all channels of a position to 0, which then has no direction. If only x is 0 there, the
+    cosine counts as 0.
 
     Args:
         x: [n, C].
         y: [n, C].
 
     Returns:
-        Scalars: the sum in float64, and the number of rows that count.
+        Two scalars: the sum in float64, and the number of rows that count.
     """
     x, y = x.double(), y.double()
     counts = (y != 0).any(dim=1)
-    # Norms of rows that are exactly 0 have no derivative; shorter than this is taken as this.
-    long_x = torch.where((x != 0).any(dim=1, keepdim=True), x, _SHORTEST).norm(dim=1)
-    long_y = torch.where(counts[:, None], y, 1.0).norm(dim=1)
-    cosines = (x * y).sum(dim=1) / (long_x.clamp(min=_SHORTEST) * long_y.clamp(min=_SHORTEST))
+    # The norm of a row that is exactly 0 has no derivative.
+    norm_x = torch.where((x != 0).any(dim=1, keepdim=True), x, _SHORTEST).norm(dim=1)
+    norm_y = torch.where(counts[:, None], y, 1.0).norm(dim=1)
+    cosines = (x * y).sum(dim=1) / (norm_x.clamp(min=_SHORTEST) * norm_y.clamp(min=_SHORTEST))
     return torch.where(counts, cosines, 0.0).sum(), counts.sum()
 
 
@@ -41,20 +42,21 @@ def cosine_sum(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 class Cosine(Loss):
     """1 - the mean cosine between stitched and expected channel vectors, over positions.
 
-        L = 1 - 1/|P| sum_{p in P} s_p e_p / (|s_p| |e_p|),   P: positions where e_p isn't 0
+        L = 1 - 1/|P| sum_{p in P} s_p e_p / (|s_p| |e_p|),   P: positions at which e_p isn't 0
 
-    In [0, 2], without a unit; 1 where the expected representation is 0 throughout. Blind to a positive
-    scale of each position; of these the calibration restores one, common to all, because the others
-    differ from image to image. With a single channel it knows signs only. O(n C), float64 inside.
+    In [0, 2], without a unit; 1 if the expected representation is 0 everywhere. Blind to a positive scale
+    of each position. The calibration restores one scale, common to all positions, because the others
+    differ from image to image. With a single channel the loss sees signs only. O(n C), computed in
+    float64.
     """
 
     needs_expected: ClassVar[bool] = True
     default_lr: ClassVar[Mapping[str, float]] = {"sgd": 1.0, "": 0.03}
     invariance: ClassVar[Invariance] = "position_scale"
-    calibration: ClassVar[Calibrations] = "scale"
+    calibration: ClassVar[CalibrationGroup] = "scale"
 
     def __call__(self, inputs: LossInputs) -> Tensor:
-        """Scalar; needs `stitched` and `expected` [B, *receiver shape]."""
+        """Compute the loss, a scalar; needs `stitched` and `expected` [B, *receiver shape]."""
         assert inputs.expected is not None
         total, rows = cosine_sum(positions(inputs.stitched), positions(inputs.expected))
         return (1 - total / rows.clamp(min=1)).to(inputs.stitched.dtype)

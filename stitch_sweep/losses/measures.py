@@ -1,4 +1,4 @@
-"""Every similarity of two representations, over a whole set of images."""
+"""All similarity measures of two representations, over a whole set of images."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ MEASURES = (
     "cka_blocks",
     "procrustes",
 )
-"""What `SimilarityMeasures` reports."""
+"""Keys of `SimilarityMeasures.result`."""
 
 _VALUES = 2**21
-"""So many values of a chunk are worked on at a time."""
+"""Number of values that are processed at a time."""
 
 
 class SimilarityMeasures:
-    """All measures between stitched and expected representation, one pass, in bounded memory.
+    """All measures between stitched and expected representation, in one pass and bounded memory.
 
-    The functions are those of the losses, without a ridge, of the whole set rather than of batches:
-    sums are float64, and the result doesn't depend on how the set was cut into chunks. Memory:
-    24 C^2 bytes for C channels, and what CKA keeps (see `CenteredKernelAlignment`).
+    The functions are those of the losses, without a ridge, over the whole set instead of batches. Sums
+    are float64, and the result doesn't depend on the sizes of the chunks. Memory: 24 C^2 bytes for C
+    channels, plus that of `CenteredKernelAlignment`.
 
     Args:
-        cka_bytes: limit for what CKA keeps.
+        cka_bytes: memory limit of CKA.
 
     Example:
         >>> measures = SimilarityMeasures()
-        >>> for batch, valid in chunks:
-        ...     measures.add(stitch(batch.sender)[:valid], batch.expected[:valid])
+        >>> for x, y in validation.pairs():
+        ...     measures.add(stitch(x), y)
         >>> measures.result()["cka"]
     """
 
@@ -57,12 +57,12 @@ class SimilarityMeasures:
         self._cka = CenteredKernelAlignment(cka_bytes)
         self._squares: Tensor | float = 0.0
         self._cosines: Tensor | float = 0.0
-        self._directed: Tensor | int = 0
+        self._cosine_rows: Tensor | int = 0
         self._values = 0
 
     @torch.no_grad()
     def add(self, stitched: Tensor, expected: Tensor) -> None:
-        """Add images, both [B, *receiver shape]: real ones only, none that pads a chunk.
+        """Add images, both [B, *receiver shape], without padding.
 
         Raises:
             ValueError: the shapes differ.
@@ -72,7 +72,7 @@ class SimilarityMeasures:
                 f"stitched and expected representations must have one shape, not "
                 f"{tuple(stitched.shape)} and {tuple(expected.shape)}"
             )
-        # In float64 a chunk of a large layer would take more than all that is kept.
+        # In float64, a whole chunk of a large layer would take more memory than all sums.
         count = max(1, _VALUES // math.prod(stitched.shape[1:]))
         for first in range(0, len(stitched), count):
             self._add(stitched[first : first + count], expected[first : first + count])
@@ -81,9 +81,9 @@ class SimilarityMeasures:
         x, y = positions(stitched), positions(expected)
         moments = Moments.of(x, y)
         self._moments = moments if self._moments is None else self._moments.merged(moments)
-        cosines, directed = cosine_sum(x, y)
+        cosines, cosine_rows = cosine_sum(x, y)
         self._cosines = self._cosines + cosines
-        self._directed = self._directed + directed
+        self._cosine_rows = self._cosine_rows + cosine_rows
         error = mean_squared_error(stitched.double(), expected.double())
         self._squares = self._squares + error * stitched.numel()
         self._values += stitched.numel()
@@ -91,22 +91,22 @@ class SimilarityMeasures:
 
     @torch.no_grad()
     def result(self) -> dict[str, float]:
-        """The measures of all images so far; NaN where one isn't defined.
+        """Return the measures of all images so far; NaN where a measure is undefined.
 
         Keys:
-            mse: mean squared difference per value, in the representation's units squared.
-            relative_mse: the same over the expected representation's variance (mean over channels):
-                1 is no better than a constant.
-            cosine: in [-1, 1]; `cosine_sum` over positions where the expected one isn't 0.
+            mse: mean squared difference per value, in squared units of the representation.
+            relative_mse: mse divided by the expected representation's variance (a mean over channels);
+                the best constant has the value 1.
+            cosine: in [-1, 1]; mean over the positions at which the expected representation isn't 0.
             correlation: in [-1, 1]; see `correlation_sum`.
-            correlation_left_out: channels without variance, which it leaves out.
+            correlation_left_out: number of channels without variance, which `correlation` ignores.
             cca, svcca, pwcca: in [0, 1].
             cka: in [-1, 1].
-            cka_blocks: in how many blocks of images; 1 is exact.
-            procrustes: a distance, in [0, 1]: 0 is alike.
+            cka_blocks: number of blocks of images; with 1 block `cka` is exact.
+            procrustes: a distance in [0, 1]; 0 for representations that a rotation makes equal.
 
         Raises:
-            ValueError: nothing was added.
+            ValueError: no images were added.
         """
         if self._moments is None:
             raise ValueError("no representations were added")
@@ -118,17 +118,17 @@ class SimilarityMeasures:
         return {
             "mse": mse,
             "relative_mse": mse / variance if variance else math.nan,
-            "cosine": float(self._cosines / self._directed) if self._directed else math.nan,
+            "cosine": float(self._cosines / self._cosine_rows) if self._cosine_rows else math.nan,
             "correlation": float(correlations / counted) if counted else math.nan,
             "correlation_left_out": float(channels - counted),
-            "cca": _number(cca(moments)),
-            "svcca": _number(svcca(moments)),
-            "pwcca": _number(pwcca(moments)),
-            "cka": _number(self._cka.result()),
+            "cca": _to_float(cca(moments)),
+            "svcca": _to_float(svcca(moments)),
+            "pwcca": _to_float(pwcca(moments)),
+            "cka": _to_float(self._cka.result()),
             "cka_blocks": float(self._cka.blocks),
-            "procrustes": _number(procrustes(moments)),
+            "procrustes": _to_float(procrustes(moments)),
         }
 
 
-def _number(value: Tensor | None) -> float:
+def _to_float(value: Tensor | None) -> float:
     return math.nan if value is None else value.item()

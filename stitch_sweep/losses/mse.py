@@ -13,7 +13,7 @@ from stitch_sweep.losses.rows import channels_last
 
 
 def mean_squared_error(x: Tensor, y: Tensor) -> Tensor:
-    """Mean over all values of (x - y)^2, a scalar; x and y of one shape."""
+    """Compute the mean of (x - y)^2 over all values, a scalar; x and y have the same shape."""
     return (x - y).square().mean()
 
 
@@ -24,19 +24,19 @@ class MeanSquaredError(Loss):
         L = 1/(B H W) sum_{b,h,w} sum_c (s - e)^2 / v,   v = mean over channels of Var(e_c)
 
     v is measured once on the training set. The plain element-wise mean would divide gradients by the
-    number of channels, and by the scale of the layer, so that one learning rate could not serve two
-    layers. A value of C means: no better than a constant. Not invariant to anything: the stitched
-    representation must be the expected one.
+    number of channels and by the scale of the layer, so one learning rate could not serve two layers.
+    The best constant has the value C. Not invariant to anything: the stitched representation must be
+    the expected one.
     """
 
     needs_expected: ClassVar[bool] = True
     default_lr: ClassVar[Mapping[str, float]] = {"sgd": 0.01, "": 0.1}
 
     def __call__(self, inputs: LossInputs) -> Tensor:
-        """Scalar; needs `stitched` and `expected` [B, *receiver shape]."""
+        """Compute the loss, a scalar; needs `stitched` and `expected` [B, *receiver shape]."""
         assert inputs.expected is not None
         assert self.context.expected_variance is not None
         channels = channels_last(inputs.expected).shape[-1]
-        # A constant expected representation has no scale of its own.
+        # A constant expected representation has no scale; its error is then absolute.
         scale = self.context.expected_variance or 1.0
         return mean_squared_error(inputs.stitched, inputs.expected) * (channels / scale)

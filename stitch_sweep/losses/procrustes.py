@@ -1,4 +1,4 @@
-"""Orthogonal Procrustes: how far apart two representations are after the best scaled rotation."""
+"""Orthogonal Procrustes: the distance of two representations after the best scaled rotation."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ from stitch_sweep.losses.moments import Moments
 
 
 def procrustes(moments: Moments) -> Tensor | None:
-    """The disparity left by the best rotation, reflection, scale and shift of x onto y.
+    """Compute the disparity after the best rotation, reflection, scale and shift of x onto y.
 
         1 - (sum_i sigma_i)^2 / (tr(S_xx) tr(S_yy)),   sigma: singular values of S_xy
 
-    The share of y's variance that such a map can't reach, the same in both directions: a distance in
-    [0, 1], 0 for identical representations. Widths may differ; the narrower one is then filled up with
-    zeros. As `scipy.spatial.procrustes`. Source: Gower 1975; Ding et al. 2021 (arXiv 2108.01661)
-    compare it with CCA and CKA.
+    This is the share of y's variance that no such map reaches, the same in both directions: a distance in
+    [0, 1], 0 for identical representations. Widths may differ; the narrower side is padded with zeros.
+    Equal to `scipy.spatial.procrustes`.
+
+    Args:
+        moments: of x [n, p] and y [n, q].
 
     Returns:
-        A scalar; None where one side is constant, NaN for rows that aren't finite.
+        A scalar; None if one side is constant, NaN if rows aren't finite.
+
+    Source: Gower 1975; Ding et al. 2021 (arXiv 2108.01661) compare it with CCA and CKA.
     """
     if not moments.finite:
         return moments.xy.sum() * torch.nan

@@ -1,4 +1,4 @@
-"""How a representation becomes the rows of a matrix."""
+"""Representations as matrices: which axes become rows, and which become columns."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from stitch_sweep.stitches.shapes import channel_axis
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """[B, C, H, W] -> [B, H, W, C]; a sequence [B, T, D] and a vector [B, D] are so already."""
+    """Move the channels to the end: [B, C, H, W] to [B, H, W, C]; [B, T, D] and [B, D] don't change."""
     return x.movedim(1 + channel_axis(x.shape[1:]), -1)
 
 
 def channels_first(x: Tensor) -> Tensor:
-    """A row per channel, a column per image and place: [B, C, H, W] or [B, T, C] -> [C, B * places]."""
+    """Make a row per channel, a column per image and position: [B, C, H, W] to [C, B * H * W]."""
     return x.movedim(1 + channel_axis(x.shape[1:]), 0).flatten(1)
 
 
 def positions(x: Tensor) -> Tensor:
-    """A row per image and place, a column per channel: [B, C, H, W] -> [B * H * W, C].
+    """Make a row per image and position, a column per channel: [B, C, H, W] to [B * H * W, C].
 
-    The places of a sequence [B, T, D] are its tokens, a class token among them; a vector [B, D] has one
-    place and stays as it is.
+    The positions of a sequence [B, T, D] are its tokens, including a class token. A vector [B, D] has one
+    position and doesn't change.
     """
     x = channels_last(x)
     return x.reshape(-1, x.shape[-1])
 
 
 def images(x: Tensor) -> Tensor:
-    """A row per image, a column per unit: [B, ...] -> [B, units]."""
+    """Make a row per image, a column per unit: [B, ...] to [B, units]."""
     return x.flatten(1)

@@ -1,4 +1,4 @@
-"""Losses of the stitched network's predictions: hard labels and soft ones."""
+"""Losses of the stitched network's predictions, with hard labels and with soft labels."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from stitch_sweep.losses.base import Loss, LossContext, LossInputs, Teacher
 
 @LOSSES.register("task")
 class Task(Loss):
-    """Cross-entropy of the stitched network with the hard labels, mean over images, in nats.
+    """Cross-entropy of the stitched network with the hard labels, a mean over images, in nats.
 
         L = -(1/B) sum_b log softmax(z_b)[y_b],   z = B_{>j}(S(A_{<=i}(x)))
 
-    Asks whether the receiver can use the sender's representation, not whether it looks as expected.
+    Measures whether the receiver can use the sender's representation, not whether the representation
+    looks as expected.
+
     Source: Bansal et al. 2021 (arXiv 2106.07682).
     """
 
@@ -27,7 +29,7 @@ class Task(Loss):
     default_lr: ClassVar[Mapping[str, float]] = {"sgd": 0.03, "": 0.03}
 
     def __call__(self, inputs: LossInputs) -> Tensor:
-        """Scalar; needs `logits` [B, K] and `labels` [B]."""
+        """Compute the loss, a scalar; needs `logits` [B, K] and `labels` [B]."""
         assert inputs.logits is not None
         return functional.cross_entropy(inputs.logits, inputs.labels)
 
@@ -38,16 +40,17 @@ class SoftTask(Loss):
 
         L = T^2 1/B sum_b KL( softmax(t_b / T) || softmax(z_b / T) )
 
-    with t the logits that the receiver (or the sender) gives for the same images by itself. Asks
-    whether the stitched network decides as the teacher does, mistakes included; 0 where it does. The
-    gradient is that of the cross-entropy with soft labels; the factor T^2 keeps its size when T grows.
-    Source: Hinton et al. 2015 (arXiv 1503.02531); as a loss of stitching with the receiver as teacher,
-    "soft label matching" in Athanasiadis et al. 2025 (arXiv 2505.20142).
+    t are the logits of the receiver (or the sender) alone, for the same images. Measures whether the
+    stitched network decides as the teacher does, mistakes included; 0 if it does. The gradient is that of
+    the cross-entropy with soft labels; the factor T^2 keeps its size when T grows.
+
+    Source: Hinton et al. 2015 (arXiv 1503.02531). As a loss for stitching, with the receiver as
+    teacher, it is "soft label matching" in Athanasiadis et al. 2025 (arXiv 2505.20142).
 
     Args:
-        context: facts of the cell; none are needed.
-        teacher: whose predictions: `receiver` or `sender`.
-        temperature: T; above 1 the teacher's ranking of the wrong classes counts for more.
+        context: facts of the cell; not used.
+        teacher: the network whose predictions are the soft labels: `receiver` or `sender`.
+        temperature: T; above 1, the teacher's ranking of the wrong classes gets more weight.
     """
 
     needs_logits: ClassVar[bool] = True
@@ -66,13 +69,13 @@ class SoftTask(Loss):
         self.temperature = temperature
 
     def __call__(self, inputs: LossInputs) -> Tensor:
-        """Scalar; needs `logits` [B, K], and `expected_logits` or `sender_logits` [B, K]."""
-        wanted = inputs.expected_logits if self.teacher == "receiver" else inputs.sender_logits
+        """Compute the loss, a scalar; needs `logits` and the teacher's logits, both [B, K]."""
+        taught = inputs.expected_logits if self.teacher == "receiver" else inputs.sender_logits
         assert inputs.logits is not None
-        assert wanted is not None
+        assert taught is not None
         divergence = functional.kl_div(
             functional.log_softmax(inputs.logits / self.temperature, dim=1),
-            functional.log_softmax(wanted / self.temperature, dim=1),
+            functional.log_softmax(taught / self.temperature, dim=1),
             reduction="batchmean",
             log_target=True,
         )

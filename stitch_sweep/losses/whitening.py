@@ -1,4 +1,4 @@
-"""Inverse roots and singular vectors whose gradients stay finite at repeated and zero values."""
+"""Inverse roots and singular vectors with finite gradients at repeated and zero values."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 _CLOSEST = 1e-4
-"""Of a kept eigenvalue: a smaller gap between it and a dropped one counts as this."""
+"""Smallest gap between a kept and a dropped eigenvalue, relative to the kept one; smaller gaps count as
+it."""
 _BLUR = 1e-5
-"""Gaps between squared correlations well below this don't make a gradient any larger."""
+"""Gap between squared correlations below which a gradient stops growing."""
 
 
 class _InverseRoot(torch.autograd.Function):
@@ -37,14 +38,14 @@ class _InverseRoot(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, _: Any) -> tuple[Tensor, None, None, None]:
         values, vectors, inverse = ctx.saved_tensors
         a, b = inverse[:, None], inverse
-        # (1/sqrt(l) - 1/sqrt(m)) / (l - m) without its gap, for two that are used.
+        # For two used eigenvalues l, m: (1/sqrt(l) - 1/sqrt(m)) / (l - m), with the gap cancelled.
         both = -(a * b).square() / torch.where(a + b > 0, a + b, 1.0)
-        # One is dropped: its side of the difference is 0, and the gap must stay.
+        # If one eigenvalue is dropped, its term is 0 and the gap stays in the denominator.
         larger = torch.maximum(values[:, None], values)
         gap = torch.maximum((values[:, None] - values).abs(), _CLOSEST * larger)
-        one = -torch.maximum(a, b) / torch.where(gap > 0, gap, 1.0)
-        one = torch.where((a > 0) ^ (b > 0), -one, 0.0)
-        quotients = torch.where((a > 0) & (b > 0), both, one)
+        single = -torch.maximum(a, b) / torch.where(gap > 0, gap, 1.0)
+        single = torch.where((a > 0) ^ (b > 0), -single, 0.0)
+        quotients = torch.where((a > 0) & (b > 0), both, single)
         inner = quotients * (vectors.T @ gradient @ vectors)
         result = vectors @ inner @ vectors.T
         return (result + result.T) / 2, None, None, None
@@ -53,22 +54,22 @@ class _InverseRoot(torch.autograd.Function):
 def inverse_root(
     matrix: Tensor, *, tolerance: float, share: float = 1.0, ridge: float = 0.0
 ) -> tuple[Tensor, int]:
-    """(P A P + r I)^(-1/2) on the directions that are kept, 0 on the others.
+    """Compute (P A P + r I)^(-1/2) on the kept directions, 0 on the others.
 
-    Kept are eigenvalues above `tolerance` times the largest, and of these the fewest whose sum is at
-    least `share` of all. With a ridge every direction is used. Which ones are kept counts as fixed
-    under the gradient, which is that of a spectral function (Daleckii and Krein): it holds no
-    difference of two used eigenvalues, so repeated ones do no harm. The gap between a kept and a
-    dropped one, where `share` cuts, remains; below 1e-4 of the eigenvalue it counts as that.
+    Eigenvalues above `tolerance` times the largest are kept, and of these the fewest whose sum is at
+    least `share` of the sum of all. With a ridge every direction is used. The gradient, that of a
+    spectral function (Daleckii and Krein), treats the selection as fixed. It contains no difference of
+    two used eigenvalues, so repeated eigenvalues do no harm. It does contain the gap between a kept and
+    a dropped eigenvalue; a gap below 1e-4 of the eigenvalue counts as that.
 
     Args:
         matrix: symmetric and positive semi-definite, [p, p].
         tolerance: relative to the largest eigenvalue.
-        share: of the sum of eigenvalues, in (0, 1].
+        share: share of the sum of eigenvalues to keep, in (0, 1].
         ridge: r, added to every eigenvalue.
 
     Returns:
-        [p, p], and how many directions were kept (the rank, when share is 1).
+        [p, p], and the number of kept directions (the rank, if share is 1).
     """
     root, rank = _InverseRoot.apply(matrix, tolerance, share, ridge)
     return root, int(rank)
@@ -78,7 +79,7 @@ class _SingularVectors(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, matrix: Tensor) -> tuple[Tensor, Tensor]:
         rows, columns = matrix.shape
-        # All right vectors, those of the null space too: the gradient of the others needs them.
+        # All right vectors, including the null space, because the gradient of the others needs them.
         left, singular, right = torch.linalg.svd(matrix, full_matrices=rows < columns)
         left = left[:, : len(singular)]
         ctx.save_for_backward(left, singular, right)
@@ -93,22 +94,21 @@ class _SingularVectors(torch.autograd.Function):
         gaps = squares - squares[:, None]
         inner = gaps / (gaps.square() + _BLUR**2) * (right @ by_right.T)
         result = (left * by_singular) @ right[: len(singular)]
-        # Of A^T A, whose eigenvectors they are, and from there of A.
+        # The vectors are eigenvectors of A^T A; the gradient of A follows from that of A^T A.
         return result + (left * singular) @ (inner + inner.T)[: len(singular)] @ right
 
 
 def singular_vectors(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Singular values in descending order and all right singular vectors.
+    """Compute singular values in descending order and all right singular vectors.
 
-    Where values are repeated, vectors have no derivative; gaps of squared values are blurred by 1e-5
-    there (d / (d^2 + 1e-10) in place of 1/d), which bounds the gradient and, at gaps above 0.01,
-    changes a millionth of it.
+    Vectors of repeated values have no derivative. The gradient uses d / (d^2 + 1e-10) instead of 1/d
+    for a gap d of squared values. That bounds it, and changes it by a millionth at gaps above 0.01.
 
     Args:
         matrix: [p, q].
 
     Returns:
-        [min(p, q)], and the vectors as rows, [q, q].
+        The values, [min(p, q)], and the vectors as rows, [q, q].
     """
     values, vectors = _SingularVectors.apply(matrix)
     return values, vectors

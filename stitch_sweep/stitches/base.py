@@ -1,4 +1,4 @@
-"""What every stitch is, and the affine ones in particular."""
+"""The interfaces of stitches in general, and of affine stitches."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import torch
 from torch import Tensor, nn
 
 from stitch_sweep.stitches.closed_forms import AffineMap, least_squares
-from stitch_sweep.stitches.moments import Moments
+from stitch_sweep.stitches.moments import RegressionMoments
 from stitch_sweep.stitches.shapes import Shape
 
 MAX_INPUTS = 8192
-"""Longer rows get no closed form: their second moments would take more than half a GiB."""
+"""Longest rows with closed forms; second moments of longer ones would take more than half a GiB."""
 
 DATA_STARTS = ("permutation", "least_squares", "procrustes")
-"""Starts that look at the training set."""
+"""Starts that depend on the training set."""
 STARTS = ("random", "identity", *DATA_STARTS)
-"""Every way a stitch may start."""
+"""All starts."""
 
 
 class Stitch(nn.Module, ABC):
     """A map from one representation to another: [B, *sender] to [B, *receiver].
 
     Args:
-        sender: (C, H, W), (T, D) or (D,), without the batch.
-        receiver: likewise.
+        sender: shape of the input without the batch, (C, H, W), (T, D) or (D,).
+        receiver: shape of the output, likewise.
     """
 
     def __init__(self, sender: Shape, receiver: Shape) -> None:
@@ -34,14 +34,14 @@ class Stitch(nn.Module, ABC):
 
     @abstractmethod
     def multiply_adds(self) -> int:
-        """Products with weights that one image takes; see `capacity`."""
+        """Count the products with trained weights for one image; see `Capacity`."""
 
     def sparse_tensors(self) -> list[Tensor]:
-        """What a sparsity penalty acts on: weights that mix channels or positions, never biases."""
+        """Return the tensors of a sparsity penalty: weights that mix channels or positions, no biases."""
         return []
 
-    def why_not(self, start: str) -> str | None:
-        """Why it can't start so, or None where it can; known from the shapes alone.
+    def explain_start_refusal(self, start: str) -> str | None:
+        """Explain why the stitch can't have a start; None if it can. Depends on shapes alone.
 
         Args:
             start: one of `STARTS`.
@@ -49,91 +49,92 @@ class Stitch(nn.Module, ABC):
         return None if start == "random" else "it is not an affine map"
 
     def start_as_identity(self) -> None:
-        """Become the map that copies; call it where `why_not("identity")` is None."""
+        """Become the identity; only allowed if `explain_start_refusal("identity")` is None."""
         raise NotImplementedError
 
 
 class AffineStitch(Stitch):
-    """A stitch whose output positions are each W r + b of one row r of its input.
+    """A stitch whose every output position is W r + b for one row r of its input.
 
-    That structure is what the closed forms need: `rows` and `target_rows` line up the inputs with
-    what they should become.
+    Closed forms use this structure: `rows` and `target_rows` pair inputs with targets.
     """
 
     has_optimum: bool = True
-    """Whether `solve` gives the smallest squared error that any training of it could reach."""
+    """Whether `solve` returns the smallest squared error that training could reach."""
 
     inputs: int
     """D, the length of a row."""
 
     outputs: int
-    """C, the length of what a row becomes."""
+    """C, the length of a row's output."""
 
     positions: int
     """Rows per image."""
 
     @abstractmethod
     def matrix(self) -> Tensor:
-        """W as it is applied, [C, D]; differentiable."""
+        """Return W as it is applied, [C, D]; differentiable."""
 
     @abstractmethod
     def offset(self) -> Tensor:
-        """b, [C]."""
+        """Return b, [C]."""
 
     @abstractmethod
-    def set_map(self, weight: Tensor, bias: Tensor, moments: Moments | None = None) -> None:
-        """Become the map with this W and b, which has to be one of those that it can be.
+    def set_map(
+        self, weight: Tensor, bias: Tensor, moments: RegressionMoments | None = None
+    ) -> None:
+        """Become the map with this W and b, which must be possible for the stitch.
 
         Args:
-            weight: [C, D].
-            bias: [C].
-            moments: of the training set, where W and b come from it.
+            weight: W, [C, D].
+            bias: b, [C].
+            moments: moments of the training set, if W and b were fitted to it.
         """
 
     @abstractmethod
     def rows(self, x: Tensor) -> Tensor:
-        """The inputs of the affine map, [n, D], for a batch [B, *sender]."""
+        """Return the inputs of the affine map, [n, D], for a batch [B, *sender]."""
 
     @abstractmethod
     def target_rows(self, y: Tensor) -> Tensor:
-        """Wanted outputs [n, C], for a batch [B, *receiver]; summed over the copies of a row."""
+        """Return the targets [n, C] for a batch [B, *receiver], summed over the copies of a row."""
 
     @abstractmethod
     def target_values(self, y: Tensor) -> Tensor:
-        """Wanted outputs, each copy for itself, [N, C]."""
+        """Return the targets of all copies, [N, C], for a batch [B, *receiver]."""
 
     def copies(self) -> Tensor | None:
-        """How many output positions each row of an image becomes, [positions]; None: one each."""
+        """Return the number of output positions of each row of an image, [positions]; None if 1 each."""
         return None
 
-    def solve(self, moments: Moments, ridge_below: float) -> AffineMap:
-        """The map of least squared error among those that it can be.
+    def solve(self, moments: RegressionMoments, ridge_below: float) -> AffineMap:
+        """Return the map of least squared error among those that the stitch can be.
 
         Args:
-            moments: of the training set.
+            moments: moments of the training set.
             ridge_below: see `closed_forms.least_squares`.
         """
         return least_squares(moments, ridge_below)
 
     def multiply_adds(self) -> int:
-        """C D for every row."""
+        """Count C D for every row."""
         return self.positions * self.outputs * self.inputs
 
     def sparse_tensors(self) -> list[Tensor]:
-        """W as it is applied, however it is parametrised."""
+        """Return W as it is applied, however it is parametrized."""
         return [self.matrix()]
 
-    def why_not(self, start: str) -> str | None:
-        """Rows that are too long; an identity that isn't square."""
+    def explain_start_refusal(self, start: str) -> str | None:
+        """Refuse closed forms of rows that are too long, and an identity that isn't square."""
         if start in DATA_STARTS and self.inputs > MAX_INPUTS:
             return (
                 f"its rows have {self.inputs} values, and closed forms are for at most {MAX_INPUTS}"
             )
         if start == "identity" and self.inputs != self.outputs:
-            return f"it maps {self.inputs} values to {self.outputs}, and not to as many"
+            return f"it maps {self.inputs} values to {self.outputs}, not to equally many"
         return None
 
     @torch.no_grad()
     def start_as_identity(self) -> None:
-        """W the unit matrix, b = 0."""
+        """Set W to the unit matrix and b to 0."""
         self.set_map(torch.eye(self.outputs, device="cpu"), torch.zeros(self.outputs, device="cpu"))

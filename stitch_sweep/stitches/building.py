@@ -1,7 +1,7 @@
-"""Stitches: the small maps that join two frozen networks, and how they start.
+"""Build a stitch by name.
 
-A stitch is registered as a factory `(sender_shape, receiver_shape, *, options) -> Stitch`; the
-module maps [B, *sender_shape] to [B, *receiver_shape]. Shapes exclude the batch.
+A stitch is registered as a factory `(sender_shape, receiver_shape, *, options) -> Stitch`; the module
+maps [B, *sender_shape] to [B, *receiver_shape]. Shapes exclude the batch.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ def build_stitch(
     seed: int = 0,
     repeat: int = 0,
 ) -> nn.Module:
-    """A new stitch, its weights a function of (seed, repeat, name, shapes) and nothing else.
+    """Build a stitch; its weights depend on (seed, repeat, name, shapes) only.
 
-    On the meta device only what shapes decide is checked, which is everything that can be wrong.
+    On the meta device it checks shapes, options and start without computing weights.
 
     Args:
         name: a registered stitch.
-        sender: shape of what it gets, without the batch: (C, H, W), (T, D) or (D,).
-        receiver: shape of what it must give.
-        start: one of `STARTS`. The result has started if this is `random` (mostly torch's default
-            initialisation) or `identity` (the map that copies). The others need the training set: it
-            is checked that they fit, and `start_stitch` does the rest.
-        options: the stitch's own options.
+        sender: shape of the input without the batch: (C, H, W), (T, D) or (D,).
+        receiver: shape of the output, likewise.
+        start: one of `STARTS`. With `random` (mostly torch's default initialization) and `identity`
+            (the map that copies) the returned stitch is initialized. The others depend on the training
+            set: this function checks that they are possible, and `start_stitch` initializes.
+        options: the stitch's options.
         seed: the sweep's seed.
-        repeat: which repeat.
+        repeat: number of the repeat.
 
     Raises:
-        InputError: this stitch can't join these shapes, or can't start so.
+        InputError: the stitch can't join these shapes, or can't have this start.
 
     Example:
         >>> stitch = build_stitch("paper", (64, 32, 32), (128, 16, 16))
@@ -72,7 +72,15 @@ def misfit(
     start: str = "random",
     options: Mapping[str, Any] | None = None,
 ) -> str | None:
-    """Why a stitch can't join two shapes, or can't start so; None where it can. As `build_stitch`."""
+    """Explain why a stitch can't join two shapes or can't have a start; None if it can.
+
+    Args:
+        name: a registered stitch.
+        sender: shape of the input without the batch.
+        receiver: shape of the output, likewise.
+        start: one of `STARTS`.
+        options: the stitch's options.
+    """
     try:
         with torch.device("meta"):
             build_stitch(name, sender, receiver, start=start, options=options)

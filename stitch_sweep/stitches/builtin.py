@@ -1,4 +1,4 @@
-"""The stitches that come with Stitch Sweep; importing this module registers them."""
+"""The stitches of Stitch Sweep; importing this module registers them."""
 
 from stitch_sweep.stitches import (  # noqa: F401
     channelwise,

@@ -1,4 +1,4 @@
-"""How much a stitch can do, and what it costs: the axes of a capacity analysis, and the L1 penalty."""
+"""The capacity of a stitch: trained parameters, multiply-adds, and the L1 penalty."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class Capacity(NamedTuple):
     """Size of a stitch.
 
     Attributes:
-        parameters: trained numbers. Of constrained maps these are degrees of freedom: the angles of
-            `orthogonal`, none for a permutation; of `lowrank` both factors are counted, r (D + C) + C,
-            which is r^2 more than degrees of freedom.
+        parameters: number of trained values. For constrained maps these are degrees of freedom: the
+            angles of `orthogonal`, none for a permutation. For `lowrank` both factors are counted, r (D
+            + C) + C, which is r^2 more than the degrees of freedom.
         multiply_adds: products with trained weights for one image. Fixed pooling and upsampling, batch
-            normalisation (which folds into its neighbours), biases and copying are not counted; nor is
-            what is done once per step and not per image, such as composing the weight of `dora`.
+            normalization (which folds into its neighbors), biases and copying aren't counted; neither is
+            work per step instead of per image, such as composing the weight of `dora`. None if unknown.
     """
 
     parameters: int
@@ -27,9 +27,9 @@ class Capacity(NamedTuple):
 
 
 def capacity(stitch: nn.Module) -> Capacity:
-    """Trained parameters, and multiply-adds per image; also on the meta device.
+    """Count trained parameters, and multiply-adds per image; also on the meta device.
 
-    A module that is no `Stitch` says nothing of its multiply-adds.
+    The multiply-adds of a module that is not a `Stitch` are unknown.
 
     Example:
         >>> capacity(build_stitch("conv1x1", (64, 8, 8), (32, 8, 8)))
@@ -40,11 +40,11 @@ def capacity(stitch: nn.Module) -> Capacity:
 
 
 def l1_norm(stitch: nn.Module) -> Tensor:
-    """Sum of |w| over the weights that a sparsity penalty acts on, a scalar; 0 where there are none.
+    """Sum |w| over the weights of a sparsity penalty; returns a scalar, 0 if there are none.
 
-    For an affine stitch these are the entries of W as it is applied, however it is parametrised (the
-    product of `lowrank`'s factors, the rotation of `orthogonal`), else the weights of the convolutions;
-    never biases or what normalises.
+    For an affine stitch these are the entries of W as it is applied, however it is parametrized (the
+    product of `lowrank`'s factors, the rotation of `orthogonal`); for others the weights of the
+    convolutions. Biases and normalization don't count.
     """
     tensors = stitch.sparse_tensors() if isinstance(stitch, Stitch) else []
     if not tensors:

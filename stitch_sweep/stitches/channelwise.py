@@ -6,27 +6,28 @@ import torch
 from torch import Tensor, nn
 
 from stitch_sweep.core.registry import STITCHES
-from stitch_sweep.stitches.affine import PatchStitch
 from stitch_sweep.stitches.closed_forms import AffineMap, per_channel
-from stitch_sweep.stitches.moments import Moments
-from stitch_sweep.stitches.shapes import Shape, as_map, unfit
-from stitch_sweep.stitches.spatial import Match, Pool, Up
+from stitch_sweep.stitches.moments import RegressionMoments
+from stitch_sweep.stitches.patch_stitch import PatchStitch
+from stitch_sweep.stitches.resizing import Pool, Up
+from stitch_sweep.stitches.shapes import Shape, as_map, shape_error
+from stitch_sweep.stitches.size_matching import Match
 
 
 @STITCHES.register("affine")
 class ChannelwiseStitch(PatchStitch):
     """A scale and a shift for each channel: S(x)_c = a_c x_c + b_c.
 
-    Channels are not mixed: channel c of the receiver has to be channel c of the sender.
+    It doesn't mix channels: channel c of the receiver must correspond to channel c of the sender.
 
     Args:
-        sender: (C, H, W), (T, D) or (D,); see `as_map`.
-        receiver: likewise, with as many channels.
-        down: how an axis shrinks.
-        up: how an axis grows.
+        sender: shape of the input, (C, H, W), (T, D) or (D,); see `as_map`.
+        receiver: shape of the output, with equally many channels.
+        down: how an axis shrinks: `average` or `max`.
+        up: how an axis grows: `nearest` or `bilinear`.
 
     Raises:
-        InputError: another number of channels.
+        InputError: the numbers of channels differ.
     """
 
     def __init__(
@@ -34,40 +35,42 @@ class ChannelwiseStitch(PatchStitch):
     ) -> None:
         super().__init__(sender, receiver, Match.around(sender, receiver, down, up))
         if as_map(sender)[0] != as_map(receiver)[0]:
-            raise unfit("affine", sender, receiver, "as many channels on both sides")
+            raise shape_error("affine", sender, receiver, "equally many channels on both sides")
         self.scale = nn.Parameter(torch.empty(self.outputs))
         self.shift = nn.Parameter(torch.empty(self.outputs))
-        # As torch starts a 1x1 convolution of each channel alone.
+        # torch's initialization of a 1x1 convolution of a single channel.
         nn.init.uniform_(self.scale, -1, 1)
         nn.init.uniform_(self.shift, -1, 1)
 
     def matrix(self) -> Tensor:
-        """The diagonal matrix of scales, [C, C]."""
+        """Return the diagonal matrix of scales, [C, C]."""
         return torch.diag(self.scale)
 
     def offset(self) -> Tensor:
-        """[C]."""
+        """Return the shifts, [C]."""
         return self.shift
 
     @torch.no_grad()
-    def set_map(self, weight: Tensor, bias: Tensor, moments: Moments | None = None) -> None:
-        """Any diagonal W."""
+    def set_map(
+        self, weight: Tensor, bias: Tensor, moments: RegressionMoments | None = None
+    ) -> None:
+        """Set W and b; W must be diagonal."""
         self.scale.copy_(weight.diagonal())
         self.shift.copy_(bias)
 
-    def solve(self, moments: Moments, ridge_below: float) -> AffineMap:
-        """Each channel's own regression."""
+    def solve(self, moments: RegressionMoments, ridge_below: float) -> AffineMap:
+        """Regress each channel by itself."""
         return per_channel(moments)
 
     def multiply_adds(self) -> int:
-        """One for every value."""
+        """Count one for every value."""
         return self.positions * self.outputs
 
-    def why_not(self, start: str) -> str | None:
-        """Besides, nothing that mixes channels."""
+    def explain_start_refusal(self, start: str) -> str | None:
+        """Refuse also starts that mix channels."""
         if start in ("permutation", "procrustes"):
             return "it doesn't mix channels"
-        return super().why_not(start)
+        return super().explain_start_refusal(start)
 
     def _map(self, x: Tensor) -> Tensor:
         return x * self.scale[:, None, None] + self.shift[:, None, None]

@@ -1,7 +1,7 @@
-"""Closed forms: from the moments of a training set to the best map of a kind, in float64.
+"""Closed forms: the best map of a kind from the moments of a training set, in float64.
 
-All have a free offset b = mean(t) - W mean(r), so only centred moments count. With the notation of
-`Moments`: X = xx [D, D], Y = xy [D, C].
+All have a free offset b = mean(t) - W mean(r), so they depend on centered moments only. In the notation
+of `RegressionMoments`: X = xx [D, D], Y = xy [D, C].
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from stitch_sweep.stitches.moments import Moments, rounding
+from stitch_sweep.stitches.moments import RegressionMoments, rounding_error
 
 RIDGE_BELOW = 1e-10
-"""Directions with less than this share of the largest variance don't survive float32 weights: storing
-W rounds it by 1e-7 of itself, which is as much as such a direction can explain."""
+"""Share of the largest variance below which directions are regularized for float32 weights: storing W
+rounds it by 1e-7 of itself, as much as such a direction can explain."""
 
 
 class AffineMap(NamedTuple):
-    """A map t = W r + b.
+    """A map t = W r + b, and its error.
 
     Attributes:
         weight: W, [C, D].
         bias: b, [C].
-        error: the sum of |W r + b - t|^2 over all positions.
+        error: sum of |W r + b - t|^2 over all positions.
     """
 
     weight: Tensor
@@ -35,38 +35,40 @@ class AffineMap(NamedTuple):
     error: float
 
 
-def least_squares(moments: Moments, ridge_below: float = 0.0) -> AffineMap:
-    """The affine map of least squared error: W = (X^+ Y)^T.
+def least_squares(moments: RegressionMoments, ridge_below: float = 0.0) -> AffineMap:
+    """Fit the affine map of least squared error: W = (X^+ Y)^T.
 
-    X^+ is the pseudo-inverse by eigendecomposition: eigenvalues below D eps times the largest (or
-    below what rounding a large mean leaves) are taken as 0, so W is the smallest of all equally good
-    ones, and dead or exactly dependent channels are no trouble. Where one of the rest is below
-    `ridge_below` times the largest, the ridge lambda = ridge_below times the largest is added to them
-    all; nowhere else.
+    X^+ is the pseudo-inverse by eigendecomposition. Eigenvalues below D eps times the largest (or below
+    the rounding error of a large mean) count as 0, so W is the smallest of all optimal maps, and dead
+    or exactly dependent channels do no harm. If one of the other eigenvalues is below `ridge_below`
+    times the largest, the ridge lambda = ridge_below times the largest is added to all of them.
 
     Args:
-        moments: of the training set.
-        ridge_below: 0 for the exact optimum; `RIDGE_BELOW` for weights that are kept in float32.
+        moments: moments of the training set.
+        ridge_below: 0 for the exact optimum; `RIDGE_BELOW` for weights that are stored in float32.
     """
     return reduced_rank(moments, min(moments.xy.shape), ridge_below)
 
 
-def reduced_rank(moments: Moments, rank: int, ridge_below: float = 0.0) -> AffineMap:
-    """The affine map of least squared error whose W has at most this rank.
+def reduced_rank(moments: RegressionMoments, rank: int, ridge_below: float = 0.0) -> AffineMap:
+    """Fit the affine map of least squared error whose W has at most a given rank.
 
     Reduced-rank regression (Izenman 1975): with M = X^(-1/2) Y = U S V^T, W is the full solution
-    projected onto the first `rank` right singular vectors of M, and the error is
-    yy - sum of the first `rank` S^2. Truncating the SVD of the full W instead would ignore how much
-    each direction of r varies.
+    projected onto the first `rank` right singular vectors of M, and the error is yy - sum of the first
+    `rank` S^2. Truncating the SVD of the full W instead would ignore how much each direction of r
+    varies.
 
     Args:
-        moments: of the training set.
-        rank: r >= 1; from min(C, D) on it limits nothing.
+        moments: moments of the training set.
+        rank: r >= 1; there is no limit from min(C, D) on.
         ridge_below: see `least_squares`.
     """
     eigenvalues, vectors = torch.linalg.eigh(moments.xx)
     largest = eigenvalues[-1]
-    least = torch.finfo(torch.float64).eps * largest + rounding(moments.count, moments.x_mean).max()
+    least = (
+        torch.finfo(torch.float64).eps * largest
+        + rounding_error(moments.count, moments.x_mean).max()
+    )
     kept = eigenvalues > len(eigenvalues) * least
     eigenvalues, vectors = eigenvalues[kept], vectors[:, kept]
     regular = eigenvalues
@@ -78,14 +80,14 @@ def reduced_rank(moments: Moments, rank: int, ridge_below: float = 0.0) -> Affin
         right = torch.linalg.svd(m, full_matrices=False).Vh[:rank]
         m = m @ right.T @ right
     weight = (whitening @ m).T
-    # <W, Y^T> is |m|^2 and tr(W X W^T) is |m|^2 with each row weighted by what the ridge left of it.
-    left = (2 - eigenvalues / regular)[:, None]
-    error = (moments.yy.sum() - (left * m.square()).sum()).item()
-    return AffineMap(weight, _offset(moments, weight), max(0.0, error))
+    # <W, Y^T> is |m|^2; tr(W X W^T) is |m|^2 with each row weighted by eigenvalue / (eigenvalue + ridge).
+    row_weights = (2 - eigenvalues / regular)[:, None]
+    error = (moments.yy.sum() - (row_weights * m.square()).sum()).item()
+    return AffineMap(weight, _fit_offset(moments, weight), max(0.0, error))
 
 
-def per_channel(moments: Moments) -> AffineMap:
-    """The best scale and shift of each channel alone; D = C.
+def per_channel(moments: RegressionMoments) -> AffineMap:
+    """Fit the best scale and shift of each channel alone; D = C.
 
     A channel without variance gets the scale 0.
     """
@@ -93,18 +95,18 @@ def per_channel(moments: Moments) -> AffineMap:
     scale = torch.where(variance > 0, covariance / variance, 0.0)
     error = (moments.yy.sum() - (scale * covariance).sum()).item()
     weight = torch.diag(scale)
-    return AffineMap(weight, _offset(moments, weight), max(0.0, error))
+    return AffineMap(weight, _fit_offset(moments, weight), max(0.0, error))
 
 
-def procrustes(moments: Moments, scaled: bool = False) -> AffineMap:
-    """The rotation, between unequal widths the semi-orthogonal map, that maximises tr(W Y).
+def procrustes(moments: RegressionMoments, scaled: bool = False) -> AffineMap:
+    """Fit the rotation (between unequal widths the semi-orthogonal map) that maximizes tr(W Y).
 
-    Schoenemann 1966: with Y = U S V^T, W = V U^T. For C >= D it is also the one of least squared
-    error, since |W r| = |r| whatever W is; for C < D that has no closed form.
+    With Y = U S V^T, W = V U^T (Schoenemann 1966). For C >= D this map also has the least squared error,
+    because |W r| = |r| for every such W; for C < D the least squared error has no closed form.
 
     Args:
-        moments: of the training set.
-        scaled: times the factor of least squared error, tr(W Y) / tr(W X W^T).
+        moments: moments of the training set.
+        scaled: multiply W by the factor of least squared error, tr(W Y) / tr(W X W^T).
     """
     u, _, vh = torch.linalg.svd(moments.xy, full_matrices=False)
     weight = vh.T @ u.T
@@ -112,49 +114,50 @@ def procrustes(moments: Moments, scaled: bool = False) -> AffineMap:
         size = ((weight @ moments.xx) * weight).sum()
         trace = (weight.T * moments.xy).sum()
         weight = weight * (trace / size if size > 0 else torch.ones_like(size))
-    return AffineMap(weight, _offset(moments, weight), max(0.0, moments.error(weight).item()))
+    return AffineMap(weight, _fit_offset(moments, weight), max(0.0, moments.error(weight).item()))
 
 
-def correlation_assignment(moments: Moments) -> Tensor:
-    """The (partial) permutation that maximises the sum of correlations, as W [C, D] of 0 and 1.
+def correlation_assignment(moments: RegressionMoments) -> Tensor:
+    """Fit the (partial) permutation that maximizes the sum of correlations, as W [C, D] of 0 and 1.
 
-    Every output gets at most one input, every input goes to at most one output, and min(C, D) do
-    (Li et al. 2015, arXiv 1511.07543). What has no variance correlates with nothing.
+    Every output gets at most one input, every input goes to at most one output, and there are min(C, D)
+    such pairs (Li et al. 2015, arXiv 1511.07543). The correlation of a channel without variance counts
+    as 0.
     """
     x, y = moments.x_squares().sqrt(), moments.y_squares().sqrt()
     scale = torch.outer(y, x)
     correlation = torch.where(scale > 0, moments.xy.T / scale, 0.0)
-    return _matched(correlation)
+    return _assign(correlation)
 
 
-def best_permutation(moments: Moments, affine: bool) -> AffineMap:
-    """The (partial) permutation of least squared error, found as an assignment.
+def best_permutation(moments: RegressionMoments, affine: bool) -> AffineMap:
+    """Fit the (partial) permutation of least squared error, by solving an assignment problem.
 
     Args:
-        moments: of the training set.
-        affine: with the best scale and shift for each output; else 1 and 0.
+        moments: moments of the training set.
+        affine: fit a scale and a shift for each output too; without it they are 1 and 0.
     """
     n, x_mean, y_mean = moments.count, moments.x_mean, moments.y_mean
     x, xy = moments.x_squares(), moments.xy.T
     if affine:
         scales = torch.where(x > 0, xy / x, 0.0)
-        weight = _matched(scales * xy) * scales
+        weight = _assign(scales * xy) * scales
         error = (moments.yy.sum() - (weight * xy).sum()).item()
-        return AffineMap(weight, _offset(moments, weight), max(0.0, error))
-    # What an output gains over giving 0: |t|^2 - |r - t|^2.
+        return AffineMap(weight, _fit_offset(moments, weight), max(0.0, error))
+    # By how much each input is better than 0, for each output: |t|^2 - |r - t|^2.
     gain = 2 * (xy + n * torch.outer(y_mean, x_mean)) - (x + n * x_mean.square())
-    weight = _matched(gain)
+    weight = _assign(gain)
     squares = moments.yy + n * y_mean.square()
     error = (squares.sum() - (weight * gain).sum()).item()
     return AffineMap(weight, torch.zeros_like(y_mean), max(0.0, error))
 
 
-def _offset(moments: Moments, weight: Tensor) -> Tensor:
+def _fit_offset(moments: RegressionMoments, weight: Tensor) -> Tensor:
     return moments.y_mean - weight @ moments.x_mean
 
 
-def _matched(gain: Tensor) -> Tensor:
-    """The assignment that maximises the summed gain [C, D], as a matrix of 0 and 1."""
+def _assign(gain: Tensor) -> Tensor:
+    """Find the assignment that maximizes the summed gain [C, D], as a matrix of 0 and 1."""
     values: NDArray[np.float64] = gain.cpu().numpy()
     outputs, inputs = linear_sum_assignment(values, maximize=True)
     weight = torch.zeros_like(gain)

@@ -1,4 +1,4 @@
-"""A frozen base map with a trained low-rank direction and magnitude."""
+"""A frozen base map with a trained magnitude and a trained low-rank direction."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from torch import Tensor, nn
 
 from stitch_sweep.core.bounds import Above0, Width
 from stitch_sweep.core.registry import STITCHES
-from stitch_sweep.stitches.affine import PatchStitch
-from stitch_sweep.stitches.moments import Moments
+from stitch_sweep.stitches.moments import RegressionMoments
+from stitch_sweep.stitches.patch_stitch import PatchStitch
+from stitch_sweep.stitches.resizing import Up
 from stitch_sweep.stitches.shapes import Shape, as_map
-from stitch_sweep.stitches.spatial import Down, Match, Up
+from stitch_sweep.stitches.size_matching import Down, Match
 
 
 @STITCHES.register("dora")
 class DoraStitch(PatchStitch):
-    """A frozen base, corrected by a trained magnitude and a trained low-rank direction.
+    """A frozen base map, corrected by a trained magnitude and a trained low-rank direction.
 
         W = m (W0 + (alpha/r) delta_D_B delta_D_A) / |W0 + (alpha/r) delta_D_B delta_D_A|
 
-    Weight-decomposed low-rank adaptation (Liu et al. 2024, arXiv 2402.09353), norms and magnitudes per
-    output channel as in its implementations. W0 and the bias are buffers: whatever the stitch started
-    as. delta_D_B starts at 0 and m at |W0|, so that it starts as its base to the last bit.
+    Weight-decomposed low-rank adaptation (Liu et al. 2024, arXiv 2402.09353), with norms and magnitudes
+    per output channel as in its implementations. W0 and the bias are buffers that the start sets.
+    delta_D_B starts at 0 and m at |W0|, so the stitch starts as its base, bit for bit.
 
     Args:
-        sender: (C, H, W), (T, D) or (D,); see `as_map`.
-        receiver: likewise, C' channels.
-        rank: r of the correction; min(C', C kh kw) at most are used.
-        alpha: weight of the correction, over r.
-        down: how an axis shrinks; with `strided` the kernel grows as for `conv1x1`.
-        up: how an axis grows.
+        sender: shape of the input, (C, H, W), (T, D) or (D,); see `as_map`.
+        receiver: shape of the output, likewise, C' channels.
+        rank: r of the correction, limited to min(C', C kh kw).
+        alpha: weight of the correction, before the division by r.
+        down: how an axis shrinks: `strided` (the kernel grows as for `conv1x1`), `average` or `max`.
+        up: how an axis grows: `nearest` or `bilinear`.
     """
 
     has_optimum = False
@@ -50,42 +51,44 @@ class DoraStitch(PatchStitch):
     ) -> None:
         match = Match.around(sender, receiver, down, up)
         super().__init__(sender, receiver, match)
-        used = min(rank, self.inputs, self.outputs)
-        self.factor = alpha / used
+        rank = min(rank, self.inputs, self.outputs)
+        self.factor = alpha / rank
         conv = nn.Conv2d(as_map(sender)[0], self.outputs, match.kernel)
         assert conv.bias is not None
         self.register_buffer("base", conv.weight.detach().flatten(1))
         self.register_buffer("base_bias", conv.bias.detach())
         self.m = nn.Parameter(torch.empty(self.outputs))
-        self.delta_D_A = nn.Parameter(torch.empty(used, self.inputs))
-        self.delta_D_B = nn.Parameter(torch.zeros(self.outputs, used))
+        self.delta_D_A = nn.Parameter(torch.empty(rank, self.inputs))
+        self.delta_D_B = nn.Parameter(torch.zeros(self.outputs, rank))
         nn.init.kaiming_uniform_(self.delta_D_A, a=math.sqrt(5))
-        self._take_magnitudes()
+        self._reset_magnitudes()
 
     def matrix(self) -> Tensor:
-        """[C', C kh kw]."""
+        """Return W, [C', C kh kw]."""
         direction = self.base + self.factor * (self.delta_D_B @ self.delta_D_A)
         norms = _norms(direction)
-        # The quotient first: where nothing is trained yet it is 1 exactly.
+        # The quotient comes first: before any training it is exactly 1.
         return (self.m / torch.where(norms > 0, norms, 1.0))[:, None] * direction
 
     def offset(self) -> Tensor:
-        """[C']; not trained."""
+        """Return b, [C']; it isn't trained."""
         return self.base_bias
 
     @torch.no_grad()
-    def set_map(self, weight: Tensor, bias: Tensor, moments: Moments | None = None) -> None:
-        """Any W and b, as the new base."""
+    def set_map(
+        self, weight: Tensor, bias: Tensor, moments: RegressionMoments | None = None
+    ) -> None:
+        """Set the base to any W and b."""
         self.base.copy_(weight)
         self.base_bias.copy_(bias)
         self.delta_D_B.zero_()
-        self._take_magnitudes()
+        self._reset_magnitudes()
 
-    def _take_magnitudes(self) -> None:
+    def _reset_magnitudes(self) -> None:
         if not self.base.is_meta:
             self.m.data.copy_(_norms(self.base))
 
 
 def _norms(weight: Tensor) -> Tensor:
-    """|row|, in float64 before rounding, so that every device finds the same."""
+    """Compute |row| in float64, then round, so that every device gets the same bits."""
     return torch.linalg.vector_norm(weight, dim=1, dtype=torch.float64).to(weight.dtype)

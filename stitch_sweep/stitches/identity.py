@@ -1,4 +1,4 @@
-"""The stitch that changes nothing."""
+"""The identity stitch."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from torch import Tensor
 
 from stitch_sweep.core.registry import STITCHES
 from stitch_sweep.stitches.base import Stitch
-from stitch_sweep.stitches.shapes import Shape, unfit
+from stitch_sweep.stitches.shapes import Shape, shape_error
 
 
 @STITCHES.register("identity")
 class IdentityStitch(Stitch):
-    """S(x) = x; nothing is trained. A network stitched to itself so is the network itself.
+    """S(x) = x, without parameters. A network stitched to itself by the identity is the network.
 
     Raises:
         InputError: the shapes differ.
@@ -20,19 +20,19 @@ class IdentityStitch(Stitch):
     def __init__(self, sender: Shape, receiver: Shape) -> None:
         super().__init__(sender, receiver)
         if tuple(sender) != tuple(receiver):
-            raise unfit("identity", sender, receiver, "equal shapes")
+            raise shape_error("identity", sender, receiver, "equal shapes")
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, *sender], as it is."""
+        """Return the input, [B, *sender]."""
         return x
 
     def multiply_adds(self) -> int:
-        """None."""
+        """Count 0."""
         return 0
 
-    def why_not(self, start: str) -> str | None:
-        """However it is asked to start, it is the identity; data has no say in it."""
+    def explain_start_refusal(self, start: str) -> str | None:
+        """Refuse starts from data, which have no effect."""
         return None if start in ("random", "identity") else "it is the identity already"
 
     def start_as_identity(self) -> None:
-        """Nothing to do."""
+        """Do nothing: it is the identity."""

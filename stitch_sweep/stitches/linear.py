@@ -1,4 +1,4 @@
-"""A full linear map."""
+"""A full linear map between all values of two representations."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from torch import Tensor, nn
 
 from stitch_sweep.core.registry import STITCHES
 from stitch_sweep.stitches.base import AffineStitch
-from stitch_sweep.stitches.moments import Moments
-from stitch_sweep.stitches.shapes import Shape, unfit
+from stitch_sweep.stitches.moments import RegressionMoments
+from stitch_sweep.stitches.shapes import Shape, shape_error
 
 MAX_WEIGHTS = 2**27
-"""More weights than this (half a GiB in float32) are refused: with an optimizer's state that is 2 GiB."""
+"""Largest number of weights (half a GiB in float32; 2 GiB with an optimizer's state)."""
 
 
 @STITCHES.register("linear")
 class LinearStitch(AffineStitch):
     """A full linear map with bias: S(x) = W flatten(x) + b, between any two shapes.
 
-    Every value of the receiver may depend on every value of the sender, so nothing is assumed about
-    space, and the capacity is D D' + D'.
+    Every value of the receiver may depend on every value of the sender, so the stitch ignores
+    positions. It has D D' + D' parameters.
 
     Args:
-        sender: any shape, D values in all.
-        receiver: any shape, D' values in all.
+        sender: shape of the input, any, D values altogether.
+        receiver: shape of the output, any, D' values altogether.
 
     Raises:
-        InputError: W would have more than `MAX_WEIGHTS` entries.
+        InputError: W has more than `MAX_WEIGHTS` entries.
     """
 
     def __init__(self, sender: Shape, receiver: Shape) -> None:
@@ -36,44 +36,46 @@ class LinearStitch(AffineStitch):
         self.inputs, self.outputs = math.prod(sender), math.prod(receiver)
         self.positions = 1
         if (weights := self.inputs * self.outputs) > MAX_WEIGHTS:
-            wanted = f"fewer weights than its {self.inputs} x {self.outputs} = {weights:,}"
-            wanted += f" (the limit is {MAX_WEIGHTS:,}; between feature maps: 'conv1x1')"
-            raise unfit("linear", sender, receiver, wanted)
+            needed = f"fewer weights than its {self.inputs} x {self.outputs} = {weights:,}"
+            needed += f" (the limit is {MAX_WEIGHTS:,}); use 'conv1x1' between feature maps"
+            raise shape_error("linear", sender, receiver, needed)
         self.linear = nn.Linear(self.inputs, self.outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, *sender] -> [B, *receiver]."""
+        """Map [B, *sender] to [B, *receiver]."""
         y: Tensor = self.linear(self.rows(x))
         return y.reshape(len(x), *self.receiver)
 
     def matrix(self) -> Tensor:
-        """[D', D]."""
+        """Return W, [D', D]."""
         return self.linear.weight
 
     def offset(self) -> Tensor:
-        """[D']."""
+        """Return b, [D']."""
         return self.linear.bias
 
     @torch.no_grad()
-    def set_map(self, weight: Tensor, bias: Tensor, moments: Moments | None = None) -> None:
-        """Any W and b."""
+    def set_map(
+        self, weight: Tensor, bias: Tensor, moments: RegressionMoments | None = None
+    ) -> None:
+        """Set W and b, which may be any."""
         self.linear.weight.copy_(weight)
         self.linear.bias.copy_(bias)
 
     def rows(self, x: Tensor) -> Tensor:
-        """[B, D]."""
+        """Flatten the inputs to [B, D]."""
         return x.flatten(1)
 
     def target_rows(self, y: Tensor) -> Tensor:
-        """[B, D']."""
+        """Flatten the targets to [B, D']."""
         return y.flatten(1)
 
     def target_values(self, y: Tensor) -> Tensor:
-        """[B, D']."""
+        """Flatten the targets to [B, D']."""
         return y.flatten(1)
 
-    def why_not(self, start: str) -> str | None:
-        """Besides, two maps of as many values in another order aren't copies of each other."""
+    def explain_start_refusal(self, start: str) -> str | None:
+        """Refuse also an identity between different shapes, whose values are in another order."""
         if start == "identity" and len(self.receiver) > 1 and self.sender != self.receiver:
             return "the shapes differ"
-        return super().why_not(start)
+        return super().explain_start_refusal(start)

@@ -7,26 +7,27 @@ from torch import Tensor, nn
 
 from stitch_sweep.core.bounds import Width
 from stitch_sweep.core.registry import STITCHES
-from stitch_sweep.stitches.affine import PatchStitch
 from stitch_sweep.stitches.closed_forms import AffineMap, reduced_rank
-from stitch_sweep.stitches.moments import Moments
+from stitch_sweep.stitches.moments import RegressionMoments
+from stitch_sweep.stitches.patch_stitch import PatchStitch
+from stitch_sweep.stitches.resizing import Up
 from stitch_sweep.stitches.shapes import Shape, as_map
-from stitch_sweep.stitches.spatial import Down, Match, Up
+from stitch_sweep.stitches.size_matching import Down, Match
 
 
 @STITCHES.register("lowrank")
 class LowRankStitch(PatchStitch):
     """A convolution whose matrix has rank r at most: W = U V, between maps of any two sizes.
 
-    V (into r channels, without bias) sees the patches, U is a 1x1 convolution with bias. Least squares
-    is reduced-rank regression.
+    V maps the patches into r channels, without bias; U is a 1x1 convolution with bias. Its least
+    squares are reduced-rank regression.
 
     Args:
-        sender: (C, H, W), (T, D) or (D,); see `as_map`.
-        receiver: likewise, C' channels.
-        rank: r; from min(C', C kh kw) on it limits nothing, and that many channels are used.
-        down: how an axis shrinks; with `strided` the kernel grows as for `conv1x1`.
-        up: how an axis grows.
+        sender: shape of the input, (C, H, W), (T, D) or (D,); see `as_map`.
+        receiver: shape of the output, likewise, C' channels.
+        rank: r, limited to min(C', C kh kw).
+        down: how an axis shrinks: `strided` (the kernel grows as for `conv1x1`), `average` or `max`.
+        up: how an axis grows: `nearest` or `bilinear`.
     """
 
     def __init__(
@@ -47,47 +48,49 @@ class LowRankStitch(PatchStitch):
         self.expand = nn.Conv2d(self.rank, self.outputs, 1)
 
     def matrix(self) -> Tensor:
-        """U V, [C', C kh kw]."""
+        """Return U V, [C', C kh kw]."""
         return self.expand.weight.flatten(1) @ self.reduce.weight.flatten(1)
 
     def offset(self) -> Tensor:
-        """[C']."""
+        """Return b, [C']."""
         assert self.expand.bias is not None
         return self.expand.bias
 
     @torch.no_grad()
-    def set_map(self, weight: Tensor, bias: Tensor, moments: Moments | None = None) -> None:
-        """Any W of rank r; its singular values are shared evenly by U and V."""
+    def set_map(
+        self, weight: Tensor, bias: Tensor, moments: RegressionMoments | None = None
+    ) -> None:
+        """Set W and b; W must have rank r. U and V each get the roots of its singular values."""
         u, s, vh = torch.linalg.svd(weight.double(), full_matrices=False)
         root = s[: self.rank].sqrt()
-        self._set(u[:, : self.rank] * root, root[:, None] * vh[: self.rank], bias)
+        self._set_factors(u[:, : self.rank] * root, root[:, None] * vh[: self.rank], bias)
 
-    def solve(self, moments: Moments, ridge_below: float) -> AffineMap:
-        """Reduced-rank regression."""
+    def solve(self, moments: RegressionMoments, ridge_below: float) -> AffineMap:
+        """Fit a reduced-rank regression."""
         return reduced_rank(moments, self.rank, ridge_below)
 
     def multiply_adds(self) -> int:
-        """Both factors, r (D + C), for every position."""
+        """Count both factors, r (D + C), for every position."""
         return self.positions * self.rank * (self.inputs + self.outputs)
 
-    def why_not(self, start: str) -> str | None:
-        """Besides, what has full rank needs full rank."""
+    def explain_start_refusal(self, start: str) -> str | None:
+        """Refuse also maps of full rank if the rank is limited."""
         full = min(self.inputs, self.outputs)
         if start in ("identity", "permutation", "procrustes") and self.rank < full:
-            return f"that has rank {full}, and its rank is {self.rank}"
-        return super().why_not(start)
+            return f"such a map has rank {full}, and the stitch has rank {self.rank}; set rank to {full}"
+        return super().explain_start_refusal(start)
 
     @torch.no_grad()
     def start_as_identity(self) -> None:
-        """U and V the unit matrix."""
+        """Set U and V to the unit matrix."""
         unit = torch.eye(self.rank, device="cpu")
-        self._set(unit, unit, torch.zeros(self.outputs, device="cpu"))
+        self._set_factors(unit, unit, torch.zeros(self.outputs, device="cpu"))
 
     def _map(self, x: Tensor) -> Tensor:
         y: Tensor = self.expand(self.reduce(x))
         return y
 
-    def _set(self, u: Tensor, v: Tensor, bias: Tensor) -> None:
+    def _set_factors(self, u: Tensor, v: Tensor, bias: Tensor) -> None:
         self.expand.weight.copy_(u.reshape(self.expand.weight.shape))
         self.reduce.weight.copy_(v.reshape(self.reduce.weight.shape))
         self.offset().copy_(bias)

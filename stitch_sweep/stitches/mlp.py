@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from stitch_sweep.core.bounds import Width
 from stitch_sweep.core.registry import STITCHES
 from stitch_sweep.stitches.base import Stitch
+from stitch_sweep.stitches.resizing import Up
 from stitch_sweep.stitches.shapes import Shape, as_map
-from stitch_sweep.stitches.spatial import Down, Match, Up
+from stitch_sweep.stitches.size_matching import Down, Match
 
 
 @STITCHES.register("mlp")
@@ -16,11 +17,12 @@ class MlpStitch(Stitch):
     """One hidden layer with a ReLU, the same at every position: S(x) = W2 relu(W1 x + b1) + b2.
 
     Args:
-        sender: (C, H, W), (T, D) or (D,); see `as_map`.
-        receiver: likewise, C' channels.
-        hidden: width of the hidden layer; C' without it.
-        down: how an axis shrinks; with `strided` the kernel of W1 grows as for `conv1x1`.
-        up: how an axis grows.
+        sender: shape of the input, (C, H, W), (T, D) or (D,); see `as_map`.
+        receiver: shape of the output, likewise, C' channels.
+        hidden: width of the hidden layer; C' if not given.
+        down: how an axis shrinks: `strided` (the kernel of W1 grows as for `conv1x1`), `average` or
+            `max`.
+        up: how an axis grows: `nearest` or `bilinear`.
     """
 
     def __init__(
@@ -40,13 +42,15 @@ class MlpStitch(Stitch):
         self.second = nn.Conv2d(width, out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, *sender] -> [B, *receiver]."""
-        return self.match.leave(self.second(self.first(self.match.enter(x)).relu()))
+        """Map [B, *sender] to [B, *receiver]."""
+        return self.match.arrange_output(
+            self.second(self.first(self.match.arrange_input(x)).relu())
+        )
 
     def multiply_adds(self) -> int:
-        """Both weights, for every position."""
+        """Count both weights, for every position."""
         return self.match.positions * sum(weight.numel() for weight in self.sparse_tensors())
 
     def sparse_tensors(self) -> list[Tensor]:
-        """Both weights."""
+        """Return both weights."""
         return [self.first.weight, self.second.weight]

@@ -1,4 +1,4 @@
-"""Second moments of what an affine stitch gets and should give, in one pass and bounded memory."""
+"""Second moments of the inputs and targets of an affine stitch, in one pass and bounded memory."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from torch import Tensor
 
 
 @dataclass
-class Moments:
-    """Centred second moments of rows r and wanted outputs t over all positions, in float64.
+class RegressionMoments:
+    """Centered second moments of rows r and targets t over all positions, in float64.
 
-    Means are taken off batch by batch and the batches merged exactly (Chan, Golub and LeVeque 1983),
-    so that a large mean costs no digits.
+    Each batch is centered by its mean, and batches are merged exactly (Chan, Golub and LeVeque 1983),
+    so a large mean costs no precision. They differ from `losses.moments.Moments`: they count the copies
+    that upsampling makes of a row, and they keep only the diagonal of yy.
 
     Attributes:
-        count: N, output positions.
+        count: N, the number of output positions.
         x_mean: mean of r, [D].
         y_mean: mean of t, [C].
         xx: sum of (r - mean)(r - mean)^T, [D, D].
@@ -31,8 +32,8 @@ class Moments:
     xy: Tensor
     yy: Tensor
 
-    def merge(self, other: Moments) -> None:
-        """Take in the moments of further positions."""
+    def merge(self, other: RegressionMoments) -> None:
+        """Add the moments of further positions."""
         n, m = self.count, other.count
         dx, dy = other.x_mean - self.x_mean, other.y_mean - self.y_mean
         between = n * m / (n + m)
@@ -44,22 +45,22 @@ class Moments:
         self.count = n + m
 
     def x_squares(self) -> Tensor:
-        """The diagonal of xx, 0 where it is nothing but the rounding of the mean, [D]."""
+        """Return the diagonal of xx, [D]; 0 where it is only rounding error of the mean."""
         return _without_rounding(self.xx.diagonal(), self.count, self.x_mean)
 
     def y_squares(self) -> Tensor:
-        """`yy`, 0 where it is nothing but the rounding of the mean, [C]."""
+        """Return yy, [C]; 0 where it is only rounding error of the mean."""
         return _without_rounding(self.yy, self.count, self.y_mean)
 
     def error(self, weight: Tensor) -> Tensor:
-        """Sum of |W r + b - t|^2 for W [C, D] and the b that suits it best."""
+        """Return the sum of |W r + b - t|^2 for W [C, D] and the best b for it."""
         return self.yy.sum() - 2 * (weight.T * self.xy).sum() + ((weight @ self.xx) * weight).sum()
 
 
-def rounding(count: int, mean: Tensor) -> Tensor:
-    """What `count` equal values' squares add up to, after a rounded mean was taken off them."""
+def rounding_error(count: int, mean: Tensor) -> Tensor:
+    """Return the sum of squares of `count` equal values after subtracting their rounded mean."""
     return count * (64 * torch.finfo(torch.float64).eps * mean).square()
 
 
 def _without_rounding(squares: Tensor, count: int, mean: Tensor) -> Tensor:
-    return torch.where(squares > rounding(count, mean), squares, 0.0)
+    return torch.where(squares > rounding_error(count, mean), squares, 0.0)

@@ -1,4 +1,4 @@
-"""Stitches with batch normalisation: `bn_conv1x1_bn`."""
+"""Stitches with batch normalization: `bn_conv1x1_bn`."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stitch_sweep.core.registry import STITCHES
-from stitch_sweep.stitches.affine import PatchStitch
-from stitch_sweep.stitches.moments import Moments
+from stitch_sweep.stitches.moments import RegressionMoments
+from stitch_sweep.stitches.patch_stitch import PatchStitch
+from stitch_sweep.stitches.resizing import Up
 from stitch_sweep.stitches.shapes import Shape, as_map
-from stitch_sweep.stitches.spatial import Down, Match, Up
+from stitch_sweep.stitches.size_matching import Down, Match
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch normalisation that takes its running statistics where a batch has one value a channel.
+    """Batch normalization that uses its running statistics for a batch of one value per channel.
 
-    torch refuses such a batch, which is what is left of an epoch now and then.
+    torch refuses such a batch, which may remain at the end of an epoch.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, C, H, W]."""
+        """Normalize [B, C, H, W]."""
         if self.training and x.numel() == x.shape[1]:
             return functional.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
@@ -30,17 +31,17 @@ class BatchNorm(nn.BatchNorm2d):
 
 @STITCHES.register("bn_conv1x1_bn")
 class NormedStitch(PatchStitch):
-    """Batch normalisation, a 1x1 convolution without bias, batch normalisation.
+    """Batch normalization, a 1x1 convolution without bias, batch normalization.
 
-    The stitch of Bansal et al. 2021 (arXiv 2106.07682). In training it normalises by the batch, so it
-    is no fixed map and can't start as the identity; in evaluation, where the statistics are fixed, it
-    is affine and can be any affine map, so it has that one's closed form.
+    The stitch of Bansal et al. 2021 (arXiv 2106.07682). In training it normalizes by the batch, so it
+    is not a fixed map and can't start as the identity. In evaluation, with fixed statistics, it can be
+    any affine map, and has the closed form of an affine map.
 
     Args:
-        sender: (C, H, W), (T, D) or (D,); see `as_map`.
-        receiver: likewise.
-        down: how an axis shrinks; with `strided` the kernel grows as for `conv1x1`.
-        up: how an axis grows.
+        sender: shape of the input, (C, H, W), (T, D) or (D,); see `as_map`.
+        receiver: shape of the output, likewise.
+        down: how an axis shrinks: `strided` (the kernel grows as for `conv1x1`), `average` or `max`.
+        up: how an axis grows: `nearest` or `bilinear`.
     """
 
     def __init__(
@@ -54,46 +55,48 @@ class NormedStitch(PatchStitch):
         self.after = BatchNorm(self.outputs)
 
     def matrix(self) -> Tensor:
-        """The W of evaluation, [C', C kh kw]."""
+        """Return the W of evaluation, [C', C kh kw]."""
         (scale, _), (scale_after, _) = _scale_and_shift(self.before), _scale_and_shift(self.after)
         return (scale_after[:, None, None, None] * self.conv.weight * scale[:, None, None]).flatten(
             1
         )
 
     def offset(self) -> Tensor:
-        """The b of evaluation, [C']."""
+        """Return the b of evaluation, [C']."""
         (_, shift), (scale_after, shift_after) = map(_scale_and_shift, (self.before, self.after))
-        through = (self.conv.weight * shift[:, None, None]).flatten(1).sum(dim=1)
-        return scale_after * through + shift_after
+        from_shift = (self.conv.weight * shift[:, None, None]).flatten(1).sum(dim=1)
+        return scale_after * from_shift + shift_after
 
     @torch.no_grad()
-    def set_map(self, weight: Tensor, bias: Tensor, moments: Moments | None = None) -> None:
-        """Any W and b; needs the moments, which become the statistics."""
+    def set_map(
+        self, weight: Tensor, bias: Tensor, moments: RegressionMoments | None = None
+    ) -> None:
+        """Set W and b, which may be any; the moments become the statistics."""
         assert moments is not None
         channels, window = as_map(self.sender)[0], self.match.window
         mean = moments.x_mean.reshape(channels, window).mean(dim=1)
         spread = moments.xx.diagonal() / moments.count + moments.x_mean.square()
         variance = spread.reshape(channels, window).mean(dim=1) - mean.square()
-        _set(self.before, mean, variance.clamp(min=0))
+        _set_statistics(self.before, mean, variance.clamp(min=0))
         scale, shift = (part.double() for part in _scale_and_shift(self.before))
         conv = weight.reshape(self.conv.weight.shape) / scale[:, None, None]
         self.conv.weight.copy_(conv)
-        # What comes out of the convolution is W r without b, shifted: its statistics follow from r's.
-        passed = weight @ moments.x_mean + (conv * shift[:, None, None]).flatten(1).sum(dim=1)
-        varies = ((weight @ moments.xx) * weight).sum(dim=1) / moments.count
-        _set(self.after, passed, varies.clamp(min=0))
-        self.after.weight.copy_((varies.clamp(min=0) + self.after.eps).sqrt())
+        # The convolution's output is W r plus a constant, so its statistics follow from those of r.
+        mean_after = weight @ moments.x_mean + (conv * shift[:, None, None]).flatten(1).sum(dim=1)
+        variance_after = ((weight @ moments.xx) * weight).sum(dim=1) / moments.count
+        _set_statistics(self.after, mean_after, variance_after.clamp(min=0))
+        self.after.weight.copy_((variance_after.clamp(min=0) + self.after.eps).sqrt())
         self.after.bias.copy_(weight @ moments.x_mean + bias)
 
     def sparse_tensors(self) -> list[Tensor]:
-        """The convolution's weight."""
+        """Return the convolution's weight."""
         return [self.conv.weight]
 
-    def why_not(self, start: str) -> str | None:
-        """Besides, no identity."""
+    def explain_start_refusal(self, start: str) -> str | None:
+        """Refuse also the identity."""
         if start == "identity":
-            return "in training it normalises by the batch"
-        return super().why_not(start)
+            return "in training it normalizes by the batch"
+        return super().explain_start_refusal(start)
 
     def _map(self, x: Tensor) -> Tensor:
         y: Tensor = self.after(self.conv(self.before(x)))
@@ -101,15 +104,15 @@ class NormedStitch(PatchStitch):
 
 
 def _scale_and_shift(norm: BatchNorm) -> tuple[Tensor, Tensor]:
-    """What it does in evaluation, per channel."""
+    """Return the affine map of evaluation, per channel."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = norm.weight / (norm.running_var + norm.eps).sqrt()
     return scale, norm.bias - scale * norm.running_mean
 
 
-def _set(norm: BatchNorm, mean: Tensor, variance: Tensor) -> None:
-    """Statistics as given, scale 1, shift 0."""
+def _set_statistics(norm: BatchNorm, mean: Tensor, variance: Tensor) -> None:
+    """Set the statistics, the scale to 1 and the shift to 0."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     norm.reset_parameters()

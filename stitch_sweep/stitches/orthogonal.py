@@ -1,4 +1,4 @@
-"""Rotations: maps that keep lengths and angles."""
+"""Rotations of channels."""
 
 from __future__ import annotations
 
@@ -6,38 +6,39 @@ import torch
 from torch import Tensor, nn
 
 from stitch_sweep.core.registry import STITCHES
-from stitch_sweep.stitches.affine import PatchStitch
 from stitch_sweep.stitches.closed_forms import AffineMap, procrustes
-from stitch_sweep.stitches.moments import Moments
+from stitch_sweep.stitches.moments import RegressionMoments
+from stitch_sweep.stitches.patch_stitch import PatchStitch
+from stitch_sweep.stitches.resizing import Pool, Up
 from stitch_sweep.stitches.shapes import Shape
-from stitch_sweep.stitches.spatial import Match, Pool, Up
+from stitch_sweep.stitches.size_matching import Match
 
 
 @STITCHES.register("orthogonal")
 class OrthogonalStitch(PatchStitch):
     """A rotation of the channels with a shift: S(x) = s Q x + b, Q orthogonal throughout training.
 
-    Between unequal widths Q is semi-orthogonal: Q^T Q = 1 where channels become more, Q Q^T = 1 where
-    they become fewer.
+    Between unequal widths Q is semi-orthogonal: Q^T Q = 1 if the number of channels grows, Q Q^T = 1 if
+    it shrinks.
 
-    With m and k the larger and the smaller of C' and C, Q (or its transpose) is the first k columns of
-    Q0 exp(A): Q0, m x m, is where it started, and A is skew with entries in its first k columns (and
+    Let m and k be the larger and the smaller of C' and C. Q (or its transpose) is the first k columns of
+    Q0 exp(A): Q0, m x m, is the start, and A is skew-symmetric with entries in its first k columns (and
     rows) only (Lezcano-Casado 2019, arXiv 1909.09501). A has exactly the m k - k (k + 1)/2 degrees of
-    freedom of such Q, and starts at 0. Training never leaves the component it started in: for C' = C
-    the sign of det Q stays, and a random start has the wrong one half of the time. `start: procrustes`
-    has the right one.
+    freedom of such a Q, and starts at 0. Training can't leave the connected component of its start: for
+    C' = C the sign of det Q doesn't change, and a random start has the wrong sign with probability 1/2.
+    `start: procrustes` has the right sign.
 
     Args:
-        sender: (C, H, W), (T, D) or (D,); see `as_map`.
-        receiver: likewise.
-        scale: train a factor s as well; else s = 1.
-        down: how an axis shrinks.
-        up: how an axis grows.
+        sender: shape of the input, (C, H, W), (T, D) or (D,); see `as_map`.
+        receiver: shape of the output, likewise.
+        scale: train a factor s too; without it s = 1.
+        down: how an axis shrinks: `average` or `max`.
+        up: how an axis grows: `nearest` or `bilinear`.
     """
 
     base: Tensor
-    below: Tensor
-    left: Tensor
+    angle_rows: Tensor
+    angle_columns: Tensor
 
     def __init__(
         self,
@@ -51,35 +52,37 @@ class OrthogonalStitch(PatchStitch):
         super().__init__(sender, receiver, Match.around(sender, receiver, down, up))
         self._m = max(self.inputs, self.outputs)
         self._k = min(self.inputs, self.outputs)
-        # Into fewer channels |Q r| depends on Q, and the squared error is no longer a trace alone.
+        # Into fewer channels, |Q r| depends on Q, and the squared error is more than a trace.
         self.has_optimum = self.outputs >= self.inputs
         self.register_buffer("base", _random_rotation(self._m))
-        below, left = torch.tril_indices(self._m, self._k, offset=-1, device="cpu")
-        self.register_buffer("below", below, persistent=False)
-        self.register_buffer("left", left, persistent=False)
-        self.angles = nn.Parameter(torch.zeros(len(below)))
+        rows, columns = torch.tril_indices(self._m, self._k, offset=-1, device="cpu")
+        self.register_buffer("angle_rows", rows, persistent=False)
+        self.register_buffer("angle_columns", columns, persistent=False)
+        self.angles = nn.Parameter(torch.zeros(len(rows)))
         self.scale = nn.Parameter(torch.ones(())) if scale else None
         self.bias = nn.Parameter(torch.zeros(self.outputs))
 
     def rotation(self) -> Tensor:
-        """Q, [C', C]."""
+        """Return Q, [C', C]."""
         half = self.angles.new_zeros(self._m, self._m).index_put(
-            (self.below, self.left), self.angles
+            (self.angle_rows, self.angle_columns), self.angles
         )
         columns = (self.base @ torch.linalg.matrix_exp(half - half.T))[:, : self._k]
         return columns if self.outputs >= self.inputs else columns.T
 
     def matrix(self) -> Tensor:
-        """The product s Q, [C', C]."""
+        """Return s Q, [C', C]."""
         return self.rotation() if self.scale is None else self.scale * self.rotation()
 
     def offset(self) -> Tensor:
-        """[C']."""
+        """Return b, [C']."""
         return self.bias
 
     @torch.no_grad()
-    def set_map(self, weight: Tensor, bias: Tensor, moments: Moments | None = None) -> None:
-        """Any W that is s times a (semi-)orthogonal matrix."""
+    def set_map(
+        self, weight: Tensor, bias: Tensor, moments: RegressionMoments | None = None
+    ) -> None:
+        """Set W and b; W must be s times a (semi-)orthogonal matrix."""
         if self.scale is not None:
             self.scale.copy_(torch.linalg.matrix_norm(weight, 2))
             weight = weight / torch.where(self.scale > 0, self.scale, 1.0).to(weight)
@@ -89,22 +92,22 @@ class OrthogonalStitch(PatchStitch):
         self.angles.zero_()
         self.bias.copy_(bias)
 
-    def solve(self, moments: Moments, ridge_below: float) -> AffineMap:
-        """Procrustes; exact where `has_optimum`, that is for C' >= C."""
+    def solve(self, moments: RegressionMoments, ridge_below: float) -> AffineMap:
+        """Fit the Procrustes rotation; it is optimal if `has_optimum`, that is for C' >= C."""
         return procrustes(moments, scaled=self.scale is not None)
 
-    def why_not(self, start: str) -> str | None:
-        """Besides, rotations into fewer channels have no closed form."""
+    def explain_start_refusal(self, start: str) -> str | None:
+        """Refuse also least squares into fewer channels, which have no closed form."""
         if start == "least_squares" and not self.has_optimum:
             return (
                 f"rotations from {self.inputs} into {self.outputs} channels have no closed form for "
-                "the squared error ('procrustes' maximises the trace)"
+                "the squared error; use 'procrustes', which maximizes the trace"
             )
-        return super().why_not(start)
+        return super().explain_start_refusal(start)
 
 
 def _random_rotation(size: int) -> Tensor:
-    """Haar-distributed, [size, size]: QR of a Gaussian matrix, signs fixed (Mezzadri 2007)."""
+    """Draw a Haar-distributed rotation [size, size]: QR of a Gaussian, signs fixed (Mezzadri 2007)."""
     if torch.empty(0).is_meta:
         return torch.empty(size, size)
     q, r = torch.linalg.qr(torch.randn(size, size))

@@ -1,36 +1,37 @@
-"""The stitch of the paper that is reproduced."""
+"""The stitch of Hernandez et al. 2023."""
 
 from __future__ import annotations
 
 from stitch_sweep.core.registry import STITCHES
-from stitch_sweep.stitches.affine import ConvStitch
-from stitch_sweep.stitches.shapes import Shape, as_map, show, unfit
-from stitch_sweep.stitches.spatial import Match
+from stitch_sweep.stitches.patch_stitch import ConvStitch
+from stitch_sweep.stitches.shapes import Shape, as_map, format_shape, shape_error
+from stitch_sweep.stitches.size_matching import Match
 
 
 @STITCHES.register("paper")
 def paper(sender: Shape, receiver: Shape) -> ConvStitch:
-    """The stitch of Hernandez et al. 2023 (arXiv 2303.11277).
+    """Build the stitch of Hernandez et al. 2023 (arXiv 2303.11277).
 
-    Where the receiver's map is k times smaller: a k x k convolution with stride k. Where it is larger:
-    nearest-neighbour upsampling and a 1x1 convolution. Else a 1x1 convolution. All with bias. For
-    other ratios there is `conv1x1` with `down: strided`, which is the same where both fit.
+    If the receiver's map is k times smaller: a k x k convolution with stride k. If it is larger:
+    nearest-neighbor upsampling and a 1x1 convolution. Otherwise a 1x1 convolution. All with bias. For
+    other ratios use `conv1x1` with `down: strided`, which is equal where both are possible.
 
     Args:
-        sender: (C, H, W) or (T, D).
-        receiver: (C', H', W') or (T', D'), with H/H' = W/W' or its inverse a whole number.
+        sender: shape of the input, (C, H, W) or (T, D).
+        receiver: shape of the output, (C', H', W') or (T', D'), with H/H' = W/W' or its inverse a whole
+            number.
 
     Raises:
-        InputError: a vector, or sizes whose ratio is no whole number.
+        InputError: a shape is a vector, or the ratio of the sizes is not a whole number.
     """
     if len(sender) == 1 or len(receiver) == 1:
-        wanted = "two feature maps or sequences (into a vector: 'linear')"
-        raise unfit("paper", sender, receiver, wanted)
+        needed = "two feature maps or sequences; use 'linear' for a vector"
+        raise shape_error("paper", sender, receiver, needed)
     (h, w), (h2, w2) = as_map(sender)[1:], as_map(receiver)[1:]
     down = h % h2 == 0 and w % w2 == 0 and h // h2 == w // w2
     up = h2 % h == 0 and w2 % w == 0 and h2 // h == w2 // w
     if not down and not up:
-        sizes = f"{show((h, w))} and {show((h2, w2))}"
-        wanted = f"maps whose sizes divide evenly, not {sizes} (any sizes: 'conv1x1')"
-        raise unfit("paper", sender, receiver, wanted)
+        sizes = f"{format_shape((h, w))} and {format_shape((h2, w2))}"
+        needed = f"maps whose sizes divide evenly, not {sizes}; use 'conv1x1' for other sizes"
+        raise shape_error("paper", sender, receiver, needed)
     return ConvStitch(sender, receiver, Match.around(sender, receiver, "strided", "nearest"))

@@ -1,4 +1,4 @@
-"""Channels matched one to one."""
+"""One-to-one matchings of channels."""
 
 from __future__ import annotations
 
@@ -6,30 +6,31 @@ import torch
 from torch import Tensor, nn
 
 from stitch_sweep.core.registry import STITCHES
-from stitch_sweep.stitches.affine import PatchStitch
 from stitch_sweep.stitches.closed_forms import AffineMap, best_permutation
-from stitch_sweep.stitches.moments import Moments
+from stitch_sweep.stitches.moments import RegressionMoments
+from stitch_sweep.stitches.patch_stitch import PatchStitch
+from stitch_sweep.stitches.resizing import Pool, Up
 from stitch_sweep.stitches.shapes import Shape
-from stitch_sweep.stitches.spatial import Match, Pool, Up
+from stitch_sweep.stitches.size_matching import Match
 
 
 @STITCHES.register("permutation")
 class PermutationStitch(PatchStitch):
-    """Each channel of the receiver is one channel of the sender, none used twice.
+    """Each channel of the receiver is one channel of the sender; no channel is used twice.
 
         S(x)_c = a_c x_p(c) + b_c
 
-    p is chosen at the start and not trained: `start: permutation` matches by correlation (Li et al.
-    2015, arXiv 1511.07543), `least_squares` by squared error; both are exact. a = 1 and b = 0 unless
-    `affine`; then they are trained, as in REPAIR (Jordan et al. 2022, arXiv 2211.08403). Between
-    unequal widths p is partial: min(C, C') channels are matched, and one without a partner gives b_c.
+    The start chooses p, which isn't trained: `start: permutation` matches by correlation (Li et al. 2015,
+    arXiv 1511.07543), `least_squares` by squared error; both are exact. a = 1 and b = 0 without `affine`;
+    with it they are trained, as in REPAIR (Jordan et al. 2022, arXiv 2211.08403). Between unequal
+    widths p is partial: min(C, C') channels are matched, and a channel without a partner gives b_c.
 
     Args:
-        sender: (C, H, W), (T, D) or (D,); see `as_map`.
-        receiver: likewise.
-        affine: train a scale and a shift for each channel; without it nothing is trained.
-        down: how an axis shrinks.
-        up: how an axis grows.
+        sender: shape of the input, (C, H, W), (T, D) or (D,); see `as_map`.
+        receiver: shape of the output, likewise.
+        affine: train a scale and a shift for each channel; without it there are no parameters.
+        down: how an axis shrinks: `average` or `max`.
+        up: how an axis grows: `nearest` or `bilinear`.
     """
 
     source: Tensor
@@ -49,7 +50,7 @@ class PermutationStitch(PatchStitch):
         super().__init__(sender, receiver, Match.around(sender, receiver, down, up))
         self.affine = affine
         pairs = min(self.inputs, self.outputs)
-        # Drawn on the CPU, where the seed gives the same on every device.
+        # Drawn on the CPU, so that a seed gives the same permutation on every device.
         sources = torch.randperm(self.inputs, device="cpu")[:pairs]
         targets = torch.randperm(self.outputs, device="cpu")[:pairs]
         source = torch.zeros(self.outputs, dtype=torch.int64, device="cpu")
@@ -66,40 +67,42 @@ class PermutationStitch(PatchStitch):
             self.register_buffer("shift", torch.zeros(self.outputs), persistent=False)
 
     def matrix(self) -> Tensor:
-        """[C', C], with one entry a row at most."""
+        """Return W, [C', C], with at most one nonzero entry per row."""
         weight = self.scale.new_zeros(self.outputs, self.inputs)
         return weight.scatter(1, self.source[:, None], (self.matched * self.scale)[:, None])
 
     def offset(self) -> Tensor:
-        """[C']."""
+        """Return b, [C']."""
         return self.shift
 
     @torch.no_grad()
-    def set_map(self, weight: Tensor, bias: Tensor, moments: Moments | None = None) -> None:
-        """Any W with one entry a row at most; that entry 1 and b = 0 unless `affine`."""
+    def set_map(
+        self, weight: Tensor, bias: Tensor, moments: RegressionMoments | None = None
+    ) -> None:
+        """Set W and b; W must have at most one nonzero entry per row. Without `affine`: 1, and b = 0."""
         self.source.copy_(weight.abs().argmax(dim=1))
         self.matched.copy_((weight != 0).any(dim=1))
         if self.affine:
             self.scale.copy_(weight.sum(dim=1))
             self.shift.copy_(bias)
 
-    def solve(self, moments: Moments, ridge_below: float) -> AffineMap:
-        """The permutation of least squared error, with its best scales and shifts if `affine`."""
+    def solve(self, moments: RegressionMoments, ridge_below: float) -> AffineMap:
+        """Fit the permutation of least squared error, with scales and shifts if `affine`."""
         return best_permutation(moments, self.affine)
 
     def sparse_tensors(self) -> list[Tensor]:
-        """None: it is as sparse as a map can be."""
+        """Return nothing: a permutation can't be sparser."""
         return []
 
     def multiply_adds(self) -> int:
-        """One for every value if `affine`; copying is free."""
+        """Count one for every value if `affine`; copying is free."""
         return self.positions * self.outputs if self.affine else 0
 
-    def why_not(self, start: str) -> str | None:
-        """Besides, no rotation."""
+    def explain_start_refusal(self, start: str) -> str | None:
+        """Refuse also rotations."""
         if start == "procrustes":
             return "a rotation isn't a permutation"
-        return super().why_not(start)
+        return super().explain_start_refusal(start)
 
     def _map(self, x: Tensor) -> Tensor:
         scale = self.matched * self.scale

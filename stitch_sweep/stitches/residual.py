@@ -9,22 +9,23 @@ from stitch_sweep.core.bounds import Width
 from stitch_sweep.core.registry import STITCHES
 from stitch_sweep.stitches.base import Stitch
 from stitch_sweep.stitches.normed import BatchNorm
-from stitch_sweep.stitches.shapes import Shape, as_map, have_neighbours, unfit
-from stitch_sweep.stitches.spatial import Match, Pool, Up
+from stitch_sweep.stitches.resizing import Pool, Up
+from stitch_sweep.stitches.shapes import Shape, as_map, have_neighbors, shape_error
+from stitch_sweep.stitches.size_matching import Match
 
 
 class ResidualStitch(Stitch):
-    """The receiver's size first, then branch plus shortcut, then a ReLU: a block of a ResNet.
+    """A block of a ResNet, after the receiver's size is matched: branch plus shortcut, then a ReLU.
 
-    The shortcut is the map itself where channels are equal, else a 1x1 convolution with batch
-    normalisation.
+    The shortcut is the identity if the numbers of channels are equal, otherwise a 1x1 convolution with
+    batch normalization.
 
     Args:
-        sender: (C, H, W) or (T, D).
-        receiver: likewise.
-        branch: from C to C' channels, ending in a batch normalisation.
-        match: gives the receiver's size.
-        relu: whether a ReLU ends it.
+        sender: shape of the input, (C, H, W) or (T, D).
+        receiver: shape of the output, likewise.
+        branch: maps C to C' channels; it ends with a batch normalization.
+        match: matches the receiver's size.
+        relu: whether the block ends with a ReLU.
     """
 
     def __init__(
@@ -36,28 +37,28 @@ class ResidualStitch(Stitch):
         self.shortcut = nn.Sequential() if channels == out else _conv(channels, out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, *sender] -> [B, *receiver]."""
-        x = self.match.enter(x)
+        """Map [B, *sender] to [B, *receiver]."""
+        x = self.match.arrange_input(x)
         y: Tensor = self.branch(x) + self.shortcut(x)
-        return self.match.leave(y.relu() if self.relu else y)
+        return self.match.arrange_output(y.relu() if self.relu else y)
 
     def multiply_adds(self) -> int:
-        """Weights of all convolutions, for every position of the receiver."""
+        """Count the weights of all convolutions, for every position of the receiver."""
         return self.match.positions * sum(weight.numel() for weight in self.sparse_tensors())
 
     def sparse_tensors(self) -> list[Tensor]:
-        """The weights of all convolutions."""
+        """Return the weights of all convolutions."""
         return [part.weight for part in self.modules() if isinstance(part, nn.Conv2d)]
 
-    def why_not(self, start: str) -> str | None:
-        """The identity is there where channels are equal."""
+    def explain_start_refusal(self, start: str) -> str | None:
+        """Allow the identity for equal numbers of channels; refuse all closed forms."""
         if start == "identity":
             return None if not len(self.shortcut) else "its shortcut changes the number of channels"
-        return super().why_not(start)
+        return super().explain_start_refusal(start)
 
     @torch.no_grad()
     def start_as_identity(self) -> None:
-        """The branch gives 0 (Goyal et al. 2017, arXiv 1706.02677); with a ReLU, copies what is >= 0."""
+        """Let the branch give 0 (Goyal et al. 2017, arXiv 1706.02677); a ReLU still applies."""
         last = [part for part in self.branch.modules() if isinstance(part, BatchNorm)][-1]
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
@@ -72,20 +73,21 @@ def basic_block(
     down: Pool = "average",
     up: Up = "nearest",
 ) -> ResidualStitch:
-    """A residual block of two 3x3 convolutions with batch normalisation (He et al. 2016).
+    """Build a residual block of two 3x3 convolutions with batch normalization.
 
-    arXiv 1512.03385; what `resnet18`'s own blocks are, except that sizes are matched before it.
+    It is a block of `resnet18` (He et al. 2016, arXiv 1512.03385), except that sizes are matched before
+    it.
 
     Args:
-        sender: (C, H, W) or (T, D).
-        receiver: likewise.
-        relu: end in a ReLU, as a network's own blocks do; without it for a layer that isn't after a
-            ReLU, such as the image.
-        down: how an axis shrinks.
-        up: how an axis grows.
+        sender: shape of the input, (C, H, W) or (T, D).
+        receiver: shape of the output, likewise.
+        relu: end with a ReLU, as the blocks of a network do. Set it to false for a layer that isn't the
+            output of a ReLU, such as the image.
+        down: how an axis shrinks: `average` or `max`.
+        up: how an axis grows: `nearest` or `bilinear`.
 
     Raises:
-        InputError: a vector, or a receiver's class token, which has no neighbours.
+        InputError: a shape is a vector, or the receiver has a class token: both have no neighbors.
     """
     match = _match("basic_block", sender, receiver, down, up)
     inner, outer = as_map(sender)[0], as_map(receiver)[0]
@@ -103,20 +105,21 @@ def bottleneck(
     down: Pool = "average",
     up: Up = "nearest",
 ) -> ResidualStitch:
-    """A residual block of 1x1, 3x3 and 1x1 convolutions, narrow in the middle (He et al. 2016).
+    """Build a residual block of 1x1, 3x3 and 1x1 convolutions, narrow in the middle.
 
-    arXiv 1512.03385; what `resnet50`'s blocks are, except that sizes are matched before it.
+    It is a block of `resnet50` (He et al. 2016, arXiv 1512.03385), except that sizes are matched before
+    it.
 
     Args:
-        sender: (C, H, W) or (T, D).
-        receiver: likewise.
-        reduction: the middle has C' / reduction channels, rounded down, but one at least.
+        sender: shape of the input, (C, H, W) or (T, D).
+        receiver: shape of the output, likewise.
+        reduction: the middle has C' / reduction channels, rounded down, at least 1.
         relu: as for `basic_block`.
-        down: how an axis shrinks.
-        up: how an axis grows.
+        down: how an axis shrinks: `average` or `max`.
+        up: how an axis grows: `nearest` or `bilinear`.
 
     Raises:
-        InputError: a vector, or a receiver's class token, which has no neighbours.
+        InputError: a shape is a vector, or the receiver has a class token: both have no neighbors.
     """
     match = _match("bottleneck", sender, receiver, down, up)
     channels, out = as_map(sender)[0], as_map(receiver)[0]
@@ -132,13 +135,13 @@ def bottleneck(
 
 
 def _match(name: str, sender: Shape, receiver: Shape, down: Pool, up: Up) -> Match:
-    if not have_neighbours(sender, receiver):
-        wanted = "two feature maps, or sequences, the receiver's without class token (else: 'mlp')"
-        raise unfit(name, sender, receiver, wanted)
+    if not have_neighbors(sender, receiver):
+        needed = "two feature maps, or sequences, the receiver's without class token; use 'mlp' otherwise"
+        raise shape_error(name, sender, receiver, needed)
     return Match.first(sender, receiver, down, up)
 
 
 def _conv(channels: int, out: int, kernel: int) -> nn.Sequential:
-    """A convolution that keeps the size, and a batch normalisation."""
+    """Build a convolution that keeps the size, with batch normalization."""
     conv = nn.Conv2d(channels, out, kernel, padding=kernel // 2, bias=False)
     return nn.Sequential(conv, BatchNorm(out))

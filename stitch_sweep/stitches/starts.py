@@ -1,4 +1,4 @@
-"""How a stitch starts: `random`, `identity`, or as a closed form of the training set."""
+"""Initialize a stitch: randomly, as the identity, or as a closed form of the training set."""
 
 from __future__ import annotations
 
@@ -12,58 +12,58 @@ from stitch_sweep.stitches.base import DATA_STARTS, STARTS, AffineStitch, Stitch
 from stitch_sweep.stitches.closed_forms import correlation_assignment, procrustes
 from stitch_sweep.stitches.least_squares import LeastSquares
 from stitch_sweep.stitches.orthogonal import OrthogonalStitch
-from stitch_sweep.stitches.shapes import show
+from stitch_sweep.stitches.shapes import format_shape
 
-_SHOWN = {"identity": "start as the identity"}
+_PHRASES = {"identity": "start as the identity"}
 
 
 def check_start(stitch: nn.Module, start: str) -> None:
-    """See that a stitch can start so, from shapes alone; it may be on the meta device.
+    """Check that a stitch can have a start, from shapes alone.
 
     Args:
-        stitch: as built.
+        stitch: as built; it may be on the meta device.
         start: one of `STARTS`.
 
     Raises:
-        InputError: it can't, with the reason; or there is no such start.
+        InputError: the stitch can't have this start, with the reason; or there is no such start.
     """
     if start not in STARTS:
-        raise InputError(f"no start is named {start!r}: {nearest(start, STARTS)}")
+        raise InputError(f"there is no start {start!r}: {nearest(start, STARTS)}")
     if isinstance(stitch, Stitch):
-        why, cell = stitch.why_not(start), f" from {show(stitch.sender)} to {show(stitch.receiver)}"
+        reason = stitch.explain_start_refusal(start)
+        cell = f" from {format_shape(stitch.sender)} to {format_shape(stitch.receiver)}"
     else:
-        why, cell = None if start == "random" else "it says nothing of other starts", ""
-    if why is not None:
-        raise InputError(f"can't {_SHOWN.get(start, f'start as {start!r}')}{cell}: {why}")
+        reason, cell = None if start == "random" else "it supports only the start 'random'", ""
+    if reason is not None:
+        raise InputError(f"can't {_PHRASES.get(start, f'start as {start!r}')}{cell}: {reason}")
 
 
 @torch.no_grad()
 def start_stitch(
     stitch: nn.Module, start: str, batches: Iterable[tuple[Tensor, Tensor]] = ()
 ) -> LeastSquares | None:
-    """Let a stitch that was built start so; where it already did, nothing happens.
+    """Initialize a stitch after it was built.
 
-    - `random`: it stays as it was built;
-    - `identity`: the map that copies, where it exists;
-    - `permutation`: the (partial) assignment of outputs to inputs that maximises the summed
-      correlations, as 0 and 1 without bias (Li et al. 2015, arXiv 1511.07543);
-    - `procrustes`: the (semi-)orthogonal W that maximises tr(W Y), Y the cross-covariance, with the
-      bias that fits the means; not scaled, except for `orthogonal` with `scale: true`;
-    - `least_squares`: the best map it can be. Exact in float64; where a direction holds less than
-      1e-10 of the largest variance, ridge of that size (`closed_forms.least_squares`).
+    - `random`: no change.
+    - `identity`: the map that copies, if it exists.
+    - `permutation`: the (partial) assignment of outputs to inputs that maximizes the summed
+      correlations, with weights 0 and 1 and without bias (Li et al. 2015, arXiv 1511.07543).
+    - `procrustes`: the (semi-)orthogonal W that maximizes tr(W Y), Y the cross-covariance, with the
+      bias that fits the means; without a scale, except for `orthogonal` with `scale: true`.
+    - `least_squares`: the best map that the stitch can be. Exact in float64; with a ridge if a
+      direction has less than 1e-10 of the largest variance (see `closed_forms.least_squares`).
 
     Args:
         stitch: on the device of the batches.
         start: one of `STARTS`.
-        batches: the training set once, (x [B, *sender], y [B, *receiver]), only real rows; not read
-            unless `start` is in `DATA_STARTS`.
+        batches: the training set once, (x [B, *sender], y [B, *receiver]), without padding; read only if
+            `start` is in `DATA_STARTS`.
 
     Returns:
-        The training set's moments, whose `optimum()` needn't be accumulated again; None where the
-        data was not read.
+        The accumulated training set, for its `optimum()`; None if the data wasn't read.
 
     Raises:
-        InputError: it can't start so; or there was no batch.
+        InputError: the stitch can't have this start, or there is no batch.
 
     Example:
         >>> stitch = build_stitch("conv1x1", (64, 8, 8), (32, 4, 4), start="least_squares")

@@ -1,4 +1,4 @@
-"""A trained stitch as a file that says what it is, so that one line loads it."""
+"""Files of trained stitches, which contain everything needed to build and load a stitch."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def pack_stitch(
     options: Mapping[str, Any],
     about: Mapping[str, Any],
 ) -> bytes:
-    """A stitch with everything needed to build it again.
+    """Serialize a stitch with everything needed to build it again.
 
     Args:
         stitch: the module.
-        name: what it is registered as.
-        sender: shape of what it gets.
-        receiver: shape of what it gives.
-        options: its own options.
-        about: where it comes from, as plain data; see `describe_stitch`.
+        name: its registered name.
+        sender: shape of its input.
+        receiver: shape of its output.
+        options: its options.
+        about: its origin, as plain data; see `describe_stitch`.
     """
     return pack(
         {
@@ -46,13 +46,13 @@ def pack_stitch(
 
 
 def load_stitch(path: Path | str) -> nn.Module:
-    """A stored stitch, on the CPU, in eval mode.
+    """Load a stored stitch, on the CPU, in eval mode.
 
-    A trial that was equal to an earlier one of its study keeps no stitch of its own; the path of its
-    stitch gives the earlier one's.
+    A trial that is equal to an earlier trial of its study stores no stitch; the path of its stitch then
+    loads the earlier trial's.
 
     Raises:
-        InputError: the file is missing, damaged, or holds no stitch.
+        InputError: the file is missing or damaged, or contains no stitch.
 
     Example:
         >>> stitch = load_stitch("experiments/quickstart/digits/stitches/<trial>.safetensors")
@@ -65,10 +65,10 @@ def load_stitch(path: Path | str) -> nn.Module:
 
 
 def describe_stitch(path: Path | str) -> dict[str, Any]:
-    """What a stored stitch says of itself: its name, shapes, options, and the trial it comes from.
+    """Return the description of a stored stitch: name, shapes, options, and the trial it comes from.
 
     Raises:
-        InputError: the file is missing, damaged, or holds no stitch.
+        InputError: the file is missing or damaged, or contains no stitch.
     """
     return {key: value for key, value in _read(path).items() if key != "stitch"}
 
@@ -83,7 +83,7 @@ def _read(path: Path | str) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such stitch") from None
     except CheckpointError as error:
-        raise InputError(f"{path}: is no stitch: {error}") from None
+        raise InputError(f"{path}: is not a stitch: {error}") from None
     if "stitch" not in state:
-        raise InputError(f"{path}: is a checkpoint, but holds no stitch")
+        raise InputError(f"{path}: is a checkpoint, but contains no stitch")
     return state

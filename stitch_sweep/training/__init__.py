@@ -1,1 +1,1 @@
-"""Training one stitch: representations, loop, convergence, checkpoints; assemblies."""
+"""The training of one stitch, and of assemblies of several; independent of Ray, Optuna and MLflow."""

@@ -1,4 +1,4 @@
-"""What trials of one process share: images and frozen networks on its device, cached activations."""
+"""What the trials of one process share: images, frozen networks, cached representations."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from stitch_sweep.data.loader import Loader
 from stitch_sweep.data.loading import make_loaders
 from stitch_sweep.networks.controls import freeze
 from stitch_sweep.networks.frozen import FrozenNetwork, FrozenSender
-from stitch_sweep.training.loop import ActivationCache, Shelf, StitchTraining
+from stitch_sweep.training.loop import StitchTraining
+from stitch_sweep.training.representations import ActivationCache, RepresentationShelf
 
 
 class Workbench:
-    """Where the stitches of a configuration are trained, one after the other.
+    """Trains the stitches of a configuration, one after the other, in one process.
 
     Args:
-        config: the configuration; its seed, threads, cache and augmentation hold for every training.
+        config: the configuration; its seed, threads, cache and augmentation apply to every training.
         data: the images.
-        modules: networks, and what stands in their place, by name; they are moved to the device and
-            frozen in place.
-        device: where to compute; what `config.resources` says if not given.
-        shelf: where other processes with the same configuration keep representations.
+        modules: networks and controls by name; they are moved to the device and frozen in place.
+        device: the device of the trainings; `config.resources.device` if not given.
+        shelf: representations shared with other processes that have the same configuration.
 
     Raises:
-        InputError: FFCV is asked for and isn't there.
+        InputError: the configuration asks for FFCV, and it isn't installed.
 
     Attributes:
         senders: everything that can send, by name: the networks, and senders that know only the class.
         networks: the frozen networks by name.
-        device: where is computed.
-        cache: representations that trainings share.
+        device: the device of the trainings.
+        cache: representations that the trainings share.
     """
 
     def __init__(
@@ -43,9 +43,9 @@ class Workbench:
         data: Data,
         modules: Mapping[str, nn.Module],
         device: str | None = None,
-        shelf: Shelf | None = None,
+        shelf: RepresentationShelf | None = None,
     ) -> None:
-        # Before anything touches a GPU: cuBLAS takes its workspace when it is first used.
+        # Before anything touches a GPU: cuBLAS allocates its workspace at its first use.
         seed_everything(config.seed, config.resources.cpu)
         self.device = device or config.resources.device
         self._config = config
@@ -56,15 +56,17 @@ class Workbench:
             for name, module in modules.items()
         }
         self.networks = {
-            name: of for name, of in self.senders.items() if isinstance(of, FrozenNetwork)
+            name: sender
+            for name, sender in self.senders.items()
+            if isinstance(sender, FrozenNetwork)
         }
         self.cache = ActivationCache(config.resources.cache_gb * 2**30, shelf)
         self._loaders: dict[int, dict[str, Loader]] = {}
-        # A machine without what the loader needs is no trial's failure: it has to show here.
+        # A missing FFCV must show now; it is not the failure of a trial.
         self.loaders(config.training.batch_size)
 
     def loaders(self, batch_size: int) -> dict[str, Loader]:
-        """A loader per split, made once per batch size."""
+        """Return a loader per split; they are made once per batch size."""
         if batch_size not in self._loaders:
             self._loaders[batch_size] = make_loaders(
                 self._data,
@@ -84,12 +86,12 @@ class Workbench:
         settings: TrialSettings,
         repeat: int = 0,
     ) -> StitchTraining:
-        """The training of one stitch, at its beginning.
+        """Set up the training of one stitch.
 
         Raises:
-            InputError: the stitch can't join these layers, a layer doesn't exist, or a loss asks for
-                the predictions of a sender that makes none.
-            FrozenError: a network is not as it was when it was frozen.
+            InputError: the stitch can't join these layers, a layer doesn't exist, or a loss needs the
+                predictions of a sender that makes none.
+            FrozenError: a network has changed since it was frozen.
         """
         return StitchTraining(
             self.senders[sender],

@@ -1,4 +1,8 @@
+"""Losses against formulas by hand, their gradients, and which losses are flat for which stitches."""
+
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 import pytest
@@ -11,14 +15,20 @@ from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.registry import LOSSES
 from stitch_sweep.losses.base import CombinedLoss, LossContext, LossInputs
 from stitch_sweep.losses.cca import cca
+from stitch_sweep.losses.flat_losses import (
+    StitchProfile,
+    chance_level,
+    explain_flat_loss,
+    weak_loss_warnings,
+)
 from stitch_sweep.losses.moments import Moments
-from stitch_sweep.losses.teaching import Lesson, cannot_teach, chance_level, teaching_warnings
 from stitch_sweep.losses.whitening import inverse_root, singular_vectors
+from tests.support.cases import check_all
 
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Matrices here are far too small to share."""
+    """The matrices here are too small for several threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -39,7 +49,7 @@ def combined(context: LossContext | None = None, **weights: float) -> CombinedLo
 
 
 def complete(stitched: torch.Tensor, expected: torch.Tensor, seed: int = 2) -> LossInputs:
-    """Everything a loss may ask for, with a small made-up rest of the receiver and a sender."""
+    """All inputs of a loss, with a small artificial rest of the receiver and a sender."""
     units, count = int(np.prod(stitched.shape[1:])), len(stitched)
     rest, head = draw(units, 6, seed=seed).to(stitched), draw(6, 4, seed=seed + 1).to(stitched)
 
@@ -115,15 +125,17 @@ def test_mse_to_a_constant_representation_is_finite():
 
 
 @pytest.mark.parametrize("name", LOSSES.names())
-@pytest.mark.parametrize("shape", [*SHAPES, (9, 7, 2, 1), (5, 6)])
-def test_gradients_agree_with_finite_differences(name, shape):
-    expected = draw(*shape, seed=1)
-    loss = combined(LossContext(variance(expected)), **{name: 1.0})
+def test_gradients_agree_with_finite_differences(name):
+    def check(shape: tuple[int, ...]) -> None:
+        expected = draw(*shape, seed=1)
+        loss = combined(LossContext(variance(expected)), **{name: 1.0})
 
-    def value(stitched: torch.Tensor) -> torch.Tensor:
-        return loss(complete(stitched, expected))[0]
+        def value(stitched: torch.Tensor) -> torch.Tensor:
+            return loss(complete(stitched, expected))[0]
 
-    assert torch.autograd.gradcheck(value, draw(*shape).requires_grad_())
+        assert torch.autograd.gradcheck(value, draw(*shape).requires_grad_())
+
+    check_all([(shape,) for shape in (*SHAPES, (9, 7, 2, 1), (5, 6))], check)
 
 
 @pytest.mark.parametrize(
@@ -157,13 +169,12 @@ DEGENERATE = {
 
 
 @pytest.mark.parametrize("name", LOSSES.names())
-@pytest.mark.parametrize("case", DEGENERATE)
-def test_gradients_of_degenerate_float32_batches_are_finite(name, case):
-    broken = DEGENERATE[case]
-    for count in (1, 2, 3, 4, 5, 16):
-        start, wanted = draw(count, 4).float(), draw(count, 4, seed=1).float()
-        both = broken(wanted)
-        for stitched, expected in ((broken(start), wanted), (start, both), (both, both)):
+def test_gradients_of_degenerate_float32_batches_are_finite(name):
+    def check(case: str, count: int) -> None:
+        broken = DEGENERATE[case]
+        start, target = draw(count, 4).float(), draw(count, 4, seed=1).float()
+        both = broken(target)
+        for stitched, expected in ((broken(start), target), (start, both), (both, both)):
             stitched = stitched.clone().requires_grad_()
             loss = combined(LossContext(variance(expected)), **{name: 1.0})
             value = loss(complete(stitched, expected))[0]
@@ -171,6 +182,8 @@ def test_gradients_of_degenerate_float32_batches_are_finite(name, case):
             assert value.dtype == torch.float32
             assert value.isfinite()
             assert stitched.grad.isfinite().all(), count
+
+    check_all(itertools.product(DEGENERATE, (1, 2, 3, 4, 5, 16)), check)
 
 
 @pytest.mark.parametrize("name", LOSSES.names())
@@ -206,7 +219,7 @@ def test_inverse_root_of_repeated_eigenvalues(size, seed):
     assert rank == size
     weights = draw(size, size, seed=seed)
     (root * weights).sum().backward()
-    # d (A^(-1/2)) at A = 4 I is -1/2 4^(-3/2) dA, symmetrised.
+    # d (A^(-1/2)) at A = 4 I is -1/2 4^(-3/2) dA, symmetrized.
     assert torch.allclose(matrix.grad, -(weights + weights.T) / 8)
 
 
@@ -307,10 +320,11 @@ def test_what_a_sum_needs_is_what_a_term_needs():
     assert combined(cca=1.0, task=1.0).calibration == "none"
 
 
-@pytest.mark.parametrize("name", LOSSES.names())
-@pytest.mark.parametrize("optimizer", ["SGD", "sgd", "adam", "RMSprop"])
-def test_every_loss_brings_a_learning_rate_for_every_optimizer(name, optimizer):
-    assert 0 < combined(**{name: 1.0}).default_lr(optimizer) <= 1
+def test_every_loss_brings_a_learning_rate_for_every_optimizer():
+    def check(name: str, optimizer: str) -> None:
+        assert 0 < combined(**{name: 1.0}).default_lr(optimizer) <= 1
+
+    check_all(itertools.product(LOSSES.names(), ["SGD", "sgd", "adam", "RMSprop"]), check)
 
 
 def test_a_sum_takes_the_smallest_learning_rate_of_its_terms():
@@ -318,7 +332,7 @@ def test_a_sum_takes_the_smallest_learning_rate_of_its_terms():
     assert combined(task=1.0, mse=1.0).default_lr("sgd") == min(alone)
 
 
-# What can't be taught
+# Losses that are flat for a stitch
 
 
 def stitch_of(family: str, inputs: int, channels: int):
@@ -342,28 +356,29 @@ def stitch_of(family: str, inputs: int, channels: int):
     return weights, lambda w, x: torch.tanh(torch.einsum("oc,bchw->bohw", w, x))
 
 
+FAMILIES = [
+    ("affine", 3, 3, 12),
+    ("affine", 3, 5, 12),
+    ("affine", 5, 3, 12),
+    ("affine", 1, 3, 12),
+    ("affine", 5, 3, 1),
+    ("affine", 9, 8, 2),
+    ("orthogonal", 3, 3, 12),
+    ("orthogonal", 3, 5, 12),
+    ("channel_affine", 3, 3, 12),
+    ("scale", 3, 3, 12),
+    ("other", 3, 3, 12),
+    ("other", 3, 1, 12),
+    ("other", 3, 3, 3),
+]
+
+
 @pytest.mark.parametrize("loss", sorted({*LOSSES.names()} - {"task", "soft_task", "fula"}))
-@pytest.mark.parametrize(
-    ("family", "inputs", "channels", "images"),
-    [
-        ("affine", 3, 3, 12),
-        ("affine", 3, 5, 12),
-        ("affine", 5, 3, 12),
-        ("affine", 1, 3, 12),
-        ("affine", 5, 3, 1),
-        ("affine", 9, 8, 2),
-        ("orthogonal", 3, 3, 12),
-        ("orthogonal", 3, 5, 12),
-        ("channel_affine", 3, 3, 12),
-        ("scale", 3, 3, 12),
-        ("other", 3, 3, 12),
-        ("other", 3, 1, 12),
-        ("other", 3, 3, 3),
-    ],
-)
-def test_a_loss_that_cannot_teach_has_no_gradient_and_others_have(
-    loss, family, inputs, channels, images
-):
+def test_a_loss_that_cannot_teach_has_no_gradient_and_others_have(loss):
+    check_all([(loss, *family) for family in FAMILIES], check_gradient)
+
+
+def check_gradient(loss: str, family: str, inputs: int, channels: int, images: int) -> None:
     weights, stitch = stitch_of(family, inputs, channels)
     side = 2 if images > 1 else 1
     sender = draw(images, inputs, side, side)
@@ -375,74 +390,76 @@ def test_a_loss_that_cannot_teach_has_no_gradient_and_others_have(
     weights.requires_grad_()
     value, _ = built(LossInputs(torch.zeros(images), stitch(weights, sender), expected))
     (gradient,) = torch.autograd.grad(value, weights)
-    lesson = Lesson(family, inputs, channels, side * side, images)
-    reason = cannot_teach(loss, lesson)
+    profile = StitchProfile(family, inputs, channels, side * side, images)
+    reason = explain_flat_loss(loss, profile)
     flat = gradient.abs().max().item() < 1e-9
     # While SVCCA keeps every direction it is CCA; the warning says so.
     if loss == "svcca" and flat and reason is None:
-        assert "giving up variance" in teaching_warnings(loss, lesson)[-1]
+        assert "giving up variance" in weak_loss_warnings(loss, profile)[-1]
         return
     assert (reason is not None) == flat, reason
     if reason is not None:
         assert reason.startswith(f"{loss!r} ")
-        assert teaching_warnings(loss, lesson) == []
+        assert weak_loss_warnings(loss, profile) == []
 
 
 def test_a_rank_limit_a_kernel_or_many_outputs_decide_whether_cca_is_flat():
     common = {"positions": 16, "batch": 64}
-    assert cannot_teach("cca", Lesson("affine", 8, 8, **common)) is not None
-    assert cannot_teach("cca", Lesson("affine", 8, 16, **common)) is not None
-    assert cannot_teach("cca", Lesson("affine", 8, 8, rank_limit=4, **common)) is None
-    assert cannot_teach("cca", Lesson("affine", 8, 8, rank_limit=8, **common)) is not None
+    assert explain_flat_loss("cca", StitchProfile("affine", 8, 8, **common)) is not None
+    assert explain_flat_loss("cca", StitchProfile("affine", 8, 16, **common)) is not None
+    assert explain_flat_loss("cca", StitchProfile("affine", 8, 8, rank_limit=4, **common)) is None
+    assert (
+        explain_flat_loss("cca", StitchProfile("affine", 8, 8, rank_limit=8, **common)) is not None
+    )
     # A 2 x 2 kernel sees four places of each channel.
-    assert cannot_teach("cca", Lesson("affine", 8 * 4, 16, **common)) is None
-    assert cannot_teach("cca", Lesson("other", 8, 8, **common)) is None
+    assert explain_flat_loss("cca", StitchProfile("affine", 8 * 4, 16, **common)) is None
+    assert explain_flat_loss("cca", StitchProfile("other", 8, 8, **common)) is None
 
 
 @pytest.mark.parametrize("loss", ["cca", "pwcca"])
 @pytest.mark.parametrize(("batch", "flat"), [(8, True), (9, True), (10, False)])
 def test_a_batch_must_have_more_rows_than_channels(loss, batch, flat):
-    reason = cannot_teach(loss, Lesson("affine", 32, 8, 1, batch))
+    reason = explain_flat_loss(loss, StitchProfile("affine", 32, 8, 1, batch))
     assert (reason is not None) == flat
     if flat:
         assert "batch_size" in reason
 
 
-@pytest.mark.parametrize("loss", LOSSES.names())
-def test_a_stitch_with_nothing_to_train_is_no_pupil(loss):
-    lesson = Lesson("fixed", 8, 8, 4, 2)
-    assert cannot_teach(loss, lesson) is None
-    assert teaching_warnings(loss, lesson) == []
+def test_a_stitch_with_nothing_to_train_is_no_pupil():
+    profile = StitchProfile("fixed", 8, 8, 4, 2)
+    for loss in LOSSES.names():
+        assert explain_flat_loss(loss, profile) is None, loss
+        assert weak_loss_warnings(loss, profile) == [], loss
 
 
 @pytest.mark.parametrize("loss", ["task", "soft_task", "mse", "fula"])
-@pytest.mark.parametrize("family", ["scale", "channel_affine", "orthogonal", "affine", "other"])
-def test_losses_that_see_everything_teach_everything(loss, family):
-    assert cannot_teach(loss, Lesson(family, 8, 8, 16, 64)) is None
+def test_losses_that_see_everything_teach_everything(loss):
+    for family in ("scale", "channel_affine", "orthogonal", "affine", "other"):
+        assert explain_flat_loss(loss, StitchProfile(family, 8, 8, 16, 64)) is None, family
 
 
 def test_few_rows_are_warned_of_with_what_chance_would_give():
-    (found,) = teaching_warnings("cca", Lesson("affine", 64, 32, 4, 64))
+    (found,) = weak_loss_warnings("cca", StitchProfile("affine", 64, 32, 4, 64))
     assert "256 rows" in found
     assert "ask for 960" in found
     assert f"by {chance_level(256, 32, 32):.2f}" in found
-    assert teaching_warnings("cca", Lesson("affine", 64, 32, 16, 64)) == []
+    assert weak_loss_warnings("cca", StitchProfile("affine", 64, 32, 16, 64)) == []
     # Upsampling makes copies, not data.
-    (found,) = teaching_warnings("cca", Lesson("affine", 64, 32, 16, 64, replication=4))
+    (found,) = weak_loss_warnings("cca", StitchProfile("affine", 64, 32, 16, 64, replication=4))
     assert "256 rows" in found
-    assert teaching_warnings("cka", Lesson("affine", 64, 32, 4, 64)) == []
+    assert weak_loss_warnings("cka", StitchProfile("affine", 64, 32, 4, 64)) == []
 
 
 def test_svcca_of_a_full_map_comes_with_a_warning():
-    (found,) = teaching_warnings("svcca", Lesson("affine", 8, 8, 16, 64))
+    (found,) = weak_loss_warnings("svcca", StitchProfile("affine", 8, 8, 16, 64))
     assert "giving up variance" in found
 
 
 def test_unknown_families_and_losses_are_refused():
     with pytest.raises(ValueError, match="'round'"):
-        Lesson("round", 8, 8, 16, 64)
+        StitchProfile("round", 8, 8, 16, 64)
     with pytest.raises(InputError, match="'cc'"):
-        cannot_teach("cc", Lesson("affine", 8, 8, 16, 64))
+        explain_flat_loss("cc", StitchProfile("affine", 8, 8, 16, 64))
 
 
 @pytest.mark.parametrize(("n", "p", "q"), [(400, 50, 50), (400, 20, 80), (300, 120, 240)])

@@ -1,4 +1,4 @@
-"""Similarity measures against independent implementations, and what mathematics promises of them."""
+"""Similarity measures against independent implementations, and their mathematical properties."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from stitch_sweep.networks.frozen import FrozenNetwork
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Matrices here are far too small to share."""
+    """The matrices here are too small for several threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -65,7 +65,7 @@ def invertible(size: int, seed: int = 0) -> torch.Tensor:
 
 
 def real(networks: tuple[nn.Module, nn.Module], layer: int, data: Data) -> Pair:
-    """What two trained networks make of the same digits, in float64."""
+    """Representations of the same digits in two trained networks, in float64."""
     loader = Loader(data.train, data.mean, data.std, batch_size=64, seed=0)
     chunks = [chunk.images[: chunk.valid] for chunk in loader.in_order(128)]
     pixels = torch.cat(chunks)[:150]
@@ -115,11 +115,11 @@ def moments(pair: Pair) -> Moments:
 
 
 def basis(rows: np.ndarray) -> np.ndarray:
-    """Orthonormal basis of the centred columns, standardised first so that rank has no scale."""
-    centred = rows - rows.mean(axis=0)
-    spread = centred.std(axis=0)
+    """Orthonormal basis of the centered columns, standardized first so that rank has no scale."""
+    centered = rows - rows.mean(axis=0)
+    spread = centered.std(axis=0)
     alive = spread > 1e-12 * np.abs(rows).max()
-    return orth(centred[:, alive] / spread[alive], rcond=1e-7)
+    return orth(centered[:, alive] / spread[alive], rcond=1e-7)
 
 
 def correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -139,8 +139,8 @@ def test_cca_is_the_mean_cosine_of_principal_angles(pair):
 def test_svcca_is_cca_of_the_leading_components(pair):
     reduced = []
     for rows in rows_of(pair):
-        centred = rows - rows.mean(axis=0)
-        left, singular, _ = np.linalg.svd(centred, full_matrices=False)
+        centered = rows - rows.mean(axis=0)
+        left, singular, _ = np.linalg.svd(centered, full_matrices=False)
         share = np.cumsum(singular**2) / (singular**2).sum()
         reduced.append(left[:, : np.searchsorted(share, 0.99 - 1e-12) + 1])
     expected = np.cos(subspace_angles(*reduced)).mean()
@@ -160,7 +160,7 @@ def test_pwcca_weighs_by_what_the_variates_hold_of_the_expected_side(pair):
 
 
 def unbiased_hsic(k: np.ndarray, l: np.ndarray) -> float:  # noqa: E741
-    """Equation 5 of Song et al. 2012, as it stands there."""
+    """Equation 5 of Song et al. 2012, verbatim."""
     n, one = len(k), np.ones(len(k))
     k, l = k - np.diag(np.diag(k)), l - np.diag(np.diag(l))  # noqa: E741
     cross = one @ k @ one * (one @ l @ one) / ((n - 1) * (n - 2))
@@ -210,13 +210,13 @@ def test_procrustes_is_scipys_disparity(pair):
 
 @pytest.mark.parametrize("pair", ["unequal", "one channel", *REAL], indirect=True)
 def test_repsim_agrees_where_its_conventions_are_ours(pair):
-    """Its PWCCA averages both directions; its CKA divides by biased norms, its HSIC is unbiased."""
+    """repsim averages PWCCA over both directions; its CKA divides by biased norms, its HSIC doesn't."""
     repsim = pytest.importorskip("repsim")
     x, y = (torch.from_numpy(rows[:2000]) for rows in rows_of(pair))
     both = [x.numpy(), y.numpy()]
     there = Moments.of(x, y)
     back = Moments.of(y, x)
-    # It counts constant channels as rank.
+    # repsim counts constant channels in the rank.
     if (x.std(dim=0) > 0).all() and (y.std(dim=0) > 0).all():
         assert cca(there).item() == pytest.approx(repsim.cca(both, "pillai")[0, 1], abs=TOLERANCE)
     mean = (pwcca(there) + pwcca(back)).item() / 2
@@ -227,7 +227,7 @@ def test_repsim_agrees_where_its_conventions_are_ours(pair):
     assert cka(x[:200], y[:200]).item() == pytest.approx(ratio, abs=TOLERANCE)
 
 
-# What they promise
+# Invariances, symmetry and range
 
 
 @settings(max_examples=25)
@@ -287,7 +287,7 @@ def test_measures_see_what_they_should():
         values = [correlation_sum(Moments.of(rows, y))[0].item() for rows in (x, one)]
         assert abs(values[0] - values[1]) > 1e-3
     assert abs(cosine_sum(x + 1, y)[0] - cosine_sum(x, y)[0]) > 1e-3
-    # PWCCA counts channels of the expected side: it sees them turned.
+    # PWCCA sums over channels of the expected side, so rotating them changes it.
     values = [pwcca(Moments.of(x, rows)).item() for rows in (y, y @ rotation(4))]
     assert abs(values[0] - values[1]) > 1e-6
 
@@ -330,7 +330,7 @@ def test_as_many_rows_as_channels_make_cca_blind():
 
 @pytest.mark.parametrize("wide", [8, 64])
 def test_rounding_of_float32_is_not_rank(wide):
-    """A stitch from 3 to more channels has rank 3, whatever the last bits of its output say."""
+    """A stitch from 3 to more channels has rank 3, in spite of rounding errors in its output."""
     x, y = draw(500, 3).float(), draw(500, wide, seed=1).float()
     stitched = x @ draw(3, wide, seed=2).float() + 10
     exact = cca(Moments.of(x.double(), y.double())).item()
@@ -357,16 +357,16 @@ def test_what_is_accumulated_is_what_the_functions_say(pair):
     measures = SimilarityMeasures()
     for part in zip(pair[0].split(3), pair[1].split(3), strict=True):
         measures.add(*part)
-    found, of = measures.result(), moments(pair)
-    assert found["cca"] == pytest.approx(cca(of).item(), abs=1e-9)
-    assert found["svcca"] == pytest.approx(svcca(of).item(), abs=1e-9)
-    assert found["procrustes"] == pytest.approx(procrustes(of).item(), abs=1e-9)
+    found, both = measures.result(), moments(pair)
+    assert found["cca"] == pytest.approx(cca(both).item(), abs=1e-9)
+    assert found["svcca"] == pytest.approx(svcca(both).item(), abs=1e-9)
+    assert found["procrustes"] == pytest.approx(procrustes(both).item(), abs=1e-9)
     assert found["cka"] == pytest.approx(
         unbiased_cka(*(images(s).numpy() for s in pair)), abs=TOLERANCE
     )
-    total, channels = correlation_sum(of)
+    total, channels = correlation_sum(both)
     assert found["correlation"] == pytest.approx((total / channels).item(), abs=1e-9)
-    assert found["correlation_left_out"] == len(of.mean_y) - channels
+    assert found["correlation_left_out"] == len(both.mean_y) - channels
     x, y = rows_of(pair)
     assert found["mse"] == pytest.approx(((x - y) ** 2).mean(), rel=1e-9)
     assert found["relative_mse"] == pytest.approx(found["mse"] / y.var(axis=0).mean(), rel=1e-9)

@@ -1,9 +1,10 @@
+"""What each stitch computes, its first weights, its capacity, and the structure of affine stitches."""
+
 from __future__ import annotations
 
 import copy
 import math
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -18,99 +19,30 @@ from stitch_sweep.config.models import StitchConfig
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.registry import STITCHES
 from stitch_sweep.core.seeding import seed_everything
-from stitch_sweep.stitches.base import STARTS, AffineStitch, Stitch
+from stitch_sweep.stitches.base import STARTS, AffineStitch
 from stitch_sweep.stitches.building import build_stitch
 from stitch_sweep.stitches.capacity import capacity, l1_norm
-from stitch_sweep.stitches.shapes import Shape
-from stitch_sweep.stitches.spatial import Resize
+from stitch_sweep.stitches.resizing import Resize
 from stitch_sweep.stitches.storage import load_stitch, pack_stitch
-
-SHAPES: list[tuple[Shape, Shape]] = [
-    ((3, 4, 4), (2, 4, 4)),
-    ((4, 4, 4), (4, 4, 4)),
-    ((3, 8, 8), (5, 4, 4)),
-    ((4, 2, 2), (2, 6, 6)),
-    ((2, 3, 3), (3, 1, 1)),
-    ((3, 7, 7), (3, 4, 4)),
-    ((3, 4, 4), (4, 7, 7)),
-    ((4, 7, 5), (4, 4, 9)),
-    ((2, 5, 3), (2, 5, 7)),
-    ((3, 4, 4), (5,)),
-    ((7,), (3, 2, 2)),
-    ((6,), (4,)),
-    ((3,), (5,)),
-    ((6,), (6,)),
-    # Sequences of tokens: 9 and 16 are squares of patches, 5, 10 and 17 have a class token besides.
-    ((5, 3), (5, 3)),
-    ((16, 3), (9, 4)),
-    ((5, 3), (3, 4, 4)),
-    ((2, 3, 3), (17, 4)),
-    ((6,), (5, 4)),
-    ((10, 3), (4,)),
-]
-
-
-def joins(name: str, options: dict | None = None) -> Iterator[tuple[Shape, Shape]]:
-    """The shapes that a stitch joins, of all above."""
-    for cell in SHAPES:
-        try:
-            with torch.device("meta"):
-                build_stitch(name, *cell, options=options)
-        except InputError:
-            continue
-        yield cell
-
-
-def options_of(name: str) -> Iterator[dict]:
-    """A stitch's defaults, and every other word or truth value for each of its options alone."""
-    yield {}
-    for key, field in STITCHES.options(name).model_fields.items():
-        others = (True, False) if field.annotation is bool else get_args(field.annotation)
-        for value in others:
-            if isinstance(value, str | bool) and value != field.default:
-                yield {key: value}
-
-
-EVERY_STITCH = [(name, options) for name in STITCHES.names() for options in options_of(name)]
-EVERY_CELL = [(n, o, *cell) for n, o in EVERY_STITCH for cell in joins(n, o)]
-AFFINE = [
-    c for c in EVERY_CELL if isinstance(build_stitch(c[0], *c[2:], options=c[1]), AffineStitch)
-]
-
-
-def name_of(value: object) -> str | None:
-    if isinstance(value, tuple):
-        return "x".join(map(str, value))
-    if isinstance(value, dict):
-        return ",".join(f"{k}={v}" for k, v in value.items()) or "defaults"
-    return None
-
-
-every_stitch = pytest.mark.parametrize(("name", "options"), EVERY_STITCH, ids=name_of)
-every_cell = pytest.mark.parametrize(
-    ("name", "options", "sender", "receiver"), EVERY_CELL, ids=name_of
+from tests.support.cases import check_all
+from tests.support.stitches import (
+    AFFINE,
+    EVERY_CELL,
+    SHAPES,
+    build,
+    cells_of,
+    draw,
+    every_stitch,
+    every_stitch_of,
+    joined_shapes,
 )
-every_affine_cell = pytest.mark.parametrize(
-    ("name", "options", "sender", "receiver"), AFFINE, ids=name_of
-)
-
-
-def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def build(name: str, options: dict, sender: Shape, receiver: Shape, **more) -> Stitch:
-    stitch = build_stitch(name, sender, receiver, options=options, **more)
-    assert isinstance(stitch, Stitch)
-    return stitch
-
 
 # --- shapes -------------------------------------------------------------------------------------
 
 
 @every_stitch
 def test_every_stitch_joins_some_shapes(name, options):
-    cells = list(joins(name, options))
+    cells = list(joined_shapes(name, options))
     assert len(cells) >= 2
     anything = set(STITCHES.names()) - {
         "paper", "identity", "affine", "conv3x3", "basic_block", "bottleneck"
@@ -123,12 +55,15 @@ def test_every_stitch_joins_some_shapes(name, options):
         assert cells == grids
 
 
-@every_cell
-def test_gives_the_receivers_shape(name, options, sender, receiver):
-    stitch = build(name, options, sender, receiver)
-    for mode in (True, False):
-        stitch.train(mode)
-        assert stitch(draw(2, *sender, dtype=torch.float32)).shape == (2, *receiver)
+@every_stitch
+def test_gives_the_receivers_shape(name, options):
+    def check(name, options, sender, receiver):
+        stitch = build(name, options, sender, receiver)
+        for mode in (True, False):
+            stitch.train(mode)
+            assert stitch(draw(2, *sender, dtype=torch.float32)).shape == (2, *receiver)
+
+    check_all(cells_of(name, options), check)
 
 
 SIZE = st.integers(1, 9)
@@ -173,7 +108,7 @@ def test_maps_of_every_whole_ratio_are_joined_as_published(c, c2, ratio, h, w, u
         ("conv3x3", (3, 4, 4), (7,), "two feature maps"),
         ("basic_block", (7,), (7,), "two feature maps"),
         ("bottleneck", (7,), (3, 4, 4), "two feature maps"),
-        ("affine", (3, 4, 4), (5, 4, 4), "as many channels"),
+        ("affine", (3, 4, 4), (5, 4, 4), "equally many channels"),
         ("linear", (64, 32, 32), (64, 32, 32), "fewer weights than its 65536 x 65536 = 4,294,967,"),
         ("identity", (3, 4, 4), (5, 4, 4), "equal shapes"),
         ("identity", (3, 4, 4), (3, 2, 2), "equal shapes"),
@@ -351,9 +286,9 @@ def test_basic_block_is_what_torchvision_has():
         "bottleneck": Bottleneck(8, 2),
     }.items():
         stitch = build(name, {}, (8, 5, 5), (8, 5, 5))
-        ours = list(stitch.state_dict().values())
+        values = list(stitch.state_dict().values())
         theirs = block.state_dict()
-        for key, value in zip(list(theirs), ours, strict=True):
+        for key, value in zip(list(theirs), values, strict=True):
             assert theirs[key].shape == value.shape
             theirs[key].copy_(value)
         x = draw(3, 8, 5, 5, dtype=torch.float32)
@@ -426,22 +361,24 @@ def test_sums_are_the_transpose_and_copies_its_row_of_ones(h, w, rule):
     torch.testing.assert_close(forward, back)
     copies = resize.sums(torch.ones_like(y)).flatten()
     torch.testing.assert_close(resize.copies(), copies)
-    # All that grows is made of all that there was.
+    # The copies of all values are the whole output.
     assert copies.sum().item() == pytest.approx(h[0] * w[0])
 
 
-@every_cell
-def test_gradients_are_finite_and_allowed_where_determinism_is_asked_for(
-    name, options, sender, receiver
-):
+@every_stitch
+def test_gradients_are_finite_and_allowed_where_determinism_is_asked_for(name, options):
     seed_everything(0, threads=1)
-    stitch = build(name, options, sender, receiver)
-    x = draw(4, *sender, dtype=torch.float32).requires_grad_()
-    stitch(x).square().sum().backward()
-    assert x.grad is not None
-    for parameter in stitch.parameters():
-        assert parameter.grad is not None
-        assert parameter.grad.isfinite().all()
+
+    def check(name, options, sender, receiver):
+        stitch = build(name, options, sender, receiver)
+        x = draw(4, *sender, dtype=torch.float32).requires_grad_()
+        stitch(x).square().sum().backward()
+        assert x.grad is not None
+        for parameter in stitch.parameters():
+            assert parameter.grad is not None
+            assert parameter.grad.isfinite().all()
+
+    check_all(cells_of(name, options), check)
 
 
 # --- first weights ------------------------------------------------------------------------------
@@ -483,12 +420,12 @@ def test_first_weights_neither_read_nor_move_the_global_generator(name, options)
 
 @every_stitch
 def test_a_stitch_survives_copying_pickling_and_storage(name, options, tmp_path):
-    for k, (sender, receiver) in enumerate(joins(name, options)):
+    for k, (sender, receiver) in enumerate(joined_shapes(name, options)):
         stitch = build(name, options, sender, receiver, seed=3)
         with torch.no_grad():
             for parameter in stitch.parameters():
                 parameter.add_(0.1)
-        stitch(draw(4, *sender, dtype=torch.float32))  # moves running statistics, where there are
+        stitch(draw(4, *sender, dtype=torch.float32))  # updates running statistics, if any
         stitch.eval()
         path = Path(tmp_path / f"{k}.safetensors")
         full = StitchConfig.model_validate({"name": name, **options}).options
@@ -503,7 +440,7 @@ def test_a_stitch_survives_copying_pickling_and_storage(name, options, tmp_path)
 @every_stitch
 def test_on_the_meta_device_everything_is_checked_and_nothing_computed(name, options):
     for start in STARTS:
-        for sender, receiver in joins(name, options):
+        for sender, receiver in joined_shapes(name, options):
             found = []
             for device in ("meta", "cpu"):
                 try:
@@ -549,15 +486,15 @@ def test_every_capacity_is_counted_by_hand():
     assert {cell[0] for cell in BY_HAND} == set(STITCHES.names())
 
 
-@pytest.mark.parametrize(
-    "cell", [c for c in EVERY_CELL if c[0] in ("paper", "conv1x1", "conv3x3", "linear", "mlp")],
-    ids=lambda c: " ".join(map(str, c)),
-)  # fmt: skip
-def test_capacity_is_what_torchinfo_counts(cell):
+@pytest.mark.parametrize("counted", ["paper", "conv1x1", "conv3x3", "linear", "mlp"])
+def test_capacity_is_what_torchinfo_counts(counted):
+    check_all((cell for cell in EVERY_CELL if cell[0] == counted), check_capacity)
+
+
+def check_capacity(name, options, sender, receiver):
     import torchinfo
 
-    name, options, sender, receiver = cell
-    # It counts a bias as one more product for each position; a channel without one takes it off.
+    # torchinfo counts a bias as one more product for each position.
     stitch = build(name, options, sender, receiver)
     biases = 0
     for part in stitch.modules():
@@ -567,15 +504,19 @@ def test_capacity_is_what_torchinfo_counts(cell):
             biases += part.out_features
     if name in ("paper", "conv1x1", "conv3x3"):
         # Their convolution is called as a function, which torchinfo can't see.
-        x = stitch.match.enter(torch.zeros(1, *sender))
+        x = stitch.match.arrange_input(torch.zeros(1, *sender))
         found = torchinfo.summary(stitch.conv, input_data=x, verbose=0)
     else:
         found = torchinfo.summary(stitch, input_data=torch.zeros(1, *sender), verbose=0)
     assert capacity(stitch) == (found.total_params, found.total_mult_adds - biases)
 
 
-@every_cell
-def test_the_sparsity_penalty_is_the_sum_of_absolute_weights(name, options, sender, receiver):
+@every_stitch
+def test_the_sparsity_penalty_is_the_sum_of_absolute_weights(name, options):
+    check_all(cells_of(name, options), check_penalty)
+
+
+def check_penalty(name, options, sender, receiver):
     stitch = build(name, options, sender, receiver)
     penalty = l1_norm(stitch)
     assert penalty.shape == ()
@@ -608,15 +549,19 @@ def test_a_sparsity_penalty_makes_weights_vanish():
             optimizer.step()
         weights[l1] = stitch.matrix().detach().abs()
     small = {l1: (w < 0.03).sum().item() for l1, w in weights.items()}
-    assert small[0.3] == 10  # all but the two that matter
+    assert small[0.3] == 10  # all except the two planted weights
     assert small[0.0] < 8
 
 
 # --- the structure that closed forms use --------------------------------------------------------
 
 
-@every_affine_cell
-def test_rows_and_targets_say_what_forward_does(name, options, sender, receiver):
+@every_stitch_of(AFFINE)
+def test_rows_and_targets_say_what_forward_does(name, options):
+    check_all(cells_of(name, options, AFFINE), check_rows_and_targets)
+
+
+def check_rows_and_targets(name, options, sender, receiver):
     stitch = build(name, options, sender, receiver).double().eval()
     x = draw(3, *sender)
     y = stitch(x)

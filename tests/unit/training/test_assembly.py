@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,12 @@ from stitch_sweep.networks.cutting.hooks import belonging
 from stitch_sweep.networks.external.preprocessing import Imported
 from stitch_sweep.networks.frozen import FrozenError
 from stitch_sweep.plan.prepare import prepare
-from stitch_sweep.stitches.storage import load_stitch
 from stitch_sweep.storage.checkpoints import fingerprint
 from stitch_sweep.sweep.assemble import run_assembly
-from stitch_sweep.training.assembly import Assembly, AssemblyResult, outline, train_assembly
-from stitch_sweep.training.loop import train_stitch
-from tests.support.sweeps import SMALL, run, write_config
+from stitch_sweep.training.assembly import Assembly, outline
+from stitch_sweep.training.train_assembly import AssemblyResult, train_assembly
+from stitch_sweep.training.train_stitch import train_stitch
+from tests.support.assemblies import three_parts, write_assembly
 
 SHAPE = (1, 16, 16)
 TASK = LossConfig.model_validate({"task": 1.0})
@@ -51,16 +50,6 @@ def trained(assembly: Assembly, data: Data, **options: Any) -> AssemblyResult:
     return result
 
 
-def three(a: str = "a", b: str = "b", **stitch: Any) -> list[dict[str, Any]]:
-    return [
-        {"network": a, "end": "layer1.0"},
-        {"stitch": {"name": "paper", **stitch}},
-        {"network": b, "start": "layer1.0", "end": "layer3.0"},
-        {"stitch": {"name": "conv1x1"}},
-        {"network": a, "start": 3},
-    ]
-
-
 # What an assembly is
 
 
@@ -76,7 +65,7 @@ def test_the_pieces_of_a_network_are_the_network(a, digits, cuts):
 
 
 def test_three_parts_are_a_stitch_between_two_networks(a, b, digits):
-    """The same start in closed form, built for each in its own way: the same predictions."""
+    """Both start from the same closed form, so both make the same predictions."""
     start = {"name": "conv1x1", "start": "least_squares"}
     assembly = assembled(
         {"a": a, "b": b},
@@ -95,7 +84,8 @@ def test_three_parts_are_a_stitch_between_two_networks(a, b, digits):
 
 def test_training_lowers_the_loss_and_is_the_same_each_time(a, b, digits):
     results = [
-        trained(assembled(copy.deepcopy({"a": a, "b": b}), *three()), digits) for _ in range(2)
+        trained(assembled(copy.deepcopy({"a": a, "b": b}), *three_parts()), digits)
+        for _ in range(2)
     ]
     first, last = (results[0].trajectory[k]["loss"] for k in (0, -2))
     assert last < first
@@ -109,7 +99,7 @@ def test_training_lowers_the_loss_and_is_the_same_each_time(a, b, digits):
 def test_only_stitches_are_trained(a, b, digits):
     networks = {"a": a, "b": b}
     before = {name: fingerprint(network) for name, network in networks.items()}
-    assembly = assembled(networks, *three())
+    assembly = assembled(networks, *three_parts())
     stitches = [fingerprint(assembly.parts[k]) for k in (1, 3)]
     assert list(assembly.trained) == [1, 3]
     trained(assembly, digits)
@@ -120,7 +110,7 @@ def test_only_stitches_are_trained(a, b, digits):
 
 
 def test_a_frozen_part_that_changes_is_found(a, b, digits):
-    assembly = assembled({"a": a, "b": b}, *three())
+    assembly = assembled({"a": a, "b": b}, *three_parts())
     steps = train_assembly(assembly, make_loaders(digits, 64, seed=0), TASK, BRIEF)
     next(steps)
     with torch.no_grad():
@@ -130,7 +120,7 @@ def test_a_frozen_part_that_changes_is_found(a, b, digits):
 
 
 def test_an_unfrozen_part_is_a_copy_and_nothing_else_of_its_network_is_trained(a, b, digits):
-    tree = three()
+    tree = three_parts()
     tree[2]["frozen"] = False
     before = fingerprint(b)
     assembly = assembled({"a": a, "b": b}, *tree)
@@ -145,7 +135,7 @@ def test_an_unfrozen_part_is_a_copy_and_nothing_else_of_its_network_is_trained(a
 
 @pytest.mark.parametrize("start", [{}, {"start": -1}])
 def test_a_stitch_can_make_an_image_and_start_from_data(a, b, digits, start):
-    """Whether the last part says that it begins at the image or leaves it out."""
+    """The last part may name the image as its start, or omit the start."""
     stitch = {"stitch": {"name": "conv1x1", "start": "least_squares"}}
     trees = {"network": "a", "end": "relu"}, stitch, {"network": "b", **start}
     found = trained(assembled({"a": a, "b": b}, *trees), digits)
@@ -157,7 +147,7 @@ def test_a_stitch_can_make_an_image_and_start_from_data(a, b, digits, start):
 
 
 class Branching(nn.Module):
-    """Can be cut with hooks only, whose parts hold the whole network."""
+    """A network that can be cut with hooks only, so its parts contain the whole network."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -205,7 +195,7 @@ def test_an_unfrozen_part_with_hooks_is_no_more_than_itself(digits, ends, names)
 
 
 def test_in_turn_each_part_learns_while_the_others_stay(a, b, digits):
-    assembly = assembled({"a": a, "b": b}, *three())
+    assembly = assembled({"a": a, "b": b}, *three_parts())
     seen = [[fingerprint(assembly.parts[k]) for k in (1, 3)]]
     loaders = make_loaders(digits, 64, seed=0)
     found = []
@@ -238,7 +228,10 @@ def test_in_turn_each_part_learns_while_the_others_stay(a, b, digits):
         ),
         (
             [{"network": "a", "end": 1}, {"network": "b", "start": 2}],
-            ["parts[1]: wants 8x8x8, and the part before gives 4x16x16; stitches that", "conv1x1"],
+            [
+                "parts[1]: takes 8x8x8, but the part before it gives 4x16x16; stitches that",
+                "conv1x1",
+            ],
         ),
         (
             [
@@ -255,21 +248,6 @@ def test_parts_that_can_not_be_joined_are_named(a, b, trees, messages):
         outline(parts(*trees), {"a": a, "b": b}, SHAPE)
     for message in messages:
         assert message in str(error.value)
-
-
-def write(folder: Path, zoo: Path, trees: list[dict[str, Any]], **changes: Any) -> Path:
-    return write_config(
-        folder,
-        zoo,
-        **{
-            "networks": SMALL["networks"][:2],
-            "pairs": [],
-            "search": {},
-            "parts": trees,
-            "training": {"epochs": 2, "batch_size": 64},
-            **changes,
-        },
-    )
 
 
 @pytest.mark.parametrize(
@@ -304,12 +282,14 @@ def write(folder: Path, zoo: Path, trees: list[dict[str, Any]], **changes: Any) 
 )
 def test_what_is_no_list_of_parts_is_said(tmp_path, trees, message):
     with pytest.raises(InputError) as error:
-        read_config(write(tmp_path, tmp_path / "zoo", trees))
+        read_config(write_assembly(tmp_path, tmp_path / "zoo", trees))
     assert any(message in problem for problem in error.value.problems), error.value.problems
 
 
 def test_a_loss_that_needs_one_receiver_is_refused_before_anything_is_trained(tmp_path):
-    config = read_config(write(tmp_path, tmp_path / "zoo", three(), loss={"task": 1.0, "mse": 1.0}))
+    config = read_config(
+        write_assembly(tmp_path, tmp_path / "zoo", three_parts(), loss={"task": 1.0, "mse": 1.0})
+    )
     with pytest.raises(InputError, match=r"loss\.mse: compares with .*; allowed: task"):
         run_assembly(config, tmp_path)
     assert not (tmp_path / "zoo").exists()
@@ -318,7 +298,9 @@ def test_a_loss_that_needs_one_receiver_is_refused_before_anything_is_trained(tm
 def test_what_an_assembly_would_leave_out_is_refused_and_what_a_sweep_would_is_noted(tmp_path):
     cross = {"training.epochs": [1, 2]}
     config = read_config(
-        write(tmp_path, tmp_path / "zoo", three(), repeats=2, search={"cross": cross})
+        write_assembly(
+            tmp_path, tmp_path / "zoo", three_parts(), repeats=2, search={"cross": cross}
+        )
     )
     with pytest.raises(InputError) as error:
         run_assembly(config, tmp_path)
@@ -327,9 +309,9 @@ def test_what_an_assembly_would_leave_out_is_refused_and_what_a_sweep_would_is_n
         "search.cross",
     ]
     pairs = [{"sender": "a", "receiver": "b"}]
-    both = read_config(write(tmp_path, tmp_path / "zoo", three(), pairs=pairs))
+    both = read_config(write_assembly(tmp_path, tmp_path / "zoo", three_parts(), pairs=pairs))
     assert any("`stitch-sweep assemble` trains them" in note for note in prepare(both).notes)
-    alone = read_config(write(tmp_path, tmp_path / "zoo", [], pairs=pairs))
+    alone = read_config(write_assembly(tmp_path, tmp_path / "zoo", [], pairs=pairs))
     assert not any("assemble" in note for note in prepare(alone).notes)
 
 
@@ -341,30 +323,10 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("zoo")
 
 
-def test_from_a_file_to_its_trajectory(zoo, tmp_path):
-    config = write(tmp_path, zoo, three(start="least_squares"), order="in_turn")
-    status, output = run("assemble", config)
-    assert status == 0, output
-    assert "penalty" in output
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["status"] == "finished"
-    trajectory = pd.read_pickle(tmp_path / "traj.pkl")
-    pd.testing.assert_frame_equal(trajectory, pd.read_parquet(tmp_path / "traj.parquet"))
-    assert trajectory["part"].drop_duplicates().tolist() == [1, 3]
-    assert len(pd.read_parquet(tmp_path / "predictions.parquet")) == 100
-    stitch = load_stitch(tmp_path / "parts" / "1-stitch.safetensors")
-    again = load_stitch(tmp_path / "parts" / "3-stitch.safetensors")
-    sizes = sum(p.numel() for of in (stitch, again) for p in of.parameters())
-    assert sizes == summary["parameters"]
-    resolved = read_config(tmp_path / "config.resolved.yml")
-    assert run_assembly(resolved, tmp_path / "again")["test_accuracy"] == summary["test_accuracy"]
-    assert run("sweep", config)[0] == 2, "there is nothing to sweep over"
-
-
 def test_a_folder_with_a_sweep_in_it_is_left_alone(zoo, tmp_path):
     (tmp_path / "ledger").mkdir()
     (tmp_path / "ledger" / "sweep.json").write_text("{}")
-    config = read_config(write(tmp_path, zoo, three()))
+    config = read_config(write_assembly(tmp_path, zoo, three_parts()))
     with pytest.raises(InputError, match="holds a sweep"):
         run_assembly(config, tmp_path)
     assert not (tmp_path / "summary.json").exists()
@@ -372,7 +334,9 @@ def test_a_folder_with_a_sweep_in_it_is_left_alone(zoo, tmp_path):
 
 def test_one_whose_loss_explodes_has_failed(zoo, tmp_path):
     wild = {"epochs": 3, "batch_size": 64, "optimizer": {"name": "sgd", "lr": 1e30}}
-    found = run_assembly(read_config(write(tmp_path, zoo, three(), training=wild)), tmp_path)
+    found = run_assembly(
+        read_config(write_assembly(tmp_path, zoo, three_parts(), training=wild)), tmp_path
+    )
     assert found["status"] == "failed"
     assert "test_accuracy" not in found
     assert not (tmp_path / "predictions.parquet").exists()

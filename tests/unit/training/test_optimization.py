@@ -1,3 +1,5 @@
+"""Optimizers and learning-rate schedules."""
+
 from __future__ import annotations
 
 import inspect
@@ -13,7 +15,7 @@ from torch import nn
 from stitch_sweep.config.optimization import Optimization, OptimizerConfig, ScheduleConfig
 from stitch_sweep.storage.checkpoints import pack, unpack
 
-# torch's list, but for those that don't train a convolution in a plain step.
+# torch's optimizers, except those that can't train a convolution in a plain step.
 NAMES = sorted(
     name
     for name, cls in inspect.getmembers(torch.optim, inspect.isclass)
@@ -105,7 +107,7 @@ def test_settings_that_its_class_would_refuse_are_refused_at_once(settings, why)
 
 
 def written_out(name: str, warmup: int, step: int, total: int) -> float:
-    """The schedules once more, from their definition; warmup is counted in steps."""
+    """Compute a schedule from its definition; warmup is a number of steps."""
     if warmup > 0 and step <= warmup - 1:
         return (1 + step) / warmup
     done = (step - warmup) / (total - warmup)

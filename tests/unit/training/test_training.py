@@ -1,3 +1,5 @@
+"""The training of one stitch: results, cache, convergence, failure, frozen networks, trajectory."""
+
 from __future__ import annotations
 
 import copy
@@ -5,86 +7,30 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import torch
-from tests.support.digits import TINY
 from torch import nn
 from torch.nn import functional
 
-from stitch_sweep.config.models import DataConfig, TrialSettings
-from stitch_sweep.core.seeding import seed_everything
 from stitch_sweep.data.images import Data, Images
-from stitch_sweep.data.loading import load, make_loaders
+from stitch_sweep.data.loading import make_loaders
 from stitch_sweep.networks.evaluation import evaluate
 from stitch_sweep.networks.families.building import build
 from stitch_sweep.networks.frozen import FrozenError, FrozenNetwork
 from stitch_sweep.stitches.base import MAX_INPUTS
-from stitch_sweep.storage.checkpoints import fingerprint
-from stitch_sweep.training.loop import (
-    EXCESS_ALLOWED,
-    ActivationCache,
-    StitchResult,
-    StitchTraining,
-    train_stitch,
-)
+from stitch_sweep.training.convergence import EXCESS_ALLOWED
+from stitch_sweep.training.loop import StitchTraining
+from stitch_sweep.training.representations import ActivationCache
+from stitch_sweep.training.train_stitch import train_stitch
+from tests.support.digits import TINY
+from tests.support.training import STEPS_PER_EPOCH, finished, frozen, outcome, settings, training
 
 ALL = range(5)
-STEPS_PER_EPOCH = 5  # of the 300 images in batches of 64
 
 
-def settings(
-    loss: str | Mapping[str, Any] = "task", *, stitch: Any = "paper", **training: Any
-) -> TrialSettings:
-    return TrialSettings.model_validate(
-        {
-            "stitch": stitch if isinstance(stitch, Mapping) else {"name": stitch},
-            "loss": {loss: 1.0} if isinstance(loss, str) else dict(loss),
-            "training": {"epochs": 2, **training},
-        }
-    )
-
-
-def frozen(*networks: nn.Module) -> tuple[FrozenNetwork, ...]:
-    return tuple(FrozenNetwork(n, f"network {k}") for k, n in enumerate(networks))
-
-
-def training(
-    a: nn.Module | FrozenNetwork,
-    b: nn.Module | FrozenNetwork,
-    i: int,
-    j: int,
-    data: Data,
-    chosen: TrialSettings,
-    augment: str = "none",
-    **options: Any,
-) -> StitchTraining:
-    a, b = (n if isinstance(n, FrozenNetwork) else FrozenNetwork(n) for n in (a, b))
-    seed = options.get("seed", 0)
-    loaders = make_loaders(data, chosen.training.batch_size, seed=seed, augment=augment)
-    return StitchTraining(a, b, i, j, loaders, chosen, **options)
-
-
-def finished(running: StitchTraining) -> StitchResult:
-    while not running.done:
-        running.run_epoch()
-    return running.finish()
-
-
-def outcome(result: StitchResult) -> dict[str, Any]:
-    """All of a result but for times, in a form that compares bit for bit."""
-    return {
-        "status": result.status,
-        "metrics": result.metrics,
-        "trajectory": [{k: v for k, v in row.items() if k != "time"} for row in result.trajectory],
-        "predictions": None if result.predictions is None else result.predictions.tolist(),
-        "stitch": fingerprint(result.stitch),
-    }
-
-
-# What a stitch does to a network
+# The identity, and the cache
 
 
 @pytest.mark.parametrize("layer", [-1, *ALL])
@@ -105,7 +51,7 @@ def test_the_untrained_identity_is_the_network_itself(a, digits, layer, stitch):
 def written_out(
     a: nn.Module, b: nn.Module, data: Data, loss: str, epochs: int, whole: bool
 ) -> nn.Conv2d:
-    """The training of (a, 1) to (b, 2) in plain PyTorch, with none of our classes.
+    """The training of (a, 1) to (b, 2) in plain PyTorch, without any class of Stitch Sweep.
 
     Args:
         whole: whether representations are computed once, in padded chunks of 256, or batch by batch.
@@ -235,7 +181,7 @@ def test_trainings_that_share_a_cache_are_as_if_alone(a, b, digits):
 
 
 class InPlace(nn.Module):
-    """A network whose suffix, cut before an activation, writes into what it is given."""
+    """A network whose suffix, cut before an in-place activation, overwrites its input."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -270,39 +216,6 @@ def test_in_place_activations_overwrite_neither_the_cache_nor_what_a_loss_sees(d
 # Convergence
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("layer", ALL)
-@pytest.mark.parametrize("epochs", [TrialSettings().training.epochs, 20])
-def test_a_network_stitched_to_itself_by_mse_keeps_its_accuracy(digits_and_a, layer, epochs):
-    data, network = digits_and_a
-    result = train_stitch(
-        network,
-        network,
-        sender_layer=layer,
-        receiver_layer=layer,
-        data=data,
-        settings=settings("mse", epochs=epochs),
-    )
-    assert abs(result.metrics["penalty"]) <= 0.01
-    assert result.metrics["converged"] or epochs < 20
-
-
-@pytest.fixture(scope="module")
-def digits_and_a() -> tuple[Data, nn.Module]:
-    """All digits and a network trained on them for ten epochs."""
-    data = load(DataConfig.model_validate({"name": "digits", "image_size": 16}))
-    seed_everything(0, threads=1)
-    network = build("resnet", 1, 10, TINY)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
-    loader = make_loaders(data, 64, seed=0)["train"]
-    for epoch in range(10):
-        for _, images, labels in loader.batches(epoch):
-            optimizer.zero_grad()
-            functional.cross_entropy(network(images), labels).backward()
-            optimizer.step()
-    return data, network
-
-
 def relative_optimum(a: nn.Module, b: nn.Module, data: Data) -> float:
     """numpy's least squares for (a, 3) to (b, 3), in units of the expected variance."""
     images = make_loaders(data, 64, seed=0)["train"]
@@ -333,7 +246,7 @@ def test_excess_is_the_distance_to_least_squares(a, b, digits):
         ("mse", {"epochs": 1, "optimizer": {"name": "sgd", "lr": 1e-6}}, False),
         ("task", {"epochs": 3}, None),
         ("task", {"epochs": 0}, None),
-        ("task", {"epochs": 4, "optimizer": {"name": "sgd", "lr": 1e-9}}, True),  # stands still
+        ("task", {"epochs": 4, "optimizer": {"name": "sgd", "lr": 1e-9}}, True),  # no change
         ("task", {"epochs": 4, "optimizer": {"name": "sgd", "lr": 1e-3}}, False),  # still moving
     ],
 )
@@ -347,14 +260,14 @@ def test_converged_says_whether_going_on_would_help(a, digits, loss, training_se
     ("labels", "lr", "validation_images", "converged"),
     [
         ("random", 0.05, 1000, True),
-        ("random", 0.05, 999, False),  # too few to be sure
+        ("random", 0.05, 999, False),  # too few images
         ("right", 0.003, 1000, False),  # still learning
     ],
 )
 def test_a_loss_that_falls_for_nothing_is_no_reason_to_go_on(
     a, b, digits, labels, lr, validation_images, converged
 ):
-    """Random labels can only be learned by heart: the loss falls, and no accuracy comes of it."""
+    """Random labels can only be memorized: the loss falls, and the validation accuracy doesn't rise."""
     train = Images(digits.train.images[:40], digits.train.labels[:40])
     if labels == "random":
         order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
@@ -488,7 +401,7 @@ def test_a_trajectory_has_the_rows_and_columns_that_are_promised(a, b, digits, l
         weights = chosen.loss.terms
         total = sum(term.weight * row[f"loss.{term.name}"] for term in weights)
         assert row["loss"] == pytest.approx(total)
-        if row["accuracy"] is None:  # the receiver's rest didn't run
+        if row["accuracy"] is None:  # the rest of the receiver didn't run
             assert (terms, row["split"]) == ({"mse"}, "train")
         else:
             assert 0 <= row["accuracy"] <= 1
@@ -517,7 +430,7 @@ def test_final_metrics_are_those_of_the_stitched_network(a, b, digits):
     assert metrics["stitch_parameters"] == 8 * (4 * 4 + 1)
 
 
-# The same again
+# Repeatability
 
 
 def test_the_same_settings_give_the_same_result_bit_for_bit_whatever_ran_before(a, b, digits):

@@ -1,4 +1,4 @@
-"""Real images, processes really killed again and again: the bits that an undisturbed one gives."""
+"""Real images, processes killed repeatedly: the same bits as an undisturbed process."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from stitch_sweep.storage.checkpoints import pack, take_up, unpack
 from stitch_sweep.storage.files import write_atomically
 from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.training.workbench import Workbench
+from tests.support.checkpoints import differences, final_state
 from tests.support.paths import ROOT, SHARED
-from tests.unit.training.test_checkpoint_quick import differences, outcome
 
 CIFAR10 = SHARED / "data" / "cifar10"
 KILLS = 6
@@ -42,7 +42,7 @@ CELLS = {
     for i, j in ((0, 0), (1, 3), (3, 2))
     for loss in ("task", "mse")
 }
-STEPS = 9  # from one checkpoint to the next: mostly in the middle of an epoch
+STEPS = 9  # between checkpoints, which are mostly in the middle of an epoch
 
 
 def configuration(device: str) -> Config:
@@ -75,13 +75,13 @@ WORK = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from tests.process import test_checkpoint_reproducibility
+from tests.process.training import test_checkpoint_reproducibility
 test_checkpoint_reproducibility.work(Path(sys.argv[2]), sys.argv[3])
 """
 
 
 def work(folder: Path, device: str) -> None:
-    """In another process: all that is missing in `folder`, with a line for whatever was done."""
+    """In another process: do all missing work in `folder`, and print a line for each step."""
     prepared = prepare(configuration(device))
     config, ledger = prepared.config, Ledger(folder)
     bench = Workbench(config, prepared.data, trained(prepared, folder))
@@ -97,7 +97,7 @@ def work(folder: Path, device: str) -> None:
             ledger.write_checkpoint(name, training.checkpoint())
             print("step", name, training.step, flush=True)
         networks = [bench.networks[k] for k in "ab"]
-        write_atomically(folder / name, pack(outcome(training, networks, prepared.data)))
+        write_atomically(folder / name, pack(final_state(training, networks, prepared.data)))
         ledger.forget_checkpoints(name)
     print("done", flush=True)
 
@@ -105,8 +105,12 @@ def work(folder: Path, device: str) -> None:
 def trained(prepared: Prepared, folder: Path) -> dict[str, torch.nn.Module]:
     def train(recipe: Any, resume: bytes | None) -> Any:
         print("taken up" if resume else "begun", recipe.name, flush=True)
-        of = prepared.config.resources
-        options = {"threads": of.cpu, "device": of.device, "checkpoint_seconds": 0}
+        resources = prepared.config.resources
+        options = {
+            "threads": resources.cpu,
+            "device": resources.device,
+            "checkpoint_seconds": 0,
+        }
         return train_network(recipe, prepared.data, resume=resume, **options)
 
     zoo = Zoo(folder / "zoo")
@@ -120,7 +124,7 @@ def trained(prepared: Prepared, folder: Path) -> dict[str, torch.nn.Module]:
 
 
 class Worker:
-    """A process that works in a folder."""
+    """A process that trains in a folder."""
 
     def __init__(self, folder: Path, device: str) -> None:
         self.errors = folder / "errors"
@@ -133,7 +137,7 @@ class Worker:
             )
 
     def lines(self, count: int | None = None) -> list[str]:
-        """The next lines that it says, `count` of them or all."""
+        """Return the next `count` lines of output, or all."""
         found = []
         while count is None or len(found) < count:
             line = self.process.stdout.readline()
@@ -158,7 +162,7 @@ def test_killed_again_and_again_it_ends_with_the_same_bits(tmp_path, device):
     undisturbed = Worker(whole, device).lines()
     assert undisturbed[-1] == "done"
 
-    # Not after the last lines: the process could end before it is killed.
+    # Not after the last lines, where the process could end before it is killed.
     moments = [0, *sorted(random.Random(7).sample(range(1, len(undisturbed) - 3), KILLS))]
     said = []
     for before, moment in itertools.pairwise(moments):

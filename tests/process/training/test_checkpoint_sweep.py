@@ -1,4 +1,4 @@
-"""A sweep killed in the middle of a trial, whose newest checkpoint is damaged when it goes on."""
+"""A sweep that is killed in the middle of a trial and resumes from a damaged checkpoint."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stitch_sweep.training.workbench import Workbench
 from tests.support.faults import kill_tree
 from tests.support.sweeps import write_config
 
-# Every epoch is heard of and stored.
+# Every epoch is reported and stored.
 SWEEP = """
 import sys
 from pathlib import Path
@@ -40,7 +40,7 @@ def sweep(config: Path) -> subprocess.Popen[str]:
 
 
 def undisturbed(config: Config) -> dict:
-    """What comes of the sweep's one trial, here and without Ray."""
+    """Train the sweep's single trial in this process, without Ray."""
     prepared = prepare(config)
     (study,) = prepared.studies
     bench = Workbench(config, prepared.data, provide_networks(prepared))
@@ -73,7 +73,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path):
     process = sweep(path)
     while not list(checkpoints.glob("*.previous")):
         assert process.poll() is None, process.communicate()
-        time.sleep(0.02)  # between two looks
+        time.sleep(0.02)  # polling interval
     kill_tree(process)  # so that no worker of the dead sweep still writes a checkpoint
     ledger = Ledger(path.parent)
     (trial,) = ledger.trial_ids()

@@ -1,4 +1,4 @@
-"""Affine maps of patches of a feature map: what most stitches are built on."""
+"""Affine maps of the patches of a feature map: the base of most stitches."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import torch
 from torch import Tensor, nn
 
 from stitch_sweep.stitches.base import AffineStitch
-from stitch_sweep.stitches.moments import Moments
+from stitch_sweep.stitches.moments import RegressionMoments
 from stitch_sweep.stitches.shapes import Shape, as_map
-from stitch_sweep.stitches.spatial import Match
+from stitch_sweep.stitches.size_matching import Match
 
 
 class PatchStitch(AffineStitch):
-    """One affine map W r + b of the patch r around every position, sizes matched around it.
+    """One affine map W r + b of the patch r around every position, with sizes matched around it.
 
-    What it may look like is up to the subclass: it gives `matrix`, `offset` and `set_map`. A vector
+    A subclass defines which W and b are possible: it provides `matrix`, `offset` and `set_map`. A vector
     counts as a map of one position.
 
     Args:
-        sender: (C, H, W), (T, D) or (D,).
-        receiver: likewise.
+        sender: shape of the input, (C, H, W), (T, D) or (D,).
+        receiver: shape of the output, likewise.
         match: how sizes are matched.
     """
 
@@ -31,38 +31,38 @@ class PatchStitch(AffineStitch):
         self.positions = match.positions
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, *sender] -> [B, *receiver]."""
-        return self.match.leave(self._map(self.match.enter(x)))
+        """Map [B, *sender] to [B, *receiver]."""
+        return self.match.arrange_output(self._map(self.match.arrange_input(x)))
 
     def rows(self, x: Tensor) -> Tensor:
-        """The patch that each position sees, [B H'' W'', C kh kw]."""
+        """Return the patch of each position, [B H'' W'', C kh kw]."""
         patches = self.match.patches(x)
-        # Interpolating outputs is interpolating rows, for the weights of a position add up to 1.
+        # Rows can be interpolated instead of outputs, because the weights of a position sum to 1.
         return _by_position(patches if self._copies else self.match.after(patches))
 
     def copies(self) -> Tensor | None:
-        """Where sizes grow by nearest neighbours: how often each position is copied, [H'' W'']."""
+        """Return how often each position is copied, [H'' W''], if sizes grow by nearest neighbors."""
         return self.match.after.copies() if self._copies else None
 
     def target_rows(self, y: Tensor) -> Tensor:
-        """[B H'' W'', C']; sums over the copies of a position."""
-        y = self.match.laid_out(y)
+        """Return the targets of all rows, [B H'' W'', C'], summed over the copies of a position."""
+        y = self.match.arrange_target(y)
         return _by_position(self.match.after.sums(y) if self._copies else y)
 
     def target_values(self, y: Tensor) -> Tensor:
-        """[B H' W', C']."""
-        return _by_position(self.match.laid_out(y))
+        """Return the targets of all output positions, [B H' W', C']."""
+        return _by_position(self.match.arrange_target(y))
 
     def multiply_adds(self) -> int:
-        """C D for every position of the convolution, which may be fewer than there are rows."""
+        """Count C D for every position of the convolution; there may be fewer than rows."""
         return self.match.positions * self.outputs * self.inputs
 
-    def why_not(self, start: str) -> str | None:
-        """Besides, an identity of channels needs kernels of one position."""
+    def explain_start_refusal(self, start: str) -> str | None:
+        """Refuse also an identity with a kernel of several positions."""
         if start == "identity" and self.match.window > 1:
             kernel = "x".join(map(str, self.match.kernel))
             return f"its kernel is {kernel}, and copying needs 1x1"
-        return super().why_not(start)
+        return super().explain_start_refusal(start)
 
     @property
     def _copies(self) -> bool:
@@ -74,9 +74,9 @@ class PatchStitch(AffineStitch):
 
 
 class ConvStitch(PatchStitch):
-    """An unrestricted convolution with bias; parameters `conv.weight` and `conv.bias`.
+    """An unrestricted convolution with bias; its parameters are `conv.weight` and `conv.bias`.
 
-    Starts, when random, as torch's `Conv2d` does.
+    A random start is that of torch's `Conv2d`.
     """
 
     def __init__(self, sender: Shape, receiver: Shape, match: Match) -> None:
@@ -86,21 +86,23 @@ class ConvStitch(PatchStitch):
         )
 
     def matrix(self) -> Tensor:
-        """[C', C kh kw]."""
+        """Return W, [C', C kh kw]."""
         return self.conv.weight.flatten(1)
 
     def offset(self) -> Tensor:
-        """[C']."""
+        """Return b, [C']."""
         assert self.conv.bias is not None
         return self.conv.bias
 
     @torch.no_grad()
-    def set_map(self, weight: Tensor, bias: Tensor, moments: Moments | None = None) -> None:
-        """Any W and b."""
+    def set_map(
+        self, weight: Tensor, bias: Tensor, moments: RegressionMoments | None = None
+    ) -> None:
+        """Set W and b, which may be any."""
         self.conv.weight.copy_(weight.reshape(self.conv.weight.shape))
         self.offset().copy_(bias)
 
 
 def _by_position(x: Tensor) -> Tensor:
-    """[B, C, H, W] -> [B H W, C]; stored channel by channel, which makes sums over positions fast."""
+    """Reshape [B, C, H, W] to [B H W, C], stored by channel so that sums over positions are fast."""
     return x.transpose(0, 1).flatten(1).T

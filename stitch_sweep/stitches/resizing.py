@@ -1,0 +1,156 @@
+"""Fixed maps between feature maps of two sizes, deterministic on every device.
+
+torch's own adaptive pooling and interpolation have no deterministic gradient on a GPU. Here every rule
+but the maximum is a small matrix per axis, exact in float64, applied by matmul.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+Size = tuple[int, int]
+Pool = Literal["average", "max"]
+"""Rules for an axis that shrinks."""
+Up = Literal["nearest", "bilinear"]
+"""Rules for an axis that grows."""
+
+
+class Resize(nn.Module):
+    """Change height and width by a fixed rule, each axis independently.
+
+    For an axis of n values that gets m values, i = 0 .. m-1:
+
+    - `average`, `max` (m <= n): over the values floor(i n/m) to ceil((i+1) n/m) - 1. This is torch's
+      adaptive pooling, and plain pooling if m divides n.
+    - `nearest` (m >= n): the value floor(i n/m).
+    - `bilinear` (m >= n): between the two values around (i + 1/2) n/m - 1/2, with the border repeated.
+      This is torch's `interpolate` with `align_corners=False`.
+
+    Args:
+        size: (H, W) of the input.
+        target: (H', W') of the output.
+        rule: one of the above; an axis whose size doesn't change isn't changed.
+    """
+
+    h: Tensor | None
+    w: Tensor | None
+
+    def __init__(self, size: Size, target: Size, rule: Pool | Up) -> None:
+        super().__init__()
+        self.size, self.target, self.rule = size, target, rule
+        for name, n, m in zip("hw", size, target, strict=True):
+            tensor = None if n == m else torch.from_numpy(_TABLES[rule](n, m))
+            self.register_buffer(name, tensor, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, H, W] to [B, C, H', W']."""
+        (h, w), (h2, w2) = self.size, self.target
+        if self.size == self.target:
+            return x
+        if self.rule == "average" and h % h2 == 0 and w % w2 == 0:
+            return functional.avg_pool2d(x, (h // h2, w // w2))
+        if self.rule == "nearest" and h2 % h == 0 and w2 % w == 0:
+            return _repeat(x, h2 // h, w2 // w)
+        if self.rule == "max":
+            x = x if self.h is None else x[:, :, self.h].amax(dim=3)
+            return x if self.w is None else x[:, :, :, self.w].amax(dim=4)
+        x = x if self.h is None else self.h.to(x.dtype) @ x
+        return x if self.w is None else x @ self.w.to(x.dtype).T
+
+    def sums(self, y: Tensor) -> Tensor:
+        """Apply the transposed map, [B, C, H', W'] to [B, C, H, W]: sum what each value became."""
+        y = y if self.h is None else self.h.T.to(y.dtype) @ y
+        return y if self.w is None else y @ self.w.to(y.dtype)
+
+    def copies(self) -> Tensor:
+        """Return the total weight of each value in the output, float64 [H W]: copies for `nearest`."""
+        h, w = (
+            torch.ones(n, dtype=torch.float64) if table is None else table.double().sum(dim=0).cpu()
+            for n, table in zip(self.size, (self.h, self.w), strict=True)
+        )
+        return torch.outer(h, w).flatten()
+
+
+class BesideClassToken(nn.Module):
+    """A `Resize` of the patches of a sequence that doesn't change the class token before them.
+
+    Positions are in one row, the class token first, so it acts as a `Resize` of maps (1, 1 + H W).
+
+    Args:
+        patches: resizes the map of patches.
+    """
+
+    def __init__(self, patches: Resize) -> None:
+        super().__init__()
+        self.patches, self.rule = patches, patches.rule
+        self.size: Size = (1, 1 + math.prod(patches.size))
+        self.target: Size = (1, 1 + math.prod(patches.target))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, 1, 1 + H W] to [B, C, 1, 1 + H' W']."""
+        return self._map_patches(x, self.patches.size, self.patches)
+
+    def sums(self, y: Tensor) -> Tensor:
+        """Apply the transposed map, [B, C, 1, 1 + H' W'] to [B, C, 1, 1 + H W]: see `Resize.sums`."""
+        return self._map_patches(y, self.patches.target, self.patches.sums)
+
+    def copies(self) -> Tensor:
+        """Return the total weight of each value in the output, [1 + H W]: see `Resize.copies`."""
+        return functional.pad(self.patches.copies(), (1, 0), value=1.0)
+
+    def _map_patches(self, x: Tensor, size: Size, change: Callable[[Tensor], Tensor]) -> Tensor:
+        patches = change(x[..., 1:].unflatten(3, size).squeeze(2))
+        return torch.cat([x[..., :1], patches.flatten(2).unsqueeze(2)], dim=3)
+
+
+def _repeat(y: Tensor, rows: int, columns: int) -> Tensor:
+    """Upsample by whole numbers, by nearest neighbor."""
+    b, c, h, w = y.shape
+    spread = y[:, :, :, None, :, None].expand(b, c, h, rows, w, columns)
+    return spread.reshape(b, c, h * rows, w * columns)
+
+
+def _windows(n: int, m: int) -> list[range]:
+    """Return the values that each of m outputs pools, of n values."""
+    return [range(i * n // m, -((i + 1) * -n // m)) for i in range(m)]
+
+
+def _average(n: int, m: int) -> NDArray[np.float64]:
+    table = np.zeros((m, n))
+    for i, window in enumerate(_windows(n, m)):
+        table[i, window] = 1 / len(window)
+    return table
+
+
+def _max(n: int, m: int) -> NDArray[np.int64]:
+    """Return the values of each window, [m, L]; the last value is repeated in a shorter window."""
+    windows = _windows(n, m)
+    longest = max(map(len, windows))
+    return np.array([[min(w.start + k, w.stop - 1) for k in range(longest)] for w in windows])
+
+
+def _nearest(n: int, m: int) -> NDArray[np.float64]:
+    table = np.zeros((m, n))
+    table[np.arange(m), np.arange(m) * n // m] = 1
+    return table
+
+
+def _bilinear(n: int, m: int) -> NDArray[np.float64]:
+    centers = np.maximum((np.arange(m) + 0.5) * n / m - 0.5, 0)
+    low = centers.astype(int)
+    table = np.zeros((m, n))
+    # Added, because at the border both are the same value.
+    np.add.at(table, (np.arange(m), low), 1 - (centers - low))
+    np.add.at(table, (np.arange(m), np.minimum(low + 1, n - 1)), centers - low)
+    return table
+
+
+_TABLES = {"average": _average, "max": _max, "nearest": _nearest, "bilinear": _bilinear}

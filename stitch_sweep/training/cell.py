@@ -1,0 +1,183 @@
+"""What a stitch's training is about: networks, representations, loss, stitch, and final metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from stitch_sweep.config.models import TrialSettings
+from stitch_sweep.core.errors import InputError
+from stitch_sweep.data.images import SPLITS
+from stitch_sweep.data.loader import Loader
+from stitch_sweep.losses.base import CombinedLoss, LossContext, explain_missing_teacher
+from stitch_sweep.networks.frozen import FrozenNetwork, FrozenSender
+from stitch_sweep.stitches.base import DATA_STARTS, AffineStitch
+from stitch_sweep.stitches.building import build_stitch
+from stitch_sweep.stitches.capacity import capacity
+from stitch_sweep.stitches.least_squares import has_optimum
+from stitch_sweep.stitches.starts import start_stitch
+from stitch_sweep.training.convergence import (
+    LEAST_IMAGES,
+    LearningCurve,
+    compare_with_optimum,
+    has_settled,
+)
+from stitch_sweep.training.metrics import calibrated_accuracy, similarity_metrics
+from stitch_sweep.training.representations import ActivationCache, Source, SplitRepresentations
+from stitch_sweep.training.stitched_network import StitchedNetwork
+from stitch_sweep.training.sums import measure
+
+
+class TrainingCell:
+    """A stitch with everything that its training and evaluation read.
+
+    Args:
+        sender: the network that is cut after `sender_layer`, or a control in its place.
+        receiver: the network that continues after `receiver_layer`.
+        sender_layer: -1 (the image) or a layer's index.
+        receiver_layer: -1 (the stitch produces an image) or a layer's index.
+        loaders: `train`, `validation` and `test`, all on the device of the training.
+        settings: stitch, loss and training settings.
+        seed: the sweep's seed.
+        repeat: number of the repeat.
+        cache: representations shared with other trainings.
+
+    Raises:
+        InputError: the stitch can't join these layers, a layer doesn't exist, or a loss needs the
+            predictions of a sender that makes none.
+
+    Attributes:
+        networks: sender and receiver.
+        shapes: shapes of the stitch's input and output.
+        stitch: the stitch, initialized.
+        stitched: the stitch followed by the rest of the receiver.
+        splits: the representations of every split.
+        loss: the loss of the training.
+    """
+
+    def __init__(
+        self,
+        sender: FrozenSender,
+        receiver: FrozenNetwork,
+        sender_layer: int,
+        receiver_layer: int,
+        loaders: Mapping[str, Loader],
+        settings: TrialSettings,
+        seed: int,
+        repeat: int,
+        cache: ActivationCache,
+    ) -> None:
+        self.networks: tuple[FrozenSender, FrozenNetwork] = (sender, receiver)
+        self._settings = settings
+        self._train_loader, self._test_loader = loaders["train"], loaders["test"]
+        image_shape = loaders["train"].images.images.shape[1:]
+        self.shapes = (
+            sender.shape(sender_layer, image_shape),
+            receiver.shape(receiver_layer, image_shape),
+        )
+        self.stitch = build_stitch(
+            settings.stitch.name,
+            *self.shapes,
+            start=settings.stitch.start,
+            options=settings.stitch.options,
+            seed=seed,
+            repeat=repeat,
+        ).to(loaders["train"].device)
+        terms = [(term.name, term.weight, term.options) for term in settings.loss.terms]
+        # The loss is built twice: its context depends on what it needs.
+        needs = CombinedLoss(terms, LossContext())
+        sources: dict[str, Source] = {
+            "sender": (sender, sender_layer),
+            "expected": (receiver, receiver_layer),
+            "expected_logits": (receiver, None),
+            "sender_logits": (sender, None),
+        }
+        self.splits = self._read_splits(needs, sources, loaders, cache)
+        has_expected = "expected" in needs.roles
+        self._context = LossContext(
+            self.splits["train"].expected_variance() if has_expected else None
+        )
+        self.loss = CombinedLoss(terms, self._context)
+        self.stitched = StitchedNetwork(
+            self.stitch, receiver, receiver_layer, with_hints=self.loss.needs_hints
+        )
+        self._fit = start_stitch(self.stitch, settings.stitch.start, self.splits["train"].pairs())
+
+    def _read_splits(
+        self,
+        loss: CombinedLoss,
+        sources: Mapping[str, Source],
+        loaders: Mapping[str, Loader],
+        cache: ActivationCache,
+    ) -> dict[str, SplitRepresentations]:
+        """Select the representations that each split needs."""
+        sender = self.networks[0]
+        if "sender" in loss.teachers and not sender.classifies:
+            is_network = isinstance(sender, FrozenNetwork)
+            raise InputError(explain_missing_teacher(sender.name, network=is_network))
+        needs_expected = {
+            "train": self._settings.stitch.start in DATA_STARTS or loss.calibration != "none",
+            "validation": True,  # similarity is measured there, for every loss
+            "test": False,
+        }
+        splits = {}
+        for split in SPLITS:
+            roles = loss.roles | ({"expected"} if needs_expected[split] else set())
+            needed = {role: source for role, source in sources.items() if role in roles}
+            splits[split] = SplitRepresentations(split, loaders[split], needed, cache)
+        return splits
+
+    def measure(self, split: str) -> tuple[dict[str, float], Tensor]:
+        """Measure the current stitch on a split: see `sums.measure`. Leaves it in eval mode."""
+        self.stitch.eval()
+        return measure(self.stitched.evaluation_chunks(self.splits[split]), self.loss)
+
+    def final_metrics(self, measured: Mapping[str, Any], curve: LearningCurve) -> dict[str, Any]:
+        """Compute the metrics that don't exist for every split; the stitch must be in eval mode.
+
+        Args:
+            measured: the metrics of all splits.
+            curve: the training.
+        """
+        metrics: dict[str, Any] = {}
+        sender, receiver = self.networks
+        evaluation = sender.evaluate(self._test_loader) if sender.classifies else None
+        metrics["sender_accuracy"] = None if evaluation is None else evaluation.accuracy
+        metrics["receiver_accuracy"] = receiver.evaluate(self._test_loader).accuracy
+        test_accuracy = measured["test_accuracy"]
+        metrics["penalty"] = metrics["receiver_accuracy"] - test_accuracy
+        metrics["accuracy_raw"] = metrics["accuracy_calibrated"] = test_accuracy
+        if self.loss.calibration != "none":
+            metrics["accuracy_calibrated"] = calibrated_accuracy(
+                self.stitched,
+                self.loss.calibration,
+                self.splits["train"].pairs(),
+                self.splits["test"],
+                self._train_loader.device,
+            )
+        metrics |= similarity_metrics(self.stitch, self.splits["validation"])
+        metrics |= self._convergence(measured, curve)
+        size = capacity(self.stitch)
+        metrics["stitch_parameters"] = size.parameters
+        metrics["stitch_multiply_adds"] = size.multiply_adds
+        return metrics
+
+    def _convergence(self, measured: Mapping[str, Any], curve: LearningCurve) -> dict[str, Any]:
+        terms = [term.name for term in self._settings.loss.terms]
+        # With augmentation or a penalty, training minimizes another function than the closed form.
+        same_objective = self._train_loader.augment == "none" and not self._settings.stitch.l1
+        if terms == ["mse"] and same_objective and has_optimum(self.stitch):
+            assert isinstance(self.stitch, AffineStitch)
+            return compare_with_optimum(
+                self.stitch,
+                measured["train_loss.mse"],
+                self._context.expected_variance,
+                self._fit,
+                self.splits["train"].pairs(),
+            )
+        if curve.total_steps == 0:
+            return {"converged": None if list(self.stitch.parameters()) else True}
+        enough_images = self.splits["validation"].count >= LEAST_IMAGES
+        return {"converged": has_settled(curve, by_accuracy="task" in terms and enough_images)}

@@ -1,0 +1,68 @@
+"""Checkpoints of a stitch's training: which training they belong to, and what they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stitch_sweep.config.models import TrialSettings
+from stitch_sweep.data.loader import Loader
+from stitch_sweep.networks.frozen import FrozenSender
+from stitch_sweep.storage.checkpoints import FORMAT, CheckpointError, digest, unpack
+
+
+def training_identity(
+    sender: tuple[FrozenSender, int],
+    receiver: tuple[FrozenSender, int],
+    loaders: Mapping[str, Loader],
+    settings: TrialSettings,
+    *,
+    seed: int,
+    repeat: int,
+    threads: int,
+) -> dict[str, Any]:
+    """Describe everything that decides the bits of a training.
+
+    A checkpoint fits a training only if their identities are equal.
+
+    Args:
+        sender: the network and the layer after which it is cut.
+        receiver: likewise.
+        loaders: `train`, `validation` and `test`.
+        settings: stitch, loss and training settings.
+        seed: the sweep's seed.
+        repeat: number of the repeat.
+        threads: torch's intra-op threads, which decide the last bits of what is computed.
+    """
+    train = loaders["train"]
+    return {
+        "format": FORMAT,
+        "sender": [sender[0].fingerprint, sender[1]],
+        "receiver": [receiver[0].fingerprint, receiver[1]],
+        "settings": settings.model_dump(mode="json"),
+        "seed": [seed, repeat],
+        "augment": train.augment,
+        "labels": digest({k: loader.images.labels for k, loader in loaders.items()}),
+        "threads": threads,
+        "device": train.device.type,
+    }
+
+
+def read_checkpoint(checkpoint: bytes, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the state of a training from its checkpoint.
+
+    Args:
+        checkpoint: as `StitchTraining.checkpoint` returns it.
+        identity: of the training that is to be resumed, as in `training_identity`.
+
+    Raises:
+        CheckpointError: the bytes are damaged, or they are no checkpoint of this training.
+    """
+    state = unpack(checkpoint)
+    checkpoint_identity = state.get("of")
+    if not isinstance(checkpoint_identity, Mapping):
+        raise CheckpointError("foreign: not a checkpoint of a stitch's training")
+    if checkpoint_identity != identity:
+        parts = [key for key, value in identity.items() if checkpoint_identity.get(key) != value]
+        raise CheckpointError(f"a checkpoint of another training ({', '.join(parts)} not the same)")
+    return state

@@ -1,0 +1,121 @@
+"""Whether a training has converged: see `docs/method.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stitch_sweep.config.optimization import ScheduleConfig
+from stitch_sweep.stitches.base import AffineStitch
+from stitch_sweep.stitches.least_squares import LeastSquares
+from stitch_sweep.stitches.shapes import channel_axis
+
+EXCESS_ALLOWED = 0.05
+"""A stitch with a closed form has converged when its error is at most this share above the optimum."""
+EXCESS_FLOOR = 0.01
+"""Smallest optimum that the share is taken of, in units of the expected variance: an optimum may be 0."""
+PLATEAU = 0.05
+"""Largest change of the training loss that a further quarter of the training, at the full learning rate,
+may be expected to bring; as a share of the first epoch's loss. For stitches without a closed form."""
+FLAT_ACCURACY = 0.05
+"""Largest change of the validation accuracy that the same further quarter may be expected to bring, for a
+stitch that is trained for the task and whose training loss still falls."""
+LEAST_IMAGES = 1000
+"""Number of validation images from which on an accuracy is precise enough for that decision."""
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """The course of a training.
+
+    Attributes:
+        losses: mean training loss of every epoch.
+        accuracies: validation accuracy after every epoch.
+        steps_per_epoch: optimizer steps of an epoch.
+        total_steps: optimizer steps of the training.
+        schedule: the learning-rate schedule.
+    """
+
+    losses: Sequence[float]
+    accuracies: Sequence[float]
+    steps_per_epoch: int
+    total_steps: int
+    schedule: ScheduleConfig
+
+
+def has_settled(curve: LearningCurve, *, by_accuracy: bool) -> bool | None:
+    """Decide whether further training at the full learning rate promises little.
+
+    A schedule that decays to 0 flattens every curve. So the change from the third quarter of the training
+    to the last is divided by the mean learning-rate factor of the steps between their middles.
+
+    Args:
+        curve: the training.
+        by_accuracy: whether a flat validation accuracy suffices. A stitch can memorize its training
+            images forever, while a matrix shows the accuracy on other images.
+
+    Returns:
+        None for a training of fewer than four epochs.
+    """
+    quarter = len(curve.losses) // 4
+    if quarter == 0:
+        return None
+
+    def change(values: Sequence[float]) -> float:
+        return fmean(values[-quarter:]) - fmean(values[-2 * quarter : -quarter])
+
+    middle = curve.total_steps - quarter * curve.steps_per_epoch
+    half = max(1, quarter * curve.steps_per_epoch // 2)
+    factor = fmean(
+        curve.schedule.factor(step, curve.total_steps)
+        for step in range(middle - half, middle + half)
+    )
+    # A loss that still rises has settled no more than a loss that still falls.
+    if abs(change(curve.losses)) <= PLATEAU * abs(curve.losses[0]) * factor:
+        return True
+    if not by_accuracy:
+        return False
+    return abs(change(curve.accuracies)) <= FLAT_ACCURACY * factor
+
+
+@torch.no_grad()
+def compare_with_optimum(
+    stitch: AffineStitch,
+    loss: float,
+    expected_variance: float | None,
+    fit: LeastSquares | None,
+    pairs: Iterable[tuple[Tensor, Tensor]],
+) -> dict[str, Any]:
+    """Compare the training error of an affine stitch with the least-squares optimum.
+
+    Args:
+        stitch: a stitch for which `has_optimum` holds.
+        loss: its mean loss `mse` on the training images.
+        expected_variance: variance of the expected representation, as in `LossContext`.
+        fit: least squares accumulated over the training set; None to accumulate them now.
+        pairs: the training set, (input, expected representation); read if there is no fit.
+
+    Returns:
+        `train_relative_mse`, `optimal_relative_mse` and `excess` in units of the expected variance, and
+        `converged`.
+    """
+    if fit is None:
+        fit = LeastSquares(stitch)
+        for x, y in pairs:
+            fit.add(x, y)
+    channels = stitch.receiver[channel_axis(stitch.receiver)]
+    variance = expected_variance or 1.0
+    optimum = fit.optimum() / variance
+    reached = loss / channels
+    excess = reached - optimum
+    return {
+        "train_relative_mse": reached,
+        "optimal_relative_mse": optimum,
+        "excess": excess,
+        "converged": excess <= EXCESS_ALLOWED * max(optimum, EXCESS_FLOOR),
+    }

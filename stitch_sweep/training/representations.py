@@ -1,0 +1,222 @@
+"""Representations of the frozen networks: cached for whole splits, or computed batch by batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from stitch_sweep.data.loader import Loader
+from stitch_sweep.losses.rows import channels_first
+from stitch_sweep.networks.evaluation import CHUNK
+from stitch_sweep.networks.frozen import Examples, FrozenSender
+
+Source = tuple[FrozenSender, int | None]
+"""A frozen network and the layer that is read; None stands for its logits."""
+
+
+class CellBatch(NamedTuple):
+    """One batch of a cell's frozen representations.
+
+    Attributes:
+        labels: int64 [B].
+        sender: A_{<=i}(x), the input of the stitch, [B, *sender shape].
+        expected: B_{<=j}(x), [B, *receiver shape]; None if nothing needs it.
+        expected_logits: the receiver's own logits, [B, K]; None if no loss needs them.
+        sender_logits: the sender's own logits, [B, K]; None if no loss needs them.
+    """
+
+    labels: Tensor
+    sender: Tensor
+    expected: Tensor | None = None
+    expected_logits: Tensor | None = None
+    sender_logits: Tensor | None = None
+
+
+class RepresentationShelf(Protocol):
+    """A store through which the trainings of several processes share representations."""
+
+    def take(self, key: str) -> Tensor | None:
+        """Return the tensor stored under a key, on the CPU and read-only; None if there is none."""
+        ...
+
+    def offer(self, key: str, representation: Tensor) -> Tensor:
+        """Store a representation; return it, or the same values from shared memory."""
+        ...
+
+
+class ActivationCache:
+    """Cache of frozen representations of whole splits, shared by the trials of one process.
+
+    For each role (sender or expected, and split) the cache keeps only the latest representation, because
+    cells come sender by sender.
+
+    Args:
+        limit_bytes: a larger representation is never cached but recomputed batch by batch. The decision
+            depends on size alone, never on what else is in memory, so that results don't depend on the
+            history of a process. Results may depend on the limit, in their last bits: cached
+            representations are computed in evaluation chunks, the others in batches.
+        shelf: representations shared with other processes, of networks of the same names and the same
+            images; None to share with no other process.
+    """
+
+    def __init__(self, limit_bytes: float, shelf: RepresentationShelf | None = None) -> None:
+        self.limit_bytes = limit_bytes
+        self._shelf = shelf
+        self._kept: dict[str, tuple[Tensor, FrozenSender, int | None, Tensor]] = {}
+
+    @torch.no_grad()
+    def get(
+        self, role: str, network: FrozenSender, layer: int | None, loader: Loader
+    ) -> Tensor | None:
+        """Return the representation of every image, [N, *shape], or None if it is too large."""
+        images, kept_network, kept_layer, whole = self._kept.get(role, (None, None, 0, None))
+        # Compared by identity: the cache holds both, so no other object can have their address.
+        if images is loader.images.images and kept_network is network and kept_layer == layer:
+            return whole
+        self._kept.pop(role, None)
+        count = len(loader.images)
+        shape = network.shape(layer, loader.images.images.shape[1:])
+        if 4 * count * math.prod(shape) > self.limit_bytes:
+            return None
+        whole = self._share(network, layer, loader, (count, *shape))
+        self._kept[role] = (loader.images.images, network, layer, whole)
+        return whole
+
+    def _share(
+        self, network: FrozenSender, layer: int | None, loader: Loader, shape: tuple[int, ...]
+    ) -> Tensor:
+        """Take a representation from the shelf, or compute it and offer it."""
+        key = f"{network.name} {layer} {loader.split}"
+        if self._shelf is not None and (stored := self._shelf.take(key)) is not None:
+            return stored.to(loader.device)
+        whole = torch.empty(shape, device=loader.device)
+        for k, (examples, valid) in enumerate(examples_in_order(loader)):
+            whole[k * CHUNK : k * CHUNK + valid] = network.represent(layer, examples)[:valid]
+        return whole if self._shelf is None else self._shelf.offer(key, whole)
+
+
+def padded_chunks(
+    count: int, device: torch.device | str | None = None
+) -> Iterator[tuple[Tensor, int]]:
+    """Walk over the positions 0 to count - 1 in chunks of `CHUNK`.
+
+    Yields:
+        Positions, int64 [CHUNK]; the last chunk is padded with positions from the beginning. Beside
+        them the number of leading rows that are valid.
+    """
+    for first in range(0, count, CHUNK):
+        positions = torch.arange(first, first + CHUNK, device=device) % count
+        yield positions, min(CHUNK, count - first)
+
+
+def examples_in_order(loader: Loader) -> Iterator[tuple[Examples, int]]:
+    """Walk over a split in stored order, in padded chunks.
+
+    Yields:
+        The images of a chunk, and the number of leading rows that are valid.
+    """
+    walk = padded_chunks(len(loader.images), loader.device)
+    for (positions, valid), chunk in zip(walk, loader.in_order(CHUNK), strict=True):
+        yield Examples(loader.split, positions, chunk.images, chunk.labels), valid
+
+
+@torch.no_grad()
+def representation_chunks(
+    cache: ActivationCache, role: str, network: FrozenSender, layer: int | None, loader: Loader
+) -> Iterator[tuple[Tensor, int]]:
+    """Walk over one layer's representation of a whole split, in padded chunks.
+
+    Args:
+        cache: keeps the representation if it is small enough.
+        role: the role in the cache, such as `sender train`.
+        network: the frozen network or control.
+        layer: -1 for the image, None for the logits.
+        loader: the split.
+
+    Yields:
+        [CHUNK, *shape], and the number of leading rows that are valid.
+    """
+    whole = cache.get(role, network, layer, loader)
+    if whole is not None:
+        for positions, valid in padded_chunks(len(whole), whole.device):
+            yield whole[positions], valid
+    else:
+        for examples, valid in examples_in_order(loader):
+            yield network.represent(layer, examples), valid
+
+
+class SplitRepresentations:
+    """The representations of one split that a training reads: from the cache, or computed on the fly.
+
+    Args:
+        split: the split's name; part of the cache's keys.
+        loader: the split's images.
+        sources: the network and layer of every field of `CellBatch` that is needed.
+        cache: keeps what is small enough.
+    """
+
+    def __init__(
+        self, split: str, loader: Loader, sources: Mapping[str, Source], cache: ActivationCache
+    ) -> None:
+        self._loader = loader
+        self._sources = sources
+        self._whole = {
+            role: cache.get(f"{role} {split}", network, layer, loader)
+            for role, (network, layer) in sources.items()
+        }
+        self._complete = all(whole is not None for whole in self._whole.values())
+
+    @property
+    def count(self) -> int:
+        """Number of images."""
+        return len(self._loader.images)
+
+    def batches(self, epoch: int, start: int) -> Iterator[CellBatch]:
+        """Yield the training batches of an epoch, beginning with number `start`."""
+        if self._loader.augment == "none" and self._complete:
+            for positions in self._loader.indices(epoch, start):
+                yield self._select(positions)
+        else:
+            for batch in self._loader.batches(epoch, start):
+                yield self._compute(Examples(self._loader.split, *batch))
+
+    def chunks(self) -> Iterator[tuple[CellBatch, int]]:
+        """Yield the whole split in padded chunks, each with its number of valid rows."""
+        if self._complete:
+            for positions, valid in padded_chunks(self.count, self._loader.device):
+                yield self._select(positions), valid
+        else:
+            for examples, valid in examples_in_order(self._loader):
+                yield self._compute(examples), valid
+
+    def pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (input of the stitch, expected representation) of the whole split, valid rows only."""
+        for batch, valid in self.chunks():
+            assert batch.expected is not None
+            yield batch.sender[:valid], batch.expected[:valid]
+
+    def expected_variance(self) -> float:
+        """Return the variance of the expected representation, a mean over its channels."""
+        count, total, squares = 0, torch.zeros(()), torch.zeros(())
+        for _, expected in self.pairs():
+            values = channels_first(expected.double())
+            count += values.shape[1]
+            total = total.to(values) + values.sum(dim=1)
+            squares = squares.to(values) + values.square().sum(dim=1)
+        return (squares / count - (total / count).square()).clamp(min=0).mean().item()
+
+    def _select(self, positions: Tensor) -> CellBatch:
+        rows = {role: whole[positions] for role, whole in self._whole.items() if whole is not None}
+        return CellBatch(self._loader.images.labels[positions], **rows)
+
+    @torch.no_grad()
+    def _compute(self, examples: Examples) -> CellBatch:
+        rows = {
+            role: network.represent(layer, examples)
+            for role, (network, layer) in self._sources.items()
+        }
+        return CellBatch(examples.labels, **rows)

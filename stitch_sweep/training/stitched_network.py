@@ -1,0 +1,74 @@
+"""A stitch followed by the rest of the receiver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from stitch_sweep.losses.base import LossInputs
+from stitch_sweep.networks.frozen import FrozenNetwork
+from stitch_sweep.training.representations import CellBatch, SplitRepresentations
+
+
+class StitchedNetwork:
+    """A stitch followed by the rest of the receiver, applied to representations of the sender.
+
+    Args:
+        stitch: S.
+        receiver: B.
+        layer: j, the layer that the stitch's output stands for.
+        with_hints: whether a loss compares the receiver's layers after j.
+    """
+
+    def __init__(
+        self, stitch: nn.Module, receiver: FrozenNetwork, layer: int, with_hints: bool
+    ) -> None:
+        self.stitch = stitch
+        self.rest = receiver.suffix(layer)
+        self._with_hints = with_hints
+        # From each later layer to the next, and from the last one to the logits.
+        self._segments: list[tuple[int | None, nn.Module]] = []
+        if with_hints:
+            layers = range(layer, len(receiver.layer_names))
+            for start, end in zip(layers, [*layers[1:], None], strict=True):
+                self._segments.append((end, receiver.part(start, end)))
+
+    def loss_inputs(self, batch: CellBatch, with_logits: bool) -> LossInputs:
+        """Run a batch through the stitch and, if asked for, through the rest of the receiver."""
+        stitched = self.stitch(batch.sender)
+        hints: dict[int, tuple[Tensor, Tensor]] | None = None
+        logits: Tensor | None = None
+        if self._with_hints:
+            assert batch.expected is not None
+            hints, logits = self._follow(stitched, batch.expected)
+        elif with_logits:
+            logits = self.rest(stitched)
+        return LossInputs(
+            batch.labels,
+            stitched,
+            batch.expected,
+            logits,
+            batch.expected_logits,
+            batch.sender_logits,
+            hints,
+        )
+
+    def evaluation_chunks(self, split: SplitRepresentations) -> Iterator[tuple[LossInputs, int]]:
+        """Yield a whole split with logits, in padded chunks, each with its number of valid rows."""
+        for batch, valid in split.chunks():
+            yield self.loss_inputs(batch, with_logits=True), valid
+
+    def _follow(
+        self, stitched: Tensor, expected: Tensor
+    ) -> tuple[dict[int, tuple[Tensor, Tensor]], Tensor]:
+        """Compute both representations at every later layer, and the stitched network's logits."""
+        hints = {}
+        for layer, segment in self._segments:
+            stitched = segment(stitched)
+            if layer is not None:
+                with torch.no_grad():
+                    expected = segment(expected)
+                hints[layer] = (stitched, expected)
+        return hints, stitched
