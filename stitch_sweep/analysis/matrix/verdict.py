@@ -47,7 +47,7 @@ from stitch_sweep.analysis.matrix.uncertainty import (
     resample_images,
     row_and_column_test,
 )
-from stitch_sweep.analysis.networks import absent, architectures, layer_counts
+from stitch_sweep.analysis.networks import architectures, is_missing, layer_counts
 from stitch_sweep.analysis.results import CELL, PAIR, Mode, best_trials
 from stitch_sweep.core.errors import InputError, nearest
 
@@ -580,7 +580,7 @@ class _Context:
         if networks is not None:
             self.layers |= layer_counts(networks)
             for row in networks.to_dict("records") if truth is not None else []:
-                if not absent(row.get("predictions")):
+                if not is_missing(row.get("predictions")):
                     name = str(row["network"])
                     self._own[name] = self._right(row["predictions"], f"network {name}")
         some = next(iter(self._predicted.values()), None)

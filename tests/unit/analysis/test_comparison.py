@@ -15,17 +15,13 @@ from scipy.stats import spearmanr
 from sklearn.metrics import cohen_kappa_score
 
 from stitch_sweep.analysis.comparison.agreement import agreement, error_consistency
-from stitch_sweep.analysis.comparison.losses import (
-    LIKENESS,
-    against_task,
-    hacking,
-    is_task,
-    loss_table,
-    measure_correlations,
-    regional,
-    spearman,
-)
+from stitch_sweep.analysis.comparison.correlations import measure_correlations, spearman
+from stitch_sweep.analysis.comparison.hacking import hacking
+from stitch_sweep.analysis.comparison.losses import is_task, loss_table
+from stitch_sweep.analysis.comparison.regional import regional
+from stitch_sweep.analysis.comparison.task import against_task
 from stitch_sweep.analysis.matrix.order import regions
+from stitch_sweep.analysis.measures import SIMILARITIES
 from stitch_sweep.analysis.results import check_results
 from stitch_sweep.core.errors import InputError
 
@@ -88,7 +84,7 @@ def test_a_cell_has_a_row_per_loss_chosen_on_validation_images():
     ]
     assert found["accuracy_raw"].tolist()[::2] == [0.5, 0.4]
     assert found["accuracy_calibrated"].tolist()[::2] == [0.6, 0.4]
-    assert found.loc[1, [*LIKENESS, "accuracy_calibrated"]].isna().all()
+    assert found.loc[1, [*SIMILARITIES, "accuracy_calibrated"]].isna().all()
     assert "factor.loss" not in found
 
 
@@ -105,7 +101,7 @@ def test_an_older_table_lacks_columns():
     old = table(trial()).drop(columns=["accuracy_raw", "accuracy_calibrated", *list(ALIKE)[1:]])
     found = loss_table(old)
     assert found["accuracy_calibrated"].tolist() == [0.8]
-    assert [name for name in LIKENESS if name in found] == ["val_mse"]
+    assert [name for name in SIMILARITIES if name in found] == ["val_mse"]
     with pytest.raises(InputError, match="missing column: loss"):
         loss_table(old.drop(columns="loss"))
     with pytest.raises(InputError, match="val_relative_mse"):
@@ -244,8 +240,9 @@ def test_rank_correlations_are_scipys():
     ]
     found = measure_correlations(loss_table(table(*rows))).set_index(["first", "second"])
     assert len(found) == 10 * 9 / 2
+    signs = {name: measure.sign for name, measure in SIMILARITIES.items()}
     for (first, second), row in found.iterrows():
-        x, y = (LIKENESS.get(name, 1) * values[name] for name in (first, second))
+        x, y = (signs.get(name, 1) * values[name] for name in (first, second))
         known = np.isfinite(x) & np.isfinite(y)
         assert row["n"] == known.sum()
         if "val_pwcca" in (first, second):
@@ -345,7 +342,7 @@ def test_error_consistency_is_cohens_kappa(pairs):
 
 def test_error_consistency_of_things_that_do_not_fit():
     for shapes in ((2, 3), (0, 0)):
-        with pytest.raises(ValueError, match="wanted"):
+        with pytest.raises(ValueError, match="both must be"):
             error_consistency(*(np.zeros(n, dtype=bool) for n in shapes))
 
 
