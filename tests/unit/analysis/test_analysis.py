@@ -15,7 +15,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from rich.console import Console
 
-from stitch_sweep.analysis.matrix.matrices import Matrix, matrices, read_matrix, write_matrix
+from stitch_sweep.analysis.matrix.files import read_matrix, write_matrix
+from stitch_sweep.analysis.matrix.matrices import matrices
+from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.analysis.results import best_trials, check_results, load_results
 from stitch_sweep.charts.colors import cell_colours
 from stitch_sweep.charts.figures import grid, heatmap, save_figure

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from stitch_sweep.analysis.ladder.covariance import Errors, turned
+from stitch_sweep.analysis.ladder.covariance import Errors, random_residuals
 from stitch_sweep.analysis.ladder.points import (
     POINT_COLUMNS,
     check_points,
@@ -23,7 +23,7 @@ from stitch_sweep.analysis.ladder.points import (
 )
 from stitch_sweep.analysis.ladder.ranks import rank_correlation
 from stitch_sweep.analysis.ladder.transition import fit_ladder, fit_ladders
-from stitch_sweep.analysis.matrix.matrices import Matrix
+from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.analysis.matrix.order import OrderParameters
 from stitch_sweep.analysis.matrix.uncertainty import Interval
 from stitch_sweep.analysis.matrix.verdict import Verdict
@@ -305,7 +305,7 @@ class TestErrors:
         of = Errors(np.eye(6), x[None], x[None])
         basis = np.vstack([of.one, of.lines])
         noise = np.random.default_rng(1).standard_normal((50, 6))
-        ladders = turned(y @ basis.T @ basis, y, basis, noise)
+        ladders = random_residuals(y @ basis.T @ basis, y, basis, noise)
         assert ladders @ basis.T == pytest.approx(np.tile(basis @ y, (50, 1)))
         squares = of.residuals(ladders, of.lines)
         assert squares == pytest.approx(np.tile(of.residuals(y[None], of.lines), (50, 1)))

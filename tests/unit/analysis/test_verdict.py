@@ -16,9 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from stitch_sweep.analysis.matrix.matrices import Matrix, read_matrix
+from stitch_sweep.analysis.matrix.controls import controls_of
+from stitch_sweep.analysis.matrix.effects import row_and_column_test
+from stitch_sweep.analysis.matrix.files import read_matrix
+from stitch_sweep.analysis.matrix.judging import Correct, judge, judge_bare
+from stitch_sweep.analysis.matrix.matrix import Matrix
+from stitch_sweep.analysis.matrix.network_bootstrap import resample_networks, widening
 from stitch_sweep.analysis.matrix.order import LABELS, order_parameters, regions
 from stitch_sweep.analysis.matrix.populations import architecture_verdicts, judge_networks
+from stitch_sweep.analysis.matrix.sweep_verdicts import verdicts
 from stitch_sweep.analysis.matrix.uncertainty import (
     BINOMIAL,
     IMAGES,
@@ -26,19 +32,8 @@ from stitch_sweep.analysis.matrix.uncertainty import (
     Resamples,
     resample_counts,
     resample_images,
-    resample_networks,
-    row_and_column_test,
-    widening,
 )
-from stitch_sweep.analysis.matrix.verdict import (
-    CONTROLS,
-    Correct,
-    Verdict,
-    _controls_of,
-    judge,
-    judge_bare,
-    verdicts,
-)
+from stitch_sweep.analysis.matrix.verdict import CONTROL_TITLES, Verdict
 from stitch_sweep.analysis.results import check_results
 from stitch_sweep.core.errors import InputError
 from tests.support.paths import SHARED
@@ -563,7 +558,7 @@ def test_a_few_cells_without_a_value_are_noted_and_many_take_the_label(failed, w
         gone(step(TRIANGLE), [(i, 2) for i in range(5)] + [(0, 3), (4, 0)], failed), chance=0.1
     )
     assert many.label == "unclear"
-    assert any("make it: triangle" in note for note in many.notes)
+    assert any("would be: triangle" in note for note in many.notes)
 
 
 def test_more_than_half_of_a_region_missing_takes_the_label():
@@ -794,7 +789,7 @@ def test_a_calibrated_accuracy_that_predictions_do_not_give_falls_back_to_counts
     found = sweep.judge()["a", "b"]
     assert found.matrix.value_name == "accuracy_calibrated"
     assert found.intervals["triangle"].method == BINOMIAL
-    assert any("raw accuracy and not for the accuracy calibrated" in note for note in found.notes)
+    assert any("raw accuracy and not for the calibrated accuracy" in note for note in found.notes)
 
 
 def test_without_all_calibrated_accuracies_all_pairs_are_judged_by_the_raw_ones():
@@ -928,7 +923,7 @@ def test_kinds_of_networks_make_kinds_of_controls(sender, receiver, expected):
     assert found.label == "triangle"
     if expected is not None:
         # Whatever is printed or stored calls it a control.
-        assert found.headline == f"control ({CONTROLS[expected]}), shaped like a triangle"
+        assert found.headline == f"control ({CONTROL_TITLES[expected]}), shaped like a triangle"
         assert found.to_dict()["label"] == found.headline
         assert found.headline not in LABELS
 
@@ -1077,7 +1072,7 @@ def test_a_control_judged_by_another_column_explains_nothing():
         )
     )  # fmt: skip
     kinds = [("trained", "trained"), ("class_only", "trained")]
-    assert _controls_of(pair, [pair, control], kinds, None) == []
+    assert controls_of(pair, [pair, control], kinds, None) == []
 
 
 def test_a_bare_matrix_can_be_a_control():
