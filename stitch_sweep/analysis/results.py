@@ -116,10 +116,10 @@ def check_results(results: pd.DataFrame) -> pd.DataFrame:
             problems.append(f"column {name} must hold numbers from 0 to 1")
     for name in ["trial", *PAIR]:
         if not results[name].map(lambda value: isinstance(value, str)).all():
-            problems.append(f"column {name} must hold a text in every row")
+            problems.append(f"column {name} must hold text in every row")
     for name in factor_columns(results):
         if results[name].map(types.is_list_like).any():
-            problems.append(f"column {name} must hold texts or numbers")
+            problems.append(f"column {name} must hold text or numbers")
     try:
         results["converged"] = results["converged"].astype("boolean")
     except (TypeError, ValueError):

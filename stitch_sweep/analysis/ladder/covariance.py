@@ -22,7 +22,7 @@ class Errors:
     Attributes:
         factor: lower Cholesky factor of the covariance.
         log_determinant: of the covariance.
-        one: the whitened constant as a unit vector, shape (n,); `length` is its length.
+        constant: the whitened constant as a unit vector, shape (n,); `constant_length` is its length.
         lines: whitened directions of the lines, shape (L, n); `line_lengths` are their lengths.
         shapes: whitened directions of the transitions, shape (D, n).
     """
@@ -30,9 +30,9 @@ class Errors:
     def __init__(self, covariance: np.ndarray, lines: np.ndarray, shapes: np.ndarray) -> None:
         self.factor = cholesky(covariance, lower=True)
         self.log_determinant = 2 * float(np.log(np.diag(self.factor)).sum())
-        one = self.whiten(np.ones(len(covariance)))
-        self.length = float(np.linalg.norm(one))
-        self.one = one / self.length
+        constant = self.whiten(np.ones(len(covariance)))
+        self.constant_length = float(np.linalg.norm(constant))
+        self.constant = constant / self.constant_length
         self.lines, self.line_lengths = self.direction(lines)
         self.shapes, _ = self.direction(shapes)
 
@@ -47,7 +47,7 @@ class Errors:
     def direction(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Whiten regressors (D, n) and remove their constant part: unit vectors and lengths."""
         z = self.whiten(x)
-        z = z - np.outer(z @ self.one, self.one)
+        z = z - np.outer(z @ self.constant, self.constant)
         lengths = np.linalg.norm(z, axis=1)
         # A regressor that varies nowhere explains nothing.
         return z / np.where(lengths > EXACT, lengths, math.inf)[:, None], lengths
@@ -58,13 +58,13 @@ class Errors:
         The smallest residual is that of rounding, because the logarithm of 0 is infinite.
         """
         total = np.einsum("bn,bn->b", z, z)[:, None]
-        constant = total - (z @ self.one)[:, None] ** 2
+        constant = total - (z @ self.constant)[:, None] ** 2
         least = np.maximum(total, 1e-300) * EXACT
         return np.maximum(constant - (z @ directions.T) ** 2, least)
 
     def log_likelihood(self, squares: np.ndarray) -> np.ndarray:
-        """Compute the log-likelihood of normal errors from squared residuals, maximized over their scale."""
-        n = len(self.one)
+        """Compute the log-likelihood from squared residuals, maximized over the errors' scale."""
+        n = len(self.constant)
         return -n / 2 * np.log(squares / n) - self.log_determinant / 2
 
     def coefficients(self, y: np.ndarray, x: np.ndarray) -> np.ndarray:

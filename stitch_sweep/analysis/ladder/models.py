@@ -54,7 +54,7 @@ def null_errors(y: np.ndarray, errors: list[Errors], line: int) -> Errors:
 
     def restricted_likelihood(candidate: Errors) -> float:
         squares = candidate.residuals(candidate.whiten(y)[None], candidate.lines[[line]]).item()
-        design = candidate.length * candidate.line_lengths[line]
+        design = candidate.constant_length * candidate.line_lengths[line]
         return float(
             -(len(y) - 2) / 2 * math.log(squares) - candidate.log_determinant / 2 - math.log(design)
         )
@@ -124,7 +124,11 @@ def fit_models(
 
     steps = changes.widths == 0
     best, _, likelihood = best_fit([nothing for _ in errors])
-    add("constant", {"value": float(best.one @ best.whiten(y)) / best.length}, likelihood)
+    add(
+        "constant",
+        {"value": float(best.constant @ best.whiten(y)) / best.constant_length},
+        likelihood,
+    )
 
     best, _, likelihood = best_fit([candidate.lines[:1] for candidate in errors])
     start, slope = best.coefficients(y, t)

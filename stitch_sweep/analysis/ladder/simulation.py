@@ -53,7 +53,7 @@ def transition_p_value(
         return 1.0
     null = null_errors(y, errors, line)
     z = null.whiten(y)
-    basis = np.vstack([null.one, null.lines[line]])
+    basis = np.vstack([null.constant, null.lines[line]])
     noise = random.standard_normal((_SIMULATIONS, len(z)))
     simulated = null.color(random_residuals(z @ basis.T @ basis, z, basis, noise))
     return _share_above(likelihood_ratio(simulated), observed)
@@ -127,7 +127,7 @@ def _accepted_range(
         # true one must therefore reject the place, and not only the likeliest width.
         likely = candidates[len(z) * np.log(squares[candidates] / least) <= _LIKELY]
         for candidate in likely:
-            basis = np.vstack([errors.one, shapes[candidate]])
+            basis = np.vstack([errors.constant, shapes[candidate]])
             simulated = errors.residuals(
                 random_residuals(z @ basis.T @ basis, z, basis, noise), shapes
             )

@@ -175,7 +175,7 @@ class _LadderFitter:
         models = [
             self._model(
                 "constant",
-                {"value": float(errors.one @ z) / errors.length},
+                {"value": float(errors.constant @ z) / errors.constant_length},
                 errors.log_likelihood(constant),
             ),
             self._model(

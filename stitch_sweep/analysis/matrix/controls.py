@@ -14,15 +14,15 @@ from stitch_sweep.analysis.networks import architectures
 
 _EXPLANATIONS = {
     "class_only": "class information suffices for it, and nothing more is shown",
-    "untrained_sender": "what stitch and receiver make of untrained features suffices for it",
-    "untrained_receiver": "what the stitch makes of the sender suffices for it",
-    "untrained_both": "what the stitch learns by itself suffices for it",
-    "image": "what stitch and receiver make of the image suffices for it",
+    "untrained_sender": "stitch and receiver reach it from untrained features",
+    "untrained_receiver": "the stitch reaches it from the sender without a trained receiver",
+    "untrained_both": "the stitch reaches it without any trained network",
+    "image": "stitch and receiver reach it from the image itself",
 }
 _UNTRAINED = ("random", "random_raw")
 # The configuration's `controls` appends these to a network's name.
 _SUFFIXES = ("-untrained", "-class-only")
-_LITTLE = "what the regions show says little about the layers"
+_LITTLE = "the accuracy of the regions says little about the layers"
 
 
 def network_weights(networks: pd.DataFrame | None) -> dict[str, str]:

@@ -21,7 +21,7 @@ from stitch_sweep.core.errors import InputError
 def chance_level(
     chance: float | None, labels: pd.DataFrame | ArrayLike | None, networks: pd.DataFrame | None
 ) -> float:
-    """Return the accuracy of guessing: as given, or one in the number of classes.
+    """Return the accuracy of guessing: as given, or 1 / number of classes.
 
     Raises:
         InputError: it is unknown, or the networks have different numbers of classes.

@@ -129,5 +129,5 @@ def _explain_no_regions(matrix: Matrix) -> str:
     if all(int(k) < 0 for k in matrix.values.columns):
         return "a matrix of images, stitched into the receiver's input: it has no shape to judge"
     if all(int(k) < 0 for k in matrix.values.index):
-        return "the image is the only sender here: its row has no shape to judge"
+        return "the image is the only sender of this matrix: its row has no shape to judge"
     return "no cell belongs to a region: both networks need at least two layers from 0 on"

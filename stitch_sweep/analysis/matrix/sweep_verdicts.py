@@ -63,7 +63,7 @@ def verdicts(
             of its matrices. None: a pair's layers are those of its trials.
         probes: linear probes, with `network`, `layer` and `test_accuracy`; the notes report the
             accuracies of the sender's probes.
-        chance: accuracy of guessing; None: one in the number of classes of `networks` or `labels`.
+        chance: accuracy of guessing; None: 1 / number of classes of `networks` or `labels`.
         value: the column to judge; None: for each combination of factors `accuracy_calibrated`
             where all matrices have it in all of their cells, else `test_accuracy`, so that pairs and
             controls are compared by the same column.

@@ -48,7 +48,7 @@ class TestErrors:
     def test_turning_keeps_the_fit_and_the_size_of_the_residuals(self):
         _, x, y = self.drawn()
         of = Errors(np.eye(6), x[None], x[None])
-        basis = np.vstack([of.one, of.lines])
+        basis = np.vstack([of.constant, of.lines])
         noise = np.random.default_rng(1).standard_normal((50, 6))
         ladders = random_residuals(y @ basis.T @ basis, y, basis, noise)
         assert ladders @ basis.T == pytest.approx(np.tile(basis @ y, (50, 1)))

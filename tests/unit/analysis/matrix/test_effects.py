@@ -68,10 +68,10 @@ def test_null_is_the_limit_of_rotating_residuals():
     values = noise(5, 6, 8) + step(TRIANGLE, 5, 6)
     where = regions(values)
     rows, columns = values.shape
-    centre = np.kron(
+    centering = np.kron(
         np.eye(rows) - 1 / rows, np.eye(columns) - 1 / columns
     )  # takes row and column means away
-    basis = np.linalg.svd(centre)[0][:, : (rows - 1) * (columns - 1)]
+    basis = np.linalg.svd(centering)[0][:, : (rows - 1) * (columns - 1)]
     names = where.to_numpy().ravel()
     inside = basis.T @ np.stack([names == "lower", names == "upper"], axis=1).astype(float)
     tested = np.linalg.qr(inside)[0]
