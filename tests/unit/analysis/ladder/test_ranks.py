@@ -27,9 +27,9 @@ class TestRankCorrelation:
         ]
         assert rank_correlation(x, y)[1] == pytest.approx(np.mean(as_extreme))
 
-    @pytest.mark.parametrize("counts", [(2, 2, 2, 2), (3, 3, 2), (1, 1, 1, 1, 1, 1)])
+    @pytest.mark.parametrize("counts", [(2, 2, 2, 2), (3, 3, 2)])
     def test_p_value_is_that_of_scipys_permutation_test(self, counts):
-        """SciPy lists the divisions of y among the sizes; there are few enough of them here."""
+        """SciPy lists the divisions of y among the sizes, and needs two points at each."""
         x = np.repeat(np.arange(len(counts)), counts).astype(float)
         random = np.random.default_rng(0)
 
