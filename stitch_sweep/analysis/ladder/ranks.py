@@ -18,10 +18,12 @@ def rank_correlation(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
     SciPy has no such test for ladders: `scipy.stats.kendalltau` is exact without ties only, and a ladder
     with several seeds has equal sizes; `scipy.stats.permutation_test` refuses a size with one point, and
-    lists the orders, of which a ladder of 20 points at 4 sizes has 10^10. This function counts them instead. It distributes the
-    values of y in ascending order over the values of x. The remaining places at each value of x are
-    all that matters for the rest, so states with equal remainders are merged. With more than
-    `MOST_VALUES` different values of x, the p-value is the normal approximation.
+    lists the orders, of which a ladder of 20 points at 4 sizes has 10^10.
+
+    This function counts the orders instead. It distributes the values of y in ascending order
+    over the values of x. The remaining places at each value of x are all that matters for the rest, so
+    states with equal remainders are merged. With more than `MOST_VALUES` different values of x, the
+    p-value is the normal approximation.
 
     Args:
         x: shape (n,).
