@@ -1,10 +1,10 @@
-"""How often the reading of a ladder is wrong: the tables of docs/transition.md.
+"""Measure the error rates of `fit_ladder`: the tables of docs/transition.md.
 
     python experiments/calibration/transition.py [--ladders 400] [--processes 2] [--seed 0] [--only TEXT]
 
-Ladders with a known truth are drawn, and read by `fit_ladder` as any other. Sizes go from 1 to 4 in equal
-ratios; the order parameter's change is 1 where there is a transition; noise is normal and its standard
-deviation is given, unless a row says otherwise. Figures come with the standard error of so many ladders.
+Ladders with a known truth are simulated and fitted. Sizes go from 1 to 4 in equal ratios. With a
+transition, the order parameter changes by 1. Noise is normal with the given standard deviation, unless a
+row says otherwise. Rates come with their standard errors.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 
 from stitch_sweep.analysis.ladder import transition
-from stitch_sweep.analysis.ladder.transition import LadderFit, fit_ladder
+from stitch_sweep.analysis.ladder.fit import LadderFit
+from stitch_sweep.analysis.ladder.transition import fit_ladder
 
 LARGEST = 4.0  # of the sizes; the smallest is 1
 LADDERS = {12: (6, 2), 20: (5, 4), 30: (6, 5)}  # points: (sizes, pairs of each)
@@ -45,9 +46,10 @@ class Case:
     """One row of a table.
 
     Attributes:
-        table: which table it belongs to.
-        name: what the row is called.
-        draw: makes a ladder, and says where its transition is or, without one, its slope per doubling.
+        table: title of the table.
+        name: title of the row.
+        draw: simulates a ladder, and returns the place of its transition or, without one, its slope per
+            doubling.
     """
 
     table: str
@@ -56,7 +58,7 @@ class Case:
 
 
 def ladder(sizes: int, each: int, missing: float, random: Random) -> pd.DataFrame:
-    """Points of `each` pairs at every size, a share of them missing at random."""
+    """Make points of `each` pairs at every size, a share of them missing at random."""
     t = np.repeat(np.linspace(0, 1, sizes), each)
     points = pd.DataFrame({"t": t, "size": LARGEST**t})
     if missing:
@@ -75,11 +77,17 @@ def flat(
     uneven: bool = False,
     bent: bool = False,
 ) -> tuple[pd.DataFrame, float]:
-    """A constant or a line that falls by `drop` over the ladder.
+    """Simulate a constant, or a line that falls by `drop` over the ladder.
 
-    `heavy`: Student's t with 3 degrees of freedom, of the same variance. `uneven`: half the variance is
-    between networks, half is measurement, whose known standard deviation varies tenfold. `bent`: a line
-    in size itself, not in its logarithm.
+    Args:
+        random: source of the noise.
+        points: number of points.
+        noise: standard deviation of the noise.
+        drop: fall of the line.
+        heavy: draw noise from Student's t with 3 degrees of freedom, of the same variance.
+        uneven: half of the variance is between networks, half is measurement error, whose known
+            standard deviation varies tenfold.
+        bent: the line is straight in size itself, not in its logarithm.
     """
     found = ladder(*(LADDERS | SHORT)[points], 0.0, random)
     along = (found["size"] - 1) / (LARGEST - 1) if bent else found["t"]
@@ -100,7 +108,7 @@ def flat(
 def linked(
     random: Random, *, sizes: int, pairs: list[tuple[int, int]], shared: float, noise: float
 ) -> tuple[pd.DataFrame, float]:
-    """A constant, with `pairs` of the networks of each size; a share of the variance is the networks'."""
+    """Simulate a constant; pairs of one size share networks, which cause a share of the variance."""
     rows = []
     for k in range(sizes):
         own = random.standard_normal(1 + max(map(max, pairs)))
@@ -114,9 +122,9 @@ def linked(
 def change(
     random: Random, *, points: int, noise: float, width: float, missing: float = 0.0
 ) -> tuple[pd.DataFrame, float]:
-    """A change from 1 to 0 whose middle 80 % take `width` of the ladder (0: a step), somewhere in it.
+    """Simulate a change from 1 to 0 whose middle 80 % take `width` of the ladder (0: a step).
 
-    Its place is uniform (in the logarithm of size), with at least two points on either side.
+    Its place is uniform in the logarithm of size, with at least two points on either side.
     """
     while True:
         found = ladder(*LADDERS[points], missing, random)
@@ -131,7 +139,7 @@ def change(
 
 
 def cases() -> Iterator[Case]:
-    """Everything that is measured, in the order of the docs."""
+    """Iterate over all cases, in the order of the document."""
     table = "false positives: independent points"
     for points in LADDERS:
         for noise in (0.05, 0.2):
@@ -181,16 +189,16 @@ def cases() -> Iterator[Case]:
 
 
 def read(case: Case, seed: int, number: int) -> tuple[LadderFit, float]:
-    """Draw a ladder and read it."""
+    """Simulate and fit a ladder."""
     random = np.random.default_rng([seed, number, *case.name.encode()])
     points, place = case.draw(random)
-    # A place is looked for in every ladder, so that rates with and without the choice can be told.
+    # Fit a place in every ladder, so that coverage is known with and without the selection.
     transition.SIGNIFICANCE = 1.0 if case.table == "transitions" else SIGNIFICANCE
     return fit_ladder(points, seed=number), place
 
 
 def share(hits: list[bool]) -> str:
-    """A rate with its standard error."""
+    """Format a rate with its standard error."""
     if not hits:
         return "-"
     rate = float(np.mean(hits))
@@ -198,7 +206,7 @@ def share(hits: list[bool]) -> str:
 
 
 def row(case: Case, found: list[tuple[LadderFit, float]]) -> str:
-    """One line of a table in Markdown."""
+    """Format a row of a table in Markdown."""
     if case.table == "trends":
         inside = [fit.slope.low <= slope <= fit.slope.high for fit, slope in found]
         ranked = [fit.rank_p_value <= SIGNIFICANCE for fit, _ in found]

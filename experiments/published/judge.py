@@ -2,9 +2,10 @@
 
     python experiments/published/judge.py ../shared/reference
 
-prints what docs/results/published.md says, and writes its tables and pictures: docs/results/published.csv
-(a row per kind), docs/results/published_matrices.csv (a row per matrix, with intervals),
-docs/images/published_matrices.png, docs/images/published_indices.png. `--output` puts them elsewhere.
+prints the numbers of docs/results/published.md, and writes its tables and figures:
+docs/results/published.csv (a row per kind), docs/results/published_matrices.csv (a row per matrix,
+with intervals), docs/images/published_matrices.png, docs/images/published_indices.png.
+With `--output` they go to another folder.
 
 The folder holds r1111_r1111.csv and r1112_r1122.csv (printed in the paper) and logged_stitches.csv
 (a row per cell, parsed from its authors' logs).
@@ -19,9 +20,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from stitch_sweep.analysis.matrix.matrices import Matrix, read_matrix
+from stitch_sweep.analysis.matrix.files import read_matrix
+from stitch_sweep.analysis.matrix.judging import judge, judge_bare
+from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.analysis.matrix.order import LABELS, THRESHOLDS
-from stitch_sweep.analysis.matrix.verdict import Verdict, judge, judge_bare
+from stitch_sweep.analysis.matrix.verdict import Verdict
 from stitch_sweep.charts.figures import grid, save_figure
 
 CHANCE = 0.1
@@ -37,7 +40,7 @@ INDICES = ("lower", "band", "upper", "triangle", "diagonal", "order")
 
 
 def published(folder: Path, logged: pd.DataFrame) -> list[Verdict]:
-    """The two printed matrices, rescaled by the accuracies that the logs give for these architectures."""
+    """Judge the two printed matrices, rescaled by the accuracies in the logs of these architectures."""
     own = {
         name: accuracy
         for role in ("sender", "receiver")
@@ -61,7 +64,7 @@ def published(folder: Path, logged: pd.DataFrame) -> list[Verdict]:
 
 
 def logs(logged: pd.DataFrame) -> pd.DataFrame:
-    """A row per logged matrix and loss: run, half, kind, label, indices, and the verdict itself."""
+    """Judge each logged matrix and loss: a row with run, half, kind, label, indices and the verdict."""
     rows = []
     for kind, (sender_kind, receiver_kind) in KINDS.items():
         of_kind = logged[
@@ -73,7 +76,7 @@ def logs(logged: pd.DataFrame) -> pd.DataFrame:
                 matrix = Matrix.bare(
                     cells.pivot(index="sender_layer", columns="receiver_layer", values=column),
                     f"{first['sender']} {sender_kind}",
-                    # Two random networks are two, also where they share an architecture.
+                    # Two random networks differ even if they share an architecture.
                     f"{first['receiver']} {'another ' if kind == 'R2R' else ''}{receiver_kind}",
                     factors={"run": int(run), "trained for": trained_for},
                     sender_accuracy=first["sender_accuracy"],
@@ -98,7 +101,7 @@ def logs(logged: pd.DataFrame) -> pd.DataFrame:
 
 
 def derive(table: pd.DataFrame) -> None:
-    """What the odd runs say about where the thresholds may lie."""
+    """Print the ranges of the odd runs, from which the thresholds were derived."""
     odd = table[(table["half"] == "odd") & (table["trained_for"] == "task")]
     trained, controls = odd[odd["kind"] == "T2T"], odd[odd["kind"].isin(["T2R", "R2T"])]
     t2r = odd[odd["kind"] == "T2R"]
@@ -116,7 +119,7 @@ def derive(table: pd.DataFrame) -> None:
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Per half, kind and loss: how many matrices there are, how many of each label, ranges of indices."""
+    """Summarize each half, kind and loss: numbers of matrices and labels, and ranges of indices."""
     rows = []
     for (trained_for, half, kind), group in table.groupby(
         ["trained_for", "half", "kind"], sort=False
@@ -140,8 +143,8 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values(["trained_for", "half", "kind"], ascending=False)
 
 
-def listed(printed: list[Verdict], table: pd.DataFrame) -> pd.DataFrame:
-    """A row per matrix: label, indices with their 95 % intervals, and p-value; the printed ones first."""
+def tabulate(printed: list[Verdict], table: pd.DataFrame) -> pd.DataFrame:
+    """Tabulate all matrices, the printed ones first: label, indices with 95 % intervals, and p-value."""
     rows = [{"run": "printed", "kind": "T2T", "trained_for": "task", "verdict": v} for v in printed]
     rows += table[["run", "kind", "trained_for", "verdict"]].to_dict("records")
     found = []
@@ -158,10 +161,10 @@ def listed(printed: list[Verdict], table: pd.DataFrame) -> pd.DataFrame:
 
 
 def picture(table: pd.DataFrame) -> Figure:
-    """Every logged matrix as a point: D against L - U, with the threshold of each."""
+    """Plot each logged matrix as a point: D against L - U, with the thresholds of both."""
     figure = Figure(figsize=(6.4, 4.2), facecolor="white", layout="constrained")
     axes = figure.add_subplot()
-    colours = {"T2T": "#0072b2", "T2R": "#d55e00", "R2T": "#009e73"}
+    colors = {"T2T": "#0072b2", "T2R": "#d55e00", "R2T": "#009e73"}
     marks = {"task": "o", "mse": "x"}
     for (kind, trained_for), group in table[table["kind"] != "R2R"].groupby(
         ["kind", "trained_for"]
@@ -171,7 +174,7 @@ def picture(table: pd.DataFrame) -> Figure:
             group["band"],
             s=16,
             marker=marks[trained_for],
-            color=colours[kind],
+            color=colors[kind],
             alpha=0.7,
             linewidths=0.9,
             label=f"{kind}, {trained_for}",
@@ -186,7 +189,7 @@ def picture(table: pd.DataFrame) -> Figure:
 
 
 def main() -> None:
-    """Run it all."""
+    """Print the verdicts, and write tables and figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("reference", type=Path, help="the folder with the three files")
     parser.add_argument("--output", type=Path, default=Path("docs"), help="where docs/ is")
@@ -202,12 +205,12 @@ def main() -> None:
         print(f"  reach     {verdict.reach.to_dict()}")
     table = logs(logged)
     derive(table)
-    found = summary(table)
+    counts = summary(table)
     with pd.option_context("display.width", 250, "display.max_columns", 40):
-        print(f"\n{found.to_string(index=False)}")
+        print(f"\n{counts.to_string(index=False)}")
     results = arguments.output / "results"
-    found.to_csv(results / "published.csv", index=False)
-    listed(printed, table).to_csv(
+    counts.to_csv(results / "published.csv", index=False)
+    tabulate(printed, table).to_csv(
         results / "published_matrices.csv", index=False, float_format="%.3f"
     )
     first = table[(table["run"] == table["run"].min())]

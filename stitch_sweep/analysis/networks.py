@@ -1,4 +1,4 @@
-"""What the measured table of networks says about them."""
+"""Read architectures and layer counts from the measured table of networks."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import pandas as pd
 from pandas.api import types
 
 
-def absent(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
     """Whether a table's entry is missing; a list never is."""
     return value is None or (types.is_scalar(value) and bool(pd.isna(value)))
 
 
 def architectures(networks: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """Family and options, as text, of every network that has both; equal for seeds of one architecture.
+    """Map each network that has both to its family and its options as text.
+
+    Networks of one architecture that differ in their seed only have equal values.
 
     Args:
         networks: columns `network`, `family` and `options` (JSON text).
@@ -23,21 +25,21 @@ def architectures(networks: pd.DataFrame) -> dict[str, tuple[str, str]]:
     return {
         str(row["network"]): (
             str(row["family"]),
-            json.dumps(_parsed(row["options"]), sort_keys=True),
+            json.dumps(_parse_options(row["options"]), sort_keys=True),
         )
         for row in networks.to_dict("records")
-        if not absent(row.get("family")) and not absent(row.get("options"))
+        if not is_missing(row.get("family")) and not is_missing(row.get("options"))
     }
 
 
-def _parsed(options: Any) -> Any:
+def _parse_options(options: Any) -> Any:
     return json.loads(options) if isinstance(options, str) else options
 
 
 def layer_counts(networks: pd.DataFrame) -> dict[str, int]:
-    """How many layers from 0 on each network has, of those whose `depth` is known."""
+    """Map each network whose `depth` is known to its number of layers from 0 on."""
     return {
         str(row["network"]): int(row["depth"]) + 1
         for row in networks.to_dict("records")
-        if not absent(row.get("depth"))
+        if not is_missing(row.get("depth"))
     }

@@ -1,4 +1,4 @@
-"""`results.parquet`: loading it, and the best trial of every cell."""
+"""Load `results.parquet`, check it, and choose the best trial of every study."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ SETTING = "setting."
 PAIR = ["sender", "receiver"]
 CELL = ["sender_layer", "receiver_layer"]
 
-MOST_CELLS = 10_000_000
-"""A table whose matrices have more cells, nearly all of them empty, fills the memory."""
-_LARGEST = 2**31
+MAX_CELLS = 10_000_000
+"""The most cells that all matrices of a table may have together; more fill the memory."""
+_INTEGER_LIMIT = 2**31
 _INTEGERS = [*CELL, "repeat", "number"]
 _NUMBERS = ["val_accuracy", "test_accuracy", "penalty", "sender_accuracy", "receiver_accuracy"]
 REQUIRED = ["trial", *PAIR, *_INTEGERS, "status", *_NUMBERS, "converged"]
@@ -32,19 +32,19 @@ _OPTIONAL_NUMBERS = re.compile(
 )
 
 
-def of_test_images(metric: str) -> bool:
-    """Whether a metric is computed on test images; they must not pick the winner."""
+def uses_test_images(metric: str) -> bool:
+    """Whether a metric is computed on test images, which must not choose trials."""
     return metric.startswith(("test_", "accuracy_")) or metric == "penalty"
 
 
 def factor_columns(results: pd.DataFrame) -> list[str]:
-    """The columns that name what was crossed with the pairs, sorted."""
+    """List the columns of the factors that were crossed with the pairs, sorted."""
     return sorted(str(name) for name in results.columns if str(name).startswith(FACTOR))
 
 
 def is_copied(results: pd.DataFrame) -> pd.Series:
-    """Whether each trial got its result from an equal one instead of a training of its own."""
-    if "copied_from" not in results.columns:  # a table from before trials were copied
+    """Whether each trial has the copied result of an equal trial instead of its own training."""
+    if "copied_from" not in results.columns:  # written by a version that copied no trials
         return pd.Series(False, index=results.index)
     return results["copied_from"].notna()
 
@@ -53,15 +53,15 @@ def load_results(folder: str | Path) -> pd.DataFrame:
     """Read and check the results of one experiment folder.
 
     Args:
-        folder: an experiment folder, holding `results.parquet`.
+        folder: an experiment folder that contains `results.parquet`.
 
     Returns:
         A row per trial. Layers, `repeat` and `number` are int64, accuracies float64 in [0, 1],
         `converged` is pandas' nullable boolean, `status` is "finished" or "failed".
 
     Raises:
-        InputError: there is no such file, it is not a parquet table, it holds no trials, or
-            columns are missing or of the wrong kind (all of them are named).
+        InputError: the file is missing, is not a parquet table or contains no trials, or columns
+            are missing or of the wrong type (the message names all of them).
 
     Example:
         >>> results = load_results("experiments/quickstart/digits")  # doctest: +SKIP
@@ -79,16 +79,16 @@ def load_results(folder: str | Path) -> pd.DataFrame:
 
 
 def check_results(results: pd.DataFrame) -> pd.DataFrame:
-    """Check a table of trials and give its columns the types that `load_results` promises.
+    """Check a table of trials and convert its columns to the types that `load_results` promises.
 
     Args:
-        results: a row per trial; it is not changed.
+        results: a row per trial; it is not modified.
 
     Returns:
-        A copy with a fresh index.
+        A copy with a new index.
 
     Raises:
-        InputError: no rows, or missing or wrong columns, all named.
+        InputError: no rows, or missing or wrong columns (the message names all of them).
     """
     missing = [name for name in REQUIRED if name not in results.columns]
     if missing:
@@ -100,13 +100,13 @@ def check_results(results: pd.DataFrame) -> pd.DataFrame:
     for name in _INTEGERS:
         column = results[name]
         whole = types.is_numeric_dtype(column) and bool(column.notna().all())
-        if whole and bool(((column % 1 == 0) & (column.abs() < _LARGEST)).all()):
+        if whole and bool(((column % 1 == 0) & (column.abs() < _INTEGER_LIMIT)).all()):
             results[name] = column.astype("int64")
         else:
             problems.append(f"column {name} must hold whole numbers in every row")
     optional = [c for c in map(str, results.columns) if _OPTIONAL_NUMBERS.fullmatch(c)]
     for name in dict.fromkeys([*_NUMBERS, *optional]):
-        # A column of nothing but missing values is stored without a type.
+        # A column that has missing values only is stored without a type.
         if types.is_numeric_dtype(results[name]) or results[name].isna().all():
             results[name] = results[name].astype("float64")
         else:
@@ -116,27 +116,27 @@ def check_results(results: pd.DataFrame) -> pd.DataFrame:
             problems.append(f"column {name} must hold numbers from 0 to 1")
     for name in ["trial", *PAIR]:
         if not results[name].map(lambda value: isinstance(value, str)).all():
-            problems.append(f"column {name} must hold a text in every row")
+            problems.append(f"column {name} must hold text in every row")
     for name in factor_columns(results):
         if results[name].map(types.is_list_like).any():
-            problems.append(f"column {name} must hold texts or numbers")
+            problems.append(f"column {name} must hold text or numbers")
     try:
         results["converged"] = results["converged"].astype("boolean")
     except (TypeError, ValueError):
         problems.append("column converged must hold true, false or nothing")
     statuses = set(results["status"]) - {"finished", "failed"}
     if statuses:
-        found = ", ".join(sorted(map(repr, statuses)))
-        problems.append(f"column status holds {found}; allowed: 'finished', 'failed'")
+        values = ", ".join(sorted(map(repr, statuses)))
+        problems.append(f"column status holds {values}; allowed: 'finished', 'failed'")
     if problems:
         raise InputError(*problems)
-    if (cells := _count_cells(results)) > MOST_CELLS:
-        raise InputError(f"its matrices have {cells:,} cells; at most {MOST_CELLS:,} are shown")
+    if (cells := _count_cells(results)) > MAX_CELLS:
+        raise InputError(f"its matrices have {cells:,} cells; at most {MAX_CELLS:,} are shown")
     return results
 
 
 def _count_cells(results: pd.DataFrame) -> int:
-    """The number of cells of all matrices, most of which may be empty."""
+    """Count the cells of all matrices, empty ones included."""
     factors = factor_columns(results)
     return sum(
         len(rows[factors].drop_duplicates() if factors else rows[:1])
@@ -148,15 +148,16 @@ def _count_cells(results: pd.DataFrame) -> int:
 def best_trials(
     results: pd.DataFrame, metric: str = "val_accuracy", mode: Mode = "max"
 ) -> pd.DataFrame:
-    """The trial that represents each cell, chosen without looking at the test images.
+    """Choose the trial that represents each study, without using the test images.
 
-    A study is one (sender, receiver, sender layer, receiver layer, repeat, factor values). Its
-    finished trial with the best `metric` is taken, the lowest `number` on a tie; a finished trial
-    whose metric is missing comes last. A failed trial stands for a study in which none finished.
+    A study is one (sender, receiver, sender layer, receiver layer, repeat, factor values). It is
+    represented by its finished trial with the best `metric`; on a tie, by that with the lowest `number`.
+    A finished trial without the metric comes last. A failed trial represents a study in which no
+    trial finished.
 
     Args:
         results: a row per trial, as `load_results` returns it.
-        metric: the column that the search went by.
+        metric: the column that the search optimized.
         mode: whether "max" or "min" of it is best.
 
     Returns:
@@ -167,7 +168,7 @@ def best_trials(
     """
     if mode not in ("max", "min"):
         raise InputError(f"mode {mode!r}: {nearest(str(mode), ['max', 'min'])}")
-    if of_test_images(metric):
+    if uses_test_images(metric):
         raise InputError(f"metric {metric!r} is computed on test images and can't choose trials")
     numeric = [str(name) for name in results.columns if types.is_numeric_dtype(results[name])]
     if metric not in numeric:

@@ -1,4 +1,4 @@
-"""Tables as text that spreadsheets open."""
+"""Write tables as CSV text that spreadsheets open safely."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from stitch_sweep.core.untrusted import spreadsheet_cell
 
 
 def csv_text(frame: pd.DataFrame) -> str:
-    """Comma-separated, with a head of column names and every digit.
+    """Format a table as comma-separated text with a header row and every digit.
 
-    A text that a spreadsheet would run as a formula gets a leading quote.
+    Text that a spreadsheet would run as a formula gets a leading quote.
     """
     safe = frame.rename(columns=spreadsheet_cell)
-    texts = [k for k, kind in enumerate(safe.dtypes) if not pd.api.types.is_numeric_dtype(kind)]
-    for k in texts:
+    text_columns = [
+        k for k, kind in enumerate(safe.dtypes) if not pd.api.types.is_numeric_dtype(kind)
+    ]
+    for k in text_columns:
         safe.isetitem(k, safe.iloc[:, k].map(spreadsheet_cell).array)
     return safe.to_csv(index=False, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""What a ladder says, as numbers and in plain words."""
+"""The result of fitting a ladder."""
 
 from __future__ import annotations
 
@@ -11,31 +11,29 @@ from scipy.special import expit
 
 from stitch_sweep.analysis.matrix.uncertainty import Interval
 
-LEAST_POINTS = 12  # (size, seed) points that it takes to choose among models
-LEAST_SIZES = 4  # fewer can't show a plateau, a change and a plateau
+LEAST_POINTS = 12
+"""Smallest number of independent points with which a model is selected."""
 
-# From a tenth to nine tenths of a logistic change, in units of the logistic function's argument.
+LEAST_SIZES = 4
+"""Smallest number of sizes that can show a plateau, a change and another plateau."""
+
 TENTHS = 2 * math.log(9)
-
-_NOUNS = {
-    "order": "order parameter",
-    "diagonal": "diagonal index",
-    "triangle": "triangle index",
-}
-_UNITS = {"depth": "blocks", "width": "base channels", "parameters": "parameters"}
+"""Width of a logistic change from one tenth to nine tenths, in units of the function's argument."""
 
 
 @dataclass(frozen=True)
 class LadderModel:
-    """One model of a ladder, fitted.
+    """One fitted model of a ladder.
 
     Attributes:
         name: "constant", "linear", "step" or "logistic".
         parameters: `value` of the constant; `at_smallest` (value at the smallest size) and
-            `per_doubling` of the line; `before`, `after` (the plateaus), `place` (a size) and, of
-            the logistic one, `ratio` (of the sizes at nine tenths and at one tenth of the change).
+            `per_doubling` of the line; `before` and `after` (the plateaus) and `place` (a size) of a
+            change, and of a logistic change also `ratio` (of the sizes at nine tenths and at one
+            tenth of it).
         log_likelihood: at the fit, up to a constant that all models of one ladder share.
-        bic: -2 log L + k log n, with k the parameters and the scale of the errors.
+        bic: -2 log L + k log n, with k the number of parameters and of the errors' scale, which is 1.
+        smallest: the smallest size of the ladder.
     """
 
     name: str
@@ -45,7 +43,7 @@ class LadderModel:
     smallest: float = field(repr=False)
 
     def predict(self, sizes: Any) -> np.ndarray:
-        """The model's values at `sizes`, of any shape."""
+        """Compute the model's values at `sizes`, of any shape."""
         with np.errstate(divide="ignore", invalid="ignore"):
             t = np.log(np.asarray(sizes, dtype="float64"))
         p = self.parameters
@@ -64,31 +62,32 @@ class LadderModel:
 
 @dataclass(frozen=True)
 class LadderFit:
-    """What a ladder says.
+    """The result of fitting a ladder.
 
     Attributes:
-        value: what was fitted: "order", "diagonal" or "triangle".
-        measure: what size is: "depth", "width", "parameters", or "size" where unknown.
+        value: the fitted value: "order", "diagonal" or "triangle".
+        measure: the measure of size: "depth", "width", "parameters", or "size" if unknown.
         status: "transition", "no transition" (between these sizes), "trend" (too few points to
-            choose a model) or "undefined" (too few points with a value for anything).
-        models: by name, those that were fitted; without step and logistic where none is chosen.
-        selected: the chosen model's name, None where none is chosen.
-        points: points with a size and a value.
-        independent: those of them that count: at most as many as there are different networks.
-        sizes: how many different sizes the points have.
+            select a model) or "undefined" (too few points with a value for a trend).
+        models: the fitted models by name; without step and logistic if none is selected.
+        selected: the selected model's name, None if none is selected.
+        points: number of points with a size and a value.
+        independent: number of independent points: at most the number of different networks.
+        sizes: number of different sizes.
         smallest, largest: the ends of the ladder, in units of size.
         p_value: of step and logistic against straight lines (in size and in its logarithm, the
             larger of the two), by simulation; 1 where a line fits better, None where not tested.
-        place: where the transition is, in units of size; NaN where there is none.
-        transition: interval of the place, None where there is none.
+        place: the place of the transition, in units of size; NaN without a transition.
+        transition: interval of the place, None without a transition.
         per_doubling: the line's slope per doubling of size.
         slope: interval of that slope, None under three points.
         slope_p_value: of the slope against 0 (t test), None likewise.
-        rank_correlation: Kendall's tau-b with size, where the status is "trend"; else None.
+        rank_correlation: Kendall's tau-b with size if the status is "trend"; else None.
         rank_p_value: its two-sided permutation p-value, see `rank_correlation`.
-        undefined: the pairs whose value is not defined, with their sizes, and those without size.
-        notes: what a reader must know besides.
-        statement: all of it in plain words.
+        undefined: names of the pairs whose value is undefined, with their sizes, and of those
+            without a size.
+        notes: sentences that a reader needs beside the statement.
+        statement: the result in words, notes included.
     """
 
     value: str
@@ -114,14 +113,14 @@ class LadderFit:
     statement: str
 
     def curve(self, sizes: Any) -> np.ndarray:
-        """Values to draw at `sizes`: of the chosen model, else of the line, else NaN."""
+        """Compute the curve to draw at `sizes`: the selected model, else the line, else NaN."""
         name = self.selected or "linear"
         if name not in self.models:
             return np.full(np.shape(sizes), math.nan)
         return self.models[name].predict(sizes)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data for JSON; None where a number is not defined."""
+        """Convert to plain data for JSON; None where a number is undefined."""
 
         def plain(value: Any) -> Any:
             if isinstance(value, Interval):
@@ -144,85 +143,3 @@ class LadderFit:
             return list(value) if isinstance(value, list) else value
 
         return {name: plain(value) for name, value in vars(self).items()}
-
-
-def _amount(size: float) -> str:
-    """A size for a sentence: three digits, with thousands and millions as letters."""
-    for unit, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if size >= unit:
-            return f"{size / (1e3 if letter == 'k' else unit):.3g}{letter}"
-    return f"{size:.3g}" if size < 1000 else f"{size:.0f}"
-
-
-def _p(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
-
-
-def statement(found: dict[str, Any]) -> str:
-    """What a fit's attributes say, in plain words."""
-    noun, unit = _NOUNS[found["value"]], _UNITS.get(found["measure"], "")
-    models: dict[str, LadderModel] = found["models"]
-    unit = f" {unit}" if unit else ""
-    points = f"{_count(found['points'], 'point')} at {_count(found['sizes'], 'size')}"
-    ends = f"{_amount(found['smallest'])} to {_amount(found['largest'])}{unit}"
-    if found["status"] == "undefined":
-        text = (
-            f"Undefined: {points} have a defined {noun}, and even a trend takes three points and "
-            "two sizes."
-        )
-    elif found["status"] == "trend":
-        why = (
-            f"{LEAST_SIZES} sizes are needed"
-            if found["sizes"] < LEAST_SIZES
-            else f"{LEAST_POINTS} of different networks are needed"
-        )
-        text = f"Trend only ({points}; {why} to choose a model): {_trend_words(found, noun)}"
-    elif found["status"] == "no transition":
-        text = f"No transition between these sizes ({ends}; {points}): "
-        if found["selected"] == "constant":
-            value = models["constant"].parameters["value"]
-            text += f"the {noun} is {value:z.2f} on average and not seen to depend on size: it"
-        else:
-            text += f"the {noun}"
-        text += f" {_slope_words(found)}"
-        text += f"; a step or logistic change is no better supported ({_p(found['p_value'])})."
-    else:
-        shape = models[found["selected"]]
-        before, after = shape.parameters["before"], shape.parameters["after"]
-        interval: Interval = found["transition"]
-        text = (
-            f"Transition at {_amount(found['place'])}{unit} ({interval.level:.0%} interval "
-            f"{_amount(interval.low)} to {_amount(interval.high)}): the {noun} "
-            f"{'falls' if after < before else 'rises'} from {before:z.2f} to {after:z.2f} in a "
-            f"{shape.name} change; {points}, {ends}; straight lines are rejected "
-            f"({_p(found['p_value'])})."
-        )
-    if found["undefined"]:
-        text += f" Without a defined {noun} or size: {', '.join(found['undefined'])}."
-    return " ".join([text, *found["notes"]])
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def _slope_words(found: dict[str, Any]) -> str:
-    words = f"changes by {found['per_doubling']:+z.2f} per doubling of {found['measure']}"
-    slope: Interval | None = found["slope"]
-    if slope is None:
-        return words
-    return f"{words} ({slope.level:.0%} interval {slope.low:+z.2f} to {slope.high:+z.2f})"
-
-
-def _trend_words(found: dict[str, Any], noun: str) -> str:
-    ranks = ""
-    if not math.isnan(found["rank_correlation"]):
-        tau, p = found["rank_correlation"], found["rank_p_value"]
-        ranks = f"; rank correlation with size {tau:+z.2f}, {_p(p)}"
-    return f"the {noun} {_slope_words(found)}{ranks}."
-
-
-def named(sender: str, receiver: str, size: float, measure: str) -> str:
-    """A point as notes call it."""
-    where = f"{measure} unknown" if math.isnan(size) else f"{measure} {_amount(size)}"
-    return f"{sender} ({where})" if sender == receiver else f"{sender} → {receiver} ({where})"

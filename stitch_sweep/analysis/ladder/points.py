@@ -1,20 +1,18 @@
-"""A ladder of networks: which matrices stand on it, and at which size."""
+"""The points of a ladder: matrices and the sizes of their networks."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 from pandas.api import types
 from scipy.sparse.csgraph import connected_components
 
+from stitch_sweep.analysis.matrix.verdict import Verdict
 from stitch_sweep.core.errors import InputError, nearest
-
-if TYPE_CHECKING:
-    from stitch_sweep.analysis.matrix.verdict import Verdict
 
 Size = Literal["depth", "width", "parameters"]
 SIZES: tuple[str, ...] = get_args(Size)
@@ -43,45 +41,44 @@ def ladder_points(
     controls: bool = False,
     self_pairs: bool = False,
 ) -> pd.DataFrame:
-    """One point per matrix: how big its networks are, and what it looks like.
+    """Make one point per matrix: the size of its networks and its order parameters.
 
-    The size of a pair is that of both networks where they are equally big, else the geometric mean
-    of the two: sizes are compared by ratios, and the mean of two logarithms is the logarithm of it.
+    The size of a pair is that of both networks if they are equal, else the geometric mean of the two:
+    sizes are compared by ratios, so their logarithms are averaged.
 
     Args:
-        verdicts: the matrices and what was read from them.
-        networks: a row per network, with columns `network` and `size`'s; a missing value there
-            makes the sizes of its pairs NaN.
+        verdicts: the verdicts on the matrices.
+        networks: a row per network, with the column `network` and the column that `size` names; a
+            missing size makes the sizes of the network's pairs NaN.
         size: "depth" (blocks), "width" (base width in channels) or "parameters".
-        controls: whether matrices of controls (untrained, class-only, the image) are taken too.
-        self_pairs: whether networks stitched to themselves are taken too: their diagonal has an
-            exact solution, so they are another experiment.
+        controls: whether to include matrices of controls (untrained, class-only, the image).
+        self_pairs: whether to include networks stitched to themselves. Their diagonal has an exact
+            solution, so they are another experiment.
 
     Returns:
         Columns `series` (the factor values as text, empty when nothing was crossed), `sender`,
         `receiver`, `measure` (the argument `size`), `size`, `order`, `diagonal`, `triangle`, `low`
         and `high` (the interval of `order`), `diagonal_low`, `diagonal_high`, `triangle_low`,
-        `triangle_high`, `label` (a control's says that it is one), `reason`; sorted by series and
-        size. An undefined order parameter is NaN. Of a matrix whose label was taken back all values
-        are NaN, and `reason` says why, so that a fit counts it among the undefined; else it is
-        empty.
+        `triangle_high`, `label` (the verdict's headline), `reason`; sorted by series and size. An
+        undefined order parameter is NaN. If a label is withheld, all values are NaN, so that a fit
+        counts the point among the undefined ones, and `reason` gives the reason; else it is empty.
 
     Raises:
-        InputError: no such size, the table lacks a column or a network, lists one twice, or holds
-            a size that is not a positive number.
+        InputError: no such size; or the table lacks a column or a network, lists a network twice, or
+            contains a size that is not a positive number.
 
     Example:
         >>> ladder_points(verdicts(results), networks, "depth")  # doctest: +SKIP
     """
-    sizes = _sizes(networks, size)
-    taken = [
+    sizes = _read_sizes(networks, size)
+    included = [
         verdict
         for verdict in verdicts
         if (controls or verdict.control is None)
         and (self_pairs or verdict.matrix.sender != verdict.matrix.receiver)
     ]
     unknown = {
-        name for v in taken for name in (v.matrix.sender, v.matrix.receiver) if name not in sizes
+        name for v in included for name in (v.matrix.sender, v.matrix.receiver) if name not in sizes
     }
     if unknown:
         raise InputError(
@@ -90,7 +87,7 @@ def ladder_points(
                 for name in sorted(unknown)
             )
         )
-    rows = [_row(verdict, size, sizes) for verdict in taken]
+    rows = [_point(verdict, size, sizes) for verdict in included]
     points = pd.DataFrame(rows, columns=POINT_COLUMNS)
     numbers = [name for name in POINT_COLUMNS if name not in _TEXTS]
     points[numbers] = points[numbers].astype("float64")
@@ -107,7 +104,7 @@ _REASONS = {
 }
 
 
-def _row(verdict: Verdict, size: str, sizes: dict[str, float]) -> dict[str, Any]:
+def _point(verdict: Verdict, size: str, sizes: dict[str, float]) -> dict[str, Any]:
     matrix, parameters = verdict.matrix, verdict.parameters
     row: dict[str, Any] = {
         "series": matrix.factor_text,
@@ -128,16 +125,17 @@ def _row(verdict: Verdict, size: str, sizes: dict[str, float]) -> dict[str, Any]
 
 
 def _mean_size(sender: float, receiver: float) -> float:
-    # Two equal sizes stay the very same number, so that they make one rung.
+    # Equal sizes are returned unchanged: rounding would make two different sizes of them.
     return sender if sender == receiver else math.sqrt(sender) * math.sqrt(receiver)
 
 
-def _sizes(networks: pd.DataFrame, size: str) -> dict[str, float]:
+def _read_sizes(networks: pd.DataFrame, size: str) -> dict[str, float]:
+    """Map each network to its size, checked."""
     if size not in SIZES:
         raise InputError(f"size {size!r}: {nearest(str(size), SIZES)}")
-    absent = [name for name in ("network", size) if name not in networks.columns]
-    if absent:
-        raise InputError(f"the table of networks has no column {' and no column '.join(absent)}")
+    missing = [name for name in ("network", size) if name not in networks.columns]
+    if missing:
+        raise InputError(f"the table of networks has no column {' and no column '.join(missing)}")
     twice = sorted(set(networks.loc[networks["network"].duplicated(), "network"].astype(str)))
     if twice:
         raise InputError(f"the table of networks lists {', '.join(twice)} more than once")
@@ -146,7 +144,7 @@ def _sizes(networks: pd.DataFrame, size: str) -> dict[str, float]:
     except (TypeError, ValueError) as error:
         raise InputError(f"the table of networks: column {size} must hold numbers") from error
     wrong = [
-        str(k) for k, v in zip(networks["network"], values, strict=True) if not _size_fits(float(v))
+        str(k) for k, v in zip(networks["network"], values, strict=True) if not _is_size(float(v))
     ]
     if wrong:
         raise InputError(
@@ -155,12 +153,12 @@ def _sizes(networks: pd.DataFrame, size: str) -> dict[str, float]:
     return dict(zip(networks["network"].astype(str), map(float, values), strict=True))
 
 
-def _size_fits(value: float) -> bool:
+def _is_size(value: float) -> bool:
     return math.isnan(value) or 0 < value < math.inf
 
 
 def check_points(points: pd.DataFrame, value: str) -> pd.DataFrame:
-    """Check a table of points from anywhere, and give it the columns that a fit reads.
+    """Check a table of points, and return the columns that a fit reads.
 
     Args:
         points: as `ladder_points` returns it; only `size` and `value` are needed.
@@ -168,18 +166,18 @@ def check_points(points: pd.DataFrame, value: str) -> pd.DataFrame:
 
     Returns:
         Columns `series`, `sender`, `receiver`, `measure`, `size`, `y` (the value) and `error`
-        (half its interval, NaN where unknown). Networks that are not named are as many different
-        ones: such points count as independent.
+        (half its interval, NaN where unknown). Points without `sender` or `receiver` get different
+        names, so that they count as independent.
 
     Raises:
-        InputError: no such value or column, something that is no number, a size that is not
-            positive, or an interval whose ends are the wrong way round.
+        InputError: no such value or column, a value that is not a number, a size that is not
+            positive, or an interval whose low end is above its high end.
     """
     if value not in VALUES:
         raise InputError(f"value {value!r}: {nearest(str(value), VALUES)}")
-    absent = [name for name in ("size", value) if name not in points.columns]
-    if absent:
-        raise InputError(f"the points have no column {' and no column '.join(absent)}")
+    missing = [name for name in ("size", value) if name not in points.columns]
+    if missing:
+        raise InputError(f"the points have no column {' and no column '.join(missing)}")
     prefix = "" if value == "order" else f"{value}_"
     ends = [f"{prefix}low", f"{prefix}high"]
     problems = [
@@ -198,21 +196,21 @@ def check_points(points: pd.DataFrame, value: str) -> pd.DataFrame:
         return points[name].to_numpy("float64", na_value=math.nan)
 
     size, (low, high) = numbers("size"), map(numbers, ends)
-    if not all(map(_size_fits, size)):
+    if not all(map(_is_size, size)):
         raise InputError("column size of the points must hold positive numbers")
     if np.any(low > high):
         raise InputError(f"{ends[0]} is above {ends[1]} in some point")
-    alone = [f"point {k}" for k in range(len(points))]
+    own_names = [f"point {k}" for k in range(len(points))]
 
-    def texts(name: str, otherwise: Any) -> Any:
-        return points[name].astype(str).to_numpy() if name in points.columns else otherwise
+    def texts(name: str, default: Any) -> Any:
+        return points[name].astype(str).to_numpy() if name in points.columns else default
 
     y, error = numbers(value), (high - low) / 2
     return pd.DataFrame(
         {
             "series": texts("series", ""),
-            "sender": texts("sender", alone),
-            "receiver": texts("receiver", alone),
+            "sender": texts("sender", own_names),
+            "receiver": texts("receiver", own_names),
             "measure": texts("measure", "size"),
             "size": size,
             "y": np.where(np.isfinite(y), y, math.nan),
@@ -223,13 +221,14 @@ def check_points(points: pd.DataFrame, value: str) -> pd.DataFrame:
 
 
 def shared_networks(points: pd.DataFrame) -> np.ndarray:
-    """How much two points share networks: 1 for the same two, 1/2 for one of two, 0 for none.
+    """Compute how much points share networks: 1 for the same two, 1/2 for one of two, 0 for none.
 
     Args:
         points: n rows, as `check_points` returns them.
 
     Returns:
-        Shape (n, n), U U^T for U the points' networks as rows of length 1: positive semidefinite.
+        Shape (n, n): U U^T, where the rows of U are the points' networks, of length 1. It is positive
+        semidefinite.
     """
     ends = points[["sender", "receiver"]].to_numpy()
     uses = (ends[:, :, None] == np.unique(ends)[None, None, :]).sum(axis=1).astype("float64")
@@ -238,9 +237,9 @@ def shared_networks(points: pd.DataFrame) -> np.ndarray:
 
 
 def merge_shared(points: pd.DataFrame) -> pd.DataFrame:
-    """Average the points of one size whose pairs share networks: they are not independent.
+    """Average the points of one size whose pairs share networks, since they are not independent.
 
-    Pairs that are linked through other pairs of their size (a to b, b to c) make one point too.
+    Pairs that are linked through other pairs of their size (a to b, b to c) become one point too.
 
     Args:
         points: as `check_points` returns it.

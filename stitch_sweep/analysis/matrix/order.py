@@ -1,9 +1,9 @@
-"""Triangle or diagonal: what shape a stitching matrix has, in numbers and in one word.
+"""Order parameters and labels: the shape of a stitching matrix, in numbers and in one word.
 
-Rows are I sender layers at depth u = i / (I - 1), columns J receiver layers at depth v = j / (J -
-1). The *band* is where |u - v| is at most half a step of the coarser of the two networks; *lower*
-is where the sender is cut deeper than the receiver (u > v), *upper* where it is cut earlier. L, D
-and U are the mean rescaled accuracies of lower, band and upper.
+Rows are I sender layers at depth u = i / (I - 1), columns J receiver layers at depth v = j / (J - 1).
+The *band* holds the cells where |u - v| is at most half a step of the coarser of the two networks;
+*lower* those where the sender is cut deeper than the receiver (u > v), *upper* those where it is cut
+earlier. L, D and U are the mean rescaled accuracies of lower, band and upper.
 """
 
 from __future__ import annotations
@@ -21,30 +21,31 @@ LABELS = ("triangle", "diagonal", "full", "none", "upper", "gradient", "unclear"
 REGIONS = ("lower", "band", "upper")
 
 REACHED = 0.9
-"""A sender layer reaches a receiver layer at this rescaled accuracy: a tenth of the way is lost."""
+"""Rescaled accuracy from which a sender layer reaches a receiver layer."""
 
 LEAST_RANGE = 0.1
-"""Below this distance of the better network's accuracy from chance there is nothing to rescale by."""
+"""Smallest distance of the better network's accuracy from chance by which values are rescaled."""
 
 LEAST_DROP = 0.05
-"""The order parameter divides by D - U, and is undefined where that is smaller."""
+"""Smallest D - U for which the order parameter, which divides by it, is defined."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Where one label ends and the next begins, in units of rescaled accuracy.
+    """The thresholds between labels, in units of rescaled accuracy.
 
-    `docs/analysis.md` says which published matrices they were derived from, and how they do on the
-    others.
+    `docs/analysis.md` names the published matrices they were derived from, and their accuracy on the
+    other published matrices.
 
     Attributes:
-        high: a region performs when its mean is at least this.
-        contrast: how far apart two regions of a triangle, diagonal or gradient are at least.
-        slack: how far apart two regions are at most that count as alike.
-        nothing: no region of `none` is above this.
-        steepest: the highest order parameter of a triangle; that of a gradient is above it.
+        high: lowest mean of a region that performs.
+        contrast: smallest difference between the good and the poor regions of a triangle, diagonal
+            or gradient.
+        slack: largest difference between two regions that count as equal.
+        nothing: highest mean of a region of `none`.
+        steepest: highest order parameter of a triangle; that of a gradient is above it.
     """
 
     high: float = 0.75
@@ -59,7 +60,7 @@ THRESHOLDS = Thresholds()
 
 @dataclass(frozen=True)
 class OrderParameters:
-    """What the shape of one matrix is judged by. All are NaN where a region they need has no value.
+    """The numbers that determine a matrix's label. Each is NaN where a region it needs has no value.
 
     Attributes:
         lower: L, mean rescaled accuracy where the sender is cut deeper than the receiver.
@@ -69,7 +70,7 @@ class OrderParameters:
         diagonal: D - max(L, U).
         order: (L - U) / (D - U): near 1 for a triangle, near 0 for a diagonal, 2 for effects of
             rows and columns that are linear in depth; NaN where D - U < 0.05.
-        cells: how many cells with a value each of "lower", "band" and "upper" has.
+        cells: "lower", "band" and "upper" -> number of cells with a value.
     """
 
     lower: float
@@ -81,19 +82,19 @@ class OrderParameters:
     cells: dict[str, int]
 
     def label(self, thresholds: Thresholds = THRESHOLDS) -> str:
-        """One of `LABELS`; see `classify`."""
+        """Return the label, one of `LABELS`; see `classify`."""
         return str(classify(self.lower, self.band, self.upper, thresholds))
 
 
 def depths(layers: Sequence[int], last: int) -> Floats:
-    """Depths u = i / (I - 1) of layers, NaN for the image (layer -1).
+    """Compute the depths u = i / (I - 1) of layers, NaN for the image (layer -1).
 
     Args:
         layers: layer indices.
         last: the network's last layer, I - 1.
 
     Raises:
-        InputError: a network of one layer has no depth, or a layer is beyond the last.
+        InputError: the network has one layer, or a layer is beyond the last.
 
     Example:
         >>> depths([-1, 0, 2, 4], last=4)
@@ -103,29 +104,29 @@ def depths(layers: Sequence[int], last: int) -> Floats:
         raise InputError("a network of one layer has no depth; stitching matrices need at least 2")
     if max(layers, default=0) > last:
         raise InputError(f"layer {max(layers)} is beyond the network's last layer, {last}")
-    found = np.array(layers, dtype=np.float64) / last
-    found[found < 0] = np.nan
-    return found
+    shares = np.array(layers, dtype=np.float64) / last
+    shares[shares < 0] = np.nan
+    return shares
 
 
 def regions(
     values: pd.DataFrame, *, sender_layers: int | None = None, receiver_layers: int | None = None
 ) -> pd.DataFrame:
-    """Which region each cell belongs to.
+    """Assign each cell to a region.
 
-    A cell is in the band when |u - v| <= max(1 / (I - 1), 1 / (J - 1)) / 2, worked out in whole
-    numbers, so that no rounding decides; transposing a matrix swaps lower and upper exactly.
+    A cell is in the band when |u - v| <= max(1 / (I - 1), 1 / (J - 1)) / 2. The comparison uses whole
+    numbers and is therefore exact; transposing a matrix swaps lower and upper exactly.
 
     Args:
-        values: any table with sender layers as index and receiver layers as columns; the contents
-            don't matter.
-        sender_layers: I, the number of layers from 0 on that the whole sender has; None: as many as
-            the highest layer of `values` says.
+        values: any table with sender layers as index and receiver layers as columns; its contents are
+            not used.
+        sender_layers: I, the number of the whole sender's layers from 0 on; None: one more than the
+            highest layer of `values`.
         receiver_layers: J, the same of the receiver.
 
     Returns:
         "lower", "band" or "upper", of the shape of `values`; NA where a layer is the image, or
-        where one of the networks has one layer only and so no depth.
+        where one of the networks has one layer only and therefore no depth.
 
     Raises:
         InputError: a layer lies beyond its network.
@@ -156,11 +157,11 @@ def regions(
 
 
 def rescaled(values: pd.DataFrame, chance: float, best: float) -> pd.DataFrame:
-    """Put accuracies on a scale: chance is 0, the better network's own accuracy 1; not clipped.
+    """Rescale accuracies: chance is 0, the better network's own accuracy is 1; not clipped.
 
     Args:
         values: accuracies in [0, 1], shape (I, J).
-        chance: what guessing reaches.
+        chance: accuracy of guessing.
         best: the better of the two networks' own accuracies, NaN if unknown.
 
     Returns:
@@ -178,35 +179,35 @@ def _span(best: ArrayLike, chance: float) -> Floats:
 def region_means(
     accuracies: Floats, best: Floats, chance: float, where: NDArray[np.object_]
 ) -> Floats:
-    """L, D and U of many versions of one matrix at once.
+    """Compute L, D and U of many versions of one matrix at once.
 
     Args:
-        accuracies: shape (R, I J): R versions, a matrix in one row; NaN where a cell has no value.
+        accuracies: shape (R, I J): R versions, each a matrix in one row; NaN where a cell has no value.
         best: shape (R,): the better network's accuracy in each version.
-        chance: what guessing reaches.
+        chance: accuracy of guessing.
         where: shape (I J,): each cell's region, as `regions` gives it.
 
     Returns:
         Shape (3, R); NaN where a region has no value or `best` is near chance.
     """
-    found = np.full((3, len(accuracies)), np.nan)
+    means = np.full((3, len(accuracies)), np.nan)
     for row, region in enumerate(REGIONS):
-        cells = accuracies[:, members(where, region)]
-        known = ~np.isnan(cells)
-        count = known.sum(axis=1)
-        total = np.where(known, cells, 0).sum(axis=1)
+        cells = accuracies[:, in_region(where, region)]
+        defined = ~np.isnan(cells)
+        count = defined.sum(axis=1)
+        total = np.where(defined, cells, 0).sum(axis=1)
         mean = np.divide(total, count, out=np.full(len(cells), np.nan), where=count > 0)
-        found[row] = (mean - chance) / _span(best, chance)
-    return found
+        means[row] = (mean - chance) / _span(best, chance)
+    return means
 
 
-def members(where: NDArray[np.object_], region: str) -> NDArray[np.bool_]:
-    """Which cells belong to a region, of any shape; NA belongs to none."""
+def in_region(where: NDArray[np.object_], region: str) -> NDArray[np.bool_]:
+    """Tell which cells, of any shape, belong to a region; NA belongs to none."""
     return np.asarray(np.where(pd.isna(where), "", where) == region, dtype=bool)
 
 
 def indices(lower: ArrayLike, band: ArrayLike, upper: ArrayLike) -> tuple[Floats, Floats, Floats]:
-    """Triangle index L - U, diagonal index D - max(L, U), and order parameter (L - U) / (D - U)."""
+    """Compute triangle index L - U, diagonal index D - max(L, U), order parameter (L - U) / (D - U)."""
     low, middle, up = (np.asarray(x, dtype=np.float64) for x in (lower, band, upper))
     drop = middle - up
     order = (low - up) / np.where(drop >= LEAST_DROP, drop, np.nan)
@@ -216,9 +217,9 @@ def indices(lower: ArrayLike, band: ArrayLike, upper: ArrayLike) -> tuple[Floats
 def classify(
     lower: ArrayLike, band: ArrayLike, upper: ArrayLike, thresholds: Thresholds = THRESHOLDS
 ) -> NDArray[np.str_]:
-    """The label of region means L, D, U; of arrays, element by element.
+    """Label region means L, D, U; arrays element by element.
 
-    In this order, the first that fits, with t the thresholds:
+    The label is the first of these that fits, with t the thresholds:
 
     - `none`: L, D and U <= t.nothing.
     - `full`: L, D and U >= t.high, and no two further apart than t.slack.
@@ -228,7 +229,7 @@ def classify(
       defined and at most t.steepest.
     - `upper`: the same with L and U swapped.
     - `diagonal`: D - max(L, U) >= t.contrast.
-    - `unclear`: everything else, and whatever is NaN.
+    - `unclear`: everything else, NaN included.
 
     Returns:
         Labels of the shape of the arguments. Swapping L and U swaps `triangle` and `upper` and
@@ -244,7 +245,7 @@ def classify(
         return (good - bad >= t.contrast) & (order > t.steepest)
 
     def triangle(good: Floats, bad: Floats) -> NDArray[np.bool_]:
-        # An undefined order fits neither: D is no higher than the bad side, so nothing drops behind it.
+        # With an undefined order parameter it is no triangle: D is not above the bad side.
         order = indices(good, middle, bad)[2]
         performs = (middle >= t.high) & (middle - good <= t.slack)
         return performs & (good - bad >= t.contrast) & (order <= t.steepest)
@@ -264,7 +265,7 @@ def classify(
 
 
 def order_parameters(values: pd.DataFrame, where: pd.DataFrame) -> OrderParameters:
-    """The order parameters of a rescaled matrix.
+    """Compute the order parameters of a rescaled matrix.
 
     Args:
         values: rescaled accuracies, shape (I, J), NaN where a cell has none.
@@ -277,10 +278,10 @@ def order_parameters(values: pd.DataFrame, where: pd.DataFrame) -> OrderParamete
     """
     flat = values.to_numpy(dtype=np.float64).reshape(1, -1)
     names = where.to_numpy().ravel()
-    # The values are on the scale from 0 to 1 already.
+    # The values are rescaled already: chance is 0 and the best accuracy 1.
     means = [float(mean) for mean in region_means(flat, np.ones(1), 0.0, names)[:, 0]]
     triangle, diagonal, order = (float(x) for x in indices(*means))
-    known = ~np.isnan(flat[0])
+    defined = ~np.isnan(flat[0])
     return OrderParameters(
         lower=means[0],
         band=means[1],
@@ -288,25 +289,25 @@ def order_parameters(values: pd.DataFrame, where: pd.DataFrame) -> OrderParamete
         triangle=triangle,
         diagonal=diagonal,
         order=order,
-        cells={region: int((members(names, region) & known).sum()) for region in REGIONS},
+        cells={region: int((in_region(names, region) & defined).sum()) for region in REGIONS},
     )
 
 
 def reach(values: pd.DataFrame) -> pd.Series:
-    """The farthest receiver layer at which each sender layer still performs.
+    """Find the farthest receiver layer that each sender layer reaches.
 
     Args:
         values: rescaled accuracies, shape (I, J).
 
     Returns:
-        Per sender layer, the image included, the highest receiver layer from 0 on whose
-        rescaled accuracy is at least `REACHED`; NA where values are there and none is. Cells before
-        it may have failed. Rows without a value, not run or failed, are left out: nothing is known
-        of how far they reach.
+        Per sender layer, the image included, the highest receiver layer from 0 on whose rescaled
+        accuracy is at least `REACHED`; NA where the row has values and all are lower. Cells before
+        the farthest may be lower or have failed. Rows without a value, not run or failed, are left
+        out.
     """
-    known = values.loc[:, [k for k in values.columns if int(k) >= 0]].dropna(how="all")
-    found = [
-        max((int(k) for k in known.columns if row[k] >= REACHED), default=pd.NA)
-        for _, row in known.iterrows()
+    rows = values.loc[:, [k for k in values.columns if int(k) >= 0]].dropna(how="all")
+    farthest = [
+        max((int(k) for k in rows.columns if row[k] >= REACHED), default=pd.NA)
+        for _, row in rows.iterrows()
     ]
-    return pd.Series(found, index=known.index, dtype="Int64", name="reach")
+    return pd.Series(farthest, index=rows.index, dtype="Int64", name="reach")

@@ -1,4 +1,4 @@
-"""Several networks of one architecture: what holds for other seeds too.
+"""Judge pairs of architectures by several of their networks, so that verdicts hold for other seeds.
 
 Example:
     >>> judged = verdicts(load_results(folder), networks=networks)  # doctest: +SKIP
@@ -17,7 +17,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stitch_sweep.analysis.matrix.matrices import Matrix
+from stitch_sweep.analysis.matrix.effects import row_and_column_test
+from stitch_sweep.analysis.matrix.matrix import Matrix
+from stitch_sweep.analysis.matrix.network_bootstrap import (
+    FEWEST_NETWORKS,
+    pools,
+    resample_networks,
+    widening,
+)
+from stitch_sweep.analysis.matrix.notes import layer_notes, listed, shape_notes
 from stitch_sweep.analysis.matrix.order import (
     LEAST_RANGE,
     THRESHOLDS,
@@ -29,23 +37,9 @@ from stitch_sweep.analysis.matrix.order import (
     regions,
     rescaled,
 )
-from stitch_sweep.analysis.matrix.quality import (
-    check_accuracies,
-    layer_notes,
-    listed,
-    quality,
-    shape_notes,
-)
-from stitch_sweep.analysis.matrix.uncertainty import (
-    FEWEST_NETWORKS,
-    NETWORKS,
-    Resamples,
-    pools,
-    resample_networks,
-    row_and_column_test,
-    widening,
-)
-from stitch_sweep.analysis.matrix.verdict import CONTROLS, Verdict
+from stitch_sweep.analysis.matrix.quality import check_accuracies, check_quality
+from stitch_sweep.analysis.matrix.uncertainty import NETWORKS, Resamples
+from stitch_sweep.analysis.matrix.verdict import CONTROL_TITLES, Verdict
 from stitch_sweep.analysis.networks import architectures, layer_counts
 from stitch_sweep.analysis.results import PAIR
 from stitch_sweep.core.errors import InputError
@@ -64,32 +58,32 @@ def judge_networks(
     level: float = 0.95,
     seed: int = 0,
 ) -> Verdict:
-    """Judge a pair of architectures by several pairs of their networks, trained under other seeds.
+    """Judge a pair of architectures by several pairs of their networks, trained with other seeds.
 
-    Every matrix is rescaled by its own networks, the matrices are averaged cell by cell, and the
-    intervals come from drawing networks, not pairs, since pairs share them: they speak about other
-    seeds of these architectures. Few networks make such a bootstrap too narrow; the deviations of
-    L, D and U from their means are therefore multiplied by `widening`.
+    Every matrix is rescaled by its own networks, and the matrices are averaged cell by cell. The
+    intervals come from drawing networks rather than pairs, because pairs share networks; they cover
+    other seeds of these architectures. With few networks such a bootstrap is too narrow, so the
+    deviations of L, D and U from their means are multiplied by `widening`.
+
+    Pairs without a scale (the better of their networks is near chance or unknown) or without a value
+    are left out, and a note names them.
 
     Args:
         group: matrices of the same layers, values and factors, of at least three networks on each
             side.
-        chance: what guessing reaches.
-        sender: what to call the senders together.
-        receiver: what to call the receivers together.
+        chance: accuracy of guessing.
+        sender: a name for all senders together.
+        receiver: a name for all receivers together.
         sender_layers: as for `judge`.
         receiver_layers: as for `judge`.
-        thresholds: where labels end.
-        resamples: how often to resample.
+        thresholds: the thresholds between labels.
+        resamples: number of resamples.
         level: of the intervals.
         seed: of the resampling.
 
-    Pairs without a scale (the better of their networks is near chance or unknown) or without a value
-    are left out before, and named.
-
     Returns:
-        A verdict whose matrix holds mean accuracies, while its parameters are of the mean of
-        the rescaled ones.
+        A verdict whose matrix holds mean accuracies. Its parameters are computed from the mean of the
+        rescaled matrices.
 
     Raises:
         InputError: no matrices, matrices that differ in layers, values or factors, or too few
@@ -109,9 +103,9 @@ def judge_networks(
             raise InputError(
                 f"{matrix.title}: its values or factors differ from those of {first.title}"
             )
-    group, left_out = _usable(group, chance)
+    group, unusable_notes = _select_usable(group, chance)
     if not group:
-        raise InputError(*left_out)
+        raise InputError(*unusable_notes)
     pairs = [(m.sender, m.receiver) for m in group]
     weights = resample_networks(pairs, resamples, seed)
     best = np.array([np.fmax(m.sender_accuracy, m.receiver_accuracy) for m in group])
@@ -122,21 +116,21 @@ def judge_networks(
         ]
     )
     where = regions(first.values, sender_layers=sender_layers, receiver_layers=receiver_layers)
-    mean = _mean_matrix(group, sender, receiver)
+    mean = _average(group, sender, receiver)
     values = pd.DataFrame(
-        _weighted(np.full((1, len(group)), 1.0), each).reshape(first.values.shape),
+        _weighted_means(np.full((1, len(group)), 1.0), each).reshape(first.values.shape),
         index=first.values.index,
         columns=first.values.columns,
     )
     parameters = order_parameters(values, where)
-    label, withheld, notes = quality(mean, where, parameters.label(thresholds))
-    notes += left_out + layer_notes(replace(mean, repeats=1), sender_layers, receiver_layers)
-    # Already on the scale from 0 to 1.
+    label, withheld, notes = check_quality(mean, where, parameters.label(thresholds))
+    notes += unusable_notes + layer_notes(replace(mean, repeats=1), sender_layers, receiver_layers)
+    # The matrices are rescaled already: chance is 0 and the best accuracy 1.
     means = region_means(
-        _weighted(weights, each), np.ones(resamples), 0.0, where.to_numpy().ravel()
+        _weighted_means(weights, each), np.ones(resamples), 0.0, where.to_numpy().ravel()
     )
-    centre = np.array([[parameters.lower], [parameters.band], [parameters.upper]])
-    wide = Resamples(centre + widening(pairs, weights, level) * (means - centre), NETWORKS)
+    center = np.array([[parameters.lower], [parameters.band], [parameters.upper]])
+    widened = Resamples(center + widening(pairs, weights, level) * (means - center), NETWORKS)
     notes.append(
         f"mean of {len(group)} pairs of {len({m.sender for m in group})} senders and "
         f"{len({m.receiver for m in group})} receivers; intervals are over networks"
@@ -149,8 +143,8 @@ def judge_networks(
         best_accuracy=float(np.mean(best)),
         label=label,
         parameters=parameters,
-        intervals=wide.intervals(level),
-        # Of matrices that were really drawn: a widened one is none that networks made.
+        intervals=widened.intervals(level),
+        # Labels are those of the drawn matrices: no network has a widened matrix.
         label_shares=Resamples(means, NETWORKS).label_shares(thresholds),
         p_value=p_value,
         reach=reach(values),
@@ -159,45 +153,46 @@ def judge_networks(
     )
 
 
-def _usable(group: Sequence[Matrix], chance: float) -> tuple[list[Matrix], list[str]]:
-    """The matrices that have values and a scale; and which have none, in a sentence."""
+def _select_usable(group: Sequence[Matrix], chance: float) -> tuple[list[Matrix], list[str]]:
+    """Select the matrices that have values and a scale, with a note that names the others."""
     kept = [
         m
         for m in group
         if np.fmax(m.sender_accuracy, m.receiver_accuracy) - chance >= LEAST_RANGE
         and m.without_image().values.notna().any(axis=None)
     ]
-    lost = [f"{m.sender} → {m.receiver}" for m in group if not any(m is k for k in kept)]
-    if not lost:
+    unusable = [f"{m.sender} → {m.receiver}" for m in group if not any(m is k for k in kept)]
+    if not unusable:
         return kept, []
     return kept, [
-        f"left out, for the better of their networks is near chance or unknown, or for want of "
-        f"values: {listed(lost)}"
+        "left out because the better of their networks is near chance or unknown, or because they "
+        f"have no values: {listed(unusable)}"
     ]
 
 
-def _weighted(weights: Floats, each: Floats) -> Floats:
-    """Means of P matrices (P, I J) under weights (R, P), cell by cell over those that have it."""
-    known = ~np.isnan(each)
-    total = weights @ known
-    sums = weights @ np.where(known, each, 0)
+def _weighted_means(weights: Floats, each: Floats) -> Floats:
+    """Average P matrices (P, I J) by weights (R, P), each cell over the matrices that have a value."""
+    defined = ~np.isnan(each)
+    total = weights @ defined
+    sums = weights @ np.where(defined, each, 0)
     return np.divide(sums, total, out=np.full(sums.shape, np.nan), where=total > 0)
 
 
-def _mean_matrix(group: Sequence[Matrix], sender: str, receiver: str) -> Matrix:
+def _average(group: Sequence[Matrix], sender: str, receiver: str) -> Matrix:
+    """Average matrices of the same layers cell by cell."""
     first = group[0]
 
-    def over(tables: Sequence[pd.DataFrame]) -> NDArray[Any]:
+    def stack(tables: Sequence[pd.DataFrame]) -> NDArray[Any]:
         return np.stack([table.to_numpy() for table in tables])
 
     def table(cells: NDArray[Any]) -> pd.DataFrame:
         return pd.DataFrame(cells, index=first.values.index, columns=first.values.columns)
 
-    values = over([m.values for m in group]).astype(np.float64)
+    values = stack([m.values for m in group]).astype(np.float64)
     each = values.reshape(len(group), -1)
-    mean = _weighted(np.ones((1, len(group))), each).reshape(first.values.shape)
-    # A cell counts as unconverged when it is so in half of the pairs.
-    unconverged = over([m.unconverged for m in group]).mean(axis=0) >= 0.5
+    mean = _weighted_means(np.ones((1, len(group))), each).reshape(first.values.shape)
+    # A cell counts as unconverged if it is unconverged in at least half of the pairs.
+    unconverged = stack([m.unconverged for m in group]).mean(axis=0) >= 0.5
     return Matrix(
         sender=sender,
         receiver=receiver,
@@ -205,17 +200,17 @@ def _mean_matrix(group: Sequence[Matrix], sender: str, receiver: str) -> Matrix:
         value_name=first.value_name,
         values=table(mean),
         converged=table(~unconverged).astype("boolean"),
-        failed=table(np.isnan(mean) & over([m.failed for m in group]).any(axis=0)),
-        finished=table(over([m.finished for m in group]).sum(axis=0)),
-        sender_accuracy=_mean_known([m.sender_accuracy for m in group]),
-        receiver_accuracy=_mean_known([m.receiver_accuracy for m in group]),
+        failed=table(np.isnan(mean) & stack([m.failed for m in group]).any(axis=0)),
+        finished=table(stack([m.finished for m in group]).sum(axis=0)),
+        sender_accuracy=_mean_of_defined([m.sender_accuracy for m in group]),
+        receiver_accuracy=_mean_of_defined([m.receiver_accuracy for m in group]),
         repeats=sum(m.repeats for m in group),
     )
 
 
-def _mean_known(values: Sequence[float]) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return float(np.mean(known)) if known else math.nan
+def _mean_of_defined(values: Sequence[float]) -> float:
+    defined = [value for value in values if not math.isnan(value)]
+    return float(np.mean(defined)) if defined else math.nan
 
 
 def architecture_verdicts(
@@ -226,19 +221,19 @@ def architecture_verdicts(
     resamples: int = 2000,
     seed: int = 0,
 ) -> list[Verdict]:
-    """One verdict per pair of architectures that three or more networks on each side stand for.
+    """Judge each pair of architectures that has three or more networks on each side.
 
     Args:
         judged: verdicts of single pairs, as `verdicts` returns them; controls are left out.
         networks: a row per network, with `network`, `family`, `options` and `depth`.
-        thresholds: where labels end.
-        resamples: how often to resample.
+        thresholds: the thresholds between labels.
+        resamples: number of resamples.
         seed: of the resampling.
 
     Returns:
-        Verdicts of `judge_networks`; self-pairs apart from pairs of two networks. A control
-        that explains every pair of a group explains the group. Groups of fewer networks, or whose
-        matrices have different layers, have none.
+        Verdicts of `judge_networks`; those of self-pairs are separate from those of two networks. A
+        control that explains every pair of a group explains the group. Matrices with different layers
+        are in different groups, and groups of fewer networks have no verdict.
     """
     described, counts = architectures(networks), layer_counts(networks)
     groups: dict[tuple[Any, ...], list[Verdict]] = {}
@@ -255,9 +250,9 @@ def architecture_verdicts(
                 tuple(m.values.columns),
             )
             groups.setdefault(key, []).append(verdict)
-    found = []
+    group_verdicts = []
     for group in groups.values():
-        usable, _ = _usable([v.matrix for v in group], group[0].chance)
+        usable, _ = _select_usable([v.matrix for v in group], group[0].chance)
         used = [v for v in group if any(v.matrix is m for m in usable)]
         if not used:
             continue
@@ -265,7 +260,7 @@ def architecture_verdicts(
         pairs = [(v.matrix.sender, v.matrix.receiver) for v in used]
         if min(map(len, pools(pairs))) < FEWEST_NETWORKS:
             continue
-        # Named apart, or pairs of two networks would pass for networks stitched to themselves.
+        # Without "another of", pairs of two networks would look like self-pairs.
         among = "" if group[0].matrix.kind == "self-pair" else "another of "
         verdict = judge_networks(
             [v.matrix for v in group],
@@ -278,15 +273,15 @@ def architecture_verdicts(
             resamples=resamples,
             seed=seed,
         )
-        found.append(_explained(verdict, used))
-    return found
+        group_verdicts.append(_explain_group(verdict, used))
+    return group_verdicts
 
 
-def _explained(verdict: Verdict, group: Sequence[Verdict]) -> Verdict:
-    """Carry over the controls that explain every single pair."""
-    kinds = [kind for kind in CONTROLS if all(kind in v.explained_by for v in group)]
+def _explain_group(verdict: Verdict, group: Sequence[Verdict]) -> Verdict:
+    """Add the controls that explain every pair of the group."""
+    kinds = [kind for kind in CONTROL_TITLES if all(kind in v.explained_by for v in group)]
     if not kinds or verdict.label in ("none", "unclear"):
         return verdict
-    words = listed([CONTROLS[kind] for kind in kinds])
-    note = f"of each of these pairs a control does the same: {words}"
+    titles = listed([CONTROL_TITLES[kind] for kind in kinds])
+    note = f"each of these pairs has a control that does the same: {titles}"
     return replace(verdict, explained_by=kinds, notes=[*verdict.notes, note])

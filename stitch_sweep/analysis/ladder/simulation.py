@@ -1,0 +1,145 @@
+"""Test a transition and bound its place by simulated ladders."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy.special import gammaincinv
+
+from stitch_sweep.analysis.ladder.candidates import PLACES, WIDTHS, Changes, place_cells
+from stitch_sweep.analysis.ladder.covariance import Errors, random_residuals
+from stitch_sweep.analysis.ladder.models import LEVEL, null_errors
+from stitch_sweep.analysis.ladder.scale import SizeScale
+
+_SIMULATIONS = 1999  # of the null; with 1999 of them, 0.05 is a possible p-value
+_PLACE_SIMULATIONS = 499
+_FIRST_LEVEL = 0.99  # level of the first, rough interval of the place
+# The 0.99 quantile of chi squared with one degree of freedom: the largest drop of twice the
+# log-likelihood at which a width is still likely.
+_LIKELY = float(2 * gammaincinv(0.5, 0.99))
+
+
+def transition_p_value(
+    y: np.ndarray, errors: list[Errors], line: int, random: np.random.Generator
+) -> float:
+    """Test a transition against a straight line.
+
+    Args:
+        y: values, shape (n,).
+        errors: candidates for the covariance.
+        line: index of the line in `Errors.lines`.
+        random: source of the simulations.
+
+    Returns:
+        The share of simulated lines on which a transition fits at least as much better than the line;
+        1 where the line fits better.
+    """
+
+    def likelihood_ratio(y: np.ndarray) -> np.ndarray:
+        best = []
+        for candidate in errors:
+            z = candidate.whiten(y)
+            squares = [
+                candidate.residuals(z, x).min(axis=1)
+                for x in (candidate.lines[[line]], candidate.shapes)
+            ]
+            best.append([candidate.log_likelihood(least) for least in squares])
+        straight, changing = np.max(best, axis=0)
+        return changing - straight
+
+    observed = float(likelihood_ratio(y[None])[0])
+    if observed <= 0:
+        return 1.0
+    null = null_errors(y, errors, line)
+    z = null.whiten(y)
+    basis = np.vstack([null.constant, null.lines[line]])
+    noise = random.standard_normal((_SIMULATIONS, len(z)))
+    simulated = null.color(random_residuals(z @ basis.T @ basis, z, basis, noise))
+    return _share_above(likelihood_ratio(simulated), observed)
+
+
+def place_interval(
+    y: np.ndarray,
+    t: np.ndarray,
+    scale: SizeScale,
+    changes: Changes,
+    errors: list[Errors],
+    width: float,
+    random: np.random.Generator,
+) -> tuple[float, float, list[str]]:
+    """Bound the place of a transition by the places that simulations there don't reject.
+
+    A first pass covers the whole ladder roughly. A second one covers the places that the first one
+    kept, in finer cells and with more widths around the best one, at the level of the interval.
+
+    Args:
+        y: values, shape (n,).
+        t: positions on the scale, shape (n,).
+        scale: of the ladder.
+        changes: candidates for the transition.
+        errors: candidates for the covariance, made with the shapes of `changes`.
+        width: the width of the logistic fit, 0 without one.
+        random: source of the simulations.
+
+    Returns:
+        Lower and upper end, in units of size, and notes.
+    """
+    best = max(
+        errors,
+        key=lambda e: e.log_likelihood(e.residuals(e.whiten(y)[None], e.shapes).min()),
+    )
+    noise = random.standard_normal((_PLACE_SIMULATIONS, len(y)))
+    lowest, highest = changes.cells[0, 0], changes.cells[-1, 2]
+    low, high = _accepted_range(best, y, t, changes, noise, _FIRST_LEVEL)
+    margin = 1 / PLACES
+    around = np.clip(width * 1.12 ** np.arange(-4, 5), WIDTHS[1], 1.0) if width else ()
+    cells = place_cells(scale, t, max(low - margin, lowest), min(high + margin, highest))
+    finer = Changes(cells, sorted({*WIDTHS, *around}))
+    low, high = _accepted_range(best, y, t, finer, noise, LEVEL)
+    notes = [
+        f"The interval reaches the {end}est sizes between which a transition can be seen: "
+        f"{end}er networks are needed to bound it."
+        for end, reached in (("small", low <= lowest), ("larg", high >= highest))
+        if reached
+    ]
+    return scale.size_at(low), scale.size_at(high), notes
+
+
+def _accepted_range(
+    errors: Errors,
+    y: np.ndarray,
+    t: np.ndarray,
+    changes: Changes,
+    noise: np.ndarray,
+    level: float,
+) -> tuple[float, float]:
+    """Return the ends of the cells whose middles are not rejected; the best cell never is."""
+    z = errors.whiten(y)
+    shapes, _ = errors.direction(changes.shapes(t))
+    squares = errors.residuals(z[None], shapes)[0]
+    accepted = []
+    for k, cell in enumerate(changes.cells):
+        candidates = np.flatnonzero(changes.cell == k)
+        least = squares[candidates].min()
+        observed = math.log(least / squares.min())
+        # A sharp change is located more precisely than a gradual one. Each width that may be the
+        # true one must therefore reject the place, and not only the likeliest width.
+        likely = candidates[len(z) * np.log(squares[candidates] / least) <= _LIKELY]
+        for candidate in likely:
+            basis = np.vstack([errors.constant, shapes[candidate]])
+            simulated = errors.residuals(
+                random_residuals(z @ basis.T @ basis, z, basis, noise), shapes
+            )
+            ratios = np.log(simulated[:, candidates].min(axis=1) / simulated.min(axis=1))
+            if _share_above(ratios, observed) > 1 - level:
+                accepted.append(cell)
+                break
+    return float(accepted[0][0]), float(accepted[-1][2])
+
+
+def _share_above(simulated: np.ndarray, observed: float) -> float:
+    """Compute a p-value from simulations; it counts the observed one, so it is never 0."""
+    # Ratios that differ by rounding alone count as equal.
+    above = simulated >= observed - 1e-9 * max(1.0, abs(observed))
+    return (1 + int(above.sum())) / (1 + len(simulated))

@@ -1,0 +1,244 @@
+"""The registry of measures: name, title, direction, range and formula of every compared quantity.
+
+`losses/measures.py` computes the similarity measures, `measuring/representations.py` the differences,
+`comparison/agreement.py` the agreements. Tables, charts and comparisons read this registry. To add a
+similarity measure, write its function and register it here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Direction = Literal["higher", "lower"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A quantity that compares networks or representations.
+
+    Attributes:
+        name: the name under which it is computed.
+        title: the full title, for menus and captions.
+        direction: whether "higher" or "lower" values are better (for similarity measures: more
+            alike); None for a count that only describes how a measure was computed.
+        range: lowest and highest possible value; infinite where there is no bound.
+        formula: the definition in one line. `s` is the stitched representation, `e` the expected
+            one, `t` the one of the task-trained stitch.
+        short: a short title for table columns and axes; `title` if not given.
+    """
+
+    name: str
+    title: str
+    direction: Direction | None
+    range: tuple[float, float]
+    formula: str
+    short: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.short:
+            object.__setattr__(self, "short", self.title)
+
+    @property
+    def sign(self) -> int:
+        """1 if higher values are better, -1 if lower ones are, 0 if neither."""
+        return {"higher": 1, "lower": -1, None: 0}[self.direction]
+
+
+def _by_name(*measures: Measure) -> dict[str, Measure]:
+    return {measure.name: measure for measure in measures}
+
+
+_UNBOUNDED = (0.0, math.inf)
+_SHARE = (0.0, 1.0)
+_COSINE = (-1.0, 1.0)
+
+MEASURES = _by_name(
+    Measure("mse", "mean squared error", "lower", _UNBOUNDED, "mean((s - e)^2)", "MSE"),
+    Measure(
+        "relative_mse",
+        "relative mean squared error",
+        "lower",
+        _UNBOUNDED,
+        "mse / var(e), the variance averaged over channels; 1 is no better than a constant",
+        "relative MSE",
+    ),
+    Measure(
+        "cosine",
+        "cosine similarity",
+        "higher",
+        _COSINE,
+        "mean over positions with e_p != 0 of s_p · e_p / (|s_p| |e_p|)",
+        "cosine",
+    ),
+    Measure(
+        "correlation",
+        "correlation",
+        "higher",
+        _COSINE,
+        "mean over channels of the Pearson correlation of s_c and e_c",
+    ),
+    Measure(
+        "correlation_left_out",
+        "channels without variance",
+        None,
+        _UNBOUNDED,
+        "number of channels that the correlation leaves out because they do not vary",
+    ),
+    Measure(
+        "cca",
+        "CCA",
+        "higher",
+        _SHARE,
+        "mean canonical correlation, over the smaller rank of s and e",
+    ),
+    Measure(
+        "svcca",
+        "SVCCA",
+        "higher",
+        _SHARE,
+        "CCA of the leading principal components of s and e that hold 99 % of their variance",
+    ),
+    Measure(
+        "pwcca",
+        "PWCCA",
+        "higher",
+        _SHARE,
+        "canonical correlations, each weighted by what its variate explains of e",
+    ),
+    Measure(
+        "cka",
+        "CKA",
+        "higher",
+        _COSINE,
+        "HSIC(s, e) / sqrt(HSIC(s, s) HSIC(e, e)), linear kernel over images, debiased",
+    ),
+    Measure(
+        "cka_blocks",
+        "blocks of images for CKA",
+        None,
+        (1.0, math.inf),
+        "number of blocks of images that CKA is computed in; 1 is exact",
+    ),
+    Measure(
+        "procrustes",
+        "Procrustes distance",
+        "lower",
+        _SHARE,
+        "1 - (nuclear norm of s^T e)^2, with s and e centered and scaled to norm 1",
+        "Procrustes",
+    ),
+)
+"""The measures of stitched against expected representation, by name, in the order they are computed."""
+
+DIFFERENCES = _by_name(
+    Measure(
+        "ev", "EV: expected against task-stitched", "lower", _UNBOUNDED, "mean((e - t)^2)", "EV"
+    ),
+    Measure("es", "ES: expected against this loss's", "lower", _UNBOUNDED, "mean((e - s)^2)", "ES"),
+    Measure(
+        "sv", "SV: this loss's against task-stitched", "lower", _UNBOUNDED, "mean((s - t)^2)", "SV"
+    ),
+    Measure(
+        "ev_relative",
+        "EV, relative: expected against task-stitched",
+        "lower",
+        _UNBOUNDED,
+        "ev / var(e)",
+        "EV, relative",
+    ),
+    Measure(
+        "es_relative",
+        "ES, relative: expected against this loss's",
+        "lower",
+        _UNBOUNDED,
+        "es / var(e)",
+        "ES, relative",
+    ),
+    Measure(
+        "sv_relative",
+        "SV, relative: this loss's against task-stitched",
+        "lower",
+        _UNBOUNDED,
+        "sv / var(e)",
+        "SV, relative",
+    ),
+)
+"""The differences in `representations.parquet`, by column: mean squared differences of a cell's
+representations, all behind the calibration."""
+
+_PARTNERS = {
+    "sender": "with the sender",
+    "receiver": "with the receiver",
+    "own": "of sender and receiver",
+}
+
+AGREEMENTS = _by_name(
+    *(
+        Measure(
+            f"agreement_{partner}",
+            f"agreement {words}",
+            "higher",
+            _SHARE,
+            "share of test images for which both networks name the same class",
+        )
+        for partner, words in _PARTNERS.items()
+    ),
+    *(
+        Measure(
+            f"kappa_{partner}",
+            f"error consistency κ {words}",
+            "higher",
+            _COSINE,
+            "(c - c_0) / (1 - c_0), c the share of images that both get right or both get wrong",
+        )
+        for partner, words in _PARTNERS.items()
+    ),
+)
+"""The columns of `comparison.agreement`, by name."""
+
+ACCURACIES = _by_name(
+    Measure(
+        "accuracy_calibrated",
+        "test accuracy, calibrated",
+        "higher",
+        _SHARE,
+        "share of test images that are right, behind the map that restores what the loss is blind to",
+        "calibrated accuracy",
+    ),
+    Measure(
+        "test_accuracy",
+        "test accuracy, raw",
+        "higher",
+        _SHARE,
+        "share of test images that are right",
+        "test accuracy",
+    ),
+    Measure(
+        "val_accuracy",
+        "validation accuracy",
+        "higher",
+        _SHARE,
+        "share of validation images that are right",
+    ),
+    Measure(
+        "penalty",
+        "stitching penalty",
+        "lower",
+        _COSINE,
+        "the receiver's own test accuracy - test accuracy",
+    ),
+)
+"""The accuracies in `results.parquet`, by column."""
+
+SIMILARITIES = {f"val_{name}": m for name, m in MEASURES.items() if m.direction is not None}
+"""The columns of `results.parquet` that hold a similarity measure, computed on validation images."""
+
+COLUMNS = {**ACCURACIES, **SIMILARITIES, **DIFFERENCES, **AGREEMENTS}
+"""Every registered column of `results.parquet` and of the measured tables, by its name."""
+
+
+def short_title(column: str) -> str:
+    """Title a column of results in a few words; an unregistered one by its own name."""
+    return COLUMNS[column].short if column in COLUMNS else column.replace("_", " ")
