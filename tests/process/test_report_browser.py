@@ -16,9 +16,9 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from stitch_sweep.report.experiment import load_experiment
-from stitch_sweep.report.findings import analyse
-from stitch_sweep.report.page import Page
+from stitch_sweep.report.findings import derive_findings
+from stitch_sweep.report.page.page import Page
+from stitch_sweep.report.reading import load_experiment
 from tests.support.reports import make_folder
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
@@ -56,7 +56,7 @@ def report(tmp_path_factory) -> Path:
                          samples=2, pairs=(("a", "b"), ("c", "d")), failed=((0, 1),),
                          unconverged=((2, 2),))  # fmt: skip
     page = Page("Model stitching: sweep")
-    page.add(analyse(load_experiment(folder)))
+    page.add(derive_findings(load_experiment(folder)))
     path = folder / "report.html"
     path.write_text(page.html())
     return path

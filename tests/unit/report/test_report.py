@@ -18,20 +18,26 @@ import pytest
 import yaml
 
 from stitch_sweep.analysis.matrix.matrices import matrices
+from stitch_sweep.analysis.matrix.quality import listed
 from stitch_sweep.charts.colors import SERIES
+from stitch_sweep.charts.plotly_renderer import escape_markup
 from stitch_sweep.core.credentials import public
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.measuring.pictures import read_pictures, write_pictures
-from stitch_sweep.report.cells import POINTS, trajectories, trials
-from stitch_sweep.report.experiment import load_experiment
-from stitch_sweep.report.findings import analyse
+from stitch_sweep.report.cells import MAX_POINTS, describe_trials, thin_trajectories
+from stitch_sweep.report.doubts import list_doubts
+from stitch_sweep.report.figures import list_charts
+from stitch_sweep.report.findings import derive_findings
 from stitch_sweep.report.merging import merge
-from stitch_sweep.report.page import Page, json_text, prose, script_text
-from stitch_sweep.report.plots import plain
+from stitch_sweep.report.page.markup import encode_json, escape_script, render_sentence
+from stitch_sweep.report.page.page import Page
+from stitch_sweep.report.reading import load_experiment
 from stitch_sweep.report.runs import LOCAL, Tracking, web_address
-from stitch_sweep.report.tables import all_tables, latex_text
-from stitch_sweep.report.words import duration, listed, what_is_doubtful
-from stitch_sweep.report.writing import MANIFEST, Report, analyze, analyze_matrix, drawings
+from stitch_sweep.report.tables.catalog import all_tables
+from stitch_sweep.report.tables.table import escape_latex
+from stitch_sweep.report.wording import format_duration
+from stitch_sweep.report.writing import Report, analyze, analyze_matrix
+from stitch_sweep.storage.layout import REPORT_MANIFEST
 from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.tracking.mirror import Mirror
 from stitch_sweep.tracking.tracker import Tracker
@@ -62,12 +68,12 @@ def write(*folders: Path, **options):
 def read(folder: Path) -> Parsed:
     """The page of a folder, without the files beside it."""
     page = Page("title")
-    page.add(analyse(load_experiment(folder)))
+    page.add(derive_findings(load_experiment(folder)))
     return Parsed(page.html())
 
 
 def doubts_of(folder: Path) -> list[str]:
-    return what_is_doubtful(analyse(load_experiment(folder)))
+    return list_doubts(derive_findings(load_experiment(folder)))
 
 
 class Parsed(HTMLParser):
@@ -116,7 +122,7 @@ def test_everything_is_written_and_listed(whole):
     folder, report = whole
     names = {str(path.relative_to(folder)) for path in report.files}
     assert all(path.stat().st_size > 0 for path in report.files)
-    assert names == set(json.loads((folder / MANIFEST).read_text())["files"])
+    assert names == set(json.loads((folder / REPORT_MANIFEST).read_text())["files"])
     stems = {Path(name).stem for name in names if name.startswith("figures/")}
     wanted = {"matrices_accuracy_calibrated", "ladder_width", "representations", "correlations",
               "probes", "importances", "images__a__d"}  # fmt: skip
@@ -161,12 +167,12 @@ def test_a_cell_lists_its_best_trial_first_and_all_of_them(tmp_path):
 def test_a_second_report_is_the_same_and_removes_what_is_stale_and_nothing_else(tmp_path):
     folder = make_folder(tmp_path / "sweep", losses=("task",), layers=2)
     first = {path.name: path.read_bytes() for path in write(folder).files}
-    known = json.loads((folder / MANIFEST).read_text())["files"]
+    known = json.loads((folder / REPORT_MANIFEST).read_text())["files"]
     stale = folder / "figures" / "old.png"
     stale.touch()
     (folder / "figures" / "theirs.png").touch()
     outside = ["../x.png", "figures/../config.resolved.yml", "results.parquet", "figures/old.png"]
-    (folder / MANIFEST).write_text(json.dumps({"files": [*known, *outside]}))
+    (folder / REPORT_MANIFEST).write_text(json.dumps({"files": [*known, *outside]}))
     second = {path.name: path.read_bytes() for path in write(folder).files}
     assert first == second
     assert not stale.exists()
@@ -444,7 +450,7 @@ def test_hostile_texts_stay_texts(tmp_path):
     assert len(page.scripts) == len(reference.scripts) == 3
     assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
     assert HOSTILE in "".join(page.text)
-    names = [name for name, _ in drawings(analyse(load_experiment(folder)))]
+    names = [name for name, _ in list_charts(derive_findings(load_experiment(folder)))]
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+", name) for name in names)
     errors = {trial["error"] for trial in page.data["trials"].values()}
     assert errors == {None, HOSTILE}
@@ -454,14 +460,14 @@ def test_hostile_texts_stay_texts(tmp_path):
 
 def test_scripts_and_data_can_not_end_their_element():
     hostile = {"a": HOSTILE, "<!--": ["]]>", "\u2028"]}
-    text = json_text(hostile)
+    text = encode_json(hostile)
     assert json.loads(text) == hostile
     assert not set("<>&") & set(text)
-    assert "</script" not in script_text("x = '</script>'; y = '<!--'")
+    assert "</script" not in escape_script("x = '</script>'; y = '<!--'")
     with pytest.raises(ValueError, match="not JSON compliant"):
-        json_text(math.nan)
-    assert plain("<b>&amp;") == "&lt;b&gt;&amp;amp;"
-    assert prose("`a<b` <i>") == "<code>a&lt;b</code> &lt;i&gt;"
+        encode_json(math.nan)
+    assert escape_markup("<b>&amp;") == "&lt;b&gt;&amp;amp;"
+    assert render_sentence("`a<b` <i>") == "<code>a&lt;b</code> &lt;i&gt;"
 
 
 def test_a_page_forbids_every_request(whole):
@@ -517,7 +523,7 @@ def test_latex_is_escaped_and_balanced(tmp_path):
     folder = make_folder(
         tmp_path / "sweep", pairs=((r"a_1%$&#{~^\x}", "b→c"),), measured=True, layers=3
     )
-    for table in all_tables(analyse(load_experiment(folder))):
+    for table in all_tables(derive_findings(load_experiment(folder))):
         text = table.latex()
         bare = re.sub(r"\\[\\{}$&%#_]", "", text)  # escaped ones are characters like others
         depth = 0
@@ -536,14 +542,14 @@ def test_latex_is_escaped_and_balanced(tmp_path):
 
 
 def test_latex_text_keeps_what_it_can_print():
-    assert latex_text("loss = task, 0.5") == "loss = task, 0.5"
-    assert latex_text("a\nb\x00") == "a b "
-    assert latex_text(r"50% of \alpha_1") == r"50\% of \textbackslash{}alpha\_1"
+    assert escape_latex("loss = task, 0.5") == "loss = task, 0.5"
+    assert escape_latex("a\nb\x00") == "a b "
+    assert escape_latex(r"50% of \alpha_1") == r"50\% of \textbackslash{}alpha\_1"
 
 
 def test_csv_has_every_digit_and_reads_back(tmp_path):
     folder = make_folder(tmp_path / "sweep", pairs=(('a,"x"', "b"),))
-    (table, *_) = all_tables(analyse(load_experiment(folder)))
+    (table, *_) = all_tables(derive_findings(load_experiment(folder)))
     rows = list(csv.DictReader(io.StringIO(table.csv())))
     assert [row["sender"] for row in rows] == ['a,"x"'] * 2
     np.testing.assert_array_equal([float(r["triangle"]) for r in rows], table.frame["triangle"])
@@ -563,10 +569,10 @@ def test_trajectories_are_thinned_and_keep_their_ends(folder):
         experiment.results,
         trajectories=pd.concat([experiment.trajectories, long]),
     )
-    known = trials(experiment, {})
-    found, places = trajectories(experiment, known)
+    known = describe_trials(experiment, {})
+    found, places = thin_trajectories(experiment, known)
     path = found[first]
-    assert len(path["loss"]) == len(places[path["xt"]]) == POINTS
+    assert len(path["loss"]) == len(places[path["xt"]]) == MAX_POINTS
     assert path["loss"][-1] == pytest.approx(1e-3)
     assert places[path["xt"]][-1] == 10.0
     others = {value["xv"] for trial, value in found.items() if trial != first}
@@ -576,10 +582,10 @@ def test_trajectories_are_thinned_and_keep_their_ends(folder):
 def test_only_the_best_of_very_many_trials_keep_their_trajectories(tmp_path, monkeypatch):
     folder = make_folder(tmp_path / "sweep", samples=2, layers=2)
     experiment = load_experiment(folder)
-    known = trials(experiment, {})
-    assert len(trajectories(experiment, known)[0]) == 16
-    monkeypatch.setattr("stitch_sweep.report.cells.MOST_TRIALS", 15)
-    kept, _ = trajectories(experiment, known)
+    known = describe_trials(experiment, {})
+    assert len(thin_trajectories(experiment, known)[0]) == 16
+    monkeypatch.setattr("stitch_sweep.report.cells.MAX_TRIALS", 15)
+    kept, _ = thin_trajectories(experiment, known)
     assert set(kept) == {trial for trial, about in known.items() if about["best"]}
 
 
@@ -588,7 +594,7 @@ def test_runs_are_linked_where_a_server_has_them(folder):
     trial = str(experiment.results["trial"].iloc[0])
     address = "http://127.0.0.1:5000/#/experiments/1/runs/abc"
     page = Page("x", {(str(folder), trial): address})
-    page.add(analyse(experiment))
+    page.add(derive_findings(experiment))
     linked = {k: about["run"] for k, about in Parsed(page.html()).data["trials"].items()}
     assert linked.pop(trial) == address
     assert set(linked.values()) == {None}
@@ -718,12 +724,12 @@ def test_a_real_sweep_is_measured_and_reported(tmp_path, monkeypatch):
 def test_fronts_of_several_objectives_are_listed(tmp_path):
     folder = make_folder(tmp_path / "sweep", samples=2, losses=("task",), layers=2,
                          objectives={"val_accuracy": "max", "val_mse": "min"})  # fmt: skip
-    findings = analyse(load_experiment(folder))
+    findings = derive_findings(load_experiment(folder))
     (front,) = [table for table in all_tables(findings) if table.name == "pareto"]
     # Both are better in a cell's first trial.
     assert len(front.frame) == 4
     assert set(front.frame["number"]) == {0}
-    assert [name for name, _ in drawings(findings) if name.startswith("pareto__")]
+    assert [name for name, _ in list_charts(findings) if name.startswith("pareto__")]
 
 
 # Words
@@ -732,7 +738,7 @@ def test_fronts_of_several_objectives_are_listed(tmp_path):
 def test_words():
     assert listed(["a"]) == "a"
     assert listed(["a", "b", "c"]) == "a, b and c"
-    assert [duration(x) for x in (45, 300, 9000, math.nan)] == [
+    assert [format_duration(x) for x in (45, 300, 9000, math.nan)] == [
         "45 s",
         "5.0 min",
         "2.5 h",
@@ -806,7 +812,7 @@ def test_a_wrong_call_ends_with_status_2(tmp_path, arguments, message):
 
 def test_a_lone_matrix_has_its_label_at_the_top(tmp_path):
     def found(folder: Path) -> dict:
-        return Report(None, [analyse(load_experiment(folder))]).to_dict()
+        return Report(None, [derive_findings(load_experiment(folder))]).to_dict()
 
     lone = found(make_folder(tmp_path / "one", losses=("task",)))
     assert lone["label"] == lone["matrices"][0]["label"] == "triangle"
@@ -849,7 +855,7 @@ def test_a_published_matrix_is_the_triangle_that_its_authors_read():
 
 def test_an_output_that_can_not_be_is_found_before_the_work(folder, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="is a file, a folder is wanted"):
+    with pytest.raises(InputError, match="is a file; give a folder"):
         write(folder, output=tmp_path / "file")
 
 

@@ -14,19 +14,17 @@ import yaml
 from rich.console import Console
 
 from stitch_sweep.analysis.matrix.uncertainty import BINOMIAL, IMAGES
-from stitch_sweep.report.experiment import load_experiment
-from stitch_sweep.report.findings import Findings, analyse, makes_images, mean_accuracy
-from stitch_sweep.report.page import Page
-from stitch_sweep.report.tables import (
-    all_tables,
-    correlation_frame,
-    hacking_table,
-    representation_table,
-    verdict_frame,
-)
+from stitch_sweep.report.doubts import list_doubts
+from stitch_sweep.report.figures import list_charts
+from stitch_sweep.report.findings import Findings, derive_findings, makes_images, mean_accuracy
+from stitch_sweep.report.page.page import Page
+from stitch_sweep.report.reading import load_experiment
+from stitch_sweep.report.summary import describe_verdicts
+from stitch_sweep.report.tables.catalog import all_tables
+from stitch_sweep.report.tables.losses import correlation_frame, hacking_table, representation_table
+from stitch_sweep.report.tables.matrices import verdict_frame
 from stitch_sweep.report.terminal import show
-from stitch_sweep.report.words import what_is_doubtful, what_the_verdicts_say
-from stitch_sweep.report.writing import Report, drawings, write
+from stitch_sweep.report.writing import Report, write
 from tests.support.reports import make_folder
 
 LAYERS = 3
@@ -37,7 +35,7 @@ def edited(folder: Path, change) -> Findings:
     path = folder / "results.parquet"
     change(pd.read_parquet(path)).to_parquet(path)
     shutil.rmtree(folder / "ledger")
-    return analyse(load_experiment(folder))
+    return derive_findings(load_experiment(folder))
 
 
 def with_control(table: pd.DataFrame) -> pd.DataFrame:
@@ -89,7 +87,7 @@ def into_images(tmp_path_factory) -> Findings:
 
 
 def doubt(findings: Findings, start: str) -> list[str]:
-    return [text for text in what_is_doubtful(findings) if text.startswith(start)]
+    return [text for text in list_doubts(findings) if text.startswith(start)]
 
 
 # Sentences
@@ -97,12 +95,12 @@ def doubt(findings: Findings, start: str) -> list[str]:
 
 def test_many_matrices_are_counted_by_what_was_crossed(tmp_path):
     pairs = tuple((f"a{k}", f"b{k}") for k in range(6))
-    findings = analyse(load_experiment(make_folder(tmp_path / "x", pairs=pairs, layers=2)))
+    findings = derive_findings(load_experiment(make_folder(tmp_path / "x", pairs=pairs, layers=2)))
     labels = {"mse": ["none", "diagonal"] + 4 * ["none"], "task": 6 * ["triangle"]}
     verdicts = [
         replace(v, label=labels[v.matrix.factors["loss"]].pop(0)) for v in findings.verdicts
     ]
-    said = what_the_verdicts_say(replace(findings, verdicts=verdicts, ladders=[]), {})
+    said = describe_verdicts(replace(findings, verdicts=verdicts, ladders=[]), {})
     assert [(s.subject, s.text) for s in said] == [
         ("loss = mse", "5 of 6 matrices none, 1 diagonal."),
         ("loss = task", "6 of 6 matrices triangle."),
@@ -158,7 +156,7 @@ def test_controls_are_not_counted_among_the_pairs(controlled):
     table = controlled.hacking
     of = table.groupby(table["control"].fillna("pair"))["hacking"].sum()
     assert of["pair"] == of["untrained_sender"] > 0
-    (text,) = [t for t in what_is_doubtful(controlled) if "no nearer to the expected one" in t]
+    (text,) = [t for t in list_doubts(controlled) if "no nearer to the expected one" in t]
     assert text.startswith(f"{of['pair']} best trials of 18 perform well")
     assert text.endswith(f"(controls, not counted in: {of['untrained_sender']} of 18).")
     rows = hacking_table(controlled).frame["control"].notna().tolist()
@@ -200,7 +198,7 @@ def test_only_layers_that_were_run_reach_any(from_images):
 
 
 def test_images_get_a_sentence_and_no_verdict(into_images):
-    said = what_the_verdicts_say(into_images, {})
+    said = describe_verdicts(into_images, {})
     assert [s.shape for s in said] == ["", ""]
     assert [s.subject for s in said] == [f"a → image of b, loss = {k}" for k in ("mse", "task")]
     for statement, verdict in zip(said, into_images.verdicts, strict=True):
@@ -217,9 +215,9 @@ def test_images_get_a_sentence_and_no_verdict(into_images):
     assert "unclear" not in text
     assert '<a href="#images">' in text
     assert 'id="images"' in text
-    assert not any("intervals" in text for text in what_is_doubtful(into_images))
+    assert not any("intervals" in text for text in list_doubts(into_images))
     out = io.StringIO()
-    doubts = what_is_doubtful(into_images)
+    doubts = list_doubts(into_images)
     show(Report(None, [into_images], [doubts]), Console(file=out, width=200))
     assert "unclear" not in out.getvalue()
     assert "a -> image of b, loss = mse: of images made" in out.getvalue()
@@ -231,7 +229,7 @@ def test_many_images_are_counted_apart_from_shapes(into_images, controlled):
     assert not any(makes_images(v.matrix) for v in controlled.verdicts)
     shaped = [v for v in controlled.verdicts if v.control is None and v.label == "triangle"]
     many = replace(into_images, verdicts=5 * images + shaped)
-    said = {s.subject: s.text for s in what_the_verdicts_say(many, {})}
+    said = {s.subject: s.text for s in describe_verdicts(many, {})}
     assert said["loss = task"] == "1 of 1 matrix triangle."
     assert "5 pairs into images, loss = task" in said
     assert "unclear" not in " ".join(said.values())
@@ -241,12 +239,12 @@ def test_many_images_are_counted_apart_from_shapes(into_images, controlled):
 
 
 def test_matrices_that_one_figure_has_no_room_for_get_another(tmp_path, monkeypatch):
-    monkeypatch.setattr("stitch_sweep.report.writing.MOST_PANELS", 2)
+    monkeypatch.setattr("stitch_sweep.report.figures.MAX_PANELS", 2)
     pairs = (("a", "b"), ("c", "d"), ("e", "f"))
     folder = make_folder(tmp_path / "x", pairs=pairs, losses=("task",), layers=2)
     found = {
         name: draw.args[0]
-        for name, draw in drawings(analyse(load_experiment(folder)))
+        for name, draw in list_charts(derive_findings(load_experiment(folder)))
         if name.startswith("matrices")
     }
     assert [name.removeprefix("matrices_accuracy_calibrated") for name in found] == ["", "_2"]
@@ -274,7 +272,7 @@ def test_agreement_is_shown_and_written_cell_by_cell(controlled, tmp_path):
     table = controlled.agreement
     page = Page("x")
     page.add(controlled)
-    (group, _) = page._groups
+    (group, _) = page.data.groups
     wanted = {"agreement_sender", "agreement_receiver", "kappa_sender", "kappa_receiver"}
     assert wanted <= {value["key"] for value in group["values"]}
     for variant, loss in zip(group["variants"], ("mse", "task"), strict=True):
@@ -311,7 +309,7 @@ def test_factors_stand_whole_above_the_table_of_their_matrices(controlled):
 
 
 def test_layers_knocked_out_beside_a_whole_self_pair_have_their_gap_matrix(tmp_path):
-    findings = analyse(load_experiment(make_folder(tmp_path / "s", pairs=(("a", "a"),))))
+    findings = derive_findings(load_experiment(make_folder(tmp_path / "s", pairs=(("a", "a"),))))
     assert findings.gaps == [], "nothing says that layers were to be knocked out"
     (part,) = findings.experiment.parts
     asked = replace(part, config={**part.config, "knock_out": [{"network": "a"}]})
