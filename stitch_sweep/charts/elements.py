@@ -24,7 +24,7 @@ class Axis:
 
     Attributes:
         title: the title beside the axis.
-        limits: lower and upper end; None where the renderer chooses it.
+        limits: lower and upper end: both, none (automatic), or 0 and None (from zero on).
         ticks: positions with their labels; None for automatic ones.
         is_log: whether the axis is logarithmic.
         whole_ticks: whether automatic ticks are whole numbers.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import textwrap
 
 import numpy as np
-from matplotlib import axis as mpl_axis
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis as MatplotlibAxis
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -70,7 +70,10 @@ def draw_bars(chart: BarChart) -> Figure:
     for label in axes.get_yticklabels():
         label.set_parse_math(False)
     axes.set_ylim(-0.6, count - 0.4)
+    axes.tick_params(axis="y", labelsize=_SMALL)
+    axes.spines[["top", "right"]].set_visible(False)
     _set_axis(axes.xaxis, chart.x)
+    axes.set_xlim(*chart.x.limits)
     _draw_legend(axes)
     return figure
 
@@ -123,8 +126,7 @@ def _draw_line_chart(axes: Axes, chart: LineChart) -> None:
     if chart.title:
         axes.set_title(chart.title, size=_TITLE, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
-    _set_axis(axes.xaxis, chart.x)
-    _set_axis(axes.yaxis, chart.y)
+    _set_axes(axes, chart.x, chart.y)
 
 
 def _draw_series(axes: Axes, series: Series, scale: float = 1.0) -> None:
@@ -137,7 +139,6 @@ def _draw_series(axes: Axes, series: Series, scale: float = 1.0) -> None:
         linestyle=_DASHES[style.dash] if series.has_line else "none",
         marker=_MARKERS[style.marker] if series.has_markers else "none",
         markersize=4.5 * scale,
-        markeredgewidth=0,
         linewidth=1.4 * scale,
         elinewidth=1.0,
         capsize=2.5,
@@ -146,18 +147,24 @@ def _draw_series(axes: Axes, series: Series, scale: float = 1.0) -> None:
     )
 
 
-def _set_axis(axis: mpl_axis.Axis, description: Axis) -> None:
-    is_horizontal = axis.axis_name == "x"
-    axes = axis.axes
-    if description.is_log:
-        (axes.set_xscale if is_horizontal else axes.set_yscale)("log")
+def _set_axes(axes: Axes, x: Axis, y: Axis) -> None:
+    if x.is_log:
+        axes.set_xscale("log")
+    if y.is_log:
+        axes.set_yscale("log")
+    _set_axis(axes.xaxis, x)
+    _set_axis(axes.yaxis, y)
+    # The limits last: ticks may widen them.
+    axes.set_xlim(*x.limits)
+    axes.set_ylim(*y.limits)
+
+
+def _set_axis(axis: MatplotlibAxis, description: Axis) -> None:
     if description.ticks is not None:
         axis.set_ticks([k for k, _ in description.ticks], [text for _, text in description.ticks])
         axis.set_minor_locator(NullLocator())
     elif description.whole_ticks:
         axis.set_major_locator(MaxNLocator(integer=True))
-    low, high = description.limits
-    (axes.set_xlim if is_horizontal else axes.set_ylim)(low, high)
     axis.set_label_text(description.title, size=9)
     axis.set_tick_params(labelsize=_SMALL)
 
@@ -183,6 +190,7 @@ def _draw_subplots(chart: SmallMultiples) -> Figure:
         axes = grid[i, j]
         for series in members:
             _draw_series(axes, series, scale=0.6)
+        axes.margins(0.12)
         axes.tick_params(labelsize=7, length=2)
         axes.spines[["top", "right"]].set_visible(False)
         if i == 0:

@@ -47,7 +47,7 @@ def describe_matrix(matrix: Matrix, limits: tuple[float, float] | None = None) -
         row_title=matrix.axes[0],
         column_title=matrix.axes[1],
         limits=value_range([matrix]) if limits is None else limits,
-        value_title=matrix.value_label,
+        value_title=short_title(matrix.value_name),
         title=matrix.title,
         subtitle=describe_networks(matrix),
     )

@@ -288,7 +288,7 @@ def _trace(series: Series) -> go.Scatter:
         mode="+".join(modes),
         line={"color": style.color, "dash": DASHES[style.dash], "width": 1.8},
         marker={"color": style.color, "symbol": _SYMBOLS[style.marker], "size": 8},
-        name=escape_markup(series.name or (series.hover and "points") or ""),
+        name=escape_markup(series.name),
         opacity=series.opacity,
         showlegend=bool(series.name),
     )
@@ -314,19 +314,21 @@ def _trace(series: Series) -> go.Scatter:
 
 
 def _axis(axis: Axis) -> dict[str, Any]:
-    found: dict[str, Any] = {"title": {"text": escape_markup(axis.title), "standoff": 8}}
+    layout: dict[str, Any] = {"title": {"text": escape_markup(axis.title), "standoff": 8}}
     low, high = axis.limits
     if axis.is_log:
-        found["type"] = "log"
+        layout["type"] = "log"
         low, high = (None if end is None else math.log10(end) for end in (low, high))
-    if low is not None or high is not None:
-        found["range"] = [low, high]
+    if (low, high) == (0, None):
+        layout["rangemode"] = "tozero"
+    elif low is not None and high is not None:
+        layout["range"] = [low, high]
     if axis.ticks is not None:
-        found["tickvals"] = [place for place, _ in axis.ticks]
-        found["ticktext"] = [escape_markup(text) for _, text in axis.ticks]
+        layout["tickvals"] = [place for place, _ in axis.ticks]
+        layout["ticktext"] = [escape_markup(text) for _, text in axis.ticks]
     elif axis.whole_ticks:
-        found["dtick"] = 1
-    return found
+        layout["dtick"] = 1
+    return layout
 
 
 def _bars(chart: BarChart) -> go.Figure:

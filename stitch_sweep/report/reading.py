@@ -61,7 +61,8 @@ def load_experiment(folder: str | Path) -> Experiment:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: not a folder; expected an experiment folder")
-    ledger, notes = Ledger(folder), []
+    ledger = Ledger(folder)
+    notes: list[str] = []
     config = _read_config(folder / layout.RESOLVED_CONFIG, notes)
     description = ledger.description()
     if description is not None and (misfit := explain_misfit(description, FolderDescription)):

@@ -200,8 +200,8 @@ def _describe_images(
         text += f"{low:.2f}"
     else:
         text += f"{low:.2f} (layer {lowest_layer}) to {high:.2f} (layer {highest_layer})"
-    if own := own_accuracies(verdicts):
-        span = " to ".join(dict.fromkeys(f"{k:.2f}" for k in (own[0], own[-1])))
+    if accuracies_of_images := own_accuracies(verdicts):
+        span = " to ".join(dict.fromkeys(f"{k:.2f}" for k in (accuracies_of_images[0], own[-1])))
         text += f", of the images themselves {span}"
     if experiment is not None and _have_pictures(verdicts, experiment):
         return Statement(

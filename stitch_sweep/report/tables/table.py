@@ -66,11 +66,14 @@ class Table:
     def latex(self) -> str:
         r"""Return a `table` environment with the shown columns; it needs `\usepackage{booktabs}`."""
         # Numbers as column names: titles may occur twice.
+        titles: dict[object, str] = {
+            k: escape_latex(column.title) for k, column in enumerate(self.columns)
+        }
         style = pd.DataFrame(self.rows, columns=range(len(self.columns)), dtype="object").style
         text = (
             style.hide(axis="index")
-            .format(escape_latex)
-            .format_index(lambda k: escape_latex(self.columns[k].title), axis="columns")
+            .format(lambda text: escape_latex(str(text)))
+            .format_index(lambda k: titles[k], axis="columns")
             .to_latex(
                 caption=escape_latex(self.title),
                 column_format="".join("r" if column.number else "l" for column in self.columns),

@@ -1,4 +1,4 @@
-"""What a report says in words, and what its means and counts are of."""
+"""Sentences of the report, and the cells that its means and counts include."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LAYERS = 3
 
 
 def edited(folder: Path, change) -> Findings:
-    """What is found in a folder whose results were changed; its ledger knows nothing of that."""
+    """Return the findings of a folder with changed results, without its ledger."""
     path = folder / "results.parquet"
     change(pd.read_parquet(path)).to_parquet(path)
     shutil.rmtree(folder / "ledger")
@@ -39,20 +39,20 @@ def edited(folder: Path, change) -> Findings:
 
 
 def with_control(table: pd.DataFrame) -> pd.DataFrame:
-    """Of the sender c only the architecture is a network's."""
+    """Make the sender c an untrained network."""
     return table.assign(
         sender_kind=np.where(table["sender"] == "c", "random", "trained"), receiver_kind="trained"
     )
 
 
 def with_image_row(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows -1 to 1 were run, and row 2 was only planned."""
+    """Shift the sender layers: rows -1 to 1 were run, row 2 was only planned."""
     return table.assign(sender_layer=table["sender_layer"] - 1)
 
 
 @pytest.fixture(scope="module")
 def controlled(tmp_path_factory) -> Findings:
-    """A pair and an untrained sender, and every representation far from the expected one."""
+    """A pair and an untrained sender; every representation is far from the expected one."""
     folder = make_folder(tmp_path_factory.mktemp("controlled") / "sweep", measured=True,
                          layers=LAYERS, pairs=(("a", "b"), ("c", "b")))  # fmt: skip
 
