@@ -183,25 +183,26 @@ def _describe_images(
     verdicts: Sequence[Verdict], subject: str, experiment: Experiment | None, target: str = ""
 ) -> Statement:
     """Describe the accuracy of receivers on images from stitches, and where the pictures are."""
-    accuracies = [
+    values_with_layers = [
         (float(value), int(layer))
         for v in verdicts
         for layer, row in zip(v.matrix.values.index, v.matrix.values.to_numpy(), strict=True)
         for value in row[~np.isnan(row)]
     ]
     # An image made from the image itself measures no layer.
-    accuracies = [item for item in accuracies if item[1] >= 0] or accuracies
-    if not accuracies:
+    values_with_layers = [k for k in values_with_layers if k[1] >= 0] or values_with_layers
+    if not values_with_layers:
         return Statement(subject, "no image has been made.", target=target)
-    (low, lowest_layer), (high, highest_layer) = min(accuracies), max(accuracies)
+    (low, lowest_layer), (high, highest_layer) = min(values_with_layers), max(values_with_layers)
     receivers = "the receiver names" if len(verdicts) == 1 else "the receivers name"
     text = f"of images made from the sender's layers {receivers} the class with an accuracy of "
     if f"{low:.2f}" == f"{high:.2f}":
         text += f"{low:.2f}"
     else:
         text += f"{low:.2f} (layer {lowest_layer}) to {high:.2f} (layer {highest_layer})"
-    if accuracies_of_images := own_accuracies(verdicts):
-        span = " to ".join(dict.fromkeys(f"{k:.2f}" for k in (accuracies_of_images[0], own[-1])))
+    if accuracies := own_accuracies(verdicts):
+        ends = (accuracies[0], accuracies[-1])
+        span = " to ".join(dict.fromkeys(f"{accuracy:.2f}" for accuracy in ends))
         text += f", of the images themselves {span}"
     if experiment is not None and _have_pictures(verdicts, experiment):
         return Statement(

@@ -22,21 +22,21 @@ def test_trajectories_are_thinned_and_keep_their_ends(folder):
         experiment.results,
         trajectories=pd.concat([experiment.trajectories, long]),
     )
-    known = describe_trials(experiment, {})
-    found, places = thin_trajectories(experiment, known)
-    path = found[first]
-    assert len(path["loss"]) == len(places[path["xt"]]) == MAX_POINTS
+    described = describe_trials(experiment, {})
+    thinned, steps_of_paths = thin_trajectories(experiment, described)
+    path = thinned[first]
+    assert len(path["loss"]) == len(steps_of_paths[path["xt"]]) == MAX_POINTS
     assert path["loss"][-1] == pytest.approx(1e-3)
-    assert places[path["xt"]][-1] == 10.0
-    others = {value["xv"] for trial, value in found.items() if trial != first}
+    assert steps_of_paths[path["xt"]][-1] == 10.0
+    others = {value["xv"] for trial, value in thinned.items() if trial != first}
     assert len(others) == 1, "equal steps are kept once"
 
 
 def test_only_the_best_of_very_many_trials_keep_their_trajectories(tmp_path, monkeypatch):
     folder = make_folder(tmp_path / "sweep", samples=2, layers=2)
     experiment = load_experiment(folder)
-    known = describe_trials(experiment, {})
-    assert len(thin_trajectories(experiment, known)[0]) == 16
+    described = describe_trials(experiment, {})
+    assert len(thin_trajectories(experiment, described)[0]) == 16
     monkeypatch.setattr("stitch_sweep.report.cells.MAX_TRIALS", 15)
-    kept, _ = thin_trajectories(experiment, known)
-    assert set(kept) == {trial for trial, about in known.items() if about["best"]}
+    kept, _ = thin_trajectories(experiment, described)
+    assert set(kept) == {trial for trial, about in described.items() if about["best"]}

@@ -31,13 +31,13 @@ def test_parts_of_one_study_are_merged_with_what_differs_as_a_factor(tmp_path):
 
 def test_a_setting_that_one_folder_left_to_its_default_is_no_obstacle(tmp_path):
     """A number beside nothing, in a column of texts and numbers."""
-    left = make_folder(tmp_path / "left", losses=("task",), crossed=False)
-    given = make_folder(tmp_path / "given", losses=("mse",), crossed=False)
-    path = given / "config.resolved.yml"
+    without_setting = make_folder(tmp_path / "left", losses=("task",), crossed=False)
+    with_setting = make_folder(tmp_path / "given", losses=("mse",), crossed=False)
+    path = with_setting / "config.resolved.yml"
     config = yaml.safe_load(path.read_text())
     config["training"]["optimizer"]["lr"] = 0.004
     path.write_text(yaml.safe_dump(config))
-    (merged,), apart = merge([load_experiment(given), load_experiment(left)])
+    (merged,), apart = merge([load_experiment(with_setting), load_experiment(without_setting)])
     assert apart == []
     assert [m.factors for m in matrices(merged.results)] == [{"loss": "mse"}, {"loss": "task"}]
     (note,) = [note for note in merged.notes if "differ in training.optimizer.lr too" in note]
@@ -66,19 +66,19 @@ def test_what_tells_trials_of_one_loss_apart_is_a_factor_too(tmp_path):
 
 
 def test_other_pairs_of_the_same_study_are_merged(tmp_path):
-    one = make_folder(tmp_path / "one", pairs=(("a", "b"),))
-    two = make_folder(tmp_path / "two", pairs=(("c", "d"),))
-    (merged,), _ = merge([load_experiment(one), load_experiment(two)])
+    first = make_folder(tmp_path / "one", pairs=(("a", "b"),))
+    second = make_folder(tmp_path / "two", pairs=(("c", "d"),))
+    (merged,), _ = merge([load_experiment(first), load_experiment(second)])
     assert len(matrices(merged.results)) == 4
     assert merged.planned == 64
 
 
 def test_a_copy_of_a_folder_adds_nothing(tmp_path):
-    one = make_folder(tmp_path / "one" / "x")
-    two = make_folder(tmp_path / "two" / "x")
-    (merged,), _ = merge([load_experiment(one), load_experiment(two)])
+    first = make_folder(tmp_path / "one" / "x")
+    second = make_folder(tmp_path / "two" / "x")
+    (merged,), _ = merge([load_experiment(first), load_experiment(second)])
     pd.testing.assert_frame_equal(
-        merged.results.drop(columns="folder"), load_experiment(one).results.drop(columns="folder")
+        merged.results.drop(columns="folder"), load_experiment(first).results.drop(columns="folder")
     )
 
 
@@ -91,17 +91,17 @@ def test_a_copy_of_a_folder_adds_nothing(tmp_path):
     ],
 )
 def test_folders_of_different_studies_are_compared(tmp_path, change, reason):
-    one = make_folder(tmp_path / "one", losses=("task",), layers=2)
-    two = make_folder(tmp_path / "two", losses=("task",), **{"layers": 2, **change})
-    found, (why,) = merge([load_experiment(one), load_experiment(two)])
-    assert len(found) == 2
-    assert why == f"one and two are compared and not merged: {reason}"
+    first = make_folder(tmp_path / "one", losses=("task",), layers=2)
+    second = make_folder(tmp_path / "two", losses=("task",), **{"layers": 2, **change})
+    experiments, (explanation,) = merge([load_experiment(first), load_experiment(second)])
+    assert len(experiments) == 2
+    assert explanation == f"one and two are compared and not merged: {reason}"
 
 
 def test_compared_folders_stand_side_by_side(tmp_path):
-    one = make_folder(tmp_path / "one", losses=("task",), layers=2)
-    two = make_folder(tmp_path / "two", losses=("task",), layers=2, seed=1)
-    report = write(one, two, output=tmp_path / "out")
+    first = make_folder(tmp_path / "one", losses=("task",), layers=2)
+    second = make_folder(tmp_path / "two", losses=("task",), layers=2, seed=1)
+    report = write(first, second, output=tmp_path / "out")
     assert len(report.verdicts) == 2
     page = page_of(tmp_path / "out")
     assert "one and two are compared and not merged: seed differs" in " ".join(page.text)
@@ -110,12 +110,12 @@ def test_compared_folders_stand_side_by_side(tmp_path):
     assert "one: label" in head
     assert "two: label" in head
     assert len(lines) == 1
-    assert not (one / "report.html").exists()
+    assert not (first / "report.html").exists()
 
 
 def test_the_same_trials_with_other_results_are_not_merged(tmp_path):
-    one = make_folder(tmp_path / "one")
-    two = make_folder(tmp_path / "two")
-    edit(two, lambda t: t.assign(test_accuracy=t["test_accuracy"] / 2))
-    _, (why,) = merge([load_experiment(one), load_experiment(two)])
-    assert "trials of the same name and settings have different results" in why
+    first = make_folder(tmp_path / "one")
+    second = make_folder(tmp_path / "two")
+    edit(second, lambda t: t.assign(test_accuracy=t["test_accuracy"] / 2))
+    _, (explanation,) = merge([load_experiment(first), load_experiment(second)])
+    assert "trials of the same name and settings have different results" in explanation

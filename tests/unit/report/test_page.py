@@ -26,9 +26,9 @@ from tests.support.reports import make_folder
 
 def test_every_value_of_a_matrix_is_in_the_page(folder):
     (group,) = read(folder).data["groups"]
-    found = matrices(load_experiment(folder).results, "penalty")
-    assert len(group["variants"]) == len(found) == 2
-    for variant, matrix in zip(group["variants"], found, strict=True):
+    shown = matrices(load_experiment(folder).results, "penalty")
+    assert len(group["variants"]) == len(shown) == 2
+    for variant, matrix in zip(group["variants"], shown, strict=True):
         np.testing.assert_allclose(variant["values"]["penalty"], matrix.values, rtol=1e-4)
 
 
@@ -43,10 +43,10 @@ def test_a_cell_lists_its_best_trial_first_and_all_of_them(tmp_path):
     (group,) = data["groups"]
     for row in group["variants"][0]["trials"]:
         for cell in row:
-            found = [data["trials"][trial] for trial in cell]
-            assert len(found) == 3
-            assert [trial["best"] for trial in found] == [True, False, False]
-            assert found[0]["val"] == max(trial["val"] for trial in found)
+            shown = [data["trials"][trial] for trial in cell]
+            assert len(shown) == 3
+            assert [trial["best"] for trial in shown] == [True, False, False]
+            assert shown[0]["val"] == max(trial["val"] for trial in shown)
 
 
 def test_missing_cells_are_counted_and_left_empty(tmp_path):

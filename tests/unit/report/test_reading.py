@@ -16,9 +16,9 @@ from tests.support.reports import make_folder
 
 def test_a_half_finished_sweep_gives_a_report_that_says_so(tmp_path):
     folder = make_folder(tmp_path / "sweep", ended=9, tables=False)
-    said = " ".join(doubts_of(folder))
-    assert "results.parquet is not there yet" in said
-    assert "9 of 32 trials have ended" in said
+    notes = " ".join(doubts_of(folder))
+    assert "results.parquet is not there yet" in notes
+    assert "9 of 32 trials have ended" in notes
     assert len(load_experiment(folder).results) == 9
     assert "9 of 32 trials have ended" in " ".join(read(folder).text)
 
@@ -92,11 +92,11 @@ def test_foreign_tables_beside_the_results_are_left_out_and_named(tmp_path):
     (folder / "sanity.json").write_text('{"checks": [1]}')
     (folder / "traj.parquet").unlink()
     experiment = load_experiment(folder)
-    said = " ".join(experiment.notes)
-    assert "measured/networks.parquet lacks columns" in said
-    assert "images.safetensors" in said
-    assert "sanity.json is not what" in said
-    assert "traj.parquet is missing" in said
+    notes = " ".join(experiment.notes)
+    assert "measured/networks.parquet lacks columns" in notes
+    assert "images.safetensors" in notes
+    assert "sanity.json is not what" in notes
+    assert "traj.parquet is missing" in notes
     assert experiment.table("networks") is None
     assert len(read(folder).data["groups"]) == 1
 
@@ -114,6 +114,6 @@ def test_a_sweep_that_trained_nothing_lacks_no_trajectories(tmp_path):
     folder = make_folder(tmp_path / "closed", losses=("mse",), crossed=False)
     trajectories = pd.read_parquet(folder / "traj.parquet")
     trajectories[["trial"]].head(0).to_parquet(folder / "traj.parquet")
-    found = load_experiment(folder)
-    assert found.trajectories is None
-    assert not any("traj.parquet" in note for note in found.notes)
+    experiment = load_experiment(folder)
+    assert experiment.trajectories is None
+    assert not any("traj.parquet" in note for note in experiment.notes)

@@ -81,7 +81,7 @@ def test_no_server_or_store_that_the_user_does_not_name_is_contacted(tmp_path, m
         folder = make_folder(tmp_path / "sweep", losses=("task",), layers=2, tracking=named)
         report = analyze([folder], measured=False)
         assert report.sent == 0
-        assert not any("answer" in text for said in report.doubts for text in said)
+        assert not any("answer" in text for doubts in report.doubts for text in doubts)
         assert listener.connections() == 0
     assert database.read_text() == "mine"
     assert list(mlruns.iterdir()) == []

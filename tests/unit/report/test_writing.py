@@ -33,9 +33,9 @@ def test_everything_is_written_and_listed(whole):
     assert all(path.stat().st_size > 0 for path in report.files)
     assert names == set(json.loads((folder / REPORT_MANIFEST).read_text())["files"])
     stems = {Path(name).stem for name in names if name.startswith("figures/")}
-    wanted = {"matrices_accuracy_calibrated", "ladder_width", "representations", "correlations",
+    expected = {"matrices_accuracy_calibrated", "ladder_width", "representations", "correlations",
               "probes", "importances", "images__a__d"}  # fmt: skip
-    assert wanted <= stems
+    assert expected <= stems
     assert {stem for stem in stems if f"figures/{stem}.png" not in names} == set()
     assert {stem for stem in stems if f"figures/{stem}.pdf" not in names} == set()
     tables = {Path(name).stem for name in names if name.endswith(".csv")}
@@ -51,12 +51,12 @@ def test_everything_is_written_and_listed(whole):
 def test_a_second_report_is_the_same_and_removes_what_is_stale_and_nothing_else(tmp_path):
     folder = make_folder(tmp_path / "sweep", losses=("task",), layers=2)
     first = {path.name: path.read_bytes() for path in write(folder).files}
-    known = json.loads((folder / REPORT_MANIFEST).read_text())["files"]
+    listed_files = json.loads((folder / REPORT_MANIFEST).read_text())["files"]
     stale = folder / "figures" / "old.png"
     stale.touch()
     (folder / "figures" / "theirs.png").touch()
     outside = ["../x.png", "figures/../config.resolved.yml", "results.parquet", "figures/old.png"]
-    (folder / REPORT_MANIFEST).write_text(json.dumps({"files": [*known, *outside]}))
+    (folder / REPORT_MANIFEST).write_text(json.dumps({"files": [*listed_files, *outside]}))
     second = {path.name: path.read_bytes() for path in write(folder).files}
     assert first == second
     assert not stale.exists()
@@ -91,11 +91,11 @@ def test_the_command_prints_one_object(tmp_path):
     folder = make_folder(tmp_path / "sweep", losses=("task",))
     status, output = invoke("analyze", folder, "--no-measure", "--no-track", "--json")
     assert status == 0, output
-    found = json.loads(output.splitlines()[-1])
-    assert found["label"] == "triangle"
-    (matrix,) = found["matrices"]
+    result = json.loads(output.splitlines()[-1])
+    assert result["label"] == "triangle"
+    (matrix,) = result["matrices"]
     assert {"label", "triangle", "diagonal", "order", "intervals", "reach"} <= matrix.keys()
-    assert Path(found["report"]) == folder / "report.html"
+    assert Path(result["report"]) == folder / "report.html"
 
 
 @pytest.mark.parametrize(
@@ -115,13 +115,13 @@ def test_a_wrong_call_ends_with_status_2(tmp_path, arguments, message):
 
 
 def test_a_lone_matrix_has_its_label_at_the_top(tmp_path):
-    def found(folder: Path) -> dict:
+    def result(folder: Path) -> dict:
         return Report(None, [derive_findings(load_experiment(folder))]).to_dict()
 
-    lone = found(make_folder(tmp_path / "one", losses=("task",)))
+    lone = result(make_folder(tmp_path / "one", losses=("task",)))
     assert lone["label"] == lone["matrices"][0]["label"] == "triangle"
     assert json.loads(json.dumps(lone, allow_nan=False)) == lone
-    several = found(make_folder(tmp_path / "two"))
+    several = result(make_folder(tmp_path / "two"))
     assert "label" not in several
     assert [m["factors"]["loss"] for m in several["matrices"]] == ["mse", "task"]
 
@@ -150,5 +150,5 @@ def test_a_published_matrix_is_the_triangle_that_its_authors_read():
     file = SHARED / "reference" / "r1111_r1111.csv"
     if not file.exists():
         pytest.skip("the published matrices are not beside this checkout")
-    found = analyze_matrix(file, sender_accuracy=0.93, receiver_accuracy=0.93, test_images=1808)
-    assert found.to_dict()["label"] == "triangle"
+    result = analyze_matrix(file, sender_accuracy=0.93, receiver_accuracy=0.93, test_images=1808)
+    assert result.to_dict()["label"] == "triangle"
