@@ -97,7 +97,8 @@ def test_lines_have_the_same_points_in_both_renderers():
     FigureCanvasAgg(figure).draw()
     (axes,) = figure.axes
     points, line = axes.containers
-    np.testing.assert_array_equal(points.lines[0].get_ydata(), [0.5, math.nan, 1.0])
+    drawn = np.asarray(points.lines[0].get_ydata(), dtype="float64")
+    np.testing.assert_array_equal(drawn, [0.5, math.nan, 1.0])
     np.testing.assert_array_equal(line.lines[0].get_ydata(), [0.4, 0.9])
     assert line.lines[0].get_linestyle() == "--"
     assert axes.get_xscale() == "log"
