@@ -1,4 +1,4 @@
-"""The words and numbers that figures and terminal put around and into a matrix."""
+"""Texts in and around a matrix: numbers in cells, the networks' accuracies, the meaning of marks."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Sequence
 from stitch_sweep.analysis.matrix.matrices import Matrix
 
 
-def number(value: float) -> str:
-    """A value as it stands in a cell: two decimals, or three digits if it is 10 or more."""
+def format_value(value: float) -> str:
+    """Format a value for a cell: two decimals, or three digits from 10 on."""
     return f"{value:z.2f}" if abs(value) < 10 else f"{value:.3g}"
 
 
-def subtitle(matrix: Matrix) -> str:
-    """The networks' own test accuracies, and how many repeats were averaged; empty if unknown."""
-    own = {"sender": matrix.sender_accuracy, "receiver": matrix.receiver_accuracy}
-    known = {role: f"{accuracy:.2f}" for role, accuracy in own.items() if not math.isnan(accuracy)}
+def describe_networks(matrix: Matrix) -> str:
+    """Give the networks' own test accuracies and the number of repeats; empty if unknown."""
+    accuracies = {"sender": matrix.sender_accuracy, "receiver": matrix.receiver_accuracy}
+    texts = {role: f"{value:.2f}" for role, value in accuracies.items() if not math.isnan(value)}
     parts = []
-    if matrix.sender == matrix.receiver and known:
-        parts.append(f"own test accuracy {next(iter(known.values()))}")
-    elif known:
-        listed = ", ".join(f"{role} {accuracy}" for role, accuracy in known.items())
+    if matrix.sender == matrix.receiver and texts:
+        parts.append(f"own test accuracy {next(iter(texts.values()))}")
+    elif texts:
+        listed = ", ".join(f"{role} {accuracy}" for role, accuracy in texts.items())
         parts.append(f"own test accuracy: {listed}")
     if matrix.repeats > 1:
         parts.append(f"mean of {matrix.repeats} repeats")
@@ -33,14 +33,17 @@ def _layers(matrix: Matrix) -> list[int]:
     return [*rows] if matrix.kind == "knock-out" else [*rows, *columns]
 
 
-def legend(matrices: Sequence[Matrix], missing: str) -> list[str]:
-    """What layers and marks mean, a phrase each, for those that occur.
+def explain_marks(matrices: Sequence[Matrix], missing: str) -> list[str]:
+    """Explain the layer numbers and the marks that occur in matrices, one phrase each.
 
     Args:
-        matrices: what is shown.
-        missing: how a cell that was not run looks there.
+        matrices: the matrices that are shown.
+        missing: the appearance of a cell that was not run, such as "grey".
+
+    Returns:
+        The layer numbers first, then a phrase per kind of mark.
     """
-    layers = {int(k) for m in matrices for k in _layers(m)}
+    layers = {int(layer) for matrix in matrices for layer in _layers(matrix)}
     meanings = [text for k, text in ((-1, "-1 the image"), (0, "0 the stem")) if k in layers]
     if max(layers) > 0:
         meanings.append("k the k-th block")
@@ -50,8 +53,8 @@ def legend(matrices: Sequence[Matrix], missing: str) -> list[str]:
     if any(m.failed.any(axis=None) for m in matrices):
         phrases.append("× failed")
     if any(m.missing.any(axis=None) for m in matrices):
-        gaps = any(m.kind == "knock-out" for m in matrices)
-        phrases.append(f"{missing} not run" + (", or beyond the last layer" if gaps else ""))
+        has_gaps = any(m.kind == "knock-out" for m in matrices)
+        phrases.append(f"{missing} not run" + (", or beyond the last layer" if has_gaps else ""))
     fewer = sum(int(((m.finished > 0) & (m.finished < m.repeats)).sum().sum()) for m in matrices)
     if fewer:
         phrases.append(f"cells that average fewer repeats: {fewer}")

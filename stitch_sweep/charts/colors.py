@@ -1,30 +1,65 @@
-"""The colours of figures, report and terminal: perceptually uniform, safe for the colour-blind."""
+"""Colors of figures, report and terminal: perceptually uniform and safe for color-blind readers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
 from stitch_sweep.analysis.matrix.matrices import Matrix
+from stitch_sweep.analysis.measures import ACCURACIES, COLUMNS
 
-COLOUR_MAP = "viridis"
+COLOR_MAP = "viridis"
 
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#7f7f7f", "#a67c00")
-"""Lines and bars: told apart by colour-blind readers (after Okabe and Ito 2008), and with a contrast
-of at least 3 against white and against the report's dark page."""
+"""Colors of lines and bars. Color-blind readers can tell them apart (after Okabe and Ito 2008), and
+their contrast is at least 3 against white and against the report's dark background."""
+
+Dash = Literal["solid", "dashed", "dotted", "dashdot"]
+Marker = Literal["circle", "square", "diamond", "triangle", "x", "plus"]
+_DASHES: tuple[Dash, ...] = ("solid", "dashed", "dotted", "dashdot")
+_MARKERS: tuple[Marker, ...] = ("circle", "square", "diamond", "triangle", "x", "plus")
+
+
+@dataclass(frozen=True)
+class SeriesStyle:
+    """Color, dash and marker of a series, without reference to a drawing library."""
+
+    color: str
+    dash: Dash = "solid"
+    marker: Marker = "circle"
+
+
+def series_style(position: int) -> SeriesStyle:
+    """Return the style of the series at a position; after six, colors repeat with another dash."""
+    return SeriesStyle(
+        SERIES[position % len(SERIES)],
+        _DASHES[(position // len(SERIES)) % len(_DASHES)],
+        _MARKERS[position % len(_MARKERS)],
+    )
 
 
 def value_range(matrices: Sequence[Matrix]) -> tuple[float, float]:
-    """Low and high end of the scale that the matrices share.
+    """Return the lower and upper end of the color scale that matrices of one value share.
 
-    0 to 1 for accuracies, so that pictures of different sweeps compare; otherwise the extremes.
+    Accuracies: 0 to 1, so that pictures of different sweeps can be compared. Similarities and
+    agreements: the lowest value, at most 0, to 1. Other values: the extremes.
     """
+    values = np.concatenate([matrix.values.to_numpy().ravel() for matrix in matrices])
     if all("accuracy" in matrix.value_name.split("_") for matrix in matrices):
         return 0.0, 1.0
-    values = np.concatenate([matrix.values.to_numpy().ravel() for matrix in matrices])
+    measure = COLUMNS.get(matrices[0].value_name)
+    if (
+        measure is not None
+        and measure.name not in ACCURACIES
+        and measure.direction == "higher"
+        and measure.range[1] == 1
+    ):
+        return float(np.min(values, initial=0.0, where=~np.isnan(values))), 1.0
     values = values[np.isfinite(values)]
     if values.size == 0:
         return 0.0, 1.0
@@ -32,17 +67,17 @@ def value_range(matrices: Sequence[Matrix]) -> tuple[float, float]:
     return (low, high) if low < high else (low - 0.5, high + 0.5)
 
 
-def cell_colours(value: float, low: float, high: float) -> tuple[str, str]:
-    """Background and readable foreground of a cell, as "#rrggbb"; values outside are clipped."""
+def cell_colors(value: float, low: float, high: float) -> tuple[str, str]:
+    """Return background and readable text color of a cell as "#rrggbb"; values are clipped."""
     share = min(max((value - low) / (high - low), 0.0), 1.0)
-    rgb = np.array(colormaps[COLOUR_MAP](share)[:3])
+    rgb = np.array(colormaps[COLOR_MAP](share)[:3])
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     luminance = float(linear @ (0.2126, 0.7152, 0.0722))
-    # Above this luminance black has the higher WCAG contrast, below it white.
+    # Black has the higher WCAG contrast above this luminance, white below it.
     return to_hex(tuple(rgb)), "#000000" if luminance > 0.179 else "#ffffff"
 
 
-def colour_scale(steps: int = 32) -> list[tuple[float, str]]:
-    """The colour map as (share of the range, "#rrggbb"), for whatever isn't matplotlib."""
+def color_scale(steps: int = 32) -> list[tuple[float, str]]:
+    """Return the color map as (share of the range, "#rrggbb") for other libraries."""
     shares = np.linspace(0, 1, steps)
-    return [(float(share), to_hex(colormaps[COLOUR_MAP](share))) for share in shares]
+    return [(float(share), to_hex(colormaps[COLOR_MAP](share))) for share in shares]

@@ -1,273 +1,116 @@
-"""The page's figures for papers, drawn by matplotlib; matrices are `analysis.figures`'s own."""
+"""The charts that a report writes as PNG and PDF files."""
 
 from __future__ import annotations
 
-import math
-import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
 
-import numpy as np
 import pandas as pd
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator, NullLocator
 
-from stitch_sweep.charts.colors import COLOUR_MAP, SERIES, cell_colours
+from stitch_sweep.analysis.matrix.matrices import Matrix, trials_of
+from stitch_sweep.analysis.matrix.verdict import Verdict
+from stitch_sweep.charts.elements import Chart, ImageTable
+from stitch_sweep.charts.ladder import describe_ladder
+from stitch_sweep.charts.matrices import describe_correlations, describe_matrices
+from stitch_sweep.charts.networks import describe_probes
+from stitch_sweep.charts.representations import describe_regions
+from stitch_sweep.charts.search import describe_importances, front_charts
+from stitch_sweep.charts.trajectories import Path, describe_trajectories
 from stitch_sweep.measuring.pictures import Picture, Pictures
-from stitch_sweep.report.findings import Ladder
-from stitch_sweep.report.plots import MOST_BARS, short_size, spread
-from stitch_sweep.report.tables import quantity
+from stitch_sweep.report.cells import describe_trials, thin_trajectories
+from stitch_sweep.report.experiment import Experiment, pictures_by_pair
+from stitch_sweep.report.findings import Findings
+from stitch_sweep.report.tables.losses import correlation_frame
+from stitch_sweep.report.tables.networks import probe_table
+from stitch_sweep.report.tables.search import group_names, importance_table
+from stitch_sweep.report.tables.table import safe_name
 
-_DASHES = ("-", "--", ":", "-.")
-_MARKERS = ("o", "s", "D", "^", "X", "P")
-_FAINT = "#8a929b"
-_SMALL = 8.5
+MAX_PANELS = 24
+"""Largest number of matrices in one figure; further ones get figures of their own."""
+MAX_TRAJECTORIES = 60
+"""Largest number of figures of trajectories; the page has all trajectories."""
 
-
-def _style(k: int) -> tuple[str, str, str]:
-    return (
-        SERIES[k % len(SERIES)],
-        _DASHES[(k // len(SERIES)) % len(_DASHES)],
-        _MARKERS[k % len(_MARKERS)],
-    )
-
-
-def _layout() -> ConstrainedLayoutEngine:
-    return ConstrainedLayoutEngine(w_pad=0.09, h_pad=0.09)  # inches
+NamedChart = tuple[str, Callable[[], Chart]]
+"""A file name without suffix, and a function that describes the chart."""
 
 
-def _chart(width: float = 5.2, height: float = 3.2) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), facecolor="white", layout=_layout())
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=_SMALL)
-    return figure, axes
+def list_charts(findings: Findings) -> Iterator[NamedChart]:
+    """Iterate over all charts of an experiment."""
+    verdicts, experiment = findings.verdicts, findings.experiment
+    for matrix in [*(verdict.matrix for verdict in verdicts), *findings.gaps]:
+        yield matrix.file_name, partial(describe_matrices, [matrix], columns=1)
+    yield from _matrix_grids([v.matrix for v in verdicts if v.control is None])
+    for ladder in findings.ladders:
+        draw = partial(describe_ladder, ladder.size, ladder.points, ladder.fits)
+        yield f"ladder_{ladder.size}", draw
+    if findings.representations is not None and (names := findings.relative_differences):
+        yield "representations", partial(describe_regions, findings.representations, names)
+    if (square := correlation_frame(findings)) is not None:
+        yield "correlations", partial(describe_correlations, square)
+    if (probes := probe_table(findings)) is not None:
+        yield "probes", partial(describe_probes, probes.frame)
+    if (importances := importance_table(findings)) is not None:
+        frame = importances.frame
+        yield "importances", partial(describe_importances, frame, group_names(frame))
+    if experiment is not None:
+        matrices = [verdict.matrix for verdict in verdicts]
+        yield from front_charts(experiment.results, matrices, experiment.objectives)
+        yield from _image_charts(experiment)
+        yield from _trajectory_charts(experiment, verdicts)
 
 
-def _legend(axes: Axes, left: float = 1.0) -> None:
-    handles, names = axes.get_legend_handles_labels()
-    if not handles:
-        return
-    wrapped = ["\n".join(textwrap.wrap(name, 36)) or name for name in names]
-    legend = axes.legend(handles, wrapped, fontsize=8, frameon=False, loc="upper left",
-                         bbox_to_anchor=(left, 1.0))  # fmt: skip
-    for text in legend.get_texts():
-        text.set_parse_math(False)
-
-
-def ladder(found: Ladder) -> Figure:
-    """The order parameter against size, with intervals, fits, and where a transition may lie."""
-    figure, axes = _chart()
-    points = found.points
-    for k, (series, group) in enumerate(points.groupby("series", sort=True)):
-        colour, dash, marker = _style(k)
-        known = group.dropna(subset=["size", "order"])
-        if known.empty:
+def _matrix_grids(matrices: Sequence[Matrix]) -> Iterator[NamedChart]:
+    """Iterate over figures with several matrices of one kind of value."""
+    for value in dict.fromkeys(matrix.value_name for matrix in matrices):
+        alike = [matrix for matrix in matrices if matrix.value_name == value]
+        if len(alike) < 2:
             continue
-        ends = [
-            (known["order"] - known["low"]).clip(lower=0).fillna(0),
-            (known["high"] - known["order"]).clip(lower=0).fillna(0),
-        ]
-        axes.errorbar(known["size"], known["order"], yerr=ends, fmt=marker, color=colour,
-                      capsize=2.5, linewidth=1, markersize=5, label=str(series) or None)  # fmt: skip
-        fit = found.fits.get(str(series))
-        if fit is None:
-            continue
-        sizes = np.geomspace(known["size"].min(), known["size"].max(), 200)
-        axes.plot(sizes, fit.curve(sizes), color=colour, linewidth=1.2,
-                  linestyle="--" if fit.selected is None else dash)  # fmt: skip
-        if fit.transition is not None:
-            axes.axvspan(
-                fit.transition.low, fit.transition.high, color=colour, alpha=0.13, linewidth=0
-            )
-    for value, name in ((1.0, "triangle"), (0.0, "diagonal")):
-        axes.axhline(value, color=_FAINT, linewidth=0.8, linestyle=":")
-        axes.text(1.02, value, name, transform=axes.get_yaxis_transform(), size=8, color="#555555",
-                  va="center")  # fmt: skip
-    axes.set_xscale("log")
-    ticks = sorted({float(v) for v in points["size"].dropna()})
-    shown = spread(ticks)
-    axes.set_xticks(shown, [short_size(v) for v in shown])
-    axes.xaxis.set_minor_locator(NullLocator())
-    unit = {"depth": "depth, blocks", "width": "width, channels", "parameters": "parameters"}
-    axes.set_xlabel(unit.get(found.size, found.size), size=9)
-    axes.set_ylabel("order parameter", size=9)
-    _legend(axes, left=1.16)
-    return figure
+        name = "matrices" if value == "test_accuracy" else f"matrices_{value}"
+        for k, start in enumerate(range(0, len(alike), MAX_PANELS)):
+            panels = alike[start : start + MAX_PANELS]
+            yield f"{name}_{k + 1}" if k else name, partial(describe_matrices, panels)
 
 
-def probes(frame: pd.DataFrame) -> Figure:
-    """Test accuracy of a linear classifier on every layer, a line per network."""
-    figure, axes = _chart()
-    for k, (name, group) in enumerate(frame.groupby("network", sort=False)):
-        colour, dash, marker = _style(k)
-        ordered = group.sort_values("layer")
-        accuracy = ordered["test_accuracy"].astype("float64")
-        axes.plot(ordered["layer"], accuracy, color=colour, linestyle=dash, marker=marker,
-                  markersize=4.5, linewidth=1.4, label=str(name))  # fmt: skip
-    axes.set_ylim(0, 1.03)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("layer", size=9)
-    axes.set_ylabel("linear probe, test accuracy", size=9)
-    _legend(axes)
-    return figure
+def _image_charts(experiment: Experiment) -> Iterator[NamedChart]:
+    for k, pictures in enumerate(experiment.pictures):
+        for (sender, receiver), members in pictures_by_pair(pictures).items():
+            name = f"images{k or ''}__{safe_name(sender)}__{safe_name(receiver)}"
+            yield name, partial(_describe_images, pictures, members)
 
 
-def importances(frame: pd.DataFrame, names: Sequence[str]) -> Figure:
-    """A bar per searched setting, groups side by side; a point per group where there are many.
-
-    Args:
-        frame: the table `importances`.
-        names: what each row's group is called.
-    """
-    named = frame.assign(group=list(names))
-    order = named.groupby("setting")["importance"].mean().sort_values().index.tolist()
-    groups = list(named.groupby("group", sort=False))
-    bars = len(groups) if len(groups) <= MOST_BARS else 1
-    figure, axes = _chart(6.2, 0.9 + len(order) * (0.2 + 0.16 * bars))
-    if len(groups) > MOST_BARS:
-        places = [order.index(setting) for setting in named["setting"]]
-        axes.scatter(named["importance"], places, color=SERIES[0], alpha=0.55, s=28, linewidths=0)
-    for k, (name, group) in enumerate(groups if len(groups) <= MOST_BARS else []):
-        values = group.set_index("setting")["importance"].reindex(order).to_numpy(dtype="float64")
-        height = 0.8 / len(groups)
-        at = np.arange(len(order)) + 0.4 - height * (k + 0.5)
-        axes.barh(at, values, height=0.9 * height, color=_style(k)[0], label=str(name))
-    axes.set_yticks(range(len(order)), order)
-    for label in axes.get_yticklabels():
-        label.set_parse_math(False)
-    axes.set_xlim(-0.02, 1.03)
-    axes.set_ylim(-0.6, len(order) - 0.4)
-    axes.set_xlabel("importance", size=9)
-    _legend(axes)
-    return figure
-
-
-def correlations(square: pd.DataFrame) -> Figure:
-    """Rank correlations of each two measures, from -1 to 1."""
-    names = [quantity(name) for name in square.columns]
-    values = square.to_numpy(dtype="float64")
-    side = 1.6 + 0.42 * len(names)
-    figure = Figure(figsize=(side, side), facecolor="white", layout=_layout())
-    axes = figure.add_subplot()
-    axes.imshow(np.ma.masked_invalid(values), cmap=colormaps[COLOUR_MAP], norm=Normalize(-1, 1))
-    for i, j in np.ndindex(*values.shape):
-        if not math.isnan(values[i, j]):
-            colour = cell_colours(float(values[i, j]), -1, 1)[1]
-            axes.text(
-                j, i, f"{values[i, j]:z.2f}", size=7.5, color=colour, ha="center", va="center"
-            )
-    axes.set_xticks(range(len(names)), names, rotation=40, ha="right")
-    axes.set_yticks(range(len(names)), names)
-    axes.tick_params(length=0, labelsize=8)
-    axes.spines[:].set_visible(False)
-    return figure
-
-
-def regions(frame: pd.DataFrame, wanted: Sequence[str]) -> Figure:
-    """Means by region of the matrix, a panel per quantity and a line per loss and pair.
-
-    Args:
-        frame: what `comparison.regional` returned.
-        wanted: quantities.
-    """
-    loss = "similarity_loss" if "similarity_loss" in frame else "loss"
-    places = ["lower", "band", "upper"]
-    figure = Figure(figsize=(2.5 * len(wanted) + 1.6, 2.7), facecolor="white", layout=_layout())
-    all_axes = figure.subplots(1, len(wanted), squeeze=False)[0]
-    keys = [
-        c for c in frame.columns if c in ("sender", "receiver", loss) or c.startswith("factor.")
-    ]
-    for axes, name in zip(all_axes, wanted, strict=True):
-        rows = frame[frame["quantity"] == name]
-        for k, (key, group) in enumerate(rows.groupby(keys, sort=False, dropna=False)):
-            colour, dash, marker = _style(k)
-            values = group.set_index("region").reindex(places)
-            known = dict(zip(keys, key, strict=True))
-            title = f"{known['sender']} → {known['receiver']}, {known[loss]}"
-            axes.errorbar(range(3), values["mean"], yerr=values["standard_error"].fillna(0), color=colour,
-                          linestyle=dash, marker=marker, markersize=4, linewidth=1.2, capsize=2,
-                          label=title)  # fmt: skip
-        axes.set_title(quantity(name), size=9.5, loc="left")
-        axes.set_xticks(range(3), places)
-        axes.set_xlim(-0.3, 2.3)
-        axes.set_ylim(bottom=0)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=_SMALL)
-    _legend(all_axes[-1])
-    return figure
-
-
-def trajectories(
-    paths: Mapping[tuple[int, int], Sequence[tuple[np.ndarray, np.ndarray]]],
-    rows: Sequence[int],
-    columns: Sequence[int],
-    label: str,
-) -> Figure:
-    """A small chart per cell, arranged as the matrix is, all on the same axes.
-
-    Args:
-        paths: (sender layer, receiver layer) -> (epochs, values in [0, 1]) of each of its trials.
-        rows: sender layers.
-        columns: receiver layers.
-        label: what the values are.
-    """
-    cell = min(max(6.5 / max(len(rows), len(columns)), 0.45), 1.2)
-    figure, axes = _chart(max(cell * len(columns) + 0.9, 3.4), max(cell * len(rows) + 1.0, 2.0))
-    last = max((float(x.max()) for known in paths.values() for x, _ in known if len(x)), default=1)
-    edge, room = 0.07, 0.86
-    lines = [
-        # One collection for all cells: a chart each would take seconds.
-        np.column_stack([j + edge + room * x / (last or 1), i + 1 - edge - room * y])
-        for i, row in enumerate(rows)
-        for j, column in enumerate(columns)
-        for x, y in paths.get((row, column), [])
-    ]
-    frames = [
-        [(j + edge, i + edge), (j + edge, i + 1 - edge), (j + 1 - edge, i + 1 - edge)]
-        for i in range(len(rows))
-        for j in range(len(columns))
-    ]
-    axes.add_collection(LineCollection(frames, colors="#c3c8ce", linewidths=0.6))
-    axes.add_collection(LineCollection(lines, colors=SERIES[0], linewidths=0.9))
-    axes.set_xlim(0, len(columns))
-    axes.set_ylim(len(rows), 0)
-    axes.set_xticks(np.arange(len(columns)) + 0.5, [str(k) for k in columns])
-    axes.set_yticks(np.arange(len(rows)) + 0.5, [str(k) for k in rows])
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    axes.set_xlabel(f"receiver layer; in each cell epochs 0 to {last:g}", size=9)
-    axes.set_ylabel(f"sender layer; {label} 0 to 1", size=9)
-    return figure
-
-
-def images(pictures: Pictures, members: Sequence[Picture]) -> Figure:
-    """Originals above what stitches into the image make of them, a row per stitch.
-
-    Args:
-        pictures: of the originals.
-        members: the rows.
-    """
+def _describe_images(pictures: Pictures, members: Sequence[Picture]) -> ImageTable:
     rows = [("the image", pictures.originals)]
     rows += [(f"layer {p.about['sender_layer']}, {p.about['loss']}", p.images) for p in members]
-    columns = len(pictures.originals)
-    titles = 1.5  # inches
-    width = titles + 0.62 * columns
-    figure = Figure(figsize=(width, 0.64 * len(rows) + 0.2), facecolor="white")
-    room = {"wspace": 0.06, "hspace": 0.06, "left": titles / width, "right": 0.99, "top": 0.99,
-            "bottom": 0.01}  # fmt: skip
-    grid = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw=room)
-    for line, (title, stack) in zip(grid, rows, strict=True):
-        for axes, image in zip(line, stack, strict=True):
-            shown = image.transpose(1, 2, 0)
-            axes.imshow(
-                shown[:, :, 0] if shown.shape[2] == 1 else shown, cmap="gray", vmin=0, vmax=255
-            )
-            axes.set_axis_off()
-        line[0].text(-0.12, 0.5, title, transform=line[0].transAxes, size=7.5, ha="right", va="center",
-                     parse_math=False)  # fmt: skip
-    return figure
+    return ImageTable(rows)
+
+
+def _trajectory_charts(experiment: Experiment, verdicts: Iterable[Verdict]) -> Iterator[NamedChart]:
+    trajectories, steps = thin_trajectories(experiment, describe_trials(experiment, {}))
+    if not any(path["accuracy"] for path in trajectories.values()):
+        return
+    for verdict in list(verdicts)[:MAX_TRAJECTORIES]:
+        matrix = verdict.matrix
+        rows = trials_of(experiment.results, matrix)
+        describe = partial(
+            describe_trajectories,
+            _paths_of_cells(rows, trajectories, steps),
+            [int(k) for k in matrix.values.index],
+            [int(k) for k in matrix.values.columns],
+            "validation accuracy",
+        )
+        yield f"trajectories__{matrix.file_name}", describe
+
+
+def _paths_of_cells(
+    trials: pd.DataFrame,
+    trajectories: Mapping[str, Mapping[str, Any]],
+    steps: Sequence[Sequence[float]],
+) -> dict[tuple[int, int], list[Path]]:
+    paths: dict[tuple[int, int], list[Path]] = {}
+    for trial, i, j in trials[["trial", "sender_layer", "receiver_layer"]].itertuples(index=False):
+        trajectory = trajectories.get(str(trial))
+        if trajectory is not None and trajectory["accuracy"]:
+            path = (steps[trajectory["xv"]], trajectory["accuracy"])
+            paths.setdefault((int(i), int(j)), []).append(path)
+    return paths

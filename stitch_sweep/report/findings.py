@@ -1,9 +1,9 @@
-"""Everything the analysis has to say about one experiment, computed once for page, tables and figures."""
+"""All analyses of one experiment, computed once for page, tables and figures."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar, get_args
@@ -28,12 +28,13 @@ from stitch_sweep.analysis.matrix.order import regions
 from stitch_sweep.analysis.matrix.populations import architecture_verdicts
 from stitch_sweep.analysis.matrix.verdict import CONTROLS, Verdict, verdicts
 from stitch_sweep.analysis.networks import layer_counts
-from stitch_sweep.analysis.results import CELL, MOST_CELLS, PAIR
-from stitch_sweep.config.models import KnockOutConfig
+from stitch_sweep.analysis.results import CELL, PAIR
 from stitch_sweep.core.errors import InputError
-from stitch_sweep.report.experiment import Experiment, sections
+from stitch_sweep.report.experiment import Experiment
+from stitch_sweep.report.planned import planned_cells
 
 Result = TypeVar("Result")
+Pair = tuple[str, str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +43,7 @@ class Ladder:
 
     Attributes:
         size: "depth", "width" or "parameters".
-        points: as `analysis.ladder.ladder_points` returns them.
+        points: a row per matrix, as `analysis.ladder.points.ladder_points` returns it.
         fits: series -> fit of the order parameter.
     """
 
@@ -53,23 +54,24 @@ class Ladder:
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """What was found; a table is None where it couldn't be made, and `notes` say why.
+    """Results of all analyses. A table is None if it could not be computed; `notes` give the reason.
 
     Attributes:
-        experiment: what it was found in; None for a bare matrix.
+        experiment: the analyzed experiment; None for a bare matrix.
         verdicts: one per matrix.
-        architectures: one per pair of architectures that three or more networks stand for.
-        chance: what guessing reaches.
-        ladders: for each kind of size of which the networks have several.
-        losses: `comparison.loss_table`.
-        against_task: `comparison.against_task`, of layers from 0 on.
-        representations: EV, ES and SV by region, `comparison.regional`.
+        architectures: one per pair of architectures that at least three networks represent.
+        chance: the accuracy of guessing.
+        ladders: one per kind of size of which the networks have several.
+        losses: `comparison.losses.loss_table`.
+        against_task: `comparison.losses.against_task`, for layers from 0 on.
+        representations: EV, ES and SV by region, from `comparison.losses.regional`.
         measures: every measure by region, likewise.
-        correlations: `comparison.measure_correlations`, without controls, of layers from 0 on.
-        hacking: `comparison.hacking`, of layers from 0 on, with a column `control` that has the
-            kind of a control and is missing for a pair.
-        agreement: `agreement.agreement`.
-        notes: what couldn't be computed and why, a sentence each.
+        correlations: `comparison.losses.measure_correlations`, without controls, for layers from
+            0 on.
+        hacking: `comparison.losses.hacking`, for layers from 0 on, with a column `control`: the
+            kind of control, missing for a pair that is none.
+        agreement: `comparison.agreement.agreement`.
+        notes: failed computations with their reasons, a sentence each.
     """
 
     experiment: Experiment | None
@@ -88,103 +90,177 @@ class Findings:
 
     @property
     def gaps(self) -> list[Matrix]:
-        """The gap matrix of every network that lost layers."""
+        """The gap matrix of every network whose layers were knocked out."""
         parts = () if self.experiment is None else self.experiment.parts
-        asked = {str(k.get("network")) for p in parts for k in sections(p.config, "knock_out")}
-        return list(gap_matrices((verdict.matrix for verdict in self.verdicts), asked))
+        networks = {str(k.get("network")) for part in parts for k in part.sections("knock_out")}
+        return list(gap_matrices((verdict.matrix for verdict in self.verdicts), networks))
+
+    @property
+    def relative_differences(self) -> list[str]:
+        """Those of relative EV, ES and SV that `representations` has."""
+        if self.representations is None or self.representations.empty:
+            return []
+        names = ("ev_relative", "es_relative", "sv_relative")
+        return [name for name in names if (self.representations["quantity"] == name).any()]
 
 
-def analyse(experiment: Experiment, *, chance: float | None = None, seed: int = 0) -> Findings:
+def derive_findings(
+    experiment: Experiment, *, chance: float | None = None, seed: int = 0
+) -> Findings:
     """Run every analysis that the experiment's tables allow.
 
     Args:
         experiment: as `load_experiment` or `merge` returns it.
-        chance: what guessing reaches; None: one in as many classes as are known of.
-        seed: of the resampling.
+        chance: the accuracy of guessing; None: 1 / number of classes.
+        seed: seed of the resampling.
 
     Raises:
-        InputError: nothing tells how many classes there are, or chance is no accuracy.
+        InputError: the number of classes is unknown, or `chance` is not an accuracy.
     """
-    notes: list[str] = []
+    return _Analysis(experiment, chance, seed).run()
 
-    def attempt(what: str, compute: Callable[[], Result]) -> Result | None:
+
+class _Analysis:
+    """One run of all analyses: shared inputs, and notes on failed computations."""
+
+    def __init__(self, experiment: Experiment, chance: float | None, seed: int) -> None:
+        self.experiment = experiment
+        self.seed = seed
+        self.notes: list[str] = []
+        self.networks = experiment.table("networks")
+        self.rule: dict[str, Any] = {"metric": experiment.metric, "mode": experiment.mode}
+        self.chance = _derive_chance(experiment, self.notes) if chance is None else chance
+
+    def run(self) -> Findings:
+        experiment, results = self.experiment, self.experiment.results
+        found = self._verdicts()
+        losses = self._attempt("the comparison of losses", lambda: loss_table(results, **self.rule))
+        regions_of_pairs = {
+            (v.matrix.sender, v.matrix.receiver): regions(
+                v.matrix.values, **_layer_numbers(v.matrix, self.networks)
+            )
+            for v in found
+        }
+        representations = experiment.table("representations")
+        controls = {(v.matrix.sender, v.matrix.receiver): v.control for v in found if v.control}
+        inner_losses = None if losses is None else from_layer_zero(losses)
+        hacked = self._attempt(
+            "well performing cells far from the expected representation",
+            lambda: hacking(
+                results, chance=self.chance, representations=representations, **self.rule
+            ),
+        )
+        return Findings(
+            experiment=experiment,
+            verdicts=found,
+            chance=self.chance,
+            architectures=self._architectures(found),
+            ladders=self._ladders(found),
+            losses=losses,
+            against_task=None if inner_losses is None else against_task(inner_losses),
+            representations=None
+            if representations is None or representations.empty
+            else self._attempt(
+                "EV, ES and SV by region", lambda: regional(representations, regions_of_pairs)
+            ),
+            measures=None
+            if losses is None
+            else self._attempt(
+                "the measures by region", lambda: regional(losses, regions_of_pairs)
+            ),
+            correlations=None
+            if inner_losses is None
+            else measure_correlations(inner_losses[_control_kinds(inner_losses, controls).isna()]),
+            hacking=None
+            if hacked is None
+            else from_layer_zero(hacked).assign(
+                control=lambda table: _control_kinds(table, controls)
+            ),
+            agreement=self._agreement(),
+            notes=self.notes,
+        )
+
+    def _attempt(self, subject: str, compute: Callable[[], Result]) -> Result | None:
+        """Return the result of a computation, or None and a note if its input can't be used."""
         try:
             return compute()
         except InputError as error:
-            notes.append(f"{what} could not be computed: {'; '.join(error.problems)}")
+            self.notes.append(f"{subject} could not be computed: {'; '.join(error.problems)}")
             return None
 
-    results, networks = experiment.results, experiment.table("networks")
-    labels, predictions = experiment.table("labels"), experiment.predictions
-    rule: dict[str, Any] = {"metric": experiment.metric, "mode": experiment.mode}
-    chance = _chance(experiment, notes) if chance is None else chance
-    found = attempt(
-        "intervals",
-        lambda: verdicts(
-            results,
-            predictions=predictions,
-            labels=labels,
-            networks=networks,
-            planned=_planned(experiment),
-            probes=experiment.table("probes"),
-            chance=chance,
-            seed=seed,
-            **rule,
-        ),
-    )
-    if found is None:
-        # Whatever was wrong with what `measure` wrote, the matrices themselves can still be read.
-        planned = _planned(experiment)
-        found = verdicts(results, planned=planned, chance=chance, seed=seed, **rule)
-    losses = attempt("the comparison of losses", lambda: loss_table(results, **rule))
-    where = {
-        (v.matrix.sender, v.matrix.receiver): regions(v.matrix.values, **_layers(v, networks))
-        for v in found
-    }
-    representations = experiment.table("representations")
-    controls = {(v.matrix.sender, v.matrix.receiver): v.control for v in found if v.control}
-    layered = None if losses is None else from_zero(losses)
-    hacked = attempt(
-        "well performing cells far from the expected representation",
-        lambda: hacking(results, chance=chance, representations=representations, **rule),
-    )
-    return Findings(
-        experiment=experiment,
-        verdicts=found,
-        chance=chance,
-        architectures=[]
-        if networks is None
-        else attempt(
-            "verdicts on architectures", lambda: architecture_verdicts(found, networks, seed=seed)
+    def _verdicts(self) -> list[Verdict]:
+        experiment = self.experiment
+        planned = planned_cells(experiment)
+        judge = partial(
+            verdicts,
+            experiment.results,
+            planned=planned,
+            chance=self.chance,
+            seed=self.seed,
+            **self.rule,
         )
-        or [],
-        ladders=[] if networks is None else _ladders(found, networks, seed, attempt, notes),
-        losses=losses,
-        against_task=None if layered is None else against_task(layered),
-        representations=None
-        if representations is None or representations.empty
-        else attempt("EV, ES and SV by region", lambda: regional(representations, where)),
-        measures=None
-        if losses is None
-        else attempt("the measures by region", lambda: regional(losses, where)),
-        correlations=None
-        if layered is None
-        else measure_correlations(layered[_kinds(layered, controls).isna()]),
-        hacking=None
-        if hacked is None
-        else from_zero(hacked).assign(control=lambda table: _kinds(table, controls)),
-        agreement=None
-        if predictions is None or labels is None or networks is None
-        else attempt(
+        found = self._attempt(
+            "intervals",
+            lambda: judge(
+                predictions=experiment.predictions,
+                labels=experiment.table("labels"),
+                networks=self.networks,
+                probes=experiment.table("probes"),
+            ),
+        )
+        # The matrices can be judged without the measured tables.
+        return judge() if found is None else found
+
+    def _architectures(self, found: list[Verdict]) -> list[Verdict]:
+        networks = self.networks
+        if networks is None:
+            return []
+        return (
+            self._attempt(
+                "verdicts on architectures",
+                lambda: architecture_verdicts(found, networks, seed=self.seed),
+            )
+            or []
+        )
+
+    def _agreement(self) -> pd.DataFrame | None:
+        results, networks = self.experiment.results, self.networks
+        labels, predictions = self.experiment.table("labels"), self.experiment.predictions
+        if predictions is None or labels is None or networks is None:
+            return None
+        return self._attempt(
             "agreement with sender and receiver",
-            lambda: agreement(results, predictions, labels, networks, **rule),
-        ),
-        notes=notes,
-    )
+            lambda: agreement(results, predictions, labels, networks, **self.rule),
+        )
+
+    def _ladders(self, found: list[Verdict]) -> list[Ladder]:
+        """Compute a ladder for each kind of size of which the pairs have at least two."""
+        if self.networks is None:
+            return []
+        pairs = [v.matrix for v in found if v.control is None]
+        used = {name for matrix in pairs for name in (matrix.sender, matrix.receiver)}
+        # Some controls have no size: a class-only sender has no parameters.
+        networks = self.networks[self.networks["network"].isin(used)]
+        ladders = []
+        for size in get_args(Size):
+            if size not in networks.columns or networks[size].dropna().nunique() < 2:
+                continue
+            subject = f"the ladder over {size}"
+            points = self._attempt(subject, partial(ladder_points, found, networks, size))
+            if points is None or points["size"].dropna().nunique() < 2:
+                continue
+            if (points["reason"] != "").all():
+                reasons = " and ".join(sorted(set(points["reason"])))
+                self.notes.append(
+                    f"{subject} could not be computed: of every matrix on it, {reasons}"
+                )
+            fits = self._attempt(subject, partial(fit_ladders, points, seed=self.seed))
+            ladders.append(Ladder(size, points, fits or {}))
+        return ladders
 
 
-def _chance(experiment: Experiment, notes: list[str]) -> float:
-    """One in as many classes as networks, ledger or predictions tell of."""
+def _derive_chance(experiment: Experiment, notes: list[str]) -> float:
+    """Return 1 / number of classes, from the networks, the ledger or the predictions."""
     networks, predictions = experiment.table("networks"), experiment.predictions
     if networks is not None and "classes" in networks and networks["classes"].notna().any():
         return 1 / int(networks["classes"].dropna().iloc[0])
@@ -204,113 +280,61 @@ def _chance(experiment: Experiment, notes: list[str]) -> float:
                 "--chance sets it"
             )
             return 1 / classes
-    raise InputError(f"{experiment.name}: nothing says how many classes there are; give --chance")
+    raise InputError(
+        f"{experiment.name}: the number of classes is unknown; set the accuracy of guessing with "
+        "--chance"
+    )
 
 
-def _planned(experiment: Experiment) -> pd.DataFrame:
-    """The cells that the configurations ask for, of all pairs whose layers are known."""
-    measured = experiment.table("networks")
-    counts = {} if measured is None else layer_counts(measured)
-    found: list[tuple[Any, ...]] = []
-    for part in experiment.parts:
-        last: dict[str, int] = {}
-        for network in sections(part.config, "networks"):
-            names, blocks = network.get("layers"), network.get("blocks")
-            if isinstance(names, list):
-                last[str(network.get("name"))] = len(names) - 1
-            elif network.get("family", "resnet") == "resnet" and isinstance(blocks, list):
-                last[str(network.get("name"))] = sum(k for k in blocks if isinstance(k, int))
-        last |= {name: count - 1 for name, count in counts.items()}
-        for pair in sections(part.config, "pairs"):
-            sides = [pair.get(f"{role}_layers", "all") for role in PAIR]
-            ends = [str(pair.get(role)) for role in PAIR]
-            layers = [
-                side if isinstance(side, list) else range(last.get(name, -1) + 1)
-                for side, name in zip(sides, ends, strict=True)
-            ]
-            if len(found) + math.prod(map(len, layers)) > MOST_CELLS:
-                raise InputError(f"the configuration asks for more than {MOST_CELLS:,} cells")
-            found += [(*ends, i, j) for i in layers[0] for j in layers[1]]
-        for section in sections(part.config, "knock_out"):
-            out = KnockOutConfig.model_validate(section)
-            if len(found) + last.get(out.network, 0) ** 2 > MOST_CELLS:
-                raise InputError(f"the configuration asks for more than {MOST_CELLS:,} cells")
-            found += [(*[out.network] * 2, *cell) for cell in out.cells(last.get(out.network, -1))]
-    return pd.DataFrame(found, columns=[*PAIR, *CELL])
-
-
-def _layers(verdict: Verdict, networks: pd.DataFrame | None) -> dict[str, int | None]:
-    """How many layers from 0 on sender and receiver have; None where unknown."""
-    known = {} if networks is None else layer_counts(networks)
+def _layer_numbers(matrix: Matrix, networks: pd.DataFrame | None) -> dict[str, int | None]:
+    """Return the numbers of layers from 0 on of sender and receiver; None where unknown."""
+    counts = {} if networks is None else layer_counts(networks)
     return {
-        "sender_layers": known.get(verdict.matrix.sender),
-        "receiver_layers": known.get(verdict.matrix.receiver),
+        "sender_layers": counts.get(matrix.sender),
+        "receiver_layers": counts.get(matrix.receiver),
     }
 
 
-def _ladders(
-    found: list[Verdict],
-    networks: pd.DataFrame,
-    seed: int,
-    attempt: Callable[[str, Callable[[], Any]], Any],
-    notes: list[str],
-) -> list[Ladder]:
-    """A ladder for each kind of size of which the pairs have at least two."""
-    pairs = [v.matrix for v in found if v.control is None]
-    used = {name for matrix in pairs for name in (matrix.sender, matrix.receiver)}
-    # Of controls some have no size: a sender that knows the class has no parameters.
-    networks = networks[networks["network"].isin(used)]
-    ladders = []
-    for size in get_args(Size):
-        if size not in networks.columns or networks[size].dropna().nunique() < 2:
-            continue
-        what = f"the ladder over {size}"
-        points = attempt(what, partial(ladder_points, found, networks, size))
-        if points is None or points["size"].dropna().nunique() < 2:
-            continue
-        if (points["reason"] != "").all():
-            why = " and ".join(sorted(set(points["reason"])))
-            notes.append(f"{what} could not be computed: of every matrix on it, {why}")
-        fits = attempt(what, partial(fit_ladders, points, seed=seed))
-        ladders.append(Ladder(size, points, fits or {}))
-    return ladders
-
-
-def _kinds(table: pd.DataFrame, controls: Mapping[tuple[str, str], str]) -> pd.Series:
-    """The kind of control that each row's pair is, missing where it is none."""
+def _control_kinds(table: pd.DataFrame, controls: Mapping[Pair, str]) -> pd.Series:
+    """Return the kind of control of each row's pair, missing where it is none."""
     kinds = [controls.get((str(a), str(b))) for a, b in zip(*(table[k] for k in PAIR), strict=True)]
     return pd.Series(kinds, index=table.index, dtype="object")
 
 
-def from_zero(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of layers from 0 on; of a pair that has none, such as one that makes images, all.
+def from_layer_zero(table: pd.DataFrame) -> pd.DataFrame:
+    """Select the rows of layers from 0 on; of a pair without such layers, all its rows.
 
     Args:
-        table: columns of `PAIR` and `CELL`.
+        table: a table with the columns of `PAIR` and `CELL`.
     """
-    inside = (table[CELL] >= 0).all(axis=1)
-    some = inside.groupby([table[name] for name in PAIR]).transform("any").astype(bool)
-    return table[inside | ~some]
+    is_inside = (table[CELL] >= 0).all(axis=1)
+    has_inside = is_inside.groupby([table[name] for name in PAIR]).transform("any").astype(bool)
+    return table[is_inside | ~has_inside]
 
 
 def makes_images(matrix: Matrix) -> bool:
-    """Whether all its stitches that were run lead into layer -1: it has images, and no shape."""
+    """Tell whether all stitches that were run lead into layer -1. Such a matrix has no shape."""
     ran = ~matrix.missing
     columns = [layer for layer in matrix.values.columns if int(layer) >= 0]
     return not columns or bool(ran.any(axis=None) and not ran[columns].any(axis=None))
 
 
 def headline(verdict: Verdict) -> str:
-    """A verdict's label as it is shown: of images none is given."""
+    """Return the label of a verdict; "images" for a matrix without a shape."""
     if not makes_images(verdict.matrix):
         return verdict.headline
     return "images" if verdict.control is None else f"control ({CONTROLS[verdict.control]}), images"
 
 
-def counted(matrix: Matrix, table: pd.DataFrame) -> pd.DataFrame:
-    """The part of one of a matrix's tables that means and counts are of: layers from 0 on.
+def counted_cells(matrix: Matrix, table: pd.DataFrame) -> pd.DataFrame:
+    """Select the layers from 0 on, which means and counts are computed over.
 
-    All of it where nothing else was run than what begins or ends at the image.
+    Args:
+        matrix: the matrix.
+        table: one of its tables.
+
+    Returns:
+        The selected part; the whole table if only cells that begin or end at the image were run.
     """
     rows, columns = ([k for k in axis if int(k) >= 0] for axis in matrix.values.axes)
     ran = ~matrix.missing.loc[rows, columns]
@@ -318,7 +342,13 @@ def counted(matrix: Matrix, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def mean_accuracy(verdict: Verdict) -> float:
-    """Mean of a matrix's values from layer 0 on, NaN where there is none; see `counted`."""
-    values = counted(verdict.matrix, verdict.matrix.values).to_numpy()
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else math.nan
+    """Return the mean of a matrix's values over `counted_cells`; NaN if there are none."""
+    values = counted_cells(verdict.matrix, verdict.matrix.values).to_numpy()
+    finite = values[~np.isnan(values)]
+    return float(finite.mean()) if len(finite) else math.nan
+
+
+def own_accuracies(found: Sequence[Verdict]) -> list[float]:
+    """Return the receivers' own test accuracies, ascending, as far as known."""
+    accuracies = (verdict.matrix.receiver_accuracy for verdict in found)
+    return sorted(accuracy for accuracy in accuracies if not math.isnan(accuracy))

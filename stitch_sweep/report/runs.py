@@ -1,9 +1,10 @@
-"""Where a report's trials are tracked: addresses for the page, and the report on the sweep's own run."""
+"""MLflow runs of a report's trials: addresses for the page, and attaching the report to a run."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 from urllib.request import url2pathname
@@ -14,21 +15,20 @@ from stitch_sweep.report.experiment import Experiment, Part
 from stitch_sweep.tracking.tracker import Tracker, look_up
 
 LOCAL = "http://127.0.0.1:5000"
-"""Where `stitch-sweep ui` shows a store that is a file."""
-
+"""Address at which `stitch-sweep ui` shows a store that is a file."""
 
 _SWEEP_ID = re.compile("[0-9a-f]{32}")
 SCHEMES = ("http", "https", "file", "sqlite", "postgresql", "mysql", "mssql", "databricks")
-"""Kinds of addresses that MLflow takes; a scheme may name a driver, as in `mysql+pymysql`."""
+"""Schemes of addresses that MLflow accepts; a scheme may name a driver, as in `mysql+pymysql`."""
 
 
 def check_address(uri: str) -> None:
-    """Check that a text is the address of a server or of a store that exists.
+    """Check that a text is the address of a server or of an existing store.
 
     MLflow takes any other text for a folder, and creates it.
 
     Raises:
-        InputError: it isn't.
+        InputError: it is not.
     """
     scheme, separator, _ = uri.partition(":")
     if not separator or scheme.partition("+")[0] not in SCHEMES:
@@ -37,22 +37,24 @@ def check_address(uri: str) -> None:
             "sqlite:///FILE, file:///FOLDER, or another store that MLflow knows"
         )
     if scheme == "sqlite" and not Path(uri.partition("sqlite:///")[2]).is_file():
-        raise InputError(f"--track {uri}: there is no such file; give the store that has the runs")
+        raise InputError(
+            f"--track {uri}: there is no such file; give the address of the store that has the runs"
+        )
     if scheme == "file" and not Path(url2pathname(urlsplit(uri).path)).is_dir():
         raise InputError(
-            f"--track {uri}: there is no such folder; give the store that has the runs"
+            f"--track {uri}: there is no such folder; give the address of the store that has the runs"
         )
 
 
 class Tracking:
-    """The tracking server that the user named, as far as it answers.
+    """The MLflow runs on the tracking server that the user named.
 
-    The folders' configurations name servers too. These are never contacted: a folder may be a
-    stranger's, and MLflow sends its credentials to whatever server it is told to ask.
+    The folders' configurations name servers too. Those are never contacted: a folder may come from an
+    untrusted person, and MLflow sends its credentials to every server that it contacts.
 
     Args:
-        experiments: whose runs are looked up.
-        uri: the server or store; None: nothing is contacted.
+        experiments: the experiments whose runs are looked up.
+        uri: address of the server or store; None: nothing is contacted.
     """
 
     def __init__(self, experiments: Iterable[Experiment], uri: str | None) -> None:
@@ -62,47 +64,45 @@ class Tracking:
         self._trackers: dict[Path, Tracker] = {}
 
     def addresses(self) -> dict[tuple[str, str], str]:
-        """(folder, trial) -> address of its run, of those that the server has."""
-        if (uri := self._uri) is None:
-            return {}
-        found: dict[tuple[str, str], str] = {}
-        for part in self._parts:
+        """Look up the runs: (folder, trial) -> address of its run, for the trials that the server has."""
+        addresses: dict[tuple[str, str], str] = {}
+        if self._uri is not None:
+            for part in self._parts:
+                self._try(part, partial(self._look_up, part, self._uri, addresses))
+        return addresses
 
-            def ask(part: Part = part) -> None:
-                if part.description is None:
-                    return
-                # It stands in the query that the server is asked.
-                if not _SWEEP_ID.fullmatch(str(part.description.get("id"))):
-                    self.notes.append(
-                        f"The ledger of {part.name} has no id of a sweep, so {web_address(uri)} was "
-                        "not asked"
-                    )
-                    return
-                section = (part.config or {}).get("tracking")
-                tracking = section if isinstance(section, dict) else {}
-                experiment = str(tracking.get("experiment") or "stitch-sweep")
-                tracker = look_up(part.folder, experiment, uri)
-                if (runs := tracker.runs()) is None:
-                    self.notes.append(
-                        f"{web_address(uri)} has no runs of {part.name} in the experiment "
-                        f"{experiment}, so trials are named and not linked"
-                    )
-                    return
-                self._trackers[part.folder] = tracker
-                base = web_address(uri)
-                for trial, run in runs.children.items():
-                    page = f"experiments/{quote(runs.experiment)}/runs/{quote(run)}"
-                    found[str(part.folder), trial] = f"{base}/#/{page}"
-
-            self._try(part, ask)
-        return found
+    def _look_up(self, part: Part, uri: str, addresses: dict[tuple[str, str], str]) -> None:
+        """Add the addresses of a folder's runs."""
+        if part.description is None:
+            return
+        server = web_address(uri)
+        # The id becomes a part of the query that the server gets.
+        if not _SWEEP_ID.fullmatch(str(part.description.get("id"))):
+            self.notes.append(
+                f"The ledger of {part.name} has no sweep id, so {server} was not contacted"
+            )
+            return
+        section = (part.config or {}).get("tracking")
+        tracking = section if isinstance(section, dict) else {}
+        experiment = str(tracking.get("experiment") or "stitch-sweep")
+        tracker = look_up(part.folder, experiment, uri)
+        if (runs := tracker.runs()) is None:
+            self.notes.append(
+                f"{server} has no runs of {part.name} in the experiment {experiment}, so trials "
+                "are named and not linked"
+            )
+            return
+        self._trackers[part.folder] = tracker
+        for trial, run in runs.children.items():
+            page = f"experiments/{quote(runs.experiment)}/runs/{quote(run)}"
+            addresses[str(part.folder), trial] = f"{server}/#/{page}"
 
     def send(self, folder: Path, files: Iterable[Path]) -> int:
-        """Attach files of a folder to the run of the sweep in it; returns how many were sent.
+        """Attach files to the run of a folder's sweep, and return the number of attached files.
 
         Args:
-            folder: an experiment folder that `addresses` was asked about.
-            files: below it.
+            folder: an experiment folder; `addresses` must have found its run.
+            files: files below the folder.
         """
         tracker = self._trackers.get(folder)
         part = next((part for part in self._parts if part.folder == folder), None)
@@ -120,7 +120,7 @@ class Tracking:
     def _try(self, part: Part, action: Callable[[], None]) -> None:
         try:
             action()
-        except Exception as error:  # whatever a server or its client throws, the report goes on
+        except Exception as error:  # the report does not depend on the server
             self.notes.append(
                 f"{web_address(self._uri or '')} did not answer for {part.name} "
                 f"({type(error).__name__}), so trials are named and not linked, and the report was "
@@ -129,7 +129,7 @@ class Tracking:
 
 
 def web_address(uri: str) -> str:
-    """Where a browser finds what is tracked at a URI, without credentials or parameters.
+    """Return the address of a tracking URI for a browser, without credentials or parameters.
 
     Example:
         >>> web_address("https://me:word@host:8080/mlflow?token=1")
@@ -141,7 +141,7 @@ def web_address(uri: str) -> str:
         parts = urlsplit(uri)
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
-        return LOCAL  # no address, so no browser finds anything there
+        return LOCAL  # not a valid address
     if parts.scheme not in ("http", "https") or parts.hostname is None:
         return LOCAL
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname

@@ -1,4 +1,4 @@
-"""What `stitch-sweep analyze` prints: labels, indices, doubts, and where the report is."""
+"""The output of `stitch-sweep analyze`: labels, indices, doubts, and the report's path."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import math
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table as Grid
+from rich.table import Table
 from rich.text import Text
 
 from stitch_sweep.analysis.matrix.verdict import Verdict
 from stitch_sweep.report.findings import headline, mean_accuracy
+from stitch_sweep.report.summary import describe_run, describe_verdicts
 from stitch_sweep.report.terminal_tables import matrix_table
-from stitch_sweep.report.words import what_the_verdicts_say, what_was_run
 from stitch_sweep.report.writing import Report
 
 
@@ -20,8 +20,8 @@ def show(report: Report, console: Console) -> None:
     """Print a report's summary.
 
     Args:
-        report: as `analyze` returned it.
-        console: where to.
+        report: the report of `analyze` or `analyze_matrix`.
+        console: the output.
     """
     for findings, doubts in zip(report.findings, report.doubts, strict=True):
         if findings.experiment is None:
@@ -29,12 +29,12 @@ def show(report: Report, console: Console) -> None:
             console.print()
         else:
             console.print(Text(findings.experiment.name, style="bold"))
-        console.print(Text(what_was_run(findings)))
-        for grid in _grids(findings.verdicts):
-            console.print(grid)
-        for said in what_the_verdicts_say(findings, {}):
-            subject = said.subject.replace("→", "->")
-            console.print(Text(f"{subject}: {said.shape}{said.text}"))
+        console.print(Text(describe_run(findings)))
+        for table in _tables_by_series(findings.verdicts):
+            console.print(table)
+        for statement in describe_verdicts(findings, {}):
+            subject = statement.subject.replace("→", "->")
+            console.print(Text(f"{subject}: {statement.shape}{statement.text}"))
         for verdict in findings.verdicts if findings.experiment is None else []:
             for note in verdict.notes:
                 console.print(Text(f"- {note}", style="dim"))
@@ -50,16 +50,16 @@ def show(report: Report, console: Console) -> None:
         console.print(f"{report.sent} files are attached to the sweep's MLflow run")
 
 
-def _grids(verdicts: list[Verdict]) -> list[Grid]:
-    """A table for each combination of crossed factors: these are too long to stand in a column."""
+def _tables_by_series(verdicts: list[Verdict]) -> list[Table]:
+    """Build a table per combination of crossed factors: their names are too long for a column."""
     series: dict[str, list[Verdict]] = {}
     for verdict in verdicts:
         series.setdefault(verdict.matrix.factor_text, []).append(verdict)
-    return [_grid(factors, members) for factors, members in series.items()]
+    return [_table(factors, members) for factors, members in series.items()]
 
 
-def _grid(factors: str, verdicts: list[Verdict]) -> Grid:
-    grid = Grid(
+def _table(factors: str, verdicts: list[Verdict]) -> Table:
+    table = Table(
         *("matrix", "shape"),
         title=Text(factors) if factors else None,
         title_justify="left",
@@ -67,21 +67,21 @@ def _grid(factors: str, verdicts: list[Verdict]) -> Grid:
         pad_edge=False,
     )
     for name in ("triangle", "diagonal", "order", "mean"):
-        grid.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", no_wrap=True)
     for verdict in verdicts:
         matrix, mean = verdict.matrix, mean_accuracy(verdict)
-        indices = (_index(verdict, index) for index in ("triangle", "diagonal", "order"))
-        grid.add_row(
+        indices = (_format_index(verdict, index) for index in ("triangle", "diagonal", "order"))
+        table.add_row(
             Text(f"{matrix.sender} -> {matrix.receiver}"),
             Text(headline(verdict)),
             *indices,
             "-" if math.isnan(mean) else f"{mean:.3f}",
         )
-    return grid
+    return table
 
 
-def _index(verdict: Verdict, name: str) -> str:
-    """An index, and its interval below it, narrow enough for six columns on 80 characters."""
+def _format_index(verdict: Verdict, name: str) -> str:
+    """Format an index with its interval below, so that six columns fit into 80 characters."""
     value = getattr(verdict.parameters, name)
     if math.isnan(value):
         return "-"

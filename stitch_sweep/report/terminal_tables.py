@@ -1,4 +1,4 @@
-"""Matrices and best trials in the terminal, readable without colour and on 80 columns."""
+"""Matrices and best trials in the terminal, readable without color and in 80 columns."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from rich.text import Text
 
 from stitch_sweep.analysis.matrix.matrices import Matrix, best_by_matrix
 from stitch_sweep.analysis.results import SETTING
-from stitch_sweep.charts.captions import legend, number, subtitle
-from stitch_sweep.charts.colors import cell_colours, value_range
+from stitch_sweep.charts.captions import describe_networks, explain_marks, format_value
+from stitch_sweep.charts.colors import cell_colors, value_range
 
 _MISSING = "·"
 _LABELS = len("sender ")
@@ -24,25 +24,28 @@ _SCALE = 24
 
 
 class MatrixTable:
-    """A matrix that rich can print; made by `matrix_table`."""
+    """A matrix that rich can print; `matrix_table` makes it.
+
+    A rich table can't break its columns into blocks, so the lines are laid out here.
+    """
 
     def __init__(self, matrix: Matrix) -> None:
         self.matrix = matrix
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        coloured = console.color_system is not None and not console.no_color
-        for line in self._lines(options.max_width, coloured):
+        has_color = console.color_system is not None and not console.no_color
+        for line in self._lines(options.max_width, has_color):
             if options.ascii_only:
                 line.plain = line.plain.translate({0x2192: ">", 0xD7: "x", 0xB7: "."})
             yield line
 
-    def _lines(self, width: int, coloured: bool) -> Iterator[Text]:
+    def _lines(self, width: int, has_color: bool) -> Iterator[Text]:
         matrix = self.matrix
         low, high = value_range([matrix])
         values = matrix.values.to_numpy()
         yield Text(matrix.title, style="bold")
-        if subtitle(matrix):
-            yield Text(subtitle(matrix), style="dim")
+        if networks := describe_networks(matrix):
+            yield Text(networks, style="dim")
         yield Text()
         texts, step = self._cells(width)
         per_block = max((width - _LABELS) // step, 1)
@@ -59,60 +62,60 @@ class MatrixTable:
                     line.append(texts[i][j].rjust(step), _style(float(values[i, j]), low, high))
                 yield line
             yield Text()
-        scale = Text(f"{matrix.value_label} {number(low)} ")
-        if coloured:
+        scale = Text(f"{matrix.value_label} {format_value(low)} ")
+        if has_color:
             for k in range(_SCALE):
                 value = low + (high - low) * k / (_SCALE - 1)
                 scale.append(" ", _style(value, low, high))
             scale.append(" ")
         else:
             scale.append("to ")
-        scale.append(number(high))
+        scale.append(format_value(high))
         yield scale
-        layers, *marks = legend([matrix], missing=_MISSING)
+        layers, *marks = explain_marks([matrix], missing=_MISSING)
         yield Text(layers, style="dim")
         if marks:
             yield Text("; ".join(marks), style="dim")
 
     def _cells(self, width: int) -> tuple[list[list[str]], int]:
-        """Text of every cell, its last character a mark or a space, and the width of a column."""
+        """Return the text of every cell, ending with a mark or a space, and the width of a column."""
         matrix = self.matrix
         shape = matrix.values.shape
         values, failed = matrix.values.to_numpy(), matrix.failed.to_numpy()
         unconverged = matrix.unconverged.to_numpy()
         heads = max(len(str(layer)) for layer in matrix.values.columns)
 
-        def texts(short: bool) -> list[list[str]]:
-            def text(i: int, j: int) -> str:
+        def format_cells(short: bool) -> list[list[str]]:
+            def format_cell(i: int, j: int) -> str:
                 if np.isnan(values[i, j]):
                     return "× " if failed[i, j] else f"{_MISSING} "
-                shown = number(values[i, j])
+                shown = format_value(values[i, j])
                 if short:
                     shown = "1.0" if shown == "1.00" else shown.replace("0.", ".", 1)
                 return shown + ("*" if unconverged[i, j] else " ")
 
-            return [[text(i, j) for j in range(shape[1])] for i in range(shape[0])]
+            return [[format_cell(i, j) for j in range(shape[1])] for i in range(shape[0])]
 
-        roomy = texts(short=False)
-        step = max(heads + 1, *(len(text) for row in roomy for text in row)) + 1
+        wide = format_cells(short=False)
+        step = max(heads + 1, *(len(text) for row in wide for text in row)) + 1
         if _LABELS + step * shape[1] <= width:
-            return roomy, step
-        # Leading zeros and the gap go, so that 17 layers stand side by side on 80 columns.
-        tight = texts(short=True)
-        return tight, max(heads + 1, *(len(text) for row in tight for text in row))
+            return wide, step
+        # Without leading zeros and gaps, 17 layers fit side by side into 80 columns.
+        narrow = format_cells(short=True)
+        return narrow, max(heads + 1, *(len(text) for row in narrow for text in row))
 
 
 def _style(value: float, low: float, high: float) -> Style:
     if np.isnan(value):
         return Style(dim=True)
-    background, foreground = cell_colours(value, low, high)
+    background, foreground = cell_colors(value, low, high)
     return Style(color=foreground, bgcolor=background)
 
 
 def matrix_table(matrix: Matrix) -> MatrixTable:
-    """A matrix for the terminal: rows sender layers, columns receiver layers, coloured by value.
+    """Return a matrix for the terminal: sender layers by receiver layers, colored by value.
 
-    The numbers are there without colour too. On a narrow terminal the columns move together, then
+    The numbers are shown without color too. On a narrow terminal the columns move together, then
     break into blocks.
 
     Example:
@@ -122,11 +125,11 @@ def matrix_table(matrix: Matrix) -> MatrixTable:
 
 
 def best_table(best: pd.DataFrame, max_rows: int = 60) -> Group:
-    """What was best: a summary line per matrix, then the best trial of each cell.
+    """Return a summary line per matrix, then the best trial of each cell.
 
     Args:
         best: a row per study, as `best_trials` returns it.
-        max_rows: how many cells are listed; the others are counted in the last line.
+        max_rows: largest number of listed cells; the last line counts the others.
 
     Returns:
         Tables for `rich.print`. Penalty is the receiver's own accuracy minus the stitched one.
@@ -134,11 +137,11 @@ def best_table(best: pd.DataFrame, max_rows: int = 60) -> Group:
     names = short_names([str(c) for c in best.columns if str(c).startswith(SETTING)])
     groups = best_by_matrix(best)
     parts: list[Any] = [_summary(groups)]
-    left = max_rows
+    remaining = max_rows
     for pair, factors, cells in groups:
-        if left > 0:
-            parts.append(_cell_table(pair, factors, cells.head(left), names))
-            left -= len(cells)
+        if remaining > 0:
+            parts.append(_cell_table(pair, factors, cells.head(remaining), names))
+            remaining -= len(cells)
     if len(best) > max_rows:
         parts.append(Text(f"{len(best) - max_rows} more in results.parquet", style="dim"))
     return Group(*parts)
@@ -150,19 +153,19 @@ def _summary(groups: list[tuple[tuple[str, str], dict[str, Any], pd.DataFrame]])
     for name in ("cells", "mean", "min", "max", "penalty", "failed", "not conv."):
         table.add_column(name, justify="right", no_wrap=True)
     for pair, factors, cells in groups:
-        # The row of the image is a control: listed below, and no part of the pair's means.
+        # The image's row is a control: it is listed below, but is no part of the pair's means.
         cells = cells[cells["sender_layer"] >= 0]
-        done = cells[cells["status"] == "finished"]
-        accuracy = done["test_accuracy"]
+        finished = cells[cells["status"] == "finished"]
+        accuracy = finished["test_accuracy"]
         table.add_row(
             Text(
                 "\n".join([f"{pair[0]} -> {pair[1]}", *(f"{k} = {v}" for k, v in factors.items())])
             ),
             str(len(cells)),
-            *(_share(value) for value in (accuracy.mean(), accuracy.min(), accuracy.max())),
-            _share(done["penalty"].mean()),
-            str(len(cells) - len(done)),
-            str(int((~done["converged"].fillna(True).astype(bool)).sum())),
+            *(_format(value) for value in (accuracy.mean(), accuracy.min(), accuracy.max())),
+            _format(finished["penalty"].mean()),
+            str(len(cells) - len(finished)),
+            str(int((~finished["converged"].fillna(True).astype(bool)).sum())),
         )
     return table
 
@@ -173,8 +176,8 @@ def _cell_table(
     title = ", ".join([f"{pair[0]} -> {pair[1]}", *(f"{k} = {v}" for k, v in factors.items())])
     table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD)
     table.add_column("layers", no_wrap=True)
-    repeated = cells["repeat"].nunique() > 1
-    if repeated:
+    has_repeats = cells["repeat"].nunique() > 1
+    if has_repeats:
         table.add_column("repeat", justify="right")
     table.add_column("test accuracy", justify="right")
     table.add_column("penalty", justify="right")
@@ -182,20 +185,20 @@ def _cell_table(
     if names:
         table.add_column("settings of the best trial")
     for row in cells.to_dict("records"):
-        done = row["status"] == "finished"
+        is_finished = row["status"] == "finished"
         accuracy = Text("failed")
-        if done and not pd.isna(row["test_accuracy"]):
+        if is_finished and not pd.isna(row["test_accuracy"]):
             value = float(row["test_accuracy"])
             accuracy = Text(f" {value:.3f} ", style=_style(value, 0.0, 1.0))
         converged = row["converged"]
-        known = "-" if not done or pd.isna(converged) else "yes" if converged else "no"
+        answer = "-" if not is_finished or pd.isna(converged) else "yes" if converged else "no"
         settings = {names[k]: row[k] for k in names if not pd.isna(row[k])}
         table.add_row(
             f"{row['sender_layer']:>2} -> {row['receiver_layer']}",
-            *([str(row["repeat"])] if repeated else []),
+            *([str(row["repeat"])] if has_repeats else []),
             accuracy,
-            _share(row["penalty"]) if done else "-",
-            known,
+            _format(row["penalty"]) if is_finished else "-",
+            answer,
             *(
                 [Text(", ".join(f"{k} {_setting(v)}" for k, v in settings.items()))]
                 if names
@@ -205,7 +208,7 @@ def _cell_table(
     return table
 
 
-def _share(value: float) -> str:
+def _format(value: float) -> str:
     return "-" if pd.isna(value) else f"{value:.3f}"
 
 
@@ -216,7 +219,7 @@ def _setting(value: Any) -> str:
 
 
 def short_names(columns: list[str]) -> dict[str, str]:
-    """Column -> the shortest end of its dotted path that no other column shares."""
+    """Map every column to the shortest end of its dotted path that no other column shares."""
     paths = {column: column.removeprefix(SETTING).split(".") for column in columns}
     short = {}
     for column, path in paths.items():

@@ -1,4 +1,4 @@
-"""The matrices and figures of an experiment folder, kept in step with its results."""
+"""The matrices and figures of an experiment folder, updated whenever its results change."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ from pathlib import Path
 
 import pandas as pd
 
-from stitch_sweep.analysis.comparison.pareto import front_figures, pareto_front, pareto_table
+from stitch_sweep.analysis.comparison.pareto import pareto_front, pareto_table
 from stitch_sweep.analysis.matrix.knock_out import gap_matrices
 from stitch_sweep.analysis.matrix.matrices import Matrix, matrices, write_matrix
 from stitch_sweep.analysis.results import Mode
 from stitch_sweep.analysis.tables import csv_text
-from stitch_sweep.charts.figures import heatmap, save_figure
+from stitch_sweep.charts.figures import draw, heatmap, save_figure
+from stitch_sweep.charts.search import front_charts
 from stitch_sweep.core.errors import InputError
+from stitch_sweep.storage import layout
 from stitch_sweep.storage.files import write_atomically
-from stitch_sweep.storage.manifest import ANALYSIS, REPORT, Manifest, in_step
+from stitch_sweep.storage.manifest import Manifest, in_step
 
-MANIFEST = ANALYSIS
-_FRONT = "pareto.csv"
-_OURS = re.compile(
-    r"(pareto\.csv|matrices/[A-Za-z0-9_-][A-Za-z0-9._-]*\.csv|figures/[A-Za-z0-9_-][A-Za-z0-9._-]*\.png)"
+MANIFEST = layout.ANALYSIS_MANIFEST
+_WRITTEN_FILES = re.compile(
+    rf"{re.escape(layout.PARETO_FRONT)}"
+    rf"|{layout.MATRICES}/{layout.FILE_STEM}\.csv|{layout.FIGURES}/{layout.FILE_STEM}\.png"
 )
+_REMEDY = "give the sweep a folder of its own"
 
 
 def write_analysis(
@@ -36,21 +39,19 @@ def write_analysis(
 ) -> list[Matrix]:
     """Write `matrices/*.csv` and `figures/*.png`, one of each per matrix of test accuracies.
 
-    Where layers were knocked out of a network, its gap matrix too.
+    A network whose layers were knocked out gets its gap matrix too. With several objectives,
+    `pareto.csv` lists the non-dominated trials of each cell, and each matrix gets a figure of them.
 
-    With several objectives also `pareto.csv`, what no other trial of its cell dominates, and a figure
-    of the fronts per matrix.
-
-    Files that an earlier call wrote and this one doesn't are removed; `.analysis.json` lists them, so
-    that nothing else in the two folders is touched.
+    Files of an earlier call that are no longer written are removed. `.analysis.json` lists the
+    written files, so that no other file in the two folders is touched.
 
     Args:
         folder: the experiment folder.
         results: a row per trial, as `load_results` returns it.
-        metric: the column that chose trials.
-        mode: whether "max" or "min" of it is best.
-        objectives: what was searched, where that is more than the metric.
-        knocked_out: names of the networks that were to lose layers; see `gap_matrices`.
+        metric: the column by which the best trials are chosen.
+        mode: whether "max" or "min" of the metric is best.
+        objectives: the searched objectives, if there are several.
+        knocked_out: names of the networks that lose layers; see `gap_matrices`.
 
     Returns:
         The matrices, sorted by pair and factors.
@@ -60,35 +61,40 @@ def write_analysis(
             that would be replaced isn't known to be Stitch Sweep's.
     """
     folder = Path(folder)
-    found = matrices(results, metric=metric, mode=mode)
-    shown = [*found, *gap_matrices(found, knocked_out)]
-    fronts = dict(front_figures(results, found, objectives or {}))
+    all_matrices = matrices(results, metric=metric, mode=mode)
+    shown = [*all_matrices, *gap_matrices(all_matrices, knocked_out)]
+    fronts = dict(front_charts(results, all_matrices, objectives or {}))
     current = {
         name
         for matrix in shown
-        for name in (f"matrices/{matrix.file_name}.csv", f"figures/{matrix.file_name}.png")
+        for name in (
+            f"{layout.MATRICES}/{matrix.file_name}.csv",
+            f"{layout.FIGURES}/{matrix.file_name}.png",
+        )
     }
-    current |= {f"figures/{name}.png" for name in fronts} | ({_FRONT} if objectives else set())
+    current |= {f"{layout.FIGURES}/{name}.png" for name in fronts}
+    if objectives:
+        current.add(layout.PARETO_FRONT)
     with in_step(_manifest(folder), current, _REMEDY):
         for matrix in shown:
-            write_matrix(matrix, folder / "matrices")
-            save_figure(heatmap(matrix), folder / "figures", matrix.file_name)
-        for name, draw in fronts.items():
-            save_figure(draw(), folder / "figures", name)
+            write_matrix(matrix, folder / layout.MATRICES)
+            save_figure(heatmap(matrix), folder / layout.FIGURES, matrix.file_name)
+        for name, describe in fronts.items():
+            save_figure(draw(describe()), folder / layout.FIGURES, name)
         if objectives:
             table = pareto_table(pareto_front(results, objectives), objectives)
-            write_atomically(folder / _FRONT, csv_text(table).encode())
-    return found
+            write_atomically(folder / layout.PARETO_FRONT, csv_text(table).encode())
+    return all_matrices
 
 
 def check_analysis(
     folder: Path, pairs: Collection[tuple[str, str]], *, with_front: bool = False
 ) -> None:
-    """Check before a sweep that no file of the user's is in the way of its matrices and figures.
+    """Check before a sweep that its matrices and figures would replace no file of the user's.
 
     Args:
         folder: the experiment folder.
-        pairs: senders and receivers, with which the names of the files begin.
+        pairs: senders and receivers; the names of the files begin with them.
         with_front: whether there will be a `pareto.csv`.
 
     Raises:
@@ -97,25 +103,26 @@ def check_analysis(
     beginnings = [f"{sender}__{receiver}" for sender, receiver in pairs]
     starts = (*beginnings, *(f"pareto__{beginning}" for beginning in beginnings))
     names = {
-        f"{place}/{path.name}"
-        for place in ("matrices", "figures")
-        for path in _listed(folder / place)
-        if path.name.startswith(starts) and _OURS.fullmatch(f"{place}/{path.name}")
+        f"{subfolder}/{path.name}"
+        for subfolder in (layout.MATRICES, layout.FIGURES)
+        for path in _list_folder(folder / subfolder)
+        if path.name.startswith(starts) and _WRITTEN_FILES.fullmatch(f"{subfolder}/{path.name}")
     }
-    _manifest(folder).check_free(names | ({_FRONT} if with_front else set()), _REMEDY)
-
-
-_REMEDY = "give the sweep a folder of its own"
+    if with_front:
+        names.add(layout.PARETO_FRONT)
+    _manifest(folder).check_free(names, _REMEDY)
 
 
 def _manifest(folder: Path) -> Manifest:
-    return Manifest(folder / MANIFEST, _OURS, [REPORT])
+    return Manifest(folder / MANIFEST, _WRITTEN_FILES, [layout.REPORT_MANIFEST])
 
 
-def _listed(folder: Path) -> list[Path]:
+def _list_folder(folder: Path) -> list[Path]:
     try:
         return list(folder.iterdir())
     except FileNotFoundError:
         return []
     except NotADirectoryError:
-        raise InputError(f"{folder}: is a file, and a folder of this name is written to") from None
+        raise InputError(
+            f"{folder}: is a file; the sweep writes a folder of this name, so rename the file"
+        ) from None

@@ -1,23 +1,23 @@
 "use strict";
 
-/* Draws the figures, and answers clicks. All texts reach the page through textContent; Plotly's own
-   texts, which may hold markup, were escaped when the report was written. */
+/* Draws the figures and handles clicks. Texts are set with textContent. Plotly reads markup in its texts,
+   so these were escaped when the report was written. */
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const config = { displayModeBar: false, responsive: false, doubleClick: false, showTips: false };
-  const drawn = new Map(); // element -> how it takes a width
+  const drawn = new Map(); // element -> function that sets its width
 
   const element = (tag, text, name) => {
-    const made = document.createElement(tag);
-    if (text !== undefined) made.textContent = text;
-    if (name) made.className = name;
-    return made;
+    const node = document.createElement(tag);
+    if (text !== undefined) node.textContent = text;
+    if (name) node.className = name;
+    return node;
   };
-  const shown = (value, digits = 3) =>
+  const formatFixed = (value, digits = 3) =>
     value === null || value === undefined ? "–" : value.toFixed(digits);
-  const short = (value) => (Math.abs(value) < 10 ? value.toFixed(2) : value.toPrecision(3));
+  const formatValue = (value) => (Math.abs(value) < 10 ? value.toFixed(2) : value.toPrecision(3));
 
-  // ---- widths: figures follow their column, on paper too
+  // ---- widths: figures follow the width of their column, on paper too
 
   const PAPER = 660; // CSS pixels that fit on A4 and Letter between the margins
   const HEIGHT = data.chart.height, HEIGHT_ON_PAPER = 180, HEAT_ON_PAPER = 290;
@@ -38,7 +38,7 @@
     );
   }
   function fitChart(plot, width) {
-    // Below its least width a figure scrolls within its own frame.
+    // A figure below its least width scrolls within its frame.
     const least = (plot.layout.meta && plot.layout.meta.least) || 0;
     return Plotly.relayout(plot, { width: Math.round(Math.max(Math.min(width, 832), least)) });
   }
@@ -55,7 +55,7 @@
   });
   const opened = [];
   addEventListener("beforeprint", () => {
-    // All but the longest tables, which are there as CSV.
+    // All tables except the longest, which are available as CSV.
     for (const details of document.querySelectorAll("details:not([open], .long)")) {
       details.open = true;
       opened.push(details);
@@ -74,29 +74,29 @@
     }
   });
 
-  async function draw(plot, figure, how) {
+  async function draw(plot, figure, setWidth) {
     await Plotly.newPlot(plot, figure.data, figure.layout, config);
-    drawn.set(plot, how);
+    drawn.set(plot, setWidth);
     fit(plot);
   }
 
   // ---- matrices
 
   function paint(group, key) {
-    const value = group.values.find((known) => known.key === key);
+    const value = group.values.find((entry) => entry.key === key);
     const section = document.getElementById(group.id);
-    section.querySelector(".key .low").textContent = short(value.low);
-    section.querySelector(".key .high").textContent = short(value.high);
+    section.querySelector(".key .low").textContent = formatValue(value.low);
+    section.querySelector(".key .high").textContent = formatValue(value.high);
     section.querySelector(".key .what").textContent = value.label;
     group.variants.forEach((variant) => {
       const z = variant.values[key];
       const text = z.map((row, i) =>
-        row.map((v, j) => (v === null ? "" : short(v) + (variant.marks[i][j] === "*" ? "*" : ""))));
-      const words = `sender layer %{customdata[0]}<br>receiver layer %{customdata[1]}<br>` +
+        row.map((v, j) => (v === null ? "" : formatValue(v) + (variant.marks[i][j] === "*" ? "*" : ""))));
+      const template = `sender layer %{customdata[0]}<br>receiver layer %{customdata[1]}<br>` +
         `${value.hover} %{z:.4f}<extra></extra>`;
       const plot = document.getElementById(variant.figure);
       Plotly.restyle(plot, {
-        z: [z], text: [text], zmin: value.low, zmax: value.high, hovertemplate: words,
+        z: [z], text: [text], zmin: value.low, zmax: value.high, hovertemplate: template,
       }, [0]);
     });
   }
@@ -122,12 +122,12 @@
   }
 
   const COLUMNS = [
-    ["test accuracy", "n", (t) => shown(t.test)],
-    ["calibrated", "n", (t) => shown(t.calibrated)],
-    ["validation", "n", (t) => shown(t.val)],
-    ["penalty", "n", (t) => shown(t.penalty)],
+    ["test accuracy", "n", (t) => formatFixed(t.test)],
+    ["calibrated", "n", (t) => formatFixed(t.calibrated)],
+    ["validation", "n", (t) => formatFixed(t.val)],
+    ["penalty", "n", (t) => formatFixed(t.penalty)],
     ["converged", "", (t) => (t.converged === null ? "unknown" : t.converged ? "yes" : "no")],
-    ["seconds", "n", (t) => shown(t.seconds, 1)],
+    ["seconds", "n", (t) => formatFixed(t.seconds, 1)],
   ];
 
   function cellTable(group, i, j) {
@@ -146,23 +146,23 @@
       if (!best.length) {
         const row = body.insertRow();
         row.append(element("td", variant.label));
-        const why = element("td", "not run", "soft");
-        why.colSpan = names.length - 1;
-        row.append(why);
+        const state = element("td", "not run", "soft");
+        state.colSpan = names.length - 1;
+        row.append(state);
       }
       for (const id of best) {
         const trial = data.trials[id];
         const row = body.insertRow();
         const first = row.insertCell();
         const swatch = element("span", undefined, "swatch");
-        swatch.style.borderTopColor = variant.colour;
+        swatch.style.borderTopColor = variant.color;
         swatch.style.borderTopStyle = variant.dash === "solid" ? "solid" : "dashed";
         first.append(swatch, variant.label + (group.repeats > 1 ? `, repeat ${trial.repeat}` : ""));
         first.className = "nobreak";
         if (trial.error) {
-          const why = element("td", `failed: ${trial.error}`, "fail");
-          why.colSpan = COLUMNS.length + (settings ? 1 : 0);
-          row.append(why);
+          const reason = element("td", `failed: ${trial.error}`, "fail");
+          reason.colSpan = COLUMNS.length + (settings ? 1 : 0);
+          row.append(reason);
         } else {
           for (const [, name, text] of COLUMNS) row.append(element("td", text(trial), name));
           if (settings) row.append(element("td", trial.settings, "nobreak"));
@@ -185,7 +185,7 @@
           type: "scatter", mode: path[y].length === 1 ? "markers" : "lines",
           x: data.steps[path[x]], y: path[y],
           name: variant.hover, showlegend: false,
-          line: { color: variant.colour, width: trial.best ? 2 : 1, dash: variant.dash },
+          line: { color: variant.color, width: trial.best ? 2 : 1, dash: variant.dash },
           opacity: trial.best ? 1 : 0.4,
           hovertemplate: "epoch %{x:.1f}: %{y:.4g}",
         });
@@ -209,10 +209,10 @@
       [accuracy, curves(group, i, j, "xv", "accuracy"), "validation accuracy", "linear"],
       [loss, curves(group, i, j, "xt", "loss"), "training loss", group.positive ? "log" : "linear"],
     ];
-    let any = false;
+    let hasTraces = false;
     for (const [plot, traces, title, type] of figures) {
       plot.hidden = !traces.length;
-      any = any || traces.length > 0;
+      hasTraces = hasTraces || traces.length > 0;
       if (!traces.length) continue;
       const layout = structuredClone(data.chart);
       layout.xaxis.title = { text: "epoch" };
@@ -224,7 +224,7 @@
       delete plot.dataset.width;
       fit(plot);
     }
-    none.hidden = any;
+    none.hidden = hasTraces;
     if (scroll) {
       section.querySelector(".cell").scrollIntoView({ behavior: "smooth", block: "nearest" });
     }
@@ -251,13 +251,13 @@
     choose(group, group.start[0], group.start[1], false);
   }
 
-  // #trial=<id> opens that trial's cell, so that a link can point at it.
-  function follow() {
-    const wanted = decodeURIComponent(location.hash.replace(/^#trial=/, ""));
+  // The address fragment #trial=<id> opens the cell of that trial.
+  function openLinkedTrial() {
+    const linkedId = decodeURIComponent(location.hash.replace(/^#trial=/, ""));
     for (const group of data.groups) {
       for (const variant of group.variants) {
         variant.trials.forEach((row, i) => row.forEach((ids, j) => {
-          if (location.hash.startsWith("#trial=") && ids.includes(wanted)) choose(group, i, j, true);
+          if (location.hash.startsWith("#trial=") && ids.includes(linkedId)) choose(group, i, j, true);
         }));
       }
     }
@@ -268,8 +268,8 @@
     for (const plot of document.querySelectorAll("[data-figure]")) {
       await draw(plot, data.figures[plot.dataset.figure], fitChart);
     }
-    addEventListener("hashchange", follow);
-    follow();
+    addEventListener("hashchange", openLinkedTrial);
+    openLinkedTrial();
     document.documentElement.dataset.drawn = "true";
   }
   start();

@@ -1,4 +1,4 @@
-"""What a report says in words, and what its means and counts are of."""
+"""Sentences of the report, and the cells that its means and counts include."""
 
 from __future__ import annotations
 
@@ -14,47 +14,45 @@ import yaml
 from rich.console import Console
 
 from stitch_sweep.analysis.matrix.uncertainty import BINOMIAL, IMAGES
-from stitch_sweep.report.experiment import load_experiment
-from stitch_sweep.report.findings import Findings, analyse, makes_images, mean_accuracy
-from stitch_sweep.report.page import Page
-from stitch_sweep.report.tables import (
-    all_tables,
-    correlation_frame,
-    hacking_table,
-    representation_table,
-    verdict_frame,
-)
+from stitch_sweep.report.doubts import list_doubts
+from stitch_sweep.report.figures import list_charts
+from stitch_sweep.report.findings import Findings, derive_findings, makes_images, mean_accuracy
+from stitch_sweep.report.page.page import Page
+from stitch_sweep.report.reading import load_experiment
+from stitch_sweep.report.summary import describe_verdicts
+from stitch_sweep.report.tables.catalog import all_tables
+from stitch_sweep.report.tables.losses import correlation_frame, hacking_table, representation_table
+from stitch_sweep.report.tables.matrices import verdict_frame
 from stitch_sweep.report.terminal import show
-from stitch_sweep.report.words import what_is_doubtful, what_the_verdicts_say
-from stitch_sweep.report.writing import Report, drawings, write
+from stitch_sweep.report.writing import Report, write
 from tests.support.reports import make_folder
 
 LAYERS = 3
 
 
 def edited(folder: Path, change) -> Findings:
-    """What is found in a folder whose results were changed; its ledger knows nothing of that."""
+    """Return the findings of a folder with changed results, without its ledger."""
     path = folder / "results.parquet"
     change(pd.read_parquet(path)).to_parquet(path)
     shutil.rmtree(folder / "ledger")
-    return analyse(load_experiment(folder))
+    return derive_findings(load_experiment(folder))
 
 
 def with_control(table: pd.DataFrame) -> pd.DataFrame:
-    """Of the sender c only the architecture is a network's."""
+    """Make the sender c an untrained network."""
     return table.assign(
         sender_kind=np.where(table["sender"] == "c", "random", "trained"), receiver_kind="trained"
     )
 
 
 def with_image_row(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows -1 to 1 were run, and row 2 was only planned."""
+    """Shift the sender layers: rows -1 to 1 were run, row 2 was only planned."""
     return table.assign(sender_layer=table["sender_layer"] - 1)
 
 
 @pytest.fixture(scope="module")
 def controlled(tmp_path_factory) -> Findings:
-    """A pair and an untrained sender, and every representation far from the expected one."""
+    """A pair and an untrained sender; every representation is far from the expected one."""
     folder = make_folder(tmp_path_factory.mktemp("controlled") / "sweep", measured=True,
                          layers=LAYERS, pairs=(("a", "b"), ("c", "b")))  # fmt: skip
 
@@ -89,7 +87,7 @@ def into_images(tmp_path_factory) -> Findings:
 
 
 def doubt(findings: Findings, start: str) -> list[str]:
-    return [text for text in what_is_doubtful(findings) if text.startswith(start)]
+    return [text for text in list_doubts(findings) if text.startswith(start)]
 
 
 # Sentences
@@ -97,13 +95,13 @@ def doubt(findings: Findings, start: str) -> list[str]:
 
 def test_many_matrices_are_counted_by_what_was_crossed(tmp_path):
     pairs = tuple((f"a{k}", f"b{k}") for k in range(6))
-    findings = analyse(load_experiment(make_folder(tmp_path / "x", pairs=pairs, layers=2)))
+    findings = derive_findings(load_experiment(make_folder(tmp_path / "x", pairs=pairs, layers=2)))
     labels = {"mse": ["none", "diagonal"] + 4 * ["none"], "task": 6 * ["triangle"]}
     verdicts = [
         replace(v, label=labels[v.matrix.factors["loss"]].pop(0)) for v in findings.verdicts
     ]
-    said = what_the_verdicts_say(replace(findings, verdicts=verdicts, ladders=[]), {})
-    assert [(s.subject, s.text) for s in said] == [
+    statements = describe_verdicts(replace(findings, verdicts=verdicts, ladders=[]), {})
+    assert [(s.subject, s.text) for s in statements] == [
         ("loss = mse", "5 of 6 matrices none, 1 diagonal."),
         ("loss = task", "6 of 6 matrices triangle."),
     ]
@@ -112,7 +110,7 @@ def test_many_matrices_are_counted_by_what_was_crossed(tmp_path):
 def test_controls_of_one_combination_say_nothing_of_another(tmp_path):
     pairs = (("a", "b"), ("c", "b"))
 
-    def found(name: str, controls: tuple[str, ...]) -> list[str]:
+    def results_by_name(name: str, controls: tuple[str, ...]) -> list[str]:
         def change(table: pd.DataFrame) -> pd.DataFrame:
             table = with_control(table)
             return table[(table["sender"] != "c") | table["factor.loss"].isin(controls)]
@@ -120,11 +118,11 @@ def test_controls_of_one_combination_say_nothing_of_another(tmp_path):
         folder = make_folder(tmp_path / name, pairs=pairs, layers=LAYERS)
         return doubt(edited(folder, change), "No controls were run")
 
-    (text,) = found("mse", ("mse",))
+    (text,) = results_by_name("mse", ("mse",))
     assert text.startswith("No controls were run for loss = task (untrained networks")
     assert "whether triangle there says" in text
-    assert found("both", ("mse", "task")) == []
-    (text,) = found("none", ())
+    assert results_by_name("both", ("mse", "task")) == []
+    (text,) = results_by_name("none", ())
     assert text.startswith("No controls were run (untrained networks")
 
 
@@ -156,14 +154,14 @@ def test_each_kind_of_interval_is_said_of_its_own_matrices(tmp_path):
 
 def test_controls_are_not_counted_among_the_pairs(controlled):
     table = controlled.hacking
-    of = table.groupby(table["control"].fillna("pair"))["hacking"].sum()
-    assert of["pair"] == of["untrained_sender"] > 0
-    (text,) = [t for t in what_is_doubtful(controlled) if "no nearer to the expected one" in t]
-    assert text.startswith(f"{of['pair']} best trials of 18 perform well")
-    assert text.endswith(f"(controls, not counted in: {of['untrained_sender']} of 18).")
+    counts = table.groupby(table["control"].fillna("pair"))["hacking"].sum()
+    assert counts["pair"] == counts["untrained_sender"] > 0
+    (text,) = [t for t in list_doubts(controlled) if "no nearer to the expected one" in t]
+    assert text.startswith(f"{counts['pair']} best trials of 18 perform well")
+    assert text.endswith(f"(controls, not counted in: {counts['untrained_sender']} of 18).")
     rows = hacking_table(controlled).frame["control"].notna().tolist()
     assert rows == sorted(rows), "controls stand last"
-    assert sum(rows) == of["untrained_sender"]
+    assert sum(rows) == counts["untrained_sender"]
 
 
 def test_measures_are_correlated_over_pairs_alone(controlled):
@@ -178,11 +176,11 @@ def test_means_and_counts_of_a_pair_are_of_layers_from_0_on(from_images):
     values = verdict.matrix.values
     assert values.index.tolist() == [-1, 0, 1, 2]
     assert not np.isnan(values.loc[-1]).any()
-    own = values.loc[[0, 1]].to_numpy()
-    assert mean_accuracy(verdict) == pytest.approx(own.mean())
+    inner = values.loc[[0, 1]].to_numpy()
+    assert mean_accuracy(verdict) == pytest.approx(inner.mean())
     assert mean_accuracy(verdict) != pytest.approx(np.nanmean(values.to_numpy()))
     row = verdict_frame([verdict]).iloc[0]
-    assert row["mean_accuracy"] == pytest.approx(own.mean())
+    assert row["mean_accuracy"] == pytest.approx(inner.mean())
     assert (row["cells"], row["missing"], row["unconverged"]) == (6, 3, 0)
     assert int(verdict.matrix.unconverged.to_numpy().sum()) == 1, "in the image's row"
 
@@ -200,10 +198,12 @@ def test_only_layers_that_were_run_reach_any(from_images):
 
 
 def test_images_get_a_sentence_and_no_verdict(into_images):
-    said = what_the_verdicts_say(into_images, {})
-    assert [s.shape for s in said] == ["", ""]
-    assert [s.subject for s in said] == [f"a → image of b, loss = {k}" for k in ("mse", "task")]
-    for statement, verdict in zip(said, into_images.verdicts, strict=True):
+    statements = describe_verdicts(into_images, {})
+    assert [s.shape for s in statements] == ["", ""]
+    assert [s.subject for s in statements] == [
+        f"a → image of b, loss = {k}" for k in ("mse", "task")
+    ]
+    for statement, verdict in zip(statements, into_images.verdicts, strict=True):
         values = verdict.matrix.values[-1]
         low, high = (f"{k:.2f}" for k in (values.min(), values.max()))
         assert low in statement.text
@@ -217,9 +217,9 @@ def test_images_get_a_sentence_and_no_verdict(into_images):
     assert "unclear" not in text
     assert '<a href="#images">' in text
     assert 'id="images"' in text
-    assert not any("intervals" in text for text in what_is_doubtful(into_images))
+    assert not any("intervals" in text for text in list_doubts(into_images))
     out = io.StringIO()
-    doubts = what_is_doubtful(into_images)
+    doubts = list_doubts(into_images)
     show(Report(None, [into_images], [doubts]), Console(file=out, width=200))
     assert "unclear" not in out.getvalue()
     assert "a -> image of b, loss = mse: of images made" in out.getvalue()
@@ -231,26 +231,29 @@ def test_many_images_are_counted_apart_from_shapes(into_images, controlled):
     assert not any(makes_images(v.matrix) for v in controlled.verdicts)
     shaped = [v for v in controlled.verdicts if v.control is None and v.label == "triangle"]
     many = replace(into_images, verdicts=5 * images + shaped)
-    said = {s.subject: s.text for s in what_the_verdicts_say(many, {})}
-    assert said["loss = task"] == "1 of 1 matrix triangle."
-    assert "5 pairs into images, loss = task" in said
-    assert "unclear" not in " ".join(said.values())
+    statements = {s.subject: s.text for s in describe_verdicts(many, {})}
+    assert statements["loss = task"] == "1 of 1 matrix triangle."
+    assert "5 pairs into images, loss = task" in statements
+    assert "unclear" not in " ".join(statements.values())
 
 
 # Tables and figures
 
 
 def test_matrices_that_one_figure_has_no_room_for_get_another(tmp_path, monkeypatch):
-    monkeypatch.setattr("stitch_sweep.report.writing.MOST_PANELS", 2)
+    monkeypatch.setattr("stitch_sweep.report.figures.MAX_PANELS", 2)
     pairs = (("a", "b"), ("c", "d"), ("e", "f"))
     folder = make_folder(tmp_path / "x", pairs=pairs, losses=("task",), layers=2)
-    found = {
+    results_by_name = {
         name: draw.args[0]
-        for name, draw in drawings(analyse(load_experiment(folder)))
+        for name, draw in list_charts(derive_findings(load_experiment(folder)))
         if name.startswith("matrices")
     }
-    assert [name.removeprefix("matrices_accuracy_calibrated") for name in found] == ["", "_2"]
-    assert [m.sender for drawn in found.values() for m in drawn] == ["a", "c", "e"]
+    assert [name.removeprefix("matrices_accuracy_calibrated") for name in results_by_name] == [
+        "",
+        "_2",
+    ]
+    assert [m.sender for drawn in results_by_name.values() for m in drawn] == ["a", "c", "e"]
 
 
 def test_regions_are_shown_with_their_standard_errors(controlled):
@@ -274,12 +277,12 @@ def test_agreement_is_shown_and_written_cell_by_cell(controlled, tmp_path):
     table = controlled.agreement
     page = Page("x")
     page.add(controlled)
-    (group, _) = page._groups
-    wanted = {"agreement_sender", "agreement_receiver", "kappa_sender", "kappa_receiver"}
-    assert wanted <= {value["key"] for value in group["values"]}
+    (group, _) = page.data.groups
+    expected = {"agreement_sender", "agreement_receiver", "kappa_sender", "kappa_receiver"}
+    assert expected <= {value["key"] for value in group["values"]}
     for variant, loss in zip(group["variants"], ("mse", "task"), strict=True):
-        own = table[(table["sender"] == "a") & (table["loss"] == loss)]
-        cells = own.pivot_table("kappa_sender", "sender_layer", "receiver_layer", dropna=False)
+        inner = table[(table["sender"] == "a") & (table["loss"] == loss)]
+        cells = inner.pivot_table("kappa_sender", "sender_layer", "receiver_layer", dropna=False)
         np.testing.assert_allclose(
             np.array(variant["values"]["kappa_sender"], dtype=float), cells, rtol=1e-4
         )
@@ -311,12 +314,12 @@ def test_factors_stand_whole_above_the_table_of_their_matrices(controlled):
 
 
 def test_layers_knocked_out_beside_a_whole_self_pair_have_their_gap_matrix(tmp_path):
-    findings = analyse(load_experiment(make_folder(tmp_path / "s", pairs=(("a", "a"),))))
+    findings = derive_findings(load_experiment(make_folder(tmp_path / "s", pairs=(("a", "a"),))))
     assert findings.gaps == [], "nothing says that layers were to be knocked out"
     (part,) = findings.experiment.parts
     asked = replace(part, config={**part.config, "knock_out": [{"network": "a"}]})
-    known = replace(findings, experiment=replace(findings.experiment, parts=(asked,)))
-    assert {gaps.kind for gaps in known.gaps} == {"knock-out"}
-    assert {table.name for table in all_tables(known)} - {t.name for t in all_tables(findings)} == {
-        "knock_out"
-    }
+    with_knock_out = replace(findings, experiment=replace(findings.experiment, parts=(asked,)))
+    assert {gaps.kind for gaps in with_knock_out.gaps} == {"knock-out"}
+    assert {table.name for table in all_tables(with_knock_out)} - {
+        t.name for t in all_tables(findings)
+    } == {"knock_out"}

@@ -16,9 +16,9 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from stitch_sweep.report.experiment import load_experiment
-from stitch_sweep.report.findings import analyse
-from stitch_sweep.report.page import Page
+from stitch_sweep.report.findings import derive_findings
+from stitch_sweep.report.page.page import Page
+from stitch_sweep.report.reading import load_experiment
 from tests.support.reports import make_folder
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
@@ -42,12 +42,12 @@ def browser() -> Iterator[webdriver.Chrome]:
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    found = webdriver.Chrome(options=options, service=Service(DRIVER))
-    found.execute_cdp_cmd("Network.enable", {})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    driver.execute_cdp_cmd("Network.enable", {})
     offline = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
-    found.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
-    yield found
-    found.quit()
+    driver.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
+    yield driver
+    driver.quit()
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def report(tmp_path_factory) -> Path:
                          samples=2, pairs=(("a", "b"), ("c", "d")), failed=((0, 1),),
                          unconverged=((2, 2),))  # fmt: skip
     page = Page("Model stitching: sweep")
-    page.add(analyse(load_experiment(folder)))
+    page.add(derive_findings(load_experiment(folder)))
     path = folder / "report.html"
     path.write_text(page.html())
     return path
@@ -96,8 +96,8 @@ def test_everything_is_drawn_without_a_network_and_without_complaint(browser, re
         "})"
     )
     names = {name for name, *_ in drawn}
-    # Two pairs of two matrices and two charts, two ladders, correlations, probes, importances.
-    assert len(drawn) == 4 + 4 + 2 + 1 + 1 + 1, names
+    # Two pairs of two matrices and two charts, two ladders, regions, correlations, probes, importances.
+    assert len(drawn) == 4 + 4 + 2 + 1 + 1 + 1 + 1, names
     for name, marks, width, height in drawn:
         assert marks > 5, name
         assert width > 150, name

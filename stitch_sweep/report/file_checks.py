@@ -1,7 +1,7 @@
-"""What a report needs of an experiment folder's files, each checked before it is used.
+"""Validation of an experiment folder's files before a report uses them.
 
-A folder may come from another version, from a damaged disk, or from a stranger. A file that isn't what
-it should be is left out, and a note says so.
+A folder may come from another version, from a damaged disk, or from an untrusted person. A file with
+unexpected content is skipped, and a note says so.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from stitch_sweep.analysis.results import FACTOR
 from stitch_sweep.config.models import KnockOutConfig
 from stitch_sweep.core.problems import describe_problems
 
-MOST_LAYERS = 10_000
-"""A network with more layers than this is taken for a mistake."""
-_MOST_NESTED = 50
+MAX_LAYERS = 10_000
+"""A larger number of layers is taken for a mistake."""
+_MAX_DEPTH = 50
 
-Layers = Literal["all"] | list[Annotated[int, Field(ge=-1, le=MOST_LAYERS)]]
+Layers = Literal["all"] | list[Annotated[int, Field(ge=-1, le=MAX_LAYERS)]]
 
 
 class _Lenient(BaseModel):
-    """Named fields are checked, others are left alone."""
+    """A model that checks its fields and accepts any others."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -36,7 +36,7 @@ class _Network(_Lenient):
     weights: str = "trained"
     family: str | None = None
     layers: str | list[str] | None = None
-    blocks: list[Annotated[int, Field(ge=0, le=MOST_LAYERS)]] | None = None
+    blocks: list[Annotated[int, Field(ge=0, le=MAX_LAYERS)]] | None = None
 
 
 class _Pair(_Lenient):
@@ -59,7 +59,7 @@ class _Resources(_Lenient):
 
 
 class FolderConfig(_Lenient):
-    """The sections of `config.resolved.yml` that a report reads."""
+    """Sections of `config.resolved.yml` that a report reads."""
 
     seed: int | None = None
     data: dict[str, Any] | None = None
@@ -76,7 +76,7 @@ class _Decides(_Lenient):
 
 
 class FolderDescription(_Lenient):
-    """The fields of the ledger's description that a report reads."""
+    """Fields of the ledger's description that a report reads."""
 
     decides: _Decides | None = None
     config: dict[str, Any] | None = None
@@ -92,21 +92,21 @@ class _Check(_Lenient):
 
 
 class SanityFile(_Lenient):
-    """The fields of `sanity.json` that a report reads."""
+    """Fields of `sanity.json` that a report reads."""
 
     checks: list[_Check]
     versions: dict[str, Any] | None = None
 
 
-def problem_of(content: Mapping[str, Any], model: type[BaseModel]) -> str | None:
-    """What keeps plain data from being used, in a clause; None if nothing does.
+def explain_misfit(content: Mapping[str, Any], model: type[BaseModel]) -> str | None:
+    """Explain in a clause why plain data does not fit a model; None if it fits.
 
     Args:
-        content: what a file holds.
-        model: what it should be.
+        content: a file's content.
+        model: the expected fields.
     """
     if _is_nested_too_deeply(content):
-        return f"it is nested more than {_MOST_NESTED} deep"
+        return f"it is nested more than {_MAX_DEPTH} deep"
     try:
         model.model_validate(content)
     except ValidationError as error:
@@ -116,70 +116,68 @@ def problem_of(content: Mapping[str, Any], model: type[BaseModel]) -> str | None
 
 def _is_nested_too_deeply(content: Any) -> bool:
     level = [content]
-    for _ in range(_MOST_NESTED):
-        level = [
-            item
-            for value in level
-            for item in (
-                value.values()
-                if isinstance(value, Mapping)
-                else value
-                if isinstance(value, list)
-                else ()
-            )
-            if isinstance(item, Mapping | list)
-        ]
+    for _ in range(_MAX_DEPTH):
+        level = [child for value in level for child in _children(value)]
         if not level:
             return False
     return True
 
 
-def _is_text(column: pd.Series) -> bool:
+def _children(value: Any) -> list[Any]:
+    """Return the mappings and lists directly inside a value."""
+    if isinstance(value, Mapping):
+        members = list(value.values())
+    else:
+        members = value if isinstance(value, list) else []
+    return [member for member in members if isinstance(member, Mapping | list)]
+
+
+def _are_texts(column: pd.Series) -> bool:
     return all(isinstance(value, str) for value in column.dropna())
 
 
-def _is_number(column: pd.Series) -> bool:
+def _are_numbers(column: pd.Series) -> bool:
     return types.is_numeric_dtype(column) or bool(column.isna().all())
 
 
-def _is_whole(column: pd.Series) -> bool:
+def _are_whole_numbers(column: pd.Series) -> bool:
     values = column.dropna()
     return not len(values) or (
         types.is_numeric_dtype(column) and bool(((values % 1 == 0) & (abs(values) < 2**31)).all())
     )
 
 
-def _is_share(column: pd.Series) -> bool:
-    return _is_number(column) and bool(column.dropna().between(0, 1).all())
+def _are_shares(column: pd.Series) -> bool:
+    return _are_numbers(column) and bool(column.dropna().between(0, 1).all())
 
 
-def _is_layer(column: pd.Series) -> bool:
-    return _is_whole(column) and bool(
-        column.notna().all() and column.between(-1, MOST_LAYERS).all()
+def _are_layers(column: pd.Series) -> bool:
+    return _are_whole_numbers(column) and bool(
+        column.notna().all() and column.between(-1, MAX_LAYERS).all()
     )
 
 
-def _is_classes(column: pd.Series) -> bool:
+def _are_class_lists(column: pd.Series) -> bool:
     return all(
         types.is_list_like(value) and (not len(value) or np.asarray(value).dtype.kind in "iu")
         for value in column[column.notna()]
     )
 
 
-def _is_names(column: pd.Series) -> bool:
+def _are_name_lists(column: pd.Series) -> bool:
     return all(
         types.is_list_like(value) and all(isinstance(item, str) for item in value)
         for value in column[column.notna()]
     )
 
 
-_Kind = tuple[Callable[[pd.Series], bool], str]
-_TEXT: _Kind = (_is_text, "texts")
-_NUMBER: _Kind = (_is_number, "numbers")
-_WHOLE: _Kind = (_is_whole, "whole numbers")
-_SHARE: _Kind = (_is_share, "numbers from 0 to 1")
-_LAYER: _Kind = (_is_layer, f"whole numbers from -1 to {MOST_LAYERS}")
-_COLUMNS: dict[str, _Kind] = {
+_ColumnKind = tuple[Callable[[pd.Series], bool], str]
+_TEXT: _ColumnKind = (_are_texts, "texts")
+_NUMBER: _ColumnKind = (_are_numbers, "numbers")
+_WHOLE: _ColumnKind = (_are_whole_numbers, "whole numbers")
+_SHARE: _ColumnKind = (_are_shares, "numbers from 0 to 1")
+_LAYER: _ColumnKind = (_are_layers, f"whole numbers from -1 to {MAX_LAYERS}")
+_COLUMNS: dict[str, _ColumnKind] = {
     **dict.fromkeys(
         ("trial", "split", "network", "family", "weights", "options", "sender", "receiver"), _TEXT
     ),
@@ -188,35 +186,34 @@ _COLUMNS: dict[str, _Kind] = {
     ),
     **dict.fromkeys(("step", "epoch", "loss", "lr", "time", "width"), _NUMBER),
     **dict.fromkeys(("ev", "es", "sv", "ev_relative", "es_relative", "sv_relative"), _NUMBER),
-    **dict.fromkeys(("seed", "parameters", "label", "studies", "trials", "best"), _WHOLE),
+    **dict.fromkeys(("seed", "parameters", "label", "studies", "trials", "best", "repeat"), _WHOLE),
     "classes": (
-        lambda c: _is_whole(c) and bool((c.dropna() >= 1).all()),
+        lambda c: _are_whole_numbers(c) and bool((c.dropna() >= 1).all()),
         "whole numbers from 1 on",
     ),
-    **dict.fromkeys(("repeat",), _WHOLE),
     **dict.fromkeys(("sender_layer", "receiver_layer", "layer"), _LAYER),
     "depth": (
-        lambda c: _is_whole(c) and bool(c.dropna().between(0, MOST_LAYERS).all()),
-        f"whole numbers from 0 to {MOST_LAYERS}",
+        lambda c: _are_whole_numbers(c) and bool(c.dropna().between(0, MAX_LAYERS).all()),
+        f"whole numbers from 0 to {MAX_LAYERS}",
     ),
     **dict.fromkeys(
         ("accuracy", "test_accuracy", "train_accuracy", "val_accuracy", "importance", "p_value"),
         _SHARE,
     ),
-    "predictions": (_is_classes, "lists of whole numbers"),
-    "layers": (_is_names, "lists of texts"),
+    "predictions": (_are_class_lists, "lists of whole numbers"),
+    "layers": (_are_name_lists, "lists of texts"),
 }
 
 
 def column_problems(table: pd.DataFrame) -> list[str]:
-    """The columns of a table that don't hold what their names say, a clause each.
+    """List the columns with unexpected content, a clause each.
 
     Args:
-        table: one of `measured/`, of predictions or of trajectories.
+        table: a table of `measured/`, predictions or trajectories.
     """
     problems = [
-        f"column {name} must hold {what}"
-        for name, (fits, what) in _COLUMNS.items()
+        f"column {name} must hold {expected}"
+        for name, (fits, expected) in _COLUMNS.items()
         if name in table.columns and not fits(table[name])
     ]
     return problems + [

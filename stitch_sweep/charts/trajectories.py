@@ -1,0 +1,44 @@
+"""Trajectories of all cells of a matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from stitch_sweep.charts.colors import series_style
+from stitch_sweep.charts.elements import Axis, Series, SmallMultiples
+
+Path = tuple[Sequence[float], Sequence[float]]
+"""Epochs and values in [0, 1]."""
+
+
+def describe_trajectories(
+    paths: Mapping[tuple[int, int], Sequence[Path]],
+    sender_layers: Sequence[int],
+    receiver_layers: Sequence[int],
+    value_title: str,
+) -> SmallMultiples:
+    """Describe the trajectories of every cell, arranged as in the matrix.
+
+    Args:
+        paths: (sender layer, receiver layer) -> the paths of its trials.
+        sender_layers: the rows.
+        receiver_layers: the columns.
+        value_title: the title of the values.
+    """
+    last = max((max(x) for members in paths.values() for x, _ in members if len(x)), default=1)
+    last = last or 1.0
+    style = series_style(0)
+    return SmallMultiples(
+        row_labels=[str(layer) for layer in sender_layers],
+        column_labels=[str(layer) for layer in receiver_layers],
+        cells={
+            (i, j): [
+                Series(x, y, style, has_markers=False) for x, y in paths.get((row, column), [])
+            ]
+            for i, row in enumerate(sender_layers)
+            for j, column in enumerate(receiver_layers)
+        },
+        x=Axis(f"receiver layer; in each cell epochs 0 to {last:g}", (0, float(last))),
+        y=Axis(f"sender layer; {value_title} 0 to 1", (0, 1)),
+        is_compact=True,
+    )

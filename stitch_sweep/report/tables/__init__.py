@@ -1,0 +1,1 @@
+"""Tables of the report: each is described once, and comes out as HTML, CSV and LaTeX."""
