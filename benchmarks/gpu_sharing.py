@@ -27,11 +27,11 @@ def work(asked: argparse.Namespace) -> None:
     from stitch_sweep.config.models import Config, trial_settings
     from stitch_sweep.data.images import Data, Images
     from stitch_sweep.networks.families.building import build
-    from stitch_sweep.sweep.gpu import hold_to
+    from stitch_sweep.sweep.gpu_memory import limit_memory
     from stitch_sweep.training.workbench import Workbench
 
     if asked.device == "cuda":
-        hold_to(1 / asked.side_by_side, asked.context)
+        limit_memory(1 / asked.side_by_side, asked.context)
     network = {"family": "resnet1111", "width": asked.width, "weights": "random"}
     config = Config.model_validate(
         {
@@ -94,7 +94,7 @@ def context_bytes(device: str) -> int:
     """What a process takes of the GPU before it computes, measured in a process of its own."""
     if device != "cuda":
         return 0
-    code = "from stitch_sweep.sweep.gpu import measure_context as m; print(m().context)"
+    code = "from stitch_sweep.sweep.gpu_memory import measure_context as m; print(m().context)"
     found = subprocess.run(
         [sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True
     )

@@ -61,8 +61,8 @@ def simulate(workers: int, seconds: float, tune: float, worker: float) -> dict[s
     from ray.tune.search import Searcher
 
     from stitch_sweep.plan.prepare import prepare
-    from stitch_sweep.plan.search import SweepSearcher
     from stitch_sweep.storage.ledger import Ledger, LedgerWriter
+    from stitch_sweep.sweep.searcher import SweepSearcher
 
     folder = Path(tempfile.mkdtemp(prefix="stitch-sweep-simulated-"))
     wanted = max(min(2000, 20 * workers), TRIALS_PER_WORKER * workers)

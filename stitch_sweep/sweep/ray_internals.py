@@ -1,6 +1,6 @@
 """Private names of Ray, each with the reason why no public name serves.
 
-Ray may change them in any version. `tests/unit/sweep/test_ray_internals.py` has a test for each, which
+Ray may change them in any version. `tests/process/sweep/test_ray_internals.py` has a test for each, which
 fails when an upgrade of Ray breaks it.
 """
 
@@ -11,18 +11,19 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
+# First, because it sets the environment that Ray reads.
+from stitch_sweep.sweep.ray_setup import ray
+
+# isort: split
 from ray._private import ray_constants
 from ray._private.authentication import authentication_token_setup, authentication_utils
 from ray._private.services import canonicalize_bootstrap_address
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
-from stitch_sweep.sweep.ray_setup import ray
-
 Printer = Callable[..., None]
 _PROCESSES = ("raylet", "gcs_server")
 
-# Module attributes that mypy doesn't know.
-_worker: Any = ray._private.worker  # type: ignore[attr-defined]
+_worker: Any = ray._private.worker
 
 
 def is_local_head() -> bool:

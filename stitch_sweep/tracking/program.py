@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from filelock import FileLock
 
@@ -47,7 +47,7 @@ def main(folder: Path, experiment: str, stdin: TextIO) -> int:
     try:
         # Before the sweep begins, because the imports take seconds. In this order; see mlflow_setup.
         import_module("stitch_sweep.tracking.mlflow_setup")
-        database = import_module("mlflow.store.db.utils")
+        database: Any = import_module("mlflow.store.db.utils")
     except ImportError as error:
         _report("refused", explain(error, uri, experiment) or "")
         return 1

@@ -28,7 +28,8 @@ from packaging.requirements import Requirement
 from stitch_sweep.cli.main import app
 from stitch_sweep.config.reading import read_config
 from stitch_sweep.core.errors import InputError
-from stitch_sweep.sweep.resources import UNSAID, check_job, slots_grown
+from stitch_sweep.sweep.jobs import check_job
+from stitch_sweep.sweep.slots import UNLIMITED_SLOTS, count_autoscaled_slots
 from tests.support.faults import Cluster, Driver, closing, wait_for
 from tests.support.paths import ROOT
 from tests.support.sweeps import write_config
@@ -453,16 +454,18 @@ class TestAClusterThatGrows:
         ],
     )
     def test_is_asked_for_as_many_trials_as_will_fit(self, on_its_head, takes, slots):
-        assert slots_grown(takes.get("cpu", 1), takes.get("gpu", 0)) == slots
+        assert count_autoscaled_slots(takes.get("cpu", 1), takes.get("gpu", 0)) == slots
 
     def test_and_doesnt_say_how_far_is_asked_for_some(self, monkeypatch, tmp_path):
         monkeypatch.setenv("HOME", str(tmp_path))
         start = "ray start --head --no-monitor --num-cpus=0"
         monkeypatch.setenv("KUBERAY_GEN_RAY_START_CMD", start)
-        assert slots_grown(1, 0) == UNSAID
-        assert slots_grown(1, 0, workers=4 * UNSAID) == 4 * UNSAID, "what the user says"
+        assert count_autoscaled_slots(1, 0) == UNLIMITED_SLOTS
+        assert count_autoscaled_slots(1, 0, workers=4 * UNLIMITED_SLOTS) == 4 * UNLIMITED_SLOTS, (
+            "what the user says"
+        )
         monkeypatch.setenv("KUBERAY_GEN_RAY_START_CMD", start.replace("--no-monitor ", ""))
-        assert slots_grown(1, 0) == 0
+        assert count_autoscaled_slots(1, 0) == 0
 
     @pytest.mark.long
     def test_may_have_no_node_when_a_sweep_starts(self, on_its_head, tmp_path):
@@ -606,11 +609,9 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
 BARE = """
 import sys
 
-import ray
 from stitch_sweep.config.models import ResourcesConfig
-from stitch_sweep.sweep import resources
-
-resources.set_environment()
+from stitch_sweep.sweep.ray_connection import connect
+from stitch_sweep.sweep.ray_setup import ray
 
 
 @ray.remote
@@ -625,7 +626,7 @@ def import_it():
 
 address, with_code = sys.argv[1:]
 if with_code == "yes":
-    assert resources.connect(address, ResourcesConfig()) == 2
+    assert connect(address, ResourcesConfig()) == 2
 else:
     ray.init(address=address)
 print("imported from", ray.get(import_it.remote()))
@@ -653,11 +654,11 @@ class TestACluster:
     @pytest.mark.parametrize(
         ("changes", "problem"),
         [
-            ({"HOME": "empty"}, "no token to show"),
-            ({"RAY_AUTH_MODE": "disabled"}, "no token to show"),
-            ({"HOME": "empty", "RAY_AUTH_MODE": "token"}, "no token to show"),
-            ({"RAY_AUTH_TOKEN_PATH": "missing"}, "no token to show"),
-            ({"RAY_AUTH_TOKEN": "of another cluster"}, "the cluster refuses our token"),
+            ({"HOME": "empty"}, "there is no token"),
+            ({"RAY_AUTH_MODE": "disabled"}, "there is no token"),
+            ({"HOME": "empty", "RAY_AUTH_MODE": "token"}, "there is no token"),
+            ({"RAY_AUTH_TOKEN_PATH": "missing"}, "there is no token"),
+            ({"RAY_AUTH_TOKEN": "of another cluster"}, "the cluster refuses the token"),
         ],
     )
     def test_without_its_token_it_is_refused(

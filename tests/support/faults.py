@@ -22,7 +22,7 @@ from typing import Any
 
 DRIVER = """
 from functools import partial
-import stitch_sweep.sweep as sweeps
+import stitch_sweep.sweep.run as sweeps
 from stitch_sweep.cli.main import main
 
 # A fault at any moment then hits a report or a checkpoint.

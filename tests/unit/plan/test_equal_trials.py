@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +13,6 @@ import pandas as pd
 import pytest
 import torch
 from rich.console import Console
-from tests.support.digits import DIGITS, TINY
 
 from stitch_sweep.analysis.results import is_copied
 from stitch_sweep.config.models import Config, TrialSettings
@@ -24,20 +22,20 @@ from stitch_sweep.measuring.representations import Cell, Shelf
 from stitch_sweep.networks.families.building import build
 from stitch_sweep.plan.equal_trials import EffectiveSettings
 from stitch_sweep.plan.prepare import Outline, Prepared
-from stitch_sweep.plan.search import SweepSearcher
 from stitch_sweep.report.words import duration
 from stitch_sweep.report.writing import analyze
 from stitch_sweep.stitches.storage import describe_stitch, load_stitch
-from stitch_sweep.storage.ledger import Ledger, LedgerWriter, Study, predictions_of
+from stitch_sweep.storage.ledger import Ledger, LedgerWriter, Study, decode_predictions
 from stitch_sweep.storage.records import RecordError
 from stitch_sweep.storage.status import read_status
 from stitch_sweep.sweep.progress import Reporter
+from stitch_sweep.sweep.searcher import SweepSearcher
 from stitch_sweep.sweep.views import write_views
 from stitch_sweep.tracking.tracker import Tracker
 from stitch_sweep.training.loop import StitchResult
 from stitch_sweep.training.workbench import Workbench
+from tests.support.digits import DIGITS, TINY
 from tests.support.reports import make_folder
-from tests.support.sweeps import figures, run, start, stop_when, write_config
 from tests.unit.training.test_training import finished, training
 
 STUDY = Study("a", 1, "b", 1)
@@ -281,7 +279,7 @@ def test_a_copy_is_what_its_own_training_would_have_been(swept):
         assert [
             {k: v for k, v in row.items() if k != "time"} for row in record["trajectory"]
         ] == wanted["trajectory"]
-        assert predictions_of(record).tolist() == wanted["predictions"]
+        assert decode_predictions(record).tolist() == wanted["predictions"]
         assert record["seconds"] == 0
         assert record["status"] == "finished"
 
@@ -436,27 +434,3 @@ def test_the_bound_on_trainings_is_said_before_a_sweep(digits):
     prepared = Prepared(CONFIG, digits, {"a": outline, "b": outline}, [STUDY])
     assert (prepared.trials, prepared.trainings) == (12, 4)
     assert any("at most 4 stitches are trained" in note for note in prepared.notes)
-
-
-@pytest.mark.long
-def test_a_sweep_says_how_many_trials_were_copied(tmp_path):
-    """With several workers, interrupted and resumed, as without."""
-    space = {"training.optimizer.lr": {"type": "categorical", "choices": [0.01, 0.03]}}
-    changes = {"search__space": space, "search__samples": 5, "search__parallel_per_study": 2}
-    trials = 10 * 5
-    outputs, found = [], []
-    for name, workers in (("one", 1), ("two", 2)):
-        config = write_config(tmp_path / name, tmp_path / "zoo", **changes)
-        if name == "two":
-            process = start("sweep", config, "--workers", workers)
-            stop_when(process, config.parent, 15, signal.SIGKILL)
-            process.communicate()
-        resume = ["--resume"] if name == "two" else []
-        status, output = run("sweep", config, "--workers", workers, *resume)
-        assert status == 0, output
-        outputs.append(output)
-        found.append(figures(config.parent))
-    assert found[0] == found[1]
-    copied = sum(row["copied_from"] is not None for row in found[0]["results"])
-    assert copied >= trials - 2 * 10
-    assert all(f"{copied} of {trials} trials were equal to earlier ones" in o for o in outputs)
