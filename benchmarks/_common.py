@@ -20,7 +20,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 # What a process calls itself, and what we call it; the first that fits counts.
 _KINDS = (
-    ("stitch_sweep.tracking.tracker", "tracking (MLflow)"),
+    ("stitch_sweep.tracking.program", "tracking (MLflow)"),
     ("ray::LedgerWriter", "ledger writer"),
     ("ray::IDLE", "Ray, idle workers"),
     ("Agent", "Ray, agents and monitors"),

@@ -203,10 +203,10 @@ class Memory:
 
 def measure(trials: int, milliseconds: float, workers: int, store: str) -> dict[str, Any]:
     """One sweep, in a folder of its own."""
-    import stitch_sweep.sweep.trainable as workers_module
+    from stitch_sweep.sweep import tuning
     from stitch_sweep.sweep.run import run_sweep
 
-    workers_module.StitchTrainable = stand_in(milliseconds)
+    tuning.StitchTrainable = stand_in(milliseconds)
     with contextlib.ExitStack() as stack:
         scratch = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="stitch-sweep-scale-"))

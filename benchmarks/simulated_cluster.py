@@ -58,8 +58,6 @@ class _Server:
 
 def simulate(workers: int, seconds: float, tune: float, worker: float) -> dict[str, float]:
     """A sweep on so many workers, until each had a few trials."""
-    from ray.tune.search import Searcher
-
     from stitch_sweep.plan.prepare import prepare
     from stitch_sweep.storage.ledger import Ledger, LedgerWriter
     from stitch_sweep.sweep.searcher import SweepSearcher
@@ -81,7 +79,7 @@ def simulate(workers: int, seconds: float, tune: float, worker: float) -> dict[s
         nonlocal handed
         trial_id = f"t{handed}"
         answered, suggested = driver.serve(at, searcher.suggest, trial_id)
-        if suggested is None or suggested == Searcher.FINISHED:
+        if suggested is None or suggested == SweepSearcher.FINISHED:
             return
         handed += 1
         # Trials differ by a tenth, or all workers would ask at the same moment for ever.

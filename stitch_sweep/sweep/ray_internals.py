@@ -47,7 +47,7 @@ def find_dead_processes() -> list[tuple[str, int]]:
         return []
     return [
         (kind, process.returncode)
-        for kind, process in _worker._global_node.find_dead_processes()
+        for kind, process in _worker._global_node.dead_processes()
         if kind in _PROCESSES
     ]
 
