@@ -1,4 +1,4 @@
-"""What this machine offers to a trial."""
+"""The resources of this machine, and the check that they suffice for a trial."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from stitch_sweep.storage.ledger import Ledger, LedgerWriter, Study
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, locks left out."""
+    """Read every file below a folder, without locks."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -22,7 +22,7 @@ STUDY = Study("a", 1, "b", 2)
 
 
 def trial_content(study: Study, number: int) -> dict[str, object]:
-    """What a trial's record says of it when it is handed out."""
+    """Return the record of a trial that is handed out."""
     settings = {"stitch": {"name": "linear"}, "loss": {"task": 1.0}}
     about = {"study": study.id, "number": number, "params": {}, "settings": settings}
     return {**study.key, **about}
@@ -32,7 +32,7 @@ OUTCOME = {"status": "finished", "metrics": {}, "trajectory": [], "seconds": 1.0
 
 
 def begin_sweep(folder: Path, trials: int = 3) -> Ledger:
-    """A folder in which a sweep has begun that many trials."""
+    """Write the ledger of a sweep with running trials."""
     ledger = Ledger(folder)
     ledger.start({"decides": {}})
     for number in range(trials):

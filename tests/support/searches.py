@@ -17,7 +17,7 @@ LR = {"type": "float", "low": 1e-4, "high": 1e-1, "log": True}
 
 
 SPACE = {
-    # Before its parent on purpose: the order of a file means nothing.
+    # Deliberately before its parent: the order in a file has no effect.
     "training.optimizer.momentum": {
         "type": "categorical",
         "choices": [0.0, 0.9],
@@ -69,7 +69,7 @@ STUDIES = [Study("a", i, "b", j) for i, j in itertools.product(range(2), range(2
 
 
 def score(study: str, params: dict) -> float:
-    """A made-up metric that depends on cell and parameters."""
+    """Return a random metric that depends on study and parameters."""
     text = json.dumps([study, params], sort_keys=True)
     return random.Random(text).random()
 
@@ -84,16 +84,16 @@ def run_searcher(
     crash_after: float = math.inf,
     fails: int = 0,
 ) -> dict[str, dict]:
-    """What Tune does with the searcher: keep `slots` trials running, finish one at a time.
+    """Drive a searcher as Tune does: keep `slots` trials running, finish one at a time.
 
     Args:
         config: the configuration.
-        folder: where the ledger is.
-        studies: which studies.
-        slots: how many run at once.
+        folder: of the ledger.
+        studies: the studies.
+        slots: number of trials that run at once.
         shuffle: seed of the order in which they end.
-        crash_after: stop after so many ends, leaving what runs as `running`.
-        fails: every so-many-th number fails; 0: none.
+        crash_after: stop after this number of ended trials; the others stay `running`.
+        fails: trials whose number is a multiple of it fail; 0 for none.
 
     Returns:
         The params of every trial.
@@ -184,6 +184,6 @@ def finish_trial(folder: Path, spec: dict, **changes: object) -> None:
 
 
 def records_of(folder: Path) -> list[dict]:
-    """All records, in the order of studies and numbers, without the time of writing."""
+    """Read all records in the order of studies and numbers, without their start time."""
     records = sorted(Ledger(folder).records(), key=lambda r: (r["study"], r["number"]))
     return [{k: v for k, v in record.items() if k != "started"} for record in records]

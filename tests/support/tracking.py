@@ -37,7 +37,7 @@ def make_ledger(folder: Path, trials: int = 1) -> Ledger:
 
 @contextmanager
 def answering(status: int, body: str) -> Iterator[str]:
-    """The address of a server that has one answer."""
+    """Run a server with one answer to every request; yield its address."""
 
     class Handler(BaseHTTPRequestHandler):
         def _answer(self) -> None:

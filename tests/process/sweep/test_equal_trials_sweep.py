@@ -11,7 +11,7 @@ from tests.support.sweeps import figures, run, start, stop_when, write_config
 
 @pytest.mark.long
 def test_a_sweep_says_how_many_trials_were_copied(tmp_path):
-    """With several workers, interrupted and resumed, as without."""
+    """Two workers, an interruption and a resume give the same copies as one worker."""
     space = {"training.optimizer.lr": {"type": "categorical", "choices": [0.01, 0.03]}}
     changes = {"search__space": space, "search__samples": 5, "search__parallel_per_study": 2}
     trials = 10 * 5

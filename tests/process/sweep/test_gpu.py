@@ -1,7 +1,6 @@
-"""How many trials share a GPU, how much of it each may take, and what happens to one that needs more.
+"""Trials that run out of GPU memory, or whose GPU fails.
 
-The arithmetic, and the way of a trial that runs out of memory through Ray Tune on GPUs that only Ray
-believes in; what measures a real GPU is run where there is one.
+Ray is told of a GPU that doesn't exist, so these tests run on any machine; a few need a real GPU.
 """
 
 from __future__ import annotations
@@ -83,7 +82,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory, zoo: Path) -> Path:
-    """The sweep that fits into everything."""
+    """A sweep whose trials all fit on the CPU."""
     folder = tmp_path_factory.mktemp("plain")
     status, output = run("sweep", few(folder, zoo))
     assert status == 0, output
@@ -92,7 +91,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory, zoo: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def gpu_cluster() -> Iterator[str]:
-    """A cluster with a GPU, as far as Ray is concerned."""
+    """A cluster with a GPU that exists for Ray only."""
     with head("--num-cpus=2", "--num-gpus=1") as address:
         yield address
 
@@ -105,7 +104,7 @@ def few(folder: Path, zoo: Path, **changes: object) -> Path:
 
 
 def execute(code: str, *arguments: object) -> tuple[int, str]:
-    """Exit status and output of a Python program."""
+    """Run a Python program; return its exit status and output."""
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         capture_output=True, text=True, check=False,
@@ -114,7 +113,7 @@ def execute(code: str, *arguments: object) -> tuple[int, str]:
 
 
 def greedy(config: Path, needs: float, cluster: str) -> tuple[int, str, list[tuple[str, float]]]:
-    """Exit status, output, and (trial, share) of every step."""
+    """Run a sweep with a greedy cell; return exit status, output, and (trial, share) of every step."""
     seen = config.parent / "steps.jsonl"
     arguments = [seen, needs, "a.3-b.1", "sweep", config, "--address", cluster]
     status, output = execute(RUNS_OUT, *arguments)
@@ -124,7 +123,7 @@ def greedy(config: Path, needs: float, cluster: str) -> tuple[int, str, list[tup
 
 
 def shares(steps: list[tuple[str, float]], trial: str) -> list[float]:
-    """The different shares that a trial was given, in order."""
+    """Return the different shares that a trial was given, in order."""
     return list(dict.fromkeys(share for name, share in steps if name == trial))
 
 
@@ -135,7 +134,7 @@ def test_a_trial_that_needs_more_gets_twice_the_share(plain, zoo, tmp_path, gpu_
     again = "tried again: OutOfMemoryError: CUDA out of memory"
     assert f"{again}; it gets twice the share" in output
     assert f"{again}: a library went on with another algorithm" in output
-    # A process whose GPU failed takes down no trial but the one it is at, and that one not for good.
+    # A failed GPU costs its process only the present trial, which is tried again.
     assert output.count("AcceleratorError: CUDA error: an illegal memory access") == 1
     for record in Ledger(tmp_path).records():
         greedy_one = record["sender_layer"] == 3

@@ -26,7 +26,7 @@ def local_ray() -> Iterator[None]:
 
 @ray.remote(num_cpus=0)
 class Worker:
-    """A process with a way to the shelf."""
+    """A process with access to the shelf."""
 
     def __init__(self) -> None:
         self.shelf = NodeShelf()
@@ -72,7 +72,7 @@ def test_a_shelf_that_died_is_made_anew(local_ray):
     node = ray.get_runtime_context().get_node_id()
     ray.kill(ray.get_actor(f"shelf-{node}"))
     found = []
-    while found != [True]:  # it takes Ray a moment to give the name free
+    while found != [True]:  # Ray needs a moment to release the name
         assert ray.get(worker.take.remote("a 2 train")) is None
         found = [ray.get(worker.offer.remote("a 2 train", numbers(3)))]
     np.testing.assert_array_equal(ray.get(worker.take.remote("a 2 train")), numbers(3))

@@ -1,4 +1,4 @@
-"""Whole sweeps through Ray, Optuna and the ledger: same figures whatever happens to the processes."""
+"""Whole sweeps with Ray, Optuna and the ledger: the same results after the loss of any process."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, zoo: Path) -> Path:
-    """The small sweep, run by two workers and never disturbed."""
+    """The small sweep with two workers, without any fault."""
     folder = tmp_path_factory.mktemp("undisturbed")
     status, output = run("sweep", write_config(folder, zoo), "--workers", 2, PYTHONHASHSEED="1")
     assert status == 0, output
@@ -61,11 +61,10 @@ def test_every_trial_is_in_the_results_once(undisturbed):
 
 
 def test_two_runs_of_a_sweep_are_identical(undisturbed, tmp_path):
-    """Another driver, one worker for two, other hashes of texts, and networks trained once more.
+    """Compare two sweeps bit for bit: results, trajectories, predictions, stitches and matrices.
 
-    One of them by two processes, the first of which was killed.
-
-    Results, trajectories, predictions, stitches and matrices, bit for bit; only times may differ.
+    The second has another driver, one worker instead of two, other hashes of texts, and networks of its
+    own. The first process that trains one of them is killed.
     """
     assert len({r["worker"] for r in records(undisturbed)}) == 2, "both workers must have worked"
     config = write_config(tmp_path, tmp_path / "zoo")
@@ -85,11 +84,11 @@ def test_two_runs_of_a_sweep_are_identical(undisturbed, tmp_path):
 
 @pytest.mark.long
 def test_a_driver_killed_again_and_again_ends_with_the_same_figures(undisturbed, tmp_path):
-    """SIGKILL while networks train, and at several trials; Ctrl-C and SIGTERM; then to the end."""
+    """SIGKILL while networks train, several signals during trials, then a run to the end."""
     config = write_config(tmp_path / "sweep", tmp_path / "zoo")
     folder = config.parent
     process = start("sweep", config)
-    while not list((tmp_path / "zoo").glob(".*.lock")):  # the first network is being trained
+    while not list((tmp_path / "zoo").glob(".*.lock")):  # until the first network is in training
         assert process.poll() is None, process.communicate()[0]
     process.kill()
     process.communicate()
@@ -274,7 +273,7 @@ def test_more_samples_and_cells_extend_a_sweep(zoo, tmp_path):
 
 @pytest.mark.long
 def test_a_default_crossed_with_a_value(zoo, tmp_path):
-    """A column of a number and a nothing is what parquet can't hold."""
+    """Parquet has no column for a number beside None."""
     config = write_config(
         tmp_path,
         zoo,
@@ -352,7 +351,7 @@ def test_sending_again_adds_nothing(undisturbed):
     before = everything()
     uri = f"sqlite:///{undisturbed / 'mlflow.db'}"
     assert TrackingProcess(undisturbed, "stitch-sweep", uri).finish()
-    # The parent's run is closed; were it open for children again, they would be sent again.
+    # The parent's run is closed. Runs that are open again are sent again, without new entries.
     assert everything() == before
     with sqlite3.connect(undisturbed / "mlflow.db") as database:
         database.execute("update runs set status = 'RUNNING'")
@@ -386,7 +385,7 @@ def test_status_and_json_speak_for_programs(undisturbed):
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
-    """A Ray cluster that somebody else started, and its address."""
+    """The address of a running Ray cluster."""
     with head("--num-cpus=2", "--num-gpus=0") as address:
         yield address
 

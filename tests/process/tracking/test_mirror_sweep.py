@@ -13,7 +13,7 @@ from tests.support.sweeps import TRIALS, ended, figures, run, start, stop_when, 
 
 @pytest.mark.long
 def test_a_sweep_goes_on_on_another_machine_from_its_copy(tmp_path):
-    """The driver is killed and its disk is lost; only the copy is left."""
+    """The driver is killed and its disk is lost; only the copy remains."""
     zoo, uri = tmp_path / "zoo", f"file://{tmp_path}/bucket"
     whole = write_config(tmp_path / "whole", zoo)
     status, output = run("sweep", whole)

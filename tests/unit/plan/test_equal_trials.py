@@ -1,4 +1,4 @@
-"""Equal trials of a study have equal results, bit for bit; whatever reads records knows copies."""
+"""Equal trials of a study have equal results, bit for bit, and all readers of records handle copies."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SHAPE = (4, 16, 16)
 
 
 def settings(**changes: Any) -> TrialSettings:
-    """A short training, with sections replaced."""
+    """Return the settings of a short training, with sections replaced."""
     return TrialSettings.model_validate({"training": {"epochs": 1}, **changes})
 
 
@@ -154,7 +154,7 @@ DIFFERENT = {
 
 
 def result_of(result: StitchResult) -> dict[str, Any]:
-    """Everything of a result but times, in a form that `==` compares exactly."""
+    """Return a result without times, in a form that `==` compares exactly."""
     weights = result.stitch.state_dict()
     return {
         "status": result.status,
@@ -185,7 +185,7 @@ def test_without_shapes_every_stitch_counts_as_trained():
 
 
 def test_a_stitch_that_does_not_fit_counts_as_trained():
-    """The trial itself says why it can't be trained."""
+    """The trial itself reports the reason."""
 
     def shape(name: str, layer: int) -> tuple[int, ...]:
         return (4, 16, 16) if name == "a" else (8, 16, 16)
@@ -216,7 +216,7 @@ CONFIG = Config.model_validate(
         "keep_stitches": "all",
     }
 )
-TRAININGS = 3  # of four points, two without epochs
+TRAININGS = 3  # of four points, two of them without epochs
 
 
 def make_bench(data: Data) -> Workbench:
@@ -226,7 +226,7 @@ def make_bench(data: Data) -> Workbench:
 
 @pytest.fixture(scope="module")
 def swept(digits: Data, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Workbench]:
-    """The folder of a sweep that this process ran, and where its stitches were trained."""
+    """The folder of a sweep that ran in this process, and the workbench of its trainings."""
     folder = tmp_path_factory.mktemp("equal")
     bench = make_bench(digits)
     ledger = Ledger(folder)
@@ -370,7 +370,7 @@ def test_the_trial_that_was_trained_is_found(tmp_path):
 
 @pytest.mark.parametrize("mode", ["max", "min"])
 def test_the_stitch_of_the_best_is_kept_whatever_is_copied(mode, tmp_path):
-    """Of equals the first is the best, and a copy comes after what it was copied from."""
+    """Among equal trials the first is the best, and a copy comes after its original."""
     ledger = Ledger(tmp_path)
     outcome = {"status": "finished", "metric": 0.5, "metrics": {}, "trajectory": [], "seconds": 1.0}
     writer = LedgerWriter(str(tmp_path), "best", mode)

@@ -18,7 +18,7 @@ def test_results_reach_the_sampler(tmp_path):
         params = search.ask(number)
         search.tell(number, params, [-abs(params["training.schedule.warmup"] - 0.7)])
     late = [trial.params["training.schedule.warmup"] for trial in search.optuna.trials[15:]]
-    # Drawn at random from [0, 0.9], they would lie 0.30 away in the mean.
+    # Values drawn at random from [0, 0.9] have a mean distance of 0.30.
     assert sum(abs(value - 0.7) for value in late) / len(late) < 0.15
 
 

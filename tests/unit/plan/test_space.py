@@ -21,7 +21,7 @@ class TestGrid:
 
 
 class TestConditions:
-    """A condition holds on what a trial really gets, however that came about."""
+    """A condition depends on a trial's settings, whether fixed, crossed or searched."""
 
     MOMENTUM: ClassVar = {
         "training.optimizer.momentum": {

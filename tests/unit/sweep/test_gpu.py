@@ -40,7 +40,7 @@ def test_trials_that_are_packed_together_fit_with_their_headroom(total, context,
     assert count * share <= 1
     if count > 1:
         assert count * (context + HEADROOM * peak) <= total
-    if count < min(cpus, MOST_TRIALS_PER_GPU):  # as many as fit
+    if count < min(cpus, MOST_TRIALS_PER_GPU):  # no more would fit
         assert (count + 1) * (context + HEADROOM * peak) > total
 
 
@@ -116,7 +116,7 @@ def test_the_largest_trial_has_the_largest_batch_and_stitch_that_are_searched(tm
 
 
 def test_what_is_too_large_to_be_kept_does_not_count_as_kept(tmp_path):
-    """Of a small data set's layers all are kept, or none: then only batches are left to compare."""
+    """The cache holds all layers of a small data set, or none; then only batches differ."""
     sizes = []
     for limit in (1.0, 0.0):
         config = read_config(

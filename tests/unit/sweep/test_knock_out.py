@@ -35,7 +35,7 @@ def square(values: np.ndarray, sender: str = "a", receiver: str = "a") -> Matrix
 
 
 def above(layers: int) -> np.ndarray:
-    """A different number in each cell above the diagonal, and nothing elsewhere."""
+    """Return a different number in each cell above the diagonal, and NaN elsewhere."""
     values = np.arange(layers**2, dtype=float).reshape(layers, layers) / layers**2
     return np.where(np.triu(np.ones((layers, layers)), 1) > 0, values, np.nan)
 
@@ -46,7 +46,7 @@ def places(least: int) -> st.SearchStrategy:
 
 @given(places(0), places(1), st.integers(1, 8))
 def test_the_cells_are_what_is_left_of_the_layers(first, removed, last):
-    """The layers before and after the stitch, and those it stands for, are all there are."""
+    """The layers before the stitch, the removed layers and the layers after it are all layers."""
     cells = KnockOutConfig(network="a", first=first, removed=removed).cells(last)
     for before, after in cells:
         gone = set(range(before + 1, after + 1))
@@ -61,7 +61,7 @@ def test_the_cells_are_what_is_left_of_the_layers(first, removed, last):
 
 
 def test_a_layer_that_does_nothing_can_be_replaced_by_the_identity(digits: Data):
-    """A residual block whose branch is 0 passes on what it gets, which a ReLU has left at 0 or above."""
+    """A residual block whose branch is 0 returns its input, which is at least 0 after a ReLU."""
     seed_everything(0, threads=1)
     network = build("resnet", 1, 10, {"blocks": [2, 1, 1, 1], "width": 4}).eval()
     idle = network.get_submodule("layer1.1")

@@ -36,7 +36,7 @@ def test_no_cluster_at_the_address(tmp_path):
 
 @pytest.mark.parametrize(("where", "told"), [("prepare", PermissionError), ("_run", StoppedError)])
 def test_only_a_sweep_that_began_can_be_stopped(tmp_path, monkeypatch, where, told):
-    """The same error, of an image that may not be read and of a record that can't be written."""
+    """The same error has two causes: an unreadable image, or a record that can't be written."""
 
     def denied(*arguments: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", "a file")

@@ -1,4 +1,4 @@
-"""Suggestions are a function of (seed, study, number, earlier results), whatever happens between."""
+"""Suggestions depend on (seed, study, number, earlier results) only, also after crashes."""
 
 import itertools
 import json
@@ -36,7 +36,7 @@ class TestSamplers:
     @pytest.mark.parametrize("name", SAMPLERS)
     @pytest.mark.parametrize("size", [1, 3])
     def test_after_a_crash_at_every_point_the_same_parameters_follow(self, name, size, tmp_path):
-        # A Gaussian process takes a second for a suggestion; two are enough of them.
+        # A Gaussian process needs a second for a suggestion, so it gets two crashes only.
         samples, crashes = (5, (3, 4)) if name == "GPSampler" else (7, range(7))
         config = sampler_config(name, FLAT, samples, parallel_per_study=size)
         studies = STUDIES[:1]
@@ -159,7 +159,7 @@ def test_a_trial_whose_worker_died_is_handed_out_again_and_lost_in_the_end(tmp_p
     searcher.on_trial_complete(f"t{RETRIES}", error=True)
     assert searcher.lost == [STUDIES[0].trial(0)]
     assert events == ["started", *["retried", "started"] * RETRIES, "lost"]
-    # Number 1 waits for number 0's result, which never came: Optuna heard nothing.
+    # Number 1 waits for the result of number 0, which is lost, so Optuna has no result.
     assert searcher.suggest("u") == SweepSearcher.FINISHED
 
 
@@ -246,7 +246,7 @@ class TestGrid:
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 class TestEqualTrials:
-    """A trial that is equal to an earlier one of its study gets that one's result."""
+    """A trial that equals an earlier trial of its study gets the earlier trial's result."""
 
     @pytest.mark.parametrize("name", [p for p in SAMPLERS if p.values != ("GPSampler",)])
     @pytest.mark.parametrize("size", [1, 4])
@@ -350,7 +350,7 @@ class TestEqualTrials:
             assert record["copied_from"] == STUDIES[0].trial(0)
 
     def test_an_exception_is_not_copied(self, tmp_path):
-        """It may come from the machine, such as a lack of memory."""
+        """The machine may have caused it, by a lack of memory for example."""
         config = sampler_config("random", ONE, 3)
         searcher = SweepSearcher(STUDIES[:1], config, Ledger(tmp_path))
         spec = json.loads(searcher.suggest("a")["spec"])
@@ -367,7 +367,7 @@ class TestEqualTrials:
         assert copied == [None, None, STUDIES[0].trial(1)]
 
     def test_the_sampler_is_told_the_copied_result(self, tmp_path):
-        """Later suggestions are those after a training with the same result."""
+        """Later suggestions are the same as after a training with this result."""
         config = sampler_config("tpe", FINITE, 9)
         run_searcher(config, tmp_path, studies=STUDIES[:1])
         search = StudySearch(STUDIES[0], config)

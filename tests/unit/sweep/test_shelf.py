@@ -1,4 +1,4 @@
-"""Representations that the workers of a node share: computed once, and never needed."""
+"""The cache of representations offers its results to a shelf, and reads from it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Recording:
 
 
 def test_what_is_taken_from_a_shelf_is_not_computed(a, digits, monkeypatch):
-    """And is, bit for bit, what would have been computed."""
+    """The shared representation equals a computed one, bit for bit."""
     loaders = make_loaders(digits, 32, seed=0)
     network, common = FrozenNetwork(a, "a"), Recording()
     computed = ActivationCache(2**30).get("sender train", network, 1, loaders["train"])

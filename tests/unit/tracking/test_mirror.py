@@ -1,4 +1,4 @@
-"""A copy of an experiment folder at a URI: whole at every moment, and enough to go on from."""
+"""A copy of an experiment folder at a URI: consistent at every moment, and enough for a resume."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_what_the_user_has_stays_whatever_the_copy_holds(folder, uri, copy, tmp_
 
 
 class Foreign:
-    """A file system in whose listing there is one key more."""
+    """A file system whose listing has an additional key."""
 
     key = "../outside.json"
 
@@ -184,7 +184,7 @@ class Foreign:
 
 
 class Misled(Mirror):
-    """A copy in such a file system."""
+    """A mirror on a `Foreign` file system."""
 
     def __init__(self, folder: Path, uri: str) -> None:
         super().__init__(folder, uri)
@@ -221,7 +221,7 @@ def test_a_record_that_names_the_files_of_another_trial_is_not_brought(
 
 @pytest.mark.parametrize("place", ["there", "here"])
 def test_a_damaged_record_neither_comes_nor_goes(folder, uri, copy, tmp_path, place):
-    """One flipped digit in a metric: the other side keeps what it has."""
+    """With a changed digit in a metric, the other side keeps its record."""
     begin_sweep(folder)
     end_trial(folder, 1, 0.5)
     list(Mirror(folder, uri).send())
@@ -255,7 +255,7 @@ def test_files_of_somebody_else_are_not_replaced_by_a_copy(folder, uri, copy):
     (copy / "summary.json").write_text("mine")
     with pytest.raises(InputError, match=r"summary\.json, which would be replaced"):
         Mirror(folder, uri).check(resume=False)
-    # The name under which a file was once written first may be the user's too.
+    # The user may also have a file with the temporary name of an earlier version.
     (copy / "summary.json").rename(copy / "config.resolved.yml.tmp")
     (folder / "config.resolved.yml").write_text("seed: 1")
     list(Mirror(folder, uri).send())
@@ -294,7 +294,7 @@ def test_a_folder_that_stayed_behind_gets_what_ended_elsewhere(folder, uri, copy
     here = begin_sweep(folder)
     here.write_checkpoint(STUDY.trial(1), b"a quarter")
     list(Mirror(folder, uri).send())
-    # Ended here, and the copy did not hear of it any more.
+    # Ended here, after the last transfer to the copy.
     end_trial(folder, 0, 0.5)
     there = tmp_path / "there"
     Mirror(there, uri).fetch()
@@ -340,7 +340,7 @@ def test_a_uri_that_nothing_can_be_made_of_is_refused(uri, folder):
 
 @pytest.fixture
 def resume(tmp_path, uri, monkeypatch) -> Callable[..., None]:
-    """`--resume --mirror` in a folder, up to where trials would run; what runs instead may be given."""
+    """Run `--resume --mirror` in a folder up to its first trial, then another function."""
     zoo = tmp_path / "zoo"
     config = read_config(write_config(tmp_path / "config", zoo, tracking={"enabled": False}))
     prepared = prepare(config)
@@ -356,7 +356,7 @@ def resume(tmp_path, uri, monkeypatch) -> Callable[..., None]:
 
 
 def started(folder: Path, prepared: sweeping.Prepared, ends: int) -> None:
-    """A folder whose sweep is a configuration's own: three trials, of which so many have ended."""
+    """Write the ledger of a configuration's sweep: three trials, some of them ended."""
     ledger = Ledger(folder)
     ledger.start(describe_sweep(prepared))
     for k, study in enumerate(prepared.studies[:3]):

@@ -11,7 +11,7 @@ from tests.support.mirrors import begin_sweep, end_trial, read_files
 
 
 class Stubborn(Mirror):
-    """A place that takes nothing at first, or never."""
+    """A mirror whose first transfers fail."""
 
     failures = 2
 
@@ -43,7 +43,7 @@ def test_a_place_that_takes_nothing_holds_nobody_up(folder, uri, copy):
 
 
 class Hanging(Mirror):
-    """A place whose first call answers when it is told to."""
+    """A mirror whose first call returns when `answer` is set."""
 
     def __init__(self, folder: Path, uri: str) -> None:
         super().__init__(folder, uri)

@@ -24,7 +24,7 @@ from stitch_sweep.tracking.store import check_tracking
 from tests.support.sweeps import write_config
 from tests.support.tracking import BASE
 
-# No message contains one of these letters by itself.
+# Letters that no message contains without a secret.
 MARKS = "ЖZ"
 
 
@@ -49,7 +49,7 @@ SCHEMELESS = ["me:{}@host:5000/x", "localhost:5000/?token={}", "https:me:{}@host
 
 
 def shows(text: str) -> bool:
-    """Whether a text contains a part of a secret, in whatever form."""
+    """Return whether a text contains a part of a secret, plain or encoded."""
     escaped = ("%D0%96", "\\u0416", "%5A")
     return bool(set(MARKS) & set(text)) or any(form in text for form in escaped)
 

@@ -124,7 +124,7 @@ def test_the_command_ends_with_status_2_before_anything_starts(
 
 
 class StartedError(Exception):
-    """The program was replaced by another one."""
+    """The process was replaced by another program."""
 
 
 def test_the_ui_opens_the_store_of_the_sweep(tmp_path, monkeypatch):

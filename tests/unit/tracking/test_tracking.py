@@ -1,4 +1,4 @@
-"""Tracking addresses that can never work, servers that refuse, and secrets in addresses."""
+"""Stores and servers that refuse runs, and the remedies that their users are told."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.tracking import answering, make_ledger, uri_of
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> Path:
-    """A folder with an sqlite store and a sweep of one trial in it, made while standing elsewhere."""
+    """A folder with an sqlite store and a sweep of one trial, created from another current folder."""
     folder = tmp_path_factory.mktemp("store")
     here = tmp_path_factory.mktemp("here")
     before = Path.cwd()
@@ -39,12 +39,12 @@ def store(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def copied(store, tmp_path) -> Path:
-    """A copy of the store's database, to do with as a test likes."""
+    """A copy of the store's database, which a test may change."""
     return Path(shutil.copy(store / "mlflow.db", tmp_path / "mlflow.db"))
 
 
 def refusal(database: Path, folder: Path) -> str:
-    """What keeps a sweep from being tracked."""
+    """Return the sentence that explains why a sweep can't be tracked."""
     with pytest.raises(Exception) as caught:  # noqa: PT011  (of MLflow, or ours)
         list(Tracker(folder, "exp", uri_of(database)).send())
     sentence = explain(caught.value, uri_of(database), "exp")
@@ -110,7 +110,7 @@ def test_an_experiment_keeps_its_place_of_artifacts_and_one_that_is_no_folder_is
 
 
 def test_a_number_of_the_summary_has_one_point_for_each_number_of_ended_trials(tmp_path, copied):
-    """However often the sweep is interrupted and resumed, the latest value is the final one."""
+    """After any number of interruptions and resumes, the latest value is the final one."""
     from mlflow import MlflowClient
 
     folder = tmp_path / "sweep"
