@@ -42,6 +42,7 @@ class Greedy(workers.StitchTrainable):
         ResourcesConfig.device = property(lambda self: "cpu")
         self.refused = 0
         workers.count_refused_allocations = lambda: self.refused
+        workers.limit_memory = lambda share, context: None
         super().setup(config, shared)
 
     def step(self):
@@ -68,7 +69,6 @@ class Greedy(workers.StitchTrainable):
 
 ResourcesConfig.device = property(lambda self: "cpu")
 sweeps.run_sweep = partial(sweeps.run_sweep, checkpoint_seconds=0.0)
-workers.limit_memory = lambda share, context: None
 tuning.choose_gpu_share = lambda prepared, reporter: (prepared.config.resources.gpu, 0)
 tuning.StitchTrainable = Greedy
 main()

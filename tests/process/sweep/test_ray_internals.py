@@ -48,7 +48,8 @@ def test_a_local_ray_listens_on_loopback_and_its_dead_processes_are_found():
     done = subprocess.run(
         [sys.executable, "-c", LOCAL_RAY], capture_output=True, text=True, check=False
     )
-    assert done.stdout.splitlines()[-1:] == ["raylet -9"], done.stdout + done.stderr
+    # Without the replacement, Ray prints the log of the dead raylet too.
+    assert "raylet -9" in done.stdout.splitlines(), done.stdout + done.stderr
 
 
 def test_ray_prints_with_the_arguments_that_the_replacement_takes():
