@@ -1,4 +1,4 @@
-"""What the benchmark scripts share: the quickstart's configuration, CPU clocks, tables, versions."""
+"""Shared parts of the benchmarks: the quickstart's configuration, CPU clocks, tables, versions."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ ROOT = Path(__file__).resolve().parents[1]
 QUICKSTART = ROOT / "experiments/quickstart/digits/config.yml"
 TICKS = os.sysconf("SC_CLK_TCK")
 
-# What a process calls itself, and what we call it; the first that fits counts.
+# A part of a process's command line, and its name in the tables; the first match counts.
 _KINDS = (
-    ("stitch_sweep.tracking.tracker", "tracking (MLflow)"),
+    ("stitch_sweep.tracking.program", "tracking (MLflow)"),
     ("ray::LedgerWriter", "ledger writer"),
     ("ray::IDLE", "Ray, idle workers"),
     ("Agent", "Ray, agents and monitors"),
@@ -32,7 +32,7 @@ _KINDS = (
 
 
 def machine() -> dict[str, Any]:
-    """Hardware, versions and the moment: what a figure is worth nothing without."""
+    """Return hardware, versions, date and load, which every figure needs."""
     text = Path("/proc/cpuinfo").read_text()
     model = next((k.split(":")[1] for k in text.splitlines() if k.startswith("model name")), "?")
     packages = [name for name in ("torch", "ray", "optuna", "mlflow") if find_spec(name)]
@@ -47,7 +47,7 @@ def machine() -> dict[str, Any]:
 
 
 def table(rows: Sequence[tuple[str, Any]], indent: str = "  ") -> str:
-    """Names on the left, values aligned on the right."""
+    """Format rows with names on the left and right-aligned values."""
     shown = [(name, f"{v:.2f}" if isinstance(v, float) else str(v)) for name, v in rows]
     width = max(len(name) for name, _ in shown)
     right = max(len(value) for _, value in shown)
@@ -62,10 +62,10 @@ class _Process:
 
 
 class CpuClock:
-    """CPU time of this process and everything below it, by kind, as a function of the moment.
+    """CPU time of this process and its descendants, by kind, as a function of time.
 
-    Reads /proc, so it works on Linux only; elsewhere every answer is empty. A process that lives
-    shorter than `interval` is missed.
+    Reads /proc, so it works on Linux only; elsewhere all results are empty. It misses processes that
+    live shorter than `interval`.
 
     Args:
         interval: seconds between two readings.
@@ -87,7 +87,7 @@ class CpuClock:
         self._thread.join()
 
     def between(self, first: float, last: float) -> dict[str, float]:
-        """CPU seconds by kind between two moments (as from `time.time`), the largest first."""
+        """Return CPU seconds by kind between two times (of `time.time`), the largest first."""
         spent: dict[str, float] = defaultdict(float)
         for process, readings in self._readings.items():
             used = _at(readings, last) - _at(readings, first)
@@ -99,7 +99,7 @@ class CpuClock:
         while not self._over.wait(self._interval):
             processes, now = _processes(), time.time()
             family = {me}
-            # Parents have usually smaller numbers, but not always: go on until nothing is found.
+            # A parent may have a larger number than its child, so repeat until nothing is added.
             while True:
                 more = {p for p, found in processes.items() if found.parent in family} - family
                 if not more:
@@ -108,7 +108,7 @@ class CpuClock:
             for number in family & set(processes):
                 process = (number, processes[number].born)
                 kind = "driver" if number == me else _kind(number)
-                # An actor is called IDLE before it is one; what it was last is what it was for.
+                # An actor is named IDLE before its start, so its last name counts.
                 if kind is not None and not (process in self._kinds and kind.startswith("Ray, i")):
                     self._kinds[process] = kind
                 self._kinds.setdefault(process, "other")
@@ -116,7 +116,7 @@ class CpuClock:
 
 
 def _at(readings: Sequence[tuple[float, float]], moment: float) -> float:
-    """CPU seconds at a moment, by linear interpolation; 0 before the first reading."""
+    """Return CPU seconds at a time, by linear interpolation; 0 before the first reading."""
     before = (readings[0][0], 0.0)
     for reading in readings:
         if reading[0] >= moment:
@@ -134,8 +134,8 @@ def _processes() -> dict[int, _Process]:
         try:
             text = path.read_text()
         except OSError:
-            continue  # it ended while we looked
-        # The name is in brackets and may hold anything, brackets included.
+            continue  # it ended during the reading
+        # The name is in brackets, and may contain brackets itself.
         fields = text[text.rindex(")") + 2 :].split()
         seconds = (int(fields[11]) + int(fields[12])) / TICKS
         found[int(path.parent.name)] = _Process(int(fields[1]), int(fields[19]), seconds)
@@ -151,5 +151,5 @@ def _kind(number: int) -> str | None:
 
 
 def shares(parts: Mapping[str, float], whole: float) -> list[tuple[str, str]]:
-    """Rows for `table`: seconds and their share of the whole."""
+    """Return rows for `table`: seconds and their share of the total."""
     return [(name, f"{value:8.2f} s {100 * value / whole:5.1f} %") for name, value in parts.items()]

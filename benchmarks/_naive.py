@@ -1,12 +1,12 @@
-"""The digits matrix as a competent user would first write it: plain PyTorch in plain Ray Tune.
+"""The digits matrix as a competent user writes it at first: plain PyTorch in plain Ray Tune.
 
 A function trainable, one process per trial (Tune's default), a `DataLoader`, the whole sender run at
-every step with a hook at the wanted layer, the receiver split by hand. Nothing of Stitch Sweep is in it
-but the definition of the network. `baseline.py` runs it and says what to compare.
+every step with a hook at the wanted layer, the receiver split by hand. It uses
+nothing of Stitch Sweep but the definition of the network. `baseline.py` runs it for a comparison.
 
     python benchmarks/_naive.py INPUTS.pt OUTPUT.json --epochs 50 --batch-size 32 --lr 0.03 --seed 0
 
-The stopwatch is there for the breakdown; it costs about a microsecond a lap.
+The stopwatch measures the parts of a trial; it costs about a microsecond a lap.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from stitch_sweep.networks.families.resnet import resnet
 
 
 class Stopwatch:
-    """Seconds by what they were spent on."""
+    """Seconds by part of a trial."""
 
     def __init__(self):
         self.spent = {}
@@ -39,18 +39,18 @@ class Stopwatch:
 
 
 def layers_of(network):
-    """The modules whose outputs can be stitched, in order."""
+    """Return the modules whose outputs can be stitched, in order."""
     return [network.relu, *network.layer1, *network.layer2, *network.layer3, *network.layer4]
 
 
 def rest_of(network, layer):
-    """The part of a network that comes after a layer."""
+    """Return the part of a network after a layer."""
     head = [network.avgpool, nn.Flatten(), network.fc]
     return nn.Sequential(*layers_of(network)[layer + 1 :], *head)
 
 
 def make_stitch(sender_shape, receiver_shape):
-    """Strided convolution where the receiver's map is smaller, upsampling where it is larger."""
+    """Strided convolution if the receiver's map is smaller, upsampling if it is larger."""
     (c_in, size_in), (c_out, size_out) = sender_shape[:2], receiver_shape[:2]
     if size_in >= size_out:
         k = size_in // size_out
@@ -61,7 +61,7 @@ def make_stitch(sender_shape, receiver_shape):
 
 
 def train_one(config, networks=None, data=None):
-    """One trial: train the stitch of one cell."""
+    """Train the stitch of one cell: one trial."""
     watch = Stopwatch()
     began = time.time()
     torch.set_num_threads(1)
@@ -173,7 +173,7 @@ def main():
         networks.append(network)
     layers = list(range(len(layers_of(networks[0]))))
 
-    # A bare init() would join whatever cluster runs on this machine.
+    # init() without an address would join any cluster on this machine.
     ray.init(address="local", num_cpus=len(os.sched_getaffinity(0)))
     with tempfile.TemporaryDirectory() as scratch:
         tuner = tune.Tuner(

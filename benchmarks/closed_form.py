@@ -1,4 +1,4 @@
-"""What a matrix costs by least squares, against training its stitches with MSE to the same error.
+"""The time of a matrix by least squares, compared with MSE training to the same error.
 
     python benchmarks/closed_form.py [--stitch paper] [--within 0.05] [--epochs 50] [--repeats 1] [--json]
 
@@ -6,8 +6,8 @@ Every cell of the quickstart's digits matrix, in one process and one thread, twi
 and no epochs, and trained with MSE until its error on the training set is at most `within` above the
 optimum (in the sense of `converged`: of at least 1 % of the variance). Both evaluate the final stitch the
 same way, and both find the frozen representations in a cache that was filled before the clock started.
-The error is looked at after every epoch with the clock stopped. A cell that `epochs` don't bring there
-counts with the time it took, and is reported: the ratio is then a lower bound.
+The error is measured after every epoch with the clock stopped. A cell that doesn't reach it within
+`epochs` counts with its time and is reported: the ratio is then a lower bound.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from stitch_sweep.stitches.starts import start_stitch
 from stitch_sweep.training.workbench import Workbench
 
 FLOOR = 0.01
-LEARNING_RATE = 0.1  # the default of the loss for Adam
+LEARNING_RATE = 0.1  # the loss's default for Adam
 
 
 @dataclass
 class Cell:
-    """One cell: its frozen representations, and what goes on after the stitch."""
+    """One cell: its frozen representations, and the receiver after the stitch."""
 
     name: str
     sender: torch.Tensor
@@ -51,16 +51,16 @@ class Cell:
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Of sender and receiver, without the batch."""
+        """Shapes of sender and receiver, without the batch."""
         return tuple(self.sender.shape[1:]), tuple(self.expected.shape[1:])
 
     def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """The training set once, in order."""
+        """Iterate over the training set once, in order."""
         yield from zip(self.sender.split(CHUNK), self.expected.split(CHUNK), strict=True)
 
 
 def cells() -> tuple[list[Cell], dict[str, Loader]]:
-    """All cells of the quickstart's matrix, and its loaders."""
+    """Return all cells of the quickstart's matrix, and its loaders."""
     config = read_config(QUICKSTART, {"zoo": str(ROOT / "zoo")})
     prepared = prepare(config)
     bench = Workbench(config, prepared.data, provide_networks(prepared))
@@ -91,13 +91,13 @@ def cells() -> tuple[list[Cell], dict[str, Loader]]:
 
 @torch.no_grad()
 def represent(prefix: torch.nn.Module, loader: Loader) -> torch.Tensor:
-    """A layer's representation of a whole split."""
+    """Return a layer's representation of a whole split."""
     return torch.cat([prefix(c.images)[: c.valid] for c in loader.in_order(CHUNK)])
 
 
 @torch.no_grad()
 def accuracy(cell: Cell, stitch: torch.nn.Module) -> float:
-    """On the test set."""
+    """Return the accuracy on the test set."""
     scores = Scores()
     for x, labels in zip(cell.test.split(CHUNK), cell.labels.split(CHUNK), strict=True):
         scores.add(cell.suffix(stitch.eval()(x)), labels, len(x))
@@ -106,13 +106,13 @@ def accuracy(cell: Cell, stitch: torch.nn.Module) -> float:
 
 @torch.no_grad()
 def error(cell: Cell, stitch: torch.nn.Module) -> float:
-    """Relative squared error on the training set."""
+    """Return the relative squared error on the training set."""
     total = sum((stitch(x) - y).double().square().sum().item() for x, y in cell.batches())
     return total / cell.expected.numel() / cell.variance
 
 
 def closed(cell: Cell, name: str) -> dict[str, Any]:
-    """Seconds to the stitch (`fit`) and to its accuracy, and error and accuracy, in closed form."""
+    """Return seconds to the stitch (`fit`) and to its accuracy, error and accuracy, in closed form."""
     began = time.perf_counter()
     stitch = build_stitch(name, *cell.shapes, start="least_squares")
     start_stitch(stitch, "least_squares", cell.batches())
@@ -123,7 +123,7 @@ def closed(cell: Cell, name: str) -> dict[str, Any]:
 
 
 def trained(cell: Cell, name: str, loader: Loader, epochs: int, goal: float) -> dict[str, Any]:
-    """The same by Adam with MSE, until the error is at most `goal`."""
+    """Return the same for Adam with MSE, until the error is at most `goal`."""
     began = time.perf_counter()
     stitch = build_stitch(name, *cell.shapes)
     steps = epochs * len(loader)
@@ -153,11 +153,11 @@ def trained(cell: Cell, name: str, loader: Loader, epochs: int, goal: float) -> 
 
 
 def run(name: str, within: float, epochs: int) -> dict[str, Any]:
-    """One matrix both ways."""
+    """Compute one matrix both ways."""
     torch.set_num_threads(1)
     found, loaders = cells()
     rows = []
-    closed(found[0], name)  # the first call of each kernel pays for all later ones
+    closed(found[0], name)  # the first call of each kernel is slow
     for cell in found:
         exact = closed(cell, name)
         fit = LeastSquares(build_stitch(name, *cell.shapes))

@@ -1,11 +1,11 @@
-"""Four trials on one GPU side by side, against one at a time.
+"""Four trials on one GPU side by side, compared with one at a time.
 
     python benchmarks/gpu_sharing.py [--side-by-side 4] [--trials 8] [--width 64] [--json]
 
-Every process trains stitches between two untrained R1111 on made-up 3 x 32 x 32 images, as a worker of a
-sweep does, held to its share of the GPU's memory less the measured context. The figure is the joint
-throughput of the processes over that of one process alone; start-up is left out. Neither Ray nor data
-are needed; `--device cpu` is there to try the script.
+Every process trains stitches between two untrained R1111 on random 3 x 32 x 32 images, as a worker of a
+sweep does, within its share of the GPU's memory less the measured context. The result is the joint
+throughput of the processes divided by that of one process alone, without start-up. The script needs
+neither Ray nor data; `--device cpu` tries it without a GPU.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from _common import machine, table
 
 
 def work(asked: argparse.Namespace) -> None:
-    """A process: says that it is ready, waits for its line, trains, and says when it began and ended."""
+    """Run a process that reports that it is ready, waits for a line, trains, and reports its times."""
     from stitch_sweep.config.models import Config, trial_settings
     from stitch_sweep.data.images import Data, Images
     from stitch_sweep.networks.families.building import build
-    from stitch_sweep.sweep.gpu import hold_to
+    from stitch_sweep.sweep.gpu_memory import limit_memory
     from stitch_sweep.training.workbench import Workbench
 
     if asked.device == "cuda":
-        hold_to(1 / asked.side_by_side, asked.context)
+        limit_memory(1 / asked.side_by_side, asked.context)
     network = {"family": "resnet1111", "width": asked.width, "weights": "random"}
     config = Config.model_validate(
         {
@@ -72,7 +72,7 @@ def work(asked: argparse.Namespace) -> None:
 
 
 def throughput(processes: int, asked: argparse.Namespace, context: int) -> float:
-    """Trials per second of so many processes at once: the sum of their own rates."""
+    """Return the trials per second of several processes at once: the sum of their rates."""
     command = [sys.executable, __file__, "--work", f"--context={context}"]
     for name in ("trials", "width", "device", "epochs", "images"):
         command.append(f"--{name}={getattr(asked, name)}")
@@ -86,15 +86,15 @@ def throughput(processes: int, asked: argparse.Namespace, context: int) -> float
         process.stdin.write("go\n")
         process.stdin.flush()
     spans = [json.loads(process.communicate()[0]) for process in running]
-    # All do the same work; while they overlap, each is as fast as its neighbours let it be.
+    # All have the same work, so while they overlap their rates add up.
     return sum(asked.trials / (end - began) for began, end in spans)
 
 
 def context_bytes(device: str) -> int:
-    """What a process takes of the GPU before it computes, measured in a process of its own."""
+    """Measure in a new process the memory that a process takes of the GPU before it computes."""
     if device != "cuda":
         return 0
-    code = "from stitch_sweep.sweep.gpu import measure_context as m; print(m().context)"
+    code = "from stitch_sweep.sweep.gpu_memory import measure_context as m; print(m().context)"
     found = subprocess.run(
         [sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True
     )
@@ -122,7 +122,7 @@ def main() -> None:
         return
     context = context_bytes(asked.device)
     alone, together = [], []
-    for _ in range(asked.repeats):  # in turns, so that what else the machine does hits both
+    for _ in range(asked.repeats):  # in turn, so that other load on the machine affects both
         alone.append(throughput(1, asked, context))
         together.append(throughput(asked.side_by_side, asked, context))
     ratio = median(together) / median(alone)

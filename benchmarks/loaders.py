@@ -1,9 +1,9 @@
-"""Images per second of `loader: torch` and `loader: ffcv`, and what FFCV costs once.
+"""Images per second of `loader: torch` and `loader: ffcv`, and FFCV's costs per data set.
 
     python benchmarks/loaders.py [--repeats 5] [--threads 1] [--json]
 
-Both make the batches of the same epochs from the same images, in turn and in one process, and nothing is
-done with a batch. Images are synthetic, but for the digits; their files are in the page cache.
+Both make the batches of the same epochs from the same images, in turn and in one process, and drop
+them. All images but the digits are synthetic; their files are in the page cache.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ AT_LEAST = 0.5
 
 
 def timed(call: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds that a call takes, and what it gives."""
+    """Return the seconds of a call, and its result."""
     began = time.perf_counter()
     result = call()
     return time.perf_counter() - began, result
 
 
 def synthetic(count: int, size: int) -> Images:
-    """RGB images as smooth as photographs, so that JPEG does with them what it does with those."""
+    """Return random RGB images as smooth as photographs, so that JPEG compresses them alike."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randint(256, (count, 3, size // 8, size // 8), generator=generator)
     return Images(resize(coarse.to(torch.uint8), size), torch.arange(count) % 10)
 
 
 def encoded(images: Images) -> list[tuple[str, bytes]]:
-    """The images as JPEG files."""
+    """Write the images as JPEG files."""
     files = []
     for k, image in enumerate(images.images.permute(0, 2, 3, 1).numpy()):
         file = BytesIO()
@@ -63,26 +63,26 @@ def encoded(images: Images) -> list[tuple[str, bytes]]:
 
 
 def speed(loader: Loader, epochs: int) -> float:
-    """Images per second."""
+    """Return images per second."""
     seconds, _ = timed(lambda: [None for epoch in range(epochs) for _ in loader.batches(epoch)])
     return epochs * len(loader.images) / seconds
 
 
 def ffcv_loader(images: Images, folder: Path, **options: Any) -> Loader:
-    """FFCV's loader; imports FFCV."""
+    """Return FFCV's loader; this imports FFCV."""
     from stitch_sweep.data.ffcv_loader import FfcvLoader
 
     return FfcvLoader(images, *statistics(images), folder=folder, **OPTIONS | options)
 
 
 def statistics(images: Images) -> tuple[torch.Tensor, torch.Tensor]:
-    """What images are normalised with."""
+    """Return the mean and standard deviation that normalize images."""
     channels = images.images.shape[1]
     return torch.full((channels,), 0.5), torch.full((channels,), 0.25)
 
 
 def compare(images: Images, augment: str, folder: Path, repeats: int) -> dict[str, Any]:
-    """Both loaders, measured in turn."""
+    """Measure both loaders in turn."""
     loaders = {
         "torch": Loader(images, *statistics(images), augment=augment, **OPTIONS),
         "ffcv": ffcv_loader(images, folder, augment=augment),
@@ -91,7 +91,7 @@ def compare(images: Images, augment: str, folder: Path, repeats: int) -> dict[st
     epochs = max(1, round(AT_LEAST * first["torch"] / len(images)))
     speeds: dict[str, list[float]] = {name: [] for name in loaders}
     for repeat in range(repeats):
-        # In turn, and the other one first each time: a machine that warms up favours neither.
+        # In turn, with alternating order, so that a machine that warms up favors neither.
         for name in list(loaders)[:: 1 if repeat % 2 == 0 else -1]:
             speeds[name].append(speed(loaders[name], epochs))
     ratios = [f / t for f, t in zip(speeds["ffcv"], speeds["torch"], strict=True)]
@@ -99,10 +99,10 @@ def compare(images: Images, augment: str, folder: Path, repeats: int) -> dict[st
 
 
 def once(images: Images, folder: Path) -> dict[str, float]:
-    """What is done once per data set or once per process, but for importing and compiling."""
+    """Measure the costs per data set and per process, without import and compilation."""
     files = encoded(images)
     writing, _ = timed(lambda: ffcv_loader(images, folder))
-    # Other objects, as in another process: an opened file is not looked at again.
+    # New objects, as in another process: an open file is not read again.
     again = Images(images.images, images.labels.clone())
     opening, _ = timed(lambda: ffcv_loader(again, folder))
     decoding, _ = timed(lambda: decode(files, None))

@@ -1,10 +1,10 @@
-"""What CCA and CKA cost beyond the covariance products they need.
+"""The time of CCA and CKA compared with the covariance products that they need.
 
     python benchmarks/measures.py [--samples 10000] [--units 512] [--repeats 5] [--threads 1]
 
-CCA needs x'x, y'y and x'y of centred rows; debiased CKA needs the same of its own. Both are timed with
-the accumulators that measure every trial, in float64, against these three products of the same
-matrices, in turn and in one run; a ratio is that of the medians. Below 2 is the aim.
+CCA needs x'x, y'y and x'y of centered rows; debiased CKA needs three products too. Both are timed
+with the accumulators of every trial, in float64, and compared with these three products of the same
+matrices, in turn and in one run; a ratio is that of the medians. The goal is a ratio below 2.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def main() -> None:
         for name, job in jobs.items():
             began = time.perf_counter()
             job(x, y)
-            if turn:  # the first one warms up
+            if turn:  # the first call warms up
                 seconds[name].append(time.perf_counter() - began)
 
     medians = {name: statistics.median(found) for name, found in seconds.items()}

@@ -1,15 +1,15 @@
-"""What a sweep costs beyond the computation itself: 100 trials of about a second on two slots.
+"""The time of a sweep beyond the computation itself: 100 trials of a second on two slots.
 
     python benchmarks/orchestration.py [--trials 100] [--seconds 1.0] [--repeats 1] [--json]
 
 A real sweep through Ray Tune, Optuna, the ledger and the tracking process (MLflow, sqlite), in a
 temporary folder: one cell of the quickstart's networks, with an Optuna study per five trials and as
-many epochs as take about a second. The figure is
+many epochs as take about a second. The result is
 
     ratio = wall time x slots / sum of compute seconds
 
-from the moment both slots run to the last trial's end; compute seconds are those a trial spends in
-the training code, final evaluation included. Start-up and closing are given apart. Linux only.
+from the moment both slots run to the last trial's end; compute seconds are those of a trial in
+the training code, with the final evaluation. Start-up and closing are listed separately. Linux only.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CELL = {"sender": "a", "receiver": "b", "sender_layers": [1], "receiver_layers":
 
 
 def read(trials: int, epochs: int) -> Any:
-    """The quickstart's configuration, narrowed to one cell that is trained `trials` times."""
+    """Return the quickstart's configuration with one cell that is trained `trials` times."""
     from stitch_sweep.config.reading import read_config
 
     return read_config(
@@ -61,7 +61,7 @@ def read(trials: int, epochs: int) -> Any:
 
 
 def calibrate(epochs: int = 10) -> tuple[float, float]:
-    """Seconds of one epoch, and of everything else in a trial, in this process."""
+    """Measure in this process the seconds of one epoch, and of everything else in a trial."""
     from stitch_sweep.config.models import trial_settings
     from stitch_sweep.plan.prepare import prepare, provide_networks
     from stitch_sweep.training.workbench import Workbench
@@ -71,7 +71,7 @@ def calibrate(epochs: int = 10) -> tuple[float, float]:
     bench = Workbench(config, prepared.data, provide_networks(prepared))
     sender, receiver = list(bench.networks)[:2]
     settings = trial_settings(config.settings, {})
-    for _ in range(2):  # the first one warms up
+    for _ in range(2):  # the first training warms up
         training = bench.training(sender, 1, receiver, 2, settings)
         began = training.seconds
         while not training.done:
@@ -82,8 +82,8 @@ def calibrate(epochs: int = 10) -> tuple[float, float]:
 
 
 def epochs_for(seconds: float) -> int:
-    """Epochs that take about so long with both slots busy, which is slower than one alone."""
-    # One process first, or both would train networks that the zoo lacks.
+    """Return the number of epochs of a given duration with both slots busy."""
+    # One process first, because otherwise both would train the networks that the zoo lacks.
     command = [sys.executable, __file__, "--calibrate"]
     subprocess.run(command, check=True, capture_output=True)
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(SLOTS)]
@@ -93,10 +93,10 @@ def epochs_for(seconds: float) -> int:
 
 
 def measure(trials: int, epochs: int) -> dict[str, Any]:
-    """One sweep in a folder of its own."""
+    """Run a sweep in a new folder."""
     with tempfile.TemporaryDirectory(prefix="stitch-sweep-bench-") as scratch:
         config = read(trials, epochs)
-        # MLflow's default store (sqlite) and its artifacts land in the current folder.
+        # MLflow's default store (sqlite) and its artifacts are in the current folder.
         os.environ.pop("MLFLOW_TRACKING_URI", None)
         os.chdir(scratch)
         folder = Path(scratch) / "sweep"
@@ -113,18 +113,18 @@ def measure(trials: int, epochs: int) -> dict[str, Any]:
 
 
 def evaluate(folder: Path, began: float, ended: float, clock: CpuClock) -> dict[str, Any]:
-    """The figures of a finished sweep, from its ledger.
+    """Compute the results of a finished sweep from its ledger.
 
     Args:
         folder: its experiment folder.
-        began: moment before everything, imports included.
-        ended: moment when the sweep had returned.
-        clock: which CPU time was spent when.
+        began: time before everything, imports included.
+        ended: time after the return of the sweep.
+        clock: of the CPU time.
     """
     slots = defaultdict(list)
     for path in (folder / "ledger/trials").glob("*.json"):
         record = json.loads(path.read_text())
-        # A record's file is as old as its trial's end.
+        # A record's file is written at its trial's end.
         trial = (record["started"], record["seconds"], path.stat().st_mtime)
         slots[record["worker"]].append(trial)
     if len(slots) != SLOTS:
@@ -136,7 +136,7 @@ def evaluate(folder: Path, began: float, ended: float, clock: CpuClock) -> dict[
     count = 0
     for trials in slots.values():
         trials.sort()
-        # A trial that had begun before both slots ran counts with what it computed since.
+        # A trial that began before both slots ran counts from then on.
         inside = [t for t in trials if t[2] > first]
         count += len(inside)
         for started, seconds, end in inside:
@@ -162,7 +162,7 @@ def evaluate(folder: Path, began: float, ended: float, clock: CpuClock) -> dict[
 
 
 def show(found: dict[str, Any]) -> str:
-    """The tables of one sweep."""
+    """Format the tables of one sweep."""
     slot_seconds = found["wall_seconds"] * found["slots"]
     rows = [
         ("trials, from the moment both slots run", found["trials"]),

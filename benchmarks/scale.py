@@ -1,11 +1,11 @@
-"""Thousands of trials of a few milliseconds: whether a sweep's own work stays flat as it grows.
+"""Thousands of trials of a few milliseconds: the cost of a trial as a sweep grows.
 
     python benchmarks/scale.py --trials 10000 [--milliseconds 5] [--workers 2] [--store sqlite] [--json]
 
-The real Tuner, search (TPE, ten trials a study), ledger and tracking process; only the training is a
-stand-in that sleeps, and reports what a training of ten epochs would: 50 rows of trajectory, forty final
-figures, 1,000 predictions. `--store postgresql` starts a server of its own (its binaries must be
-installed, and psycopg2). At the end the MLflow server's answers to what its UI asks are timed.
+The real Tuner, search (TPE, ten trials a study), ledger and tracking process; only the training is
+replaced: it sleeps, and reports the data of ten epochs: 50 rows of trajectory, forty final metrics, 1,000
+predictions. `--store postgresql` starts a server (its binaries and psycopg2 must be installed). At the
+end the MLflow server's answers to the requests of its UI are timed.
 
 With `--workers` above the number of cores and `--milliseconds 1000` it measures how many workers one
 driver keeps busy: sleeping takes no core. Linux only.
@@ -40,7 +40,7 @@ TEST_IMAGES = 1000
 
 
 def read(trials: int, folder: Path, store: str) -> Any:
-    """Two small untrained networks on digits, all cells, as many repeats as make so many trials."""
+    """Return a configuration of two small untrained networks, with repeats for a number of trials."""
     from stitch_sweep.config.models import Config
 
     network = {"family": "resnet1111", "width": 4, "weights": "random"}
@@ -67,7 +67,7 @@ def read(trials: int, folder: Path, store: str) -> Any:
 
 
 def stand_in(milliseconds: float) -> type:
-    """A Trainable that sleeps, and then says what a training would have."""
+    """Return a Trainable that sleeps, and then reports the data of a training."""
     from stitch_sweep.sweep.trainable import StitchTrainable
 
     class StandIn(StitchTrainable):
@@ -103,7 +103,7 @@ def stand_in(milliseconds: float) -> type:
 
 @contextlib.contextmanager
 def cluster(workers: int) -> Iterator[str]:
-    """A Ray node with so many CPUs, whatever the machine has; gives its address."""
+    """Run a Ray node with a given number of CPUs; yield its address."""
     port = _free_port()
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
     command += [f"--port={port}", f"--num-cpus={workers}", "--include-dashboard=false"]
@@ -123,7 +123,7 @@ def cluster(workers: int) -> Iterator[str]:
 
 @contextlib.contextmanager
 def tracking_store(kind: str, scratch: Path) -> Iterator[str]:
-    """The URI of a tracking store that is made for this run; empty for none."""
+    """Create a tracking store; yield its URI, empty for none."""
     if kind == "none":
         yield ""
     elif kind == "sqlite":
@@ -161,7 +161,7 @@ def _postgresql(folder: Path) -> Iterator[str]:
                     raise SystemExit("PostgreSQL didn't start")
             yield f"postgresql+psycopg2://postgres@127.0.0.1:{port}/postgres"
         finally:
-            server.send_signal(signal.SIGINT)  # SIGTERM waits until its clients have left
+            server.send_signal(signal.SIGINT)  # SIGTERM waits until its clients disconnect
 
 
 def _free_port() -> int:
@@ -172,7 +172,7 @@ def _free_port() -> int:
 
 
 class Memory:
-    """Resident memory of this process in MiB, by how many trials had ended; read now and then."""
+    """Resident memory of this process in MiB by number of ended trials, read periodically."""
 
     def __init__(self, folder: Path) -> None:
         self.readings: list[tuple[int, float]] = []
@@ -189,7 +189,7 @@ class Memory:
         self._thread.join()
 
     def thinned(self) -> dict[str, float]:
-        """About eight of the readings."""
+        """Return about eight of the readings."""
         every = max(1, len(self.readings) // 8)
         return {str(count): mib for count, mib in self.readings[::every]}
 
@@ -202,11 +202,11 @@ class Memory:
 
 
 def measure(trials: int, milliseconds: float, workers: int, store: str) -> dict[str, Any]:
-    """One sweep, in a folder of its own."""
-    import stitch_sweep.sweep.trainable as workers_module
+    """Run a sweep in a new folder."""
+    from stitch_sweep.sweep import tuning
     from stitch_sweep.sweep.run import run_sweep
 
-    workers_module.StitchTrainable = stand_in(milliseconds)
+    tuning.StitchTrainable = stand_in(milliseconds)
     with contextlib.ExitStack() as stack:
         scratch = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="stitch-sweep-scale-"))
@@ -236,8 +236,8 @@ def evaluate(
     memory: Memory,
     returned: float,
 ) -> dict[str, Any]:
-    """The figures of a finished sweep, from its ledger."""
-    # A record's file is as old as its trial's end.
+    """Compute the results of a finished sweep from its ledger."""
+    # A record's file is written at its trial's end.
     ends = sorted(path.stat().st_mtime for path in (folder / "ledger/trials").glob("*.json"))
     spans = [(100, 1000), (1000, 3000), (3000, 10_000), (10_000, 30_000), (30_000, 100_000)]
     per_trial = {
@@ -264,7 +264,7 @@ def evaluate(
 
 
 def time_ui(uri: str, scratch: Path) -> dict[str, float]:
-    """Seconds of what the MLflow UI asks its server, each the median of five."""
+    """Measure the requests of the MLflow UI in seconds, each the median of five."""
     port = _free_port()
     command = [
         sys.executable,
@@ -331,7 +331,7 @@ def _timed(url: str, body: dict[str, Any] | None) -> float:
 
 
 def show(found: dict[str, Any]) -> str:
-    """The tables of one sweep."""
+    """Format the tables of one sweep."""
     lines = [
         f"{found['trials']} trials, {found['workers']} workers, store: {found['store']}",
         "Milliseconds of wall time per trial, from trial to trial:",

@@ -1,12 +1,12 @@
-"""How many workers one driver keeps busy: real driver code, simulated workers.
+"""The number of workers that one driver keeps busy: real driver code, simulated workers.
 
     python benchmarks/simulated_cluster.py [--seconds 20] [--tune-ms 8] [--worker-ms 20] [--json]
 
-The search and the ledger's writer are the real ones and write real files; how long each of their calls
-takes is measured as they run. Workers, and the way of a message through Ray, are simulated: a trial takes
-`--seconds` of virtual time. The driver's process serves one event at a time, the writer's another, so
-that a worker that has ended waits in a queue for each. What Ray Tune adds to an event of the driver
-(`--tune-ms`) and a trial to its worker (`--worker-ms`) are taken from benchmarks/scale.py.
+The searcher and the ledger's writer are real and write real files; the duration of each call is measured.
+Workers and Ray's messages are simulated: a trial takes `--seconds` of virtual time. The driver's process
+and the writer's process handle one event at a time, so ended workers wait in a queue for each. The time
+that Ray Tune adds to an event of the driver (`--tune-ms`) and to a trial of a worker (`--worker-ms`) is
+from benchmarks/scale.py.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TRIALS_PER_WORKER = 6
 
 @dataclass(order=True)
 class _End:
-    """A trial that ends on its worker at a moment of virtual time."""
+    """A trial that ends on its worker at a virtual time."""
 
     at: float
     trial_id: str = field(compare=False)
@@ -40,14 +40,14 @@ class _End:
 
 @dataclass
 class _Server:
-    """A process that serves one call at a time. When is virtual, how long a call takes is measured."""
+    """A process that handles one call at a time. Times are virtual, durations are measured."""
 
     overhead: float
     busy_until: float = 0.0
     busy: float = 0.0
 
     def serve(self, at: float, call: Any, *arguments: Any) -> tuple[float, Any]:
-        """When a call that comes in at a moment is answered, and the answer."""
+        """Handle a call at a virtual time; return the time of its answer, and the answer."""
         began = time.perf_counter()
         answer = call(*arguments)
         took = time.perf_counter() - began + self.overhead
@@ -57,16 +57,14 @@ class _Server:
 
 
 def simulate(workers: int, seconds: float, tune: float, worker: float) -> dict[str, float]:
-    """A sweep on so many workers, until each had a few trials."""
-    from ray.tune.search import Searcher
-
+    """Simulate a sweep until each worker has had a few trials."""
     from stitch_sweep.plan.prepare import prepare
-    from stitch_sweep.plan.search import SweepSearcher
     from stitch_sweep.storage.ledger import Ledger, LedgerWriter
+    from stitch_sweep.sweep.searcher import SweepSearcher
 
     folder = Path(tempfile.mkdtemp(prefix="stitch-sweep-simulated-"))
     wanted = max(min(2000, 20 * workers), TRIALS_PER_WORKER * workers)
-    # A study hands out one trial at a time: there must be more of them than workers.
+    # A study hands out one trial at a time, so more studies than workers are needed.
     config = read(max(wanted, 2 * workers) * PER_STUDY, folder, "")
     ledger = Ledger(folder / "sweep")
     ledger.start({})
@@ -81,10 +79,10 @@ def simulate(workers: int, seconds: float, tune: float, worker: float) -> dict[s
         nonlocal handed
         trial_id = f"t{handed}"
         answered, suggested = driver.serve(at, searcher.suggest, trial_id)
-        if suggested is None or suggested == Searcher.FINISHED:
+        if suggested is None or suggested == SweepSearcher.FINISHED:
             return
         handed += 1
-        # Trials differ by a tenth, or all workers would ask at the same moment for ever.
+        # Trials differ by a tenth, so that the workers don't all ask at the same time.
         length = seconds * (1 + 0.1 * rng.standard_normal()) + worker
         heapq.heappush(
             ends, _End(answered + max(0.0, length), trial_id, json.loads(suggested["spec"]))
@@ -103,7 +101,7 @@ def simulate(workers: int, seconds: float, tune: float, worker: float) -> dict[s
         heard, _ = driver.serve(written, searcher.on_trial_complete, end.trial_id)
         done, now = done + 1, heard
         if done == workers:
-            filled = now  # every worker has one trial behind it; before, they all started at once
+            filled = now  # every worker has ended one trial; before, they all started at once
         hand_out(heard)
     shutil.rmtree(folder)
     return {
@@ -119,7 +117,7 @@ def simulate(workers: int, seconds: float, tune: float, worker: float) -> dict[s
 
 
 def _outcome(seconds: float) -> dict[str, Any]:
-    """What a training of ten epochs tells the ledger."""
+    """Return the result of a training of ten epochs."""
     row = {"step": 1, "epoch": 1, "time": 1.0, "split": "train", "loss": 0.1234567, "accuracy": 0.5}
     return {
         "status": "finished",

@@ -1,4 +1,4 @@
-"""One cell of a matrix, as it is named on the command line."""
+"""One cell of a matrix, as named by `--pair` on the command line."""
 
 from __future__ import annotations
 
@@ -8,20 +8,15 @@ from dataclasses import dataclass
 from stitch_sweep.config.controls import CLASS_ONLY
 from stitch_sweep.config.models import Config, TrialSettings
 from stitch_sweep.core.errors import InputError, nearest
-from stitch_sweep.plan.prepare import (
-    Prepared,
-    cell_problem,
-    combined,
-    first_settings,
-    misfit,
-    wrong_head,
-)
+from stitch_sweep.plan.prepare import Prepared
+from stitch_sweep.plan.settings import combined_loss, first_settings
+from stitch_sweep.plan.validation import explain_untrainable, explain_wrong_head, misfit
 from stitch_sweep.training.loop import no_teacher
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Which layer of which network goes into which."""
+    """A layer of a sender and a layer of a receiver."""
 
     sender: str
     sender_layer: int
@@ -33,7 +28,7 @@ class Cell:
 
 
 def parse_cell(pair: str, config: Config) -> Cell:
-    """The cell that `sender:layer,receiver:layer` means.
+    """Parse `sender:layer,receiver:layer`.
 
     Raises:
         InputError: the text isn't of that form, or names a network that the configuration lacks.
@@ -54,16 +49,17 @@ def parse_cell(pair: str, config: Config) -> Cell:
 
 
 def check_cell(prepared: Prepared, cell: Cell, settings: TrialSettings) -> None:
-    """Check that the layers exist, the receiver can receive, and a stitch can join them and be trained.
+    """Check that a cell's layers exist and that its stitch fits and can be trained.
 
     Raises:
-        InputError: they don't, or it can't.
+        InputError: a layer doesn't exist, the receiver can't receive, the stitch can't join the layers,
+            or the loss can't train it.
     """
     outlines = prepared.outlines
-    if cell.receiver in _class_only(prepared.config):
+    if cell.receiver in _class_only_senders(prepared.config):
         raise InputError(f"--pair {cell}: {cell.receiver} knows only the class: it can't receive")
-    if why := wrong_head(cell.receiver, outlines[cell.receiver], prepared.data):
-        raise InputError(f"--pair {cell}: {why}")
+    if problem := explain_wrong_head(cell.receiver, outlines[cell.receiver], prepared.data):
+        raise InputError(f"--pair {cell}: {problem}")
     sides = ((cell.sender, cell.sender_layer), (cell.receiver, cell.receiver_layer))
     try:
         for name, layer in sides:
@@ -71,52 +67,54 @@ def check_cell(prepared: Prepared, cell: Cell, settings: TrialSettings) -> None:
     except InputError as error:
         raise InputError(*(f"--pair {cell}: {problem}" for problem in error.problems)) from None
     sender, receiver = (outlines[name].shape(layer) for name, layer in sides)
-    why = misfit(settings.stitch, sender, receiver)
-    why = why or cell_problem(outlines[cell.receiver], cell.receiver, cell.receiver_layer, settings)
+    problem = misfit(settings.stitch, sender, receiver)
+    problem = problem or explain_untrainable(
+        outlines[cell.receiver], cell.receiver, cell.receiver_layer, settings
+    )
     outputs = outlines[cell.sender].outputs
-    if outputs != prepared.data.num_classes and "sender" in combined(settings).teachers:
-        why = why or no_teacher(f"network {cell.sender!r}", network=outputs is not None)
-    if why is not None:
-        raise InputError(f"--pair {cell}: {why}")
-
-
-def _class_only(config: Config) -> set[str]:
-    return {network.name for network in config.networks if network.kind == CLASS_ONLY}
+    if outputs != prepared.data.num_classes and "sender" in combined_loss(settings).teachers:
+        problem = problem or no_teacher(f"network {cell.sender!r}", network=outputs is not None)
+    if problem is not None:
+        raise InputError(f"--pair {cell}: {problem}")
 
 
 def choose_cell(prepared: Prepared, named: Cell | None) -> tuple[Cell, TrialSettings]:
-    """The cell of two networks to look at, and the settings under which a sweep first meets it.
+    """Choose a cell of two networks to examine, and the first settings that a sweep trains it with.
 
     Args:
         prepared: the configuration.
-        named: the cell that was asked for; if none was, the middle layers of the first pair whose
+        named: the cell that the user asked for; None for the middle layers of the first pair whose
             sender is a network.
 
     Raises:
-        InputError: the cell's layers don't exist, the stitch can't join them, or the sender, which knows
-            only the class, is no network that could be looked at.
+        InputError: the cell's layers don't exist, the stitch can't join them, or the sender is
+            class-only and therefore no network to examine.
     """
-    no_networks = _class_only(prepared.config)
+    class_only = _class_only_senders(prepared.config)
     config = prepared.config
     asked = [(pair.sender, pair.receiver) for pair in config.pairs]
     asked += [(part.network, part.network) for part in config.knock_out]
-    pairs = [pair for pair in asked if pair[0] not in no_networks]
-    if not pairs if named is None else named.sender in no_networks:
-        which = "every sender" if named is None else f"--pair {named}: {named.sender}"
-        raise InputError(f"{which} knows only the class; what is looked at here is two networks")
+    pairs = [pair for pair in asked if pair[0] not in class_only]
+    if not pairs if named is None else named.sender in class_only:
+        subject = "every sender" if named is None else f"--pair {named}: {named.sender}"
+        raise InputError(
+            f"{subject} knows only the class, but two networks are needed; use --pair with another "
+            "sender, or add a pair of networks"
+        )
     cells = {
         Cell(study.sender, study.sender_layer, study.receiver, study.receiver_layer): study
         for study in reversed(prepared.studies)
     }
     if named is None:
-        own = [c for c in cells if (c.sender, c.receiver) == pairs[0]]
+        of_pair = [c for c in cells if (c.sender, c.receiver) == pairs[0]]
         rows, columns = (
-            sorted({getattr(c, side) for c in own}) for side in ("sender_layer", "receiver_layer")
+            sorted({getattr(c, side) for c in of_pair})
+            for side in ("sender_layer", "receiver_layer")
         )
         middle = (rows[len(rows) // 2], columns[len(columns) // 2])
         named = Cell(pairs[0][0], middle[0], pairs[0][1], middle[1])
-        if named not in own:  # where layers are knocked out, only cells above the diagonal are
-            named = own[len(own) // 2]
+        if named not in of_pair:  # a knock-out has cells above the diagonal only
+            named = of_pair[len(of_pair) // 2]
     study = cells.get(named)
     settings = (
         TrialSettings.model_validate(config.settings)
@@ -125,3 +123,7 @@ def choose_cell(prepared: Prepared, named: Cell | None) -> tuple[Cell, TrialSett
     )
     check_cell(prepared, named, settings)
     return named, settings
+
+
+def _class_only_senders(config: Config) -> set[str]:
+    return {network.name for network in config.networks if network.kind == CLASS_ONLY}

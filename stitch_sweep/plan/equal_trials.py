@@ -1,8 +1,7 @@
-"""Which trials of a study train the same stitch in the same way, and so have the same result.
+"""Trials of a study that train the same stitch in the same way, and therefore have the same result.
 
 A result is a function of the study, the sweep's seed and the settings; a trial's number plays no part.
-Two trials of one study whose settings differ only in what has no effect therefore have equal results,
-bit for bit.
+Two trials of one study whose settings differ only in ineffective values have equal results, bit for bit.
 """
 
 from __future__ import annotations
@@ -15,24 +14,24 @@ import torch
 
 from stitch_sweep.config.models import StitchConfig, TrialSettings
 from stitch_sweep.core.errors import InputError
-from stitch_sweep.losses.base import CombinedLoss, LossContext
+from stitch_sweep.plan.settings import combined_loss
 from stitch_sweep.stitches.building import build_stitch
 from stitch_sweep.stitches.shapes import Shape
 from stitch_sweep.storage.ledger import Study
 
 
 class EffectiveSettings:
-    """Settings of trials without what has no effect on the result.
+    """The settings of trials without the values that have no effect on the result.
 
-    What has no effect:
+    The following have no effect:
 
     - whether a default is written out: options of a stitch, a loss or an optimizer, the learning
       rate that the loss chooses, upper and lower case in an optimizer's name;
-    - of a stitch that is not trained, because `training.epochs` is 0 or because it has no trainable
+    - for a stitch that is not trained, because `training.epochs` is 0 or because it has no trainable
       parameters: everything under `training`, and the strength of `stitch.l1`.
 
     Args:
-        shape: shape of a network's layer, without the batch, as a function of name and layer; without
+        shape: returns the shape of a network's layer, without the batch, for a name and a layer. Without
             it, stitches without trainable parameters aren't recognized.
     """
 
@@ -41,24 +40,24 @@ class EffectiveSettings:
         self._trainable: dict[tuple[str, Shape, Shape], bool] = {}
 
     def key(self, study: Study, settings: TrialSettings) -> str:
-        """A text that is equal for two trials of a study if and only if their settings are."""
+        """Return a text that is equal for two trials of a study exactly if their results are."""
         stitch = settings.stitch
-        terms = [(term.name, term.weight, term.options) for term in settings.loss.terms]
-        found: dict[str, Any] = {
+        effective: dict[str, Any] = {
             "stitch": stitch.model_dump(mode="json"),
-            "loss": terms,  # in their order, which is the order of the sum
+            # In their order, which is the order of the sum.
+            "loss": [(term.name, term.weight, term.options) for term in settings.loss.terms],
         }
         if self._is_trained(study, settings):
             training = settings.training
-            default_lr = CombinedLoss(terms, LossContext()).default_lr(training.optimizer.name)
-            found["training"] = {
+            default_lr = combined_loss(settings).default_lr(training.optimizer.name)
+            effective["training"] = {
                 **training.model_dump(mode="json"),
                 "optimizer": training.optimizer.arguments(default_lr),
             }
         else:
-            # Whether there is a penalty decides how convergence is judged.
-            found["stitch"]["l1"] = stitch.l1 > 0
-        return json.dumps(_with_floats(found), sort_keys=True)
+            # A penalty of any strength changes how convergence is judged.
+            effective["stitch"]["l1"] = stitch.l1 > 0
+        return json.dumps(_with_floats(effective), sort_keys=True)
 
     def _is_trained(self, study: Study, settings: TrialSettings) -> bool:
         return settings.training.epochs > 0 and self._has_parameters(study, settings.stitch)
@@ -76,13 +75,13 @@ class EffectiveSettings:
                         stitch.name, sender, receiver, start=stitch.start, options=stitch.options
                     )
             except InputError:
-                return True  # the trial itself says why it can't be trained
+                return True  # the trial itself reports the reason
             self._trainable[key] = any(p.requires_grad for p in built.parameters())
         return self._trainable[key]
 
 
 def _with_floats(value: Any) -> Any:
-    """The same plain data with whole numbers as floats: an option may be written `0` or `0.0`."""
+    """Return the same plain data with whole numbers as floats: `0` and `0.0` mean the same."""
     if isinstance(value, Mapping):
         return {key: _with_floats(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""What a sweep would take: `--dry-run`."""
+"""The estimate of a sweep's time and disk space: `--dry-run`."""
 
 from __future__ import annotations
 
@@ -14,22 +14,26 @@ import torch
 from stitch_sweep.config.models import Config
 from stitch_sweep.core.errors import check_all
 from stitch_sweep.networks.zoo import Zoo
-from stitch_sweep.plan.prepare import Prepared, first_settings, prepare
-from stitch_sweep.plan.search import check_objectives, check_sampler, startup_note
+from stitch_sweep.plan.machine import check_local
+from stitch_sweep.plan.objectives import check_objectives
+from stitch_sweep.plan.prepare import Prepared, prepare
+from stitch_sweep.plan.samplers import check_sampler, describe_startup
+from stitch_sweep.plan.settings import first_settings
 from stitch_sweep.stitches.building import build_stitch
-from stitch_sweep.sweep.resources import check_local
 from stitch_sweep.tracking.store import check_tracking
 from stitch_sweep.training.workbench import Workbench
 
-PROBES = 3
-"""Cells that are timed: the first, the middle one, the last."""
-STEPS = 4
-"""Training steps of each that are timed."""
+TIMED_CELLS = 3
+"""Number of cells that are timed: the first, the middle and the last."""
+TIMED_STEPS = 4
+"""Number of training steps that are timed for each of them."""
+_SIZED_CELLS = 200
+"""Number of cells whose stitches' sizes are averaged."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a sweep would take.
+    """The estimated size, time and disk space of a sweep.
 
     Attributes:
         studies: cells times factor combinations times repeats.
@@ -40,8 +44,8 @@ class Estimate:
         seconds_per_trial: measured on untrained networks on this machine, a few steps of a few cells.
         timed_on: `cpu` or `cuda`.
         hours_one_at_a_time: all stitches, without the networks' training.
-        disk_megabytes: of the experiment folder, MLflow's store apart.
-        notes: what the sweep would say before it starts, such as cells that a loss can't teach.
+        disk_megabytes: of the experiment folder, without MLflow's store.
+        notes: notes that the sweep would print before it starts, such as cells that a loss can't teach.
     """
 
     studies: int
@@ -55,29 +59,29 @@ class Estimate:
     notes: list[str]
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data."""
+        """Return the estimate as plain data."""
         return asdict(self)
 
 
 def estimate(
     config: Config, address: str | None = None, say: Callable[[str], object] = lambda _: None
 ) -> Estimate:
-    """Check a configuration fully, and estimate time and disk; nothing is written or trained to an end.
+    """Check a configuration fully and estimate time and disk space; write nothing.
 
     Args:
         config: the configuration.
-        address: of the cluster that is to run it, if any: this machine then needs no GPU.
-        say: is told what takes a while.
+        address: of the cluster that will run the sweep, if any: this machine then needs no GPU.
+        say: is called with a line before each slow step.
 
     Raises:
-        InputError: whatever would keep the sweep from starting.
+        InputError: the sweep wouldn't start.
     """
-    here: list[Callable[[], None]] = [lambda: check_local(config.resources)]
+    local_checks: list[Callable[[], None]] = [lambda: check_local(config.resources)]
     check_all(
         lambda: check_objectives(config),
         lambda: check_sampler(config),
         lambda: check_tracking(config.tracking),
-        *(here if address is None else []),
+        *(local_checks if address is None else []),
     )
     prepared = prepare(config)
     trials, trainings = prepared.trials, prepared.trainings
@@ -91,16 +95,16 @@ def estimate(
         seconds_per_trial=round(seconds, 2),
         timed_on=_device(config),
         hours_one_at_a_time=round(seconds * trainings / 3600, 3),
-        disk_megabytes=round(_bytes(prepared, trials, trainings) / 2**20, 1),
-        notes=[*filter(None, [startup_note(config)]), *prepared.notes],
+        disk_megabytes=round(_count_bytes(prepared, trials, trainings) / 2**20, 1),
+        notes=[*filter(None, [describe_startup(config)]), *prepared.notes],
     )
 
 
 def _seconds_per_trial(prepared: Prepared, say: Callable[[str], object]) -> float:
-    """Mean over a few cells of: set-up, a few steps scaled up to all, and the evaluations."""
+    """Average a few cells' set-up, evaluations, and a few steps scaled up to all."""
     config, studies = prepared.config, prepared.studies
     bench = Workbench(config, prepared.data, prepared.untrained(), _device(config))
-    chosen = {round(k * (len(studies) - 1) / (PROBES - 1)) for k in range(PROBES)}
+    chosen = {round(k * (len(studies) - 1) / (TIMED_CELLS - 1)) for k in range(TIMED_CELLS)}
     seconds = []
     for k in sorted(chosen):
         study = studies[k]
@@ -111,21 +115,21 @@ def _seconds_per_trial(prepared: Prepared, say: Callable[[str], object]) -> floa
             study.sender, study.sender_layer, study.receiver, study.receiver_layer, settings
         )
         set_up = _now() - began
-        training.advance(1)  # the first step pays for memory that the others reuse
+        training.advance(1)  # the first step allocates memory that later steps reuse
         began = _now()
-        training.advance(STEPS)
+        training.advance(TIMED_STEPS)
         steps = max(1, training.step - 1)
         train = (_now() - began) / steps * training.total_steps
         # A forward pass is about a third of a training step; every epoch ends with the validation set.
         per_image = train / max(1, training.total_steps) / settings.training.batch_size / 3
         validation = settings.training.epochs * len(prepared.data.validation) * per_image
-        # Setting up runs each split once, which is what an evaluation at the end costs about.
+        # The set-up runs each split once, which costs about as much as the evaluation at the end.
         seconds.append(2 * set_up + train + validation)
     return sum(seconds) / len(seconds)
 
 
 def _now() -> float:
-    """Seconds, once all that was asked of a GPU is done."""
+    """Return a time in seconds, after the GPU has finished all of its work."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -135,8 +139,8 @@ def _device(config: Config) -> str:
     return config.resources.device if torch.cuda.is_available() else "cpu"
 
 
-def _bytes(prepared: Prepared, trials: int, trainings: int) -> float:
-    """Records, tables and kept stitches."""
+def _count_bytes(prepared: Prepared, trials: int, trainings: int) -> float:
+    """Estimate the bytes of records, tables and kept stitches."""
     config, studies = prepared.config, prepared.studies
     steps = math.ceil(len(prepared.data.train) / config.training.batch_size)
     rows = config.training.epochs * (1 + min(4, steps))
@@ -144,11 +148,11 @@ def _bytes(prepared: Prepared, trials: int, trainings: int) -> float:
     kept = {"all": trainings, "best": len(studies), "none": 0}[config.keep_stitches]
     outlines = prepared.outlines
     with torch.device("meta"):
-        shapes = {
+        cells = {
             (s.sender, s.sender_layer, s.receiver, s.receiver_layer): s for s in studies
         }.values()
         sizes = []
-        for study in itertools.islice(shapes, 200):
+        for study in itertools.islice(cells, _SIZED_CELLS):
             settings = first_settings(config, study)
             stitch = build_stitch(
                 settings.stitch.name,

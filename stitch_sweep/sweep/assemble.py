@@ -1,4 +1,4 @@
-"""A network assembled from parts by a configuration, here and now, without Ray."""
+"""The assembly of a network from parts, in this process, without Ray."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from safetensors.torch import save
 
 from stitch_sweep.config.models import Config
@@ -17,13 +16,14 @@ from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.seeding import seed_everything
 from stitch_sweep.data.loading import make_loaders
 from stitch_sweep.networks.cutting.hooks import belonging
+from stitch_sweep.plan.machine import check_local
 from stitch_sweep.plan.prepare import prepare, provide_networks
 from stitch_sweep.stitches.storage import pack_stitch
+from stitch_sweep.storage import layout
 from stitch_sweep.storage.files import atomic, check_writable, write_atomically
 from stitch_sweep.storage.ledger import Ledger
-from stitch_sweep.storage.manifest import ASSEMBLY, Manifest, in_step
+from stitch_sweep.storage.manifest import Manifest, replacing_files
 from stitch_sweep.sweep.progress import Reporter
-from stitch_sweep.sweep.resources import check_local
 from stitch_sweep.training.assembly import (
     Assembly,
     AssemblyResult,
@@ -32,9 +32,14 @@ from stitch_sweep.training.assembly import (
     train_assembly,
 )
 
-_SUMMARY = "summary.json"
-_FILES = ("config.resolved.yml", "traj.pkl", "traj.parquet", "predictions.parquet", _SUMMARY)
-_OURS = re.compile(
+_FILES = (
+    layout.RESOLVED_CONFIG,
+    layout.PICKLED_TRAJECTORIES,
+    layout.TRAJECTORIES,
+    layout.PREDICTIONS,
+    layout.SUMMARY,
+)
+_ASSEMBLY_NAMES = re.compile(
     "|".join(map(re.escape, _FILES)) + r"|parts/[0-9]+-[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors"
 )
 _REMEDY = "choose another folder with --folder"
@@ -43,8 +48,8 @@ _REMEDY = "choose another folder with --folder"
 def run_assembly(config: Config, folder: Path) -> dict[str, Any]:
     """Assemble and train the network that a configuration's `parts` describe.
 
-    Writes `config.resolved.yml`, `traj.pkl` and `traj.parquet` (the trajectory), `summary.json` (what is
-    returned), `predictions.parquet`, and in `parts/` what was trained, by its position.
+    Writes `config.resolved.yml`, `traj.pkl` and `traj.parquet` (the trajectory), `summary.json` (the
+    returned values), `predictions.parquet`, and in `parts/` every trained part, by its position.
 
     Args:
         config: with `parts`.
@@ -62,8 +67,8 @@ def run_assembly(config: Config, folder: Path) -> dict[str, Any]:
         raise InputError("parts: is missing; it lists the pieces of networks and the stitches")
     if Ledger(folder).exists:
         raise InputError(f"{folder}: holds a sweep; give the assembly a folder of its own")
-    if not (config.pairs or config.knock_out) and (idle := list(_only_of_sweeps(config))):
-        raise InputError(*idle)
+    if not (config.pairs or config.knock_out) and (unused := list(_unused_settings(config))):
+        raise InputError(*unused)
     check_loss(config.loss)
     check_local(config.resources)
     check_writable(folder, "the experiment folder")
@@ -85,7 +90,7 @@ def run_assembly(config: Config, folder: Path) -> dict[str, Any]:
             augment=config.data.augment,
             device=device,
         )
-        for found in train_assembly(
+        for progress in train_assembly(
             assembly,
             loaders,
             config.loss,
@@ -94,26 +99,26 @@ def run_assembly(config: Config, folder: Path) -> dict[str, Any]:
             seed=config.seed,
             threads=config.resources.cpu,
         ):
-            if isinstance(found, AssemblyResult):
-                result = found
+            if isinstance(progress, AssemblyResult):
+                result = progress
             else:
-                reporter.step("assembly", *found)
+                reporter.step("assembly", *progress)
     return _write(config, folder, assembly, result)
 
 
-def _only_of_sweeps(config: Config) -> Iterator[str]:
-    """What a configuration asks for in vain where it has nothing but parts."""
-    why = "an assembly is trained once, with the settings that the file has"
+def _unused_settings(config: Config) -> Iterator[str]:
+    """Iterate over settings that have no effect in a configuration with nothing but parts."""
+    reason = "an assembly is trained once, with the settings that the file has"
     if config.repeats > 1:
-        yield f"repeats: is {config.repeats}, and {why}; give several files several seeds"
+        yield f"repeats: is {config.repeats}, and {reason}; give several files several seeds"
     for key in ("cross", "space"):
         if getattr(config.search, key):
-            yield f"search.{key}: {why}; it is for pairs and knock_out"
+            yield f"search.{key}: {reason}; it is for pairs and knock_out"
 
 
 def _check_free(config: Config, folder: Path) -> None:
-    """Check that no file of the user's, and no input of the assembly, would be replaced or removed."""
-    manifest = Manifest(folder / ASSEMBLY, _OURS)
+    """Check that the assembly replaces no file of the user's, and none of its own inputs."""
+    manifest = Manifest(folder / layout.ASSEMBLY_MANIFEST, _ASSEMBLY_NAMES)
     manifest.check_free(
         {*_FILES, *(_part_file(config, k) for k in range(len(config.parts)))}, _REMEDY
     )
@@ -138,34 +143,39 @@ def _write(
 ) -> dict[str, Any]:
     current = {_part_file(config, k) for k in assembly.trained} | set(_FILES)
     if result.predictions is None:
-        current.remove("predictions.parquet")
-    with in_step(Manifest(folder / ASSEMBLY, _OURS), current, _REMEDY):
+        current.remove(layout.PREDICTIONS)
+    manifest = Manifest(folder / layout.ASSEMBLY_MANIFEST, _ASSEMBLY_NAMES)
+    with replacing_files(manifest, current, _REMEDY):
         return _write_files(config, folder, assembly, result)
 
 
 def _write_files(
     config: Config, folder: Path, assembly: Assembly, result: AssemblyResult
 ) -> dict[str, Any]:
+    # Loaded after the training: refusals and the first step need no tables.
+    import pandas as pd
+
     for k in assembly.trained:
         piece, module = assembly.pieces[k], assembly.parts[k].cpu()
-        of = piece.config.stitch
-        if of is not None:
+        stitch = piece.config.stitch
+        if stitch is not None:
             about = {"part": k}
-            data = pack_stitch(module, of.name, piece.takes, piece.gives, of.options, about)
+            data = pack_stitch(module, stitch.name, piece.takes, piece.gives, stitch.options, about)
         else:
             data = save({name: t.detach().contiguous() for name, t in belonging(module).items()})
         write_atomically(folder / _part_file(config, k), data)
     table = pd.DataFrame(result.trajectory)
     if "part" in table:
         table["part"] = table["part"].astype("Int64")
-    with atomic(folder / "traj.pkl") as temporary:
+    with atomic(folder / layout.PICKLED_TRAJECTORIES) as temporary:
         table.to_pickle(temporary)
-    write_atomically(folder / "traj.parquet", table.to_parquet())
+    write_atomically(folder / layout.TRAJECTORIES, table.to_parquet())
     if result.predictions is not None:
-        found = pd.DataFrame({"predictions": result.predictions.numpy()})
-        write_atomically(folder / "predictions.parquet", found.to_parquet())
-    write_atomically(folder / "config.resolved.yml", to_yaml(config).encode())
+        predictions = pd.DataFrame({"predictions": result.predictions.numpy()})
+        write_atomically(folder / layout.PREDICTIONS, predictions.to_parquet())
+    write_atomically(folder / layout.RESOLVED_CONFIG, to_yaml(config).encode())
     summary = {"status": result.status, "seconds": result.seconds, **result.metrics}
     text = json.dumps(summary, indent=2) + "\n"
-    write_atomically(folder / _SUMMARY, text.encode())  # last: who finds it finds the rest
+    # Last: a folder with a summary is complete.
+    write_atomically(folder / layout.SUMMARY, text.encode())
     return summary

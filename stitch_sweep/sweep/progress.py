@@ -24,14 +24,14 @@ from stitch_sweep.networks.zoo import Progress as NetworkProgress
 from stitch_sweep.networks.zoo import Recipe
 
 PLAIN_SECONDS = 15.0
-"""Without a terminal, so long lies between two lines of one kind."""
+"""Without a terminal, seconds between two lines about the same task."""
 
 
 class Reporter:
-    """Says how far things are.
+    """Shows the progress of networks, stitches and trials.
 
     Args:
-        console: where to; standard error if not given.
+        console: where to print; by default standard error.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -48,7 +48,7 @@ class Reporter:
             disable=not self.console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._said: dict[str, float] = {}
+        self._printed: dict[str, float] = {}
         self._total = self._ended = self._failed = self._copied = 0
 
     def __enter__(self) -> Reporter:
@@ -64,43 +64,49 @@ class Reporter:
         self._bars.stop()
 
     def say(self, text: str) -> None:
-        """One line that stays."""
+        """Print a line that stays."""
         self.console.print(text, soft_wrap=True)
 
     def network(self, recipe: Recipe, progress: NetworkProgress) -> None:
-        """An epoch of a network's training."""
+        """Show an epoch of a network's training."""
         note = f"validation accuracy {progress.val_accuracy:.3f}"
         done = progress.weights is not None
         self._show(f"network {recipe.name}", progress.epoch, progress.epochs, note, last=done)
 
     def stitch(self, pair: str, epoch: int, epochs: int) -> None:
-        """An epoch of a single stitch's training."""
+        """Show an epoch of a single stitch's training."""
         self._show(f"stitch {pair}", epoch, epochs, "", last=epoch == epochs)
 
     def check(self, name: str, done: int, total: int) -> None:
-        """A check is about to run; no name: all have."""
+        """Show the check that runs next; an empty name after the last check."""
         self._show("checks", done, total, name, last=done == total)
 
-    def step(self, what: str, done: int, total: int) -> None:
-        """So many parts of some work are done."""
-        self._show(what, done, total, "", last=done == total)
+    def step(self, task: str, done: int, total: int) -> None:
+        """Show the number of completed steps of a task."""
+        self._show(task, done, total, "", last=done == total)
 
     def expect(self, total: int, done: int) -> None:
-        """How many trials there are, and how many had ended before."""
+        """Set the number of trials, and the number of trials that ended in earlier runs."""
         self._total, self._ended = total, done
 
     def trial(self, event: str, record: Mapping[str, Any]) -> None:
-        """A trial was started, ended, or lost with its worker and tried again, or given up."""
+        """Show an event of a trial.
+
+        Args:
+            event: `started`, `ended`, `retried` (its worker died), `lost` (tried too often), or
+                `message` (from a worker to the user).
+            record: the trial's record; for `message`, a mapping with the `text`.
+        """
         if event == "started":
             if "trials" not in self._tasks:
                 self._show("trials", self._ended, self._total, "")
             return
-        if event == "said":
+        if event == "message":
             self.say(record["text"])
             return
-        if event in ("again", "lost"):
-            what = "tried again" if event == "again" else "tried too often"
-            self.say(f"{record['trial']}: {what}: {record.get('error', 'its worker died')}")
+        if event in ("retried", "lost"):
+            action = "tried again" if event == "retried" else "tried too often"
+            self.say(f"{record['trial']}: {action}: {record.get('error', 'its worker died')}")
             return
         self._ended += 1
         self._copied += "copied_from" in record
@@ -119,15 +125,15 @@ class Reporter:
             note += f", {self._copied} copied"
         self._show("trials", self._ended, self._total, note, last=self._ended == self._total)
 
-    def _show(self, what: str, done: int, total: int, note: str, last: bool = False) -> None:
+    def _show(self, task: str, done: int, total: int, note: str, last: bool = False) -> None:
         if self.console.is_terminal:
-            if what not in self._tasks:
-                self._tasks[what] = self._bars.add_task(what, total=total or 1, note="")
+            if task not in self._tasks:
+                self._tasks[task] = self._bars.add_task(task, total=total or 1, note="")
             self._bars.update(
-                self._tasks[what], completed=done if total else 1, total=total or 1, note=note
+                self._tasks[task], completed=done if total else 1, total=total or 1, note=note
             )
             return
         now = time.monotonic()
-        if last or now - self._said.get(what, -PLAIN_SECONDS) >= PLAIN_SECONDS:
-            self._said[what] = now
-            self.say(f"{what}: {done}/{total} {note}".rstrip())
+        if last or now - self._printed.get(task, -PLAIN_SECONDS) >= PLAIN_SECONDS:
+            self._printed[task] = now
+            self.say(f"{task}: {done}/{total} {note}".rstrip())

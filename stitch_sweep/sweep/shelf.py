@@ -1,7 +1,7 @@
 """Frozen representations that all workers of one node share, through Ray's object store.
 
-The first worker that needs a representation computes it and offers it; the others find it there and read
-it from shared memory, uncopied. Losing any of it costs the time to compute it again, and nothing else.
+The first worker that needs a representation computes and offers it; the others read it from shared memory
+without a copy. If a representation is lost, it is computed again.
 """
 
 from __future__ import annotations
@@ -11,54 +11,54 @@ from collections import OrderedDict
 from typing import Any
 
 import numpy as np
-import ray
 import torch
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from torch import Tensor
 
-SHARE = 0.3
-"""Of a node's object store; data, networks and what trials report need some of it too."""
+from stitch_sweep.sweep.ray_setup import ray
+
+STORE_SHARE = 0.3
+"""The shelf's share of a node's object store; data, networks and reports of trials need the rest."""
 
 
 class ShelfActor:
-    """What is on the shelf of one node; an actor, so that no worker's death empties it.
+    """The shelf of one node; an actor of its own, so that the death of a worker doesn't empty it.
 
     Args:
-        limit: bytes; the representation that was longest not asked for is dropped first.
+        limit: in bytes; the least recently used representation is dropped first.
     """
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
-        self._kept: OrderedDict[str, tuple[Any, int]] = OrderedDict()
+        self._entries: OrderedDict[str, tuple[Any, int]] = OrderedDict()
 
     def take(self, key: str) -> list[Any]:
-        """A list of the one reference that is kept under a key, or an empty one."""
-        if key not in self._kept:
+        """Return a list of the one reference that is stored under a key, or an empty list."""
+        if key not in self._entries:
             return []
-        self._kept.move_to_end(key)
-        return [self._kept[key][0]]
+        self._entries.move_to_end(key)
+        return [self._entries[key][0]]
 
     def offer(self, key: str, array: np.ndarray) -> list[Any]:
-        """Keep an array, unless its key is there; what `take` then gives."""
-        if key not in self._kept and array.nbytes <= self._limit:
-            # Put by this process, which owns it from now on: the worker may die.
-            self._kept[key] = (ray.put(array), array.nbytes)
-            while sum(size for _, size in self._kept.values()) > self._limit:
-                self._kept.popitem(last=False)
+        """Store an array, unless its key is there; return the value of `take`."""
+        if key not in self._entries and array.nbytes <= self._limit:
+            # This process puts, and so owns, the object: the worker may die.
+            self._entries[key] = (ray.put(array), array.nbytes)
+            while sum(size for _, size in self._entries.values()) > self._limit:
+                self._entries.popitem(last=False)
         return self.take(key)
 
 
 class NodeShelf:
-    """A worker's way to the shelf of its node; see `training.Shelf`.
+    """A worker's access to the shelf of its node; see `training.loop.Shelf`.
 
-    Whatever goes wrong on the way, the worker computes for itself.
+    After any error of Ray, the worker computes for itself.
     """
 
     def __init__(self) -> None:
         self._actor: Any = None
 
     def take(self, key: str) -> Tensor | None:
-        """The representation under a key, on the CPU and not to be written to; None without one."""
+        """Return the representation under a key, on the CPU and read-only; None if there is none."""
         try:
             return self._fetch(self._shelf().take.remote(key))
         except ray.exceptions.RayError:
@@ -66,15 +66,15 @@ class NodeShelf:
             return None
 
     def offer(self, key: str, representation: Tensor) -> Tensor:
-        """Keep a representation for the others, and read it from there too where it was kept."""
+        """Store a representation for other workers; return the stored one, or the given one."""
         try:
-            kept = self._fetch(self._shelf().offer.remote(key, representation.cpu().numpy()))
+            stored = self._fetch(self._shelf().offer.remote(key, representation.cpu().numpy()))
         except ray.exceptions.RayError:
             self._actor = None
             return representation
-        if kept is None or representation.device.type != "cpu":
+        if stored is None or representation.device.type != "cpu":
             return representation
-        return kept
+        return stored
 
     @staticmethod
     def _fetch(answer: Any) -> Tensor | None:
@@ -83,21 +83,23 @@ class NodeShelf:
             return None
         array = ray.get(references[0])
         with warnings.catch_warnings():
-            # The memory is read-only, and nobody writes to a representation.
+            # The memory is read-only, and representations are never written to.
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             return torch.from_numpy(array)
 
     def _shelf(self) -> Any:
         if self._actor is None:
             node = ray.get_runtime_context().get_node_id()
-            here = next(n for n in ray.nodes() if n["NodeID"] == node)
-            limit = SHARE * here["Resources"].get("object_store_memory", 0)
-            # Names are the job's own, so sweeps on one cluster don't meet here.
+            resources = next(n["Resources"] for n in ray.nodes() if n["NodeID"] == node)
+            limit = STORE_SHARE * resources.get("object_store_memory", 0)
+            # A name belongs to its Ray job, so sweeps on one cluster don't share a shelf.
             options = {
                 "name": f"shelf-{node}",
                 "get_if_exists": True,
                 "num_cpus": 0,
-                "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
+                "scheduling_strategy": (
+                    ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
+                ),
             }
             self._actor = ray.remote(ShelfActor).options(**options).remote(limit)
         return self._actor

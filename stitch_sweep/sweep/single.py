@@ -1,4 +1,4 @@
-"""One pair, here and now, without Ray: for a first look and for finding out what is wrong."""
+"""One pair in this process, without Ray: for a first look, and to find a problem."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 from stitch_sweep.config.models import Config, TrialSettings
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.plan.cells import check_cell, parse_cell
+from stitch_sweep.plan.machine import check_local
 from stitch_sweep.plan.prepare import prepare_networks, provide_networks
 from stitch_sweep.stitches.storage import describe_stitch
 from stitch_sweep.storage.files import write_atomically
 from stitch_sweep.sweep.progress import Reporter
-from stitch_sweep.sweep.resources import check_local
 from stitch_sweep.training.workbench import Workbench
 
 
@@ -20,17 +20,17 @@ def run_pair(config: Config, pair: str, save: Path | None = None) -> dict[str, A
     """Train the stitch of one pair with the configuration's own settings.
 
     Args:
-        config: factors, searched settings and other cells of it play no part; networks that are not in
-            the pair are neither examined nor trained.
+        config: its factors, searched settings and other cells play no part; networks outside of the
+            pair are neither examined nor trained.
         pair: `sender:layer,receiver:layer`.
-        save: where to write the stitch, if anywhere.
+        save: file for the stitch, if any.
 
     Returns:
-        The pair, the status, and the final metrics of `StitchTraining.finish`.
+        The pair, the status, the seconds, and the final metrics of `StitchTraining.finish`.
 
     Raises:
-        InputError: the pair isn't one, or names a network or layer that doesn't exist; or `save` is a
-            folder, or a file that holds no stitch.
+        InputError: the pair has another form, or names a network or layer that doesn't exist; or `save`
+            is a folder, or a file that is no stitch.
     """
     check_local(config.resources)
     if save is not None:
@@ -57,8 +57,9 @@ def run_pair(config: Config, pair: str, save: Path | None = None) -> dict[str, A
 
 
 def _check_save(path: Path) -> None:
+    """Check that `--save` replaces nothing but a stitch."""
     if path.is_dir():
-        raise InputError(f"--save {path}: is a folder, the name of a file is wanted")
+        raise InputError(f"--save {path}: is a folder; name a file")
     if not path.exists():
         return
     try:

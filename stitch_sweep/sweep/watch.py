@@ -1,17 +1,21 @@
-"""Tell the user that Ray has gone; Ray itself prints its log, or nothing, and ends the process."""
+"""A watch over Ray: tell the user that it has died; Ray itself prints a log, or ends the process."""
 
 from __future__ import annotations
 
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
 from stitch_sweep.core import interrupts
-from stitch_sweep.sweep import resources
+from stitch_sweep.sweep import ray_internals
+from stitch_sweep.sweep.ray_connection import check_listening
+from stitch_sweep.sweep.ray_setup import ray
 
-EVERY_SECONDS = 5.0
+HEAD_SECONDS = 5.0
+"""Seconds between two checks of a cluster's head."""
 _LOCAL_SECONDS = 0.2
 _GRACE_SECONDS = 2.0
 _END_SECONDS = 10.0
@@ -21,16 +25,16 @@ _RESUME = "Every trial that had ended is recorded; the same command with --resum
 class Watch:
     """Watches Ray while the block lasts.
 
-    A local Ray whose raylet or GCS server has died can't go on: the main thread is interrupted, and
-    `failure` says why. Of a cluster the head is asked. Ray waits a minute for a head that has gone, in
-    case it is started again with the state it had, and then ends the process where it stands: nobody can
-    catch that, so the user is told before.
+    A local Ray can't continue without its raylet or GCS server: if one of them dies, the main thread is
+    interrupted, and `failure` gives the reason. Of a cluster, the head is checked. Ray waits a minute
+    for a head that is gone, in case it is restarted with its state, and then ends this process. No
+    handler can prevent that, so the user is told before.
 
     Args:
-        say: is given a line for the user.
+        say: is called with a line for the user.
 
     Attributes:
-        failure: why the sweep can't go on; empty while it can.
+        failure: why the sweep can't continue; empty while it can.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -39,18 +43,12 @@ class Watch:
         self._over = threading.Event()
         self._end: threading.Timer | None = None
         self._in_main = threading.current_thread() is threading.main_thread()
+        self._stack = ExitStack()
 
     def __enter__(self) -> Watch:
-        import ray
-
-        worker: Any = ray._private.worker
-        node = worker._global_node
-        self._print = worker.print_to_stdstream
-        worker.print_to_stdstream = self._print_unless_dead
-        look = (
-            self._look_at_processes if node is not None and node.is_head() else self._look_at_head
-        )
-        self._thread = threading.Thread(target=look, daemon=True)
+        self._stack.enter_context(ray_internals.replace_log_printer(self._make_printer))
+        watch = self._watch_processes if ray_internals.is_local_head() else self._watch_head
+        self._thread = threading.Thread(target=watch, daemon=True)
         self._thread.start()
         return self
 
@@ -60,15 +58,12 @@ class Watch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        import ray
-
         self._over.set()
         self._thread.join()
-        worker: Any = ray._private.worker
-        worker.print_to_stdstream = self._print
+        self._stack.close()
 
     def close(self) -> None:
-        """Ray has been shut down: the process need not be ended from here any more."""
+        """Keep the process alive: Ray has been shut down, so nothing can block any more."""
         if self._end is not None:
             self._end.cancel()
 
@@ -77,58 +72,57 @@ class Watch:
             self._say(f"error: {self.failure}")
         interrupts.leave(1 if self.failure else interrupts.STATUS)
 
-    def _print_unless_dead(self, data: dict[str, Any], **options: Any) -> None:
-        """Print what Ray says on standard error, and not the raylet's log after its death.
+    @staticmethod
+    def _make_printer(printer: ray_internals.Printer) -> ray_internals.Printer:
+        def print_unless_dead(data: dict[str, Any], **options: Any) -> None:
+            """Print Ray's messages on standard error, but not the raylet's log after its death."""
+            if not ray_internals.find_dead_processes():
+                printer({**data, "is_err": True}, **options)
 
-        Ray itself prints on standard output, which is for results.
-        """
-        if not resources.dead_processes():
-            self._print({**data, "is_err": True}, **options)
+        return print_unless_dead
 
-    def _look_at_processes(self) -> None:
+    def _watch_processes(self) -> None:
         while not self._over.wait(_LOCAL_SECONDS):
-            if dead := resources.dead_processes():
+            if dead := ray_internals.find_dead_processes():
                 break
         else:
             return
         name, status = dead[0]
-        # Batch systems end all processes of a job at once; then the signal to this one counts.
+        # Batch systems end all processes of a job at once; then the signal to this process counts.
         if status in (0, -signal.SIGTERM) and self._over.wait(_GRACE_SECONDS):
             return
         if not interrupts.received():
-            how = f"signal {-status}" if status < 0 else f"status {status}"
+            cause = f"signal {-status}" if status < 0 else f"status {status}"
             self.failure = (
-                f"the sweep stopped: Ray's process {name} on this machine ended ({how}), killed by the "
+                f"the sweep stopped: Ray's process {name} on this machine ended ({cause}), killed by the "
                 f"system when memory ran out, or by somebody. {_RESUME}"
             )
         if not self._in_main:
             self._say(self.failure)
             return
-        # A call of Ray's may wait a minute for what has died, and notice no interrupt.
+        # A call to Ray may wait a minute for the dead process, and notice no interrupt.
         self._end = threading.Timer(_END_SECONDS, self._leave)
         self._end.daemon = True
         self._end.start()
-        # Tune takes the first interrupt for a wish to end in peace, which it can't without Ray.
+        # Tune takes the first interrupt for a request to end gracefully, which it can't without Ray.
         while not self._over.wait(2 * _LOCAL_SECONDS):
             interrupts.interrupt_main()
 
-    def _look_at_head(self) -> None:
-        import ray
-
+    def _watch_head(self) -> None:
         address = ray.get_runtime_context().gcs_address
-        answered = True
-        while not self._over.wait(EVERY_SECONDS):
-            before = answered
+        answers = True
+        while not self._over.wait(HEAD_SECONDS):
+            answered_before = answers
             try:
-                resources.knock(address)
-                answered = True
+                check_listening(address)
+                answers = True
             except OSError:
-                answered = False
-            if before and not answered:
+                answers = False
+            if answered_before and not answers:
                 self._say(
                     f"the head of the Ray cluster ({address}) does not answer; Ray waits for it for a "
                     "minute and then ends this process. Every trial that had ended is recorded: once "
                     "there is a cluster, the same command with --resume goes on"
                 )
-            elif answered and not before:
+            elif answers and not answered_before:
                 self._say("the head of the Ray cluster answers again")

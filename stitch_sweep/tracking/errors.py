@@ -1,18 +1,18 @@
-"""Errors of a tracking server or store that waiting can't end, and what ends them."""
+"""Errors of a tracking server or store that waiting can't end, each with its remedy."""
 
 from __future__ import annotations
 
 import contextlib
 import re
 
-from stitch_sweep.core.credentials import conceal, public_uri
+from stitch_sweep.core.credentials import conceal, redact_uri
 from stitch_sweep.core.untrusted import printable
 from stitch_sweep.tracking.store import VARIABLE
 
 _LONGEST = 300
-"""Characters of a server's own words that are shown."""
+"""Maximum length of the server's text in a message."""
 
-# A later try may succeed: the call took too long, another one was under way, or there were too many.
+# A later call may succeed: this one took too long, collided with another, or came too often.
 _TEMPORARY = (408, 409, 423, 425, 429, 499)
 _DENIED = re.compile(
     r"password authentication failed|access denied for user|login failed for user"
@@ -29,19 +29,19 @@ _OTHER_PROTOCOL = re.compile(r"WRONG_VERSION_NUMBER|record layer failure|packet 
 
 
 class RefusedError(Exception):
-    """MLflow won't take a sweep's runs until somebody changes something.
+    """MLflow won't accept a sweep's runs until somebody changes something.
 
     Args:
-        problem: one sentence: what is wrong, and what to do.
+        problem: a sentence with the problem and the remedy.
     """
 
 
 def explain(error: BaseException, uri: str, experiment: str) -> str | None:
-    """Say in one sentence why a call failed and what to do; None for what may be an outage.
+    """Explain in one sentence why a call failed and what to do; None for a possible outage.
 
     Args:
-        error: what MLflow's client raised.
-        uri: the address that was called. No credentials in it appear in the sentence.
+        error: the exception of MLflow's client.
+        uri: the address of the call. The sentence contains none of its credentials.
         experiment: name of the MLflow experiment.
     """
     text = " ".join(conceal(str(error) or type(error).__name__, uri).split())
@@ -51,16 +51,16 @@ def explain(error: BaseException, uri: str, experiment: str) -> str | None:
 
 
 def deleted_experiment(name: str, experiment_id: str, uri: str) -> RefusedError:
-    """The error for an experiment that is in MLflow's bin, where no run can be added."""
+    """Return the error for a deleted experiment: MLflow adds no run to it."""
     return RefusedError(
-        f"the experiment {name!r} at {public_uri(uri)} was deleted. Restore it (`mlflow experiments "
+        f"the experiment {name!r} at {redact_uri(uri)} was deleted. Restore it (`mlflow experiments "
         f"restore --experiment-id {experiment_id}`, with {VARIABLE} set to that address), or set "
         "tracking.experiment to another name"
     )
 
 
 def refused_experiment(name: str, error: Exception) -> RefusedError:
-    """The error for a name that the server doesn't accept."""
+    """Return the error for an experiment name that the server doesn't accept."""
     return RefusedError(
         f"the server refuses the experiment {name!r} ({error}). Set tracking.experiment to another "
         "name; Databricks wants a path such as /Users/NAME/EXPERIMENT"
@@ -68,7 +68,7 @@ def refused_experiment(name: str, error: Exception) -> RefusedError:
 
 
 def _problem(error: BaseException, text: str, words: str, uri: str, experiment: str) -> str | None:
-    shown = public_uri(uri)
+    shown = redact_uri(uri)
     if isinstance(error, RefusedError):
         return text
     if isinstance(error, ImportError):
@@ -105,7 +105,7 @@ def _problem(error: BaseException, text: str, words: str, uri: str, experiment: 
 
 
 def _answer_problem(error: BaseException, words: str, shown: str, uri: str) -> str | None:
-    """What the status of an answer tells."""
+    """Explain an answer by its HTTP status."""
     from mlflow.exceptions import InvalidUrlException, MlflowException
 
     if isinstance(error, InvalidUrlException):
@@ -125,17 +125,17 @@ def _answer_problem(error: BaseException, words: str, shown: str, uri: str) -> s
     if status in (404, 405) and "RESOURCE_DOES_NOT_EXIST" not in words:
         return f"{shown} has no such interface of MLflow ({words}). Check host, port and path"
     if 400 <= status < 500 and status not in _TEMPORARY:
-        return f"{shown} refuses what it is sent ({words}). Sending it again can't help by itself"
+        return f"{shown} refuses the request ({words}). Sending it again can't help by itself"
     return None
 
 
 def _status(error: object, uri: str) -> int:
-    """The HTTP status of an answer, or the one that stands for a store's own error."""
+    """Return the HTTP status of an answer, or the equivalent of a store's own error."""
     from mlflow.exceptions import MlflowException, RestException
 
     assert isinstance(error, MlflowException)
     if isinstance(error, RestException) and "error_code" not in error.json:
-        # Some other program's JSON: MLflow takes it for an error inside the server.
+        # JSON of another program, which MLflow takes for an internal error of the server.
         from mlflow.utils.credentials import get_default_host_creds
         from mlflow.utils.rest_utils import http_request
 
@@ -148,9 +148,9 @@ def _status(error: object, uri: str) -> int:
 
 
 def _schema_problem(text: str, uri: str) -> str:
-    shown = public_uri(uri)
-    found = re.search(r"found version (\w+)|revision identified by '(\w+)'", text)
-    revision = found and (found.group(1) or found.group(2))
+    shown = redact_uri(uri)
+    match = re.search(r"found version (\w+)|revision identified by '(\w+)'", text)
+    revision = match and (match.group(1) or match.group(2))
     if revision and revision != "None" and not _is_earlier(revision):
         return (
             f"the database {shown} was written by a later MLflow. Update it here: `pip install "
@@ -163,7 +163,7 @@ def _schema_problem(text: str, uri: str) -> str:
 
 
 def _is_earlier(revision: str) -> bool:
-    """Whether the installed MLflow knows a revision of the schema."""
+    """Return whether the installed MLflow knows a revision of the schema."""
     from alembic.script import ScriptDirectory
     from alembic.util import CommandError
     from mlflow.store.db.utils import _get_alembic_config

@@ -1,6 +1,6 @@
-"""Where MLflow keeps runs: the address, what is wrong with it, and where artifacts go.
+"""The place where MLflow keeps runs: its address, the address's check, and the place of artifacts.
 
-Nothing here imports MLflow, which takes seconds, or contacts a server.
+Nothing in this module imports MLflow, which takes seconds, or contacts a server.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from stitch_sweep.config.models import TrackingConfig
-from stitch_sweep.core.credentials import public_uri
+from stitch_sweep.core.credentials import redact_uri
 from stitch_sweep.core.errors import InputError, nearest
 from stitch_sweep.core.untrusted import printable
 from stitch_sweep.storage.files import check_writable
@@ -32,26 +32,26 @@ _PACKAGES = {
     "MySQLdb": "mysqlclient",
     "pymysql": "PyMySQL",
 }
-"""The package to install for a module, where their names differ."""
+"""Module -> package to install, where their names differ."""
 _SQLITE_HEADER = b"SQLite format 3\0"
 
 
 def resolve(uri: str | None) -> str:
-    """The address that MLflow uses.
+    """Return the address that MLflow uses.
 
     Args:
         uri: `tracking.uri`; None for MLFLOW_TRACKING_URI or MLflow's local default.
     """
     if address := uri or os.environ.get(VARIABLE):
         return address
-    # MLflow's own rule: a folder of runs in the current folder goes before the sqlite file, unless
+    # MLflow's rule: a folder of runs in the current folder takes precedence over the sqlite file, unless
     # MLflow refuses such folders.
-    old = any(Path("mlruns").glob("[0-9]*/meta.yaml"))
-    return Path("mlruns").absolute().as_uri() if old and _folders_are_allowed() else DEFAULT
+    has_runs = any(Path("mlruns").glob("[0-9]*/meta.yaml"))
+    return Path("mlruns").absolute().as_uri() if has_runs and _folders_are_allowed() else DEFAULT
 
 
 def local_database(uri: str) -> Path | None:
-    """The file of an sqlite address; None for other addresses, and for a database in memory."""
+    """Return the file of an sqlite address; None for other addresses and databases in memory."""
     match = re.match(r"sqlite(\+\w+)?:///([^?]*)", uri, re.IGNORECASE)
     if match is None:
         return None
@@ -65,13 +65,13 @@ def local_database(uri: str) -> Path | None:
 
 
 def artifact_location(uri: str) -> str | None:
-    """Where artifacts of a new experiment go: beside an sqlite file; None leaves it to the server."""
+    """Return the place of a new experiment's artifacts: beside an sqlite file; None for the server's."""
     database = local_database(uri)
     return None if database is None else (database.parent.resolve() / "mlruns").as_uri()
 
 
 def check_tracking(config: TrackingConfig) -> None:
-    """Check what address and machine show by themselves; no server is contacted, nothing is made.
+    """Check the tracking address on this machine; contact no server and create nothing.
 
     Raises:
         InputError: MLflow can never use this address on this machine.
@@ -83,11 +83,11 @@ def check_tracking(config: TrackingConfig) -> None:
         source = "tracking.uri" if config.uri else VARIABLE
         if not config.uri and not os.environ.get(VARIABLE):
             source = "tracking"
-        raise InputError(f"{source}: {printable(public_uri(address))} {problem}")
+        raise InputError(f"{source}: {printable(redact_uri(address))} {problem}")
 
 
 def _problem(address: str) -> str:
-    """What is wrong with an address, as the end of a sentence that begins with it."""
+    """Return the problem of an address as the end of a sentence that starts with it; empty if none."""
     if address != address.strip() or not address.isprintable():
         return (
             "has white space around it, or characters that aren't printable: remove or quote them"
@@ -95,7 +95,7 @@ def _problem(address: str) -> str:
     scheme, colon, rest = address.partition(":")
     scheme = scheme.lower() if re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]+", scheme) and colon else ""
     if re.match(r"(\[[0-9A-Fa-f:]+\]|[\w.-]+):\d+(/|$)", address):
-        return f"has no scheme: write http://{public_uri(address)} or https://"
+        return f"has no scheme: write http://{redact_uri(address)} or https://"
     if address == "databricks" or scheme == "databricks":
         return _databricks_problem(rest)
     if address in ("uc", "databricks-uc"):
@@ -108,8 +108,8 @@ def _problem(address: str) -> str:
         return _sqlite_problem(address) if database == "sqlite" else _driver_problem(address)
     if scheme in {point.name for point in entry_points(group="mlflow.tracking_store")}:
         return ""
-    hint = nearest(scheme, ["http", "https", *_DATABASES, "databricks"])
-    hint = f"{hint} " if hint.startswith("did") else ""
+    suggestion = nearest(scheme, ["http", "https", *_DATABASES, "databricks"])
+    hint = f"{suggestion} " if suggestion.startswith("did") else ""
     return f"begins with {scheme}:, which MLflow can't track to: {hint}allowed: {_ALLOWED}"
 
 
@@ -118,7 +118,7 @@ def _web_problem(address: str) -> str:
         parts = urlsplit(address)
         host = parts.hostname or ""
         valid = bool(host) and parts.port != 0 and not re.search(r"\s", host)
-    except ValueError:  # a port that is no number or too large, brackets that don't close
+    except ValueError:  # a port that is no number or too large, or unclosed brackets
         valid = False
     return (
         "" if valid else "isn't an address: write it as http://HOST:PORT, the port from 1 to 65535"
@@ -152,8 +152,8 @@ def _sqlite_problem(address: str) -> str:
     try:
         if not path.exists():
             if "%" in address and not path.parent.is_dir():
-                # MLflow makes the folder under its quoted name, which is another one.
-                return "lies in a folder that doesn't exist: make it first"
+                # MLflow creates a folder of the quoted name, which is another folder.
+                return "lies in a folder that doesn't exist: create it first"
             return _unwritable(path)
         if not stat.S_ISREG(path.stat().st_mode):
             return (
@@ -164,7 +164,7 @@ def _sqlite_problem(address: str) -> str:
     except OSError as error:
         return f"can't be opened: {error.strerror}"
     if "+" not in address.partition(":")[0] and header not in (b"", _SQLITE_HEADER):
-        return "is not an sqlite database: give another path, where a new one is made"
+        return "is not an sqlite database: give the path of one, or of no file"
     return _unwritable(path)  # sqlite writes its journal beside the file
 
 
@@ -189,7 +189,7 @@ def _driver_problem(address: str) -> str:
         package = _PACKAGES.get(module, module)
         return f"needs the Python package {package}, which isn't installed: pip install '{package}'"
     except (ArgumentError, ValueError):
-        # Their texts may contain parts of the password.
+        # The text of these errors may contain parts of the password.
         return (
             "isn't an address of a database: write it as SCHEME://USER:PASSWORD@HOST:PORT/DATABASE"
         )
@@ -197,7 +197,7 @@ def _driver_problem(address: str) -> str:
 
 
 def _databricks_problem(rest: str) -> str:
-    """Without a host and credentials no workspace can be found; `scope:prefix` is looked up there."""
+    """Return the problem of a Databricks address: no host, no credentials, or no such profile."""
     profile = rest.removeprefix("//") or os.environ.get("DATABRICKS_CONFIG_PROFILE", "")
     file = Path(os.environ.get("DATABRICKS_CONFIG_FILE") or "~/.databrickscfg").expanduser()
     if ":" in profile or (not profile and any(n.startswith("DATABRICKS_") for n in os.environ)):
@@ -211,7 +211,7 @@ def _databricks_problem(rest: str) -> str:
     try:
         profiles.read(file)
     except (configparser.Error, UnicodeDecodeError):
-        return f"needs {file}, which is damaged: write it anew with `databricks configure`"
+        return f"needs {file}, which is damaged: rewrite it with `databricks configure`"
     if profile and profile not in (*profiles.sections(), "DEFAULT"):
         names = ", ".join(profiles.sections()) or "DEFAULT"
         return f"names a profile that {file} doesn't have: allowed: {names}"

@@ -1,4 +1,4 @@
-"""Sweeps put through real faults on real clusters: nothing is lost or doubled, no figure moves."""
+"""Sweeps with real faults on real clusters: nothing is lost or doubled, and no result changes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from optuna.storages.journal import JournalFileBackend
 
 from stitch_sweep.config.reading import read_config
 from stitch_sweep.plan.prepare import prepare
-from stitch_sweep.plan.search import RETRIES, SweepSearcher
 from stitch_sweep.storage.ledger import Ledger
-from stitch_sweep.tracking.tracker import Tracker, TrackingProcess
+from stitch_sweep.sweep.searcher import RETRIES, SweepSearcher
+from stitch_sweep.tracking.process import TrackingProcess
+from stitch_sweep.tracking.tracker import Tracker
 from tests.support.faults import (
     CLOCK,
     Cable,
@@ -63,7 +64,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, zoo: Path) -> Path:
-    """Few trials, by a Ray of their own, and nothing goes wrong."""
+    """A small sweep on a local Ray, without any fault."""
     folder = tmp_path_factory.mktemp("undisturbed")
     status, output = run("sweep", write_config(folder, zoo, tracking={"enabled": False}, **FEW))
     assert status == 0, output
@@ -94,14 +95,14 @@ def records(folder: Path) -> list[dict]:
 
 
 def without_view_of(folder: Path) -> list[str]:
-    """What to put before a command for it to see an empty folder, in which it can't write."""
+    """Return the prefix of a command to run it where a folder is empty and read-only."""
     folder.mkdir(parents=True, exist_ok=True)
     script = 'mount -t tmpfs -o ro none "$0" && exec "$@"'
     return ["unshare", "--mount", "sh", "-c", script, str(folder)]
 
 
 def check(folder: Path, undisturbed: Path) -> None:
-    """That a sweep ended as if nothing had happened, and left nothing behind."""
+    """Check that a sweep ended as if nothing had happened, and left nothing behind."""
     assert figures(folder) == figures(undisturbed)
     trials = [record["trial"] for record in records(undisturbed)]
     assert [record["trial"] for record in records(folder)] == trials
@@ -119,7 +120,7 @@ def check(folder: Path, undisturbed: Path) -> None:
 
 
 def check_tracked(folder: Path, server: Tracking, experiment: str) -> None:
-    """That MLflow has every trial of a sweep once, and every step of each once, as it was."""
+    """Check that MLflow has every trial of a sweep once, and every step of each trial once."""
     with sqlite3.connect(server.database) as database:
         runs = database.execute(
             "select runs.run_uuid, tags.value, runs.status from runs"
@@ -151,14 +152,14 @@ def check_tracked(folder: Path, server: Tracking, experiment: str) -> None:
 
 
 class Disturbed:
-    """A sweep on a cluster, and everything that can be done to it.
+    """A sweep on a cluster, and the faults that a test can cause.
 
     Args:
-        config: the configuration, as the driver sees it.
-        folder: the experiment folder, as it is seen from here.
-        cluster: where it runs.
+        config: the configuration, as a path of the driver.
+        folder: the experiment folder, as a path of the test.
+        cluster: the cluster.
         random: decides victims and moments.
-        before: put before the driver's command.
+        before: prefix of the driver's command.
         **environment: of the driver.
     """
 
@@ -173,12 +174,12 @@ class Disturbed:
     ) -> None:
         self.config, self.folder, self.cluster, self.random = config, folder, cluster, random
         self._before = before or []
-        # Of the minute that Ray waits for a head that has gone.
+        # Ray waits a minute for a head that is gone.
         self._environment = {"RAY_gcs_rpc_server_reconnect_timeout_s": "15", **environment}
         self.start()
 
     def start(self) -> None:
-        """The driver: the first one, or one more after a death."""
+        """Start the driver, or a further one after a death."""
         self.driver = Driver(
             self.config,
             *("--resume", "--address", self.cluster.address),
@@ -187,7 +188,7 @@ class Disturbed:
         )
 
     def wait(self, condition: Callable[[], Any], what: str) -> Any:
-        """See `wait_for`; the sweep must not be over before."""
+        """Wait for a condition (see `wait_for`); the sweep must not end before."""
 
         def look() -> Any:
             assert self.driver.runs, f"the sweep ended before this: {what}\n{self.driver.said}"
@@ -196,7 +197,7 @@ class Disturbed:
         return wait_for(look, what)
 
     def stored(self) -> dict[str, int]:
-        """When each running trial was stored last."""
+        """Return the time of each running trial's last checkpoint."""
         found = {}
         for path in (self.folder / "ledger" / "checkpoints").glob("*"):
             try:
@@ -206,13 +207,13 @@ class Disturbed:
         return found
 
     def go_on(self, times: int) -> None:
-        """Until a trial was stored so often."""
+        """Wait until a trial has a number of checkpoints."""
         for _ in range(times):
             before = self.stored()
             self.wait(lambda before=before: self.stored().items() - before.items(), "is stored")
 
     def victim(self) -> int:
-        """Some worker that is there now."""
+        """Return a random present worker."""
 
         def workers() -> list[int]:
             nodes = self.cluster.workers
@@ -250,7 +251,7 @@ class Disturbed:
         self.start()
 
     def driver_dies_and_files_are_torn(self) -> None:
-        """Two records and two views end somewhere in the middle."""
+        """Cut off two records and two views at a random byte."""
         self.driver.kill()
         trials = sorted((self.folder / "ledger" / "trials").glob("*.json"))
         views = [self.folder / name for name in ("optuna.log", "traj.parquet", "traj.pkl")]
@@ -273,7 +274,7 @@ class Disturbed:
 
 
 def must_stop(driver: Driver, reason: str) -> None:
-    """The sweep ends by itself, says why and what to do, and shows no traceback."""
+    """Check that the sweep ends by itself, gives its reason and a remedy, and shows no traceback."""
     assert driver.wait(120) == 1, driver.said
     assert f"the sweep stopped: {reason}" in " ".join(driver.said.split())
     assert "the same command with --resume goes on" in driver.said
@@ -282,7 +283,7 @@ def must_stop(driver: Driver, reason: str) -> None:
 
 
 def half_written(folder: Path) -> list[Path]:
-    """Records that are no JSON."""
+    """Return the records that are no JSON."""
 
     def whole(path: Path) -> bool:
         try:
@@ -324,7 +325,7 @@ def test_a_second_driver_is_refused_and_a_dead_one_blocks_nobody(
     sweep = Disturbed(config, tmp_path, cluster, random.Random(SEED))
     sweep.wait(lambda: ended(tmp_path) >= 2, "two trials have ended")
     first = sweep.driver.process.pid
-    os.kill(first, signal.SIGSTOP)  # alive, but it won't be over before the second has started
+    os.kill(first, signal.SIGSTOP)  # alive, and too slow to end before the second has started
     status, output = run("sweep", config, "--resume", "--address", cluster.address)
     assert status == 2
     assert f"another sweep is running in this folder (process {first} on " in output
@@ -381,7 +382,7 @@ def test_nodes_need_not_see_the_experiment_folder(undisturbed, zoo, tmp_path):
     not can_split(), reason="needs network namespaces, which this user may not make"
 )
 def test_a_node_is_cut_off_and_comes_back(undisturbed, zoo, tmp_path):
-    """For a moment, and then for so long that its trials are started again elsewhere."""
+    """The first cut is short; the second lasts until the trials are started again elsewhere."""
     config = write_config(tmp_path, zoo, tracking={"enabled": False}, **FEW)
     with (
         closing(Cable()) as cable,
@@ -399,7 +400,7 @@ def test_a_node_is_cut_off_and_comes_back(undisturbed, zoo, tmp_path):
         sweep.wait(lambda: far.workers(b"Trainable"), "there is a worker far away")
         cable.cut()
         sweep.wait(lambda: "tried again: its worker died" in sweep.driver.said, "it is given up")
-        cable.mend()  # its worker may still be there, and have something to say
+        cable.mend()  # its worker may still live and report
         wait_for(lambda: far.process.poll() is not None, "the node ends, having been given up")
         assert sweep.driver.wait() == 0, sweep.driver.said
     check(tmp_path, undisturbed)
@@ -409,7 +410,7 @@ def test_a_node_is_cut_off_and_comes_back(undisturbed, zoo, tmp_path):
 def test_sweeps_that_share_a_cluster_leave_each_other_alone(
     undisturbed, zoo, tmp_path, cluster, server
 ):
-    """Three at once, one of which is killed and goes on."""
+    """Three sweeps run at once; one of them is killed and resumed."""
     tracking = {"uri": server.uri, "experiment": "shared"}
     folders = [tmp_path / name for name in ("one", "two", "three")]
     sweeps = []
@@ -455,7 +456,7 @@ def test_a_trial_is_given_up_only_where_it_gets_no_further(zoo, tmp_path):
 
 @pytest.mark.long
 def test_a_server_that_acts_without_answering_gets_every_step_once(undisturbed, server, proxy):
-    """It fails, closes connections, and does what it is asked without saying so."""
+    """The server fails, closes connections, and handles requests without an answer."""
     proxy.behave("moody")
     process = TrackingProcess(undisturbed, "moody", proxy.uri)
     assert process.finish()
@@ -464,7 +465,7 @@ def test_a_server_that_acts_without_answering_gets_every_step_once(undisturbed, 
 
 
 def test_a_trial_that_was_half_sent_and_ran_again_is_sent_whole(tmp_path, server, proxy):
-    """Its record was torn, so it ran once more: equal figures, but other times."""
+    """Its record was damaged, so it ran once more, with equal results and other times."""
     ledger = Ledger(tmp_path)
     ledger.start({"config": {}})
     row = {"split": "train", "step": 0, "epoch": 0, "time": 0.5, "loss": 1.0}
@@ -491,7 +492,7 @@ def test_a_trial_that_was_half_sent_and_ran_again_is_sent_whole(tmp_path, server
 
 
 def test_of_a_run_that_was_made_twice_one_is_kept(undisturbed, server):
-    """A server that was asked to make one answered too late, and was asked again."""
+    """A server answered too late to the creation of a run, which was therefore requested again."""
     tracker = Tracker(undisturbed, "twice", server.uri)
     first = next(tracker.send())
     runs = tracker.runs()
@@ -505,7 +506,7 @@ def test_of_a_run_that_was_made_twice_one_is_kept(undisturbed, server):
             start_time=made.info.start_time + (of == runs.parent),
             tags={key: made.data.tags[key] for key in tags},
         )
-    # Somebody's own run below ours is none of our business.
+    # A run that a user put below the sweep's run stays untouched.
     tracker._client.create_run(runs.experiment, tags={"mlflow.parentRunId": runs.parent})
     process = TrackingProcess(undisturbed, "twice", server.uri)
     assert process.finish()
@@ -517,7 +518,7 @@ def test_of_a_run_that_was_made_twice_one_is_kept(undisturbed, server):
 
 
 def test_a_store_that_can_not_be_opened_is_named_at_once(undisturbed, tmp_path):
-    """MLflow opens its store when it is asked for a client, and keeps no files in folders any more."""
+    """MLflow opens its store for every new client, and has no store of files in folders any more."""
     process = TrackingProcess(undisturbed, "nowhere", tmp_path.as_uri())
     assert "file" in wait_for(lambda: process.error, "it says why").lower()
     process.abandon()
@@ -553,7 +554,7 @@ def test_a_server_stopped_for_a_minute_hanging_or_slow_gets_every_step_once(
 @pytest.mark.timeout(2400)
 @in_a_namespace
 def test_more_than_fifty_faults(zoo, tmp_path, server, proxy):
-    """Every kind of fault, one after the other, into one sweep whose machines share no disk.
+    """Cause every kind of fault, one after the other, in a sweep whose machines share no disk.
 
     The clocks of all processes step back by an hour.
     """

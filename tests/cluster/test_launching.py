@@ -1,4 +1,4 @@
-"""Sweeps on a Ray cluster: the files that start one, the commands of its documentation, a real one."""
+"""Sweeps on a Ray cluster: the files that start a cluster, the documented commands, a real cluster."""
 
 import copy
 import importlib.util
@@ -28,7 +28,8 @@ from packaging.requirements import Requirement
 from stitch_sweep.cli.main import app
 from stitch_sweep.config.reading import read_config
 from stitch_sweep.core.errors import InputError
-from stitch_sweep.sweep.resources import UNSAID, check_job, slots_grown
+from stitch_sweep.sweep.jobs import check_job
+from stitch_sweep.sweep.slots import UNLIMITED_SLOTS, count_autoscaled_slots
 from tests.support.faults import Cluster, Driver, closing, wait_for
 from tests.support.paths import ROOT
 from tests.support.sweeps import write_config
@@ -45,7 +46,7 @@ JOB = (ROOT / "ray_job.yaml").read_text()
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 missing = [name for name in ("aiohttp_cors", "grpc") if importlib.util.find_spec(name) is None]
-# Ray's own, when its command line is imported.
+# Ray warns when its command line is imported.
 pytestmark = pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`")
 needs_dashboard = pytest.mark.skipif(
     bool(missing), reason="ray[default] is not installed: pip install -e '.[cluster]'"
@@ -53,7 +54,7 @@ needs_dashboard = pytest.mark.skipif(
 
 
 def parse(words: list[str]) -> str | None:
-    """What is wrong with a command of ours or of Ray's, as its own parser says it."""
+    """Return the parser's error about a command of Stitch Sweep or Ray."""
     from ray.scripts.scripts import cli as ray
 
     programs = {"stitch-sweep": typer.main.get_command(app), "ray": ray}
@@ -66,11 +67,11 @@ def parse(words: list[str]) -> str | None:
                 return f"{program}: no command {name!r}"
             command = command.commands[name]
         with command.make_context(command.name, list(arguments)) as context:
-            # What `ray job submit` and `ray exec` run elsewhere.
+            # The commands that `ray job submit` and `ray exec` run on the cluster.
             entrypoint = context.params.get("entrypoint") or []
             entrypoint = entrypoint or shlex.split(context.params.get("cmd") or "")
     except Exception as error:
-        # Typer has a click of its own, so there is no one class for both.
+        # Typer contains a copy of click, so the two have no common class.
         if not hasattr(error, "format_message"):
             raise
         return f"{program}: {error.format_message()}"
@@ -78,7 +79,7 @@ def parse(words: list[str]) -> str | None:
 
 
 def shell_faults(commands: list[str]) -> list[str]:
-    """What bash or the programs called would refuse, a line each."""
+    """Return a line for each command that bash or the called program would refuse."""
     faults = []
     for command in commands:
         ran = subprocess.run(["bash", "-n", "-c", command], capture_output=True, text=True)
@@ -88,7 +89,7 @@ def shell_faults(commands: list[str]) -> list[str]:
         for part in re.split(r";|&&|\|\|", command):
             words = shlex.split(part.strip(" ()"))
             while words and re.match(r"\w+=", words[0]):
-                del words[0]  # a variable for this command
+                del words[0]  # a variable before the command
             if words and Path(words[0]).name in ("ray", "stitch-sweep"):
                 fault = parse([Path(words[0]).name, *words[1:]])
                 faults += [fault] if fault else []
@@ -96,7 +97,7 @@ def shell_faults(commands: list[str]) -> list[str]:
 
 
 def install_faults(text: str) -> list[str]:
-    """Whether what is installed is this project with an extra it has, under our constraints."""
+    """Return whether a requirement is this project with an existing extra, under the constraints file."""
     installs = re.findall(r"pip install (.*'\.\[.*)", text)
     if len(installs) != 1:
         return ["the project is installed once"]
@@ -110,7 +111,7 @@ def install_faults(text: str) -> list[str]:
 
 
 def copied_faults(copied: set[str]) -> list[str]:
-    """What the build of the project needs and isn't copied, or is copied and isn't there."""
+    """Return files that the build needs and aren't copied, or that are copied and don't exist."""
     needed = {"stitch_sweep", "pyproject.toml", "constraints.txt", PROJECT["readme"]}
     needed |= set(PROJECT["license-files"])
     faults = [f"{name} is not copied" for name in sorted(needed - copied)]
@@ -120,12 +121,12 @@ def copied_faults(copied: set[str]) -> list[str]:
 
 
 def cluster_faults(text: str) -> list[str]:
-    """What is wrong with a file for `ray up`, a line each."""
+    """Return a line for each problem of a file for `ray up`."""
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     tree = yaml.safe_load(text)
     try:
-        # As `ray up` does it, up to where it asks the cloud.
+        # The steps of `ray up` before its first request to the cloud.
         ready = prepare_config(copy.deepcopy(tree))
         validate_config(ready)
     except (ValueError, KeyError, jsonschema.ValidationError) as error:
@@ -175,12 +176,12 @@ def test_ray_takes_the_cluster_file():
 
 
 def on_premise(text: str) -> str:
-    """The cluster file as its comment says to change it for machines of one's own."""
+    """Return the cluster file, changed for on-premises machines as its comment says."""
     tree = yaml.safe_load(text)
     theirs = yaml.safe_load("\n".join(re.findall(r"^#(\S.*|  .*)$", text, flags=re.MULTILINE)))
     for key in ("max_workers", "provider", "auth", "head_node_type", "available_node_types"):
         del tree[key]
-    # Once more as text, because the checks read the commands as they are written.
+    # Back to text, because the checks read the commands as written.
     commands = text[text.index("# Remote: local.") :]
     assert not set(theirs) & set(yaml.safe_load(commands))
     tree = {key: tree[key] for key in tree if key not in yaml.safe_load(commands)}
@@ -200,7 +201,7 @@ def test_the_head_starts_with_the_autoscaler_that_starts_the_other_machines(
     from ray.autoscaler._private.util import prepare_config, with_envs
 
     ready = prepare_config(yaml.safe_load(text))
-    # What `ray up` leaves on the head, and how it runs the command there.
+    # The file that `ray up` writes on the head, and its way to run the command there.
     (tmp_path / "ray_bootstrap_config.yaml").write_text(json.dumps(ready))
     command = with_envs(ready["head_start_ray_commands"], {"RAY_enable_autoscaler_v2": "1"})[-1]
     ray = tmp_path / "stitch-sweep/.venv/bin/ray"
@@ -259,11 +260,11 @@ def test_a_fault_in_the_cluster_file_is_found(old, new, fault):
 
 
 def job_faults(text: str) -> list[str]:
-    """What is wrong with a RayJob manifest, a line each."""
+    """Return a line for each problem of a RayJob manifest."""
     found = {tree["kind"]: tree for tree in yaml.safe_load_all(text)}
     job = found["RayJob"]
     try:
-        # KubeRay's own schema; the file says from where.
+        # KubeRay's schema; the file names its source.
         jsonschema.validate(
             job, yaml.safe_load((ROOT / "tests" / "rayjob_schema.json").read_text())
         )
@@ -281,7 +282,7 @@ def job_faults(text: str) -> list[str]:
         if claim == found["PersistentVolumeClaim"]["metadata"]["name"]:
             lasting.append(mount["mountPath"])
         config += [mount["mountPath"]] if "configMap" in volume else []
-    # Where the driver writes, as `docs/config.md` has it.
+    # The folders that the driver writes to, from `docs/config.md`.
     for pattern in (r"--folder (\S+)", r"--set zoo=(\S+)", r"--set tracking.uri=sqlite:///(\S+)"):
         place = re.search(pattern, entrypoint)
         if place is None or not any(place[1].startswith(f"{path}/") for path in lasting):
@@ -355,7 +356,7 @@ def test_a_configuration_takes_what_the_job_sets(tmp_path):
 
 
 def image_faults(text: str, ignored: str) -> list[str]:
-    """What is wrong with a Dockerfile, a line each."""
+    """Return a line for each problem of a Dockerfile."""
     python = PYTHON.replace(".", "")
     faults = install_faults(text)
     if f"FROM rayproject/ray:{PINNED['ray']}-py{python}\n" not in text:
@@ -396,7 +397,7 @@ def test_a_fault_in_the_image_is_found(old, new, fault):
 
 
 def typed(text: str) -> list[str]:
-    """The commands that a Markdown file shows, in one line each."""
+    """Return the commands in a Markdown file, a line each."""
     blocks = re.findall(r"^```sh\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
     return [line.partition("  #")[0] for line in lines if line and not line.startswith("#")]
@@ -433,7 +434,7 @@ def test_a_command_that_nothing_understands_is_found(command, fault):
 class TestAClusterThatGrows:
     @pytest.fixture
     def on_its_head(self, monkeypatch, tmp_path) -> None:
-        """What `ray up` leaves on the head, where the cloud has been asked what the nodes have."""
+        """Write the file of `ray up` on the head, with the nodes' resources from the cloud."""
         from ray.autoscaler._private.util import prepare_config
 
         cluster = prepare_config(yaml.safe_load(CLUSTER))
@@ -445,7 +446,7 @@ class TestAClusterThatGrows:
     @pytest.mark.parametrize(
         ("takes", "slots"),
         [
-            ({"cpu": 1}, 8 * 16),  # the 8 nodes that there may be are the big ones
+            ({"cpu": 1}, 8 * 16),  # the limit of 8 nodes goes to the largest type
             ({"cpu": 5}, 8 * 3),
             ({"cpu": 1, "gpu": 1}, 4),
             ({"cpu": 1, "gpu": 0.5}, 4 * 2),
@@ -453,16 +454,18 @@ class TestAClusterThatGrows:
         ],
     )
     def test_is_asked_for_as_many_trials_as_will_fit(self, on_its_head, takes, slots):
-        assert slots_grown(takes.get("cpu", 1), takes.get("gpu", 0)) == slots
+        assert count_autoscaled_slots(takes.get("cpu", 1), takes.get("gpu", 0)) == slots
 
     def test_and_doesnt_say_how_far_is_asked_for_some(self, monkeypatch, tmp_path):
         monkeypatch.setenv("HOME", str(tmp_path))
         start = "ray start --head --no-monitor --num-cpus=0"
         monkeypatch.setenv("KUBERAY_GEN_RAY_START_CMD", start)
-        assert slots_grown(1, 0) == UNSAID
-        assert slots_grown(1, 0, workers=4 * UNSAID) == 4 * UNSAID, "what the user says"
+        assert count_autoscaled_slots(1, 0) == UNLIMITED_SLOTS
+        assert count_autoscaled_slots(1, 0, workers=4 * UNLIMITED_SLOTS) == 4 * UNLIMITED_SLOTS, (
+            "what the user says"
+        )
         monkeypatch.setenv("KUBERAY_GEN_RAY_START_CMD", start.replace("--no-monitor ", ""))
-        assert slots_grown(1, 0) == 0
+        assert count_autoscaled_slots(1, 0) == 0
 
     @pytest.mark.long
     def test_may_have_no_node_when_a_sweep_starts(self, on_its_head, tmp_path):
@@ -481,7 +484,7 @@ class TestAClusterThatGrows:
 class TestAJob:
     @pytest.fixture
     def submitted(self, monkeypatch, tmp_path) -> Path:
-        """A process that Ray started for a job, in its copy of a working directory."""
+        """Simulate the process of a Ray job in its copy of the working directory."""
         here = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_0"
         here.mkdir(parents=True)
         monkeypatch.chdir(here)
@@ -498,7 +501,7 @@ class TestAJob:
     def test_that_writes_where_it_lasts_is_not(self, submitted, tmp_path):
         lasting = tmp_path / "sweeps"
         check_job(lasting, lasting / "zoo", address="auto", tracked_here=False)
-        (submitted / "zoo").mkdir()  # submitted with the configuration
+        (submitted / "zoo").mkdir()  # a zoo that was submitted with the configuration
         check_job(lasting, Path("zoo"), address="auto", tracked_here=False)
 
     def test_is_not_what_runs_elsewhere(self, submitted, monkeypatch):
@@ -508,14 +511,14 @@ class TestAJob:
 
 @dataclass(frozen=True)
 class Head:
-    """A running head node that demands a token."""
+    """A running head node that needs a token."""
 
     address: str
     dashboard: str
     environment: dict[str, str]
 
     def run(self, *command: object, cwd: Path, **changes: str) -> tuple[int, str]:
-        """Exit status and output of a command of somebody who has the token."""
+        """Run a command with the token; return its exit status and output."""
         ran = subprocess.run(
             [str(word) for word in command],
             cwd=cwd,
@@ -527,13 +530,13 @@ class Head:
         return ran.returncode, ran.stdout
 
     def sweep(self, *arguments: object, cwd: Path, **changes: str) -> tuple[int, str]:
-        """Exit status and output of `stitch-sweep sweep`."""
+        """Run `stitch-sweep sweep`; return its exit status and output."""
         code = "from stitch_sweep.cli.main import main; main()"
         return self.run(sys.executable, "-c", code, "sweep", *arguments, cwd=cwd, **changes)
 
     def submit(self, *entrypoint: object, working_dir: Path) -> tuple[int, str]:
-        """Exit status and output of `ray job submit`, with the code of this folder."""
-        # Ours may be installed from elsewhere; on a real cluster it is what the nodes have.
+        """Run `ray job submit` with this checkout's code; return its exit status and output."""
+        # The installed package may be another checkout; on a real cluster the nodes have it.
         ours = f'{{"env_vars": {{"PYTHONPATH": "{ROOT}"}}}}'
         submit = ["job", "submit", "--address", self.dashboard, "--runtime-env-json", ours]
         command = [sys.executable, "-m", "ray.scripts.scripts", *submit, "--working-dir", "."]
@@ -541,7 +544,7 @@ class Head:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody uses, above those that Ray takes for its workers."""
+    """Return free ports above the range that Ray uses for its workers."""
     probes = [socket.socket() for _ in range(count)]
     try:
         for probe in probes:
@@ -568,7 +571,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     environment |= {"HOME": str(home), "RAY_USAGE_STATS_ENABLED": "0"}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     gcs, dashboard, agent, client = free_ports(4)
-    # A short path of its own, because sockets lie in it.
+    # A short path, because it contains sockets.
     scratch = tempfile.mkdtemp(prefix="ray-")
     options = [f"--port={gcs}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"]
     options += [f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}"]
@@ -602,15 +605,13 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-# A worker that has the dependencies and not the code: what it imports must come from the driver.
+# A worker with the dependencies and without the package, which it must get from the driver.
 BARE = """
 import sys
 
-import ray
 from stitch_sweep.config.models import ResourcesConfig
-from stitch_sweep.sweep import resources
-
-resources.set_environment()
+from stitch_sweep.sweep.ray_connection import connect
+from stitch_sweep.sweep.ray_setup import ray
 
 
 @ray.remote
@@ -625,7 +626,7 @@ def import_it():
 
 address, with_code = sys.argv[1:]
 if with_code == "yes":
-    assert resources.connect(address, ResourcesConfig()) == 2
+    assert connect(address, ResourcesConfig()) == 2
 else:
     ray.init(address=address)
 print("imported from", ray.get(import_it.remote()))
@@ -653,11 +654,11 @@ class TestACluster:
     @pytest.mark.parametrize(
         ("changes", "problem"),
         [
-            ({"HOME": "empty"}, "no token to show"),
-            ({"RAY_AUTH_MODE": "disabled"}, "no token to show"),
-            ({"HOME": "empty", "RAY_AUTH_MODE": "token"}, "no token to show"),
-            ({"RAY_AUTH_TOKEN_PATH": "missing"}, "no token to show"),
-            ({"RAY_AUTH_TOKEN": "of another cluster"}, "the cluster refuses our token"),
+            ({"HOME": "empty"}, "there is no token"),
+            ({"RAY_AUTH_MODE": "disabled"}, "there is no token"),
+            ({"HOME": "empty", "RAY_AUTH_MODE": "token"}, "there is no token"),
+            ({"RAY_AUTH_TOKEN_PATH": "missing"}, "there is no token"),
+            ({"RAY_AUTH_TOKEN": "of another cluster"}, "the cluster refuses the token"),
         ],
     )
     def test_without_its_token_it_is_refused(
@@ -683,7 +684,7 @@ class TestACluster:
 
     @pytest.mark.long
     def test_a_job_leaves_its_results_where_they_last(self, head, tmp_path):
-        """And goes on there, as one that died would."""
+        """A second job resumes the sweep there, as after the death of the first."""
         submitted, lasting = tmp_path / "my", tmp_path / "lasting"
         pair = {"sender": "a", "receiver": "b", "sender_layers": [1], "receiver_layers": [1]}
         write_config(submitted, Path("zoo"), tracking={"enabled": False}, pairs=[pair])

@@ -1,4 +1,4 @@
-"""What surrounds the code agrees with itself: requirements, constraints, Makefile, CI, citation."""
+"""Requirements, constraints, Makefile, CI and citation agree with each other."""
 
 import os
 import re
@@ -23,10 +23,10 @@ CONSTRAINTS = (ROOT / "constraints.txt").read_text()
 
 
 def by_name(lines: list[str]) -> dict[str, tuple[frozenset[str], str]]:
-    """Requirement lines as {normalised name: (extras, specifier)}."""
+    """Parse requirement lines into {normalized name: (extras, specifier)}."""
     named: dict[str, tuple[frozenset[str], str]] = {}
     for requirement in map(Requirement, lines):
-        # One that is asked for twice, with different extras, is one package all the same.
+        # A package may be listed twice, with different extras.
         name, specifier = canonicalize_name(requirement.name), str(requirement.specifier)
         extras, before = named.get(name, (frozenset(), specifier))
         specifier = str(SpecifierSet(specifier) & SpecifierSet(before))
@@ -35,7 +35,7 @@ def by_name(lines: list[str]) -> dict[str, tuple[frozenset[str], str]]:
 
 
 def environment_faults(project: dict, environment: dict) -> list[str]:
-    """Where environment.yml and pyproject.toml differ, one line each."""
+    """Return a line for each difference of environment.yml and pyproject.toml."""
     wanted = by_name(project["dependencies"] + project["optional-dependencies"]["dev"])
     plain = [line for line in environment["dependencies"] if isinstance(line, str)]
     (pip,) = [line["pip"] for line in environment["dependencies"] if isinstance(line, dict)]
@@ -59,7 +59,7 @@ def environment_faults(project: dict, environment: dict) -> list[str]:
 
 
 def constraint_faults(project: dict, constraints: str) -> list[str]:
-    """What is wrong with constraints.txt, one line each."""
+    """Return a line for each problem of constraints.txt."""
     lines = [line for line in constraints.splitlines() if line and not line.startswith("#")]
     exact = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([0-9][A-Za-z0-9.]*)")
     faults = [f"not NAME==VERSION: {line}" for line in lines if not exact.fullmatch(line)]
@@ -160,7 +160,7 @@ def test_ci_runs_the_commands_of_the_readme():
 
 
 class Ci:
-    """A folder with .ci/run in it, a Makefile that only says what was made, and a machine around it."""
+    """A folder with .ci/run, a Makefile that only records its targets, and replaced commands."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -178,14 +178,14 @@ class Ci:
         self.provide("id", "echo 0")
 
     def provide(self, tool: str, does: str) -> None:
-        """Put a command into the place of the machine's own."""
+        """Replace a command of the machine."""
         (self.tools / tool).write_text(f"#!/bin/sh\n{does}\n")
         (self.tools / tool).chmod(0o755)
 
     def run(
         self, failing: str = "", status: int = 0
     ) -> tuple[subprocess.CompletedProcess, list[str]]:
-        """What came of it, and what was done."""
+        """Run .ci/run; return its result and the recorded steps."""
         self.log.write_text("")
         (self.folder / "Makefile").write_text(
             'ffcv lint test:\n\t@echo "make $@ $$STITCH_SWEEP_REQUIRE_FFCV'
@@ -247,9 +247,8 @@ def test_ci_says_what_it_cannot_install(ci):
     assert done == []
 
 
-# A stand-in for Python, so that the Makefile's logic is tested without installing anything. It
-# writes down how it was called, makes "environments" out of copies of itself, and its pip only
-# gives the exit status it was told to.
+# A replacement of Python that tests the Makefile's logic without any installation. It records its
+# calls, creates "environments" from copies of itself, and its pip returns a given exit status.
 STAND_IN = f"""#!/bin/sh
 echo "${{0##*/}} $*" >> "$CALLS"
 case "$*" in
@@ -264,7 +263,7 @@ QUICKSTART = "stitch-sweep sweep experiments/quickstart/digits/config.yml --resu
 
 
 class Copy:
-    """A folder with the Makefile in it, and `make` with the stand-in as its Python."""
+    """A folder with the Makefile, and `make` with the replacement as its Python."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -276,9 +275,9 @@ class Copy:
             shutil.copy(ROOT / name, folder)
 
     def make(self, *arguments, version="3, 11, 2", pip=0, venv=0):
-        """Run make; give what it printed and the calls of Python that changed something."""
+        """Run make; return its output and the calls of Python that changed something."""
         self.calls.write_text("")
-        own = ("MAKE", "MFLAGS", "ARGS", "WORKERS")  # of a make that runs this test
+        own = ("MAKE", "MFLAGS", "ARGS", "WORKERS")  # variables of a make that runs this test
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(own)}
         told = {"VERSION": version, "PIP_STATUS": str(pip), "VENV_STATUS": str(venv)}
         ran = subprocess.run(

@@ -1,4 +1,4 @@
-"""Faults to put sweeps through: nodes that die, disks that fill, servers that misbehave."""
+"""Faults for sweeps: nodes that die, disks that fill, servers that misbehave."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from typing import Any
 
 DRIVER = """
 from functools import partial
-import stitch_sweep.sweep as sweeps
+import stitch_sweep.sweep.run as sweeps
 from stitch_sweep.cli.main import main
 
-# A fault at any moment then hits a report or a checkpoint.
+# With a report and a checkpoint after every epoch, a fault at any moment hits one of them.
 sweeps.run_sweep = partial(sweeps.run_sweep, report_seconds=0.0, checkpoint_seconds=0.0)
 main()
 """
-"""`stitch-sweep`, whose sweeps report and store every epoch."""
+"""`stitch-sweep` with a report and a checkpoint after every epoch."""
 
 CLOCK = """
 import os, random, time
 
 _plain, _began = time.time, time.monotonic()
-# A moment of its own for every process, the same for the same seed and id.
+# A random moment for every process, which depends on the seed and the process id.
 _when = random.Random(f"{os.environ['STEP_BACK_SEED']}-{os.getpid()}").uniform(0, 20)
 
 def _stepped():
@@ -43,11 +43,11 @@ def _stepped():
 
 time.time = _stepped
 """
-"""A `sitecustomize.py`: the clock of every process goes back an hour at some moment."""
+"""A `sitecustomize.py` that sets the clock of every process back an hour at some moment."""
 
 
 def wait_for(condition: Callable[[], Any], what: str, limit: float = 120.0) -> Any:
-    """What `condition` returns once that is true; looked at often, so that moments are met."""
+    """Wait until a condition is true, and return its value; it is checked every few milliseconds."""
     until = time.monotonic() + limit
     while not (found := condition()):
         assert time.monotonic() < until, f"{what}: not within {limit:g} seconds"
@@ -62,7 +62,7 @@ def free_port() -> int:
 
 
 def descendants(pid: int) -> list[int]:
-    """All processes below one, through /proc."""
+    """Return all descendants of a process, from /proc."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -79,7 +79,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def named(pids: list[int], name: bytes) -> list[int]:
-    """Those whose command line contains a word."""
+    """Return the processes whose command line contains a word."""
     found = []
     for pid in pids:
         with contextlib.suppress(OSError):
@@ -89,14 +89,14 @@ def named(pids: list[int], name: bytes) -> list[int]:
 
 
 def kill(*pids: int) -> None:
-    """SIGKILL, which leaves nobody time for anything."""
+    """Send SIGKILL, which no process can handle."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
 def kill_tree(process: subprocess.Popen[str]) -> None:
-    """Kill a process with everything below it, and wait until the last of them has gone."""
+    """Kill a process with its descendants, and wait until the last of them is gone."""
     victims = [process.pid, *descendants(process.pid)]
     kill(*victims)
     process.wait()
@@ -111,7 +111,7 @@ def _runs(pid: int) -> bool:
 
 
 def can_mount() -> bool:
-    """Whether this user may make mount namespaces."""
+    """Return whether this user may create mount namespaces."""
     if shutil.which("unshare") is None or shutil.which("nsenter") is None:
         return False
     command = ["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"]
@@ -119,11 +119,11 @@ def can_mount() -> bool:
 
 
 class _Namespace:
-    """A namespace that a process holds open for us; it goes when we do.
+    """A namespace that a helper process keeps open; it ends with this process.
 
     Args:
         kind: as `unshare` calls it, `mount` or `net`.
-        prepare: a command of the shell, run in there first.
+        prepare: a shell command to run in it first.
     """
 
     def __init__(self, kind: str, prepare: str = ":") -> None:
@@ -143,10 +143,10 @@ class _Namespace:
 
 
 class Mounts(_Namespace):
-    """A mount namespace in which a folder is a file system of its own.
+    """A mount namespace in which a folder is a separate file system.
 
     Args:
-        folder: which folder; outside it stays as it was.
+        folder: the folder; outside of the namespace it is unchanged.
         size: of the file system, as `mount` takes it.
     """
 
@@ -157,16 +157,16 @@ class Mounts(_Namespace):
 
     @property
     def folder(self) -> Path:
-        """The folder in there, seen from here."""
+        """The folder in the namespace, as a path outside of it."""
         return Path(f"/proc/{self._holder.pid}/root{self._inside}")
 
     @property
     def enter(self) -> list[str]:
-        """What to put before a command for it to run in there."""
+        """The prefix of a command to run it in the namespace."""
         return ["nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt", f"--wdns={Path.cwd()}"]
 
     def fill(self) -> None:
-        """Leave no byte free."""
+        """Fill the file system to its last byte."""
         block = bytes(1 << 16)
         with (
             (self.folder / "ballast").open("wb", buffering=0) as file,
@@ -176,22 +176,22 @@ class Mounts(_Namespace):
                 file.write(block)
 
     def empty(self) -> None:
-        """Take back what `fill` did."""
+        """Undo `fill`."""
         (self.folder / "ballast").unlink()
 
     def read_only(self, below: str) -> None:
-        """Let nothing be written in a folder below ours any more."""
+        """Make a subfolder read-only."""
         path = self._inside / below
         script = f"mount --bind '{path}' '{path}' && mount -o remount,bind,ro '{path}'"
         subprocess.run([*self.enter, "sh", "-c", script], check=True)
 
     def writable(self, below: str) -> None:
-        """Take back what `read_only` did."""
+        """Undo `read_only`."""
         subprocess.run([*self.enter, "umount", "-l", str(self._inside / below)], check=True)
 
 
 def can_split() -> bool:
-    """Whether this user may make network namespaces, and cables into them."""
+    """Return whether this user may create network namespaces and virtual cables."""
     if not can_mount() or shutil.which("ip") is None:
         return False
     command = ["unshare", "--net", "ip", "link", "add", "probe", "type", "veth"]
@@ -199,17 +199,17 @@ def can_split() -> bool:
 
 
 class Cable(_Namespace):
-    """A network namespace that a cable joins to ours, which can be cut.
+    """A network namespace behind a virtual cable, which can be cut.
 
     Attributes:
-        here: our address at the cable.
-        there: the address at its other end.
+        here: address of this end of the cable.
+        there: address of the other end.
     """
 
     def __init__(self) -> None:
         super().__init__("net")
         pid = self._holder.pid
-        # Link-local addresses are nobody else's.
+        # Link-local addresses are free.
         network = f"169.254.{1 + pid % 253}"
         self.here, self.there = f"{network}.1", f"{network}.2"
         _ip(f"link add cable{pid} type veth peer name far netns {pid}")
@@ -221,15 +221,15 @@ class Cable(_Namespace):
 
     @property
     def enter(self) -> list[str]:
-        """What to put before a command for it to run at the other end."""
+        """The prefix of a command to run it at the other end."""
         return ["nsenter", f"--net=/proc/{self._holder.pid}/ns/net"]
 
     def cut(self) -> None:
-        """What is sent is lost, and nobody is told."""
+        """Drop all packets without an error."""
         _ip("link set far down", self.enter)
 
     def mend(self) -> None:
-        """Take back what `cut` did; what was sent in between is sent again."""
+        """Undo `cut`; TCP sends lost packets again."""
         _ip("link set far up", self.enter)
 
 
@@ -238,7 +238,7 @@ def _ip(command: str, before: Sequence[str] = ()) -> None:
 
 
 class Node:
-    """One machine of a cluster: `ray start` and all that it starts."""
+    """One machine of a cluster: `ray start` and its descendants."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
@@ -254,12 +254,12 @@ class Node:
                 self._up.set()
 
     def wait(self) -> None:
-        """Until it has joined the cluster."""
+        """Wait until the node has joined the cluster."""
         wait_for(lambda: self._up.is_set() or self.process.poll() is not None, "a node starts")
         assert self._up.is_set(), "".join(self._said)
 
     def workers(self, name: bytes) -> list[int]:
-        """Processes of its Ray workers with such a title."""
+        """Return the node's Ray workers whose title contains a word."""
         return named(descendants(self.process.pid), name)
 
     def kill(self) -> None:
@@ -270,10 +270,10 @@ class Cluster:
     """A Ray cluster of several nodes on one machine: a head, which trains nothing, and workers.
 
     Args:
-        workers: how many workers there are.
-        head: put before the command that starts the head; the driver belongs on its node.
-        worker: put before those that start workers.
-        host: the address of all nodes but those that are added with another one.
+        workers: number of workers.
+        head: prefix of the command that starts the head; the driver runs on its node.
+        worker: prefix of the commands that start workers.
+        host: address of all nodes that are added without one.
         **environment: of the nodes.
     """
 
@@ -286,7 +286,7 @@ class Cluster:
         **environment: str,
     ) -> None:
         self._host = host
-        # /tmp, because the path of a socket may be no longer than 107 characters.
+        # In /tmp, because the path of a socket has at most 107 characters.
         self._scratch = tempfile.mkdtemp(prefix="faults-", dir="/tmp")
         self._before_head, self._before_worker = head or [], worker or []
         self.environment = {
@@ -294,7 +294,7 @@ class Cluster:
             "RAY_raylet_start_wait_time_s": "120",  # for a machine that is busy
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(16),
-            # A dead node is noticed within seconds.
+            # Ray notices a dead node within seconds.
             "RAY_health_check_initial_delay_ms": "1000",
             "RAY_health_check_period_ms": "500",
             **environment,
@@ -314,7 +314,7 @@ class Cluster:
         return f"{self._host}:{self._port}"
 
     def start_head(self) -> None:
-        """The first head, or a new one for a new cluster where one has died."""
+        """Start the first head, or the head of a new cluster after a death."""
         self._port = free_port()
         self.head = self._start(
             [*self._before_head, *_START, "--head", f"--port={self._port}", "--num-cpus=0"],
@@ -323,7 +323,7 @@ class Cluster:
         self.head.wait()
 
     def add_worker(self, before: list[str] | None = None, host: str = "") -> Node:
-        """One more machine with one CPU; it joins when it is ready."""
+        """Start a further machine with one CPU; it joins the cluster when it is ready."""
         before = self._before_worker if before is None else before
         node = self._start(
             [*before, *_START, f"--address={self.address}", "--num-cpus=1"],
@@ -337,7 +337,7 @@ class Cluster:
         node.kill()
 
     def kill_head(self) -> None:
-        """The head dies, and the workers, which then belong to no cluster, with it."""
+        """Kill the head, and with it the workers, which belong to no cluster any more."""
         self.head.kill()
         for node in list(self.workers):
             self.kill_worker(node)
@@ -347,7 +347,7 @@ class Cluster:
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _start(self, command: list[str], options: list[str]) -> Node:
-        # Nodes that start at the same time on one machine would choose the same sockets.
+        # Without separate folders, nodes that start at the same time would choose the same sockets.
         common = [
             *("--block", "--num-gpus=0", "--object-store-memory=200000000"),
             *("--dashboard-agent-listen-port=0", f"--temp-dir={self._scratch}/{next(self._nodes)}"),
@@ -368,13 +368,13 @@ _START = [sys.executable, "-m", "ray.scripts.scripts", "start"]
 
 
 class Driver:
-    """A sweep's process, which can be killed and started again.
+    """The process of a sweep, which a test can kill.
 
     Args:
         config: the configuration, as the process sees it.
         *arguments: of `stitch-sweep sweep`.
-        before: put before the command.
-        **environment: added to ours.
+        before: prefix of the command.
+        **environment: additional environment variables.
     """
 
     def __init__(
@@ -406,28 +406,28 @@ class Driver:
         return self.process.poll() is None
 
     def kill(self) -> None:
-        """The process alone: what it started must cope."""
+        """Kill this process alone, without its descendants."""
         self.process.kill()
         self.process.wait()
 
     def wait(self, limit: float = 300.0) -> int:
-        """Its exit status, once it has ended by itself."""
+        """Wait until the process ends by itself, and return its exit status."""
         try:
             status = self.process.wait(limit)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"not over within {limit:g} seconds:\n{self.said}") from None
-        self._thread.join(10)  # a process that outlives it may hold the pipe
+        self._thread.join(10)  # a descendant that lives on may hold the pipe
         return status
 
 
 class Proxy:
-    """Stands before an MLflow server, and can behave as badly as a network and a server can.
+    """A proxy before an MLflow server, which simulates faults of networks and servers.
 
     Attributes:
-        mode: `well`; `slow`: every answer takes half a second; `hang`: none comes; `error`: status 500;
-            `gone`: the connection is closed; `deaf`: the server does what it is asked, and the answer
-            is lost; `moody`: every eleventh request meets one of the last three.
-        served: requests that reached us, by how they fared.
+        mode: `well`; `slow`: every answer takes half a second; `hang`: no answer; `error`: status 500;
+            `gone`: the connection is closed; `deaf`: the server handles the request, and its answer
+            is lost; `moody`: every eleventh request gets one of the last three.
+        served: number of requests by mode.
 
     Args:
         port: of the server, on this machine.
@@ -446,7 +446,7 @@ class Proxy:
             protocol_version = "HTTP/1.1"
 
             def log_message(self, *arguments: Any) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
             def _serve(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -492,7 +492,7 @@ class Proxy:
                         self.send_header(key, value)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
-                with contextlib.suppress(OSError):  # it has lost its patience
+                with contextlib.suppress(OSError):  # the client has given up
                     self.wfile.write(content)
 
             do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815
@@ -518,10 +518,10 @@ class Proxy:
 
 
 class Tracking:
-    """A real MLflow server, which can be stopped and started again.
+    """A real MLflow server, which can be stopped and restarted.
 
     Args:
-        folder: where it keeps what it is told.
+        folder: for its database and artifacts.
     """
 
     def __init__(self, folder: Path) -> None:

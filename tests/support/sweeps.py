@@ -1,8 +1,9 @@
-"""A sweep small enough to run several times in a test, and what two of them must have in common."""
+"""A sweep small enough to run several times in a test, and the results that two sweeps share."""
 
 from __future__ import annotations
 
 import copy
+import io
 import os
 import signal
 import socket
@@ -10,9 +11,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pandas as pd
 import torch
@@ -45,12 +47,18 @@ SMALL: dict[str, Any] = {
 }
 TRIALS = 5 * 2 * 2
 
-# What says when or where, and not what.
+# Columns that depend on the time of a run.
 TIMES = {"seconds", "time"}
 
 
 def write_config(folder: Path, zoo: Path, **changes: Any) -> Path:
-    """The small sweep's configuration in `folder`; dotted paths are written with `__`."""
+    """Write the small sweep's configuration to a folder.
+
+    Args:
+        folder: for `config.yml` and MLflow's database.
+        zoo: folder of trained networks.
+        **changes: values by path; `__` stands for a dot.
+    """
     tree = copy.deepcopy(SMALL)
     tree["zoo"] = str(zoo)
     tree["tracking"] = {"uri": f"sqlite:///{folder / 'mlflow.db'}"}
@@ -67,7 +75,7 @@ def write_config(folder: Path, zoo: Path, **changes: Any) -> Path:
 
 
 def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
-    """`stitch-sweep` as a process and process group of its own, with more in its environment."""
+    """Start `stitch-sweep` as a process and process group of its own, with additional variables."""
     return subprocess.Popen(
         [
             sys.executable,
@@ -85,7 +93,7 @@ def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
 
 @contextmanager
 def head(*options: str) -> Iterator[str]:
-    """A Ray cluster of one node, `ray start --head` with these options; gives its address."""
+    """Run a Ray cluster of one node, `ray start --head` with these options; yield its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -99,13 +107,13 @@ def head(*options: str) -> Iterator[str]:
         env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
     ) as process:
         assert process.stdout is not None
-        said = []
+        lines = []
         for line in process.stdout:
-            said.append(line)
+            lines.append(line)
             if "Ray runtime started" in line:
                 break
         else:
-            raise RuntimeError("the cluster didn't start: " + "".join(said))
+            raise RuntimeError("the cluster didn't start: " + "".join(lines))
         try:
             yield f"127.0.0.1:{port}"
         finally:
@@ -114,14 +122,31 @@ def head(*options: str) -> Iterator[str]:
 
 
 def run(*arguments: object, **environment: str) -> tuple[int, str]:
-    """Exit status and output of a finished `stitch-sweep`."""
+    """Run `stitch-sweep` as a process; return its exit status and output."""
     process = start(*arguments, **environment)
     output, _ = process.communicate()
     return process.returncode, output
 
 
+def invoke(*arguments: object) -> tuple[int, str]:
+    """Run `stitch-sweep` in this process; return its exit status and output.
+
+    Quicker than `run`, for refusals and for sweeps without a missing trial.
+    """
+    from stitch_sweep.cli.main import main
+
+    output = io.StringIO()
+    command = ["stitch-sweep", *map(str, arguments)]
+    with mock.patch("sys.argv", command), redirect_stdout(output), redirect_stderr(output):
+        try:
+            main()
+        except SystemExit as end:
+            return int(end.code or 0), output.getvalue()
+    return 0, output.getvalue()
+
+
 def ended(folder: Path) -> int:
-    """How many trials the ledger has as ended."""
+    """Count the ended trials of a ledger."""
     records = (folder / "ledger" / "trials").glob("*.json")
     return sum('"status": "running"' not in path.read_text() for path in records)
 
@@ -129,7 +154,7 @@ def ended(folder: Path) -> int:
 def stop_when(
     process: subprocess.Popen[str], folder: Path, count: int, sign: signal.Signals
 ) -> None:
-    """Send `sign` once `count` trials have ended; the process must not end by itself before."""
+    """Send a signal once `count` trials have ended; fail if the process ends by itself before."""
     while ended(folder) < count:
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)  # between two looks at the ledger
@@ -137,7 +162,7 @@ def stop_when(
 
 
 def figures(folder: Path) -> dict[str, Any]:
-    """Everything a sweep found out, times left out, in a form that `==` compares exactly."""
+    """Return all results of a sweep without times, in a form that `==` compares exactly."""
     results = pd.read_parquet(folder / "results.parquet")
     trajectories = pd.read_parquet(folder / "traj.parquet")
     predictions = pd.read_parquet(folder / "predictions.parquet")

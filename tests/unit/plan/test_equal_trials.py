@@ -1,10 +1,9 @@
-"""Equal trials of a study have equal results, bit for bit; whatever reads records knows copies."""
+"""Equal trials of a study have equal results, bit for bit, and all readers of records handle copies."""
 
 from __future__ import annotations
 
 import io
 import json
-import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +13,6 @@ import pandas as pd
 import pytest
 import torch
 from rich.console import Console
-from tests.support.digits import DIGITS, TINY
 
 from stitch_sweep.analysis.results import is_copied
 from stitch_sweep.config.models import Config, TrialSettings
@@ -24,20 +22,20 @@ from stitch_sweep.measuring.representations import Cell, Shelf
 from stitch_sweep.networks.families.building import build
 from stitch_sweep.plan.equal_trials import EffectiveSettings
 from stitch_sweep.plan.prepare import Outline, Prepared
-from stitch_sweep.plan.search import SweepSearcher
 from stitch_sweep.report.words import duration
 from stitch_sweep.report.writing import analyze
 from stitch_sweep.stitches.storage import describe_stitch, load_stitch
-from stitch_sweep.storage.ledger import Ledger, LedgerWriter, Study, predictions_of
+from stitch_sweep.storage.ledger import Ledger, LedgerWriter, Study, decode_predictions
 from stitch_sweep.storage.records import RecordError
 from stitch_sweep.storage.status import read_status
 from stitch_sweep.sweep.progress import Reporter
+from stitch_sweep.sweep.searcher import SweepSearcher
 from stitch_sweep.sweep.views import write_views
 from stitch_sweep.tracking.tracker import Tracker
 from stitch_sweep.training.loop import StitchResult
 from stitch_sweep.training.workbench import Workbench
+from tests.support.digits import DIGITS, TINY
 from tests.support.reports import make_folder
-from tests.support.sweeps import figures, run, start, stop_when, write_config
 from tests.unit.training.test_training import finished, training
 
 STUDY = Study("a", 1, "b", 1)
@@ -45,7 +43,7 @@ SHAPE = (4, 16, 16)
 
 
 def settings(**changes: Any) -> TrialSettings:
-    """A short training, with sections replaced."""
+    """Return the settings of a short training, with sections replaced."""
     return TrialSettings.model_validate({"training": {"epochs": 1}, **changes})
 
 
@@ -156,7 +154,7 @@ DIFFERENT = {
 
 
 def result_of(result: StitchResult) -> dict[str, Any]:
-    """Everything of a result but times, in a form that `==` compares exactly."""
+    """Return a result without times, in a form that `==` compares exactly."""
     weights = result.stitch.state_dict()
     return {
         "status": result.status,
@@ -187,7 +185,7 @@ def test_without_shapes_every_stitch_counts_as_trained():
 
 
 def test_a_stitch_that_does_not_fit_counts_as_trained():
-    """The trial itself says why it can't be trained."""
+    """The trial itself reports the reason."""
 
     def shape(name: str, layer: int) -> tuple[int, ...]:
         return (4, 16, 16) if name == "a" else (8, 16, 16)
@@ -218,7 +216,7 @@ CONFIG = Config.model_validate(
         "keep_stitches": "all",
     }
 )
-TRAININGS = 3  # of four points, two without epochs
+TRAININGS = 3  # of four points, two of them without epochs
 
 
 def make_bench(data: Data) -> Workbench:
@@ -228,7 +226,7 @@ def make_bench(data: Data) -> Workbench:
 
 @pytest.fixture(scope="module")
 def swept(digits: Data, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Workbench]:
-    """The folder of a sweep that this process ran, and where its stitches were trained."""
+    """The folder of a sweep that ran in this process, and the workbench of its trainings."""
     folder = tmp_path_factory.mktemp("equal")
     bench = make_bench(digits)
     ledger = Ledger(folder)
@@ -281,7 +279,7 @@ def test_a_copy_is_what_its_own_training_would_have_been(swept):
         assert [
             {k: v for k, v in row.items() if k != "time"} for row in record["trajectory"]
         ] == wanted["trajectory"]
-        assert predictions_of(record).tolist() == wanted["predictions"]
+        assert decode_predictions(record).tolist() == wanted["predictions"]
         assert record["seconds"] == 0
         assert record["status"] == "finished"
 
@@ -372,7 +370,7 @@ def test_the_trial_that_was_trained_is_found(tmp_path):
 
 @pytest.mark.parametrize("mode", ["max", "min"])
 def test_the_stitch_of_the_best_is_kept_whatever_is_copied(mode, tmp_path):
-    """Of equals the first is the best, and a copy comes after what it was copied from."""
+    """Among equal trials the first is the best, and a copy comes after its original."""
     ledger = Ledger(tmp_path)
     outcome = {"status": "finished", "metric": 0.5, "metrics": {}, "trajectory": [], "seconds": 1.0}
     writer = LedgerWriter(str(tmp_path), "best", mode)
@@ -436,27 +434,3 @@ def test_the_bound_on_trainings_is_said_before_a_sweep(digits):
     prepared = Prepared(CONFIG, digits, {"a": outline, "b": outline}, [STUDY])
     assert (prepared.trials, prepared.trainings) == (12, 4)
     assert any("at most 4 stitches are trained" in note for note in prepared.notes)
-
-
-@pytest.mark.long
-def test_a_sweep_says_how_many_trials_were_copied(tmp_path):
-    """With several workers, interrupted and resumed, as without."""
-    space = {"training.optimizer.lr": {"type": "categorical", "choices": [0.01, 0.03]}}
-    changes = {"search__space": space, "search__samples": 5, "search__parallel_per_study": 2}
-    trials = 10 * 5
-    outputs, found = [], []
-    for name, workers in (("one", 1), ("two", 2)):
-        config = write_config(tmp_path / name, tmp_path / "zoo", **changes)
-        if name == "two":
-            process = start("sweep", config, "--workers", workers)
-            stop_when(process, config.parent, 15, signal.SIGKILL)
-            process.communicate()
-        resume = ["--resume"] if name == "two" else []
-        status, output = run("sweep", config, "--workers", workers, *resume)
-        assert status == 0, output
-        outputs.append(output)
-        found.append(figures(config.parent))
-    assert found[0] == found[1]
-    copied = sum(row["copied_from"] is not None for row in found[0]["results"])
-    assert copied >= trials - 2 * 10
-    assert all(f"{copied} of {trials} trials were equal to earlier ones" in o for o in outputs)

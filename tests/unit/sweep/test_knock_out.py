@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import json
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stitch_sweep.analysis.matrix.knock_out import by_removed, gap_matrices, gap_matrix
-from stitch_sweep.analysis.matrix.matrices import Matrix, read_matrix
+from stitch_sweep.analysis.matrix.matrices import Matrix
 from stitch_sweep.analysis.matrix.verdict import judge
 from stitch_sweep.config.models import KnockOutConfig, TrialSettings
 from stitch_sweep.config.reading import read_config
@@ -25,7 +23,7 @@ from stitch_sweep.networks.families.building import build
 from stitch_sweep.plan.prepare import prepare
 from stitch_sweep.sweep.matrix_files import write_analysis
 from stitch_sweep.training.loop import train_stitch
-from tests.support.sweeps import SMALL, run, write_config
+from tests.support.sweeps import SMALL, write_config
 
 A = SMALL["networks"][0]
 
@@ -37,7 +35,7 @@ def square(values: np.ndarray, sender: str = "a", receiver: str = "a") -> Matrix
 
 
 def above(layers: int) -> np.ndarray:
-    """A different number in each cell above the diagonal, and nothing elsewhere."""
+    """Return a different number in each cell above the diagonal, and NaN elsewhere."""
     values = np.arange(layers**2, dtype=float).reshape(layers, layers) / layers**2
     return np.where(np.triu(np.ones((layers, layers)), 1) > 0, values, np.nan)
 
@@ -48,7 +46,7 @@ def places(least: int) -> st.SearchStrategy:
 
 @given(places(0), places(1), st.integers(1, 8))
 def test_the_cells_are_what_is_left_of_the_layers(first, removed, last):
-    """The layers before and after the stitch, and those it stands for, are all there are."""
+    """The layers before the stitch, the removed layers and the layers after it are all layers."""
     cells = KnockOutConfig(network="a", first=first, removed=removed).cells(last)
     for before, after in cells:
         gone = set(range(before + 1, after + 1))
@@ -63,7 +61,7 @@ def test_the_cells_are_what_is_left_of_the_layers(first, removed, last):
 
 
 def test_a_layer_that_does_nothing_can_be_replaced_by_the_identity(digits: Data):
-    """A residual block whose branch is 0 passes on what it gets, which a ReLU has left at 0 or above."""
+    """A residual block whose branch is 0 returns its input, which is at least 0 after a ReLU."""
     seed_everything(0, threads=1)
     network = build("resnet", 1, 10, {"blocks": [2, 1, 1, 1], "width": 4}).eval()
     idle = network.get_submodule("layer1.1")
@@ -198,44 +196,6 @@ def test_a_cell_of_a_pair_is_run_once(tmp_path):
         )
     )
     assert {s.id for s in prepare(both).studies} == {s.id for s in prepare(whole).studies}
-
-
-def test_a_sweep_over_which_layers_and_how_many(tmp_path):
-    path = write_config(
-        tmp_path,
-        tmp_path / "zoo",
-        networks=[A],
-        pairs=[],
-        knock_out=[{"network": "a", "first": [1, 2, 4], "removed": [1, 2]}],
-        search={},
-        training={"epochs": 1, "batch_size": 64},
-        stitch={"name": "paper", "start": "least_squares"},
-    )
-    status, text = run("sweep", path)
-    assert status == 0
-    assert "a, layers knocked out" in text
-    assert "first  layers removed" in text
-    results = pd.read_parquet(tmp_path / "results.parquet")
-    cells = results[["sender_layer", "receiver_layer"]].apply(tuple, axis=1)
-    assert sorted(cells) == [(0, 1), (0, 2), (1, 2), (1, 3), (3, 4)]
-    gaps = pd.read_csv(tmp_path / "matrices" / "a__a__knock-out.csv", index_col=0)
-    by_cell = results.set_index(["sender_layer", "receiver_layer"])["test_accuracy"]
-    assert gaps.loc[2, "2"] == by_cell[1, 3]
-    assert np.isnan(gaps.loc[4, "2"])
-    with pytest.raises(InputError):
-        read_matrix(tmp_path / "matrices" / "a__a__knock-out.csv")
-
-    status, text = run("analyze", tmp_path)
-    assert status == 0
-    assert "a, layers knocked out: a stitch in place of some layers keeps" in " ".join(text.split())
-    page = (tmp_path / "report.html").read_text()
-    assert "Layers knocked out" in page
-    kept = pd.read_csv(tmp_path / "tables" / "knock_out.csv")
-    assert kept["layers_removed"].tolist() == [1, 2]
-    assert (tmp_path / "figures" / "a__a__knock-out__value-accuracy_calibrated.png").is_file()
-    config = yaml.safe_load((tmp_path / "config.resolved.yml").read_text())
-    assert config["knock_out"][0]["first"] == [1, 2, 4]
-    assert json.loads((tmp_path / "summary.json").read_text())
 
 
 def test_what_was_asked_for_decides_whether_a_gap_matrix_is_written(tmp_path):

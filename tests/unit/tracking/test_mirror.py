@@ -1,11 +1,10 @@
-"""A copy of an experiment folder at a URI: whole at every moment, and enough to go on from."""
+"""A copy of an experiment folder at a URI: consistent at every moment, and enough for a resume."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,106 +20,58 @@ from stitch_sweep.config.reading import read_config
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.plan.prepare import prepare
 from stitch_sweep.storage.files import atomic
-from stitch_sweep.storage.ledger import Ledger, LedgerWriter, Study
+from stitch_sweep.storage.ledger import Ledger, LedgerWriter
 from stitch_sweep.storage.records import seal
-from stitch_sweep.tracking.mirror import Mirror, Mirroring
-from tests.support.sweeps import TRIALS, ended, figures, run, start, stop_when, write_config
-
-STUDY = Study("a", 1, "b", 2)
-
-
-def identity(study: Study, number: int) -> dict[str, object]:
-    """What a trial's record says of it when it is handed out."""
-    settings = {"stitch": {"name": "linear"}, "loss": {"task": 1.0}}
-    about = {"study": study.id, "number": number, "params": {}, "settings": settings}
-    return {**study.key, **about}
-
-
-OUTCOME = {"status": "finished", "metrics": {}, "trajectory": [], "seconds": 1.0}
-
-
-def begun(folder: Path, trials: int = 3) -> Ledger:
-    """A folder in which a sweep has begun that many trials."""
-    ledger = Ledger(folder)
-    ledger.start({"decides": {}})
-    for number in range(trials):
-        ledger.begin(STUDY.trial(number), identity(STUDY, number))
-    return ledger
-
-
-def finish(folder: Path, number: int, metric: float, keep: str = "all") -> None:
-    outcome = {**OUTCOME, "metric": metric}
-    writer = LedgerWriter(str(folder), keep, "max")
-    writer.finish(STUDY.trial(number), outcome, np.arange(3), b"stitch %d" % number)
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, locks left out."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.startswith("lock")
-    }
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "experiment"
-
-
-@pytest.fixture
-def uri(tmp_path: Path) -> str:
-    return f"file://{tmp_path}/bucket/copy"
-
-
-@pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    return tmp_path / "bucket" / "copy"
+from stitch_sweep.sweep.description import describe_sweep
+from stitch_sweep.tracking.mirror import Mirror
+from stitch_sweep.tracking.mirroring import Mirroring
+from tests.support.mirrors import OUTCOME, STUDY, begin_sweep, end_trial, read_files, trial_content
+from tests.support.sweeps import ended, write_config
 
 
 def test_what_comes_back_is_what_was_sent(folder, uri, copy, tmp_path):
-    begun(folder)
-    finish(folder, 0, 0.5)
+    begin_sweep(folder)
+    end_trial(folder, 0, 0.5)
     with Ledger(folder).lock():
         list(Mirror(folder, uri).send())
-    assert content(copy) == content(folder)
+    assert read_files(copy) == read_files(folder)
     assert not (copy / "ledger" / "lock").exists(), "a lock is this machine's alone"
     again = Mirror(tmp_path / "other", uri)
     assert again.check(resume=True)
     again.fetch()
-    assert content(tmp_path / "other") == content(folder)
+    assert read_files(tmp_path / "other") == read_files(folder)
     assert again.fetch() == 0, "nothing left to fetch"
 
 
 def test_only_what_changed_is_sent_and_what_is_gone_goes(folder, uri, copy):
-    ledger = begun(folder)
+    ledger = begin_sweep(folder)
     ledger.write_checkpoint(STUDY.trial(1), b"half way")
     mirror = Mirror(folder, uri)
     sent = list(mirror.send())
     assert sent[0] == "ledger/sweep.json", "without it a folder can't be resumed"
     assert list(mirror.send()) == []
-    finish(folder, 1, 0.5)
+    end_trial(folder, 1, 0.5)
     changed = list(mirror.send())
     assert sorted(changed) == [
         f"ledger/trials/{STUDY.trial(1)}.json",
         f"stitches/{STUDY.trial(1)}.safetensors",
     ]
-    assert content(copy) == content(folder), "the checkpoint went with its trial"
+    assert read_files(copy) == read_files(folder), "the checkpoint went with its trial"
 
 
 def test_a_stitch_that_was_beaten_goes(folder, uri, copy):
-    begun(folder)
+    begin_sweep(folder)
     mirror = Mirror(folder, uri)
     for number, metric in enumerate([0.5, 0.7, 0.6]):
-        finish(folder, number, metric, keep="best")
+        end_trial(folder, number, metric, keep="best")
         list(mirror.send())
     assert [p.name for p in (copy / "stitches").iterdir()] == [f"{STUDY.trial(1)}.safetensors"]
 
 
 def test_cut_off_after_any_file_no_record_lacks_its_stitch(folder, uri, tmp_path):
-    begun(folder, trials=4)
+    begin_sweep(folder, trials=4)
     for number in range(3):
-        finish(folder, number, 0.5)
+        end_trial(folder, number, 0.5)
     total = len(list(Mirror(folder, f"file://{tmp_path}/whole").send()))
     for cut in range(1, total + 1):
         place = tmp_path / f"cut{cut}"
@@ -135,20 +86,20 @@ def test_cut_off_after_any_file_no_record_lacks_its_stitch(folder, uri, tmp_path
 
 
 def test_a_trial_that_ends_while_files_are_sent_is_there_with_its_stitch(folder, uri, copy):
-    begun(folder)
+    begin_sweep(folder)
     mirror = Mirror(folder, uri)
     for name in mirror.send():
         if name == "ledger/sweep.json":
-            finish(folder, 2, 0.5)
+            end_trial(folder, 2, 0.5)
         for record in Ledger(copy).records():
             stitch = Ledger(copy).stitch_path(record["trial"])
             assert record["status"] == "running" or stitch.exists()
     list(mirror.send())
-    assert content(copy) == content(folder)
+    assert read_files(copy) == read_files(folder)
 
 
 def test_a_record_is_read_when_the_one_before_was_sent(folder, uri, monkeypatch):
-    begun(folder)
+    begin_sweep(folder)
     read_bytes, read, sent = Path.read_bytes, [], []
     monkeypatch.setattr(
         Path, "read_bytes", lambda path: (read.append(path.parent.name), read_bytes(path))[1]
@@ -187,11 +138,11 @@ THEIRS = [
 
 
 def test_nothing_but_what_a_sweep_writes_leaves_the_folder(folder, uri, copy):
-    ledger = begun(folder)
-    finish(folder, 0, 0.5)
+    ledger = begin_sweep(folder)
+    end_trial(folder, 0, 0.5)
     for _ in range(2):
         ledger.write_checkpoint(STUDY.trial(1), b"half way")
-    of_ledger = set(content(folder))
+    of_ledger = set(read_files(folder))
     for name in OURS + THEIRS:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("uri: https://me:secret@host")
@@ -201,7 +152,7 @@ def test_nothing_but_what_a_sweep_writes_leaves_the_folder(folder, uri, copy):
 
 
 def test_what_the_user_has_stays_whatever_the_copy_holds(folder, uri, copy, tmp_path):
-    begun(folder)
+    begin_sweep(folder)
     list(Mirror(folder, uri).send())
     for name in ("config.yml", "zoo/net/weights.safetensors", "mlflow.db", "traj.pkl"):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
@@ -210,11 +161,11 @@ def test_what_the_user_has_stays_whatever_the_copy_holds(folder, uri, copy, tmp_
     other.mkdir()
     (other / "config.yml").write_text("mine")
     Mirror(other, uri).fetch()
-    assert content(other) == {**content(folder), "config.yml": b"mine"}
+    assert read_files(other) == {**read_files(folder), "config.yml": b"mine"}
 
 
 class Foreign:
-    """A file system in whose listing there is one key more."""
+    """A file system whose listing has an additional key."""
 
     key = "../outside.json"
 
@@ -233,7 +184,7 @@ class Foreign:
 
 
 class Misled(Mirror):
-    """A copy in such a file system."""
+    """A mirror on a `Foreign` file system."""
 
     def __init__(self, folder: Path, uri: str) -> None:
         super().__init__(folder, uri)
@@ -242,7 +193,7 @@ class Misled(Mirror):
 
 @pytest.mark.parametrize("key", [Foreign.key, f"ledger/trials/../../../../{STUDY.trial(0)}.json"])
 def test_a_key_that_leads_out_of_the_copy_is_refused(folder, uri, tmp_path, monkeypatch, key):
-    begun(folder)
+    begin_sweep(folder)
     list(Mirror(folder, uri).send())
     (tmp_path / "bucket" / "outside.json").write_text("{}")
     monkeypatch.setattr(Foreign, "key", key)
@@ -257,7 +208,7 @@ def test_a_key_that_leads_out_of_the_copy_is_refused(folder, uri, tmp_path, monk
 def test_a_record_that_names_the_files_of_another_trial_is_not_brought(
     folder, uri, copy, tmp_path, change
 ):
-    begun(folder)
+    begin_sweep(folder)
     list(Mirror(folder, uri).send())
     path = copy / "ledger" / "trials" / f"{STUDY.trial(1)}.json"
     path.write_bytes(seal({**json.loads(path.read_text()), **change}))
@@ -270,9 +221,9 @@ def test_a_record_that_names_the_files_of_another_trial_is_not_brought(
 
 @pytest.mark.parametrize("place", ["there", "here"])
 def test_a_damaged_record_neither_comes_nor_goes(folder, uri, copy, tmp_path, place):
-    """One flipped digit in a metric: the other side keeps what it has."""
-    begun(folder)
-    finish(folder, 1, 0.5)
+    """With a changed digit in a metric, the other side keeps its record."""
+    begin_sweep(folder)
+    end_trial(folder, 1, 0.5)
     list(Mirror(folder, uri).send())
     name = f"ledger/trials/{STUDY.trial(1)}.json"
     path = (copy if place == "there" else folder) / name
@@ -288,8 +239,8 @@ def test_a_damaged_record_neither_comes_nor_goes(folder, uri, copy, tmp_path, pl
 
 
 def test_a_damaged_stitch_of_the_copy_is_not_brought(folder, uri, copy, tmp_path):
-    begun(folder)
-    finish(folder, 1, 0.5)
+    begin_sweep(folder)
+    end_trial(folder, 1, 0.5)
     list(Mirror(folder, uri).send())
     (copy / "stitches" / f"{STUDY.trial(1)}.safetensors").write_bytes(b"stitch 2")
     mirror = Mirror(tmp_path / "other", uri)
@@ -299,12 +250,12 @@ def test_a_damaged_stitch_of_the_copy_is_not_brought(folder, uri, copy, tmp_path
 
 
 def test_files_of_somebody_else_are_not_replaced_by_a_copy(folder, uri, copy):
-    begun(folder)
+    begin_sweep(folder)
     copy.mkdir(parents=True)
     (copy / "summary.json").write_text("mine")
     with pytest.raises(InputError, match=r"summary\.json, which would be replaced"):
         Mirror(folder, uri).check(resume=False)
-    # The name under which a file was once written first may be the user's too.
+    # The user may also have a file with the temporary name of an earlier version.
     (copy / "summary.json").rename(copy / "config.resolved.yml.tmp")
     (folder / "config.resolved.yml").write_text("seed: 1")
     list(Mirror(folder, uri).send())
@@ -313,18 +264,18 @@ def test_files_of_somebody_else_are_not_replaced_by_a_copy(folder, uri, copy):
 
 
 def test_a_folder_that_vanished_does_not_empty_its_copy(folder, uri, copy):
-    begun(folder)
-    finish(folder, 1, 0.5)
+    begin_sweep(folder)
+    end_trial(folder, 1, 0.5)
     mirror = Mirror(folder, uri)
     list(mirror.send())
-    before = content(copy)
+    before = read_files(copy)
     shutil.rmtree(folder)
     list(mirror.send())
-    assert content(copy) == before
+    assert read_files(copy) == before
 
 
 def test_a_pipe_in_place_of_the_copys_description_holds_nobody_up(folder, uri, copy):
-    begun(folder)
+    begin_sweep(folder)
     (copy / "ledger").mkdir(parents=True)
     os.mkfifo(copy / "ledger" / "sweep.json")
     with pytest.raises(InputError, match="is not a regular file"):
@@ -332,7 +283,7 @@ def test_a_pipe_in_place_of_the_copys_description_holds_nobody_up(folder, uri, c
 
 
 def test_a_record_torn_in_the_copy_is_as_if_it_were_not_there(folder, uri, copy, tmp_path):
-    begun(folder)
+    begin_sweep(folder)
     list(Mirror(folder, uri).send())
     (copy / "ledger" / "trials" / f"{STUDY.trial(1)}.json").write_text('{"trial"')
     assert Mirror(tmp_path / "other", uri).fetch() == 2
@@ -340,20 +291,20 @@ def test_a_record_torn_in_the_copy_is_as_if_it_were_not_there(folder, uri, copy,
 
 
 def test_a_folder_that_stayed_behind_gets_what_ended_elsewhere(folder, uri, copy, tmp_path):
-    here = begun(folder)
+    here = begin_sweep(folder)
     here.write_checkpoint(STUDY.trial(1), b"a quarter")
     list(Mirror(folder, uri).send())
-    # Ended here, and the copy did not hear of it any more.
-    finish(folder, 0, 0.5)
+    # Ended here, after the last transfer to the copy.
+    end_trial(folder, 0, 0.5)
     there = tmp_path / "there"
     Mirror(there, uri).fetch()
     Ledger(there).start({"decides": {}, "trials": 4})
-    Ledger(there).begin(STUDY.trial(3), identity(STUDY, 3))
+    Ledger(there).begin(STUDY.trial(3), trial_content(STUDY, 3))
     for number in (1, 3):
-        finish(there, number, 0.6)
+        end_trial(there, number, 0.6)
     Ledger(there).write_checkpoint(STUDY.trial(2), b"half way")
     list(Mirror(there, uri).send())
-    mine = content(folder)[f"ledger/trials/{STUDY.trial(0)}.json"]
+    mine = read_files(folder)[f"ledger/trials/{STUDY.trial(0)}.json"]
 
     mirror = Mirror(folder, uri)
     assert mirror.check(resume=True)
@@ -365,16 +316,16 @@ def test_a_folder_that_stayed_behind_gets_what_ended_elsewhere(folder, uri, copy
         assert statuses == {0: "finished", 1: "finished", 2: "running", 3: "finished"}
         assert all(ledger.stitch_path(STUDY.trial(n)).exists() for n in (0, 1, 3))
         assert ledger.description()["trials"] == 4
-    assert content(folder)[f"ledger/trials/{STUDY.trial(0)}.json"] == mine
+    assert read_files(folder)[f"ledger/trials/{STUDY.trial(0)}.json"] == mine
     assert not here.read_checkpoints(STUDY.trial(1)), "it has ended"
 
 
 def test_a_place_that_is_taken_is_refused(folder, uri, tmp_path):
-    begun(folder)
+    begin_sweep(folder)
     list(Mirror(folder, uri).send())
     with pytest.raises(InputError, match="holds a sweep already; add --resume"):
         Mirror(tmp_path / "new", uri).check(resume=False)
-    begun(tmp_path / "new")
+    begin_sweep(tmp_path / "new")
     with pytest.raises(InputError, match="holds another sweep"):
         Mirror(tmp_path / "new", uri).check(resume=True)
     with pytest.raises(InputError, match="holds another sweep"):
@@ -389,7 +340,7 @@ def test_a_uri_that_nothing_can_be_made_of_is_refused(uri, folder):
 
 @pytest.fixture
 def resume(tmp_path, uri, monkeypatch) -> Callable[..., None]:
-    """`--resume --mirror` in a folder, up to where trials would run; what runs instead may be given."""
+    """Run `--resume --mirror` in a folder up to its first trial, then another function."""
     zoo = tmp_path / "zoo"
     config = read_config(write_config(tmp_path / "config", zoo, tracking={"enabled": False}))
     prepared = prepare(config)
@@ -405,12 +356,12 @@ def resume(tmp_path, uri, monkeypatch) -> Callable[..., None]:
 
 
 def started(folder: Path, prepared: sweeping.Prepared, ends: int) -> None:
-    """A folder whose sweep is a configuration's own: three trials, of which so many have ended."""
+    """Write the ledger of a configuration's sweep: three trials, some of them ended."""
     ledger = Ledger(folder)
-    ledger.start(sweeping._description(prepared))
+    ledger.start(describe_sweep(prepared))
     for k, study in enumerate(prepared.studies[:3]):
         trial = study.trial(0)
-        ledger.begin(trial, identity(study, 0))
+        ledger.begin(trial, trial_content(study, 0))
         ledger.write_checkpoint(trial, b"half way")
         if k < ends:
             outcome = {**OUTCOME, "metric": 0.5}
@@ -423,7 +374,7 @@ def test_a_fetch_that_was_cut_off_after_any_file_goes_on(
 ):
     started(folder, resume.prepared, ends=2)
     list(Mirror(folder, uri).send())
-    whole = content(folder)
+    whole = read_files(folder)
     for cut in range(len(whole)):
         other = tmp_path / f"cut{cut}"
         left = iter(range(cut))
@@ -446,9 +397,9 @@ def test_a_fetch_that_was_cut_off_after_any_file_goes_on(
             patch.setattr(stitch_sweep.tracking.mirror, "atomic", making)
             with pytest.raises(KeyboardInterrupt):
                 resume(other)
-        assert len(content(other)) == cut
+        assert len(read_files(other)) == cut
         resume(other)
-        assert content(other) == whole
+        assert read_files(other) == whole
 
 
 def test_a_resume_on_a_machine_that_stayed_behind_loses_nothing(
@@ -460,7 +411,7 @@ def test_a_resume_on_a_machine_that_stayed_behind_loses_nothing(
     list(Mirror(tmp_path / "there", uri).send())
     resume(folder)
     assert ended(copy) == ended(folder) == 2
-    assert content(copy).items() >= content(folder).items()
+    assert read_files(copy).items() >= read_files(folder).items()
 
 
 def test_a_refused_copy_leaves_nothing_behind(folder, uri, tmp_path, resume, monkeypatch):
@@ -473,43 +424,11 @@ def test_a_refused_copy_leaves_nothing_behind(folder, uri, tmp_path, resume, mon
 
 
 def test_a_damaged_copy_is_named(folder, uri, copy):
-    begun(folder)
+    begin_sweep(folder)
     list(Mirror(folder, uri).send())
     (copy / "ledger" / "sweep.json").write_text("{")
     with pytest.raises(InputError, match=r"sweep\.json is damaged"):
         Mirror(folder, uri).check(resume=True)
-
-
-class Stubborn(Mirror):
-    """A place that takes nothing at first, or never."""
-
-    failures = 2
-
-    def send(self):
-        if self.failures > 0:
-            self.failures -= 1
-            raise OSError("no route to host")
-        return super().send()
-
-
-def test_a_place_that_comes_back_gets_everything(folder, uri, copy):
-    begun(folder)
-    with Mirroring(Stubborn(folder, uri)) as mirroring:
-        finish(folder, 0, 0.5)
-        assert mirroring.finish()
-    assert content(copy) == content(folder)
-
-
-def test_a_place_that_takes_nothing_holds_nobody_up(folder, uri, copy):
-    begun(folder)
-    mirror = Stubborn(folder, uri)
-    mirror.failures = 10**9
-    before = set(threading.enumerate())
-    with Mirroring(mirror) as mirroring:
-        assert not mirroring.finish(patience=0.5)
-    assert set(threading.enumerate()) == before, "it gave up, and does not go on unseen"
-    assert mirroring.error == "OSError: no route to host"
-    assert not copy.exists()
 
 
 def test_an_error_ends_the_thread_too(folder, uri, resume):
@@ -523,58 +442,6 @@ def test_an_error_ends_the_thread_too(folder, uri, resume):
     with pytest.raises(RuntimeError, match="not a fault"):
         resume(folder, fail)
     assert set(threading.enumerate()) == before
-
-
-class Hanging(Mirror):
-    """A place whose first call answers when it is told to."""
-
-    def __init__(self, folder: Path, uri: str) -> None:
-        super().__init__(folder, uri)
-        self.asked, self.answer = threading.Event(), threading.Event()
-
-    def _write(self, name, data):
-        self.asked.set()
-        self.answer.wait()
-        super()._write(name, data)
-
-
-def test_a_call_that_hangs_is_the_last_one(folder, uri, copy, monkeypatch):
-    monkeypatch.setattr(stitch_sweep.tracking.mirror, "POLL_SECONDS", 0.01)
-    begun(folder)
-    mirror = Hanging(folder, uri)
-    before = set(threading.enumerate())
-    with Mirroring(mirror):
-        mirror.asked.wait()
-    (thread,) = set(threading.enumerate()) - before
-    mirror.answer.set()
-    thread.join()
-    assert list(content(copy)) == ["ledger/sweep.json"]
-
-
-@pytest.mark.long
-def test_a_sweep_goes_on_on_another_machine_from_its_copy(tmp_path):
-    """The driver is killed and its disk is lost; only the copy is left."""
-    zoo, uri = tmp_path / "zoo", f"file://{tmp_path}/bucket"
-    whole = write_config(tmp_path / "whole", zoo)
-    status, output = run("sweep", whole)
-    assert status == 0, output
-    first = write_config(tmp_path / "first", zoo)
-    process = start("sweep", first, "--mirror", uri, "--workers", 1)
-    stop_when(process, tmp_path / "bucket", 3, signal.SIGKILL)
-    process.communicate()
-    shutil.rmtree(first.parent)
-    second = write_config(tmp_path / "second", zoo)
-    status, output = run("sweep", second, "--mirror", uri)
-    assert status == 2
-    assert "add --resume" in output
-    copied = ended(tmp_path / "bucket")
-    assert 3 <= copied < TRIALS
-    status, output = run("sweep", second, "--mirror", uri, "--resume")
-    assert status == 0, output
-    assert figures(second.parent) == figures(whole.parent)
-    assert figures(tmp_path / "bucket") == figures(whole.parent)
-    left = set(content(second.parent)) - set(content(tmp_path / "bucket"))
-    assert left == {"config.yml", "mlflow.db", "ledger/tracking.lock"}
 
 
 def test_messages_show_no_credentials(folder):

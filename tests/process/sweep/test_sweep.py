@@ -1,8 +1,7 @@
-"""Whole sweeps through Ray, Optuna and the ledger: same figures whatever happens to the processes."""
+"""Whole sweeps with Ray, Optuna and the ledger: the same results after the loss of any process."""
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import signal
@@ -15,20 +14,26 @@ from pathlib import Path
 import optuna
 import pandas as pd
 import pytest
-import ray
 import torch
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from stitch_sweep.config.reading import read_config
-from stitch_sweep.core.errors import StoppedError
-from stitch_sweep.plan.search import RETRIES
-from stitch_sweep.storage.ledger import Ledger, Study
-from stitch_sweep.sweep.run import run_sweep
-from stitch_sweep.sweep.views import ended_records
-from stitch_sweep.tracking.tracker import TrackingProcess
+from stitch_sweep.storage.ledger import Ledger
+from stitch_sweep.sweep.ray_setup import ray
+from stitch_sweep.sweep.searcher import RETRIES
+from stitch_sweep.tracking.process import TrackingProcess
 from tests.support.faults import descendants, kill, named, wait_for
-from tests.support.sweeps import TRIALS, ended, figures, head, run, start, stop_when, write_config
+from tests.support.sweeps import (
+    TRIALS,
+    ended,
+    figures,
+    head,
+    invoke,
+    run,
+    start,
+    stop_when,
+    write_config,
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +43,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, zoo: Path) -> Path:
-    """The small sweep, run by two workers and never disturbed."""
+    """The small sweep with two workers, without any fault."""
     folder = tmp_path_factory.mktemp("undisturbed")
     status, output = run("sweep", write_config(folder, zoo), "--workers", 2, PYTHONHASHSEED="1")
     assert status == 0, output
@@ -56,34 +61,34 @@ def test_every_trial_is_in_the_results_once(undisturbed):
 
 
 def test_two_runs_of_a_sweep_are_identical(undisturbed, tmp_path):
-    """Another driver, one worker for two, other hashes of texts, and networks trained once more.
+    """Compare two sweeps bit for bit: results, trajectories, predictions, stitches and matrices.
 
-    One of them by two processes, the first of which was killed.
-
-    Results, trajectories, predictions, stitches and matrices, bit for bit; only times may differ.
+    The second has another driver, one worker instead of two, other hashes of texts, and networks of its
+    own. The first process that trains one of them is killed.
     """
     assert len({r["worker"] for r in records(undisturbed)}) == 2, "both workers must have worked"
     config = write_config(tmp_path, tmp_path / "zoo")
     process = start("sweep", config, "--workers", 1, PYTHONHASHSEED="2")
     kill(
         *wait_for(
-            lambda: named(descendants(process.pid), b"_train_remotely"), "a network in training"
+            lambda: named(descendants(process.pid), b"train_network_remotely"),
+            "a network in training",
         )
     )
     output, _ = process.communicate()
     assert process.returncode == 0, output
-    assert output.count("its process died, it is trained on") == 1
+    assert output.count("its process died; its training resumes") == 1
     assert len({r["worker"] for r in records(tmp_path)}) == 1
     assert figures(tmp_path) == figures(undisturbed)
 
 
 @pytest.mark.long
 def test_a_driver_killed_again_and_again_ends_with_the_same_figures(undisturbed, tmp_path):
-    """SIGKILL while networks train, and at several trials; Ctrl-C and SIGTERM; then to the end."""
+    """SIGKILL while networks train, several signals during trials, then a run to the end."""
     config = write_config(tmp_path / "sweep", tmp_path / "zoo")
     folder = config.parent
     process = start("sweep", config)
-    while not list((tmp_path / "zoo").glob(".*.lock")):  # the first network is being trained
+    while not list((tmp_path / "zoo").glob(".*.lock")):  # until the first network is in training
         assert process.poll() is None, process.communicate()[0]
     process.kill()
     process.communicate()
@@ -142,6 +147,7 @@ DYING_WORKER = """
 import os, signal, sys
 from pathlib import Path
 import stitch_sweep.sweep.trainable as workers
+import stitch_sweep.sweep.tuning as tuning
 from stitch_sweep.cli.main import main
 
 died = Path(sys.argv.pop(1))
@@ -153,7 +159,7 @@ class Dying(workers.StitchTrainable):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().reset_config(new_config)
 
-workers.StitchTrainable = Dying
+tuning.StitchTrainable = Dying
 main()
 """
 
@@ -170,15 +176,16 @@ def test_a_worker_that_dies_between_two_trials_costs_nothing_either(undisturbed,
 
 BROKEN_WORKER = """
 from dataclasses import replace
-import ray
 import stitch_sweep.sweep.trainable as workers
+import stitch_sweep.sweep.tuning as tuning
+from stitch_sweep.sweep.ray_setup import ray
 from stitch_sweep.cli.main import main
 
 class Broken(workers.StitchTrainable):
     def setup(self, config, shared=None):
         super().setup(config, replace(shared, networks=ray.put(None)))
 
-workers.StitchTrainable = Broken
+tuning.StitchTrainable = Broken
 main()
 """
 
@@ -207,20 +214,20 @@ def test_a_sweep_writes_down_what_it_was_made_with(undisturbed):
 
 def test_resuming_a_finished_sweep_shows_it_again(undisturbed):
     before = {p: p.read_bytes() for p in (undisturbed / "ledger" / "trials").iterdir()}
-    status, output = run("sweep", undisturbed / "config.yml", "--resume")
+    status, output = invoke("sweep", undisturbed / "config.yml", "--resume")
     assert status == 0, output
     assert f"{TRIALS} of {TRIALS} trials ended" in output
     assert {p: p.read_bytes() for p in (undisturbed / "ledger" / "trials").iterdir()} == before
 
 
 def test_a_change_to_finished_work_is_refused_and_named(undisturbed):
-    status, output = run(
+    status, output = invoke(
         "sweep", undisturbed / "config.yml", "--resume", "--set", "training.epochs=3"
     )
     assert status == 2
     assert "error: training.epochs: was 10, is 3" in output
     assert "Traceback" not in output
-    status, output = run(
+    status, output = invoke(
         "sweep", undisturbed / "config.yml", "--resume", "--set", "search.samples=1"
     )
     assert status == 2
@@ -237,7 +244,7 @@ def test_a_change_to_finished_work_is_refused_and_named(undisturbed):
     ],
 )
 def test_networks_that_are_no_longer_the_same_are_refused(undisturbed, change, said):
-    status, output = run("sweep", undisturbed / "config.yml", "--resume", "--set", change)
+    status, output = invoke("sweep", undisturbed / "config.yml", "--resume", "--set", change)
     assert status == 2
     assert said in output
 
@@ -266,7 +273,7 @@ def test_more_samples_and_cells_extend_a_sweep(zoo, tmp_path):
 
 @pytest.mark.long
 def test_a_default_crossed_with_a_value(zoo, tmp_path):
-    """A column of a number and a nothing is what parquet can't hold."""
+    """Parquet has no column for a number beside None."""
     config = write_config(
         tmp_path,
         zoo,
@@ -344,7 +351,7 @@ def test_sending_again_adds_nothing(undisturbed):
     before = everything()
     uri = f"sqlite:///{undisturbed / 'mlflow.db'}"
     assert TrackingProcess(undisturbed, "stitch-sweep", uri).finish()
-    # The parent's run is closed; were it open for children again, they would be sent again.
+    # The parent's run is closed. Runs that are open again are sent again, without new entries.
     assert everything() == before
     with sqlite3.connect(undisturbed / "mlflow.db") as database:
         database.execute("update runs set status = 'RUNNING'")
@@ -370,26 +377,15 @@ def test_stitches_and_networks_load_in_one_line(undisturbed, zoo):
 
 
 def test_status_and_json_speak_for_programs(undisturbed):
-    status, output = run("status", undisturbed, "--json")
+    status, output = invoke("status", undisturbed, "--json")
     found = json.loads(output)
     assert status == 0
     assert (found["state"], found["finished"], found["not_started"]) == ("complete", TRIALS, 0)
 
 
-def test_a_dry_run_writes_nothing(tmp_path):
-    config = write_config(tmp_path / "sweep", tmp_path / "zoo")
-    status, output = run("sweep", config, "--dry-run", "--json")
-    assert status == 0, output
-    *said, found = output.splitlines()
-    assert json.loads(found)["trials"] == TRIALS
-    assert sum("timing the first steps of " in line for line in said) == 3, "it may take minutes"
-    assert [p.name for p in (tmp_path / "sweep").iterdir()] == ["config.yml"]
-    assert not (tmp_path / "zoo").exists()
-
-
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
-    """A Ray cluster that somebody else started, and its address."""
+    """The address of a running Ray cluster."""
     with head("--num-cpus=2", "--num-gpus=0") as address:
         yield address
 
@@ -407,42 +403,3 @@ def test_a_cluster_without_a_gpu_is_refused_one(zoo, tmp_path, cluster):
     assert "gpu: 1" in output
     assert "Traceback" not in output
     assert [p.name for p in tmp_path.iterdir()] == ["config.yml"]
-
-
-def test_no_cluster_at_the_address(zoo, tmp_path):
-    status, output = run("sweep", write_config(tmp_path, zoo), "--address", "127.0.0.1:1")
-    assert status == 2
-    assert "127.0.0.1:1" in output
-    assert "Traceback" not in output
-    assert [p.name for p in tmp_path.iterdir()] == ["config.yml"]
-
-
-def test_ended_records_are_read_one_at_a_time(tmp_path, monkeypatch):
-    config = read_config(write_config(tmp_path / "config", tmp_path / "zoo"))
-    study, ledger, read = Study("a", 0, "b", 1), Ledger(tmp_path), []
-    for number in range(config.search.samples):
-        settings = {"stitch": {"name": "linear"}, "loss": {"task": 1.0}}
-        about = {"study": study.id, "number": number, "params": {}, "settings": settings}
-        ledger.begin(study.trial(number), {**study.key, **about})
-        outcome = {"status": "failed", "metric": None, "metrics": {}, "trajectory": []}
-        ledger.finish(study.trial(number), {**outcome, "seconds": 1.0}, None)
-    plain = Ledger.read
-    monkeypatch.setattr(Ledger, "read", lambda *call: (read.append(call[1]), plain(*call))[1])
-    for k, record in enumerate(ended_records(ledger, [study], config)):
-        assert record["number"] == k
-        assert len(read) == k + 1
-    assert len(read) == config.search.samples > 1
-
-
-@pytest.mark.parametrize(("where", "told"), [("prepare", PermissionError), ("_run", StoppedError)])
-def test_only_a_sweep_that_began_can_be_stopped(tmp_path, monkeypatch, where, told):
-    """The same error, of an image that may not be read and of a record that can't be written."""
-
-    def denied(*arguments: object) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied", "a file")
-
-    path = write_config(tmp_path / "config", tmp_path / "zoo", tracking={"enabled": False})
-    monkeypatch.setattr(f"stitch_sweep.sweep.run.{where}", denied)
-    with pytest.raises(told, match="Permission denied"):
-        run_sweep(read_config(path), tmp_path / "experiment")
-    assert (tmp_path / "experiment").exists() == (where == "_run")

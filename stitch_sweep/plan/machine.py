@@ -1,0 +1,32 @@
+"""The resources of this machine, and the check that they suffice for a trial."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from stitch_sweep.config.models import ResourcesConfig
+from stitch_sweep.core.errors import InputError
+
+
+def check_local(resources: ResourcesConfig) -> None:
+    """Check that this machine can run one trial.
+
+    Raises:
+        InputError: it has no GPU, or too few CPUs.
+    """
+    if resources.gpu_at_most > torch.cuda.device_count():
+        raise InputError(
+            f"resources.gpu is {format_gpu(resources)}, but this machine has "
+            f"{torch.cuda.device_count() or 'no'} GPU that torch can use; "
+            "set it to 0, or give --address of a cluster that has one"
+        )
+    count = len(os.sched_getaffinity(0))
+    if resources.cpu > count:
+        raise InputError(f"resources.cpu is {resources.cpu}, but this machine has {count} CPUs")
+
+
+def format_gpu(resources: ResourcesConfig) -> str:
+    """Return `resources.gpu` as text."""
+    return resources.gpu if isinstance(resources.gpu, str) else f"{resources.gpu:g}"

@@ -1,0 +1,44 @@
+"""The objectives of a search: their check, and their values in a trial's record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stitch_sweep.analysis.results import of_test_images
+from stitch_sweep.config.models import Config
+from stitch_sweep.core.errors import InputError, nearest
+from stitch_sweep.losses.measures import MEASURES
+
+
+def check_objectives(config: Config) -> None:
+    """Check that every objective is a metric of a trial that no test image decides.
+
+    Raises:
+        InputError: an objective isn't.
+    """
+    metrics = [
+        "val_accuracy",
+        "val_loss",
+        "stitch_parameters",
+        "stitch_multiply_adds",
+        *(f"val_{measure}" for measure in MEASURES),
+    ]
+    problems = []
+    for name in config.search.objectives:
+        if of_test_images(name):
+            problems.append(
+                f"search.objectives.{name}: is computed on test images and can't guide a search"
+            )
+        elif name not in metrics:
+            problems.append(f"search.objectives.{name}: is no metric: {nearest(name, metrics)}")
+    if problems:
+        raise InputError(*problems)
+
+
+def objective_values(record: Mapping[str, Any], config: Config) -> list[float] | None:
+    """Return a trial's value of each objective; None if it failed or lacks one."""
+    if record["status"] != "finished":
+        return None
+    values = [record["metrics"].get(name) for name in config.search.goals]
+    return None if any(value is None for value in values) else values

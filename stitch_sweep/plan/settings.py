@@ -1,0 +1,36 @@
+"""The settings that a study's search may choose, as far as its stitch and its loss differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from stitch_sweep.config.models import Config, TrialSettings, trial_settings
+from stitch_sweep.losses.base import CombinedLoss, LossContext
+from stitch_sweep.plan.space import combinations
+from stitch_sweep.storage.ledger import Study
+
+
+def settings_per_stitch(config: Config, study: Study) -> Iterator[TrialSettings]:
+    """Iterate over a study's settings, one for each stitch that its search may choose."""
+    return _settings_per(config, study, "stitch")
+
+
+def settings_per_loss(config: Config, study: Study) -> Iterator[TrialSettings]:
+    """Iterate over a study's settings, one for each loss that its search may choose."""
+    return _settings_per(config, study, "loss")
+
+
+def first_settings(config: Config, study: Study) -> TrialSettings:
+    """Return a study's settings under the first stitch that its search may choose."""
+    return next(settings_per_stitch(config, study))
+
+
+def combined_loss(settings: TrialSettings) -> CombinedLoss:
+    """Build the loss of some settings without networks, to ask for its needs and defaults."""
+    terms = [(term.name, term.weight, term.options) for term in settings.loss.terms]
+    return CombinedLoss(terms, LossContext())
+
+
+def _settings_per(config: Config, study: Study, section: str) -> Iterator[TrialSettings]:
+    for chosen in combinations(config, study, only=section):
+        yield trial_settings(config.settings, {**study.factors, **chosen})

@@ -1,0 +1,129 @@
+"""The Optuna study behind each study of a sweep: suggestions and results.
+
+A suggestion is a function of (seed, study, number, earlier results of that study). A new sampler is made
+for each suggestion, under a seed derived from them, so neither a resume nor the number of workers changes
+a suggestion.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from stitch_sweep.config.models import Config
+from stitch_sweep.core.seeding import derive
+from stitch_sweep.plan.distributions import (
+    encode_value,
+    optuna_directions,
+    suggest_value,
+    to_optuna,
+)
+from stitch_sweep.plan.samplers import build_sampler, count_startup_trials
+from stitch_sweep.plan.space import (
+    combinations,
+    is_applicable,
+    order_parents_first,
+    settings_before_search,
+)
+from stitch_sweep.storage.ledger import Study
+
+
+class StudySearch:
+    """The search of one study.
+
+    Args:
+        study: the study.
+        config: the configuration.
+
+    Attributes:
+        optuna: the Optuna study, with every trial that `tell` was called for.
+    """
+
+    def __init__(self, study: Study, config: Config) -> None:
+        self.study = study
+        self.config = config
+        self._space = config.search.distributions
+        self._order = order_parents_first(self._space, self._space)
+        self._base = settings_before_search(config, study)
+        self._trial_states: dict[int, dict[str, Any]] = {}
+        self._study_state: dict[str, Any] = {}
+        self._grid = combinations(config, study)
+        self._points: list[dict[str, Any]] = []  # points of the grid that were asked for
+        self.optuna = optuna.create_study(
+            study_name=study.id,
+            directions=optuna_directions(config),
+        )
+        for key, value in study.key.items():
+            self.optuna.set_user_attr(key, value)
+
+    def ask(self, number: int) -> dict[str, Any]:
+        """Return the searched settings of a trial, as {dotted path: value}.
+
+        Args:
+            number: of the trial. Ask in the order of the numbers: some samplers have a memory.
+
+        Raises:
+            IndexError: the grid has no such point.
+        """
+        if not self._space:
+            return {}
+        if self.config.search.sampler.name == "grid":
+            missing = max(0, number + 1 - len(self._points))
+            self._points += itertools.islice(self._grid, missing)
+            if number >= len(self._points):
+                raise IndexError(f"the grid of {self.study.id} has no point {number}")
+            return self._points[number]
+        return self._sample(number)
+
+    def tell(self, number: int, params: Mapping[str, Any], values: list[float] | None) -> None:
+        """Add a trial's result. Call it in the order of the numbers.
+
+        Args:
+            number: of the trial.
+            params: its searched settings, as {dotted path: value}.
+            values: one for each objective, from `objective_values`; None for a failed trial.
+        """
+        distributions = {
+            path: to_optuna(self._space[path]) for path in params if path in self._space
+        }
+        self.optuna.add_trial(
+            optuna.trial.create_trial(
+                state=TrialState.FAIL if values is None else TrialState.COMPLETE,
+                values=values,
+                params={
+                    path: encode_value(self._space[path], params[path]) for path in distributions
+                },
+                distributions=distributions,
+                system_attrs=self._trial_states.pop(number, {}),
+            )
+        )
+
+    def _sample(self, number: int) -> dict[str, Any]:
+        sampler = self.config.search.sampler
+        # Start-up trials are random; a seed without the study's key gives all studies the same ones.
+        key = () if number < count_startup_trials(sampler) else (self.study.key,)
+        seed = derive(self.config.seed, "search", number, *key)
+        # Ask a copy: a running trial that stays in the study would change later suggestions.
+        storage = optuna.storages.InMemoryStorage()
+        copy = optuna.create_study(
+            storage=storage,
+            directions=self.optuna.directions,
+            sampler=build_sampler(sampler, seed, self.config.seed),
+        )
+        copy.add_trials(self.optuna.get_trials(deepcopy=False))
+        identity = storage.get_study_id_from_name(copy.study_name)
+        for name, value in self._study_state.items():
+            storage.set_study_system_attr(identity, name, value)
+        trial = copy.ask()
+        chosen: dict[str, Any] = {}
+        for path in self._order:
+            if is_applicable(path, self._space, self._base, chosen):
+                chosen[path] = suggest_value(trial, path, self._space[path])
+        # The state that some samplers (CMA-ES, quasi-Monte Carlo) keep between suggestions.
+        self._study_state = storage.get_study_system_attrs(identity)
+        self._trial_states[number] = copy.get_trials(deepcopy=False)[-1].system_attrs
+        return chosen

@@ -1,0 +1,129 @@
+"""The description of a sweep, which decides its results, and the checks that a resume keeps it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from stitch_sweep.config.controls import CLASS_ONLY
+from stitch_sweep.config.models import EXTERNAL_KINDS, FROM_FACTORY
+from stitch_sweep.core.errors import InputError
+from stitch_sweep.core.seeding import processor
+from stitch_sweep.core.versions import MAIN_PACKAGES, versions
+from stitch_sweep.networks import construction
+from stitch_sweep.plan.prepare import Prepared
+from stitch_sweep.plan.sizes import count_samples
+from stitch_sweep.storage.ledger import Ledger
+
+
+def describe_sweep(prepared: Prepared) -> dict[str, Any]:
+    """Describe a sweep; under `decides`, everything that decides its results.
+
+    A resume may change nothing under `decides`.
+    """
+    config = prepared.config
+    search = config.search.model_dump(mode="json")
+    decisive = ["space", "sampler", "metric", "mode", "parallel_per_study"]
+    if config.search.objectives:
+        decisive.append("objectives")  # older sweeps have no such key, and must stay resumable
+    return {
+        "decides": {
+            "seed": config.seed,
+            "data": prepared.data.fingerprint,
+            "augment": config.data.augment,
+            "networks": _describe_networks(prepared),
+            **config.model_dump(mode="json", include={"stitch", "loss", "training"}),
+            "search": {key: search[key] for key in decisive},
+            "resources": {"cpu": config.resources.cpu, "device": config.resources.device,
+                          "cache_gb": config.resources.cache_gb},
+        },
+        "config": config.model_dump(mode="json", exclude={"tracking"}),
+        "trials": prepared.trials,
+        "versions": versions(MAIN_PACKAGES),
+        "processor": processor(),
+    }  # fmt: skip
+
+
+def check_unchanged(ledger: Ledger, prepared: Prepared) -> None:
+    """Check that a resume adds to finished work and changes none of it.
+
+    Raises:
+        InputError: a line for each difference.
+    """
+    before = ledger.description()
+    if before is None:
+        if ledger.trial_ids():
+            raise InputError(
+                f"{ledger.root}: has trials, but sweep.json, which describes their sweep, is missing; "
+                "restore it, or give the sweep another folder"
+            )
+        return
+    old, new = before.get("decides", {}), describe_sweep(prepared)["decides"]
+    # Networks may be added; the networks of the sweep must stay unchanged.
+    new["networks"] = {k: v for k, v in new["networks"].items() if k in old.get("networks", {})}
+    problems = [f"{path}: was {was!r}, is {now!r}" for path, was, now in _differences(old, new)]
+    current = {
+        study.trial(number)
+        for study in prepared.studies
+        for number in range(count_samples(prepared.config, study))
+    }
+    missing = sorted(ledger.trial_ids() - current)
+    if missing:
+        problems.append(
+            f"{len(missing)} trials that were run are no longer asked for, {missing[0]} for one"
+        )
+    if problems:
+        raise InputError(
+            f"{ledger.folder}: the configuration no longer fits the sweep in this folder; more pairs, "
+            "repeats, samples or crossed values may be added, nothing else changed:",
+            *problems,
+        )
+
+
+def check_networks(ledger: Ledger, fingerprints: Mapping[str, str]) -> None:
+    """Check that the networks' weights are those that the sweep began with.
+
+    Raises:
+        InputError: they aren't.
+    """
+    before = (ledger.description() or {}).get("networks", {})
+    changed = [name for name, value in fingerprints.items() if before.get(name, value) != value]
+    if changed:
+        raise InputError(
+            f"{ledger.folder}: the weights of {', '.join(changed)} are not those that the sweep in "
+            "this folder began with"
+        )
+
+
+def _describe_networks(prepared: Prepared) -> dict[str, Any]:
+    """Describe what decides each network's weights and layers."""
+    recipes = {recipe.name: recipe.content for recipe in prepared.recipes()}
+    descriptions = {}
+    for network in prepared.config.networks:
+        if (file := network.weights_file) is not None:
+            weights: Any = {"sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+            if network.source != "family":
+                weights["network"] = construction.blueprint(network, prepared.data)
+        elif network.kind in EXTERNAL_KINDS:
+            weights = {
+                "network": construction.blueprint(network, prepared.data),
+                "named": network.weights,
+            }
+            if network.kind == FROM_FACTORY:
+                weights["seed"] = network.seed
+        elif network.kind == CLASS_ONLY:
+            shapes = [list(shape) for shape in prepared.outlines[network.name].layers]
+            weights = {CLASS_ONLY: {"seed": network.seed, "noise": network.noise, "shapes": shapes}}
+        else:
+            weights = recipes[network.name]
+        descriptions[network.name] = {"weights": weights, "layers": network.layers}
+    return descriptions
+
+
+def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted({*old, *new}):
+            yield from _differences(old.get(key), new.get(key), f"{path}.{key}".removeprefix("."))
+    elif old != new:
+        yield path, old, new

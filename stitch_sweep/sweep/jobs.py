@@ -1,0 +1,45 @@
+"""The check of a sweep that `ray job submit` starts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from stitch_sweep.core.errors import InputError
+
+
+def check_job(folder: Path, zoo: Path, *, address: str | None, tracked_here: bool) -> None:
+    """Check that a submitted job uses the cluster, and that its files outlast it.
+
+    A job runs in a copy of the submitted working directory, which Ray deletes afterwards. Outside of a
+    job, nothing is checked.
+
+    Args:
+        folder: the experiment folder.
+        zoo: folder of trained networks.
+        address: of the cluster, from the command line.
+        tracked_here: whether MLflow's database would be a file in the current folder.
+
+    Raises:
+        InputError: a line for each option that the job lacks.
+    """
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
+        return
+
+    def is_deleted(path: Path) -> bool:
+        return "working_dir_files" in path.expanduser().resolve().parts
+
+    problems = []
+    if address is None:
+        problems.append("--address is missing: a job of the cluster wants --address auto")
+    if is_deleted(folder):
+        problems.append(f"--folder {folder}: vanishes with the job; name one that lasts, in full")
+    if is_deleted(zoo) and not zoo.exists():
+        problems.append(f"zoo {zoo}: vanishes with the job; add --set zoo=/a/folder/that/lasts")
+    if tracked_here and is_deleted(Path()):
+        problems.append(
+            "tracking.uri: mlflow.db vanishes with the job; add --set tracking.uri=URI, such as "
+            "sqlite:////a/folder/that/lasts/mlflow.db, or --set tracking.enabled=false"
+        )
+    if problems:
+        raise InputError(*problems)

@@ -1,0 +1,100 @@
+"""The number of trials that fit at once on the nodes of a Ray cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stitch_sweep.sweep.ray_setup import ray
+
+UNLIMITED_SLOTS = 64
+"""Number of trials to ask of an autoscaling cluster whose limit is unknown."""
+_REFRESH_SECONDS = 5.0
+
+
+class Slots:
+    """The number of trials that fit at once, at least 1; refreshed, because nodes come and go.
+
+    Args:
+        cpu: CPUs of a trial.
+        gpu: GPUs of a trial, or its share of one.
+        workers: upper limit, if the user gave one.
+    """
+
+    def __init__(self, cpu: int, gpu: float, workers: int | None) -> None:
+        self._arguments = cpu, gpu, workers
+        self._count = max(1, count_slots(*self._arguments))
+        self._refreshed = time.monotonic()
+
+    def __call__(self) -> int:
+        """Return the number, a few seconds old at most; the last one if the cluster doesn't answer."""
+        if time.monotonic() - self._refreshed > _REFRESH_SECONDS:
+            with contextlib.suppress(ray.exceptions.RayError):
+                self._count = max(1, count_slots(*self._arguments))
+            self._refreshed = time.monotonic()
+        return self._count
+
+
+def count_slots(cpu: int, gpu: float, workers: int | None = None) -> int:
+    """Count the trials that fit at once on the cluster, with the nodes that it may add.
+
+    Args:
+        cpu: CPUs of a trial.
+        gpu: GPUs of a trial, or its share of one.
+        workers: upper limit; also the number where the cluster's limit is unknown.
+    """
+    # Tune asks an autoscaling cluster for the resources of its trials, so it gets as many as may fit.
+    count = max(count_current_slots(cpu, gpu), count_autoscaled_slots(cpu, gpu, workers))
+    return count if workers is None else min(count, workers)
+
+
+def count_current_slots(cpu: int, gpu: float) -> int:
+    """Count the trials that fit at once on the cluster's present nodes, if nothing else runs there."""
+    # A trial never spreads over two nodes.
+    return sum(_slots_of_node(node["Resources"], cpu, gpu) for node in ray.nodes() if node["Alive"])
+
+
+def count_autoscaled_slots(cpu: int, gpu: float, workers: int | None = None) -> int:
+    """Count the trials that fit on an autoscaling cluster with all its nodes; 0 if it doesn't grow.
+
+    Ray doesn't tell a driver the limit of its cluster. On a head that `ray up` made, a file contains it.
+    With KubeRay it is unknown, and `--workers` should name it.
+    """
+    file = Path("~/ray_bootstrap_config.yaml").expanduser()
+    if not file.is_file():
+        is_autoscaling = "--no-monitor" in os.environ.get("KUBERAY_GEN_RAY_START_CMD", "")
+        return (workers or UNLIMITED_SLOTS) if is_autoscaling else 0
+    cluster = yaml.safe_load(file.read_text())
+    types = cluster["available_node_types"]
+    slots = _slots_of_node(types.pop(cluster["head_node_type"])["resources"], cpu, gpu)
+    remaining_nodes = cluster["max_workers"]
+    node_types = [
+        (_slots_of_node(node["resources"], cpu, gpu), node["max_workers"])
+        for node in types.values()
+    ]
+    for slots_per_node, most in sorted(node_types, reverse=True):
+        nodes = min(most, remaining_nodes)
+        slots, remaining_nodes = slots + nodes * slots_per_node, remaining_nodes - nodes
+    return slots
+
+
+def count_cpus_per_gpu() -> int:
+    """Count the CPUs for each GPU, on the node that has the fewest."""
+    nodes = [n["Resources"] for n in ray.nodes() if n["Alive"] and n["Resources"].get("GPU")]
+    return min(int(node.get("CPU", 0) // node["GPU"]) for node in nodes)
+
+
+def _slots_of_node(available: Mapping[str, Any], cpu: int, gpu: float) -> int:
+    by_cpu = int(available.get("CPU", 0) // cpu)
+    if gpu == 0:
+        return by_cpu
+    gpus = available.get("GPU", 0)
+    # A fraction must fit on one GPU: 0.4 fits twice on each, not five times on two.
+    per_gpu = int(1 / gpu + 1e-9)
+    return min(by_cpu, int(gpus * per_gpu) if gpu <= 1 else int(gpus // gpu))

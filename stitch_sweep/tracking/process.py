@@ -1,0 +1,112 @@
+"""The tracking process of a sweep, seen from the sweep.
+
+A slow or dead tracking server delays logging and nothing else, because a process of its own feeds MLflow
+from the ledger.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from stitch_sweep.tracking.follower import PATIENCE_SECONDS, join_while_progressing
+from stitch_sweep.tracking.store import VARIABLE, resolve
+
+
+class TrackingProcess:
+    """Starts the tracker as a process beside the sweep, and listens to its reports.
+
+    The process ends by itself after the sweep's process, once it has sent the ledger's trials.
+
+    Args:
+        folder: the experiment folder.
+        experiment: name of the MLflow experiment.
+        uri: tracking URI or None.
+        say: is called once, from a thread, when MLflow refuses the runs, and when it accepts them again.
+
+    Attributes:
+        sent: number of trials sent so far.
+        error: the latest error, which may be an outage; empty after a success.
+        refusal: why MLflow accepts no runs until somebody changes something, with the remedy; or empty.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        experiment: str,
+        uri: str | None,
+        say: Callable[[str], object] = lambda _: None,
+    ) -> None:
+        command = [sys.executable, "-m", "stitch_sweep.tracking.program", str(folder), experiment]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            # Ctrl-C is for the sweep, which then lets this process finish.
+            start_new_session=True,
+            # A URI may contain a password, and arguments can be read by other users.
+            env={**os.environ, VARIABLE: resolve(uri)},
+        )
+        self.sent = 0
+        self.error = self.refusal = ""
+        self._say = say
+        self._reported = ""
+        self._last_progress = time.monotonic()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def finish(self, patience: float = PATIENCE_SECONDS) -> bool:
+        """Let the process send the rest.
+
+        A server that refuses is asked once more, and not waited for.
+
+        Args:
+            patience: seconds that a server may accept nothing.
+
+        Returns:
+            Whether MLflow has everything.
+        """
+        assert self._process.stdin is not None
+        self._last_progress = time.monotonic()
+        try:
+            self._process.stdin.write("finish\n")
+            self._process.stdin.close()
+        except BrokenPipeError:
+            pass
+        join_while_progressing(self._thread, lambda: self._last_progress, patience)
+        if self._thread.is_alive():
+            self._process.kill()
+        elif self._process.wait() and not self.error:
+            self.error = f"the tracking process ended with status {self._process.returncode}"
+        return self._process.wait() == 0
+
+    def abandon(self) -> None:
+        """End the process at once: the sweep was refused. Runs that were sent stay on the server."""
+        self._process.kill()
+        self._process.wait()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            kind, _, text = line.strip().partition(" ")
+            if kind == "refused":
+                self.error = self.refusal = text
+                if text != self._reported:
+                    self._say(f"MLflow takes no runs: {text}. The sweep goes on without it")
+                    self._reported = text
+            elif kind == "error":
+                self.error, self.refusal = text, ""
+            else:
+                self.sent += kind == "sent"
+                self._last_progress = time.monotonic()
+                self.error = self.refusal = ""
+                if self._reported:
+                    self._say("MLflow takes runs again")
+                    self._reported = ""

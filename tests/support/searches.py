@@ -1,0 +1,189 @@
+"""Small search spaces, and the searcher driven without Ray Tune."""
+
+import importlib.util
+import itertools
+import json
+import math
+import random
+from pathlib import Path
+
+import pytest
+
+from stitch_sweep.config.models import Config
+from stitch_sweep.storage.ledger import Ledger, Study
+from stitch_sweep.sweep.searcher import SweepSearcher
+
+LR = {"type": "float", "low": 1e-4, "high": 1e-1, "log": True}
+
+
+SPACE = {
+    # Deliberately before its parent: the order in a file has no effect.
+    "training.optimizer.momentum": {
+        "type": "categorical",
+        "choices": [0.0, 0.9],
+        "when": {"training.optimizer.name": "sgd"},
+    },
+    "training.optimizer.name": {"type": "categorical", "choices": ["sgd", "adam"]},
+    "training.optimizer.lr": LR,
+    "training.epochs": {"type": "int", "low": 1, "high": 9},
+}
+
+
+FLAT = {
+    "training.optimizer.lr": LR,
+    "training.schedule.warmup": {"type": "float", "low": 0, "high": 0.5},
+}
+
+
+GRID = {
+    "stitch.name": {"type": "categorical", "choices": ["paper", "conv1x1"]},
+    "training.schedule.warmup": {
+        "type": "categorical",
+        "choices": [0.1, 0.2, 0.3],
+        "when": {"stitch.name": "paper"},
+    },
+    "training.epochs": {
+        "type": "int",
+        "low": 2,
+        "high": 3,
+        "when": {"training.schedule.warmup": [0.1, 0.2]},
+    },
+}
+
+
+def make_config(space: dict | None = None, **search: object) -> Config:
+    return Config.model_validate(
+        {
+            "data": {"name": "digits"},
+            "networks": [
+                {"name": "a", "family": "resnet1111"},
+                {"name": "b", "family": "resnet1111", "seed": 1},
+            ],
+            "pairs": [{"sender": "a", "receiver": "b"}],
+            "search": {"space": space, **search},
+        }
+    )
+
+
+STUDIES = [Study("a", i, "b", j) for i, j in itertools.product(range(2), range(2))]
+
+
+def score(study: str, params: dict) -> float:
+    """Return a random metric that depends on study and parameters."""
+    text = json.dumps([study, params], sort_keys=True)
+    return random.Random(text).random()
+
+
+def run_searcher(
+    config: Config,
+    folder: Path,
+    *,
+    studies: list[Study] = STUDIES,
+    slots: int = 1,
+    shuffle: int = 0,
+    crash_after: float = math.inf,
+    fails: int = 0,
+) -> dict[str, dict]:
+    """Drive a searcher as Tune does: keep `slots` trials running, finish one at a time.
+
+    Args:
+        config: the configuration.
+        folder: of the ledger.
+        studies: the studies.
+        slots: number of trials that run at once.
+        shuffle: seed of the order in which they end.
+        crash_after: stop after this number of ended trials; the others stay `running`.
+        fails: trials whose number is a multiple of it fail; 0 for none.
+
+    Returns:
+        The params of every trial.
+    """
+    ledger = Ledger(folder)
+    searcher = SweepSearcher(studies, config, ledger)
+    order, running, ids, ended = random.Random(shuffle), {}, itertools.count(), 0
+    while True:
+        while len(running) < slots:
+            suggestion = searcher.suggest(trial_id := f"t{next(ids)}")
+            if suggestion is None or suggestion == SweepSearcher.FINISHED:
+                break
+            running[trial_id] = json.loads(suggestion["spec"])
+        if not running:
+            assert suggestion == SweepSearcher.FINISHED
+            assert searcher.exhausted
+            break
+        trial_id = order.choice(sorted(running))
+        spec = running.pop(trial_id)
+        failed = fails and spec["number"] % fails == 0
+        metrics = {
+            name: score(spec["study"] + name, spec["params"])
+            for name in config.search.goals
+            if not failed
+        }
+        status = "failed" if failed else "finished"
+        outcome = {
+            "status": status,
+            "metrics": metrics,
+            "metric": metrics.get(config.search.metric),
+            **TRAINED,
+        }
+        ledger.finish(spec["trial"], outcome, None)
+        if ended == crash_after:
+            break
+        ended += 1
+        searcher.on_trial_complete(trial_id, {})
+    return {record["trial"]: record["params"] for record in ledger.records()}
+
+
+def needs(sampler: str) -> object:
+    missing = sampler == "CmaEsSampler" and importlib.util.find_spec("cmaes") is None
+    return pytest.param(
+        sampler, marks=pytest.mark.skipif(missing, reason="CmaEsSampler needs the package cmaes")
+    )
+
+
+SAMPLERS = [
+    needs(name)
+    for name in ("tpe", "random", "QMCSampler", "NSGAIISampler", "GPSampler", "CmaEsSampler")
+]
+
+
+OPTIONS = {
+    "tpe": {"n_startup_trials": 3},
+    "GPSampler": {"n_startup_trials": 3},
+    "NSGAIISampler": {"population_size": 3},
+}
+
+
+def sampler_config(name: str, space: dict, samples: int, **search: object) -> Config:
+    options = {"name": name, **OPTIONS.get(name, {})}
+    return make_config(space, sampler=options, samples=samples, **search)
+
+
+def by_number(found: dict[str, dict], studies: list[Study], count: int) -> list[list[dict]]:
+    return [[found[study.trial(n)] for study in studies] for n in range(count)]
+
+
+TRAINED = {"trajectory": [], "seconds": 1.0}
+
+
+ENDED = {"status": "finished", "metric": 0.5, "metrics": {"val_accuracy": 0.5}, **TRAINED}
+
+
+GOALS = {"val_accuracy": "max", "val_relative_mse": "min"}
+
+
+FINITE = {"training.optimizer.lr": {"type": "categorical", "choices": [0.01, 0.03, 0.1]}}
+
+
+ONE = {"training.optimizer.lr": {"type": "categorical", "choices": [0.01]}}
+
+
+def finish_trial(folder: Path, spec: dict, **changes: object) -> None:
+    outcome = {**ENDED, "trajectory": [], "seconds": 1.0, "started": 1.0, **changes}
+    Ledger(folder).finish(spec["trial"], outcome, None)
+
+
+def records_of(folder: Path) -> list[dict]:
+    """Read all records in the order of studies and numbers, without their start time."""
+    records = sorted(Ledger(folder).records(), key=lambda r: (r["study"], r["number"]))
+    return [{k: v for k, v in record.items() if k != "started"} for record in records]
