@@ -25,7 +25,7 @@ from stitch_sweep.measuring.representations import (
     compare_representations,
     group_by_cell,
 )
-from stitch_sweep.measuring.source import Source
+from stitch_sweep.measuring.source import SweepSource
 from stitch_sweep.measuring.stored_stitches import StoredStitch, StoredStitches, combined_loss
 from stitch_sweep.networks.frozen import IMAGE_LAYER, Examples
 from stitch_sweep.plan.cells import Cell
@@ -50,7 +50,7 @@ class Content:
     again: bool = False
 
 
-def make_networks(source: Source, on_progress: _Progress) -> Content:
+def make_networks(source: SweepSource, on_progress: _Progress) -> Content:
     """Make a table of the networks and their results on the test images."""
     on_progress(0, 1)
     empty = pd.DataFrame(columns=[*PAIR, "sender_accuracy", "receiver_accuracy"])
@@ -59,13 +59,13 @@ def make_networks(source: Source, on_progress: _Progress) -> Content:
     return _with_network_notes(source, table)
 
 
-def make_labels(source: Source, on_progress: _Progress) -> Content:
+def make_labels(source: SweepSource, on_progress: _Progress) -> Content:
     """Make a table of the test images' labels."""
     on_progress(0, 1)
     return Content(pd.DataFrame({"label": source.data.test.labels.numpy()}))
 
 
-def make_importances(source: Source, on_progress: _Progress) -> Content:
+def make_importances(source: SweepSource, on_progress: _Progress) -> Content:
     """Make a table of the searched settings' importances."""
     params = {trial: record["params"] for trial, record in source.records.items()}
     table = importances(source.results, params, source.config, on_progress)
@@ -74,7 +74,7 @@ def make_importances(source: Source, on_progress: _Progress) -> Content:
     return Content(table)
 
 
-def make_representations(source: Source, on_progress: _Progress) -> Content:
+def make_representations(source: SweepSource, on_progress: _Progress) -> Content:
     """Make a table of EV, ES and SV."""
     usable = source.usable
     stored = StoredStitches(source.ledger, source.records, source.bench)
@@ -105,7 +105,7 @@ def make_representations(source: Source, on_progress: _Progress) -> Content:
     return content
 
 
-def make_probes(source: Source, on_progress: _Progress) -> Content:
+def make_probes(source: SweepSource, on_progress: _Progress) -> Content:
     """Make a table of linear probes at every sender layer, if the configuration lists them."""
     if "linear_probe" not in source.config.controls:
         return Content(None)
@@ -137,7 +137,7 @@ def make_probes(source: Source, on_progress: _Progress) -> Content:
 
 
 @torch.no_grad()
-def make_images(source: Source, on_progress: _Progress) -> Content:
+def make_images(source: SweepSource, on_progress: _Progress) -> Content:
     """Make the pictures of every stored stitch into layer -1."""
     if not any(r["receiver_layer"] == IMAGE_LAYER for r in source.records.values()):
         return Content(None)
@@ -187,7 +187,7 @@ def make_images(source: Source, on_progress: _Progress) -> Content:
 
 
 def _make_picture(
-    source: Source,
+    source: SweepSource,
     cell: Cell,
     stitch: StoredStitch,
     row: dict[Any, Any],
@@ -217,7 +217,7 @@ def _picture_kind(loss: Any) -> str:
     return "shown" if combined.needs_logits or combined.needs_hints else "reconstruction"
 
 
-MAKERS: dict[str, Callable[[Source, _Progress], Content]] = {
+MAKERS: dict[str, Callable[[SweepSource, _Progress], Content]] = {
     "networks": make_networks,
     "labels": make_labels,
     "importances": make_importances,
@@ -228,21 +228,21 @@ MAKERS: dict[str, Callable[[Source, _Progress], Content]] = {
 """The function of each table, in the order of computation."""
 
 
-def _with_network_notes(source: Source, table: pd.DataFrame | Pictures) -> Content:
+def _with_network_notes(source: SweepSource, table: pd.DataFrame | Pictures) -> Content:
     """Return a table's content with the notes about networks that are not loaded."""
     available = source.available
     notes = [*source.device_notes, *available.notes]
     return Content(table, notes, list(available.awaits), available.damaged)
 
 
-def _add_stitch_notes(content: Content, source: Source, stored: StoredStitches) -> None:
+def _add_stitch_notes(content: Content, source: SweepSource, stored: StoredStitches) -> None:
     """Add the notes about stitches that are missing or unusable."""
     content.notes += _stitch_notes(source, stored)
     content.awaits += stored.missing
     content.again = content.again or bool(stored.problems)
 
 
-def _stitch_notes(source: Source, stored: StoredStitches) -> Iterator[str]:
+def _stitch_notes(source: SweepSource, stored: StoredStitches) -> Iterator[str]:
     if stored.missing and source.config.keep_stitches == "none":
         yield "the sweep stored no stitches (keep_stitches: none), so nothing can be computed from them"
     elif stored.missing:

@@ -153,7 +153,7 @@ def read_pictures(path: Path | str) -> Pictures:
             raise ValueError(f"not a file of at most {size(_LARGEST)}")
         with safe_open(path, framework="np") as file:
             text = (file.metadata() or {})[_KEY]
-            content = _Content.model_validate(parse_json(text, path))
+            content = _FileMetadata.model_validate(parse_json(text, path))
             originals = file.get_tensor("originals")
             images = [file.get_tensor(str(k)) for k in range(len(content.pictures))]
         if not all(_are_images(stack, originals.shape) for stack in (originals, *images)):
@@ -163,7 +163,7 @@ def read_pictures(path: Path | str) -> Pictures:
     except UnreadableFileError as error:
         raise InputError(f"{path}: holds no images of `measure` ({error.reason})") from None
     except ValidationError as error:
-        problem = describe_problems(error, _Content)[0]
+        problem = describe_problems(error, _FileMetadata)[0]
         raise InputError(f"{path}: holds no images of `measure` ({problem})") from None
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
@@ -181,7 +181,7 @@ _LARGEST = 1024 * MIB
 """Maximum size of a file."""
 
 
-class _About(BaseModel):
+class _PictureMetadata(BaseModel):
     """The metadata of one picture; see `Picture.about`."""
 
     model_config = ConfigDict(extra="allow")
@@ -196,17 +196,17 @@ class _About(BaseModel):
     predicted: list[int]
 
 
-class _Content(BaseModel):
+class _FileMetadata(BaseModel):
     """The metadata of the file; see `Pictures`."""
 
     numbers: list[int]
     labels: list[int]
     classes: list[str]
     predicted: dict[str, list[int]]
-    pictures: list[_About]
+    pictures: list[_PictureMetadata]
 
     @model_validator(mode="after")
-    def _check_counts(self) -> _Content:
+    def _check_counts(self) -> _FileMetadata:
         if any(len(about.predicted) > len(self.labels) for about in self.pictures):
             raise PydanticCustomError("count", "has more predicted classes than images")
         return self

@@ -41,7 +41,7 @@ class NotMeasurableError(Exception):
         self.notes, self.awaits, self.again = notes, awaits, again
 
 
-class Source:
+class SweepSource:
     """An experiment folder, and its networks, images and results.
 
     Args:

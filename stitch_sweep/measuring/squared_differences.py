@@ -37,8 +37,8 @@ class SquaredDifferences:
         step = max(1, _VALUES // math.prod(first.shape[1:]))
         for start in range(0, len(first), step):
             part = {k: x[start : start + step].double() for k, x in representations.items()}
-            for name, (left, right) in self._compared.items():
-                total = (part[left] - part[right]).square().sum()
+            for name, (a, b) in self._compared.items():
+                total = (part[a] - part[b]).square().sum()
                 self._sums[name] = self._sums.get(name, 0) + total
             self._values += part[self._scale].numel()
             self._add_variance(positions(part[self._scale]))

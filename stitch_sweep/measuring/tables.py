@@ -11,7 +11,7 @@ from stitch_sweep.measuring.about import TableOrigin, read_origins, write_origin
 from stitch_sweep.measuring.makers import MAKERS, Content
 from stitch_sweep.measuring.permissions import Permissions
 from stitch_sweep.measuring.pictures import Pictures, write_pictures
-from stitch_sweep.measuring.source import NotMeasurableError, Source
+from stitch_sweep.measuring.source import NotMeasurableError, SweepSource
 from stitch_sweep.storage.files import atomic
 from stitch_sweep.storage.layout import MEASURED, MEASURED_ABOUT
 from stitch_sweep.storage.ledger import some
@@ -91,7 +91,7 @@ def measure(
         raise InputError(*(f"no table {name!r}: {nearest(name, TABLES)}" for name in unknown))
     folder = Path(folder)
     permissions = Permissions(folder, allow=allow, download=download, run_code=run_code)
-    source = Source(folder, permissions)
+    source = SweepSource(folder, permissions)
     target = folder / MEASURED
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise InputError(
@@ -139,7 +139,9 @@ def _table_path(folder: Path, table: str) -> Path:
     return folder / f"{table}.{'safetensors' if table == 'images' else 'parquet'}"
 
 
-def _write_table(source: Source, path: Path, table: str, on_progress: OnProgress) -> TableOrigin:
+def _write_table(
+    source: SweepSource, path: Path, table: str, on_progress: OnProgress
+) -> TableOrigin:
     try:
         content = MAKERS[table](source, lambda done, total: on_progress(table, done, total))
     except NotMeasurableError as error:

@@ -30,16 +30,17 @@ FILES = {
 
 
 def configured(settings: dict[str, Any]) -> Config:
+    """Return BASE with settings replaced by dotted path."""
     return Config.model_validate(replaced(copy.deepcopy(BASE), settings))
 
 
 def differs(first: Path, second: Path, stage: str) -> Stage:
-    """The first difference, which must be in `stage`, all stages before it being equal."""
-    found = compare(first, second)
-    assert found.first is not None
-    assert found.first.name == stage, found.first
-    assert not found.agree
-    states = {each.name: each.differing for each in found.stages}
+    """Return the first difference; it must be in `stage`, and all earlier stages must be equal."""
+    result = compare(first, second)
+    assert result.first is not None
+    assert result.first.name == stage, result.first
+    assert not result.agree
+    states = {each.name: each.differing for each in result.stages}
     assert not any(states[name] for name in COMPUTED[: COMPUTED.index(stage)])
-    json.dumps(found.to_dict(), allow_nan=False)
-    return found.first
+    json.dumps(result.to_dict(), allow_nan=False)
+    return result.first

@@ -20,6 +20,7 @@ from stitch_sweep.plan.cells import Cell
 def make_subject(
     digits: Data, modules: dict[str, nn.Module], cell: Cell, **changes: Any
 ) -> Subject:
+    """Make a subject of networks on the digits; `changes` replace sections of its configuration."""
     config = Config.model_validate(
         {
             "data": {"name": "digits"},
@@ -37,6 +38,7 @@ def make_subject(
 
 
 def run_check(name: str, subject: Subject) -> Finding:
+    """Run one check by its name, with seeds set."""
     seed_everything(0, threads=1)
     return CHECKS[name](subject)
 

@@ -1,4 +1,4 @@
-"""Recordings of two processes, and of FFCV."""
+"""Recordings of two processes, one of them in a changed environment, are equal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.recordings import FILES, configured
 
 
 class TestTwoRecordings:
-    # Another hash seed, other modules before ours, other settings, random numbers drawn.
+    # Other imports before Stitch Sweep, random numbers drawn, and other settings of torch.
     DISTURBED = """
 import random, sklearn.datasets, torchvision, pandas, numpy, torch
 random.random(); numpy.random.rand(7); torch.rand(5)
@@ -26,7 +26,7 @@ torch.set_float32_matmul_precision("medium"); torch.use_deterministic_algorithms
         for k, before in enumerate(("", self.DISTURBED)):
             home = tmp_path / f"home{k}"
             home.mkdir()
-            # A zoo each: the networks are trained twice.
+            # Each process has its own zoo, so the networks are trained twice.
             config = configured(settings)
             (home / "config.yml").write_text(config.model_dump_json())
             command = f"{before}\nfrom stitch_sweep.cli.main import main; main()"

@@ -16,8 +16,6 @@ from tests.support.foreign_folders import RECIPE, rewrite
 from tests.support.paths import ROOT
 from tests.support.reports import make_folder
 
-# Connections
-
 RECORD = r"""
 import json, os, runpy, socket, subprocess, sys, threading, time
 for command in ("ip link set lo up", "ip link add out type veth peer name far",
@@ -70,7 +68,7 @@ def names(folder: Path) -> set[str]:
 
 
 def hostile_folder(folder: Path) -> Path:
-    """A sweep's folder that names servers, downloads and places outside of it."""
+    """Make a sweep's folder that names servers, downloads and places outside it."""
     server = "http://127.0.0.1:5999"
     make_folder(folder, losses=("task",), layers=2, measured=True, sanity=True,
                 tracking={"uri": server, "experiment": "x", "enabled": True})  # fmt: skip
@@ -116,12 +114,12 @@ def home_with_credentials(home: Path) -> None:
 )
 def test_no_reading_command_connects_or_writes_elsewhere(tmp_path):
     folder = hostile_folder(tmp_path / "downloads" / "sweep")
-    home, here, caches = (tmp_path / name for name in ("home", "here", "caches"))
-    for place in (home, here, caches):
+    home, working, caches = (tmp_path / name for name in ("home", "here", "caches"))
+    for place in (home, working, caches):
         place.mkdir()
     home_with_credentials(home)
-    (here / "mlflow.db").write_text("mine")
-    outside = [*(tree(place) for place in (home, here)), names(folder.parent)]
+    (working / "mlflow.db").write_text("mine")
+    outside = [*(tree(place) for place in (home, working)), names(folder.parent)]
     commands = [
         ["status", folder],
         ["analyze", folder, folder / "second"],
@@ -132,7 +130,7 @@ def test_no_reading_command_connects_or_writes_elsewhere(tmp_path):
     server = "http://127.0.0.1:5999"
     done = subprocess.run(
         ["unshare", "--net", sys.executable, "-c", RECORD, json.dumps(commands, default=str)],
-        cwd=here,
+        cwd=working,
         env={
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT),
@@ -153,8 +151,8 @@ def test_no_reading_command_connects_or_writes_elsewhere(tmp_path):
         timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["frames"] == [], done.stdout + done.stderr
-    assert found["statuses"] == [0, 0, 0, 0, 2], done.stdout + done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["frames"] == [], done.stdout + done.stderr
+    assert result["statuses"] == [0, 0, 0, 0, 2], done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-    assert [*(tree(place) for place in (home, here)), names(folder.parent)] == outside
+    assert [*(tree(place) for place in (home, working)), names(folder.parent)] == outside

@@ -275,5 +275,5 @@ def test_a_matrix(data, commands, tmp_path):
         )
         rows = data.draw(st.lists(st.lists(cells, max_size=5), max_size=5))
         path.write_text("\n".join(",".join(row) for row in rows))
-    own = ("--sender-accuracy", "0.9")
-    check(commands.run("analyze", "--matrix", path, *own, cwd=tmp_path))
+    options = ("--sender-accuracy", "0.9")
+    check(commands.run("analyze", "--matrix", path, *options, cwd=tmp_path))

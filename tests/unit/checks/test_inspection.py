@@ -20,51 +20,57 @@ class TestSummaries:
     )
     def test_are_numpys(self, dtype):
         tensor = (torch.rand(7, 5, generator=torch.Generator().manual_seed(1)) * 50).to(dtype)
-        found = summarize(tensor.T)  # not contiguous
+        result = summarize(tensor.T)  # not contiguous
         values = tensor.T.double().numpy()
-        assert found.shape == (5, 7)
-        assert found.dtype == str(dtype).partition(".")[2]
-        assert found.mean == pytest.approx(np.mean(values), rel=1e-14)
-        assert found.std == pytest.approx(np.std(values), rel=1e-14)
-        assert (found.min, found.max) == (values.min(), values.max())
+        assert result.shape == (5, 7)
+        assert result.dtype == str(dtype).partition(".")[2]
+        assert result.mean == pytest.approx(np.mean(values), rel=1e-14)
+        assert result.std == pytest.approx(np.std(values), rel=1e-14)
+        assert (result.min, result.max) == (values.min(), values.max())
         plain = tensor.T.contiguous().view(torch.uint8).numpy().tobytes()
-        assert found.sha256 == hashlib.sha256(plain).hexdigest()
+        assert result.sha256 == hashlib.sha256(plain).hexdigest()
 
     def test_leave_out_what_is_not_finite(self):
-        found = summarize(torch.tensor([1.0, math.nan, 3.0, -math.inf]))
-        assert (found.mean, found.std, found.min, found.max, found.not_finite) == (2, 1, 1, 3, 2)
-        found = summarize(torch.full((2,), math.nan))
-        assert (found.mean, found.std, found.not_finite) == (None, None, 2)
+        result = summarize(torch.tensor([1.0, math.nan, 3.0, -math.inf]))
+        assert (result.mean, result.std, result.min, result.max, result.not_finite) == (
+            2,
+            1,
+            1,
+            3,
+            2,
+        )
+        result = summarize(torch.full((2,), math.nan))
+        assert (result.mean, result.std, result.not_finite) == (None, None, 2)
 
     def test_of_nothing_and_of_truth_values(self):
-        found = summarize(torch.empty(0, 3))
-        assert (found.shape, found.mean, found.not_finite) == ((0, 3), None, 0)
-        assert found.sha256 == hashlib.sha256(b"").hexdigest()
+        result = summarize(torch.empty(0, 3))
+        assert (result.shape, result.mean, result.not_finite) == ((0, 3), None, 0)
+        assert result.sha256 == hashlib.sha256(b"").hexdigest()
         assert summarize(torch.tensor([True, False])).mean == 0.5
 
     def test_don_t_follow_the_number_of_threads(self):
         tensor = torch.rand(300_000, generator=torch.Generator().manual_seed(1))
         threads = torch.get_num_threads()
-        found = []
+        result = []
         for count in (1, 2):
             torch.set_num_threads(count)
-            found.append(summarize(tensor))
+            result.append(summarize(tensor))
         torch.set_num_threads(threads)
-        assert found[0] == found[1]
+        assert result[0] == result[1]
 
     def test_of_every_parameter_and_buffer(self, a):
-        found = inspect_weights(a)
+        result = inspect_weights(a)
         a.register_buffer("unstored", torch.ones(3), persistent=False)
-        assert {*inspect_weights(a)} - {*found} == {"unstored"}
+        assert {*inspect_weights(a)} - {*result} == {"unstored"}
         for name, tensor in a.state_dict().items():
             values = tensor.double().numpy()
-            assert found[name].mean == pytest.approx(values.mean(), rel=1e-12, abs=1e-15)
-            assert found[name].std == pytest.approx(values.std(), rel=1e-12, abs=1e-15)
-            assert found[name].sha256 == hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
+            assert result[name].mean == pytest.approx(values.mean(), rel=1e-12, abs=1e-15)
+            assert result[name].std == pytest.approx(values.std(), rel=1e-12, abs=1e-15)
+            assert result[name].sha256 == hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
 
 
 class Odd(nn.Module):
-    """One module twice, an operation in place, several results, and steps between modules."""
+    """A module that runs twice, an in-place operation, several outputs, and code between modules."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,9 +93,9 @@ class TestOutputs:
         torch.manual_seed(0)
         network = Odd().eval()
         x = torch.randn(2, 3, 4)
-        kept = {}
-        found = inspect_outputs(network, x, lambda o, v: kept.update({o.position: v.clone()}))
-        assert [(o.position, o.path, o.type) for o in found] == [
+        saved = {}
+        result = inspect_outputs(network, x, lambda o, v: saved.update({o.position: v.clone()}))
+        assert [(o.position, o.path, o.type) for o in result] == [
             (0, "early", "Linear"),
             (1, "relu", "ReLU"),
             (2, "late", "Linear"),
@@ -105,26 +111,26 @@ class TestOutputs:
             expected = [early, early.relu(), late, (late - 1).relu()]
             attention = network.attention(expected[3], expected[3], expected[3])
             expected += [*attention, attention[0].relu(), network(x)]
-        for output, tensor in zip(found, expected, strict=True):
+        for output, tensor in zip(result, expected, strict=True):
             assert output.summary.shape == tuple(tensor.shape)
             assert output.summary.mean == pytest.approx(np.mean(tensor.double().numpy()))
             plain = tensor.contiguous().numpy().tobytes()
             assert output.summary.sha256 == hashlib.sha256(plain).hexdigest()
             assert output.mode == "eval"
-        assert torch.equal(kept[2], expected[2])
+        assert torch.equal(saved[2], expected[2])
 
     def test_leave_the_network_as_it_was(self, a):
         a.train()
         a.bn1.eval()
         modes = [module.training for module in a.modules()]
-        found = inspect_outputs(a, torch.zeros(2, 1, 16, 16))
+        result = inspect_outputs(a, torch.zeros(2, 1, 16, 16))
         assert [module.training for module in a.modules()] == modes
-        assert {o.path: o.mode for o in found}["bn1"] == "eval"
-        assert {o.path: o.mode for o in found}["conv1"] == "train"
+        assert {o.path: o.mode for o in result}["bn1"] == "eval"
+        assert {o.path: o.mode for o in result}["conv1"] == "train"
         with pytest.raises(RuntimeError):
             inspect_outputs(a, torch.zeros(2, 3, 16, 16))
         assert not any(m._forward_hooks or m._forward_pre_hooks for m in a.modules())
 
     def test_of_a_single_layer(self):
-        (found,) = inspect_outputs(nn.Identity(), torch.ones(2, 3))
-        assert (found.path, found.type, found.summary.mean) == ("(output)", "Identity", 1)
+        (result,) = inspect_outputs(nn.Identity(), torch.ones(2, 3))
+        assert (result.path, result.type, result.summary.mean) == ("(output)", "Identity", 1)

@@ -40,8 +40,8 @@ class Last(nn.Module):
 """
     (tmp_path / "net.py").write_text(make)
     options = ("./net.py:Last", "--image-size", "8", "--json")
-    found = json.loads(run("describe", *options).out)
-    assert found["layers"][1] == {"index": 1, "name": "one", "shape": [5, 4, 4]}
+    result = json.loads(run("describe", *options).out)
+    assert result["layers"][1] == {"index": 1, "name": "one", "shape": [5, 4, 4]}
     (row,) = json.loads(run("describe", *options, "--cut", "one").out)
     assert row["shape"] == [5, 4, 4]
 

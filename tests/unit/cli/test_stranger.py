@@ -70,13 +70,13 @@ def test_a_table_comes_back_as_it_was_written(tmp_path):
         }
     )
     table.to_parquet(tmp_path / "x.parquet")
-    found = read_table(tmp_path / "x.parquet")
-    pd.testing.assert_frame_equal(found.drop(columns="lists"), table.drop(columns="lists"))
-    assert [list(row) for row in found["lists"]] == [[1, 2], [3], []]
+    result = read_table(tmp_path / "x.parquet")
+    pd.testing.assert_frame_equal(result.drop(columns="lists"), table.drop(columns="lists"))
+    assert [list(row) for row in result["lists"]] == [[1, 2], [3], []]
 
 
 def test_what_pandas_and_arrow_add_is_not_followed(tmp_path):
-    """An extension type of Arrow's can hold a pickle; pandas' metadata can be of any shape."""
+    """An Arrow extension type can contain a pickle; pandas metadata can have any shape."""
     values = pa.array([b"1", b"2"])
     field = pa.field("text", pa.string(), metadata={
         b"ARROW:extension:name": b"arrow.py_extension_type",
@@ -90,7 +90,7 @@ def test_what_pandas_and_arrow_add_is_not_followed(tmp_path):
 
 
 def bomb(path: Path, kind: str) -> None:
-    """A small file that stands for gigabytes, or something else that isn't a table."""
+    """Write a small file that expands to gigabytes, or something other than a table."""
     if kind == "rows":
         with pq.ParquetWriter(path, pa.schema([("a", pa.int64())])) as writer:
             for _ in range(20):

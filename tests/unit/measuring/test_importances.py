@@ -24,7 +24,7 @@ def searched(space: dict[str, Any], samples: int = 8) -> Config:
 def many_trials(
     config: Config, studies: int, score: Any, spread: float = 1.0
 ) -> tuple[pd.DataFrame, dict[str, dict[str, Any]]]:
-    """Random search in so many cells; every second cell's accuracies are squeezed."""
+    """Run a random search in several cells; the accuracies of every second cell have a small spread."""
     numbers = np.random.default_rng(0)
     rows, params = [], {}
     for study, number in itertools.product(range(studies), range(config.search.samples)):
@@ -58,20 +58,20 @@ def test_the_setting_that_decides_is_found_whatever_scale_a_cell_has():
     config = searched(SPACE)
     score = lambda chosen, numbers: -abs(chosen["training.optimizer.lr"] - 0.3)  # noqa: E731
     for spread in (1.0, 1e-3):
-        found = importances(*many_trials(config, 20, score, spread), config)
-        assert found["setting"].tolist() == list(SPACE)
-        assert found["importance"].sum() == pytest.approx(1)
-        assert found.loc[0, "importance"] > 0.8
-        assert found.loc[0, "p_value"] == 1 / (SHUFFLES + 1)
-        assert found.loc[0, ["studies", "trials", "best"]].tolist() == [20, 160, 20]
+        result = importances(*many_trials(config, 20, score, spread), config)
+        assert result["setting"].tolist() == list(SPACE)
+        assert result["importance"].sum() == pytest.approx(1)
+        assert result.loc[0, "importance"] > 0.8
+        assert result.loc[0, "p_value"] == 1 / (SHUFFLES + 1)
+        assert result.loc[0, ["studies", "trials", "best"]].tolist() == [20, 160, 20]
 
 
 def test_a_setting_that_decides_nothing_has_no_small_p_value():
-    """Importances add up to 1 even where there is nothing to see."""
+    """The importances sum to 1 even if no setting matters."""
     config = searched(SPACE)
-    found = importances(*many_trials(config, 20, lambda _, numbers: numbers.uniform()), config)
-    assert found["importance"].sum() == pytest.approx(1)
-    assert (found["p_value"] > 0.05).all()
+    result = importances(*many_trials(config, 20, lambda _, numbers: numbers.uniform()), config)
+    assert result["importance"].sum() == pytest.approx(1)
+    assert (result["p_value"] > 0.05).all()
 
 
 def test_a_conditional_setting_counts_where_it_applies():
@@ -85,16 +85,16 @@ def test_a_conditional_setting_counts_where_it_applies():
     def score(chosen: dict[str, Any], numbers: np.random.Generator) -> float:
         return chosen.get("stitch.rank", 4) + 0.01 * numbers.uniform()
 
-    found = importances(*many_trials(config, 30, score), config).set_index("setting")
-    assert found.loc["stitch.rank", "p_value"] == 1 / (SHUFFLES + 1)
-    assert found.loc["stitch.rank", "importance"] > 0.5
+    result = importances(*many_trials(config, 30, score), config).set_index("setting")
+    assert result.loc["stitch.rank", "p_value"] == 1 / (SHUFFLES + 1)
+    assert result.loc["stitch.rank", "importance"] > 0.5
 
 
 def test_where_all_trials_are_equal_nothing_is_important():
     config = searched(SPACE)
-    found = importances(*many_trials(config, 5, lambda *_: 0.5), config)
-    assert found["importance"].isna().all()
-    assert found["p_value"].isna().all()
+    result = importances(*many_trials(config, 5, lambda *_: 0.5), config)
+    assert result["importance"].isna().all()
+    assert result["p_value"].isna().all()
 
 
 def test_a_failed_trial_is_the_worst_of_its_study():

@@ -118,7 +118,7 @@ def test_measuring_downloads_nothing_and_makes_nothing_elsewhere(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     rewrite(sweep, data={k: v.format(tmp_path) if k in ("path", "beton_folder") else v
                          for k, v in data.items()})  # fmt: skip
-    found = measure(sweep, only=["labels"])
-    assert data["name"] == "digits" or "the images can't be loaded" in found.notes[0]
+    result = measure(sweep, only=["labels"])
+    assert data["name"] == "digits" or "the images can't be loaded" in result.notes[0]
     assert [path.name for path in tmp_path.iterdir()] == ["sweep"]
     assert not (sweep / "data").exists()

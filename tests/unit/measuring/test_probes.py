@@ -23,9 +23,9 @@ from tests.support.measured_sweep import (
 
 def test_probes_are_logistic_regressions_on_pooled_representations(measured):
     data, modules, _ = networks(measured.folder.parent)
-    found = table(measured, "probes").set_index(["network", "layer"])
-    assert sorted(found.index) == [("a", 1), ("a", 3), ("r", 2)]
-    row = found.loc[("a", 1)]
+    result = table(measured, "probes").set_index(["network", "layer"])
+    assert sorted(result.index) == [("a", 1), ("a", 3), ("r", 2)]
+    row = result.loc[("a", 1)]
     assert row["features"] == 4 * 4 * 4
     x, y = {}, {}
     for split in ("train", "validation", "test"):
@@ -72,12 +72,12 @@ def test_a_probe_finds_classes_that_a_line_divides_and_no_others():
         values = numbers.normal(size=(count, 5))
         if related:
             values[:, 0] += 20 * labels
-        # Scales and offsets are for the standardisation to undo, and a constant feature is nothing.
+        # The standardization must undo scales and offsets, and ignore a constant feature.
         values = np.column_stack([values * [1e-3, 1, 1e3, 1, 1] + 7, np.full(count, 3.0)])
         return Features(values.astype(np.float32), labels)
 
-    found = probe(*(split(n, True) for n in (200, 100, 400)), threads=1)
-    assert (found["train_accuracy"], found["test_accuracy"], found["converged"]) == (1, 1, True)
+    result = probe(*(split(n, True) for n in (200, 100, 400)), threads=1)
+    assert (result["train_accuracy"], result["test_accuracy"], result["converged"]) == (1, 1, True)
     guess = probe(*(split(n, False) for n in (200, 100, 400)), threads=1)
     assert guess["test_accuracy"] == pytest.approx(0.5, abs=4 * math.sqrt(0.25 / 400))
 

@@ -40,11 +40,13 @@ def test_ev_es_and_sv_are_plain_means_over_validation_images(measured, sender, i
             trial = best(folder, sender, i, j, loss)["trial"]
             stitched[loss] = load_stitch(folder / "stitches" / f"{trial}.safetensors")(sent)
     e, v, s = (x.double().numpy() for x in (expected, stitched["task"], stitched["mse"]))
-    found = table(measured, "representations")
-    here = (
-        (found["sender"] == sender) & (found["sender_layer"] == i) & (found["receiver_layer"] == j)
+    result = table(measured, "representations")
+    is_row = (
+        (result["sender"] == sender)
+        & (result["sender_layer"] == i)
+        & (result["receiver_layer"] == j)
     )
-    row = found[here & (found["similarity_loss"] == "mse")].iloc[0]
+    row = result[is_row & (result["similarity_loss"] == "mse")].iloc[0]
     variance = np.mean([e[:, c].var() for c in range(e.shape[1])])
     for name, difference in {"ev": e - v, "es": e - s, "sv": s - v}.items():
         assert row[name] == pytest.approx(np.mean(difference**2), rel=1e-6)
@@ -53,7 +55,7 @@ def test_ev_es_and_sv_are_plain_means_over_validation_images(measured, sender, i
 
 
 def test_they_are_what_the_trials_measured_of_themselves(measured):
-    """`val_mse` is accumulated by other code, when a trial ends."""
+    """Other code computes `val_mse` at the end of a trial."""
     results = pd.read_parquet(measured.folder.parent / "results.parquet").set_index("trial")
     for row in table(measured, "representations").to_dict("records"):
         task, other = results.loc[row["task_trial"]], results.loc[row["similarity_trial"]]
@@ -64,7 +66,7 @@ def test_they_are_what_the_trials_measured_of_themselves(measured):
 
 
 def test_a_blind_loss_is_compared_behind_its_calibration(measured):
-    """Correlation is blind to a scale and shift per channel: least squares on training images."""
+    """Correlation ignores scale and shift per channel: fit them by least squares on training images."""
     folder = measured.folder.parent
     data, modules, _ = networks(folder)
     trial = best(folder, "a", 3, 2, "correlation")["trial"]
@@ -81,7 +83,7 @@ def test_a_blind_loss_is_compared_behind_its_calibration(measured):
         slope = max(0.0, np.cov(x, y, ddof=0)[0, 1] / x.var()) if x.var() else 0.0
         shift = y.mean() - slope * x.mean()
         errors.append((wanted["validation"][:, c] - slope * made["validation"][:, c] - shift) ** 2)
-    found = table(measured, "representations").set_index("similarity_trial").loc[trial]
-    assert found["calibration"] == "channel_affine"
-    assert found["es"] == pytest.approx(np.mean(errors), rel=1e-5)
-    assert found["es"] < found["es_raw"]
+    result = table(measured, "representations").set_index("similarity_trial").loc[trial]
+    assert result["calibration"] == "channel_affine"
+    assert result["es"] == pytest.approx(np.mean(errors), rel=1e-5)
+    assert result["es"] < result["es_raw"]

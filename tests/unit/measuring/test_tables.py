@@ -70,22 +70,22 @@ def test_labels_and_networks_are_what_a_plain_loop_finds(measured):
     data, modules, _ = networks(measured.folder.parent)
     labels = table(measured, "labels")["label"].to_numpy()
     assert labels.tolist() == data.test.labels.tolist()
-    found = table(measured, "networks").set_index("network")
+    result = table(measured, "networks").set_index("network")
     with torch.no_grad():
         predicted = {n: m(normalised(data, "test")).argmax(1) for n, m in modules.items()}
     for name, module in modules.items():
-        row = found.loc[name]
+        row = result.loc[name]
         assert row["predictions"].tolist() == predicted[name].tolist()
         assert row["test_accuracy"] == (predicted[name].numpy() == labels).mean()
         assert row["parameters"] == sum(p.numel() for p in module.parameters())
         assert row["layers"].tolist() == ["relu", "layer1.0", "layer2.0", "layer3.0", "layer4.0"]
         assert (row["depth"], row["width"], row["classes"]) == (4, 4, 10)
         assert json.loads(row["options"]) == {"blocks": [1, 1, 1, 1], "width": 4}
-    assert found["weights"].to_dict() == {
+    assert result["weights"].to_dict() == {
         "a": "trained", "b": "trained", "r": "random", "c": "class_only",
     }  # fmt: skip
-    assert pd.isna(found.loc["c", "test_accuracy"])
-    assert found.loc["c", "predictions"] is None
+    assert pd.isna(result.loc["c", "test_accuracy"])
+    assert result.loc["c", "predictions"] is None
 
 
 # What can't be computed
@@ -95,21 +95,21 @@ def test_a_network_that_the_zoo_lacks_is_named_and_the_rest_computed(folder, tmp
     _, _, folders = networks(folder)
     shutil.move(folders["r"], tmp_path / "r")
     names = ["networks", "importances", "representations", "probes"]
-    found = measure(folder, only=names)
-    assert len(found.notes) == 1
-    assert "network r is not available" in found.notes[0]
-    assert folders["r"].name in found.notes[0]
-    row = table(found, "networks").set_index("network").loc["r"]
+    result = measure(folder, only=names)
+    assert len(result.notes) == 1
+    assert "network r is not available" in result.notes[0]
+    assert folders["r"].name in result.notes[0]
+    row = table(result, "networks").set_index("network").loc["r"]
     results = pd.read_parquet(folder / "results.parquet")
     assert row["test_accuracy"] == results[results["sender"] == "r"]["sender_accuracy"].iloc[0]
     assert row["predictions"] is None
     assert row["parameters"] > 0
-    assert set(table(found, "representations")["sender"]) == {"a", "c"}
-    assert set(table(found, "probes")["network"]) == {"a"}
+    assert set(table(result, "representations")["sender"]) == {"a", "c"}
+    assert set(table(result, "probes")["network"]) == {"a"}
     assert measure(folder, only=names).written == [], "nothing changed"
     shutil.move(tmp_path / "r", folders["r"])
     assert measure(folder, only=names).written == ["networks", "representations", "probes"]
-    assert set(table(found, "representations")["sender"]) == {"a", "c", "r"}
+    assert set(table(result, "representations")["sender"]) == {"a", "c", "r"}
 
 
 def test_tables_outlive_the_zoo_they_were_made_from(folder):
@@ -122,7 +122,7 @@ def test_tables_outlive_the_zoo_they_were_made_from(folder):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_the_sweep_of_a_gpu_is_measured_where_there_is_none(folder, measured):
-    """Which device trained them is part of what networks are called in the zoo."""
+    """The zoo's folder names include the device of the training."""
     data, _, folders = networks(folder)
     edit(folder, resources={"cpu": 1, "gpu": 1})
     config = read_config(folder / "config.resolved.yml")
@@ -132,18 +132,18 @@ def test_the_sweep_of_a_gpu_is_measured_where_there_is_none(folder, measured):
             assert recipe.content.get("device") == "cuda"
             folders[network.name].rename(folder / "zoo" / recipe.folder)
     names = ["networks", "labels", "importances", "representations"]
-    found = measure(folder, only=names)
-    assert found.notes == ["computed on the CPU, the sweep on a GPU: last digits may differ"]
+    result = measure(folder, only=names)
+    assert result.notes == ["computed on the CPU, the sweep on a GPU: last digits may differ"]
     for name in names:
-        pd.testing.assert_frame_equal(table(found, name), table(measured, name))
+        pd.testing.assert_frame_equal(table(result, name), table(measured, name))
 
 
 def test_a_network_with_other_weights_is_not_measured(folder):
     _, _, folders = networks(folder)
     shutil.copy(folders["b"] / "weights.safetensors", folders["a"])
-    found = measure(folder, only=["representations"])
-    assert "network a: its weights are not those that the sweep began with" in found.notes
-    assert set(table(found, "representations")["sender"]) == {"r", "c"}
+    result = measure(folder, only=["representations"])
+    assert "network a: its weights are not those that the sweep began with" in result.notes
+    assert set(table(result, "representations")["sender"]) == {"r", "c"}
 
 
 @pytest.mark.parametrize("fault", ["damaged", "swapped", "foreign", "missing"])
@@ -161,14 +161,14 @@ def test_a_bad_stitch_is_named_and_the_rest_computed(folder, fault, finished):
         path.write_text("a stitch")
     else:
         path.unlink()
-    found = measure(folder, only=["representations"])
-    assert len(found.notes) == 1
-    assert bad in found.notes[0]
+    result = measure(folder, only=["representations"])
+    assert len(result.notes) == 1
+    assert bad in result.notes[0]
     assert {"damaged": "checksum", "swapped": other if fault == "swapped" else "",
-            "foreign": "no stitch", "missing": "is missing"}[fault] in found.notes[0]  # fmt: skip
-    left = table(found, "representations")
-    assert len(left) == 11
-    assert bad not in set(left["similarity_trial"])
+            "foreign": "no stitch", "missing": "is missing"}[fault] in result.notes[0]  # fmt: skip
+    remaining = table(result, "representations")
+    assert len(remaining) == 11
+    assert bad not in set(remaining["similarity_trial"])
     shutil.copy(finished / "stitches" / path.name, path)
     assert measure(folder, only=["representations"]).tables == {"representations": 12}
 
@@ -176,19 +176,19 @@ def test_a_bad_stitch_is_named_and_the_rest_computed(folder, fault, finished):
 def test_a_sweep_that_kept_no_stitches(folder):
     shutil.rmtree(folder / "stitches")
     edit(folder, keep_stitches="none")
-    found = measure(folder, only=["networks", "representations", "images"])
-    assert found.tables | {"representations": 0, "images": 0} == found.tables
-    assert found.tables["networks"] == 4
-    assert not found.path("representations").exists()
-    assert [note for note in found.notes if "keep_stitches: none" in note] == found.notes
+    result = measure(folder, only=["networks", "representations", "images"])
+    assert result.tables | {"representations": 0, "images": 0} == result.tables
+    assert result.tables["networks"] == 4
+    assert not result.path("representations").exists()
+    assert [note for note in result.notes if "keep_stitches: none" in note] == result.notes
 
 
 def test_without_the_images_what_needs_none_is_computed(folder):
     edit(folder, data={"name": "cifar10", "path": "/nowhere"})
-    found = measure(folder)
-    assert found.tables == {**dict.fromkeys(TABLES, 0), "importances": 9}
-    assert all("the images can't be loaded" in note and "/nowhere" in note for note in found.notes)
-    assert found.notes
+    result = measure(folder)
+    assert result.tables == {**dict.fromkeys(TABLES, 0), "importances": 9}
+    assert all("the images can't be loaded" in note and "/nowhere" in note for note in result.notes)
+    assert result.notes
 
 
 def test_other_images_are_not_taken_for_those_of_the_sweep(folder):
@@ -199,13 +199,13 @@ def test_other_images_are_not_taken_for_those_of_the_sweep(folder):
 
 def test_a_configuration_that_can_not_be_read(folder):
     (folder / "config.resolved.yml").unlink()
-    found = measure(folder)
-    assert set(found.tables.values()) == {0}
-    assert all("the configuration can't be read" in note for note in found.notes)
+    result = measure(folder)
+    assert set(result.tables.values()) == {0}
+    assert all("the configuration can't be read" in note for note in result.notes)
 
 
 def test_a_half_finished_sweep(folder):
-    """One trial still runs, another failed, no view was written."""
+    """One trial is still running, another failed, and no view was written."""
     ledger = Ledger(folder)
     task = [
         r for r in ledger.records() if r["sender"] == "r" and r["factors"]["loss"] == {"task": 1.0}
@@ -217,13 +217,13 @@ def test_a_half_finished_sweep(folder):
         ledger.stitch_path(record["trial"]).unlink(missing_ok=True)
     for view in ("results", "predictions", "traj"):
         (folder / f"{view}.parquet").unlink()
-    found = measure(folder, only=["networks", "labels", "representations"])
-    assert found.notes == [
+    result = measure(folder, only=["networks", "labels", "representations"])
+    assert result.notes == [
         "representations: 1 cells, counted per repeat and factors, are left out: they have a stitch "
         "trained for another loss, but no finished one for the task"
     ]
-    assert set(table(found, "representations")["sender"]) == {"a", "c"}
-    assert table(found, "networks")["test_accuracy"].notna().sum() == 3
+    assert set(table(result, "representations")["sender"]) == {"a", "c"}
+    assert table(result, "networks")["test_accuracy"].notna().sum() == 3
 
 
 def test_a_sweep_that_went_on_is_measured_again(folder):
@@ -236,9 +236,9 @@ def test_a_sweep_that_went_on_is_measured_again(folder):
 
 def test_a_sweep_that_has_just_begun(folder):
     shutil.rmtree(folder / "ledger" / "trials")
-    found = measure(folder)
-    assert found.tables == {**dict.fromkeys(TABLES, 0), "networks": 4, "labels": 60}
-    assert found.notes == ["no trial has ended yet"]
+    result = measure(folder)
+    assert result.tables == {**dict.fromkeys(TABLES, 0), "networks": 4, "labels": 60}
+    assert result.notes == ["no trial has ended yet"]
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"tables": [1]}', '{"tables": {"labels": {}}}'])
@@ -249,8 +249,8 @@ def test_tables_whose_origin_is_not_known_are_computed_again(folder, content):
 
 
 def test_a_table_that_was_deleted_is_written_again(folder):
-    found = measure(folder, only=["labels"])
-    found.path("labels").unlink()
+    result = measure(folder, only=["labels"])
+    result.path("labels").unlink()
     assert measure(folder, only=["labels"]).written == ["labels"]
 
 

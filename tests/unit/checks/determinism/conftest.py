@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,21 @@ from tests.support.recordings import configured
 @pytest.fixture(scope="session")
 def zoo(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("zoo")
+
+
+@pytest.fixture(scope="session")
+def clean(tmp_path_factory, zoo) -> Callable[..., Path]:
+    """Record BASE with settings replaced, once per session for equal settings; don't plant faults."""
+    folders: dict[str, Path] = {}
+
+    def clean(settings: dict[str, Any] | None = None, pair: str | None = None) -> Path:
+        key = json.dumps([settings, pair], sort_keys=True)
+        if key not in folders:
+            folders[key] = tmp_path_factory.mktemp("clean") / "recording"
+            record(configured({"zoo": str(zoo), **(settings or {})}), folders[key], pair)
+        return folders[key]
+
+    return clean
 
 
 @pytest.fixture

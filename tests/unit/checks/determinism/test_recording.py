@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from stitch_sweep.checks.determinism import recording
+from stitch_sweep.checks.determinism import kept_tensors, recording
 from stitch_sweep.checks.determinism.comparison import compare
-from stitch_sweep.checks.determinism.kept_tensors import KEPT
 from stitch_sweep.checks.determinism.recorder import record
 from stitch_sweep.checks.determinism.recording import Recording, read_recording
 from stitch_sweep.checks.inspection import sha256_of
@@ -22,16 +22,16 @@ from tests.support.recordings import FILES, configured, differs
 
 class TestWhatIsWritten:
     @pytest.fixture
-    def found(self, base) -> Recording:
+    def result(self, base) -> Recording:
         return read_recording(base)
 
-    def test_batches_are_those_a_training_gets(self, found):
+    def test_batches_are_those_a_training_gets(self, result):
         from stitch_sweep.data.loading import load, make_loaders
 
         config = configured({})
         data = load(config.data)
         loaders = make_loaders(data, 32, seed=3)
-        places = {entry["place"]: entry for entry in found.batches["batches"]}
+        places = {entry["place"]: entry for entry in result.batches["batches"]}
         epochs = [list(loaders["train"].batches(epoch)) for epoch in (0, 1)]
         expected = {
             "training batch 0 of epoch 0": epochs[0][0],
@@ -53,29 +53,29 @@ class TestWhatIsWritten:
         assert test["labels"] == data.test.labels.tolist()
         assert test["files"] is None
 
-    def test_the_last_of_several_chunks_is_there_without_its_filling(self, recorded):
-        entries = read_recording(recorded({"data.test_images": 300})).batches["batches"]
+    def test_the_last_of_several_chunks_is_there_without_its_filling(self, clean):
+        entries = read_recording(clean({"data.test_images": 300})).batches["batches"]
         assert [e["place"] for e in entries][-2:] == ["test chunk 0", "test chunk 1"]
         assert entries[-1]["indices"] == list(range(256, 300))
         assert entries[-1]["shape"] == [44, 1, 16, 16]
 
-    def test_transforms_are_resolved(self, found, recorded):
-        train = found.batches["transforms"]["train"]
+    def test_transforms_are_resolved(self, result, clean):
+        train = result.batches["transforms"]["train"]
         assert train["image_shape"] == [1, 16, 16]
         assert train["augmentation"]["name"] == "none"
-        other = read_recording(recorded({"data.augment": "crop_flip"})).batches["transforms"]
+        other = read_recording(clean({"data.augment": "crop_flip"})).batches["transforms"]
         assert other["train"]["augmentation"]["smallest"] == [0, 0, 0]
         assert other["train"]["augmentation"]["largest"] == [4, 4, 1]
-        assert other["test"] == found.batches["transforms"]["test"]
+        assert other["test"] == result.batches["transforms"]["test"]
 
-    def test_every_network_and_the_stitch_have_their_weights(self, found):
-        assert list(found.weights) == ["network 'a'", "network 'b'", "stitch"]
+    def test_every_network_and_the_stitch_have_their_weights(self, result):
+        assert list(result.weights) == ["network 'a'", "network 'b'", "stitch"]
         module = build("resnet", 1, 10, {"blocks": [1, 1, 1, 1], "width": 4})
         names = [*dict(module.named_parameters()), *dict(module.named_buffers())]
-        assert list(found.weights["network 'b'"]) == names
-        assert found.weights["network 'b'"]["bn1.running_mean"]["kind"] == "buffer"
+        assert list(result.weights["network 'b'"]) == names
+        assert result.weights["network 'b'"]["bn1.running_mean"]["kind"] == "buffer"
 
-    def test_steps_are_those_of_a_training(self, found, zoo):
+    def test_steps_are_those_of_a_training(self, result, zoo):
         from stitch_sweep.config.models import TrialSettings
         from stitch_sweep.plan.prepare import prepare, provide_networks
         from stitch_sweep.training.workbench import Workbench
@@ -84,37 +84,38 @@ class TestWhatIsWritten:
         prepared = prepare(config)
         bench = Workbench(config, prepared.data, provide_networks(prepared))
         training = bench.training("a", 1, "b", 2, TrialSettings.model_validate(config.settings))
-        for k, step in enumerate(found.training["steps"]):
+        for k, step in enumerate(result.training["steps"]):
             training.advance(1)
             assert step["step"] == k + 1
             for name, parameter in training.stitch.named_parameters():
                 assert step["parameters"][name]["sha256"] == sha256_of(parameter)
                 assert step["gradients"][name]["sha256"] == sha256_of(parameter.grad)
-        assert len(found.training["steps"]) == 3
+        assert len(result.training["steps"]) == 3
 
-    def test_a_stitch_without_parameters_has_no_steps(self, recorded):
-        folder = recorded({"stitch.name": "identity", "pairs.0.sender_layers": [2]}, "a:2,b:2")
+    def test_a_stitch_without_parameters_has_no_steps(self, clean):
+        folder = clean({"stitch.name": "identity", "pairs.0.sender_layers": [2]}, "a:2,b:2")
         assert read_recording(folder).training["steps"] == []
 
-    def test_a_loss_that_is_not_finite_is_recorded(self, base, recorded):
-        folder = recorded({"training.optimizer": {"name": "sgd", "lr": 1e38}})
+    def test_a_loss_that_is_not_finite_is_recorded(self, base, clean):
+        folder = clean({"training.optimizer": {"name": "sgd", "lr": 1e38}})
         steps = read_recording(folder).training["steps"]
         assert steps[-1]["loss"] is None
         assert "learning rate" in differs(base, folder, "backward").difference
 
-    def test_kept_values_are_the_beginning_of_each_tensor(self, recorded):
-        found = read_recording(recorded({"data.image_size": 64}))
-        sizes = {tensor.numel() for tensor in found.tensors.values()}
-        assert max(sizes) == KEPT
-        first = found.tensors["transformed/training batch 0 of epoch 0"]
-        assert first.shape == (KEPT,)
+    def test_kept_values_are_the_beginning_of_each_tensor(self, base, recorded, monkeypatch):
+        monkeypatch.setattr(kept_tensors, "KEPT", 100)
+        tensors = read_recording(recorded()).tensors
+        assert max(tensor.numel() for tensor in tensors.values()) == 100
+        name = "transformed/training batch 0 of epoch 0"
+        assert tensors[name].shape == (100,)
+        assert torch.equal(tensors[name], read_recording(base).tensors[name][:100])
 
-    def test_the_middle_cell_is_the_default_and_another_may_be_named(self, base, recorded):
-        assert read_recording(recorded({"pairs.0.sender_layers": "all"})).about["pair"] == "a:2,b:2"
+    def test_the_middle_cell_is_the_default_and_another_may_be_named(self, base, clean):
+        assert read_recording(clean({"pairs.0.sender_layers": "all"})).about["pair"] == "a:2,b:2"
         for pair in ("b:0,a:3", "a:1,a:1", "a:-1,b:0", "a:0,b:-1"):
-            found = read_recording(recorded(pair=pair))
-            assert found.about["pair"] == pair
-            assert len(found.training["steps"]) == 3
+            result = read_recording(clean(pair=pair))
+            assert result.about["pair"] == pair
+            assert len(result.training["steps"]) == 3
 
 
 class TestRefusals:

@@ -41,13 +41,13 @@ def test_what_is_right_passes(name, cell, changes, digits, trained):
     assert finding.verdict in ("pass", "skip"), finding
     if finding.verdict == "skip":
         assert finding.detail
-    # Float32 isn't float64; nothing else may differ at all.
+    # Float32 differs from float64; nothing else may differ.
     if name != "precision":
         assert not finding.difference
 
 
 def test_a_model_whose_conclusion_half_precision_changes_is_warned_of(digits, trained):
-    """A common offset of the last layer's weights changes no decision, until it is rounded."""
+    """A common offset of the last layer's weights changes decisions only after rounding."""
     modules = copy.deepcopy(trained)
     with torch.no_grad():
         modules["b"].fc.weight.add_(256.0)

@@ -22,13 +22,11 @@ from stitch_sweep.stitches.building import build_stitch
 from stitch_sweep.training.loop import ActivationCache, StitchTraining, _Representations
 from tests.support.subjects import around, run_check
 
-# Faults. Each is planted in the code that a sweep runs.
-
 Plant = Callable[[pytest.MonkeyPatch], None]
 
 
 def unwatched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The project's own guard would stop these faults first; the checks may not rest on it."""
+    """Disable the verification of frozen networks, which would stop these faults first."""
     monkeypatch.setattr(FrozenNetwork, "verify", lambda self: None)
 
 
@@ -50,7 +48,7 @@ def receiver(training: StitchTraining) -> Any:
 
 
 def only_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train mode that is gone after the step, and leaves no trace in the buffers."""
+    """Set train mode only during the step, without a trace in the buffers."""
     unwatched(monkeypatch)
 
     def step(original: Any, self: StitchTraining, batch: Any) -> None:
@@ -132,7 +130,7 @@ def unseeded_order(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def another_order_from_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Loaders are right, but training takes its cached rows in the next epoch's order."""
+    """Take the cached rows in the next epoch's order; the loaders are correct."""
 
     def batches(original: Any, self: Any, epoch: int, start: int) -> Any:
         return original(self, epoch + 1, start)
@@ -156,20 +154,20 @@ def flipped_the_wrong_way(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def activations_of_another_cell(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cache forgets to ask whose activations it holds, where the shapes agree."""
+    """Return cached activations of another layer if the shapes agree."""
 
     def get(original: Any, self: Any, role: str, network: Any, layer: int, loader: Loader) -> Any:
-        kept = self._kept.get(role)
+        saved = self._kept.get(role)
         shape = network.shape(layer, loader.images.images.shape[1:])
-        if kept is not None and kept[3].shape[1:] == shape:
-            return kept[3]
+        if saved is not None and saved[3].shape[1:] == shape:
+            return saved[3]
         return original(self, role, network, layer, loader)
 
     around(monkeypatch, ActivationCache, "get", get)
 
 
 def a_moment_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A BatchNorm statistic moves when the network is frozen, before anyone has looked at it."""
+    """Change a BatchNorm statistic while the network is frozen, before its first verification."""
 
     def init(original: Any, self: FrozenNetwork, network: nn.Module, *args: Any) -> None:
         network.layer1[0].bn1.running_var.mul_(1.0001)
@@ -186,7 +184,7 @@ def frozen_in_half(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def convolutions_with_short_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What TF32 and its like do: products of rounded numbers, added up in float32."""
+    """Round the inputs of convolutions, as TF32 does; the sums stay in float32."""
     around(
         monkeypatch,
         nn.Conv2d,
@@ -196,7 +194,7 @@ def convolutions_with_short_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def finished(**wrong: Callable[[dict[str, Any]], float]) -> Plant:
-    """A trial that reports other figures than it should."""
+    """Make trials report wrong figures."""
 
     def plant(monkeypatch: pytest.MonkeyPatch) -> None:
         def finish(original: Any, self: StitchTraining) -> Any:
@@ -243,9 +241,9 @@ def small_default_rate(monkeypatch: pytest.MonkeyPatch) -> None:
 def constant_rate_behind_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
     def step(original: Any, self: Optimization, loss: Tensor) -> float:
         rate = self._base[0] * self.schedule.factor(self.step_count, self.total_steps)
-        self.schedule, kept = ScheduleConfig(name="constant", warmup=0), self.schedule
+        self.schedule, saved = ScheduleConfig(name="constant", warmup=0), self.schedule
         original(self, loss)
-        self.schedule = kept
+        self.schedule = saved
         return rate
 
     around(monkeypatch, Optimization, "step", step)
