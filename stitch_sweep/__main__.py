@@ -1,4 +1,4 @@
-"""Entry point of `stitch-sweep`; it handles signals before it imports anything that takes time."""
+"""Entry point of `stitch-sweep`; installs signal handlers before any slow import."""
 
 from stitch_sweep.core import interrupts
 
@@ -6,14 +6,14 @@ interrupts.exit_at_once()
 
 
 def main() -> None:
-    """Run the command line; a signal while it is imported, or after it has ended, exits at once."""
+    """Run the command line; a signal during imports or after the command exits at once."""
     from stitch_sweep.cli.main import main as run_command
 
     try:
         run_command()
     except (KeyboardInterrupt, SystemExit) as ended:
         if isinstance(ended, KeyboardInterrupt) or interrupts.received():
-            # Python remembers an interrupt inside of `exec`, and would end by SIGINT in spite of all.
+            # Python remembers an interrupt raised inside `exec` and would exit with SIGINT.
             interrupts.leave(ended.code if isinstance(ended, SystemExit) else interrupts.STATUS)
         raise
 

@@ -1,1 +1,1 @@
-"""Checks that a result can be trusted, and recordings that explain why two runs differ."""
+"""Checks of a configuration's computations: `sanity` rules out bugs, `determinism` compares two runs."""

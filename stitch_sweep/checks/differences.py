@@ -1,4 +1,4 @@
-"""How far apart two things are that should be equal."""
+"""The difference between tensors that should be equal."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import torch
 from torch import Tensor
 
 
-def largest_difference(one: Tensor, other: Tensor) -> float:
-    """Largest |one - other| over all entries, in float64; 0 means equal bit for bit.
+def largest_difference(first: Tensor, second: Tensor) -> float:
+    """Return the largest |first - second| over all entries, in float64; 0 means equal bit for bit.
 
     Args:
-        one: any shape and type.
-        other: the same shape and type.
+        first: any shape and type.
+        second: the same shape and type.
 
     Returns:
-        0 for tensors of equal bytes; infinity where shapes or types differ, or a NaN or an infinity
-        of one isn't the same in the other. Equal values with different bytes (0 and -0) count as the
-        smallest positive number, so that nothing that differs ever counts as 0.
+        0 for tensors of equal bytes. Infinity where shapes or types differ, or where only one of the
+        tensors has a NaN or an infinity. Equal values with different bytes (0 and -0) count as the
+        smallest positive number, so that 0 always means equal bytes.
     """
-    if one.shape != other.shape or one.dtype != other.dtype:
+    if first.shape != second.shape or first.dtype != second.dtype:
         return math.inf
-    one, other = one.detach().cpu().contiguous(), other.detach().cpu().contiguous()
-    if torch.equal(one.reshape(-1).view(torch.uint8), other.reshape(-1).view(torch.uint8)):
+    first, second = first.detach().cpu().contiguous(), second.detach().cpu().contiguous()
+    if torch.equal(first.reshape(-1).view(torch.uint8), second.reshape(-1).view(torch.uint8)):
         return 0.0
-    gap = (one.double() - other.double()).abs()
-    gap = torch.where((one == other) | (one.isnan() & other.isnan()), 0.0, gap)
+    gap = (first.double() - second.double()).abs()
+    gap = torch.where((first == second) | (first.isnan() & second.isnan()), 0.0, gap)
     largest = gap.max().item()
     if math.isnan(largest):
         return math.inf
@@ -35,16 +35,18 @@ def largest_difference(one: Tensor, other: Tensor) -> float:
 
 
 def first_difference(
-    one: Mapping[str, Tensor], other: Mapping[str, Tensor]
+    first: Mapping[str, Tensor], second: Mapping[str, Tensor]
 ) -> tuple[str, float] | None:
-    """The first name, in the order of `one`, whose tensors differ or which only one has, and how far.
+    """Find the first name whose tensors differ, or that only one mapping has.
+
+    Names are compared in the order of `first`, then of `second`.
 
     Returns:
         (name, `largest_difference`), or None where everything is equal.
     """
-    for name in [*one, *(n for n in other if n not in one)]:
-        if name not in one or name not in other:
+    for name in [*first, *(n for n in second if n not in first)]:
+        if name not in first or name not in second:
             return name, math.inf
-        if gap := largest_difference(one[name], other[name]):
+        if gap := largest_difference(first[name], second[name]):
             return name, gap
     return None

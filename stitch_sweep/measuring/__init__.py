@@ -1,1 +1,1 @@
-"""Tables that need networks, images and stored stitches."""
+"""Measures of a finished sweep that need its networks, images and stored stitches."""

@@ -1,4 +1,4 @@
-"""What the tables of `measured/` were computed from, to tell which of them no longer hold."""
+"""`about.json` of the folder `measured/`: the origin of each table, to find outdated ones."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from pydantic import TypeAdapter, ValidationError
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.untrusted import read_json
 from stitch_sweep.storage.files import write_atomically
-
-NAME = "about.json"
+from stitch_sweep.storage.layout import MEASURED_ABOUT
 
 
 @dataclass
-class Entry:
-    """What is known of one table.
+class TableOrigin:
+    """The origin of one table.
 
     Attributes:
-        key: digest of what it was computed from: the ledger's id and ended trials.
-        rows: how many it has; with 0 there is no file.
-        notes: what could not be computed, and why.
-        awaits: files that were missing; one that appears makes the table incomplete.
-        again: whether to try again in any case, because no new file would show that it may work now.
+        key: digest of the table's inputs: the ledger's id and ended trials.
+        rows: number of rows; with 0 there is no file.
+        notes: what could not be computed, and the reason.
+        awaits: missing files; the table is incomplete as soon as one of them exists.
+        again: whether to compute the table again in any case, because no new file would show that
+            the computation may now succeed.
     """
 
     key: str
@@ -35,30 +35,32 @@ class Entry:
     awaits: list[str] = field(default_factory=list)
     again: bool = False
 
-    def holds(self, key: str, file: Path, exists: Callable[[str], bool]) -> bool:
-        """Whether computing the table again would give the same.
+    def is_current(self, key: str, file: Path, exists: Callable[[str], bool]) -> bool:
+        """Return whether computing the table again would give the same.
 
         Args:
-            key: digest of what it would be computed from.
-            file: of the table.
-            exists: says whether a path is there, of those that may be looked at.
+            key: digest of the current inputs.
+            file: the table's file.
+            exists: returns whether a path exists, among those that may be read.
         """
-        there = self.rows == 0 or file.is_file()
-        return self.key == key and there and not self.again and not any(map(exists, self.awaits))
+        has_file = self.rows == 0 or file.is_file()
+        return self.key == key and has_file and not self.again and not any(map(exists, self.awaits))
 
 
-_ENTRIES = TypeAdapter(dict[str, Entry])
+_ORIGINS = TypeAdapter(dict[str, TableOrigin])
 
 
-def read(folder: Path) -> dict[str, Entry]:
-    """The entries by table; those that can't be understood are as if they weren't there."""
+def read_origins(folder: Path) -> dict[str, TableOrigin]:
+    """Read the origins by table; a missing or damaged file counts as empty."""
     try:
-        return _ENTRIES.validate_python(read_json(folder / NAME).get("tables"))
+        return _ORIGINS.validate_python(read_json(folder / MEASURED_ABOUT).get("tables"))
     except (FileNotFoundError, InputError, ValidationError):
         return {}
 
 
-def write(folder: Path, general: Mapping[str, Any], tables: Mapping[str, Entry]) -> None:
-    """Write the entries, beside plain data that says where and by what they were computed."""
+def write_origins(
+    folder: Path, general: Mapping[str, Any], tables: Mapping[str, TableOrigin]
+) -> None:
+    """Write the origins, after plain data about the sweep and the software."""
     content = {**general, "tables": {name: asdict(tables[name]) for name in sorted(tables)}}
-    write_atomically(folder / NAME, (json.dumps(content, indent=1) + "\n").encode())
+    write_atomically(folder / MEASURED_ABOUT, (json.dumps(content, indent=1) + "\n").encode())

@@ -1,4 +1,4 @@
-"""The networks of a sweep as the zoo has them: found and checked, never trained."""
+"""The networks of a sweep, loaded from its zoo and verified, never trained."""
 
 from __future__ import annotations
 
@@ -23,17 +23,23 @@ from stitch_sweep.networks.zoo import Zoo, load, load_given, make_recipe
 from stitch_sweep.storage.checkpoints import fingerprint
 from stitch_sweep.training.workbench import Workbench
 
+CHUNKED = 256
+"""A batch size for loaders that are read only in fixed chunks and stored order."""
+
+_COLUMNS = ["network", "family", "weights", "seed", "parameters", "depth", "width", "layers"]
+_COLUMNS += ["options", "classes"]
+
 
 @dataclass
-class Found:
-    """What there is of a configuration's networks.
+class AvailableNetworks:
+    """The networks of a configuration that can be loaded.
 
     Attributes:
-        modules: those that are there, by name, on the CPU.
-        rows: what is known of each network without its weights, by name.
-        notes: of each that is not there, why.
-        awaits: files whose appearance would change that.
-        damaged: whether a file is there and of no use, which no new file would show.
+        modules: the loaded networks by name, on the CPU.
+        rows: the properties of each network that need no weights, by name.
+        notes: the reason for each network that is not loaded.
+        awaits: missing files; a network can be loaded once they exist.
+        damaged: whether a file exists but is unusable, which no new file would show.
     """
 
     modules: dict[str, nn.Module] = field(default_factory=dict)
@@ -44,106 +50,99 @@ class Found:
 
 
 class _MissingError(Exception):
-    """A network's file isn't there; the argument is its path."""
+    """A network's file doesn't exist; the argument is its path."""
 
 
 def find_networks(
     config: Config, data: Data, prints: Mapping[str, str], permissions: Permissions
-) -> Found:
+) -> AvailableNetworks:
     """Load every network of a configuration that can be loaded.
 
     Args:
-        config: which networks.
-        data: the images; they decide recipes and shapes.
-        prints: what the weights of each network were when the sweep began, as `fingerprint` has it.
-        permissions: what may be read, loaded and run; the configuration may be a stranger's.
+        config: lists the networks.
+        data: the images; recipes and shapes depend on them.
+        prints: the `fingerprint` of each network's weights when the sweep began.
+        permissions: what may be read, loaded and run; the configuration may come from a stranger.
     """
-    found = Found()
+    available = AvailableNetworks()
     for network in config.networks:
         try:
             network = permissions.check_network(network)
         except InputError as error:
-            found.notes.append(f"network {network.name} is left out: it {error}")
-            found.damaged = True
+            available.notes.append(f"network {network.name} is left out: it {error}")
+            available.damaged = True
             continue
         try:
             module = construction.build(network, data).eval()
             traced = open_network(module, layer_names=network.cuts, image_shape=data.image_shape)
             shapes = traced.shapes(data.image_shape)
             layers = [layer.name for layer in traced.layers]
-            found.rows[network.name] = _row(network, module, layers, data)
-            sizes = [shapes[name] for name in layers]
-            loaded = _load(network, config, data, sizes, module, permissions)
+            available.rows[network.name] = _describe_network(network, module, layers, data)
+            layer_shapes = [shapes[name] for name in layers]
+            loaded = _load_network(network, config, data, layer_shapes, module, permissions)
         except InputError as error:
-            found.notes.append(f"network {network.name}: {error}")
-            found.damaged = True
+            available.notes.append(f"network {network.name}: {error}")
+            available.damaged = True
             continue
         except _MissingError as error:
             path = error.args[0]
-            found.notes.append(f"network {network.name} is not there: {path} is missing")
-            found.awaits.append(str(path))
+            available.notes.append(f"network {network.name} is not available: {path} is missing")
+            available.awaits.append(str(path))
             continue
-        if prints.get(network.name, own := fingerprint(loaded)) != own:
-            found.notes.append(
+        weights_print = fingerprint(loaded)
+        if prints.get(network.name, weights_print) != weights_print:
+            available.notes.append(
                 f"network {network.name}: its weights are not those that the sweep began with"
             )
-            found.damaged = True
+            available.damaged = True
             continue
-        found.modules[network.name] = loaded
-    return found
+        available.modules[network.name] = loaded
+    return available
 
 
-def network_table(found: Found, bench: Workbench, results: pd.DataFrame) -> pd.DataFrame:
-    """A row per network: what it is, and what it does on the test images.
+def network_table(
+    available: AvailableNetworks, bench: Workbench, results: pd.DataFrame
+) -> pd.DataFrame:
+    """Make a table of the networks: their properties, and their results on the test images.
 
     Args:
-        found: the networks.
-        bench: those of them that could be loaded.
-        results: a row per ended trial; knows the accuracies of networks that could not be loaded.
+        available: the networks.
+        bench: the loaded networks.
+        results: one row per ended trial; contains the accuracies of networks that are not loaded.
 
     Returns:
-        `network`, `family`, `weights` (the network's `kind`; see `NetworkConfig`), `seed`,
-        `parameters` (0 for a sender that knows only the class), `depth` (number of layers from 0 on,
-        less one: the blocks), `width` (missing where the family has none), `layers` (their names),
-        `options` (as JSON), `classes`, `test_accuracy`, and `predictions`, the class of every test
-        image in stored order; the last two are missing where nothing is known.
+        One row per network: `network`, `family`, `weights` (the network's `kind`; see
+        `NetworkConfig`), `seed`, `parameters` (0 for a class-only sender), `depth` (number of layers
+        from 0 on, minus one: the number of blocks), `width` (missing where the family has none),
+        `layers` (their names), `options` (as JSON), `classes`, `test_accuracy`, and `predictions`, the
+        predicted class of every test image in stored order. The last two are missing where unknown.
     """
     loader = bench.loaders(CHUNKED)["test"]
     rows = []
-    for name, row in found.rows.items():
+    for name, row in available.rows.items():
         sender: FrozenSender | None = bench.senders.get(name)
-        silent = sender is None or not sender.classifies
-        evaluation = None if silent else sender.evaluate(loader)  # type: ignore[union-attr]
-        known = None if evaluation is None else evaluation.accuracy
-        rows.append(
-            {
-                **row,
-                "test_accuracy": _recorded(name, results) if known is None else known,
-                "predictions": None if evaluation is None else evaluation.predictions.numpy(),
-            }
-        )
+        evaluation = sender.evaluate(loader) if sender is not None and sender.classifies else None
+        if evaluation is None or evaluation.accuracy is None:
+            accuracy = _recorded_accuracy(name, results)
+        else:
+            accuracy = evaluation.accuracy
+        predictions = None if evaluation is None else evaluation.predictions.numpy()
+        rows.append({**row, "test_accuracy": accuracy, "predictions": predictions})
     table = pd.DataFrame(rows, columns=[*_COLUMNS, "test_accuracy", "predictions"])
     return table.astype({"width": "Int64", "test_accuracy": "float64"})
 
 
-CHUNKED = 256
-"""A batch size for loaders of which only fixed chunks in stored order are asked."""
-
-_COLUMNS = ["network", "family", "weights", "seed", "parameters", "depth", "width", "layers"]
-_COLUMNS += ["options", "classes"]
-
-
-def _row(
+def _describe_network(
     network: NetworkConfig, module: nn.Module, layers: list[str], data: Data
 ) -> dict[str, Any]:
-    own = network.kind != CLASS_ONLY
+    is_network = network.kind != CLASS_ONLY
     width = network.options.get("width")
     return {
         "network": network.name,
         "family": network.title,
         "weights": network.kind,
         "seed": network.seed,
-        "parameters": sum(p.numel() for p in module.parameters()) if own else 0,
+        "parameters": sum(p.numel() for p in module.parameters()) if is_network else 0,
         "depth": len(layers) - 1,
         "width": width if isinstance(width, int) else None,
         "layers": layers,
@@ -152,23 +151,23 @@ def _row(
     }
 
 
-def _load(
+def _load_network(
     network: NetworkConfig,
     config: Config,
     data: Data,
-    shapes: list[tuple[int, ...]],
+    layer_shapes: list[tuple[int, ...]],
     module: nn.Module,
     permissions: Permissions,
 ) -> nn.Module:
-    """The network with its weights, put into `module` where the zoo has them.
+    """Load a network; weights from the zoo are loaded into `module`.
 
     Raises:
-        InputError: the file is damaged, or of another network; or the zoo may not be read.
-        _MissingError: there is no such file.
+        InputError: the file is damaged or belongs to another network, or the zoo may not be read.
+        _MissingError: the file doesn't exist.
     """
     if network.kind == CLASS_ONLY:
         assert network.noise is not None
-        return ClassOnly(shapes, seed=network.seed, noise=network.noise)
+        return ClassOnly(layer_shapes, seed=network.seed, noise=network.noise)
     if (path := network.weights_file) is not None and not path.is_file():
         raise _MissingError(path)
     if network.kind in GIVEN:
@@ -180,10 +179,10 @@ def _load(
     return load(entry.folder, into=module)
 
 
-def _recorded(name: str, results: pd.DataFrame) -> float | None:
-    """A network's own accuracy, as its trials recorded it."""
+def _recorded_accuracy(name: str, results: pd.DataFrame) -> float | None:
+    """Return a network's own accuracy from the results of its trials."""
     for side in ("sender", "receiver"):
-        known = results.loc[results[side] == name, f"{side}_accuracy"].dropna()
-        if len(known):
-            return float(known.iloc[0])
+        recorded = results.loc[results[side] == name, f"{side}_accuracy"].dropna()
+        if len(recorded):
+            return float(recorded.iloc[0])
     return None

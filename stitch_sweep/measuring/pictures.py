@@ -1,8 +1,8 @@
-"""What stitches into layer -1 make of a sender's representation: images that can be looked at.
+"""Outputs of stitches into layer -1: images.
 
-A stitch that was trained to be like the image is a *reconstruction*: what of the image is left at the
-sender's layer. One that was trained for the task is what the receiver is *shown* instead, and need not
-look like anything.
+A stitch that is trained to match the image gives a *reconstruction*: the part of the image that the
+sender's layer retains. A stitch that is trained for the task gives an image that the receiver is *shown*,
+which need not look like the original.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from stitch_sweep.core.untrusted import MIB, UnreadableFileError, parse_json, si
 from stitch_sweep.storage.files import write_atomically
 
 COUNT = 8
-"""So many test images are shown."""
+"""Number of test images."""
 
 _KEY = "pictures"
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """What one stitch makes of the chosen test images.
+    """The output of one stitch for the chosen test images.
 
     Attributes:
         about: plain data: `trial`, `sender`, `sender_layer`, `receiver`, `repeat`, `factors` (column of
             results.parquet -> value, without the loss), `loss`, `kind` (`reconstruction` or `shown`),
-            `calibrated` (whether the map that restores what the loss is blind to was put behind the
-            stitch), `minimum`, `maximum` and `clipped` (over these images, before clipping, in units
-            where the original's range is [0, 1]; the last is the share of values outside of it), and
-            `predicted`, the class that the receiver names for each unclipped image.
+            `calibrated` (whether a fitted map follows the stitch, which restores the properties that
+            the loss ignores), `minimum`, `maximum` and `clipped` (over these images, before clipping,
+            in units where the original's range is [0, 1]; the last is the share of values outside this
+            range), and `predicted`, the receiver's class for each unclipped image.
         images: uint8 [COUNT, C, H, W], clipped to the displayable range.
     """
 
@@ -52,13 +52,13 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """The chosen test images, and what every stored stitch into layer -1 makes of them.
+    """The chosen test images, and the outputs of every stored stitch into layer -1 for them.
 
     Attributes:
-        numbers: which test images, in stored order.
+        numbers: indices of the test images, in stored order.
         labels: the class of each.
         classes: the names of all classes.
-        predicted: the class that each network itself names for them.
+        predicted: the classes that each network predicts for the originals, by network.
         originals: uint8 [COUNT, C, H, W].
         pictures: one per stitch.
     """
@@ -72,11 +72,14 @@ class Pictures:
 
 
 def choose(labels: Sequence[int], count: int = COUNT) -> list[int]:
-    """Positions of the images to show: the first of every class, then the second of every class, ...
+    """Choose the images to show: the first of every class, then the second of every class, and so on.
 
     Args:
         labels: class of each image.
-        count: how many; all there are, if there are fewer.
+        count: number of images; all images if there are fewer.
+
+    Returns:
+        Indices into `labels`.
 
     Example:
         >>> choose([1, 1, 0, 1, 0], count=3)
@@ -90,23 +93,23 @@ def choose(labels: Sequence[int], count: int = COUNT) -> list[int]:
     return [position for _, _, position in sorted(ranked)[:count]]
 
 
-def displayable(normalised: Tensor, mean: Tensor, std: Tensor) -> tuple[np.ndarray, dict[str, Any]]:
-    """Images a screen can show, and how far the values left that range.
+def displayable(normalized: Tensor, mean: Tensor, std: Tensor) -> tuple[np.ndarray, dict[str, Any]]:
+    """Convert a network's inputs to displayable images, and measure how far they leave that range.
 
     Args:
-        normalised: float [B, C, H, W], as a network gets them.
+        normalized: float [B, C, H, W], in the form that networks receive.
         mean: [C], as in `Data.mean`.
         std: [C], as in `Data.std`.
 
     Returns:
         uint8 [B, C, H, W]; and `minimum`, `maximum`, `clipped` as in `Picture.about`, None where a
-        value isn't finite.
+        value is NaN or infinite.
     """
     shape = (-1, 1, 1)
-    values = normalised.double() * std.to(normalised).double().view(shape)
-    values = values + mean.to(normalised).double().view(shape)
+    values = normalized.double() * std.to(normalized).double().view(shape)
+    values = values + mean.to(normalized).double().view(shape)
     finite = bool(values.isfinite().all())
-    # An image of 255 comes back as 1 and the last bits of a float32.
+    # A pixel of 255 comes back as 1 with an error in the last bits of float32.
     outside = (values < -1e-5) | (values > 1 + 1e-5)
     about = {
         "minimum": values.min().item() if finite else None,
@@ -120,7 +123,7 @@ def displayable(normalised: Tensor, mean: Tensor, std: Tensor) -> tuple[np.ndarr
 def write_pictures(path: Path, pictures: Pictures) -> None:
     """Write a safetensors file: `originals`, and a tensor per picture, named `0`, `1`, ...
 
-    All else stands as JSON in its metadata, under the key `pictures`.
+    Everything else is JSON in its metadata, under the key `pictures`.
     """
     tensors = {"originals": pictures.originals}
     tensors |= {str(k): picture.images for k, picture in enumerate(pictures.pictures)}
@@ -131,36 +134,36 @@ def write_pictures(path: Path, pictures: Pictures) -> None:
         "predicted": pictures.predicted,
         "pictures": [picture.about for picture in pictures.pictures],
     }
-    # NaN is no JSON: another program could not read it.
+    # JSON has no NaN: another program could not read it.
     metadata = {_KEY: json.dumps(content, allow_nan=False)}
     write_atomically(path, save(tensors, metadata=metadata))
 
 
 def read_pictures(path: Path | str) -> Pictures:
-    """What `write_pictures` wrote.
+    """Read a file that `write_pictures` wrote.
 
     Raises:
-        InputError: the file is missing, damaged, or another's.
+        InputError: the file is missing, damaged, or of another kind.
     """
     path = Path(path)
     try:
         if not path.exists():
-            raise InputError(f"{path}: there are no such images")
+            raise InputError(f"{path}: there is no such file")
         if not path.is_file() or path.stat().st_size > _LARGEST:
             raise ValueError(f"not a file of at most {size(_LARGEST)}")
         with safe_open(path, framework="np") as file:
             text = (file.metadata() or {})[_KEY]
-            content = _Content.model_validate(parse_json(text, path))
+            content = _FileMetadata.model_validate(parse_json(text, path))
             originals = file.get_tensor("originals")
             images = [file.get_tensor(str(k)) for k in range(len(content.pictures))]
         if not all(_are_images(stack, originals.shape) for stack in (originals, *images)):
-            raise ValueError("its tensors are no images of one shape")
+            raise ValueError("its tensors are not images of one shape")
         if originals.shape[0] != len(content.labels):
             raise ValueError(f"{originals.shape[0]} images with {len(content.labels)} labels")
     except UnreadableFileError as error:
         raise InputError(f"{path}: holds no images of `measure` ({error.reason})") from None
     except ValidationError as error:
-        problem = describe_problems(error, _Content)[0]
+        problem = describe_problems(error, _FileMetadata)[0]
         raise InputError(f"{path}: holds no images of `measure` ({problem})") from None
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
@@ -175,10 +178,11 @@ def read_pictures(path: Path | str) -> Pictures:
 
 
 _LARGEST = 1024 * MIB
+"""Maximum size of a file."""
 
 
-class _About(BaseModel):
-    """What is known of one picture; see `Picture.about`."""
+class _PictureMetadata(BaseModel):
+    """The metadata of one picture; see `Picture.about`."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -192,22 +196,22 @@ class _About(BaseModel):
     predicted: list[int]
 
 
-class _Content(BaseModel):
+class _FileMetadata(BaseModel):
     """The metadata of the file; see `Pictures`."""
 
     numbers: list[int]
     labels: list[int]
     classes: list[str]
     predicted: dict[str, list[int]]
-    pictures: list[_About]
+    pictures: list[_PictureMetadata]
 
     @model_validator(mode="after")
-    def _as_many(self) -> _Content:
+    def _check_counts(self) -> _FileMetadata:
         if any(len(about.predicted) > len(self.labels) for about in self.pictures):
-            raise PydanticCustomError("ours", "names more classes than there are images")
+            raise PydanticCustomError("count", "has more predicted classes than images")
         return self
 
 
 def _are_images(stack: np.ndarray, shape: tuple[int, ...]) -> bool:
-    """Whether a tensor is a stack of displayable images [N, C, H, W] of the originals' shape."""
+    """Return whether an array is displayable images [N, C, H, W] of the originals' shape."""
     return stack.dtype == np.uint8 and stack.ndim == 4 and stack.shape == shape and 0 not in shape

@@ -1,4 +1,4 @@
-"""Linear probes: what of the class a linear classifier finds at each layer of a network by itself."""
+"""Linear probes: the accuracy of a linear classifier on the representations of one layer."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ from torch import Tensor
 from torch.nn import functional
 
 GRID = 4
-"""Maps are averaged to at most so many places a side."""
+"""Feature maps are averaged to at most GRID x GRID positions."""
 FEATURES = 2048
-"""A coarser grid is taken where channels x places would be more than this, down to one place."""
+"""Maximum of channels x positions; wider maps use a coarser grid, down to one position."""
 STRENGTHS = (0.0001, 0.001, 0.01, 0.1)
-"""scikit-learn's C, the inverse strength of the regularisation, among which validation chooses."""
+"""Candidates for scikit-learn's C, the inverse strength of the regularization."""
 ITERATIONS = 300
+"""Maximum number of iterations of a fit."""
 
 
 class Features(NamedTuple):
-    """float32 [N, D] and int64 [N]."""
+    """Features, float32 [N, D], and labels, int64 [N]."""
 
     values: np.ndarray
     labels: np.ndarray
 
 
 def pooled(representation: Tensor) -> Tensor:
-    """What a probe sees of a representation.
+    """Pool a representation to the features of a probe.
 
     Args:
-        representation: [B, C, H, W], which is averaged over the cells of a grid of g x g places, g the
-            largest of 4, 2 and 1 that is no finer than the map and keeps C g^2 <= 2048, or 1;
+        representation: [B, C, H, W], averaged over the cells of a g x g grid, where g is the largest of
+            4, 2 and 1 that is at most H and W with C g^2 <= 2048, or else 1;
             [B, T, D], averaged over the T tokens; or [B, D].
 
     Returns:
@@ -42,38 +43,38 @@ def pooled(representation: Tensor) -> Tensor:
     """
     if representation.ndim == 4:
         channels, *sides = representation.shape[1:]
-        fits = (g for g in (GRID, 2) if g <= min(sides) and channels * g * g <= FEATURES)
-        representation = functional.adaptive_avg_pool2d(representation, next(fits, 1))
+        grids = (g for g in (GRID, 2) if g <= min(sides) and channels * g * g <= FEATURES)
+        representation = functional.adaptive_avg_pool2d(representation, next(grids, 1))
     elif representation.ndim == 3:
         representation = representation.mean(dim=1)
     return representation.flatten(1)
 
 
 def probe(train: Features, validation: Features, test: Features, threads: int) -> dict[str, Any]:
-    """Multinomial logistic regression on standardised features (Alain and Bengio 2016, arXiv 1610.01644).
+    """Fit a multinomial logistic regression (Alain and Bengio 2016, arXiv 1610.01644).
 
-    Features are standardised by the training images' mean and standard deviation; one without variance
-    becomes 0. Of `STRENGTHS`, the one with the best validation accuracy is taken, the strongest
-    regularisation on a tie; the test images are read once, for that one.
+    Features are standardized by the training images' mean and standard deviation; a feature without
+    variance becomes 0. The regularization is the one of `STRENGTHS` with the best validation accuracy,
+    on a tie the strongest. The test images are read once, for the selected classifier.
 
     Args:
-        train: what the classifier learns from.
-        validation: what chooses the regularisation.
-        test: what its accuracy is reported on.
-        threads: threads of the linear algebra; they decide last bits.
+        train: features to fit.
+        validation: features that select the regularization.
+        test: features of the reported accuracy.
+        threads: threads of the linear algebra; the last bits depend on them.
 
     Returns:
-        `train_accuracy`, `val_accuracy`, `test_accuracy`, `features`, `c` (the strength taken), and
-        `converged`, whether its fit did within `ITERATIONS` iterations. Accuracies are None where a
-        feature isn't finite.
+        `train_accuracy`, `val_accuracy`, `test_accuracy`, `features`, `c` (the selected strength), and
+        `converged`, whether the fit converged within `ITERATIONS` iterations. Accuracies are None where
+        a feature is NaN or infinite.
     """
-    found: dict[str, Any] = {"features": train.values.shape[1], "c": None, "converged": None}
-    found |= dict.fromkeys(("train_accuracy", "val_accuracy", "test_accuracy"))
+    figures: dict[str, Any] = {"features": train.values.shape[1], "c": None, "converged": None}
+    figures |= dict.fromkeys(("train_accuracy", "val_accuracy", "test_accuracy"))
     if not all(np.isfinite(split.values).all() for split in (train, validation, test)):
-        return found
+        return figures
     mean = train.values.mean(axis=0, dtype=np.float64)
     std = train.values.std(axis=0, dtype=np.float64)
-    # Of a constant feature rounding alone is left.
+    # The standard deviation of a constant feature is rounding error.
     std[std <= 1e-6 * np.abs(mean)] = np.inf
     x, x_val, x_test = (
         ((split.values - mean) / std).astype(np.float32) for split in (train, validation, test)
@@ -83,13 +84,13 @@ def probe(train: Features, validation: Features, test: Features, threads: int) -
         for strength in STRENGTHS:
             classifier = LogisticRegression(C=strength, max_iter=ITERATIONS)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)  # it is reported as a figure
+                warnings.simplefilter("ignore", ConvergenceWarning)  # reported as `converged`
                 classifier.fit(x, train.labels)
             accuracy = float(classifier.score(x_val, validation.labels))
             if accuracy > best_accuracy:
                 best, best_accuracy = classifier, accuracy
         assert best is not None
-        return found | {
+        return figures | {
             "train_accuracy": float(best.score(x, train.labels)),
             "val_accuracy": best_accuracy,
             "test_accuracy": float(best.score(x_test, test.labels)),
@@ -99,5 +100,5 @@ def probe(train: Features, validation: Features, test: Features, threads: int) -
 
 
 def gather(chunks: list[Tensor], labels: Tensor) -> Features:
-    """Pooled chunks and labels as scikit-learn takes them."""
+    """Join pooled chunks, and convert them and their labels for scikit-learn."""
     return Features(torch.cat(chunks).float().numpy(), labels.cpu().numpy())

@@ -1,4 +1,4 @@
-"""Commands of `stitch-sweep` in forked processes, under a limit of time and memory.
+"""Commands of `stitch-sweep` in forked processes, with limits of time and memory.
 
 Importing torch and pandas takes seconds. A server process imports them once and forks for each command,
 so that hundreds of commands take minutes.
@@ -19,22 +19,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SECONDS = 20
-# A machine that does other work needs longer for as much computing.
+# A busy machine needs more wall-clock time for the same computation.
 _HANG_SECONDS = 5 * SECONDS
 PEAK_BYTES = 2 * 2**30
-# Far above what is allowed: a command that wants more fails, and not the machine.
+# Far above the allowed peak: a command that needs more fails before the machine does.
 _DATA_BYTES = 6 * 2**30
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended.
+    """The end of a command.
 
     Attributes:
-        status: exit status; minus the signal's number where one ended it.
+        status: exit status; the negative signal number if a signal ended the command.
         output: standard output and standard error.
-        seconds: of computing; a command that hangs is killed.
-        peak_bytes: most memory that was resident, that of the imports included.
+        seconds: CPU time; a command that hangs is killed.
+        peak_bytes: peak resident memory, that of the imports included.
     """
 
     status: int
@@ -44,17 +44,17 @@ class Ended:
 
 
 class Server:
-    """Runs commands one after the other.
+    """Runs commands one after another.
 
     Args:
-        process: this module, run as a program.
+        process: this module as a program.
     """
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
     def run(self, *arguments: object, cwd: Path) -> Ended:
-        """Run one command in the folder `cwd`; it is killed if it hangs."""
+        """Run one command in the folder `cwd`; kill it if it hangs."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         request = {"arguments": [str(a) for a in arguments], "cwd": str(cwd)}
@@ -65,7 +65,7 @@ class Server:
 
 @contextmanager
 def server(scratch: Path) -> Iterator[Server]:
-    """A server whose temporary files go below `scratch`."""
+    """Start a server whose temporary files are below `scratch`."""
     with subprocess.Popen(
         [sys.executable, __file__],
         stdin=subprocess.PIPE,
@@ -81,7 +81,7 @@ def server(scratch: Path) -> Iterator[Server]:
 
 
 def _serve() -> None:
-    # What the commands import; threads would not survive the fork, so nothing is computed here.
+    # The imports of the commands. Nothing is computed, because threads would not survive the fork.
     import stitch_sweep.checks.determinism.comparison
     import stitch_sweep.networks.zoo
     import stitch_sweep.plan.estimate
@@ -109,7 +109,7 @@ def _fork(request: dict[str, object]) -> dict[str, object]:
         if not timed_out and time.monotonic() - begun > _HANG_SECONDS:
             timed_out = True
             os.kill(child, signal.SIGKILL)
-        time.sleep(0.005)  # between two looks at the child
+        time.sleep(0.005)  # between two polls of the child
     return {
         "status": os.waitstatus_to_exitcode(status),
         "output": output.read_text(errors="replace"),
@@ -149,7 +149,7 @@ def _become(output: Path, request: dict[str, object]) -> None:
 
 
 def _fetch_mirror(folder: str, uri: str) -> list[str]:
-    """Bring what a copy has, as `sweep --resume --mirror` does before Ray starts; then `status`."""
+    """Fetch the files of a mirror, as `sweep --resume --mirror` does before Ray starts; then `status`."""
     from stitch_sweep.core.errors import InputError
     from stitch_sweep.tracking.mirror import Mirror
 

@@ -1,4 +1,4 @@
-"""Experiment folders that look as if a sweep had written them, in a fraction of a second."""
+"""Experiment folders like those of a sweep, written in a fraction of a second."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ OWN = 0.9
 
 
 def accuracy(i: int, j: int, last: int, loss: str) -> float:
-    """A lower-left triangle; trained for `mse`, a poor one."""
+    """Return an accuracy of a lower-left triangle; a low one for the loss `mse`."""
     falls = 0.15 * max(0, j - i) * 4 / last
     return OWN - falls if loss == "task" else max(0.1, 0.5 - falls)
 
 
 def predictions(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Classes of which `share` are right, and the others wrong."""
+    """Return predicted classes, of which the share `share` is right."""
     generator = np.random.default_rng(seed)
     wrong = generator.permutation(len(labels)) >= round(share * len(labels))
     return np.where(wrong, (labels + 1) % CLASSES, labels)
@@ -55,23 +55,23 @@ def make_folder(
     """Write a folder.
 
     Args:
-        folder: where; its name tells it apart.
-        pairs: sender and receiver of each.
-        layers: of every network, 0 to `layers` - 1.
-        losses: what stitches were trained for.
-        crossed: whether the loss is a factor; else `losses` has one that all trials have.
+        folder: where to write.
+        pairs: sender and receiver of each pair.
+        layers: number of layers of every network.
+        losses: losses of the stitches.
+        crossed: whether the loss is a factor; if not, all trials have the first of `losses`.
         samples: trials of each study, searched over the learning rate.
-        ended: so many trials have ended, the others are running; None: all.
-        tables: whether the tables are there, or the ledger alone.
-        measured: whether `measured/` is there.
-        sanity: whether `sanity.json` is there.
-        seed: of the sweep.
+        ended: number of ended trials; the others are running; None: all have ended.
+        tables: whether to write the tables, or only the ledger.
+        measured: whether to write `measured/`.
+        sanity: whether to write `sanity.json`.
+        seed: seed of the sweep.
         failed: cells (sender layer, receiver layer) whose trials failed.
         unconverged: cells whose stitches did not converge.
-        error: why the failed ones did.
-        data: the images' fingerprint.
-        tracking: the configuration's section.
-        objectives: of the search, where there are several.
+        error: error message of the failed trials.
+        data: fingerprint of the images.
+        tracking: the section of the configuration.
+        objectives: objectives of the search, if there are several.
     """
     names = sorted({name for pair in pairs for name in pair})
     labels = np.arange(IMAGES) % CLASSES
@@ -228,7 +228,7 @@ def _measured(
                 "family": "resnet",
                 "weights": "trained",
                 "seed": k,
-                # The k-th pair's networks are bigger than those of the one before.
+                # The networks of each further pair are larger.
                 "parameters": 1000 * (1 + k // 2),
                 "depth": blocks,
                 "width": 4 * (1 + k // 2),

@@ -1,1 +1,1 @@
-"""Recording what a run computes, and comparing two recordings."""
+"""Record the computations at the start of a run, and compare two recordings."""

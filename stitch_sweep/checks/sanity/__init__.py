@@ -1,1 +1,1 @@
-"""Checks that rule out bugs; each is tested with a planted fault."""
+"""Checks that rule out bugs, on a configuration's networks and on tiny ones."""

@@ -1,7 +1,7 @@
-"""The checks. Each takes a `Subject` and returns a `Finding`; none depends on another.
+"""The list of checks. A check takes a `Subject` and returns a `Finding`; none depends on another.
 
-What a check compares with is worked out apart from the code under test wherever that can be, so that
-a fault can't hide by being on both sides; `plain` holds stitching written out.
+Where possible, a check computes its reference values without the code under test, so that a fault
+cannot appear on both sides and hide. `plain` is model stitching in plain PyTorch.
 """
 
 from __future__ import annotations
@@ -9,19 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import MappingProxyType
 
+from stitch_sweep.checks.sanity.abstractions import no_abstractions
+from stitch_sweep.checks.sanity.batch_sizes import batch_size
 from stitch_sweep.checks.sanity.duplicates import duplicates
-from stitch_sweep.checks.sanity.evaluating import batch_size, evaluate_again, order
-from stitch_sweep.checks.sanity.frozen import activations, frozen, identity
-from stitch_sweep.checks.sanity.loading import loaders
+from stitch_sweep.checks.sanity.findings import Finding
+from stitch_sweep.checks.sanity.frozen import frozen
+from stitch_sweep.checks.sanity.halves import activations, identity
+from stitch_sweep.checks.sanity.independence import other_trials, self_against_copy
+from stitch_sweep.checks.sanity.loaders import loaders
+from stitch_sweep.checks.sanity.order import order
 from stitch_sweep.checks.sanity.precision import precision
-from stitch_sweep.checks.sanity.subject import Finding, Subject
-from stitch_sweep.checks.sanity.training import (
-    no_abstractions,
-    other_trials,
-    schedule,
-    self_against_copy,
-    store_and_load,
-)
+from stitch_sweep.checks.sanity.repetition import evaluate_again
+from stitch_sweep.checks.sanity.schedule import schedule
+from stitch_sweep.checks.sanity.storing import store_and_load
+from stitch_sweep.checks.sanity.subject import Subject
 
 Check = Callable[[Subject], Finding]
 
@@ -44,3 +45,6 @@ CHECKS: MappingProxyType[str, Check] = MappingProxyType(
     }
 )
 """Every check by its name, in the order in which they run."""
+
+TINY = "little: "
+"""Prefix of the names of checks that run on tiny networks."""

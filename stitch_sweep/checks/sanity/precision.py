@@ -1,4 +1,4 @@
-"""What float32 buys, and whether it really is float32."""
+"""The check that computations run in float32, and the effect of 16-bit formats."""
 
 from __future__ import annotations
 
@@ -9,84 +9,101 @@ import torch
 from torch import Tensor, nn
 
 from stitch_sweep.checks.differences import largest_difference
-from stitch_sweep.checks.sanity import plain
-from stitch_sweep.checks.sanity.subject import Finding, Subject, share_right
+from stitch_sweep.checks.sanity.findings import Finding
+from stitch_sweep.checks.sanity.plain import accuracy
+from stitch_sweep.checks.sanity.plain_subject import (
+    find_cut_modules,
+    plain_settings,
+    train_plainly,
+)
+from stitch_sweep.checks.sanity.subject import Subject
 from stitch_sweep.training.workbench import Workbench
 
 CONCLUSION = 0.01
-"""An accuracy that moves by more may change what a matrix is read as."""
+"""A larger change of an accuracy may change the reading of a matrix."""
 FLOAT32 = 5e-5
-"""Float32 stays closer to float64, as a share of the largest logit; TF32 and bfloat16 don't."""
+"""Largest difference of float32 from float64, relative to the largest logit; TF32 and bfloat16 exceed
+it."""
+FEW_IMAGES = 64
 
-_SMALL = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+_SHORT_TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def precision(subject: Subject) -> Finding:
-    """Logits of one stitch in float32 and float64; and stored, computed and trained in 16 bits."""
+    """Compare logits of one stitch in float32 and float64, and with 16-bit storage and computation."""
     bench = subject.bench()
     stitch = subject.run(bench).result.stitch
-    images = subject.normalised(subject.data, "test")
+    images = subject.normalized(subject.data, "test")
     labels = subject.data.test.labels.cpu()
     compared = "float32 against float64, and against 16 bits stored, computed, trained with"
     base = subject.outputs(subject.stitched(bench, stitch), images)
-    if wrong := _reduced(subject, bench, stitch, images):
-        return Finding("precision", compared, None, "fail", wrong)
-    gap = _against_double(subject, bench, stitch, images, base)
+    if defect := _reduced_tensor(subject, bench, stitch, images):
+        return Finding("precision", compared, None, "fail", defect)
+    gap = _difference_from_double(subject, bench, stitch, images, base)
     if gap > FLOAT32 * base.abs().max().item():
-        why = f"logits are {gap:.2g} from those in float64: they aren't computed in float32"
-        return Finding("precision", compared, gap, "fail", why)
-
-    accuracy = share_right(base, labels)
-    figures: dict[str, Any] = {"float32": {"accuracy": accuracy}}
-    for name, dtype in _SMALL.items():
-        stored = subject.bench(
-            modules={n: (_rounded(subject.modules[n], dtype), n) for n in bench.networks}
+        defect = (
+            f"logits differ from those in float64 by {gap:.2g}: they aren't computed in float32"
         )
-        network = subject.stitched(stored, _rounded(stitch, dtype))
-        figures[f"{name}, stored"] = _moved(base, subject.outputs(network, images), labels)
-        if _worth_computing(subject, name):
-            with torch.autocast(subject.device, dtype=dtype):
-                network = subject.stitched(bench, stitch)
-                computed = subject.outputs(network, images).float()
-            figures[f"{name}, computed"] = _moved(base, computed, labels)
-    figures |= _trained(subject, images, labels)
+        return Finding("precision", compared, gap, "fail", defect)
 
-    # One image more or less is no conclusion.
-    limit = max(CONCLUSION, 2 / len(labels)) + 1e-9
-    far = {
-        name: found["accuracy"] - accuracy
-        for name, found in figures.items()
-        if name.endswith("stored") and abs(found["accuracy"] - accuracy) > limit
-    }
-    halved = {
-        name: short
-        for name in bench.networks
-        for parameter in subject.modules[name].parameters()
-        if (short := _short(parameter))
-    }
-    moves = ", ".join(f"{n} {v['difference']:.2g}" for n, v in figures.items() if "difference" in v)
-    notes = [f"logits move by: {moves} (a scaler skips steps until its scale fits)"]
-    if far:
-        which = "; ".join(f"{name}: accuracy {moved:+.4f}" for name, moved in far.items())
-        notes.insert(0, f"a model stored in 16 bits would change a conclusion: {which}")
-    if halved:
-        which = ", ".join(f"{name} in {short}" for name, short in halved.items())
-        notes.insert(0, f"stored in 16 bits already: {which}")
+    base_accuracy = accuracy(base, labels)
+    figures: dict[str, Any] = {"float32": {"accuracy": base_accuracy}}
+    figures |= _convert_and_evaluate(subject, bench, stitch, images, base)
+    figures |= _train_and_evaluate(subject, images, labels)
+    warnings = _warnings(subject, bench, figures, base_accuracy, len(labels))
+    differences = ", ".join(
+        f"{name} {figure['difference']:.2g}"
+        for name, figure in figures.items()
+        if "difference" in figure
+    )
+    note = f"differences of logits: {differences} (a scaler skips steps until its scale fits)"
     return Finding(
-        "precision", compared, gap, "warn" if far or halved else "pass", "; ".join(notes), figures
+        "precision",
+        compared,
+        gap,
+        "warn" if warnings else "pass",
+        "; ".join([*warnings, note]),
+        figures,
     )
 
 
-def _worth_computing(subject: Subject, name: str) -> bool:
-    """A CPU takes twenty times as long in float16 as in float32, and nobody uses it so."""
-    return name != "float16" or subject.device != "cpu" or subject.little
+def _warnings(
+    subject: Subject, bench: Workbench, figures: dict[str, Any], base_accuracy: float, count: int
+) -> list[str]:
+    """Warn of networks that are stored in 16 bits, and of accuracies that 16-bit storage changes."""
+    warnings = []
+    short_networks = {
+        name: short
+        for name in bench.networks
+        for parameter in subject.modules[name].parameters()
+        if (short := _short_type(parameter))
+    }
+    if short_networks:
+        listed = ", ".join(f"{name} in {short}" for name, short in short_networks.items())
+        warnings.append(f"stored in 16 bits already: {listed}")
+    # A difference of one image is no conclusion.
+    limit = max(CONCLUSION, 2 / count) + 1e-9
+    changes = {
+        name: figure["accuracy"] - base_accuracy
+        for name, figure in figures.items()
+        if name.endswith("stored") and abs(figure["accuracy"] - base_accuracy) > limit
+    }
+    if changes:
+        listed = "; ".join(f"{name}: accuracy {change:+.4f}" for name, change in changes.items())
+        warnings.append(f"a model stored in 16 bits would change a conclusion: {listed}")
+    return warnings
 
 
-def _against_double(
+def _is_practical(subject: Subject, name: str) -> bool:
+    """Whether to compute in a format: float16 on a CPU is twenty times slower, and nobody uses it."""
+    return name != "float16" or subject.device != "cpu" or subject.is_tiny
+
+
+def _difference_from_double(
     subject: Subject, bench: Workbench, stitch: nn.Module, images: Tensor, base: Tensor
 ) -> float:
-    """The largest difference of the first logits from those that float64 gives."""
-    few = images[:64]
+    """Return the largest difference of the first logits from those in float64."""
+    few = images[:FEW_IMAGES]
     cell = subject.cell
     sender, receiver = (
         copy.deepcopy(part).double()
@@ -95,74 +112,94 @@ def _against_double(
             bench.networks[cell.receiver].suffix(cell.receiver_layer),
         )
     )
-    doubled = copy.deepcopy(stitch).to(images.device).eval().double()
+    stitch64 = copy.deepcopy(stitch).to(images.device).eval().double()
     with torch.no_grad():
-        exact = receiver(doubled(sender(few.double()))).cpu()
+        exact = receiver(stitch64(sender(few.double()))).cpu()
     return largest_difference(base[: len(few)].double(), exact)
 
 
-def _reduced(subject: Subject, bench: Workbench, stitch: nn.Module, images: Tensor) -> str:
-    """Where something has fewer bits than float32 and its source has not, if that is so anywhere."""
+def _reduced_tensor(subject: Subject, bench: Workbench, stitch: nn.Module, images: Tensor) -> str:
+    """Describe the first tensor with fewer bits than float32 whose source has more; else empty."""
     cell = subject.cell
     sender, receiver = bench.networks[cell.sender], bench.networks[cell.receiver]
     stages: dict[str, Tensor] = {f"the stitch's {n}": p for n, p in stitch.named_parameters()}
     for name, network in bench.networks.items():
         given = dict(subject.modules[name].named_parameters())
         for path, parameter in network.network.named_parameters():
-            if not _short(given[path]):
+            if not _short_type(given[path]):
                 stages[f"network {name!r}: {path}"] = parameter
     with torch.no_grad():
-        x = images[:64]
-        stages["the sender's representation"] = rows = sender.prefix(cell.sender_layer)(x)
+        x = images[:FEW_IMAGES]
+        sent = sender.prefix(cell.sender_layer)(x)
+        stages["the sender's representation"] = sent
         stages["the expected representation"] = receiver.prefix(cell.receiver_layer)(x)
-        put = stitch.to(images.device).eval()(rows)
-        stages["the stitched representation"] = put
-        stages["the logits"] = receiver.suffix(cell.receiver_layer)(put)
-    for what, tensor in stages.items():
+        stitched = stitch.to(images.device).eval()(sent)
+        stages["the stitched representation"] = stitched
+        stages["the logits"] = receiver.suffix(cell.receiver_layer)(stitched)
+    for name, tensor in stages.items():
         if tensor.dtype != torch.float32:
-            return f"{what}: {str(tensor.dtype).removeprefix('torch.')}, not float32"
-        if (short := _short(tensor)) is not None:
-            return f"{what} went through {short}: none of its values has more bits than that"
+            return f"{name}: {str(tensor.dtype).removeprefix('torch.')}, not float32"
+        if (short := _short_type(tensor)) is not None:
+            return f"{name} went through {short}: none of the values has more bits"
     return ""
 
 
-def _short(tensor: Tensor) -> str | None:
-    """The 16-bit type that holds all values of a float32 tensor exactly, if there is one."""
-    # Zeros and powers of two fit anywhere, and are what fresh weights are full of.
-    told = tensor[~torch.isin(tensor.frexp().mantissa.abs(), torch.tensor([0.0, 0.5]).to(tensor))]
-    for name, dtype in _SMALL.items():
-        if len(told) >= 8 and torch.equal(told.to(dtype).float(), told):
+def _short_type(tensor: Tensor) -> str | None:
+    """Return the 16-bit type that holds all values of a float32 tensor exactly, if there is one."""
+    # Zeros and powers of two fit any type, and fresh weights are full of them.
+    trivial = torch.isin(tensor.frexp().mantissa.abs(), torch.tensor([0.0, 0.5]).to(tensor))
+    values = tensor[~trivial]
+    for name, dtype in _SHORT_TYPES.items():
+        if len(values) >= 8 and torch.equal(values.to(dtype).float(), values):
             return name
     return None
 
 
-def _moved(base: Tensor, logits: Tensor, labels: Tensor) -> dict[str, float]:
+def _compare_logits(base: Tensor, logits: Tensor, labels: Tensor) -> dict[str, float]:
     return {
         "difference": largest_difference(base, logits),
-        "accuracy": share_right(logits, labels),
+        "accuracy": accuracy(logits, labels),
         "predictions_changed": (base.argmax(1) != logits.argmax(1)).double().mean().item(),
     }
 
 
-def _rounded(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A copy whose numbers went through `dtype`, as those of a model stored so have."""
+def _rounded_copy(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Return a copy whose numbers are rounded to `dtype`, like those of a model stored in it."""
     return copy.deepcopy(module).to(dtype).float()
 
 
-def _trained(subject: Subject, images: Tensor, labels: Tensor) -> dict[str, Any]:
-    """Accuracies of the paper's stitch trained in 16 bits, with and without a gradient scaler."""
+def _convert_and_evaluate(
+    subject: Subject, bench: Workbench, stitch: nn.Module, images: Tensor, base: Tensor
+) -> dict[str, Any]:
+    """Evaluate the stitched network stored in 16 bits, and computed in 16 bits."""
+    labels = subject.data.test.labels.cpu()
+    figures = {}
+    for name, dtype in _SHORT_TYPES.items():
+        rounded = {n: (_rounded_copy(subject.modules[n], dtype), n) for n in bench.networks}
+        stored = subject.bench(modules=rounded)
+        network = subject.stitched(stored, _rounded_copy(stitch, dtype))
+        logits = subject.outputs(network, images)
+        figures[f"{name}, stored"] = _compare_logits(base, logits, labels)
+        if _is_practical(subject, name):
+            with torch.autocast(subject.device, dtype=dtype):
+                network = subject.stitched(bench, stitch)
+                logits = subject.outputs(network, images).float()
+            figures[f"{name}, computed"] = _compare_logits(base, logits, labels)
+    return figures
+
+
+def _train_and_evaluate(subject: Subject, images: Tensor, labels: Tensor) -> dict[str, Any]:
+    """Train the paper's stitch in 16 bits, with and without a gradient scaler, and evaluate it."""
     bench = subject.bench(augment="none")
     try:
-        places = subject.places(bench)
+        modules = find_cut_modules(subject, bench)
     except LookupError:
         return {}
-    cell = subject.cell
-    settings = subject.plain({"task": 1.0})
+    loss = {"task": 1.0}
+    settings = plain_settings(subject, loss)
     training = subject.start(bench, settings=settings)
-    begun = {k: v.detach().cpu().clone() for k, v in training.stitch.state_dict().items()}
-    inputs = subject.normalised(subject.data, "train")
-    targets = subject.data.train.labels.to(subject.device)
-    found: dict[str, Any] = {}
+    start = {k: v.detach().cpu().clone() for k, v in training.stitch.state_dict().items()}
+    figures: dict[str, Any] = {}
     base: Tensor | None = None
     for name, cast, scaled in (
         ("float32", None, False),
@@ -170,28 +207,17 @@ def _trained(subject: Subject, images: Tensor, labels: Tensor) -> dict[str, Any]
         ("float16", torch.float16, False),
         ("float16", torch.float16, True),
     ):
-        if not _worth_computing(subject, name):
+        if not _is_practical(subject, name):
             continue
-        state = plain.train(
-            (bench.networks[cell.sender].network, places[0]),
-            (bench.networks[cell.receiver].network, places[1]),
-            inputs,
-            targets,
-            begun,
-            {"task": 1.0},
-            settings.training,
-            subject.base_lr(settings),
-            subject.config.seed,
-            whole=False,
-            cast=cast,
-            scaled=scaled,
+        trained = train_plainly(
+            subject, bench, modules, settings, start, loss, whole=False, cast=cast, scaled=scaled
         )
-        training.stitch.load_state_dict(state)
+        training.stitch.load_state_dict(trained)
         logits = subject.outputs(subject.stitched(bench, training.stitch), images)
-        what = f"{name}, trained" + (" with a grad scaler" if scaled else "")
+        label = f"{name}, trained" + (" with a grad scaler" if scaled else "")
         if base is None:
             base = logits
-            found[what] = {"accuracy": share_right(logits, labels)}
+            figures[label] = {"accuracy": accuracy(logits, labels)}
         else:
-            found[what] = _moved(base, logits, labels)
-    return found
+            figures[label] = _compare_logits(base, logits, labels)
+    return figures

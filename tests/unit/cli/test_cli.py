@@ -1,12 +1,8 @@
-"""Bad input ends with status 2 and a sentence that says what and where; nothing is written."""
+"""Wrong input ends with status 2 and a message with its place; nothing is written."""
 
 import json
 import os
 import pickle
-import subprocess
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +11,8 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from stitch_sweep.cli import main as cli
 from stitch_sweep.networks.families.building import build
+from tests.support.command_line import everything
 
 BASE: dict[str, Any] = {
     "data": {"name": "digits", "image_size": 16, "train_images": 200, "test_images": 100},
@@ -26,56 +22,6 @@ BASE: dict[str, Any] = {
     ],
     "pairs": [{"sender": "a", "receiver": "b"}],
 }
-
-
-@dataclass(frozen=True)
-class Ended:
-    status: int
-    out: str
-    err: str
-
-    @property
-    def errors(self) -> list[str]:
-        return [line.removeprefix("error: ") for line in self.err.splitlines()]
-
-
-@pytest.fixture
-def run(monkeypatch, tmp_path, capsys) -> Callable[..., Ended]:
-    """Run a command in an empty folder, in this process."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["stitch-sweep", *map(str, arguments)])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as ended:
-            status = int(ended.code or 0)
-        captured = capsys.readouterr()
-        return Ended(status, captured.out, captured.err)
-
-    return run
-
-
-@pytest.fixture
-def refused(run, tmp_path) -> Callable[..., list[str]]:
-    """Run a command that must be refused, leave no trace, and speak in sentences."""
-
-    def refused(*arguments: object) -> list[str]:
-        before = everything(tmp_path)
-        ended = run(*arguments)
-        assert ended.status == 2
-        assert "Traceback" not in ended.err
-        assert ended.out == ""
-        assert everything(tmp_path) == before
-        assert all(line.startswith("error: ") for line in ended.err.splitlines())
-        return ended.errors
-
-    return refused
-
-
-def everything(folder: Path) -> dict[str, bytes | None]:
-    return {str(path): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 def write(folder: Path, **changes: Any) -> Path:
@@ -327,61 +273,6 @@ class TestOtherArguments:
         assert "Traceback" not in ended.err
 
 
-def test_the_command_itself_ends_so_too(tmp_path):
-    (tmp_path / "config.yml").write_text("seed: [\n")
-    ended = subprocess.run(
-        [sys.executable, "-c", "from stitch_sweep.cli.main import main; main()", "sweep", "config.yml"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert ended.returncode == 2
-    assert ended.stdout == ""
-    assert ended.stderr.startswith("error: config.yml: line 2, column 1: is not valid YAML")
-    assert [path.name for path in tmp_path.iterdir()] == ["config.yml"]
-
-
-def test_describe_prints_a_table_or_json(run):
-    assert "21,276,992" in run("describe", "resnet34").out
-    assert isinstance(json.loads(run("describe", "resnet1111", "--json").out), dict)
-
-
-def test_describe_says_what_it_was_likely_to_mean(refused, tmp_path):
-    (error,) = refused("describe", "torchvison:resnet18")
-    assert error.startswith("did you mean 'torchvision:resnet18'? ")
-    (tmp_path / "net.py").write_text("def small():\n    ...\n\n\ndef large():\n    ...\n")
-    (error,) = refused("describe", "./net.py")
-    assert error == "./net.py: a file's function is wanted, ./net.py:small or large"
-
-
-def test_describe_of_a_place_says_when_the_image_does_not_fit(refused, tmp_path):
-    make = "import torch\n\n\ndef make():\n    return torch.nn.Sequential(torch.nn.Flatten(), "
-    make += "torch.nn.Linear(48, 8), torch.nn.Linear(8, 10))\n"
-    (tmp_path / "net.py").write_text(make)
-    for cut in ([], ["--cut", "1"]):
-        (error,) = refused("describe", "./net.py:make", "--image-size", "8", *cut)
-        assert "Sequential can't take an image of shape (3, 8, 8): " in error
-
-
-def test_describe_has_the_shapes_that_a_stitch_gets(run, tmp_path):
-    make = """import torch
-from torch import nn
-
-
-class Last(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.patch, self.one, self.fc = nn.Conv2d(3, 6, 2, 2), nn.Linear(6, 5), nn.Linear(5, 10)
-
-    def forward(self, x):
-        return self.fc(self.one(self.patch(x).permute(0, 2, 3, 1)).mean((1, 2)))
-"""
-    (tmp_path / "net.py").write_text(make)
-    options = ("./net.py:Last", "--image-size", "8", "--json")
-    found = json.loads(run("describe", *options).out)
-    assert found["layers"][1] == {"index": 1, "name": "one", "shape": [5, 4, 4]}
-    (row,) = json.loads(run("describe", *options, "--cut", "one").out)
-    assert row["shape"] == [5, 4, 4]
-
-
 def test_ctrl_c_ends_with_130_and_says_how_to_go_on(run, monkeypatch, tmp_path):
     def interrupted(folder: Path) -> None:
         raise KeyboardInterrupt
@@ -391,15 +282,6 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(run, monkeypatch, tmp_path):
     assert ended.status == 130
     assert "Interrupted" in ended.err
     assert "Traceback" not in ended.err
-
-
-def test_describe_says_what_crosses_where_a_network_cannot_be_cut(run, refused):
-    small = ("resnet1111", "--width", "2", "--image-size", "8")
-    (row,) = json.loads(run("describe", *small, "--cut", "layer2", "--json").out)
-    assert (row["name"], row["layer"], row["shape"]) == ("layer2.0", 2, [4, 4, 4])
-    errors = refused("describe", *small, "--cut", "layer2.0.conv1", "--cut", "layr3")
-    assert "'layer1.0' is used again after it" in errors[0]
-    assert "did you mean 'layer3.0'" in errors[1]
 
 
 def test_a_zoo_lists_networks_from_elsewhere_beside_our_own(run, tmp_path):

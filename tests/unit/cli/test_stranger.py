@@ -1,4 +1,4 @@
-"""Folders that a stranger wrote: what may be read, contacted, created, and what reaches the terminal."""
+"""Files of a stranger: every reader refuses or skips them, and nothing in them controls a terminal."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import json
 import os
 import re
 import resource
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,16 +19,12 @@ import pytest
 import yaml
 from rich.table import Table
 from rich.text import Text
-from safetensors.numpy import save_file
 
 from stitch_sweep.analysis.results import check_results, load_results
 from stitch_sweep.analysis.tables import csv_text
-from stitch_sweep.config.models import NetworkConfig
 from stitch_sweep.core.console import Terminal
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.untrusted import UnreadableFileError
-from stitch_sweep.measuring.permissions import Permissions
-from stitch_sweep.measuring.pictures import read_pictures
 from stitch_sweep.measuring.tables import measure
 from stitch_sweep.networks.zoo import Zoo
 from stitch_sweep.report.experiment import load_experiment
@@ -39,131 +33,18 @@ from stitch_sweep.storage.manifest import Manifest, in_step
 from stitch_sweep.storage.tables import read_table
 from stitch_sweep.sweep.matrix_files import MANIFEST
 from stitch_sweep.sweep.progress import Reporter
-from tests.support.faults import can_split
-from tests.support.paths import ROOT
+from tests.support.foreign_folders import RECIPE, small_sweep
 from tests.support.reports import make_folder
 
 ESCAPES = "[red]x[/red]\x1b[2J\x1b]0;title\x07\u202e"
+
+
 DEEP = '{"a":' * 900 + "1" + "}" * 900
-
-
-# What may be read
-
-
-@pytest.fixture
-def folder(tmp_path):
-    (tmp_path / "sweep").mkdir()
-    return tmp_path / "sweep"
-
-
-def permitted(folder: Path, name: str, **options: Any) -> Path:
-    return Permissions(folder, **options).find(name)
-
-
-@pytest.mark.parametrize(
-    "name", ["/etc", "../other", "data/../../other", "~/pictures", "/etc/*.conf", "../*", "/", "\0"]
-)
-def test_a_path_out_of_the_folder_is_refused(folder, tmp_path, monkeypatch, name):
-    (tmp_path / "other").mkdir()
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    with pytest.raises(InputError, match="--allow FOLDER"):
-        permitted(folder, name)
-
-
-@pytest.mark.parametrize("name", ["link", "link/x", "data"])
-def test_a_link_out_of_the_folder_is_refused(folder, tmp_path, name):
-    secret = tmp_path / "secret"
-    secret.mkdir()
-    (secret / "x").touch()
-    (folder / "link").symlink_to(secret)
-    (folder / "data").mkdir()
-    (folder / "data" / "image.png").symlink_to(secret / "x")
-    with pytest.raises(InputError, match=r"link|--allow"):
-        permitted(folder, name)
-
-
-@pytest.mark.parametrize("kind", ["loop", "pipe"])
-def test_a_loop_of_links_and_a_pipe_are_refused(folder, kind):
-    data = folder / "data"
-    data.mkdir()
-    if kind == "loop":
-        (data / "again").symlink_to(data)
-    else:
-        os.mkfifo(data / "train.parquet")
-    with pytest.raises(InputError, match="link to another place, or no regular file"):
-        permitted(folder, "data")
-
-
-def test_what_lies_below_the_folder_or_is_allowed_is_found(folder, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    data, mine = folder / "data", tmp_path / "mine"
-    for place in (data, mine):
-        place.mkdir()
-        (place / "train.parquet").touch()
-    assert permitted(folder, "data") == data
-    assert permitted(folder, str(data)) == data
-    assert permitted(folder, "data/*.parquet") == data / "*.parquet"
-    assert permitted(folder, "mine", allow=[mine]) == mine
-    assert permitted(folder, str(mine), allow=[Path("mine")]) == mine
-    with pytest.raises(InputError, match="--allow none: is not a folder"):
-        Permissions(folder, allow=[Path("none")])
-    with pytest.raises(InputError, match="--download tim"):
-        Permissions(folder, download=["tim"])
-
-
-@pytest.mark.parametrize(
-    ("network", "flag"),
-    [
-        ({"source": "timm", "model": "resnet18", "weights": "a1_in1k"}, "--download timm"),
-        ({"source": "torchvision", "model": "alexnet", "weights": "DEFAULT"}, "torchvision"),
-        ({"source": "python", "factory": "./mine.py:make", "weights": "factory"}, "--run-code"),
-        ({"family": "resnet1111", "weights": "/home/me/net.safetensors"}, "--allow"),
-    ],
-)
-def test_a_network_that_needs_more_than_the_folder_names_the_flag(folder, network, flag):
-    chosen = NetworkConfig.model_validate({"name": "n", **network})
-    with pytest.raises(InputError, match=flag):
-        Permissions(folder).check_network(chosen)
 
 
 @pytest.fixture
 def sweep(tmp_path):
-    return make_folder(tmp_path / "sweep", losses=("task",), layers=2)
-
-
-def rewrite(folder: Path, **changes: Any) -> None:
-    path = folder / "config.resolved.yml"
-    tree = yaml.safe_load(path.read_text())
-    for network in tree["networks"]:
-        network["width"] = 4
-    tree["networks"] = [{**n, "blocks": [1, 1, 1, 1]} for n in tree["networks"]]
-    path.write_text(yaml.safe_dump({**tree, **changes}))
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        {"name": "cifar10", "path": "{}/elsewhere", "download": True},
-        {"name": "cifar10", "path": "data", "download": True},
-        {"name": "mnist", "path": "~/data", "download": True},
-        {"name": "digits", "loader": "ffcv", "beton_folder": "{}/elsewhere"},
-    ],
-)
-def test_measuring_downloads_nothing_and_makes_nothing_elsewhere(
-    sweep, tmp_path, monkeypatch, data
-):
-    def refuse(*arguments, **options):
-        raise AssertionError("asked for a download")
-
-    monkeypatch.setattr("torchvision.datasets.utils.urllib.request.urlopen", refuse)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    rewrite(sweep, data={k: v.format(tmp_path) if k in ("path", "beton_folder") else v
-                         for k, v in data.items()})  # fmt: skip
-    found = measure(sweep, only=["labels"])
-    assert data["name"] == "digits" or "the images can't be loaded" in found.notes[0]
-    assert [path.name for path in tmp_path.iterdir()] == ["sweep"]
-    assert not (sweep / "data").exists()
+    return small_sweep(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["figures", "tables", "measured"])
@@ -189,13 +70,13 @@ def test_a_table_comes_back_as_it_was_written(tmp_path):
         }
     )
     table.to_parquet(tmp_path / "x.parquet")
-    found = read_table(tmp_path / "x.parquet")
-    pd.testing.assert_frame_equal(found.drop(columns="lists"), table.drop(columns="lists"))
-    assert [list(row) for row in found["lists"]] == [[1, 2], [3], []]
+    result = read_table(tmp_path / "x.parquet")
+    pd.testing.assert_frame_equal(result.drop(columns="lists"), table.drop(columns="lists"))
+    assert [list(row) for row in result["lists"]] == [[1, 2], [3], []]
 
 
 def test_what_pandas_and_arrow_add_is_not_followed(tmp_path):
-    """An extension type of Arrow's can hold a pickle; pandas' metadata can be of any shape."""
+    """An Arrow extension type can contain a pickle; pandas metadata can have any shape."""
     values = pa.array([b"1", b"2"])
     field = pa.field("text", pa.string(), metadata={
         b"ARROW:extension:name": b"arrow.py_extension_type",
@@ -209,7 +90,7 @@ def test_what_pandas_and_arrow_add_is_not_followed(tmp_path):
 
 
 def bomb(path: Path, kind: str) -> None:
-    """A small file that stands for gigabytes, or something else that isn't a table."""
+    """Write a small file that expands to gigabytes, or something other than a table."""
     if kind == "rows":
         with pq.ParquetWriter(path, pa.schema([("a", pa.int64())])) as writer:
             for _ in range(20):
@@ -368,10 +249,6 @@ def test_a_manifest_removes_no_folder_and_nothing_through_a_link(tmp_path):
     assert (tmp_path / "sweep" / "tables" / "b.png").exists()
 
 
-RECIPE = {"recipe": {"weights": "trained", "options": {}}, "seconds": 1.0, "versions": {},
-          "accuracy": {"train": 1.0, "validation": 0.9, "test": 0.8}}  # fmt: skip
-
-
 @pytest.mark.parametrize(
     "content",
     ["{}", "[]", DEEP, "pipe",
@@ -389,34 +266,6 @@ def test_a_recipe_of_another_shape_is_named(tmp_path, content):
     path.unlink()
     path.write_text(json.dumps(RECIPE))
     assert len(Zoo(tmp_path).entries()) == 1
-
-
-@pytest.mark.parametrize(
-    "fault", ["labels", "predicted", "factors", "shape", "kind", "deep", "list", "pipe"]
-)
-def test_pictures_of_another_shape_are_named(tmp_path, fault):
-    about = {"trial": "t", "sender": "a", "sender_layer": 1, "receiver": "b", "factors": {},
-             "loss": "mse", "kind": "shown", "predicted": [0, 1]}  # fmt: skip
-    content: dict[str, Any] = {"numbers": [0, 1], "labels": [0, 1], "classes": ["x", "y"],
-                               "predicted": {}, "pictures": [about]}  # fmt: skip
-    stack = np.zeros((2, 1, 4, 4), np.uint8)
-    images = stack[:, :, :2] if fault == "shape" else stack
-    text = json.dumps(content)
-    path = tmp_path / "images.safetensors"
-    save_file({"originals": stack, "0": stack}, path, {"pictures": text})
-    assert len(read_pictures(path).pictures) == 1
-    changed = {"labels": {"labels": ["a", "b"]},
-               "predicted": {"pictures": [{**about, "predicted": [0, 1, 2]}]},
-               "factors": {"pictures": [{**about, "factors": 5}]},
-               "kind": {"pictures": [{**about, "kind": []}]}}.get(fault, {})  # fmt: skip
-    text = {"deep": DEEP, "list": "[]"}.get(fault) or json.dumps({**content, **changed})
-    path.unlink()
-    if fault == "pipe":
-        os.mkfifo(path)
-    else:
-        save_file({"originals": stack, "0": images}, path, {"pictures": text})
-    with pytest.raises(InputError, match=r"images\.safetensors"):
-        read_pictures(path)
 
 
 # What is printed, and what spreadsheets open
@@ -462,17 +311,17 @@ def test_progress_can_not_control_a_terminal():
 @pytest.mark.parametrize("command", [["status"], ["analyze"], ["zoo", "list"]])
 def test_commands_escape_names(tmp_path, monkeypatch, capsys, command):
     from stitch_sweep.cli import main as cli
+    from stitch_sweep.cli import output
 
     folder = tmp_path / ESCAPES.replace("/", "-")
     make_folder(folder, losses=("task",), layers=2)
     entry = folder / f"net{ESCAPES.replace('/', '-')}"
     entry.mkdir()
     (entry / "recipe.json").write_text(json.dumps(RECIPE))
-    monkeypatch.setenv("COLUMNS", "300")
     measuring = ["--no-measure"] if command == ["analyze"] else []
     monkeypatch.setattr(sys, "argv", ["stitch-sweep", *command, str(folder), *measuring])
-    monkeypatch.setattr(cli, "_out", Terminal())
-    monkeypatch.setattr(cli, "_err", Terminal(stderr=True))
+    for terminal in (output.stdout, output.stderr):
+        monkeypatch.setattr(terminal, "_width", 300)
     with pytest.raises(SystemExit) as ended:
         cli.main()
     text = "".join(capsys.readouterr())
@@ -485,147 +334,3 @@ def test_texts_that_a_spreadsheet_would_run_get_a_quote():
     table = pd.DataFrame({"=a": ["=1+1", "+x", "-x", "@x", "x"], "n": [-1.5, 2.0, 3.0, 4.0, 5.0]})
     lines = csv_text(table).splitlines()
     assert lines == ["'=a,n", "'=1+1,-1.5", "'+x,2.0", "'-x,3.0", "'@x,4.0", "x,5.0"]
-
-
-# Connections
-
-RECORD = r"""
-import json, os, runpy, socket, subprocess, sys, threading, time
-for command in ("ip link set lo up", "ip link add out type veth peer name far",
-                "ip link set far up", "ip link set out arp off up",
-                "ip addr add 10.1.1.1/24 dev out", "ip route add default dev out"):
-    subprocess.run(command.split(), check=True)
-# Every frame of every device, loopback included; ICMPv6 is the kernel's own.
-recorder = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-recorder.setblocking(False)
-def frames():
-    found = []
-    while True:
-        try:
-            frame = recorder.recv(65536)
-        except BlockingIOError:
-            return found
-        kind = frame[12:14]
-        if kind == b"\x08\x00" or (kind == b"\x86\xdd" and frame[20] in (6, 17)):
-            found.append(frame[14:54].hex())
-listener = socket.create_server(("127.0.0.1", 5999))
-frames()
-# Datagrams alone: what a connection leaves behind would arrive later.
-probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-probe.bind(("", 5998))
-probe.sendto(b"x", ("127.0.0.1", 5998))
-probe.sendto(b"x", ("192.0.2.1", 53))
-seen = frames()
-assert any(f[32:40] == "c0000201" for f in seen) and any(f[32:40] == "7f000001" for f in seen), seen
-from stitch_sweep.cli.main import main
-statuses = []
-for arguments in json.loads(sys.argv[1]):
-    sys.argv = ["stitch-sweep", *arguments]
-    try:
-        main()
-    except SystemExit as ended:
-        statuses.append(ended.code)
-print(json.dumps({"statuses": statuses, "frames": frames()}))
-"""
-
-
-def tree(folder: Path) -> dict[str, bytes | None]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
-        for path in sorted(folder.rglob("*"))
-    }
-
-
-def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
-
-
-def hostile_folder(folder: Path) -> Path:
-    """A sweep's folder that names servers, downloads and places outside of it."""
-    server = "http://127.0.0.1:5999"
-    make_folder(folder, losses=("task",), layers=2, measured=True, sanity=True,
-                tracking={"uri": server, "experiment": "x", "enabled": True})  # fmt: skip
-    shutil.rmtree(folder / "measured")
-    published = [{"name": "a", "source": "torchvision", "model": "alexnet", "weights": "DEFAULT"},
-                 {"name": "b", "source": "timm", "model": "resnet18", "weights": "a1_in1k"}]  # fmt: skip
-    rewrite(
-        folder,
-        data={"name": "cifar10", "path": "~/stolen", "download": True},
-        networks=published,
-        zoo="~/zoo",
-    )
-    (folder / "zoo" / "net").mkdir(parents=True)
-    (folder / "zoo" / "net" / "recipe.json").write_text(json.dumps(RECIPE))
-    (folder / "m.csv").write_text("0.9,0.1\n0.9,0.9\n")
-    other = make_folder(
-        folder / "second",
-        losses=("task",),
-        layers=2,
-        tracking={"uri": f"sqlite:///{folder}/../x.db"},
-    )
-    rewrite(other, networks=published, zoo="../../zoo")
-    return folder
-
-
-def home_with_credentials(home: Path) -> None:
-    for name, text in {
-        ".mlflow/credentials": "[mlflow]\nmlflow_tracking_username = me\nmlflow_tracking_password = p\n",
-        ".aws/credentials": "[default]\naws_access_key_id = AKIA\naws_secret_access_key = s\n",
-        ".config/gcloud/application_default_credentials.json": '{"type": "authorized_user"}',
-        ".azure/azureProfile.json": "{}",
-        ".netrc": "default login me password p\n",
-        ".databrickscfg": "[DEFAULT]\nhost = http://127.0.0.1:5999\ntoken = t\n",
-        ".cache/huggingface/token": "hf_x",
-    }.items():
-        path = home / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-
-
-@pytest.mark.skipif(
-    not can_split(), reason="needs network namespaces, which this user may not make"
-)
-def test_no_reading_command_connects_or_writes_elsewhere(tmp_path):
-    folder = hostile_folder(tmp_path / "downloads" / "sweep")
-    home, here, caches = (tmp_path / name for name in ("home", "here", "caches"))
-    for place in (home, here, caches):
-        place.mkdir()
-    home_with_credentials(home)
-    (here / "mlflow.db").write_text("mine")
-    outside = [*(tree(place) for place in (home, here)), names(folder.parent)]
-    commands = [
-        ["status", folder],
-        ["analyze", folder, folder / "second"],
-        ["analyze", "--matrix", folder / "m.csv", "--receiver-accuracy", "0.9"],
-        ["zoo", "list", folder / "zoo"],
-        ["determinism", "compare", folder, folder / "second"],
-    ]
-    server = "http://127.0.0.1:5999"
-    done = subprocess.run(
-        ["unshare", "--net", sys.executable, "-c", RECORD, json.dumps(commands, default=str)],
-        cwd=here,
-        env={
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": str(ROOT),
-            "HOME": str(home),
-            "MPLCONFIGDIR": str(caches),
-            "MLFLOW_TRACKING_URI": server,
-            "MLFLOW_TRACKING_TOKEN": "t",
-            "MLFLOW_S3_ENDPOINT_URL": server,
-            "AWS_ACCESS_KEY_ID": "AKIA",
-            "AWS_SECRET_ACCESS_KEY": "s",
-            "GOOGLE_APPLICATION_CREDENTIALS": str(home / ".config/gcloud/x.json"),
-            "AZURE_STORAGE_CONNECTION_STRING": "x",
-            "HF_TOKEN": "hf_x",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["frames"] == [], done.stdout + done.stderr
-    assert found["statuses"] == [0, 0, 0, 0, 2], done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    assert [*(tree(place) for place in (home, here)), names(folder.parent)] == outside

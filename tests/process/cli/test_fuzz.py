@@ -1,4 +1,4 @@
-"""Damaged files, given to every command that reads them: a sentence at most, and never a traceback."""
+"""Every command that reads a damaged file prints a short message, and never a traceback."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 
 def examples(count: int) -> settings:
-    """So many examples, which are not made smaller: each takes a second or two."""
+    """Return settings for `count` examples, without shrinking: each example takes one or two seconds."""
     return settings(
         max_examples=count,
         deadline=None,
         phases=[Phase.generate],
-        # Each example works on a copy of its own.
+        # Each example uses its own copy.
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )
 
@@ -48,7 +48,7 @@ ODD_VALUES: list[Any] = [
 
 
 def nodes(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The path of every value in nested plain data, the root's first."""
+    """Yield the path of every value in nested plain data, the root first."""
     yield path
     if isinstance(tree, dict | list):
         items = tree.items() if isinstance(tree, dict) else enumerate(tree)
@@ -57,7 +57,7 @@ def nodes(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def changed(tree: Any, path: tuple[Any, ...], value: Any, remove: bool) -> Any:
-    """Nested plain data with one value replaced or removed."""
+    """Return nested plain data with one value replaced or removed."""
     if not path:
         return value
     parent = tree
@@ -71,7 +71,7 @@ def changed(tree: Any, path: tuple[Any, ...], value: Any, remove: bool) -> Any:
 
 
 def damage_bytes(draw: Draw, data: bytes) -> bytes:
-    """Bytes with a bit flipped, cut off, repeated, or with others in between."""
+    """Return bytes with a flipped bit, without their end, repeated, or with others inserted."""
     kinds = ["flip", "cut", "repeat"] if data else []
     kind = draw(st.sampled_from([*kinds, "insert", "empty", "zeros", "deep"]))
     place = int(draw(st.floats(0, 1, exclude_max=True)) * len(data))
@@ -90,13 +90,13 @@ def damage_bytes(draw: Draw, data: bytes) -> bytes:
 
 
 def damage_tree(draw: Draw, tree: Any) -> Any:
-    """Nested plain data with one value that doesn't belong there, or one that is missing."""
+    """Return nested plain data with one odd value, or without a value."""
     path = draw(st.sampled_from(list(nodes(tree))))
     return changed(tree, path, draw(st.sampled_from(ODD_VALUES)), draw(st.booleans()))
 
 
 def damage_table(draw: Draw, path: Path) -> None:
-    """A parquet table with other metadata or another column than it should have."""
+    """Write a parquet table with wrong metadata or a wrong column."""
     table = pq.read_table(path)
     metadata = dict(table.schema.metadata or {})
     kind = draw(st.sampled_from(["metadata", "column", "drop", "twice", "rows"]))
@@ -123,7 +123,7 @@ def damage_table(draw: Draw, path: Path) -> None:
 
 
 def damage(draw: Draw, path: Path) -> None:
-    """Damage one file, or put something else in its place."""
+    """Damage a file, or replace it by a pipe, a folder or a link."""
     kind = draw(st.sampled_from(["content", "content", "bytes", "bytes", "pipe", "folder", "link"]))
     if kind == "content" and path.suffix == ".json":
         path.write_text(json.dumps(damage_tree(draw, json.loads(path.read_text()))))
@@ -145,7 +145,7 @@ def damage(draw: Draw, path: Path) -> None:
 
 
 def check(ended: forking.Ended) -> None:
-    """A command said what is wrong in few lines, in little time and memory."""
+    """Check that a command printed a short message and used little time and memory."""
     assert ended.status in (0, 1, 2), ended
     assert "Traceback" not in ended.output, ended.output
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", ended.output), ended.output
@@ -165,7 +165,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[forking.Serve
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as a sweep leaves it."""
+    """An experiment folder like that of a finished sweep."""
     return make_folder(
         tmp_path_factory.mktemp("original") / "experiment",
         layers=2,
@@ -196,7 +196,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copied(tmp_path: Path) -> Callable[[Path], Path]:
-    """Copies a folder to where the copy of the example before was."""
+    """Copy a folder to the place of the previous example's copy."""
 
     def copy(original: Path) -> Path:
         target = tmp_path / "copy"
@@ -275,5 +275,5 @@ def test_a_matrix(data, commands, tmp_path):
         )
         rows = data.draw(st.lists(st.lists(cells, max_size=5), max_size=5))
         path.write_text("\n".join(",".join(row) for row in rows))
-    own = ("--sender-accuracy", "0.9")
-    check(commands.run("analyze", "--matrix", path, *own, cwd=tmp_path))
+    options = ("--sender-accuracy", "0.9")
+    check(commands.run("analyze", "--matrix", path, *options, cwd=tmp_path))

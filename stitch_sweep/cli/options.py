@@ -1,0 +1,68 @@
+"""Arguments and options that several commands share, and the settings behind them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stitch_sweep.core.errors import InputError
+
+if TYPE_CHECKING:
+    from stitch_sweep.config.models import Config
+
+ConfigFile = Annotated[Path, typer.Argument(help="A YAML file; see docs/config.md.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=VALUE", help="Override one key; repeatable."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+PairOption = Annotated[
+    str | None,
+    typer.Option(help="SENDER:LAYER,RECEIVER:LAYER. Default: the middle layers of the first pair."),
+]
+
+
+def read_with_overrides(path: Path, overrides: list[str] | None) -> Config:
+    """Read a configuration file and apply the values of `--set`.
+
+    Raises:
+        InputError: the file or a value is wrong.
+    """
+    from stitch_sweep.config.reading import read_config
+
+    return read_config(path, parse_assignments(overrides, "--set"))
+
+
+def parse_assignments(texts: list[str] | None, option: str) -> dict[str, Any]:
+    """Parse texts of the form `a.b=value`; values are YAML.
+
+    Args:
+        texts: the values of a repeatable option.
+        option: the option's name, for messages.
+
+    Returns:
+        Value by dotted path.
+
+    Raises:
+        InputError: one problem per text that cannot be parsed.
+    """
+    from stitch_sweep.config.reading import parse_value
+    from stitch_sweep.core.credentials import public
+
+    values: dict[str, Any] = {}
+    problems = []
+    for text in texts or []:
+        key, equals, value = text.partition("=")
+        key = key.strip()
+        if not equals or not all(key.split(".")):
+            problems.append(f"{option} {public(text)}: write it as a.b=value")
+            continue
+        try:
+            values[key] = parse_value(value)
+        except InputError as error:
+            problems += [f"{option} {key}: {problem}" for problem in error.problems]
+    if problems:
+        raise InputError(*problems)
+    return values

@@ -1,0 +1,64 @@
+"""`stitch-sweep zoo`: train and list the frozen networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stitch_sweep.cli.options import AsJson, ConfigFile, Overrides, read_with_overrides
+from stitch_sweep.cli.output import print_json, stdout
+from stitch_sweep.core.errors import InputError
+
+app = typer.Typer(no_args_is_help=True, help="Train and list the frozen networks.")
+
+
+@app.command("train")
+def train_networks(config: ConfigFile, set_: Overrides = None, as_json: AsJson = False) -> None:
+    """Train the networks of a configuration that the zoo lacks, in this process."""
+    from stitch_sweep.networks.zoo import Zoo
+    from stitch_sweep.plan.prepare import prepare, train_here
+    from stitch_sweep.sweep.progress import Reporter
+    from stitch_sweep.sweep.resources import check_local
+
+    settings = read_with_overrides(config, set_)
+    check_local(settings.resources)
+    prepared = prepare(settings, cells=False)
+    zoo, train = Zoo(settings.zoo), train_here(settings, prepared.data)
+    entries = []
+    with Reporter() as reporter:
+        for recipe in prepared.recipes():
+            entries.append((recipe.name, zoo.ensure(recipe, train, reporter.network)))
+    if as_json:
+        print_json([{"name": n, "folder": str(e.folder), **e.accuracy} for n, e in entries])
+        return
+    for name, entry in entries:
+        stdout.print(f"{name}: test accuracy {entry.accuracy['test']:.4f}  {entry.folder}")
+
+
+@app.command("list")
+def list_networks(
+    folder: Annotated[Path, typer.Argument(help="A zoo.")] = Path("zoo"), as_json: AsJson = False
+) -> None:
+    """List the networks of a zoo with their accuracies."""
+    from rich.table import Table
+
+    from stitch_sweep.networks.zoo import Zoo
+
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such zoo; `stitch-sweep zoo train` makes one")
+    entries = Zoo(folder).entries()
+    if as_json:
+        print_json(
+            [{"folder": str(e.folder), "recipe": e.recipe, "accuracy": e.accuracy} for e in entries]
+        )
+        return
+    table = Table("folder", "options", "weights", "train", "validation", "test", "seconds")
+    for entry in entries:
+        options = " ".join(f"{name}={value}" for name, value in entry.options.items())
+        scores = [f"{entry.accuracy[split]:.4f}" for split in ("train", "validation", "test")]
+        table.add_row(
+            entry.folder.name, options, entry.recipe["weights"], *scores, f"{entry.seconds:.0f}"
+        )
+    stdout.print(table)
