@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import copy
+import os
+from types import ModuleType
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from stitch_sweep.config.models import DataConfig
+from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.seeding import seed_everything
 from stitch_sweep.data.images import Data
 from stitch_sweep.data.loader import Loader
@@ -63,3 +66,15 @@ def a(trained: dict[str, nn.Module]) -> nn.Module:
 def b(trained: dict[str, nn.Module]) -> nn.Module:
     """A copy of network `b`."""
     return copy.deepcopy(trained["b"])
+
+
+@pytest.fixture(scope="session")
+def ffcv() -> ModuleType:
+    """The module that imports FFCV. Tests are skipped without it, unless CI requires it."""
+    try:
+        from stitch_sweep.data import ffcv_loader
+    except InputError as error:
+        if os.environ.get("STITCH_SWEEP_REQUIRE_FFCV"):
+            raise
+        pytest.skip(str(error))
+    return ffcv_loader

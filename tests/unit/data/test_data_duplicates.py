@@ -14,12 +14,13 @@ import torch
 
 from stitch_sweep.cli import main as cli
 from stitch_sweep.config.models import Config
+from stitch_sweep.core.splits import SPLITS
 from stitch_sweep.data.duplicates import Duplicates, find_duplicates
-from stitch_sweep.data.images import SPLITS, Data, Images
+from stitch_sweep.data.images import Data, Images
 from stitch_sweep.plan import estimate as estimates
 from stitch_sweep.plan.prepare import prepare
+from tests.support.image_files import load_folder, write_folder
 from tests.support.sweeps import SMALL, write_config
-from tests.unit.data.test_data_sources import folder, write_folder
 
 
 def make_data(**splits: list[tuple[int, int]]) -> Data:
@@ -101,7 +102,7 @@ def test_the_sentence_has_count_labels_and_examples():
 def test_two_names_of_one_file_are_duplicates_with_their_names(tmp_path, make):
     write_folder(tmp_path)
     make(tmp_path / "train" / "cat" / "0.png", tmp_path / "test" / "dog" / "x.png")
-    (found,) = find_duplicates(folder(tmp_path))
+    (found,) = find_duplicates(load_folder(tmp_path))
     assert (found.split, found.count, found.relabeled) == ("test", 1, 1)
     assert found.examples == (("test/dog/x.png", "train/cat/0.png"),)
 

@@ -1,18 +1,21 @@
+"""Batches are functions of seed and epoch, and evaluation sees every image once."""
+
+from __future__ import annotations
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stitch_sweep.core.errors import InputError
-from stitch_sweep.data.augmentation import AUGMENTATIONS, crop_flip, draw_crop_flip, normalise
-from stitch_sweep.data.images import Images
+from stitch_sweep.data.augmentation import (
+    AUGMENTATIONS,
+    crop_flip,
+    draw_crop_flip,
+    normalize_images,
+)
 from stitch_sweep.data.loader import Loader
-
-
-def random_images(count: int, channels: int = 3, size: int = 16, seed: int = 0) -> Images:
-    generator = torch.Generator().manual_seed(seed)
-    pixels = torch.randint(256, (count, channels, size, size), generator=generator)
-    return Images(pixels.to(torch.uint8), torch.arange(count) % 5)
+from tests.support.image_files import random_images
 
 
 def loader(count: int = 23, batch_size: int = 5, seed: int = 0, augment: str = "crop_flip"):
@@ -105,7 +108,9 @@ def test_evaluation_sees_every_image_in_order_in_chunks_of_one_size(chunk):
         labels.append(y[:valid])
     stored = evaluated.images
     assert torch.equal(torch.cat(labels), stored.labels)
-    assert torch.equal(torch.cat(images), normalise(stored.images, evaluated.mean, evaluated.std))
+    assert torch.equal(
+        torch.cat(images), normalize_images(stored.images, evaluated.mean, evaluated.std)
+    )
 
 
 def test_padding_of_the_last_chunk_repeats_images_from_the_beginning():
@@ -175,7 +180,9 @@ def test_draws_cover_every_shift_and_flip_half_of_the_images():
 def test_normalisation_of_an_image_does_not_depend_on_its_batch(count):
     images = random_images(40, size=5).images
     mean, std = torch.tensor([0.49, 0.48, 0.44]), torch.tensor([0.24, 0.24, 0.26])
-    assert torch.equal(normalise(images[:count], mean, std), normalise(images, mean, std)[:count])
+    assert torch.equal(
+        normalize_images(images[:count], mean, std), normalize_images(images, mean, std)[:count]
+    )
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from stitch_sweep.core.errors import InputError
-from stitch_sweep.data import shards
-from tests.unit.data.test_data_sources import encoded, parquet, pixels, write_parquet
+from stitch_sweep.data.sources import parquet_files
+from tests.support.image_files import encoded, pixels, read_parquet, write_parquet
 
 PETS = ["cat", "dog"]
 
@@ -29,7 +29,7 @@ def write(file: Path, labels=(0, 1), seed: int | None = None, **options) -> list
 
 def refusal(path: Path | str, **options) -> str:
     with pytest.raises(InputError) as refused:
-        parquet(path, **options)
+        read_parquet(path, **options)
     return str(refused.value)
 
 
@@ -61,7 +61,7 @@ def test_other_class_names_in_another_file_are_refused(tmp_path, file, names, sa
 def test_a_file_without_class_names_has_those_of_the_others(tmp_path, file):
     for name in ("train-0.parquet", "train-1.parquet", "test.parquet"):
         write(tmp_path / name, names=None if name == file else PETS)
-    assert parquet(tmp_path).classes == ("cat", "dog")
+    assert read_parquet(tmp_path).classes == ("cat", "dog")
     write(tmp_path / file, [0, 2])
     assert f"{tmp_path / file}, row 1: label 2; allowed: 0 to 1" in refusal(tmp_path)
 
@@ -69,7 +69,7 @@ def test_a_file_without_class_names_has_those_of_the_others(tmp_path, file):
 def test_class_names_in_another_unicode_form_are_the_same_and_noted(tmp_path):
     for name, form in (("train", "NFC"), ("test", "NFD")):
         write(tmp_path / f"{name}.parquet", names=[unicodedata.normalize(form, "Zébu"), "cat"])
-    (note,) = parquet(tmp_path).notes
+    (note,) = read_parquet(tmp_path).notes
     assert "class names of test.parquet are those of train.parquet in another Unicode form" in note
 
 
@@ -78,8 +78,8 @@ def test_class_names_in_another_unicode_form_are_the_same_and_noted(tmp_path):
     [
         ("[" * 100_000, "is JSON that is nested too deeply"),
         ("{", "is not valid JSON"),
-        ({"info": {"features": {"label": {"names": "ab"}}}}, "are not a list of texts"),
-        ({"info": {"features": {"label": {"names": [1, 2]}}}}, "are not a list of texts"),
+        ({"info": {"features": {"label": {"names": "ab"}}}}, "are not a list of strings"),
+        ({"info": {"features": {"label": {"names": [1, 2]}}}}, "are not a list of strings"),
     ],
 )
 def test_metadata_without_usable_names_is_refused(tmp_path, metadata, said):
@@ -196,7 +196,7 @@ def test_a_complete_set_of_files_is_read_in_order(tmp_path, names):
     for k, name in enumerate(names):
         write(tmp_path / f"{name}.parquet", [k, 1 - k], seed=100 * k)
     write(tmp_path / "test.parquet")
-    source = parquet(tmp_path)
+    source = read_parquet(tmp_path)
     assert source.train.labels.tolist() == [0, 1, 1, 0]
     assert source.notes == ()
 
@@ -212,7 +212,7 @@ def test_the_hubs_converted_layout_is_read(tmp_path, pattern):
         said = "no file is named train*.parquet or train/0000.parquet; found: default"
         assert said in refusal(tmp_path)
         return
-    source = parquet(tmp_path / pattern)
+    source = read_parquet(tmp_path / pattern)
     assert (len(source.train), len(source.test)) == (2, 2)
     (note,) = source.notes
     assert "what is neither train nor test is left out: " in note
@@ -230,7 +230,7 @@ def test_other_splits_are_left_out_with_a_note(tmp_path):
     for name in ("train", "test", "validation", "extra"):
         write(tmp_path / f"{name}.parquet")
     write(tmp_path / ".train.parquet")
-    (note,) = parquet(tmp_path).notes
+    (note,) = read_parquet(tmp_path).notes
     assert "is left out: extra.parquet, validation.parquet; validation images are cut" in note
 
 
@@ -263,7 +263,7 @@ def test_what_is_no_file_is_named(tmp_path, make, said):
 
 
 def test_a_pattern_that_matches_too_much_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "MOST_MATCHES", 3)
+    monkeypatch.setattr(parquet_files, "MAX_MATCHES", 3)
     for k in range(4):
         write(tmp_path / f"train-{k}.parquet")
     assert "matches more than 3 files and folders" in refusal(tmp_path / "**")
@@ -282,5 +282,5 @@ def test_bytes_of_every_arrow_type_are_read(tmp_path, kind, struct):
         images = pa.StructArray.from_arrays([images, paths], names=["bytes", "path"])
     for split in ("train", "test"):
         pq.write_table(pa.table({"image": images, "label": [0, 1]}), tmp_path / f"{split}.parquet")
-    source = parquet(tmp_path)
+    source = read_parquet(tmp_path)
     assert torch.equal(source.train.images[0].permute(1, 2, 0), torch.tensor(pixels(4, 4, 3)))

@@ -1,11 +1,13 @@
+"""Every data set is read as its files say, and unusable files are refused by name."""
+
+from __future__ import annotations
+
 import gzip
 import hashlib
 import io
-import json
 import pickle
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -18,34 +20,17 @@ from PIL import Image
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.registry import DATASETS
 from stitch_sweep.data.decoding import decode
-from stitch_sweep.data.duplicates import find_duplicates
 from stitch_sweep.data.images import Images, channel_statistics
 from stitch_sweep.data.loading import load
-from tests.support.paths import SHARED
-
-CIFAR10 = SHARED / "data" / "cifar10"
-
-
-def settings(name: str, options: dict | None = None, **changes):
-    defaults = {
-        "image_size": None,
-        "loader": "torch",
-        "split_seed": 0,
-        "val_fraction": 0.1,
-        "train_images": None,
-        "test_images": None,
-    }
-    return SimpleNamespace(name=name, options=options or {}, **{**defaults, **changes})
-
-
-def pixels(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-
-
-def encoded(array: np.ndarray, kind: str = "PNG") -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, kind)
-    return buffer.getvalue()
+from tests.support.image_files import (
+    data_settings,
+    encoded,
+    load_folder,
+    pixels,
+    read_parquet,
+    write_folder,
+    write_parquet,
+)
 
 
 def rows_of(images: Images) -> set[bytes]:
@@ -56,7 +41,7 @@ def rows_of(images: Images) -> set[bytes]:
 
 
 def test_digits_are_the_bundled_ones_with_a_quarter_for_the_test():
-    data = load(settings("digits"))
+    data = load(data_settings("digits"))
     assert data.image_shape == (1, 8, 8)
     assert data.classes == tuple("0123456789")
     assert (len(data.train), len(data.validation), len(data.test)) == (1213, 135, 449)
@@ -67,7 +52,7 @@ def test_digits_are_the_bundled_ones_with_a_quarter_for_the_test():
 
 
 def test_digits_have_no_image_in_two_splits_and_the_test_set_ignores_the_split_seed():
-    one, other = load(settings("digits")), load(settings("digits", split_seed=1))
+    one, other = load(data_settings("digits")), load(data_settings("digits", split_seed=1))
     assert torch.equal(one.test.images, other.test.images)
     assert rows_of(one.train) != rows_of(other.train)
     assert rows_of(one.train) | rows_of(one.validation) == rows_of(other.train) | rows_of(
@@ -78,7 +63,7 @@ def test_digits_have_no_image_in_two_splits_and_the_test_set_ignores_the_split_s
 
 
 def test_resizing_gives_the_size_and_keeps_brightness():
-    small, large = load(settings("digits")), load(settings("digits", image_size=16))
+    small, large = load(data_settings("digits")), load(data_settings("digits", image_size=16))
     assert large.image_shape == (1, 16, 16)
     assert large.image_size == 16
     assert torch.equal(small.train.labels, large.train.labels)
@@ -89,19 +74,19 @@ def test_resizing_gives_the_size_and_keeps_brightness():
 
 
 def test_the_validation_cut_does_not_depend_on_the_training_subset():
-    full = load(settings("digits"))
+    full = load(data_settings("digits"))
     for train_images in (10, 300, 1213):
-        part = load(settings("digits", train_images=train_images))
+        part = load(data_settings("digits", train_images=train_images))
         assert len(part.train) == train_images
         assert rows_of(part.train) <= rows_of(full.train)
         assert rows_of(part.validation) <= rows_of(full.validation)
-    assert len(load(settings("digits", train_images=300)).validation) == 33
-    assert len(load(settings("digits", train_images=1213)).validation) == 135
+    assert len(load(data_settings("digits", train_images=300)).validation) == 33
+    assert len(load(data_settings("digits", train_images=1213)).validation) == 135
 
 
 def test_subsets_keep_the_proportions_of_the_classes():
-    data = load(settings("digits", train_images=400, test_images=100))
-    full = load(settings("digits"))
+    data = load(data_settings("digits", train_images=400, test_images=100))
+    full = load(data_settings("digits"))
     for part, whole in ((data.train, full.train), (data.test, full.test)):
         exact = torch.bincount(whole.labels) * len(part) / len(whole)
         assert ((torch.bincount(part.labels) - exact).abs() < 1).all()
@@ -109,8 +94,8 @@ def test_subsets_keep_the_proportions_of_the_classes():
 
 
 def test_statistics_ignore_subsets_and_split_seeds():
-    full = load(settings("digits"))
-    part = load(settings("digits", train_images=50, split_seed=3, test_images=20))
+    full = load(data_settings("digits"))
+    part = load(data_settings("digits", train_images=50, split_seed=3, test_images=20))
     assert torch.equal(full.mean, part.mean)
     assert torch.equal(full.std, part.std)
 
@@ -127,7 +112,7 @@ def test_statistics_are_those_of_the_pixels():
 
 def test_the_fingerprint_is_a_function_of_the_content():
     fingerprints = [
-        load(settings("digits", **changes)).fingerprint
+        load(data_settings("digits", **changes)).fingerprint
         for changes in (
             {},
             {"split_seed": 1},
@@ -138,7 +123,7 @@ def test_the_fingerprint_is_a_function_of_the_content():
         )
     ]
     assert len(set(fingerprints)) == len(fingerprints)
-    assert load(settings("digits")).fingerprint == fingerprints[0]
+    assert load(data_settings("digits")).fingerprint == fingerprints[0]
 
 
 @pytest.mark.parametrize(
@@ -152,12 +137,12 @@ def test_the_fingerprint_is_a_function_of_the_content():
 )
 def test_sizes_out_of_range_are_refused_with_the_range(changes, message):
     with pytest.raises(InputError, match=message):
-        load(settings("digits", **changes))
+        load(data_settings("digits", **changes))
 
 
 def test_an_unknown_data_set_is_refused_with_the_nearest():
     with pytest.raises(InputError, match=r"'cifar12'.*did you mean 'cifar10'"):
-        load(settings("cifar12"))
+        load(data_settings("cifar12"))
 
 
 def test_images_check_their_tensors():
@@ -230,19 +215,6 @@ def test_a_broken_image_is_named(kind, damage):
 # image_folder
 
 
-def write_folder(root: Path, shape=(6, 6, 3)) -> None:
-    for split, count in (("train", 4), ("test", 2)):
-        for c, name in enumerate(("cat", "dog")):
-            (root / split / name).mkdir(parents=True)
-            for k in range(count):
-                array = pixels(*shape, seed=100 * c + 10 * k + len(split))
-                Image.fromarray(array).save(root / split / name / f"{k}.png")
-
-
-def folder(root: Path, **changes):
-    return load(settings("image_folder", {"path": str(root)}, **{"val_fraction": 0.5, **changes}))
-
-
 def test_image_folder_reads_classes_and_files_in_sorted_order(tmp_path):
     write_folder(tmp_path)
     (tmp_path / "train" / "cat" / "notes.txt").write_text("not an image")
@@ -254,15 +226,15 @@ def test_image_folder_reads_classes_and_files_in_sorted_order(tmp_path):
     files = [tmp_path / "train" / c / f"{k}.png" for c in ("cat", "dog") for k in range(4)]
     for image, file in zip(source.train.images, files, strict=True):
         assert np.array_equal(image.permute(1, 2, 0).numpy(), np.array(Image.open(file)))
-    assert folder(tmp_path).image_shape == (3, 6, 6)
+    assert load_folder(tmp_path).image_shape == (3, 6, 6)
 
 
 def test_grey_folders_stay_grey_and_mixed_ones_become_rgb(tmp_path):
     write_folder(tmp_path, shape=(6, 6))
-    assert folder(tmp_path).channels == 1
-    grey = folder(tmp_path).test.images
+    assert load_folder(tmp_path).channels == 1
+    grey = load_folder(tmp_path).test.images
     Image.fromarray(pixels(6, 6, 3)).save(tmp_path / "train" / "dog" / "colour.png")
-    mixed = folder(tmp_path)
+    mixed = load_folder(tmp_path)
     assert mixed.channels == 3
     assert torch.equal(mixed.test.images, grey.expand(-1, 3, -1, -1))
 
@@ -271,15 +243,15 @@ def test_images_of_several_sizes_need_image_size(tmp_path):
     write_folder(tmp_path)
     Image.fromarray(pixels(9, 12, 3)).save(tmp_path / "test" / "dog" / "wide.png")
     with pytest.raises(InputError, match=r"2 different sizes .*6x6 to 9x12; set data.image_size"):
-        folder(tmp_path)
-    assert folder(tmp_path, image_size=8).image_shape == (3, 8, 8)
+        load_folder(tmp_path)
+    assert load_folder(tmp_path, image_size=8).image_shape == (3, 8, 8)
 
 
 def test_oblong_images_need_image_size(tmp_path):
     write_folder(tmp_path, shape=(6, 4, 3))
     with pytest.raises(InputError, match=r"6x4 .*not square; set data.image_size"):
-        folder(tmp_path)
-    assert folder(tmp_path, image_size=6).image_shape == (3, 6, 6)
+        load_folder(tmp_path)
+    assert load_folder(tmp_path, image_size=6).image_shape == (3, 6, 6)
 
 
 def break_nothing_there(root):
@@ -307,7 +279,7 @@ def break_empty_class(root):
 
 def break_class_in_test_only(root):
     shutil.copytree(root / "test" / "cat", root / "test" / "emu")
-    return "test has the class 'emu' that train lacks; allowed: cat, dog"
+    return "test has the class 'emu', which train lacks; allowed: cat, dog"
 
 
 def break_an_image(root):
@@ -337,35 +309,10 @@ def test_a_wrong_image_folder_is_refused(tmp_path, damage):
     root = tmp_path / "pets"
     write_folder(root)
     with pytest.raises(InputError, match=damage(root)):
-        folder(root)
+        load_folder(root)
 
 
 # parquet
-
-
-def write_parquet(
-    file: Path, labels, *, image="img", label="label", plain=False, names=None, seed=0, content=None
-) -> list[bytes]:
-    content = content or [encoded(pixels(4, 4, 3, seed=seed + k)) for k in range(len(labels))]
-    images = (
-        pa.array(content, pa.binary())
-        if plain
-        else pa.array(
-            [{"bytes": c, "path": None} for c in content],
-            pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
-        )
-    )
-    table = pa.table({image: images, label: labels})
-    if names:
-        features = {label: {"names": names, "_type": "ClassLabel"}, image: {"_type": "Image"}}
-        meta = {"huggingface": json.dumps({"info": {"features": features}})}
-        table = table.replace_schema_metadata(meta)
-    pq.write_table(table, file)
-    return content
-
-
-def parquet(path: Path | str, **options):
-    return DATASETS.build("parquet", None, options={"path": str(path), **options})
 
 
 @pytest.mark.parametrize("plain", [False, True])
@@ -378,7 +325,7 @@ def test_parquet_reads_shards_in_sorted_order(tmp_path, image, label, plain):
     first = write_parquet(tmp_path / "train-00000.parquet", [0, 1, 1], **columns)
     write_parquet(tmp_path / "test-00000.parquet", [0, 1], seed=20, **columns)
     for path in (tmp_path, tmp_path / "*.parquet", tmp_path.parent / f"{tmp_path.name}*"):
-        source = parquet(path)
+        source = read_parquet(path)
         assert source.train.labels.tolist() == [0, 1, 1, 1, 0]
         assert source.classes == ("0", "1")
         assert torch.equal(
@@ -390,7 +337,7 @@ def test_parquet_takes_class_names_from_the_metadata_and_columns_by_name(tmp_pat
     columns = {"image": "photo", "label": "kind", "names": ["cat", "dog"]}
     write_parquet(tmp_path / "train.parquet", [0, 1], **columns)
     write_parquet(tmp_path / "test.parquet", [1, 1], **columns)
-    source = parquet(tmp_path, image_column="photo", label_column="kind")
+    source = read_parquet(tmp_path, image_column="photo", label_column="kind")
     assert source.classes == ("cat", "dog")
 
 
@@ -398,9 +345,9 @@ def test_a_missing_column_is_refused_with_the_columns_there_are(tmp_path):
     write_parquet(tmp_path / "train.parquet", [0, 1], image="photo")
     write_parquet(tmp_path / "test.parquet", [0, 1], image="photo")
     with pytest.raises(InputError, match=r"no column 'image' or 'img'.*image_column.*photo, label"):
-        parquet(tmp_path)
+        read_parquet(tmp_path)
     with pytest.raises(InputError, match=r"no column 'kind'; set label_column.*photo, label"):
-        parquet(tmp_path, image_column="photo", label_column="kind")
+        read_parquet(tmp_path, image_column="photo", label_column="kind")
 
 
 @pytest.mark.parametrize(
@@ -418,7 +365,7 @@ def test_wrong_labels_are_refused(tmp_path, labels, message):
     write_parquet(tmp_path / "train.parquet", labels)
     write_parquet(tmp_path / "test.parquet", [0, 1])
     with pytest.raises(InputError, match=message):
-        parquet(tmp_path)
+        read_parquet(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -439,7 +386,7 @@ def test_labels_that_do_not_fit_the_classes_are_refused(tmp_path, train, test, n
     write_parquet(tmp_path / "train.parquet", train, names=names)
     write_parquet(tmp_path / "test.parquet", test, names=names)
     with pytest.raises(InputError, match=message):
-        load(settings("parquet", {"path": str(tmp_path)}))
+        load(data_settings("parquet", {"path": str(tmp_path)}))
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "body"])
@@ -457,7 +404,7 @@ def test_a_file_that_is_not_parquet_is_named(tmp_path, damage):
         }[damage]
     )
     with pytest.raises(InputError, match=r"test\.parquet can't be read as a parquet file"):
-        parquet(tmp_path)
+        read_parquet(tmp_path)
 
 
 def test_wrong_images_in_parquet_are_named(tmp_path):
@@ -465,43 +412,27 @@ def test_wrong_images_in_parquet_are_named(tmp_path):
     good = encoded(pixels(4, 4, 3))
     write_parquet(tmp_path / "train.parquet", [0, 1], content=[good, good[:40]])
     with pytest.raises(InputError, match=r"train\.parquet, row 1 is not an image"):
-        parquet(tmp_path)
+        read_parquet(tmp_path)
     write_parquet(tmp_path / "train.parquet", [0, 1], content=[good, None])
     with pytest.raises(InputError, match=r"train\.parquet, row 1: column 'img' has no image bytes"):
-        parquet(tmp_path)
+        read_parquet(tmp_path)
     pq.write_table(pa.table({"img": ["a.png"], "label": [0]}), tmp_path / "train.parquet")
     with pytest.raises(InputError, match=r"'img' is of type string; allowed: a struct"):
-        parquet(tmp_path)
+        read_parquet(tmp_path)
 
 
 def test_a_parquet_path_without_data_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"none does not exist, is empty or matches nothing"):
-        parquet(tmp_path / "none")
+        read_parquet(tmp_path / "none")
     with pytest.raises(InputError, match=r"\*\.parquet does not exist"):
-        parquet(tmp_path / "*.parquet")
+        read_parquet(tmp_path / "*.parquet")
     with pytest.raises(InputError, match="is empty"):
-        parquet(tmp_path)
+        read_parquet(tmp_path)
     write_parquet(tmp_path / "train.parquet", [0, 1])
     with pytest.raises(
         InputError, match=r"no file is named test\*\.parquet or test/.*: train\.parquet"
     ):
-        parquet(tmp_path)
-
-
-@pytest.mark.skipif(not CIFAR10.is_dir(), reason=f"CIFAR-10 is not in {CIFAR10}")
-def test_all_of_cifar10_loads():
-    source = parquet(CIFAR10)
-    for split, per_class in ((source.train, 5000), (source.test, 1000)):
-        assert split.images.shape == (10 * per_class, 3, 32, 32)
-        assert torch.equal(split.labels, torch.arange(10 * per_class) % 10)
-    assert source.classes == tuple("0123456789")
-    nothing = source.train.select(torch.arange(0))
-    everything = SimpleNamespace(train=source.train, validation=nothing, test=source.test)
-    assert find_duplicates(everything) == []
-    mean, std = channel_statistics(source.train.images)
-    # The original's figures, quoted everywhere; JPEG hardly moves them.
-    torch.testing.assert_close(mean, torch.tensor([0.4914, 0.4822, 0.4465]), atol=1e-3, rtol=0)
-    torch.testing.assert_close(std, torch.tensor([0.2470, 0.2435, 0.2616]), atol=3e-3, rtol=0)
+        read_parquet(tmp_path)
 
 
 # torchvision
@@ -529,7 +460,7 @@ def test_mnist_files_are_read(tmp_path, name, where):
     assert np.array_equal(source.test.images[:, 0].numpy(), images["t10k"])
     assert source.train.labels.tolist() == list(range(10)) * 4
     assert len(source.classes) == 10
-    resized = load(settings(name, {"path": str(tmp_path)}, image_size=14, val_fraction=0.25))
+    resized = load(data_settings(name, {"path": str(tmp_path)}, image_size=14, val_fraction=0.25))
     assert resized.image_shape == (1, 14, 14)
 
 
@@ -541,7 +472,7 @@ def test_damaged_mnist_files_are_refused(tmp_path, damage):
     replaced = {"cut": content[:1000], "compressed": gzip.compress(content)}
     file.write_bytes(replaced.get(damage, damage))
     with pytest.raises(InputError, match=r"MNIST: no usable data in .*MNIST/raw"):
-        load(settings("mnist", {"path": str(tmp_path)}))
+        load(data_settings("mnist", {"path": str(tmp_path)}))
 
 
 @pytest.mark.parametrize(
@@ -590,7 +521,7 @@ def test_missing_data_is_not_fetched_unless_asked_for(tmp_path, monkeypatch, nam
         monkeypatch.setattr(f"torchvision.datasets.{module}.download_and_extract_archive", never)
     root = tmp_path / "none"
     with pytest.raises(InputError, match=rf"no usable data in {root}.*set download: true"):
-        load(settings(name, {"path": str(root)}))
+        load(data_settings(name, {"path": str(root)}))
     assert not root.exists()
 
 
@@ -600,4 +531,4 @@ def test_a_failed_download_is_reported(tmp_path, monkeypatch):
 
     monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", unreachable)
     with pytest.raises(InputError, match=r"network is unreachable.*the download failed"):
-        load(settings("cifar10", {"path": str(tmp_path), "download": True}))
+        load(data_settings("cifar10", {"path": str(tmp_path), "download": True}))
