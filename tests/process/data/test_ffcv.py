@@ -299,8 +299,8 @@ def test_reading_ahead_does_not_overwrite_what_is_in_use(ffcv, shared_folder, mo
 
 
 @pytest.mark.usefixtures("ffcv")
-def test_an_error_in_the_reading_thread_reaches_the_caller(ffcv, shared_folder, monkeypatch):
+def test_an_error_in_the_reading_thread_reaches_the_caller(shared_folder, monkeypatch):
     _, other = make_both(SPLIT, shared_folder, batch_size=2)
-    monkeypatch.setattr(ffcv._Beton, "read", lambda *_: 1 / 0)
+    monkeypatch.setattr(other._beton, "read", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         list(other.batches(0))
