@@ -65,14 +65,16 @@ def test_different_images_are_no_duplicates():
     ],
 )
 def test_duplicates_are_counted_within_a_split_and_between_two(splits, expected):
-    (found,) = find_duplicates(make_data(**splits))
+    (duplicates,) = find_duplicates(make_data(**splits))
     split, origin, count, relabeled, example = expected
-    assert found == Duplicates(split, origin, count, relabeled, (example, *found.examples[1:]))
+    assert duplicates == Duplicates(
+        split, origin, count, relabeled, (example, *duplicates.examples[1:])
+    )
 
 
 def test_an_image_in_all_three_splits_is_counted_for_each_two_of_them():
-    found = find_duplicates(make_data(train=[(1, 0)], validation=[(1, 0)], test=[(1, 0)]))
-    assert [(entry.split, entry.origin) for entry in found] == [
+    duplicates = find_duplicates(make_data(train=[(1, 0)], validation=[(1, 0)], test=[(1, 0)]))
+    assert [(entry.split, entry.origin) for entry in duplicates] == [
         ("validation", "train"),
         ("test", "train"),
         ("test", "validation"),
@@ -94,17 +96,17 @@ def test_the_sentence_has_count_labels_and_examples():
         "(a.png = b.png; c.png = d.png)"
     )
     entry = Duplicates("train", "train", 1, 0, (("a.png", "b.png"),))
-    said = "train images that repeat an earlier one, pixel for pixel: 1 (a.png = b.png)"
-    assert str(entry) == said
+    message = "train images that repeat an earlier one, pixel for pixel: 1 (a.png = b.png)"
+    assert str(entry) == message
 
 
 @pytest.mark.parametrize("make", [shutil.copy, os.link, os.symlink])
 def test_two_names_of_one_file_are_duplicates_with_their_names(tmp_path, make):
     write_folder(tmp_path)
     make(tmp_path / "train" / "cat" / "0.png", tmp_path / "test" / "dog" / "x.png")
-    (found,) = find_duplicates(load_folder(tmp_path))
-    assert (found.split, found.count, found.relabeled) == ("test", 1, 1)
-    assert found.examples == (("test/dog/x.png", "train/cat/0.png"),)
+    (duplicates,) = find_duplicates(load_folder(tmp_path))
+    assert (duplicates.split, duplicates.count, duplicates.relabeled) == ("test", 1, 1)
+    assert duplicates.examples == (("test/dog/x.png", "train/cat/0.png"),)
 
 
 @pytest.fixture

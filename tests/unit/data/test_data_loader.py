@@ -33,8 +33,8 @@ def joined(batches) -> list[torch.Tensor]:
 @given(st.integers(1, 30), st.integers(0, 3))
 def test_batch_size_changes_nothing_but_the_grouping(batch_size, epoch):
     expected = joined(loader(batch_size=23).batches(epoch))
-    found = joined(loader(batch_size=batch_size).batches(epoch))
-    assert all(map(torch.equal, found, expected))
+    actual = joined(loader(batch_size=batch_size).batches(epoch))
+    assert all(map(torch.equal, actual, expected))
 
 
 @pytest.mark.parametrize("start", range(6))
@@ -42,8 +42,8 @@ def test_an_epoch_resumed_at_any_batch_goes_on_as_it_would_have(start):
     full = list(loader().batches(3))
     rest = list(loader().batches(3, start=start))
     assert len(rest) == len(full) - start
-    for expected, found in zip(full[start:], rest, strict=True):
-        assert all(map(torch.equal, expected, found))
+    for expected, actual in zip(full[start:], rest, strict=True):
+        assert all(map(torch.equal, expected, actual))
 
 
 def test_an_epoch_holds_every_image_once_and_the_last_batch_is_partial():
@@ -177,7 +177,7 @@ def test_draws_cover_every_shift_and_flip_half_of_the_images():
 
 @given(st.integers(1, 40))
 @settings(max_examples=15)
-def test_normalisation_of_an_image_does_not_depend_on_its_batch(count):
+def test_normalization_of_an_image_does_not_depend_on_its_batch(count):
     images = random_images(40, size=5).images
     mean, std = torch.tensor([0.49, 0.48, 0.44]), torch.tensor([0.24, 0.24, 0.26])
     assert torch.equal(
@@ -191,7 +191,7 @@ def test_a_gpu_gives_the_same_order_and_crops():
     gpu = Loader(
         cpu.images, cpu.mean, cpu.std, batch_size=5, seed=0, augment="crop_flip", device="cuda"
     )
-    for expected, found in zip(cpu.batches(1), gpu.batches(1), strict=True):
-        assert found.images.device.type == found.indices.device.type == "cuda"
-        assert torch.equal(expected.indices, found.indices.cpu())
-        torch.testing.assert_close(expected.images, found.images.cpu())
+    for expected, actual in zip(cpu.batches(1), gpu.batches(1), strict=True):
+        assert actual.images.device.type == actual.indices.device.type == "cuda"
+        assert torch.equal(expected.indices, actual.indices.cpu())
+        torch.testing.assert_close(expected.images, actual.images.cpu())

@@ -92,7 +92,7 @@ def link(target: str) -> Callable[[Path], object]:
 
 
 @pytest.mark.parametrize(
-    ("name", "make", "said"),
+    ("name", "make", "message"),
     [
         (
             "train/cat/x.png",
@@ -110,11 +110,11 @@ def link(target: str) -> Callable[[Path], object]:
         ("train/emu", link("../train"), "is a symbolic link to a folder that contains it"),
     ],
 )
-def test_a_link_or_a_pipe_that_gives_no_image_is_named(root, name, make, said):
+def test_a_link_or_a_pipe_that_gives_no_image_is_named(root, name, make, message):
     make(root / name)
     with pytest.raises(InputError) as refused:
         load_folder(root)
-    assert f"{root / name} {said}" in str(refused.value)
+    assert f"{root / name} {message}" in str(refused.value)
 
 
 def test_folders_that_link_to_each_other_are_refused(root):
@@ -220,16 +220,18 @@ def test_two_folders_of_one_name_in_two_unicode_forms_are_refused(root):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", r"it is empty$"),
         (b"<html>not found</html>", r"its format is not one that Pillow reads$"),
         (encoded(pixels(64, 64, 3), "JPEG")[:900], r"image file is truncated"),
     ],
 )
-def test_an_unreadable_image_is_named_with_the_reason(root, content, said):
+def test_an_unreadable_image_is_named_with_the_reason(root, content, message):
     (root / "train" / "dog" / "2.png").write_bytes(content)
-    with pytest.raises(InputError, match=rf"dog/2\.png is not an image that can be read: .*{said}"):
+    with pytest.raises(
+        InputError, match=rf"dog/2\.png is not an image that can be read: .*{message}"
+    ):
         load_folder(root)
 
 

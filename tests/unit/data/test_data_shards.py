@@ -37,7 +37,7 @@ def refusal(path: Path | str, **options) -> str:
 
 
 @pytest.mark.parametrize(
-    ("file", "names", "said"),
+    ("file", "names", "expected"),
     [
         ("test.parquet", PETS[::-1], "label 0 is class 'dog', in train-0.parquet it is 'cat'"),
         ("train-1.parquet", PETS[::-1], "label 0 is class 'dog', in train-0.parquet it is 'cat'"),
@@ -49,12 +49,12 @@ def refusal(path: Path | str, **options) -> str:
         ("test.parquet", [*PETS, "emu"], "has 3 class names, train-0.parquet has 2"),
     ],
 )
-def test_other_class_names_in_another_file_are_refused(tmp_path, file, names, said):
+def test_other_class_names_in_another_file_are_refused(tmp_path, file, names, expected):
     for name in ("train-0.parquet", "train-1.parquet", "test.parquet"):
         write(tmp_path / name, names=names if name == file else PETS)
     message = refusal(tmp_path)
     assert message.startswith(str(tmp_path / file))
-    assert said in message.replace(f"{tmp_path}/", "")
+    assert expected in message.replace(f"{tmp_path}/", "")
 
 
 @pytest.mark.parametrize("file", ["train-0.parquet", "test.parquet"])
@@ -74,7 +74,7 @@ def test_class_names_in_another_unicode_form_are_the_same_and_noted(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("metadata", "said"),
+    ("metadata", "expected"),
     [
         ("[" * 100_000, "is JSON that is nested too deeply"),
         ("{", "is not valid JSON"),
@@ -82,7 +82,7 @@ def test_class_names_in_another_unicode_form_are_the_same_and_noted(tmp_path):
         ({"info": {"features": {"label": {"names": [1, 2]}}}}, "are not a list of strings"),
     ],
 )
-def test_metadata_without_usable_names_is_refused(tmp_path, metadata, said):
+def test_metadata_without_usable_names_is_refused(tmp_path, metadata, expected):
     write(tmp_path / "train.parquet")
     write(tmp_path / "test.parquet")
     table = pq.read_table(tmp_path / "test.parquet")
@@ -90,7 +90,7 @@ def test_metadata_without_usable_names_is_refused(tmp_path, metadata, said):
     pq.write_table(table.replace_schema_metadata({"huggingface": text}), tmp_path / "test.parquet")
     message = refusal(tmp_path)
     assert f"{tmp_path / 'test.parquet'}: its" in message
-    assert said in message
+    assert expected in message
 
 
 def test_hidden_labels_are_refused_with_what_they_mean(tmp_path):
@@ -124,7 +124,7 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "expected"),
     [
         (
             ["train-00000-of-00002"],
@@ -170,12 +170,12 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path):
     ],
 )
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_an_incomplete_set_of_files_is_refused(tmp_path, names, said, split):
+def test_an_incomplete_set_of_files_is_refused(tmp_path, names, expected, split):
     other = "test" if split == "train" else "train"
     for k, name in enumerate(names):
         write(tmp_path / f"{name.replace('train', split)}.parquet", seed=100 * k)
     write(tmp_path / other / "0000.parquet")
-    assert said.replace("train", split) in refusal(tmp_path)
+    assert expected.replace("train", split) in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -209,8 +209,8 @@ def test_the_hubs_converted_layout_is_read(tmp_path, pattern):
     for split, seed in (("train", 0), ("test", 50), ("validation", 70)):
         write(tmp_path / "default" / split / "0000.parquet", seed=seed)
     if not pattern:
-        said = "no file is named train*.parquet or train/0000.parquet; found: default"
-        assert said in refusal(tmp_path)
+        expected = "no file is named train*.parquet or train/0000.parquet; found: default"
+        assert expected in refusal(tmp_path)
         return
     source = read_parquet(tmp_path / pattern)
     assert (len(source.train), len(source.test)) == (2, 2)
@@ -245,7 +245,7 @@ def test_a_file_that_is_there_twice_is_refused(tmp_path, make):
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "expected"),
     [
         (
             lambda path: path.symlink_to("/gone"),
@@ -255,11 +255,11 @@ def test_a_file_that_is_there_twice_is_refused(tmp_path, make):
         (os.mkdir, "is a folder"),
     ],
 )
-def test_what_is_no_file_is_named(tmp_path, make, said):
+def test_what_is_no_file_is_named(tmp_path, make, expected):
     write(tmp_path / "train.parquet")
     write(tmp_path / "test.parquet")
     make(tmp_path / "train-more.parquet")
-    assert f"{tmp_path / 'train-more.parquet'} {said}" in refusal(tmp_path)
+    assert f"{tmp_path / 'train-more.parquet'} {expected}" in refusal(tmp_path)
 
 
 def test_a_pattern_that_matches_too_much_is_refused(tmp_path, monkeypatch):
