@@ -87,7 +87,7 @@ def test_files_of_one_page_and_of_several_hold_every_image(tmp_path, shape):
 
 
 @pytest.mark.usefixtures("ffcv")
-def test_grey_digits_are_the_same(digits, tmp_path):
+def test_gray_digits_are_the_same(digits, tmp_path):
     compare(digits, tmp_path)
 
 

@@ -24,7 +24,7 @@ from tests.support.sweeps import SMALL, write_config
 
 
 def make_data(**splits: list[tuple[int, int]]) -> Data:
-    """Splits of (pixel value, label); a value stands for an image."""
+    """Make splits from pairs (pixel value, label). Images of one value are equal."""
     images: dict[str, Any] = {}
     for split in SPLITS:
         values, labels = zip(*splits.get(split, [(200 + len(images), 0)]), strict=True)

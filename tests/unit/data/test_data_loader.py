@@ -71,7 +71,7 @@ def test_order_and_augmentation_are_functions_of_seed_and_epoch():
     for other in (loader().batches(2), loader(seed=1).batches(1)):
         indices, images, _ = joined(other)
         assert not torch.equal(indices, again[0])
-        # The same image is changed in another way, too.
+        # The augmentation of an image differs, too.
         assert not torch.equal(images[indices.argsort()], again[1][again[0].argsort()])
 
 
@@ -171,7 +171,7 @@ def test_draws_cover_every_shift_and_flip_half_of_the_images():
         assert len(counts) == 9
         assert (counts - 20_000 / 9).abs().max() < 5 * (20_000 / 9) ** 0.5
     assert abs(draws[:, 2].double().mean() - 0.5) < 5 * 0.5 / 20_000**0.5
-    # Independent of each other: no shift goes with a flip.
+    # Shifts and flips are independent.
     assert torch.corrcoef(draws.T.double()).triu(1).abs().max() < 5 / 20_000**0.5
 
 

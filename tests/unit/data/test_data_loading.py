@@ -36,7 +36,7 @@ def test_digits_have_no_image_in_two_splits_and_the_test_set_ignores_the_split_s
     assert rows_of(one.train) | rows_of(one.validation) == rows_of(other.train) | rows_of(
         other.validation
     )
-    # The bundled set has no two equal images, so equal content would mean the same image.
+    # No two images of the bundled set are equal, so equal content means the same image.
     assert len(rows_of(one.train) | rows_of(one.validation) | rows_of(one.test)) == 1797
 
 

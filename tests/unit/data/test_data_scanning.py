@@ -1,4 +1,4 @@
-"""Which files of an image folder are read; nothing else is left out without a word."""
+"""Every image below a folder is read, noted as left out, or refused by name."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_hidden_images_and_other_tools_copies_are_left_out_and_counted(root, cop
     assert note.endswith(f"keeps copies: 1 ({place}: 1)")
 
 
-def test_what_is_hidden_and_holds_no_image_is_not_worth_a_note(root):
+def test_hidden_files_without_images_are_not_noted(root):
     (root / "train" / "cat" / ".DS_Store").write_bytes(b"x")
     (root / "train" / "cat" / "Thumbs.db").write_bytes(b"x")
     (root / "train" / ".git").mkdir()
@@ -84,7 +84,7 @@ def test_the_folders_above_the_data_set_may_be_hidden(tmp_path):
     assert len(files(load_folder(root))) == 12
 
 
-# Links, and what is no file
+# Links, pipes and other entries that are not files
 
 
 def link(target: str) -> Callable[[Path], object]:
@@ -144,7 +144,7 @@ def test_a_folder_with_the_name_of_an_image_is_a_folder(root):
 
 
 def test_a_folder_that_cannot_be_opened_is_named(root, monkeypatch):
-    """A user without permission; for root, which tests may run as, there is no such folder."""
+    """Simulates missing permission, because tests may run as root, who can open every folder."""
     locked = root / "train" / "cat" / "locked"
     locked.mkdir()
     scandir = os.scandir
@@ -169,7 +169,7 @@ def test_many_problems_are_counted_and_names_cannot_control_the_terminal(root):
     assert "\x1b" not in str(refused.value)
 
 
-# Images that are not read are counted
+# Images that are left out are counted
 
 
 def test_images_in_no_class_of_no_format_and_other_splits_are_noted(root):

@@ -1,4 +1,4 @@
-"""Parquet files: a split is all of its files, and a label means the same class in each of them."""
+"""Parquet files: a split has all of its files, and a label means the same class in each of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PETS = ["cat", "dog"]
 
 
 def write(file: Path, labels=(0, 1), seed: int | None = None, **options) -> list[bytes]:
-    """A file whose images are its own."""
+    """Write a file whose images differ from those of files with other names."""
     file.parent.mkdir(parents=True, exist_ok=True)
     seed = sum(map(ord, str(file.name))) * 100 if seed is None else seed
     return write_parquet(file, list(labels), seed=seed, **options)
@@ -205,7 +205,7 @@ def test_a_complete_set_of_files_is_read_in_order(tmp_path, names):
     "pattern", ["", "default", "default/*", "default/*/*.parquet", "**", "default/**"]
 )
 def test_the_hubs_converted_layout_is_read(tmp_path, pattern):
-    """Files `CONFIG/SPLIT/0000.parquet`; a pattern may match a folder and what is in it."""
+    """The layout is `CONFIG/SPLIT/0000.parquet`. A pattern may match a folder and its files."""
     for split, seed in (("train", 0), ("test", 50), ("validation", 70)):
         write(tmp_path / "default" / split / "0000.parquet", seed=seed)
     if not pattern:
@@ -255,7 +255,7 @@ def test_a_file_that_is_there_twice_is_refused(tmp_path, make):
         (os.mkdir, "is a folder"),
     ],
 )
-def test_what_is_no_file_is_named(tmp_path, make, expected):
+def test_a_path_that_is_not_a_file_is_named(tmp_path, make, expected):
     write(tmp_path / "train.parquet")
     write(tmp_path / "test.parquet")
     make(tmp_path / "train-more.parquet")

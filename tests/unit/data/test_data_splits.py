@@ -69,7 +69,7 @@ def test_the_validation_cut_is_a_partition_with_every_class_on_both_sides(counts
     try:
         train, validation = cut_validation(labels, fraction, seed, names)
     except InputError:
-        # Largest remainders leave an ample cut no way to miss a class.
+        # By largest remainders, only a small cut can miss a class.
         assert min(held_out, len(labels) - held_out) < len(labels) / min(counts)
         return
     assert len(validation) == held_out

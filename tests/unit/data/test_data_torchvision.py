@@ -65,7 +65,7 @@ def test_damaged_mnist_files_are_refused(tmp_path, damage):
     ],
 )
 def test_cifar_files_are_read(tmp_path, monkeypatch, name, dataset, folder, key):
-    """Small files in the original's format; only their checksums are put in torchvision's list."""
+    """Reads small files in the original format; torchvision's list gets their checksums."""
     dataset_class = getattr(torchvision.datasets, dataset)
     (tmp_path / folder).mkdir()
 
