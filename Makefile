@@ -1,4 +1,4 @@
-# `make help` lists the targets. Everything is installed into .venv, once; nothing else is touched.
+# `make help` lists the targets. Everything is installed into .venv, once; nothing else is changed.
 PYTHON ?= python3
 ARGS ?=
 WORKERS ?= 2
@@ -6,7 +6,7 @@ WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# The order of tests/conftest.py, slow files first, is kept.
+# A worker runs whole files, in the order of tests/conftest.py: slow files first.
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 FFCV_NEEDS := g++ pkg-config python3-dev libopencv-dev libturbojpeg0-dev
 QUICKSTART := experiments/quickstart/digits/config.yml
@@ -14,25 +14,30 @@ QUICKSTART := experiments/quickstart/digits/config.yml
 .DEFAULT_GOAL := help
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help quickstart test test-all lint bench ffcv
+.PHONY: help quickstart test test-process test-cluster test-all lint bench ffcv
 
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 	@echo
-	@echo "  make test ARGS='-k zoo' hands arguments to pytest;"
-	@echo "  make test WORKERS=8 runs as many test files at a time, instead of $(WORKERS);"
-	@echo "  make PYTHON=python3.12 quickstart picks the Python that .venv is made with."
+	@echo "  make test ARGS='-k zoo' passes arguments to pytest;"
+	@echo "  make test WORKERS=8 runs 8 test files at a time instead of $(WORKERS);"
+	@echo "  make PYTHON=python3.12 quickstart makes .venv with that Python."
 
-# --resume starts the sweep where there is none, goes on with an interrupted one, and shows the
-# results of a finished one again.
+# --resume starts a new sweep, continues an interrupted one, and shows the results of a finished one.
 quickstart: $(VENV)/.installed ## install, then stitch two small networks on handwritten digits
 	$(BIN)/stitch-sweep sweep $(QUICKSTART) --resume
 
-test: $(VENV)/.installed-dev ## install what is missing, then run the tests (not the long ones)
-	$(PYTEST) -m "not long" $(ARGS)
+test: $(VENV)/.installed-dev ## install what is missing, then run the unit tests (minutes)
+	$(PYTEST) -m "not long" tests/unit $(ARGS)
 
-test-all: $(VENV)/.installed-dev ## run all tests, those that take minutes included
-	$(PYTEST) $(ARGS)
+test-process: $(VENV)/.installed-dev ## run the tests that start processes, such as whole sweeps
+	$(PYTEST) -m "not long" tests/process $(ARGS)
+
+test-cluster: $(VENV)/.installed-dev ## run the tests with several Ray nodes
+	$(PYTEST) -m "not long" tests/cluster $(ARGS)
+
+test-all: $(VENV)/.installed-dev ## run all tests, including the long ones (hours)
+	$(PYTEST) tests $(ARGS)
 
 lint: $(VENV)/.installed-dev ## ruff check, ruff format --check and mypy
 	$(BIN)/python -m ruff check .
@@ -47,10 +52,10 @@ bench: $(VENV)/.installed ## run every script in benchmarks/
 	done; \
 	exit $$status
 
-ffcv: $(VENV)/.installed-ffcv ## install FFCV too, for `data.loader: ffcv`
+ffcv: $(VENV)/.installed-ffcv ## install FFCV, for `data.loader: ffcv`
 
-# A stamp is written last, so an installation that was cut off is taken up again the next time.
-# An environment that can't run pip (half made, or its Python has gone) is made anew.
+# The stamp is written last, so an interrupted installation is resumed by the next call.
+# An environment that can't run pip (incomplete, or its Python was removed) is made again.
 NO_PYTHON = $(PYTHON) was not found. Install Python 3.11 or newer (Debian: apt install python3 python3-venv), or name one: make PYTHON=/path/to/python3
 NO_VENV = $(PYTHON) has no venv module to make $(VENV) with. Install it (Debian: apt install python3-venv).
 TOO_OLD = Stitch Sweep needs Python 3.11 or newer, and $(PYTHON) is %d.%d. Name another one: make PYTHON=python3.11

@@ -1,6 +1,10 @@
+"""Fixtures and settings of all tests."""
+
 from __future__ import annotations
 
 import copy
+import os
+from types import ModuleType
 
 import pytest
 import torch
@@ -9,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from stitch_sweep.config.models import DataConfig
+from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.seeding import seed_everything
 from stitch_sweep.data.images import Data
 from stitch_sweep.data.loader import Loader
@@ -16,28 +21,36 @@ from stitch_sweep.data.loading import load
 from stitch_sweep.networks.families.building import build
 from tests.support.digits import DIGITS, TINY
 
-# The same examples everywhere, and no deadlines, which a busy machine misses.
+# The profile "ci" has fixed examples and no deadlines, which a busy machine would miss.
 settings.load_profile("ci")
 
-# Minutes each. With pytest-xdist, one that is handed out late runs alone at the end.
-SLOW_FILES = ("test_faults.py", "test_sanity.py", "test_sweep.py", "test_launching.py")
+SLOW_FILES = (
+    "test_faults.py",
+    "test_sweep.py",
+    "test_launching.py",
+    "test_sanity.py",
+    "test_determinism.py",
+    "test_ffcv.py",
+    "test_import_cost.py",
+)
+"""Files that take minutes. One of them that started last would run alone at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow files first; the Makefile keeps pytest-xdist from sorting them otherwise."""
+    """Move slow files to the front; the Makefile keeps pytest-xdist from reordering them."""
     place = {name: k for k, name in enumerate(SLOW_FILES)}
     items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 @pytest.fixture(scope="session")
 def digits() -> Data:
-    """Few handwritten digits, 16 x 16."""
+    """A few hundred handwritten digits, 16 x 16 pixels."""
     return load(DataConfig.model_validate(DIGITS))
 
 
 @pytest.fixture(scope="session")
 def trained(digits: Data) -> dict[str, nn.Module]:
-    """Two tiny ResNets, `a` and `b`, trained a little in a plain loop."""
+    """Two tiny ResNets, `a` and `b`, trained for six epochs in a plain loop."""
     networks = {}
     for seed, name in enumerate("ab"):
         seed_everything(seed, threads=1)
@@ -55,11 +68,23 @@ def trained(digits: Data) -> dict[str, nn.Module]:
 
 @pytest.fixture
 def a(trained: dict[str, nn.Module]) -> nn.Module:
-    """A copy of network `a`, for a test to do with as it likes."""
+    """A copy of network `a`, which the test may change."""
     return copy.deepcopy(trained["a"])
 
 
 @pytest.fixture
 def b(trained: dict[str, nn.Module]) -> nn.Module:
-    """A copy of network `b`."""
+    """A copy of network `b`, which the test may change."""
     return copy.deepcopy(trained["b"])
+
+
+@pytest.fixture(scope="session")
+def ffcv() -> ModuleType:
+    """The module that imports FFCV. Tests are skipped without it, unless CI requires it."""
+    try:
+        from stitch_sweep.data import ffcv_loader
+    except InputError as error:
+        if os.environ.get("STITCH_SWEEP_REQUIRE_FFCV"):
+            raise
+        pytest.skip(str(error))
+    return ffcv_loader

@@ -1,8 +1,8 @@
-"""Normalisation and augmentation: batched tensor code on the device where the images are.
+"""Normalization and augmentation: batched tensor code on the device where the images are.
 
 An augmentation has two halves. `draw` makes the random numbers of a whole epoch on the CPU, one row
-per image of the split; `apply` uses the rows of a batch. So what happens to an image in an epoch is
-the same at any batch size, on any device, and after a restart in the middle of the epoch.
+per image of the split; `apply` uses the rows of a batch. An image is therefore changed in the same way
+at any batch size, on any device, and after a restart in the middle of an epoch.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Augmentation:
     apply: Callable[[Tensor, Tensor], Tensor]
 
 
-def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """(images / 255 - mean) / std, per channel.
+def normalize_images(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Compute (images / 255 - mean) / std per channel.
 
     Args:
         images: `B x C x H x W`, uint8.
@@ -39,7 +39,7 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     Returns:
         `B x C x H x W`, float32, on the device of `images`.
     """
-    # One rounding per step: a fused multiply-add may round differently by position in the batch.
+    # Each step rounds once: a fused multiply-add may round differently by position in the batch.
     scaled = images.to(torch.float32).div_(255)
     return scaled.sub_(mean[:, None, None]).div_(std[:, None, None])
 
@@ -48,17 +48,20 @@ def _draw_nothing(count: int, size: int, generator: torch.Generator) -> Tensor:
     return torch.empty(count, 0, dtype=torch.int64)
 
 
-def _leave(images: Tensor, draws: Tensor) -> Tensor:
+def _keep_images(images: Tensor, draws: Tensor) -> Tensor:
     return images
 
 
 def draw_crop_flip(count: int, size: int, generator: torch.Generator) -> Tensor:
-    """Rows (top, left, flip): a window's corner in the padded image, each 0 .. 2 (size // 8).
+    """Draw rows (top, left, flip) for `crop_flip`.
+
+    `top` and `left` are a window's corner in the padded image, each in 0 .. 2 (size // 8); `flip` is
+    0 or 1.
 
     Args:
         count: number of images N.
         size: height and width in pixels.
-        generator: CPU generator the numbers come from.
+        generator: CPU generator of the random numbers.
 
     Returns:
         `N x 3`, int64.
@@ -69,9 +72,9 @@ def draw_crop_flip(count: int, size: int, generator: torch.Generator) -> Tensor:
 
 
 def crop_flip(images: Tensor, draws: Tensor) -> Tensor:
-    """Pad each side by size // 8 black pixels, cut a window of the old size, mirror half of them.
+    """Pad each side by size // 8 black pixels, crop to the original size, and mirror where drawn.
 
-    The padding is 0 among the uint8 values, hence black and not the mean after normalisation.
+    The padding is 0 among the uint8 values: black, not the mean after normalization.
 
     Args:
         images: `B x C x H x W`, uint8, H = W.
@@ -83,16 +86,16 @@ def crop_flip(images: Tensor, draws: Tensor) -> Tensor:
     count, channels, size, _ = images.shape
     padding = size // 8
     padded = functional.pad(images, (padding, padding, padding, padding))
-    along = torch.arange(size, device=images.device)
+    offsets = torch.arange(size, device=images.device)
     top, left, flip = (draws[:, k, None] for k in range(3))
-    rows = top + along
-    columns = left + torch.where(flip.bool(), along.flip(0), along)
+    rows = top + offsets
+    columns = left + torch.where(flip.bool(), offsets.flip(0), offsets)
     image = torch.arange(count, device=images.device)[:, None, None, None]
     channel = torch.arange(channels, device=images.device)[None, :, None, None]
     return padded[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
 
 
 AUGMENTATIONS = {
-    "none": Augmentation(_draw_nothing, _leave),
+    "none": Augmentation(_draw_nothing, _keep_images),
     "crop_flip": Augmentation(draw_crop_flip, crop_flip),
 }

@@ -1,3 +1,8 @@
 """The data sets that come with Stitch Sweep; importing this module registers them."""
 
-from stitch_sweep.data import parquet, sources  # noqa: F401
+from stitch_sweep.data.sources import (  # noqa: F401
+    digits,
+    image_folder,
+    parquet,
+    torchvision,
+)

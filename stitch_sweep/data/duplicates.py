@@ -1,4 +1,4 @@
-"""Images that occur more than once in the splits of a data set, equal in every pixel."""
+"""Find images that occur more than once in the splits of a data set, equal in every pixel."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 
+from stitch_sweep.core.splits import SPLITS
 from stitch_sweep.core.untrusted import printable
-from stitch_sweep.data.images import SPLITS, Data, Images
+from stitch_sweep.data.images import Data, Images
 
-EXAMPLES = 2
-"""Pairs of equal images that are named."""
+_MAX_EXAMPLES = 2  # pairs of equal images that a message names
 
-_Place = tuple[int, int]  # number in the split, label
+_Occurrence = tuple[int, int]  # number of an image in its split, label
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Duplicates:
         count: number of images of `split` that are not the first with their pixels (within a split),
             or whose pixels occur in `origin`.
         relabeled: number of those whose label is not among the labels that their pixels have in
-            `origin` (within a split: differs from the first one's).
-        examples: pairs (image of `split`, image of `origin`), by file name or number; those with
-            another label first.
+            `origin` (within a split: that differs from the first image's label).
+        examples: pairs (image of `split`, image of `origin`), by file name or number; pairs with
+            different labels come first.
     """
 
     split: str
@@ -38,64 +38,67 @@ class Duplicates:
     examples: tuple[tuple[str, str], ...]
 
     def __str__(self) -> str:
-        """One sentence."""
-        within = self.split == self.origin
-        what = "repeat an earlier one" if within else f"are {self.origin} images too"
+        """Describe the duplicates in one sentence."""
+        is_within = self.split == self.origin
+        relation = "repeat an earlier one" if is_within else f"are {self.origin} images too"
         labels = f", {self.relabeled} of them with another label" if self.relabeled else ""
-        named = "; ".join(f"{one} = {other}" for one, other in self.examples)
-        return f"{self.split} images that {what}, pixel for pixel: {self.count}{labels} ({named})"
+        pairs = "; ".join(f"{image} = {original}" for image, original in self.examples)
+        return (
+            f"{self.split} images that {relation}, pixel for pixel: {self.count}{labels} ({pairs})"
+        )
 
 
 def find_duplicates(data: Data) -> list[Duplicates]:
-    """Count images with equal pixels, within each split and between every two.
+    """Count images with equal pixels, within each split and between every two splits.
 
-    Images are compared as networks get them: decoded, resized and cut down to the subsets.
+    Images are compared in the form that networks receive: decoded, resized, after subsets are drawn.
 
     Returns:
         one entry for each split or two splits with duplicates, in the order train, validation, test.
     """
-    places = {split: _by_content(getattr(data, split)) for split in SPLITS}
-    found = []
+    occurrences = {split: _group_by_content(getattr(data, split)) for split in SPLITS}
+    duplicates = []
     for origin, split in combinations_with_replacement(SPLITS, 2):
-        pairs = (
-            _within(places[split]) if split == origin else _between(places[split], places[origin])
+        pairs = list(
+            _pairs_within(occurrences[split])
+            if split == origin
+            else _pairs_between(occurrences[split], occurrences[origin])
         )
-        pairs = list(pairs)
         if not pairs:
             continue
         pairs.sort(key=lambda pair: not pair[2])
-        names = [
-            (_name(data, split, one), _name(data, origin, other))
-            for one, other, _ in pairs[:EXAMPLES]
+        examples = [
+            (_name(data, split, image), _name(data, origin, original))
+            for image, original, _ in pairs[:_MAX_EXAMPLES]
         ]
-        relabeled = sum(differs for _, _, differs in pairs)
-        found.append(Duplicates(split, origin, len(pairs), relabeled, tuple(names)))
-    return found
+        relabeled = sum(is_relabeled for _, _, is_relabeled in pairs)
+        duplicates.append(Duplicates(split, origin, len(pairs), relabeled, tuple(examples)))
+    return duplicates
 
 
-def _by_content(images: Images) -> dict[bytes, list[_Place]]:
-    """The number and label of every image, by a hash of its pixels."""
+def _group_by_content(images: Images) -> dict[bytes, list[_Occurrence]]:
+    """Map the hash of an image's pixels to the number and label of every image with these pixels."""
     pixels = images.images.cpu().contiguous().flatten(1).numpy()
-    found: dict[bytes, list[_Place]] = {}
+    groups: dict[bytes, list[_Occurrence]] = {}
     for number, (row, label) in enumerate(zip(pixels, images.labels.tolist(), strict=True)):
-        found.setdefault(hashlib.sha256(row).digest(), []).append((number, label))
-    return found
+        groups.setdefault(hashlib.sha256(row).digest(), []).append((number, label))
+    return groups
 
 
-def _within(split: dict[bytes, list[_Place]]) -> Iterable[tuple[int, int, bool]]:
-    """(image, first image with its pixels, whether their labels differ)."""
-    for (first, label), *others in split.values():
-        for number, other in others:
-            yield number, first, other != label
+def _pairs_within(groups: dict[bytes, list[_Occurrence]]) -> Iterable[tuple[int, int, bool]]:
+    """Iterate over (image, first image with its pixels, whether their labels differ)."""
+    for (first, first_label), *repetitions in groups.values():
+        for number, label in repetitions:
+            yield number, first, label != first_label
 
 
-def _between(
-    split: dict[bytes, list[_Place]], origin: dict[bytes, list[_Place]]
+def _pairs_between(
+    groups: dict[bytes, list[_Occurrence]], origin: dict[bytes, list[_Occurrence]]
 ) -> Iterable[tuple[int, int, bool]]:
-    """(image of `split`, an image of `origin` with its pixels, whether none there has its label)."""
-    for content in filter(origin.__contains__, split):  # in a fixed order
+    """Iterate over (image, image of `origin` with its pixels, whether its label is new to them)."""
+    for content in filter(origin.__contains__, groups):  # keeps the order of `groups`
         labels = {label for _, label in origin[content]}
-        for number, label in split[content]:
+        for number, label in groups[content]:
             yield number, origin[content][0][0], label not in labels
 
 

@@ -1,30 +1,27 @@
-"""Images and labels as tensors, and the three splits of a data set."""
+"""Images and labels as tensors, and a data set in its three splits."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-SPLITS = ("train", "validation", "test")
-
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Labelled images of one size.
+    """Labeled images of one size.
 
     Args:
         images: `N x C x H x W`, uint8.
         labels: `N`, int64, the class of each image.
-        files: where each image was read from, relative to the data set's folder; None where images
-            don't come in files of their own.
+        files: the file of each image, relative to the data set's folder; None if the images don't
+            come from files of their own.
 
     Raises:
-        ValueError: a tensor has another shape or type, or there are not as many files.
+        ValueError: a tensor has the wrong shape or type, or the number of files is not N.
     """
 
     images: Tensor
@@ -49,16 +46,16 @@ class Images:
         return len(self.labels)
 
     def select(self, indices: Tensor) -> Images:
-        """The images at `indices` (int64 `K`), in that order."""
+        """Return the images at `indices` (int64 `K`), in that order."""
         files = None if self.files is None else tuple(self.files[k] for k in indices.tolist())
         return Images(self.images[indices], self.labels[indices], files)
 
     def to(self, device: str | torch.device, *, pixels: bool = True) -> Images:
-        """The same images on `device`; nothing is copied when they are there already.
+        """Return the images on `device`; tensors that are already there are not copied.
 
         Args:
-            device: where to.
-            pixels: False moves the labels alone.
+            device: the target device.
+            pixels: False moves the labels only.
         """
         images, labels = self.images.to(device) if pixels else self.images, self.labels.to(device)
         if images is self.images and labels is self.labels:
@@ -71,17 +68,17 @@ class Data:
     """A data set, cut into the splits of one experiment.
 
     Args:
-        name: what it is registered as.
-        train: what networks and stitches learn from.
-        validation: cut from the official training images; search and early stopping see it.
+        name: the name under which the data set is registered.
+        train: images that train networks and stitches.
+        validation: images cut from the official training images, for search and early stopping.
         test: the official test images, read once per trial.
         classes: name of each class; label k means `classes[k]`.
         mean: `C`, float32, mean of each channel in units where 255 is 1.
         std: `C`, float32, standard deviation of each channel in the same units.
-        fingerprint: SHA-256 (hex) of the content; see `fingerprint`.
-        beton_folder: where FFCV's files are kept if it is FFCV that reads the images for batches;
-            None if they are taken from memory.
-        notes: what a user should know of how the data set was read, a sentence each.
+        fingerprint: SHA-256 (hex) of the content; see the function `fingerprint`.
+        beton_folder: folder of FFCV's files if FFCV reads the images of batches; None if they are
+            taken from memory.
+        notes: remarks for the user on how the data set was read, a sentence each.
     """
 
     name: str
@@ -96,12 +93,14 @@ class Data:
     notes: tuple[str, ...] = ()
 
     def to(self, device: str | torch.device) -> Data:
-        """The same data, its images on `device`; pixels that FFCV reads stay where they are."""
+        """Return the same data with its images on `device`; pixels that FFCV reads are not moved."""
         pixels = self.beton_folder is None
-        splits: dict[str, Any] = {
-            split: getattr(self, split).to(device, pixels=pixels) for split in SPLITS
-        }
-        return replace(self, **splits)
+        return replace(
+            self,
+            train=self.train.to(device, pixels=pixels),
+            validation=self.validation.to(device, pixels=pixels),
+            test=self.test.to(device, pixels=pixels),
+        )
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -111,7 +110,7 @@ class Data:
 
     @property
     def channels(self) -> int:
-        """C: 1 for grey images, 3 for RGB."""
+        """C: 1 for grayscale images, 3 for RGB."""
         return self.image_shape[0]
 
     @property
@@ -126,10 +125,10 @@ class Data:
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and population standard deviation per channel.
+    """Compute mean and population standard deviation of each channel.
 
-    The sums are integers, so the result depends on no order of summation. A channel without
-    variance gets the standard deviation 1, which leaves it at 0 when it is normalised.
+    The sums are exact integers, so the result doesn't depend on the order of summation. A channel
+    without variance gets the standard deviation 1, so that normalization maps it to 0.
 
     Args:
         images: `N x C x H x W`, uint8, at least one pixel.
@@ -149,9 +148,9 @@ def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fingerprint(splits: tuple[Images, ...], mean: Tensor, std: Tensor) -> str:
-    """SHA-256 (hex) over shapes and values of images and labels of every split, mean and std.
+    """Compute the SHA-256 (hex) of shapes and values: images and labels of every split, mean, std.
 
-    A function of the content alone: not of the path, the file format, or the device.
+    The fingerprint depends on the content only, not on the path, the file format or the device.
     """
     digest = hashlib.sha256()
     tensors = [tensor for split in splits for tensor in (split.images, split.labels)]

@@ -1,4 +1,4 @@
-"""Batches: which images, in which order, changed how, as functions of the seed and the epoch."""
+"""Batches of a split: their images, order and augmentation are functions of the seed and the epoch."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from torch import Tensor
 
 from stitch_sweep.core.errors import InputError, nearest
 from stitch_sweep.core.seeding import generator
-from stitch_sweep.data.augmentation import AUGMENTATIONS, normalise
+from stitch_sweep.data.augmentation import AUGMENTATIONS, normalize_images
 from stitch_sweep.data.images import Images
 
 
 class Batch(NamedTuple):
-    """A training batch; all three live on the loader's device.
+    """A training batch of B images on the loader's device.
 
-    `indices` (int64 `B`) are positions in the split, `images` float32 `B x C x H x W` normalised,
-    `labels` int64 `B`.
+    Attributes:
+        indices: int64 `B`, positions in the split.
+        images: float32 `B x C x H x W`, normalized.
+        labels: int64 `B`.
     """
 
     indices: Tensor
@@ -29,7 +31,10 @@ class Batch(NamedTuple):
 class Chunk(NamedTuple):
     """A chunk for evaluation, padded to its full size; only the first `valid` rows count.
 
-    `images` float32 `chunk x C x H x W` normalised, `labels` int64 `chunk`.
+    Attributes:
+        images: float32 `chunk x C x H x W`, normalized.
+        labels: int64 `chunk`.
+        valid: number of rows that are not padding.
     """
 
     images: Tensor
@@ -38,10 +43,10 @@ class Chunk(NamedTuple):
 
 
 class Loader:
-    """Normalised batches of one split.
+    """Normalized batches of one split.
 
-    The order of an epoch and its augmentation depend on `seed` and the epoch alone: neither batch
-    size, device, process nor where in the epoch one starts changes what happens to an image.
+    The order and the augmentation of an epoch depend on `seed` and the epoch only. Batch size, device,
+    process and the batch at which an epoch is resumed change nothing about an image.
 
     Args:
         images: the split, `N x C x H x W` uint8; moved to `device` once.
@@ -50,8 +55,8 @@ class Loader:
         batch_size: images per training batch; the last batch of an epoch may have fewer.
         seed: the sweep's seed.
         augment: a name in `AUGMENTATIONS`.
-        device: where images are kept and batches are made.
-        split: what the split is called; an image's number in it and this name say which image it is.
+        device: the device that holds the images and makes the batches.
+        split: name of the split; together with its number in the split it identifies an image.
 
     Raises:
         InputError: no augmentation is named `augment`.
@@ -63,7 +68,7 @@ class Loader:
     """
 
     pixels_on_device: ClassVar[bool] = True
-    """Whether the whole split's pixels are kept on the device, or each batch's are sent there."""
+    """Whether the device holds the pixels of the whole split, or receives them batch by batch."""
 
     def __init__(
         self,
@@ -79,7 +84,8 @@ class Loader:
     ) -> None:
         if augment not in AUGMENTATIONS:
             raise InputError(
-                f"data.augment is {augment!r}, no augmentation: {nearest(augment, AUGMENTATIONS)}"
+                f"data.augment is {augment!r}, which is not an augmentation: "
+                f"{nearest(augment, AUGMENTATIONS)}"
             )
         if len(images) == 0 or batch_size < 1:
             raise ValueError(f"{len(images)} images in batches of {batch_size} can't be loaded")
@@ -93,15 +99,15 @@ class Loader:
         self.split = split
 
     def __len__(self) -> int:
-        """Batches per epoch, a partial one included."""
+        """Return the number of batches per epoch, including a partial last one."""
         return -(-len(self.images) // self.batch_size)
 
     def indices(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
-        """The `indices` of `batches(epoch, start)`, without touching an image.
+        """Iterate over the `indices` of `batches(epoch, start)` without reading any image.
 
         Args:
             epoch: counted from 0.
-            start: first batch of the epoch to give, 0 .. `len(self)`.
+            start: first batch of the epoch to return, 0 .. `len(self)`.
 
         Yields:
             int64 `B` on the loader's device.
@@ -112,17 +118,17 @@ class Loader:
         if not 0 <= start <= len(self):
             raise ValueError(f"start is {start}; an epoch has batches 0 to {len(self) - 1}")
         shuffled = torch.randperm(len(self.images), generator=generator(self.seed, "order", epoch))
-        # split() of nothing would give one empty batch
-        rest = shuffled[start * self.batch_size :].to(self.device)
-        yield from rest.split(self.batch_size) if len(rest) else ()
+        remaining = shuffled[start * self.batch_size :].to(self.device)
+        # split() of an empty tensor returns one empty batch.
+        yield from remaining.split(self.batch_size) if len(remaining) else ()
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, shuffled, augmented and normalised.
+        """Iterate over the batches of an epoch: shuffled, augmented and normalized.
 
         Args:
             epoch: counted from 0.
-            start: first batch of the epoch to give, 0 .. `len(self)`; the batches are those a full
-                epoch would have given from there.
+            start: first batch of the epoch to return, 0 .. `len(self)`; the batches equal those of
+                a full epoch from there on.
 
         Raises:
             ValueError: `start` is out of range.
@@ -135,16 +141,18 @@ class Loader:
         ).to(self.device)
         groups = list(self.indices(epoch, start))
         for indices, pixels in zip(groups, self.read(groups), strict=True):
-            changed = augmentation.apply(pixels, draws[indices])
+            augmented = augmentation.apply(pixels, draws[indices])
             yield Batch(
-                indices, normalise(changed, self.mean, self.std), self.images.labels[indices]
+                indices,
+                normalize_images(augmented, self.mean, self.std),
+                self.images.labels[indices],
             )
 
     def in_order(self, chunk: int) -> Iterator[Chunk]:
-        """All images in stored order, neither shuffled nor augmented, in chunks of one size.
+        """Iterate over all images in stored order, without augmentation, in chunks of one size.
 
-        One size for all, because the size of a batch may move the last bits of what a network
-        computes. The last chunk is filled up with images from the beginning.
+        All chunks have one size because the size of a batch can change the last bits of a network's
+        output. The last chunk is padded with images from the beginning.
 
         Args:
             chunk: images per chunk, positive.
@@ -154,19 +162,19 @@ class Loader:
         groups = list(padded.split(chunk))
         for k, (positions, pixels) in enumerate(zip(groups, self.read(groups), strict=True)):
             yield Chunk(
-                normalise(pixels, self.mean, self.std),
+                normalize_images(pixels, self.mean, self.std),
                 self.images.labels[positions],
                 min(chunk, count - k * chunk),
             )
 
     def read(self, groups: Sequence[Tensor]) -> Iterator[Tensor]:
-        """The images at each group of positions, neither augmented nor normalised.
+        """Iterate over the images at each group of positions, neither augmented nor normalized.
 
         Args:
             groups: int64 `B` each, positions in the split.
 
         Yields:
-            uint8 `B x C x H x W` on the device; what comes next may overwrite it.
+            uint8 `B x C x H x W` on the device; the next group may overwrite it.
         """
         for positions in groups:
             yield self.images.images[positions]

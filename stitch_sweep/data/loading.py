@@ -1,4 +1,4 @@
-"""From a configuration to the three splits, and from these to loaders."""
+"""Load the data set of a configuration, cut it into splits, and make loaders."""
 
 from __future__ import annotations
 
@@ -12,11 +12,17 @@ import torch
 
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.registry import DATASETS
-from stitch_sweep.data.images import SPLITS, Data, channel_statistics, fingerprint
+from stitch_sweep.core.splits import SPLITS
+from stitch_sweep.data.images import Data, channel_statistics, fingerprint
 from stitch_sweep.data.loader import Loader
-from stitch_sweep.data.scanning import listed
-from stitch_sweep.data.sources import Source
-from stitch_sweep.data.splits import cut_validation, stratified_sample, subset, validation_size
+from stitch_sweep.data.names import join_names
+from stitch_sweep.data.sources.base import Source
+from stitch_sweep.data.splits import (
+    choose_subset,
+    cut_validation,
+    stratified_sample,
+    validation_size,
+)
 
 if TYPE_CHECKING:
     from stitch_sweep.config.models import DataConfig
@@ -25,26 +31,24 @@ if TYPE_CHECKING:
 def load(config: DataConfig) -> Data:
     """Load a data set, resize it, and cut it into training, validation and test images.
 
-    Validation is cut from the whole official training set before `train_images` shrinks what is
-    left: two sweeps with the same `split_seed` and `val_fraction` never train on each other's
-    validation images, whatever their subsets. With `train_images`, validation shrinks in
+    Validation is cut from the whole official training set before `train_images` draws a subset of the
+    remaining images. Two sweeps with the same `split_seed` and `val_fraction` therefore never train on
+    each other's validation images, whatever their subsets. With `train_images`, validation shrinks in
     proportion.
 
-    Mean and standard deviation are those of the complete official training images at `image_size`,
-    so that subsets and split seeds leave the scale of a network's input as it is.
+    Mean and standard deviation are those of the complete official training images at `image_size`, so
+    subsets and split seeds don't change the scale of a network's input.
 
     Args:
-        config: `name` and `options` of the data set, `image_size`, `split_seed`, `val_fraction`,
-            `train_images` and `test_images`, each a number of images or None for all, and `loader`
-            and `beton_folder`, which change none of the images.
+        config: the section `data`. `loader` and `beton_folder` change none of the images.
 
     Raises:
-        InputError: the data isn't there or can't be used, a size or fraction is out of range, or
-            FFCV is wanted and can't be imported.
+        InputError: the data is missing or unusable, a size or fraction is out of range, or FFCV is
+            selected and can't be imported.
     """
-    beton_folder = _beton_folder(config)
+    beton_folder = _resolve_beton_folder(config)
     source: Source = DATASETS.build(config.name, config.image_size, options=config.options)
-    _check(config.name, source)
+    _check_classes(config.name, source)
     num_classes = len(source.classes)
     labels = source.train.labels
     mean, std = channel_statistics(source.train.images)
@@ -53,7 +57,7 @@ def load(config: DataConfig) -> Data:
         labels, config.val_fraction, config.split_seed, source.classes
     )
     if config.train_images is not None:
-        chosen = subset(
+        chosen = choose_subset(
             labels[train],
             config.train_images,
             config.split_seed,
@@ -71,7 +75,7 @@ def load(config: DataConfig) -> Data:
     test = source.test
     if config.test_images is not None:
         test = test.select(
-            subset(
+            choose_subset(
                 test.labels,
                 config.test_images,
                 config.split_seed,
@@ -89,7 +93,7 @@ def load(config: DataConfig) -> Data:
         std,
         fingerprint(splits, mean, std),
         beton_folder,
-        (*source.notes, *_untested(config.name, source)),
+        (*source.notes, *_untested_classes(config.name, source)),
     )
 
 
@@ -101,14 +105,14 @@ def make_loaders(
     augment: str = "none",
     device: str | torch.device = "cpu",
 ) -> dict[str, Loader]:
-    """A loader per split, all on `device`; FFCV's where the data says so.
+    """Make a loader for each split, all on `device`: FFCV's if `data.beton_folder` is set.
 
     Raises:
-        InputError: FFCV is wanted and can't be imported.
+        InputError: FFCV is selected and can't be imported.
     """
     make: Callable[..., Loader] = Loader
     if data.beton_folder is not None:
-        # Not above: FFCV takes seconds to import, and need not be installed.
+        # Not at the top: FFCV is optional and takes seconds to import.
         from stitch_sweep.data.ffcv_loader import FfcvLoader
 
         make = partial(FfcvLoader, folder=Path(data.beton_folder))
@@ -127,8 +131,8 @@ def make_loaders(
     }
 
 
-def _beton_folder(config: DataConfig) -> str | None:
-    """Where FFCV's files go, as a path that means the same in every process; None without FFCV.
+def _resolve_beton_folder(config: DataConfig) -> str | None:
+    """Return the absolute path of the folder for FFCV's files; None without FFCV.
 
     Raises:
         InputError: FFCV can't be imported, or the folder is a file.
@@ -138,30 +142,32 @@ def _beton_folder(config: DataConfig) -> str | None:
     import_module("stitch_sweep.data.ffcv_loader")
     folder = Path(config.beton_folder).expanduser().absolute()
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"data.beton_folder: {config.beton_folder} is a file, a folder is wanted")
+        raise InputError(f"data.beton_folder: {config.beton_folder} is a file; name a folder")
     return str(folder)
 
 
-def _untested(name: str, source: Source) -> list[str]:
-    """A note on classes that no test image belongs to."""
+def _untested_classes(name: str, source: Source) -> list[str]:
+    """Return a note on classes without test images, if there are any."""
     counts = torch.bincount(source.test.labels, minlength=len(source.classes)).tolist()
-    missing = [kind for kind, count in zip(source.classes, counts, strict=True) if not count]
-    return [f"data set {name}: no test image belongs to class {listed(missing)}"] if missing else []
+    missing = [label for label, count in zip(source.classes, counts, strict=True) if not count]
+    if not missing:
+        return []
+    return [f"data set {name}: no test image belongs to class {join_names(missing)}"]
 
 
-def _check(name: str, source: Source) -> None:
-    """Labels must fit the classes, and every class must have training images.
+def _check_classes(name: str, source: Source) -> None:
+    """Check that labels fit the classes, and that every class has training images.
 
     Raises:
-        InputError: with all problems found.
+        InputError: with all problems.
     """
     problems = []
     last = len(source.classes) - 1
     for split, images in (("training", source.train), ("test", source.test)):
-        wrong = images.labels[(images.labels < 0) | (images.labels > last)]
-        if len(wrong):
+        invalid = images.labels[(images.labels < 0) | (images.labels > last)]
+        if len(invalid):
             problems.append(
-                f"data set {name}: {split} images have the label {int(wrong[0])}; allowed: 0 to "
+                f"data set {name}: {split} images have the label {int(invalid[0])}; allowed: 0 to "
                 f"{last}, the classes of the training images"
             )
     if problems:
@@ -173,6 +179,6 @@ def _check(name: str, source: Source) -> None:
         if not count
     ]
     if last < 1:
-        problems.append(f"data set {name}: there is one class; classification needs two or more")
+        problems.append(f"data set {name}: there is one class; classification needs at least two")
     if problems:
         raise InputError(*problems)

@@ -1,1 +1,1 @@
-"""Helpers that several test files share."""
+"""Helpers that several test files use, one module per subject."""

@@ -1,4 +1,4 @@
-"""The smallest data and network that most tests use."""
+"""The small data set and the tiny network that most tests use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the repository and the files beside it lie."""
+"""Paths of the repository and of the files beside it."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
-"""Images, reference matrices and seeds that are not part of the repository; may be absent."""
+"""Images, reference matrices and seeds outside the repository; the folder may not exist."""

@@ -14,16 +14,17 @@ import torch
 
 from stitch_sweep.cli import main as cli
 from stitch_sweep.config.models import Config
+from stitch_sweep.core.splits import SPLITS
 from stitch_sweep.data.duplicates import Duplicates, find_duplicates
-from stitch_sweep.data.images import SPLITS, Data, Images
+from stitch_sweep.data.images import Data, Images
 from stitch_sweep.plan import estimate as estimates
 from stitch_sweep.plan.prepare import prepare
+from tests.support.image_files import load_folder, write_folder
 from tests.support.sweeps import SMALL, write_config
-from tests.unit.data.test_data_sources import folder, write_folder
 
 
 def make_data(**splits: list[tuple[int, int]]) -> Data:
-    """Splits of (pixel value, label); a value stands for an image."""
+    """Make splits from pairs (pixel value, label). Images of one value are equal."""
     images: dict[str, Any] = {}
     for split in SPLITS:
         values, labels = zip(*splits.get(split, [(200 + len(images), 0)]), strict=True)
@@ -64,14 +65,16 @@ def test_different_images_are_no_duplicates():
     ],
 )
 def test_duplicates_are_counted_within_a_split_and_between_two(splits, expected):
-    (found,) = find_duplicates(make_data(**splits))
+    (duplicates,) = find_duplicates(make_data(**splits))
     split, origin, count, relabeled, example = expected
-    assert found == Duplicates(split, origin, count, relabeled, (example, *found.examples[1:]))
+    assert duplicates == Duplicates(
+        split, origin, count, relabeled, (example, *duplicates.examples[1:])
+    )
 
 
 def test_an_image_in_all_three_splits_is_counted_for_each_two_of_them():
-    found = find_duplicates(make_data(train=[(1, 0)], validation=[(1, 0)], test=[(1, 0)]))
-    assert [(entry.split, entry.origin) for entry in found] == [
+    duplicates = find_duplicates(make_data(train=[(1, 0)], validation=[(1, 0)], test=[(1, 0)]))
+    assert [(entry.split, entry.origin) for entry in duplicates] == [
         ("validation", "train"),
         ("test", "train"),
         ("test", "validation"),
@@ -93,17 +96,17 @@ def test_the_sentence_has_count_labels_and_examples():
         "(a.png = b.png; c.png = d.png)"
     )
     entry = Duplicates("train", "train", 1, 0, (("a.png", "b.png"),))
-    said = "train images that repeat an earlier one, pixel for pixel: 1 (a.png = b.png)"
-    assert str(entry) == said
+    message = "train images that repeat an earlier one, pixel for pixel: 1 (a.png = b.png)"
+    assert str(entry) == message
 
 
 @pytest.mark.parametrize("make", [shutil.copy, os.link, os.symlink])
 def test_two_names_of_one_file_are_duplicates_with_their_names(tmp_path, make):
     write_folder(tmp_path)
     make(tmp_path / "train" / "cat" / "0.png", tmp_path / "test" / "dog" / "x.png")
-    (found,) = find_duplicates(folder(tmp_path))
-    assert (found.split, found.count, found.relabeled) == ("test", 1, 1)
-    assert found.examples == (("test/dog/x.png", "train/cat/0.png"),)
+    (duplicates,) = find_duplicates(load_folder(tmp_path))
+    assert (duplicates.split, duplicates.count, duplicates.relabeled) == ("test", 1, 1)
+    assert duplicates.examples == (("test/dog/x.png", "train/cat/0.png"),)
 
 
 @pytest.fixture

@@ -1,18 +1,21 @@
+"""Batches are functions of seed and epoch, and evaluation sees every image once."""
+
+from __future__ import annotations
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stitch_sweep.core.errors import InputError
-from stitch_sweep.data.augmentation import AUGMENTATIONS, crop_flip, draw_crop_flip, normalise
-from stitch_sweep.data.images import Images
+from stitch_sweep.data.augmentation import (
+    AUGMENTATIONS,
+    crop_flip,
+    draw_crop_flip,
+    normalize_images,
+)
 from stitch_sweep.data.loader import Loader
-
-
-def random_images(count: int, channels: int = 3, size: int = 16, seed: int = 0) -> Images:
-    generator = torch.Generator().manual_seed(seed)
-    pixels = torch.randint(256, (count, channels, size, size), generator=generator)
-    return Images(pixels.to(torch.uint8), torch.arange(count) % 5)
+from tests.support.image_files import random_images
 
 
 def loader(count: int = 23, batch_size: int = 5, seed: int = 0, augment: str = "crop_flip"):
@@ -30,8 +33,8 @@ def joined(batches) -> list[torch.Tensor]:
 @given(st.integers(1, 30), st.integers(0, 3))
 def test_batch_size_changes_nothing_but_the_grouping(batch_size, epoch):
     expected = joined(loader(batch_size=23).batches(epoch))
-    found = joined(loader(batch_size=batch_size).batches(epoch))
-    assert all(map(torch.equal, found, expected))
+    actual = joined(loader(batch_size=batch_size).batches(epoch))
+    assert all(map(torch.equal, actual, expected))
 
 
 @pytest.mark.parametrize("start", range(6))
@@ -39,8 +42,8 @@ def test_an_epoch_resumed_at_any_batch_goes_on_as_it_would_have(start):
     full = list(loader().batches(3))
     rest = list(loader().batches(3, start=start))
     assert len(rest) == len(full) - start
-    for expected, found in zip(full[start:], rest, strict=True):
-        assert all(map(torch.equal, expected, found))
+    for expected, actual in zip(full[start:], rest, strict=True):
+        assert all(map(torch.equal, expected, actual))
 
 
 def test_an_epoch_holds_every_image_once_and_the_last_batch_is_partial():
@@ -68,7 +71,7 @@ def test_order_and_augmentation_are_functions_of_seed_and_epoch():
     for other in (loader().batches(2), loader(seed=1).batches(1)):
         indices, images, _ = joined(other)
         assert not torch.equal(indices, again[0])
-        # The same image is changed in another way, too.
+        # The augmentation of an image differs, too.
         assert not torch.equal(images[indices.argsort()], again[1][again[0].argsort()])
 
 
@@ -105,7 +108,9 @@ def test_evaluation_sees_every_image_in_order_in_chunks_of_one_size(chunk):
         labels.append(y[:valid])
     stored = evaluated.images
     assert torch.equal(torch.cat(labels), stored.labels)
-    assert torch.equal(torch.cat(images), normalise(stored.images, evaluated.mean, evaluated.std))
+    assert torch.equal(
+        torch.cat(images), normalize_images(stored.images, evaluated.mean, evaluated.std)
+    )
 
 
 def test_padding_of_the_last_chunk_repeats_images_from_the_beginning():
@@ -166,16 +171,18 @@ def test_draws_cover_every_shift_and_flip_half_of_the_images():
         assert len(counts) == 9
         assert (counts - 20_000 / 9).abs().max() < 5 * (20_000 / 9) ** 0.5
     assert abs(draws[:, 2].double().mean() - 0.5) < 5 * 0.5 / 20_000**0.5
-    # Independent of each other: no shift goes with a flip.
+    # Shifts and flips are independent.
     assert torch.corrcoef(draws.T.double()).triu(1).abs().max() < 5 / 20_000**0.5
 
 
 @given(st.integers(1, 40))
 @settings(max_examples=15)
-def test_normalisation_of_an_image_does_not_depend_on_its_batch(count):
+def test_normalization_of_an_image_does_not_depend_on_its_batch(count):
     images = random_images(40, size=5).images
     mean, std = torch.tensor([0.49, 0.48, 0.44]), torch.tensor([0.24, 0.24, 0.26])
-    assert torch.equal(normalise(images[:count], mean, std), normalise(images, mean, std)[:count])
+    assert torch.equal(
+        normalize_images(images[:count], mean, std), normalize_images(images, mean, std)[:count]
+    )
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -184,7 +191,7 @@ def test_a_gpu_gives_the_same_order_and_crops():
     gpu = Loader(
         cpu.images, cpu.mean, cpu.std, batch_size=5, seed=0, augment="crop_flip", device="cuda"
     )
-    for expected, found in zip(cpu.batches(1), gpu.batches(1), strict=True):
-        assert found.images.device.type == found.indices.device.type == "cuda"
-        assert torch.equal(expected.indices, found.indices.cpu())
-        torch.testing.assert_close(expected.images, found.images.cpu())
+    for expected, actual in zip(cpu.batches(1), gpu.batches(1), strict=True):
+        assert actual.images.device.type == actual.indices.device.type == "cuda"
+        assert torch.equal(expected.indices, actual.indices.cpu())
+        torch.testing.assert_close(expected.images, actual.images.cpu())

@@ -1,4 +1,4 @@
-"""Which files of an image folder are read; nothing else is left out without a word."""
+"""Every image below a folder is read, noted as left out, or refused by name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.data.decoding import decode
 from stitch_sweep.data.images import Data
-from tests.unit.data.test_data_sources import encoded, folder, pixels, write_folder
+from tests.support.image_files import encoded, load_folder, pixels, write_folder
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def files(data: Data) -> set[str]:
 
 
 def test_a_folder_of_images_alone_gives_no_notes(root):
-    assert folder(root).notes == ()
+    assert load_folder(root).notes == ()
 
 
 # Copies and hidden files
@@ -58,9 +58,9 @@ def test_a_folder_of_images_alone_gives_no_notes(root):
     ],
 )
 def test_hidden_images_and_other_tools_copies_are_left_out_and_counted(root, copy, place):
-    clean = folder(root)
+    clean = load_folder(root)
     add(root / copy)
-    data = folder(root)
+    data = load_folder(root)
     assert data.fingerprint == clean.fingerprint
     assert data.classes == clean.classes
     (note,) = data.notes
@@ -68,23 +68,23 @@ def test_hidden_images_and_other_tools_copies_are_left_out_and_counted(root, cop
     assert note.endswith(f"keeps copies: 1 ({place}: 1)")
 
 
-def test_what_is_hidden_and_holds_no_image_is_not_worth_a_note(root):
+def test_hidden_files_without_images_are_not_noted(root):
     (root / "train" / "cat" / ".DS_Store").write_bytes(b"x")
     (root / "train" / "cat" / "Thumbs.db").write_bytes(b"x")
     (root / "train" / ".git").mkdir()
     (root / "train" / "cat" / ".#0.png").symlink_to("user@host.1234")  # an editor's lock
     (root / "train" / "cat" / ".all").symlink_to("/")  # not walked through
-    assert folder(root).notes == ()
+    assert load_folder(root).notes == ()
 
 
 def test_the_folders_above_the_data_set_may_be_hidden(tmp_path):
     root = tmp_path / ".cache" / "__MACOSX"
     root.mkdir(parents=True)
     write_folder(root)
-    assert len(files(folder(root))) == 12
+    assert len(files(load_folder(root))) == 12
 
 
-# Links, and what is no file
+# Links, pipes and other entries that are not files
 
 
 def link(target: str) -> Callable[[Path], object]:
@@ -92,7 +92,7 @@ def link(target: str) -> Callable[[Path], object]:
 
 
 @pytest.mark.parametrize(
-    ("name", "make", "said"),
+    ("name", "make", "message"),
     [
         (
             "train/cat/x.png",
@@ -110,11 +110,11 @@ def link(target: str) -> Callable[[Path], object]:
         ("train/emu", link("../train"), "is a symbolic link to a folder that contains it"),
     ],
 )
-def test_a_link_or_a_pipe_that_gives_no_image_is_named(root, name, make, said):
+def test_a_link_or_a_pipe_that_gives_no_image_is_named(root, name, make, message):
     make(root / name)
     with pytest.raises(InputError) as refused:
-        folder(root)
-    assert f"{root / name} {said}" in str(refused.value)
+        load_folder(root)
+    assert f"{root / name} {message}" in str(refused.value)
 
 
 def test_folders_that_link_to_each_other_are_refused(root):
@@ -124,7 +124,7 @@ def test_folders_that_link_to_each_other_are_refused(root):
     with pytest.raises(
         InputError, match="next/next is a symbolic link to a folder that contains it"
     ):
-        folder(root)
+        load_folder(root)
 
 
 def test_links_to_files_and_folders_are_followed(root, tmp_path):
@@ -133,18 +133,18 @@ def test_links_to_files_and_folders_are_followed(root, tmp_path):
     (root / "train" / "cat" / "more").symlink_to(tmp_path / "store")
     (root / "train" / "emu").symlink_to(tmp_path / "store")
     (root / "train" / "dog" / "z.png").symlink_to(tmp_path / "store" / "1.png")
-    read = files(folder(root))
+    read = files(load_folder(root))
     assert {"train/cat/more/1.png", "train/cat/more/deep/2.png", "train/dog/z.png"} <= read
     assert {"train/emu/1.png", "train/emu/deep/2.png"} <= read
 
 
 def test_a_folder_with_the_name_of_an_image_is_a_folder(root):
     add(root / "train" / "cat" / "album.png" / "x.png")
-    assert "train/cat/album.png/x.png" in files(folder(root))
+    assert "train/cat/album.png/x.png" in files(load_folder(root))
 
 
 def test_a_folder_that_cannot_be_opened_is_named(root, monkeypatch):
-    """A user without permission; for root, which tests may run as, there is no such folder."""
+    """Simulates missing permission, because tests may run as root, who can open every folder."""
     locked = root / "train" / "cat" / "locked"
     locked.mkdir()
     scandir = os.scandir
@@ -156,20 +156,20 @@ def test_a_folder_that_cannot_be_opened_is_named(root, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(InputError, match=r"locked cannot be read \(Permission denied\)"):
-        folder(root)
+        load_folder(root)
 
 
 def test_many_problems_are_counted_and_names_cannot_control_the_terminal(root):
     for k in range(12):
         (root / "test" / "cat" / f"\x1b[2J{k:02}.png").symlink_to("gone")
     with pytest.raises(InputError) as refused:
-        folder(root)
+        load_folder(root)
     assert len(refused.value.problems) == 11
     assert refused.value.problems[-1] == "... and 2 more"
     assert "\x1b" not in str(refused.value)
 
 
-# Images that are not read are counted
+# Images that are left out are counted
 
 
 def test_images_in_no_class_of_no_format_and_other_splits_are_noted(root):
@@ -177,7 +177,7 @@ def test_images_in_no_class_of_no_format_and_other_splits_are_noted(root):
     add(root / "val" / "cat" / "0.png")
     (root / "test" / "dog" / "phone.HEIC").write_bytes(b"x")
     (root / "test" / "dog" / "readme.txt").write_text("no image")
-    notes = folder(root).notes
+    notes = load_folder(root).notes
     assert [note.partition(f"{root}: ")[2] for note in notes] == [
         "images left out because they are in no class folder: 1 (train: 1)",
         "images left out because Pillow does not read their format: 1 (.heic: 1)",
@@ -189,7 +189,7 @@ def test_images_in_no_class_of_no_format_and_other_splits_are_noted(root):
 def test_a_class_without_test_images_is_noted(root):
     for k in range(2):
         add(root / "train" / "emu" / f"{k}.png", seed=k)
-    assert folder(root).notes == ("data set image_folder: no test image belongs to class emu",)
+    assert load_folder(root).notes == ("data set image_folder: no test image belongs to class emu",)
 
 
 # Unicode
@@ -202,7 +202,7 @@ NFC, NFD = (unicodedata.normalize(form, "Zébu") for form in ("NFC", "NFD"))
 def test_a_class_in_two_unicode_forms_is_one_class(root, train, test):
     for split, name in (("train", train), ("test", test)):
         (root / split / "dog").rename(root / split / name)
-    data = folder(root)
+    data = load_folder(root)
     assert data.classes == tuple(sorted(("cat", train)))
     assert data.test.labels.bincount().tolist() == [2, 2]
     (note,) = data.notes
@@ -213,24 +213,26 @@ def test_two_folders_of_one_name_in_two_unicode_forms_are_refused(root):
     for k, name in enumerate((NFC, NFD)):
         add(root / "train" / name / "0.png", seed=k)
     with pytest.raises(InputError, match="train has 2 folders named 'Zébu' that differ in Unicode"):
-        folder(root)
+        load_folder(root)
 
 
 # Images that can't be read
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", r"it is empty$"),
-        (b"<html>not found</html>", r"it is in no format that Pillow reads$"),
+        (b"<html>not found</html>", r"its format is not one that Pillow reads$"),
         (encoded(pixels(64, 64, 3), "JPEG")[:900], r"image file is truncated"),
     ],
 )
-def test_an_unreadable_image_is_named_with_the_reason(root, content, said):
+def test_an_unreadable_image_is_named_with_the_reason(root, content, message):
     (root / "train" / "dog" / "2.png").write_bytes(content)
-    with pytest.raises(InputError, match=rf"dog/2\.png is not an image that can be read: .*{said}"):
-        folder(root)
+    with pytest.raises(
+        InputError, match=rf"dog/2\.png is not an image that can be read: .*{message}"
+    ):
+        load_folder(root)
 
 
 @pytest.mark.filterwarnings("error")
@@ -242,7 +244,7 @@ def test_an_image_of_too_many_pixels_is_one_sentence(monkeypatch):
     )
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     with pytest.raises(
-        InputError, match=r"^a bomb is not an image .* more than 20 pixels, the most"
+        InputError, match=r"^a bomb is not an image .* more than 20 pixels, the largest"
     ):
         decode([("a bomb", content)], None)
 

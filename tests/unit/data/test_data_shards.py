@@ -1,4 +1,4 @@
-"""Parquet files: a split is all of its files, and a label means the same class in each of them."""
+"""Parquet files: a split has all of its files, and a label means the same class in each of them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import pytest
 import torch
 
 from stitch_sweep.core.errors import InputError
-from stitch_sweep.data import shards
-from tests.unit.data.test_data_sources import encoded, parquet, pixels, write_parquet
+from stitch_sweep.data.sources import parquet_files
+from tests.support.image_files import encoded, pixels, read_parquet, write_parquet
 
 PETS = ["cat", "dog"]
 
 
 def write(file: Path, labels=(0, 1), seed: int | None = None, **options) -> list[bytes]:
-    """A file whose images are its own."""
+    """Write a file whose images differ from those of files with other names."""
     file.parent.mkdir(parents=True, exist_ok=True)
     seed = sum(map(ord, str(file.name))) * 100 if seed is None else seed
     return write_parquet(file, list(labels), seed=seed, **options)
@@ -29,7 +29,7 @@ def write(file: Path, labels=(0, 1), seed: int | None = None, **options) -> list
 
 def refusal(path: Path | str, **options) -> str:
     with pytest.raises(InputError) as refused:
-        parquet(path, **options)
+        read_parquet(path, **options)
     return str(refused.value)
 
 
@@ -37,7 +37,7 @@ def refusal(path: Path | str, **options) -> str:
 
 
 @pytest.mark.parametrize(
-    ("file", "names", "said"),
+    ("file", "names", "expected"),
     [
         ("test.parquet", PETS[::-1], "label 0 is class 'dog', in train-0.parquet it is 'cat'"),
         ("train-1.parquet", PETS[::-1], "label 0 is class 'dog', in train-0.parquet it is 'cat'"),
@@ -49,19 +49,19 @@ def refusal(path: Path | str, **options) -> str:
         ("test.parquet", [*PETS, "emu"], "has 3 class names, train-0.parquet has 2"),
     ],
 )
-def test_other_class_names_in_another_file_are_refused(tmp_path, file, names, said):
+def test_other_class_names_in_another_file_are_refused(tmp_path, file, names, expected):
     for name in ("train-0.parquet", "train-1.parquet", "test.parquet"):
         write(tmp_path / name, names=names if name == file else PETS)
     message = refusal(tmp_path)
     assert message.startswith(str(tmp_path / file))
-    assert said in message.replace(f"{tmp_path}/", "")
+    assert expected in message.replace(f"{tmp_path}/", "")
 
 
 @pytest.mark.parametrize("file", ["train-0.parquet", "test.parquet"])
 def test_a_file_without_class_names_has_those_of_the_others(tmp_path, file):
     for name in ("train-0.parquet", "train-1.parquet", "test.parquet"):
         write(tmp_path / name, names=None if name == file else PETS)
-    assert parquet(tmp_path).classes == ("cat", "dog")
+    assert read_parquet(tmp_path).classes == ("cat", "dog")
     write(tmp_path / file, [0, 2])
     assert f"{tmp_path / file}, row 1: label 2; allowed: 0 to 1" in refusal(tmp_path)
 
@@ -69,20 +69,20 @@ def test_a_file_without_class_names_has_those_of_the_others(tmp_path, file):
 def test_class_names_in_another_unicode_form_are_the_same_and_noted(tmp_path):
     for name, form in (("train", "NFC"), ("test", "NFD")):
         write(tmp_path / f"{name}.parquet", names=[unicodedata.normalize(form, "Zébu"), "cat"])
-    (note,) = parquet(tmp_path).notes
+    (note,) = read_parquet(tmp_path).notes
     assert "class names of test.parquet are those of train.parquet in another Unicode form" in note
 
 
 @pytest.mark.parametrize(
-    ("metadata", "said"),
+    ("metadata", "expected"),
     [
         ("[" * 100_000, "is JSON that is nested too deeply"),
         ("{", "is not valid JSON"),
-        ({"info": {"features": {"label": {"names": "ab"}}}}, "are not a list of texts"),
-        ({"info": {"features": {"label": {"names": [1, 2]}}}}, "are not a list of texts"),
+        ({"info": {"features": {"label": {"names": "ab"}}}}, "are not a list of strings"),
+        ({"info": {"features": {"label": {"names": [1, 2]}}}}, "are not a list of strings"),
     ],
 )
-def test_metadata_without_usable_names_is_refused(tmp_path, metadata, said):
+def test_metadata_without_usable_names_is_refused(tmp_path, metadata, expected):
     write(tmp_path / "train.parquet")
     write(tmp_path / "test.parquet")
     table = pq.read_table(tmp_path / "test.parquet")
@@ -90,7 +90,7 @@ def test_metadata_without_usable_names_is_refused(tmp_path, metadata, said):
     pq.write_table(table.replace_schema_metadata({"huggingface": text}), tmp_path / "test.parquet")
     message = refusal(tmp_path)
     assert f"{tmp_path / 'test.parquet'}: its" in message
-    assert said in message
+    assert expected in message
 
 
 def test_hidden_labels_are_refused_with_what_they_mean(tmp_path):
@@ -124,7 +124,7 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "expected"),
     [
         (
             ["train-00000-of-00002"],
@@ -170,12 +170,12 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path):
     ],
 )
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_an_incomplete_set_of_files_is_refused(tmp_path, names, said, split):
+def test_an_incomplete_set_of_files_is_refused(tmp_path, names, expected, split):
     other = "test" if split == "train" else "train"
     for k, name in enumerate(names):
         write(tmp_path / f"{name.replace('train', split)}.parquet", seed=100 * k)
     write(tmp_path / other / "0000.parquet")
-    assert said.replace("train", split) in refusal(tmp_path)
+    assert expected.replace("train", split) in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_a_complete_set_of_files_is_read_in_order(tmp_path, names):
     for k, name in enumerate(names):
         write(tmp_path / f"{name}.parquet", [k, 1 - k], seed=100 * k)
     write(tmp_path / "test.parquet")
-    source = parquet(tmp_path)
+    source = read_parquet(tmp_path)
     assert source.train.labels.tolist() == [0, 1, 1, 0]
     assert source.notes == ()
 
@@ -205,14 +205,14 @@ def test_a_complete_set_of_files_is_read_in_order(tmp_path, names):
     "pattern", ["", "default", "default/*", "default/*/*.parquet", "**", "default/**"]
 )
 def test_the_hubs_converted_layout_is_read(tmp_path, pattern):
-    """Files `CONFIG/SPLIT/0000.parquet`; a pattern may match a folder and what is in it."""
+    """The layout is `CONFIG/SPLIT/0000.parquet`. A pattern may match a folder and its files."""
     for split, seed in (("train", 0), ("test", 50), ("validation", 70)):
         write(tmp_path / "default" / split / "0000.parquet", seed=seed)
     if not pattern:
-        said = "no file is named train*.parquet or train/0000.parquet; found: default"
-        assert said in refusal(tmp_path)
+        expected = "no file is named train*.parquet or train/0000.parquet; found: default"
+        assert expected in refusal(tmp_path)
         return
-    source = parquet(tmp_path / pattern)
+    source = read_parquet(tmp_path / pattern)
     assert (len(source.train), len(source.test)) == (2, 2)
     (note,) = source.notes
     assert "what is neither train nor test is left out: " in note
@@ -230,7 +230,7 @@ def test_other_splits_are_left_out_with_a_note(tmp_path):
     for name in ("train", "test", "validation", "extra"):
         write(tmp_path / f"{name}.parquet")
     write(tmp_path / ".train.parquet")
-    (note,) = parquet(tmp_path).notes
+    (note,) = read_parquet(tmp_path).notes
     assert "is left out: extra.parquet, validation.parquet; validation images are cut" in note
 
 
@@ -245,7 +245,7 @@ def test_a_file_that_is_there_twice_is_refused(tmp_path, make):
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "expected"),
     [
         (
             lambda path: path.symlink_to("/gone"),
@@ -255,15 +255,15 @@ def test_a_file_that_is_there_twice_is_refused(tmp_path, make):
         (os.mkdir, "is a folder"),
     ],
 )
-def test_what_is_no_file_is_named(tmp_path, make, said):
+def test_a_path_that_is_not_a_file_is_named(tmp_path, make, expected):
     write(tmp_path / "train.parquet")
     write(tmp_path / "test.parquet")
     make(tmp_path / "train-more.parquet")
-    assert f"{tmp_path / 'train-more.parquet'} {said}" in refusal(tmp_path)
+    assert f"{tmp_path / 'train-more.parquet'} {expected}" in refusal(tmp_path)
 
 
 def test_a_pattern_that_matches_too_much_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "MOST_MATCHES", 3)
+    monkeypatch.setattr(parquet_files, "MAX_MATCHES", 3)
     for k in range(4):
         write(tmp_path / f"train-{k}.parquet")
     assert "matches more than 3 files and folders" in refusal(tmp_path / "**")
@@ -282,5 +282,5 @@ def test_bytes_of_every_arrow_type_are_read(tmp_path, kind, struct):
         images = pa.StructArray.from_arrays([images, paths], names=["bytes", "path"])
     for split in ("train", "test"):
         pq.write_table(pa.table({"image": images, "label": [0, 1]}), tmp_path / f"{split}.parquet")
-    source = parquet(tmp_path)
+    source = read_parquet(tmp_path)
     assert torch.equal(source.train.images[0].permute(1, 2, 0), torch.tensor(pixels(4, 4, 3)))

@@ -1,3 +1,7 @@
+"""The validation cut and subsets are stratified, seeded and refused where they can't be made."""
+
+from __future__ import annotations
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -6,9 +10,9 @@ from hypothesis import strategies as st
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.data.splits import (
     allot,
+    choose_subset,
     cut_validation,
     stratified_sample,
-    subset,
     validation_size,
 )
 
@@ -65,7 +69,7 @@ def test_the_validation_cut_is_a_partition_with_every_class_on_both_sides(counts
     try:
         train, validation = cut_validation(labels, fraction, seed, names)
     except InputError:
-        # Largest remainders leave an ample cut no way to miss a class.
+        # By largest remainders, only a small cut can miss a class.
         assert min(held_out, len(labels) - held_out) < len(labels) / min(counts)
         return
     assert len(validation) == held_out
@@ -87,14 +91,14 @@ def test_a_fraction_that_leaves_a_class_without_images_is_refused(fraction, part
 
 
 def test_a_class_of_one_image_cannot_be_cut():
-    with pytest.raises(InputError, match="class 'dog', of which there are 1 training images"):
+    with pytest.raises(InputError, match="class 'dog', which has 1 training images"):
         cut_validation(labels_of([50, 1]), 0.1, 0, ["cat", "dog"])
 
 
 @pytest.mark.parametrize("total", [0, 1, 21])
 def test_a_subset_out_of_range_is_refused_with_the_range(total):
     with pytest.raises(InputError, match=rf"train_images is {total}; allowed: 2 .* to 20"):
-        subset(labels_of([10, 10]), total, 0, "train", "data.train_images", 2)
+        choose_subset(labels_of([10, 10]), total, 0, "train", "data.train_images", 2)
 
 
 def test_validation_shrinks_in_proportion():

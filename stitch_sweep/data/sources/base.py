@@ -1,0 +1,36 @@
+"""The official training and test images of a data set.
+
+A data set is a factory that is registered under the name a configuration uses:
+
+    @DATASETS.register("squares")
+    def squares(image_size: int | None, *, path: str) -> Source: ...
+
+It is called with the requested image size (None: keep the stored size) and returns a `Source` whose
+images have that size. Its keyword-only parameters are the data set's options.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stitch_sweep.data.images import Images
+
+OFFICIAL_SPLITS = ("train", "test")
+"""The splits that a data set comes with. Validation images are cut from `train`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A data set in its official splits.
+
+    Args:
+        train: official training images.
+        test: official test images, of the same shape.
+        classes: name of each class; label k means `classes[k]`.
+        notes: remarks for the user on how the files were read, a sentence each.
+    """
+
+    train: Images
+    test: Images
+    classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()

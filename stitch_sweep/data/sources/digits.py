@@ -1,0 +1,37 @@
+"""The handwritten digits that come with scikit-learn."""
+
+from __future__ import annotations
+
+import torch
+
+from stitch_sweep.core.registry import DATASETS
+from stitch_sweep.data.decoding import resize
+from stitch_sweep.data.images import Images
+from stitch_sweep.data.sources.base import Source
+from stitch_sweep.data.splits import stratified_sample
+
+
+@DATASETS.register("digits")
+def digits(image_size: int | None) -> Source:
+    """Handwritten digits that come with scikit-learn: 1,797 grayscale images of 8x8 pixels.
+
+    The values 0 .. 16 are scaled to 0 .. 255. The data set has no official test split; a stratified
+    quarter, always the same 449 images, serves as the test split.
+    """
+    from sklearn.datasets import (
+        load_digits,  # not at the top: scikit-learn takes a second to import
+    )
+
+    bundled = load_digits()
+    pixels = torch.from_numpy(bundled.images).to(torch.int64)
+    labels = torch.from_numpy(bundled.target).to(torch.int64)
+    scaled = ((pixels * 255 + 8) // 16).to(torch.uint8)
+    all_images = Images(resize(scaled[:, None], image_size), labels)
+    test = stratified_sample(labels, round(len(labels) / 4), "digits", "test")
+    in_train = torch.ones(len(labels), dtype=torch.bool)
+    in_train[test] = False
+    return Source(
+        all_images.select(in_train.nonzero().flatten()),
+        all_images.select(test),
+        tuple(str(name) for name in bundled.target_names),
+    )
