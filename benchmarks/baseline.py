@@ -55,7 +55,7 @@ def prepare_inputs(file: Path, epochs: int) -> dict[str, int]:
     import torch
 
     from stitch_sweep.config.reading import read_config
-    from stitch_sweep.data.augmentation import normalise
+    from stitch_sweep.data.augmentation import normalize_images
     from stitch_sweep.plan.prepare import prepare, provide_networks
 
     config = read_config(QUICKSTART, overrides(epochs, seed=0))
@@ -64,7 +64,7 @@ def prepare_inputs(file: Path, epochs: int) -> dict[str, int]:
     data = {}
     for short, split in (("train", "train"), ("val", "validation"), ("test", "test")):
         images = getattr(prepared.data, split)
-        data[f"x_{short}"] = normalise(images.images, prepared.data.mean, prepared.data.std)
+        data[f"x_{short}"] = normalize_images(images.images, prepared.data.mean, prepared.data.std)
         data[f"y_{short}"] = images.labels
     torch.save(
         {

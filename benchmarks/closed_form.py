@@ -23,10 +23,11 @@ from typing import Any
 import torch
 from _common import QUICKSTART, ROOT, machine, table
 
-from stitch_sweep.config.optimization import Optimization, OptimizerConfig, ScheduleConfig
+from stitch_sweep.config.optimizer import OptimizerConfig, ScheduleConfig
 from stitch_sweep.config.reading import read_config
 from stitch_sweep.data.loader import Loader
 from stitch_sweep.networks.evaluation import CHUNK, Scores
+from stitch_sweep.networks.optimization import Optimization
 from stitch_sweep.plan.prepare import prepare, provide_networks
 from stitch_sweep.stitches.building import build_stitch
 from stitch_sweep.stitches.least_squares import LeastSquares

@@ -24,7 +24,7 @@ from _common import machine, table
 
 def work(asked: argparse.Namespace) -> None:
     """Run a process that reports that it is ready, waits for a line, trains, and reports its times."""
-    from stitch_sweep.config.models import Config, trial_settings
+    from stitch_sweep.config.root import Config
     from stitch_sweep.data.images import Data, Images
     from stitch_sweep.networks.families.building import build
     from stitch_sweep.sweep.gpu_memory import limit_memory
@@ -54,7 +54,7 @@ def work(asked: argparse.Namespace) -> None:
     )  # fmt: skip
     networks = {of.name: build(of.family, 3, 10, of.options).eval() for of in config.networks}
     bench = Workbench(config, data, networks, asked.device)
-    settings = trial_settings(config.settings, {})
+    settings = config.trial_settings({})
 
     def train(sender_layer: int, receiver_layer: int) -> None:
         training = bench.training("a", sender_layer, "b", receiver_layer, settings)

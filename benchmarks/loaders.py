@@ -24,7 +24,7 @@ import torch
 from _common import machine, table
 from PIL import Image
 
-from stitch_sweep.config.models import DataConfig
+from stitch_sweep.config.data import DataConfig
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.data.augmentation import AUGMENTATIONS
 from stitch_sweep.data.decoding import decode, resize

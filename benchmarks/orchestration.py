@@ -62,7 +62,6 @@ def read(trials: int, epochs: int) -> Any:
 
 def calibrate(epochs: int = 10) -> tuple[float, float]:
     """Measure in this process the seconds of one epoch, and of everything else in a trial."""
-    from stitch_sweep.config.models import trial_settings
     from stitch_sweep.plan.prepare import prepare, provide_networks
     from stitch_sweep.training.workbench import Workbench
 
@@ -70,7 +69,7 @@ def calibrate(epochs: int = 10) -> tuple[float, float]:
     prepared = prepare(config)
     bench = Workbench(config, prepared.data, provide_networks(prepared))
     sender, receiver = list(bench.networks)[:2]
-    settings = trial_settings(config.settings, {})
+    settings = config.trial_settings({})
     for _ in range(2):  # the first training warms up
         training = bench.training(sender, 1, receiver, 2, settings)
         began = training.seconds

@@ -41,7 +41,7 @@ TEST_IMAGES = 1000
 
 def read(trials: int, folder: Path, store: str) -> Any:
     """Return a configuration of two small untrained networks, with repeats for a number of trials."""
-    from stitch_sweep.config.models import Config
+    from stitch_sweep.config.root import Config
 
     network = {"family": "resnet1111", "width": 4, "weights": "random"}
     return Config.model_validate(

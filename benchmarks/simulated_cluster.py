@@ -59,7 +59,8 @@ class _Server:
 def simulate(workers: int, seconds: float, tune: float, worker: float) -> dict[str, float]:
     """Simulate a sweep until each worker has had a few trials."""
     from stitch_sweep.plan.prepare import prepare
-    from stitch_sweep.storage.ledger import Ledger, LedgerWriter
+    from stitch_sweep.storage.ledger import Ledger
+    from stitch_sweep.storage.ledger_writer import LedgerWriter
     from stitch_sweep.sweep.searcher import SweepSearcher
 
     folder = Path(tempfile.mkdtemp(prefix="stitch-sweep-simulated-"))

@@ -4,7 +4,7 @@ The names in `__all__` are the public interface. Each is imported on first use, 
 scripts load only what they need.
 
 Example:
-    >>> from stitch_sweep import load_results, matrices
+    >>> from stitch_sweep.analysis.results import load_results; from stitch_sweep.analysis.matrix.matrices import matrices
     >>> for matrix in matrices(load_results("experiments/quickstart/digits")):  # doctest: +SKIP
     ...     print(matrix.sender, matrix.receiver)
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from stitch_sweep.report.writing import analyze
     from stitch_sweep.stitches.storage import load_stitch
     from stitch_sweep.sweep.run import run_sweep
-    from stitch_sweep.training.loop import train_stitch
+    from stitch_sweep.training.train_stitch import train_stitch
 
     __version__: str
 
@@ -53,7 +53,7 @@ _LOCATIONS = {
     "measure": "stitch_sweep.measuring.tables.measure",
     "read_config": "stitch_sweep.config.reading.read_config",
     "run_sweep": "stitch_sweep.sweep.run.run_sweep",
-    "train_stitch": "stitch_sweep.training.loop.train_stitch",
+    "train_stitch": "stitch_sweep.training.train_stitch.train_stitch",
 }
 
 

@@ -14,7 +14,7 @@ def main() -> None:
     except (KeyboardInterrupt, SystemExit) as ended:
         if isinstance(ended, KeyboardInterrupt) or interrupts.received():
             # Python remembers an interrupt raised inside `exec` and would exit with SIGINT.
-            interrupts.leave(ended.code if isinstance(ended, SystemExit) else interrupts.STATUS)
+            interrupts.exit_now(ended.code if isinstance(ended, SystemExit) else interrupts.STATUS)
         raise
 
 

@@ -12,7 +12,7 @@ from hypothesis import settings
 from torch import nn
 from torch.nn import functional
 
-from stitch_sweep.config.models import DataConfig
+from stitch_sweep.config.data import DataConfig
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.seeding import seed_everything
 from stitch_sweep.data.images import Data

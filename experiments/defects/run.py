@@ -36,15 +36,16 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stitch_sweep.analysis.matrix.matrices import Matrix, write_matrix
-from stitch_sweep.analysis.matrix.verdict import judge_bare
+from stitch_sweep.analysis.matrix.files import write_matrix
+from stitch_sweep.analysis.matrix.judging import judge_bare
+from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.charts.figures import grid, save_figure
-from stitch_sweep.config.models import Config
 from stitch_sweep.config.reading import parse_value, read_config
+from stitch_sweep.config.root import Config
 from stitch_sweep.core.seeding import seed_everything
 from stitch_sweep.data.images import Data
 from stitch_sweep.data.loading import make_loaders
-from stitch_sweep.networks.cutting.tracing import TracedNetwork
+from stitch_sweep.networks.cutting.traced import TracedNetwork
 from stitch_sweep.plan.prepare import prepare, provide_networks
 from stitch_sweep.stitches.building import build_stitch
 from stitch_sweep.stitches.starts import start_stitch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from stitch_sweep.analysis.matrix.matrices import Matrix
+from stitch_sweep.analysis.matrix.matrix import Matrix
 
 
 def format_value(value: float) -> str:

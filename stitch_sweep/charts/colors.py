@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
-from stitch_sweep.analysis.matrix.matrices import Matrix
+from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.analysis.measures import ACCURACIES, COLUMNS
 
 COLOR_MAP = "viridis"

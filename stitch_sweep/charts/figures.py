@@ -10,7 +10,7 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from stitch_sweep.analysis.matrix.matrices import Matrix
+from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.charts.elements import (
     BarChart,
     Chart,

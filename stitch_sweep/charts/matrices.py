@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from stitch_sweep.analysis.matrix.matrices import Matrix
+from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.analysis.measures import short_title
 from stitch_sweep.charts.captions import describe_networks, explain_marks, format_value
 from stitch_sweep.charts.colors import value_range

@@ -8,7 +8,8 @@ from functools import partial
 import pandas as pd
 
 from stitch_sweep.analysis.comparison.pareto import pareto_front
-from stitch_sweep.analysis.matrix.matrices import Matrix, trials_of
+from stitch_sweep.analysis.matrix.matrices import trials_of
+from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.analysis.results import CELL, PAIR, Mode
 from stitch_sweep.charts.colors import SeriesStyle, series_style
 from stitch_sweep.charts.elements import Axis, BarChart, BarGroup, Series, SmallMultiples

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from stitch_sweep.storage.checkpoints import tensors_of
+from stitch_sweep.storage.digests import tensors_of
 
 
 @dataclass(frozen=True)

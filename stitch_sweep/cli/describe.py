@@ -42,10 +42,10 @@ def describe(
     from stitch_sweep.core.errors import check_all
     from stitch_sweep.networks.describe import cut_table, describe_cut
     from stitch_sweep.networks.describe import describe as describe_network
-    from stitch_sweep.networks.external.naming import by_name
+    from stitch_sweep.networks.external.naming import build_by_name
 
     arguments = parse_assignments(argument, "--argument")
-    network = by_name(model, channels, classes, arguments, width=width, image_size=image_size)
+    network = build_by_name(model, channels, classes, arguments, width=width, image_size=image_size)
     shape = (channels, image_size, image_size)
     if not cut:
         description = describe_network(network, shape)

@@ -46,7 +46,7 @@ def main() -> None:
     Input errors exit with status 2; Ctrl-C, SIGTERM and SIGHUP exit with status 130. Neither prints a
     traceback.
     """
-    with interrupts.raised():
+    with interrupts.raise_on_signal():
         try:
             # With standalone_mode=False, Typer returns the status of an Exit, and 130 after Ctrl-C.
             exit_status = app(standalone_mode=False) or 0
@@ -55,7 +55,7 @@ def main() -> None:
             interrupted = interrupts.received() or isinstance(error, KeyboardInterrupt)
             exit_status = interrupts.STATUS if interrupted else _explain_error(error)
     if exit_status == interrupts.STATUS:
-        interrupts.say()
+        interrupts.print_sentence()
     sys.exit(exit_status)
 
 

@@ -10,7 +10,7 @@ import typer
 from stitch_sweep.core.errors import InputError
 
 if TYPE_CHECKING:
-    from stitch_sweep.config.models import Config
+    from stitch_sweep.config.root import Config
 
 ConfigFile = Annotated[Path, typer.Argument(help="A YAML file; see docs/config.md.")]
 Overrides = Annotated[
@@ -49,7 +49,7 @@ def parse_assignments(texts: list[str] | None, option: str) -> dict[str, Any]:
         InputError: one problem per text that cannot be parsed.
     """
     from stitch_sweep.config.reading import parse_value
-    from stitch_sweep.core.credentials import public
+    from stitch_sweep.core.credentials import redact
 
     values: dict[str, Any] = {}
     problems = []
@@ -57,7 +57,7 @@ def parse_assignments(texts: list[str] | None, option: str) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         key = key.strip()
         if not equals or not all(key.split(".")):
-            problems.append(f"{option} {public(text)}: write it as a.b=value")
+            problems.append(f"{option} {redact(text)}: write it as a.b=value")
             continue
         try:
             values[key] = parse_value(value)

@@ -15,7 +15,7 @@ from stitch_sweep.cli.output import print_json, print_summary, stderr, stdout
 from stitch_sweep.core.errors import InputError
 
 if TYPE_CHECKING:
-    from stitch_sweep.config.models import Config
+    from stitch_sweep.config.root import Config
     from stitch_sweep.sweep.run import Outcome
 
 
@@ -70,7 +70,7 @@ def sweep(
         plan = estimate(settings, address, Reporter().say).to_dict()
         print_summary(plan, as_json, indent="", width=28)
         return
-    from stitch_sweep.sweep.resources import check_job
+    from stitch_sweep.sweep.jobs import check_job
     from stitch_sweep.sweep.run import run_sweep
 
     check_job(target, Path(settings.zoo), address=address, tracked_here=tracks_here(settings))

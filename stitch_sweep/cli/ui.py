@@ -25,15 +25,15 @@ def ui(
     set_: Overrides = None,
 ) -> None:
     """Open the MLflow UI of the store that contains a sweep's runs, on this machine only."""
-    from stitch_sweep.config.models import TrackingConfig
-    from stitch_sweep.core.credentials import public_uri
+    from stitch_sweep.config.tracking import TrackingConfig
+    from stitch_sweep.core.credentials import redact_uri
     from stitch_sweep.tracking.store import check_tracking, local_database, resolve
 
     tracking = TrackingConfig() if config is None else read_with_overrides(config, set_).tracking
     check_tracking(tracking)
     store = resolve(tracking.uri)
     if store.lower().startswith(("http", "databricks")):
-        raise InputError(f"the runs are on a server: open {public_uri(store)} in a browser")
+        raise InputError(f"the runs are on a server: open {redact_uri(store)} in a browser")
     database = local_database(store)
     if database is not None and not database.is_file():
         raise InputError(

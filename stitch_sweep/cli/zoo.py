@@ -18,14 +18,14 @@ app = typer.Typer(no_args_is_help=True, help="Train and list the frozen networks
 def train_networks(config: ConfigFile, set_: Overrides = None, as_json: AsJson = False) -> None:
     """Train the networks of a configuration that the zoo lacks, in this process."""
     from stitch_sweep.networks.zoo import Zoo
-    from stitch_sweep.plan.prepare import prepare, train_here
+    from stitch_sweep.plan.machine import check_local
+    from stitch_sweep.plan.prepare import make_local_trainer, prepare
     from stitch_sweep.sweep.progress import Reporter
-    from stitch_sweep.sweep.resources import check_local
 
     settings = read_with_overrides(config, set_)
     check_local(settings.resources)
     prepared = prepare(settings, cells=False)
-    zoo, train = Zoo(settings.zoo), train_here(settings, prepared.data)
+    zoo, train = Zoo(settings.zoo), make_local_trainer(settings, prepared.data)
     entries = []
     with Reporter() as reporter:
         for recipe in prepared.recipes():

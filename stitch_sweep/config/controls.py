@@ -99,11 +99,11 @@ def expand(
         ControlError: a name is taken or would be too long, or no pair can have controls.
     """
     active = [control for control in CONTROLS if control in controls and control != "linear_probe"]
-    by_name = {network.name: network for network in networks}
+    build_by_name = {network.name: network for network in networks}
     trained = [
         pair
         for pair in pairs
-        if all(by_name[name].kind in _TRAINED for name in (pair.sender, pair.receiver))
+        if all(build_by_name[name].kind in _TRAINED for name in (pair.sender, pair.receiver))
     ]
     if active and not trained:
         problem = "no pair joins two trained networks, so controls have nothing to compare with"
@@ -118,7 +118,7 @@ def expand(
                 suffixes = _SUFFIXES.get(control, ("", ""))
                 for name, suffix in zip((pair.sender, pair.receiver), suffixes, strict=True):
                     if suffix:
-                        network = _control_network(by_name[name], suffix)
+                        network = _control_network(build_by_name[name], suffix)
                         added[network.name] = network
                 unused.discard(control)
                 if (key := new.model_dump_json()) not in present:
@@ -131,7 +131,7 @@ def expand(
         raise ControlError([(("controls",), problem)])
     if problems := list(_find_clashes(networks, added)):
         raise ControlError(problems)
-    new_networks = (network for name, network in added.items() if name not in by_name)
+    new_networks = (network for name, network in added.items() if name not in build_by_name)
     return ExpandedControls([*networks, *new_networks], expanded)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.data.images import Images
-from stitch_sweep.storage.checkpoints import digest
+from stitch_sweep.storage.digests import digest
 from stitch_sweep.storage.files import atomic, write_atomically
 
 _torch_threads = torch.get_num_threads()

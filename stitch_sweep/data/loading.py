@@ -25,7 +25,7 @@ from stitch_sweep.data.splits import (
 )
 
 if TYPE_CHECKING:
-    from stitch_sweep.config.models import DataConfig
+    from stitch_sweep.config.data import DataConfig
 
 
 def load(config: DataConfig) -> Data:

@@ -11,9 +11,9 @@ import optuna
 import pandas as pd
 
 from stitch_sweep.analysis.results import CELL, PAIR, factor_columns
-from stitch_sweep.config.models import Config
+from stitch_sweep.config.root import Config
 from stitch_sweep.core.seeding import derive
-from stitch_sweep.plan.search import importance_evaluator
+from stitch_sweep.plan.importances import importance_evaluator
 
 EVALUATOR = f"PED-ANOVA (optuna {optuna.__version__})"
 SHUFFLES = 99

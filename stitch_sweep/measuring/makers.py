@@ -13,7 +13,7 @@ from torch import Tensor
 from stitch_sweep.analysis.comparison.losses import identity_columns
 from stitch_sweep.analysis.results import PAIR
 from stitch_sweep.core.splits import SPLITS
-from stitch_sweep.data.augmentation import normalise
+from stitch_sweep.data.augmentation import normalize_images
 from stitch_sweep.data.loader import Loader
 from stitch_sweep.measuring.chunks import represent
 from stitch_sweep.measuring.importances import importances
@@ -151,7 +151,7 @@ def make_images(source: SweepSource, on_progress: _Progress) -> Content:
     examples = Examples(
         "test",
         indices.to(bench.device),
-        normalise(pixels, loader.mean, loader.std),
+        normalize_images(pixels, loader.mean, loader.std),
         data.test.labels[indices].to(bench.device),
     )
     stored = StoredStitches(source.ledger, source.records, bench)

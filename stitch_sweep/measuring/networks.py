@@ -10,17 +10,19 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
-from stitch_sweep.config.controls import CLASS_ONLY
-from stitch_sweep.config.models import GIVEN, Config, NetworkConfig
+from stitch_sweep.config.networks import CLASS_ONLY, EXTERNAL_KINDS, NetworkConfig
+from stitch_sweep.config.root import Config
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.data.images import Data
 from stitch_sweep.measuring.permissions import Permissions
 from stitch_sweep.networks import construction
 from stitch_sweep.networks.controls import ClassOnly
-from stitch_sweep.networks.cutting.hooks import open_network
+from stitch_sweep.networks.cutting.opening import open_network
 from stitch_sweep.networks.frozen import FrozenSender
-from stitch_sweep.networks.zoo import Zoo, load, load_given, make_recipe
-from stitch_sweep.storage.checkpoints import fingerprint
+from stitch_sweep.networks.recipes import make_recipe
+from stitch_sweep.networks.weights.fitting import load_pretrained
+from stitch_sweep.networks.zoo import Zoo, load
+from stitch_sweep.storage.digests import fingerprint
 from stitch_sweep.training.workbench import Workbench
 
 CHUNKED = 256
@@ -170,8 +172,8 @@ def _load_network(
         return ClassOnly(layer_shapes, seed=network.seed, noise=network.noise)
     if (path := network.weights_file) is not None and not path.is_file():
         raise _MissingError(path)
-    if network.kind in GIVEN:
-        return load_given(network, data)
+    if network.kind in EXTERNAL_KINDS:
+        return load_pretrained(network, data)
     zoo, recipe = Zoo(permissions.zoo(config)), make_recipe(network, config, data)
     entry = zoo.find(recipe)
     if entry is None:

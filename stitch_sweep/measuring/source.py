@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from stitch_sweep import __version__
 from stitch_sweep.analysis.results import best_trials, check_results
-from stitch_sweep.config.models import Config
 from stitch_sweep.config.reading import read_yaml
+from stitch_sweep.config.root import Config
 from stitch_sweep.config.space import search_problems
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.problems import describe_problems
@@ -26,7 +26,7 @@ from stitch_sweep.measuring.networks import AvailableNetworks, find_networks
 from stitch_sweep.measuring.permissions import Permissions
 from stitch_sweep.storage.layout import RESOLVED_CONFIG
 from stitch_sweep.storage.ledger import Ledger
-from stitch_sweep.sweep.views import results_table
+from stitch_sweep.sweep.result_tables import results_table
 from stitch_sweep.training.workbench import Workbench
 
 FORMAT = 1

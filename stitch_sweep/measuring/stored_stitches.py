@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stitch_sweep.config.models import LossConfig
+from stitch_sweep.config.loss import LossConfig
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.losses.base import CombinedLoss, LossContext
 from stitch_sweep.losses.calibration import Calibration

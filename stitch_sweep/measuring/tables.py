@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stitch_sweep.core.errors import InputError, nearest
+from stitch_sweep.core.untrusted import list_briefly
 from stitch_sweep.measuring.about import TableOrigin, read_origins, write_origins
 from stitch_sweep.measuring.makers import MAKERS, Content
 from stitch_sweep.measuring.permissions import Permissions
@@ -14,7 +15,6 @@ from stitch_sweep.measuring.pictures import Pictures, write_pictures
 from stitch_sweep.measuring.source import NotMeasurableError, SweepSource
 from stitch_sweep.storage.files import atomic
 from stitch_sweep.storage.layout import MEASURED, MEASURED_ABOUT
-from stitch_sweep.storage.ledger import some
 
 TABLES = tuple(MAKERS)
 """The tables that `measure` writes, in this order; `images` is a safetensors file, the others are
@@ -130,7 +130,7 @@ def _check_free(folder: Path) -> None:
     blocking = [str(path) for table in TABLES if (path := _table_path(folder, table)).exists()]
     if blocking:
         raise InputError(
-            f"{some(blocking)}: would be replaced, and without {folder / MEASURED_ABOUT} nothing shows "
+            f"{list_briefly(blocking)}: would be replaced, and without {folder / MEASURED_ABOUT} nothing shows "
             "that Stitch Sweep made it; move it away"
         )
 

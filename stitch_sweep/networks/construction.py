@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from stitch_sweep.config.models import FROM_FACTORY, NetworkConfig, is_file
+from stitch_sweep.config.networks import FROM_FACTORY, NetworkConfig, is_file
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.seeding import derive
-from stitch_sweep.data.augmentation import normalise
+from stitch_sweep.data.augmentation import normalize_images
 from stitch_sweep.data.images import Data
 from stitch_sweep.networks.cutting.opening import open_network
 from stitch_sweep.networks.cutting.running import eval_mode, raise_cut_errors
@@ -142,7 +142,7 @@ def build_from_blueprint(plan: Mapping[str, Any], factory: Factory | None = None
 def sample_training_images(data: Data) -> Tensor:
     """Return a few normalized training images, evenly spaced over the set."""
     step = max(1, len(data.train.images) // _TEST_IMAGES)
-    return normalise(data.train.images[::step][:_TEST_IMAGES], data.mean, data.std)
+    return normalize_images(data.train.images[::step][:_TEST_IMAGES], data.mean, data.std)
 
 
 def _wrap(network: nn.Module, plan: Mapping[str, Any]) -> Imported:

@@ -14,7 +14,7 @@ from stitch_sweep.networks.cutting.opening import open_network
 from stitch_sweep.networks.cutting.points import LayerNames, Location
 from stitch_sweep.networks.evaluation import Evaluation, evaluate
 from stitch_sweep.networks.external.preprocessing import Imported
-from stitch_sweep.storage.checkpoints import digest, fingerprint, tensors_of
+from stitch_sweep.storage.digests import digest, fingerprint, tensors_of
 
 IMAGE_LAYER = -1
 """Layer index of the image."""

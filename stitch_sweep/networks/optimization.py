@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stitch_sweep.config.optimization import OptimizerConfig, ScheduleConfig
+from stitch_sweep.config.optimizer import OptimizerConfig, ScheduleConfig
 
 
 class Optimization:

@@ -13,8 +13,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from stitch_sweep.config.optimization import OptimizerConfig, ScheduleConfig
+from stitch_sweep.config.optimizer import OptimizerConfig, ScheduleConfig
 from stitch_sweep.core.errors import DivergedError
+from stitch_sweep.core.generators import capture_generators, restore_generators
 from stitch_sweep.core.seeding import derive, seed_everything
 from stitch_sweep.data.images import Data
 from stitch_sweep.data.loader import Loader
@@ -22,14 +23,9 @@ from stitch_sweep.data.loading import make_loaders
 from stitch_sweep.networks.evaluation import CHUNK, evaluate
 from stitch_sweep.networks.optimization import Optimization
 from stitch_sweep.networks.recipes import Recipe
+from stitch_sweep.storage.checkpoint_files import CheckpointError
 from stitch_sweep.storage.checkpoints import FORMAT as CHECKPOINT_FORMAT
-from stitch_sweep.storage.checkpoints import (
-    CheckpointError,
-    generators,
-    pack,
-    set_generators,
-    unpack,
-)
+from stitch_sweep.storage.checkpoints import pack, unpack
 
 
 @dataclass(frozen=True)
@@ -173,7 +169,7 @@ def _train(
         state = unpack_training_checkpoint(resume, recipe)
         network.load_state_dict(state["model"])
         optimization.load_state_dict(state["optimization"])
-        set_generators(state["generators"], train.device)
+        restore_generators(state["generators"], train.device)
     stored = time.monotonic()
     for epoch in range(optimization.step_count // len(train), epochs):
         network.train()
@@ -198,7 +194,7 @@ def _train(
                     "of": _checkpoint_identity(recipe),
                     "model": dict(network.state_dict()),
                     "optimization": optimization.state_dict(),
-                    "generators": generators(train.device),
+                    "generators": capture_generators(train.device),
                 }
             )
         accuracy = evaluate(network, loaders["validation"]).accuracy

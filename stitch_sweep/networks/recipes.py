@@ -12,11 +12,12 @@ from typing import Any
 
 from torch import nn
 
-from stitch_sweep.config.models import Config, NetworkConfig
+from stitch_sweep.config.networks import NetworkConfig
+from stitch_sweep.config.root import Config
 from stitch_sweep.data.images import Data
 from stitch_sweep.networks import construction
 from stitch_sweep.networks.families.building import build
-from stitch_sweep.storage.checkpoints import digest
+from stitch_sweep.storage.digests import digest
 
 FORMAT = 1
 """Part of every recipe: raised when the training code changes the weights that a recipe gives."""

@@ -22,13 +22,20 @@ from torch import nn
 
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.problems import describe_problems
+from stitch_sweep.core.splits import SPLITS
 from stitch_sweep.core.untrusted import MIB, UnreadableFileError, printable, read_json
 from stitch_sweep.core.versions import versions
-from stitch_sweep.data.images import SPLITS
 from stitch_sweep.networks.pretraining import Progress, unpack_training_checkpoint
 from stitch_sweep.networks.recipes import Recipe
-from stitch_sweep.storage.checkpoints import CheckpointError, take_up, unpack
-from stitch_sweep.storage.files import forget, keep, kept, remove_temporaries, write_atomically
+from stitch_sweep.storage.checkpoint_files import (
+    CheckpointError,
+    read_checkpoints,
+    remove_checkpoints,
+    resume_newest,
+    write_checkpoint,
+)
+from stitch_sweep.storage.checkpoints import unpack
+from stitch_sweep.storage.files import remove_temporaries, write_atomically
 
 _LARGEST_RECIPE = MIB
 _RECIPE_FILE = "recipe.json"
@@ -97,7 +104,9 @@ class Zoo:
             return data
 
         beginning = f"the training of network {recipe.name!r} starts from the beginning"
-        data, report = take_up(kept(self._checkpoint_path(recipe)), check, beginning)
+        data, report = resume_newest(
+            read_checkpoints(self._checkpoint_path(recipe)), check, beginning
+        )
         if report is not None:
             print(printable(report), file=sys.stderr, flush=True)
         return data
@@ -106,7 +115,7 @@ class Zoo:
         """Store the checkpoint or the finished network of an epoch, if it has one."""
         folder = self.root / recipe.folder
         if progress.checkpoint is not None:
-            keep(self._checkpoint_path(recipe), progress.checkpoint)
+            write_checkpoint(self._checkpoint_path(recipe), progress.checkpoint)
         if progress.weights is not None:
             write_atomically(folder / _WEIGHTS_FILE, progress.weights)
             description = {
@@ -117,7 +126,7 @@ class Zoo:
             }
             text = json.dumps(description, indent=2) + "\n"
             write_atomically(folder / _RECIPE_FILE, text.encode())
-            forget(self._checkpoint_path(recipe))
+            remove_checkpoints(self._checkpoint_path(recipe))
             remove_temporaries(folder)
 
     def ensure(

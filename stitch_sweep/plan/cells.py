@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from stitch_sweep.config.controls import CLASS_ONLY
-from stitch_sweep.config.models import Config, TrialSettings
+from stitch_sweep.config.networks import CLASS_ONLY
+from stitch_sweep.config.root import Config
+from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.core.errors import InputError, nearest
+from stitch_sweep.losses.base import explain_missing_teacher
 from stitch_sweep.plan.prepare import Prepared
 from stitch_sweep.plan.settings import combined_loss, first_settings
 from stitch_sweep.plan.validation import explain_untrainable, explain_wrong_head, misfit
-from stitch_sweep.training.loop import no_teacher
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,9 @@ def check_cell(prepared: Prepared, cell: Cell, settings: TrialSettings) -> None:
     )
     outputs = outlines[cell.sender].outputs
     if outputs != prepared.data.num_classes and "sender" in combined_loss(settings).teachers:
-        problem = problem or no_teacher(f"network {cell.sender!r}", network=outputs is not None)
+        problem = problem or explain_missing_teacher(
+            f"network {cell.sender!r}", network=outputs is not None
+        )
     if problem is not None:
         raise InputError(f"--pair {cell}: {problem}")
 

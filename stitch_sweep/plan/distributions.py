@@ -14,7 +14,8 @@ from optuna.distributions import (
 )
 from optuna.study import StudyDirection
 
-from stitch_sweep.config.models import Config, Distribution
+from stitch_sweep.config.root import Config
+from stitch_sweep.config.search import Distribution
 
 # Every module that creates an Optuna study imports this one: no line per study on the terminal.
 optuna.logging.set_verbosity(optuna.logging.WARNING)

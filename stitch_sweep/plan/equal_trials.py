@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 
-from stitch_sweep.config.models import StitchConfig, TrialSettings
+from stitch_sweep.config.stitch import StitchConfig
+from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.plan.settings import combined_loss
 from stitch_sweep.stitches.building import build_stitch
 from stitch_sweep.stitches.shapes import Shape
-from stitch_sweep.storage.ledger import Study
+from stitch_sweep.storage.study import Study
 
 
 class EffectiveSettings:

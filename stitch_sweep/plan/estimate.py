@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from stitch_sweep.config.models import Config
+from stitch_sweep.config.root import Config
 from stitch_sweep.core.errors import check_all
 from stitch_sweep.networks.zoo import Zoo
 from stitch_sweep.plan.machine import check_local

@@ -11,7 +11,7 @@ import optuna
 from numpy.typing import NDArray
 from optuna.importance import PedAnovaImportanceEvaluator
 
-from stitch_sweep.config.models import Config
+from stitch_sweep.config.root import Config
 from stitch_sweep.plan.distributions import encode_value, to_optuna
 
 

@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from stitch_sweep.config.models import ResourcesConfig
+from stitch_sweep.config.resources import ResourcesConfig
 from stitch_sweep.core.errors import InputError
 
 

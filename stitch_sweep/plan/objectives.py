@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stitch_sweep.analysis.results import of_test_images
-from stitch_sweep.config.models import Config
+from stitch_sweep.analysis.results import uses_test_images
+from stitch_sweep.config.root import Config
 from stitch_sweep.core.errors import InputError, nearest
 from stitch_sweep.losses.measures import MEASURES
 
@@ -26,7 +26,7 @@ def check_objectives(config: Config) -> None:
     ]
     problems = []
     for name in config.search.objectives:
-        if of_test_images(name):
+        if uses_test_images(name):
             problems.append(
                 f"search.objectives.{name}: is computed on test images and can't guide a search"
             )

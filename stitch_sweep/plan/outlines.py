@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 
 import torch
 
-from stitch_sweep.config.controls import CLASS_ONLY
-from stitch_sweep.config.models import EXTERNAL_KINDS, Config, NetworkConfig
+from stitch_sweep.config.networks import CLASS_ONLY, EXTERNAL_KINDS, NetworkConfig
+from stitch_sweep.config.root import Config
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.data.images import Data
 from stitch_sweep.networks import construction
 from stitch_sweep.networks.cutting.gradients import GradientFlow, gradient_flow
-from stitch_sweep.networks.cutting.hooks import open_network
-from stitch_sweep.networks.cutting.tracing import black_image
-from stitch_sweep.networks.external.examination import output_note
+from stitch_sweep.networks.cutting.opening import open_network
+from stitch_sweep.networks.cutting.running import black_image
+from stitch_sweep.networks.external.examination import explain_probabilities
 from stitch_sweep.networks.external.preprocessing import Imported
 from stitch_sweep.networks.frozen import IMAGE_LAYER
-from stitch_sweep.networks.zoo import load_given
+from stitch_sweep.networks.weights.fitting import load_pretrained
 from stitch_sweep.stitches.shapes import Shape
 
 _GRADIENT_IMAGES = 2
@@ -100,13 +100,15 @@ def outline_networks(
 def _outline(network: NetworkConfig, data: Data) -> Outline:
     # Not on "meta": random numbers and batch norms there import torch's compiler, which takes 1.5 s.
     is_given = network.kind in EXTERNAL_KINDS
-    module = load_given(network, data) if is_given else construction.build(network, data).eval()
+    module = (
+        load_pretrained(network, data) if is_given else construction.build(network, data).eval()
+    )
     # The loaded weights may differ from the weights that the cut points were found with.
     traced = open_network(
         module,
         layer_names=network.cuts,
         image_shape=data.image_shape,
-        images=construction.some_images(data),
+        images=construction.sample_training_images(data),
     )
     shapes = traced.shapes(data.image_shape)
     layers = [shapes[layer.name] for layer in traced.layers]
@@ -117,9 +119,9 @@ def _outline(network: NetworkConfig, data: Data) -> Outline:
         outputs = whole(black_image(module, data.image_shape)).shape[1]
     if not isinstance(module, Imported):
         return Outline(data.image_shape, layers, outputs)
-    images = construction.some_images(data)
+    images = construction.sample_training_images(data)
     flow = gradient_flow(module, traced, images[:_GRADIENT_IMAGES])
-    notes = [output_note(module, images)]
+    notes = [explain_probabilities(module, images)]
     if is_given and flow.last_zero > flow.last_blocked:  # a network to train may start with zeros
         notes.append(
             f"for the images tried, only gradients of 0 come back from its logits to layer "

@@ -7,31 +7,26 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from stitch_sweep.config.controls import CLASS_ONLY
-from stitch_sweep.config.models import EXTERNAL_KINDS, Config, NetworkConfig
+from stitch_sweep.config.networks import CLASS_ONLY, EXTERNAL_KINDS, NetworkConfig
+from stitch_sweep.config.root import Config
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.data.duplicates import find_duplicates
 from stitch_sweep.data.images import Data
 from stitch_sweep.data.loading import load as load_data
 from stitch_sweep.networks import construction
 from stitch_sweep.networks.controls import ClassOnly
-from stitch_sweep.networks.zoo import (
-    Entry,
-    Progress,
-    Recipe,
-    Zoo,
-    load_given,
-    load_weights,
-    make_recipe,
-    train_network,
-)
+from stitch_sweep.networks.pretraining import Progress, train_network
+from stitch_sweep.networks.recipes import Recipe, make_recipe
+from stitch_sweep.networks.weights.fitting import load_pretrained
+from stitch_sweep.networks.weights.reading import load_weights
+from stitch_sweep.networks.zoo import StoredNetwork, Zoo
 from stitch_sweep.plan.outlines import Outline, outline_networks
 from stitch_sweep.plan.sizes import bound_trainings, compute_once_per_factors, count_trials
 from stitch_sweep.plan.studies import enumerate_studies
 from stitch_sweep.plan.teaching import teaching_notes
 from stitch_sweep.plan.validation import find_cell_problems, find_head_problems
 from stitch_sweep.stitches.shapes import Shape
-from stitch_sweep.storage.ledger import Study
+from stitch_sweep.storage.study import Study
 
 _MOST_PROBLEMS = 10
 """Number of problems of cells that a message lists."""
@@ -116,7 +111,7 @@ class Prepared:
             for network in self.config.networks
         }
 
-    def networks(self, entries: dict[str, Entry]) -> dict[str, nn.Module]:
+    def networks(self, entries: dict[str, StoredNetwork]) -> dict[str, nn.Module]:
         """Load the networks and class-only senders, by name, on the CPU.
 
         Args:
@@ -125,7 +120,7 @@ class Prepared:
         modules: dict[str, nn.Module] = {}
         for network in self.config.networks:
             if network.kind in EXTERNAL_KINDS:
-                modules[network.name] = load_given(network, self.data)
+                modules[network.name] = load_pretrained(network, self.data)
                 continue
             if network.kind == CLASS_ONLY:
                 modules[network.name] = self.class_only(network)

@@ -12,7 +12,8 @@ import optuna
 from optuna.distributions import FloatDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 
-from stitch_sweep.config.models import Config, SamplerConfig
+from stitch_sweep.config.root import Config
+from stitch_sweep.config.search import SamplerConfig
 from stitch_sweep.core.errors import InputError, nearest
 from stitch_sweep.core.problems import argument_problems, dotted
 from stitch_sweep.core.seeding import derive

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stitch_sweep.config.models import Config, TrialSettings, trial_settings
+from stitch_sweep.config.root import Config
+from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.losses.base import CombinedLoss, LossContext
 from stitch_sweep.plan.space import combinations
-from stitch_sweep.storage.ledger import Study
+from stitch_sweep.storage.study import Study
 
 
 def settings_per_stitch(config: Config, study: Study) -> Iterator[TrialSettings]:
@@ -33,4 +34,4 @@ def combined_loss(settings: TrialSettings) -> CombinedLoss:
 
 def _settings_per(config: Config, study: Study, section: str) -> Iterator[TrialSettings]:
     for chosen in combinations(config, study, only=section):
-        yield trial_settings(config.settings, {**study.factors, **chosen})
+        yield config.trial_settings({**study.factors, **chosen})

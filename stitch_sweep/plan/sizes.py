@@ -6,11 +6,11 @@ import itertools
 import json
 from collections.abc import Callable, Iterable
 
-from stitch_sweep.config.models import Config
+from stitch_sweep.config.root import Config
 from stitch_sweep.core.bounds import MOST_CHECKS, MOST_STUDIES, MOST_TRIALS
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.plan.space import combinations, count_grid_points, count_values
-from stitch_sweep.storage.ledger import Study
+from stitch_sweep.storage.study import Study
 
 
 def count_samples(config: Config, study: Study) -> int:

@@ -12,11 +12,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
-from stitch_sweep.config.models import Config, Distribution, trial_settings
 from stitch_sweep.config.paths import look_up, replaced
+from stitch_sweep.config.root import Config
+from stitch_sweep.config.search import Distribution
 from stitch_sweep.core.bounds import MOST_CHECKS
 from stitch_sweep.core.errors import InputError
-from stitch_sweep.storage.ledger import Study
+from stitch_sweep.storage.study import Study
 
 
 def combinations(config: Config, study: Study, only: str = "") -> Iterator[dict[str, Any]]:
@@ -112,7 +113,7 @@ def order_parents_first(space: Mapping[str, Distribution], paths: Iterable[str])
 
 def settings_before_search(config: Config, study: Study) -> dict[str, Any]:
     """Return a study's settings with its crossed factors, before any setting is searched."""
-    return trial_settings(config.settings, study.factors).model_dump()
+    return config.trial_settings(study.factors).model_dump()
 
 
 def is_applicable(

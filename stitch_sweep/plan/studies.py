@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 
-from stitch_sweep.config.models import Config, KnockOutConfig, PairConfig
+from stitch_sweep.config.knock_out import KnockOutConfig
+from stitch_sweep.config.pairs import PairConfig
+from stitch_sweep.config.root import Config
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.plan.outlines import Outline
 from stitch_sweep.plan.sizes import check_sweep_size
-from stitch_sweep.storage.ledger import Study
+from stitch_sweep.storage.study import Study
 
 
 def enumerate_studies(config: Config, outlines: Mapping[str, Outline]) -> list[Study]:

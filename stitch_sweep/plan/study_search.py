@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from stitch_sweep.config.models import Config
+from stitch_sweep.config.root import Config
 from stitch_sweep.core.seeding import derive
 from stitch_sweep.plan.distributions import (
     encode_value,
@@ -29,7 +29,7 @@ from stitch_sweep.plan.space import (
     order_parents_first,
     settings_before_search,
 )
-from stitch_sweep.storage.ledger import Study
+from stitch_sweep.storage.study import Study
 
 
 class StudySearch:

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from stitch_sweep.config.models import Config, StitchConfig, trial_settings
-from stitch_sweep.losses.teaching import Lesson, cannot_teach, teaching_warnings
+from stitch_sweep.config.root import Config
+from stitch_sweep.config.stitch import StitchConfig
+from stitch_sweep.losses.flat_losses import StitchProfile, explain_flat_loss, weak_loss_warnings
 from stitch_sweep.plan.settings import settings_per_loss, settings_per_stitch
 from stitch_sweep.plan.validation import format_cell
 from stitch_sweep.stitches.base import AffineStitch
@@ -23,7 +24,7 @@ from stitch_sweep.stitches.lowrank import LowRankStitch
 from stitch_sweep.stitches.orthogonal import OrthogonalStitch
 from stitch_sweep.stitches.permutation import PermutationStitch
 from stitch_sweep.stitches.shapes import Shape, channel_axis
-from stitch_sweep.storage.ledger import Study
+from stitch_sweep.storage.study import Study
 
 _CELLS_NAMED = 3
 """Number of cells that a note names."""
@@ -74,7 +75,7 @@ def _choices(config: Config, study: Study) -> _Choices:
         for s in settings_per_stitch(config, study)
     }
     losses = {tuple(term.name for term in s.loss.terms) for s in settings_per_loss(config, study)}
-    batch_size = trial_settings(config.settings, study.factors).training.batch_size
+    batch_size = config.trial_settings(study.factors).training.batch_size
     return _Choices(list(stitches.values()), sorted(losses), batch_size)
 
 
@@ -88,17 +89,17 @@ def _reasons(choices: _Choices, sender: Shape, receiver: Shape) -> list[str]:
             )
         lesson = _lesson(stitch, sender, receiver, choices.batch_size)
         for names in choices.losses:
-            flat = [cannot_teach(name, lesson) for name in names]
+            flat = [explain_flat_loss(name, lesson) for name in names]
             sentences = (
                 [reason for reason in flat if reason]
                 if all(flat)
-                else [warning for name in names for warning in teaching_warnings(name, lesson)]
+                else [warning for name in names for warning in weak_loss_warnings(name, lesson)]
             )
             reasons |= dict.fromkeys(f"{config.name}: {sentence}" for sentence in sentences)
     return list(reasons)
 
 
-def _lesson(stitch: nn.Module, sender: Shape, receiver: Shape, batch: int) -> Lesson:
+def _lesson(stitch: nn.Module, sender: Shape, receiver: Shape, batch: int) -> StitchProfile:
     channels = receiver[channel_axis(receiver)]
     positions = math.prod(receiver) // channels
     affine = isinstance(stitch, AffineStitch)
@@ -111,7 +112,7 @@ def _lesson(stitch: nn.Module, sender: Shape, receiver: Shape, batch: int) -> Le
         family = "orthogonal"
     else:
         family = "affine" if affine and not isinstance(stitch, DoraStitch) else "other"
-    return Lesson(
+    return StitchProfile(
         family,  # type: ignore[arg-type]
         inputs=stitch.inputs if isinstance(stitch, AffineStitch) else math.prod(sender),
         channels=channels,

@@ -10,15 +10,16 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from stitch_sweep.config.models import Config, StitchConfig, TrialSettings
+from stitch_sweep.config.root import Config
+from stitch_sweep.config.stitch import StitchConfig
+from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.data.images import Data
-from stitch_sweep.losses.base import CombinedLoss
+from stitch_sweep.losses.base import CombinedLoss, explain_missing_teacher
 from stitch_sweep.plan.outlines import Outline
 from stitch_sweep.plan.settings import combined_loss, settings_per_loss, settings_per_stitch
 from stitch_sweep.stitches import building
 from stitch_sweep.stitches.shapes import Shape
-from stitch_sweep.storage.ledger import Study
-from stitch_sweep.training.loop import no_teacher
+from stitch_sweep.storage.study import Study
 
 
 def find_cell_problems(
@@ -141,7 +142,7 @@ def _teacher_problems(
                 )
             if needs_teacher[factors]:
                 is_network = outlines[study.sender].outputs is not None
-                yield no_teacher(f"network {study.sender!r}", network=is_network)
+                yield explain_missing_teacher(f"network {study.sender!r}", network=is_network)
 
 
 def _gradient_problems(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from stitch_sweep.analysis.matrix.quality import listed
+from stitch_sweep.analysis.matrix.notes import listed
 from stitch_sweep.analysis.matrix.uncertainty import BINOMIAL, IMAGES
 from stitch_sweep.analysis.matrix.verdict import Verdict
 from stitch_sweep.report.experiment import Experiment

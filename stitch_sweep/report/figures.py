@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from stitch_sweep.analysis.matrix.matrices import Matrix, trials_of
+from stitch_sweep.analysis.matrix.matrices import trials_of
+from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.analysis.matrix.verdict import Verdict
 from stitch_sweep.charts.elements import Chart, ImageTable
 from stitch_sweep.charts.ladder import describe_ladder

@@ -15,7 +15,7 @@ from pandas.api import types
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stitch_sweep.analysis.results import FACTOR
-from stitch_sweep.config.models import KnockOutConfig
+from stitch_sweep.config.knock_out import KnockOutConfig
 from stitch_sweep.core.problems import describe_problems
 
 MAX_LAYERS = 10_000

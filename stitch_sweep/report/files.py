@@ -18,7 +18,7 @@ from stitch_sweep.report.tables.catalog import all_tables
 from stitch_sweep.report.tables.table import safe_name
 from stitch_sweep.storage import layout
 from stitch_sweep.storage.files import check_writable, write_atomically
-from stitch_sweep.storage.manifest import Manifest, in_step
+from stitch_sweep.storage.manifest import Manifest, replacing_files
 
 OnProgress = Callable[[str, int, int], None]
 """Receives the current step, the number of finished items and the number of items."""
@@ -86,7 +86,7 @@ def write(
         texts[f"{layout.TABLES}/compared.tex"] = page.comparison.latex
     figures = [f"{layout.FIGURES}/{name}.{suffix}" for name in charts for suffix in ("png", "pdf")]
     current = [layout.REPORT_PAGE, *figures, *texts]
-    with in_step(_manifest(folder), current, _REMEDY):
+    with replacing_files(_manifest(folder), current, _REMEDY):
         for name, text in texts.items():
             write_atomically(folder / name, text().encode())
         for k, (name, describe) in enumerate(charts.items()):

@@ -12,21 +12,20 @@ import numpy as np
 import pandas as pd
 
 from stitch_sweep.analysis.comparison.agreement import agreement
-from stitch_sweep.analysis.comparison.losses import (
-    against_task,
-    hacking,
-    loss_table,
-    measure_correlations,
-    regional,
-)
+from stitch_sweep.analysis.comparison.correlations import measure_correlations
+from stitch_sweep.analysis.comparison.hacking import hacking
+from stitch_sweep.analysis.comparison.losses import loss_table
+from stitch_sweep.analysis.comparison.regional import regional
+from stitch_sweep.analysis.comparison.task import against_task
 from stitch_sweep.analysis.ladder.fit import LadderFit
 from stitch_sweep.analysis.ladder.points import Size, ladder_points
 from stitch_sweep.analysis.ladder.transition import fit_ladders
 from stitch_sweep.analysis.matrix.knock_out import gap_matrices
-from stitch_sweep.analysis.matrix.matrices import Matrix
+from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.analysis.matrix.order import regions
 from stitch_sweep.analysis.matrix.populations import architecture_verdicts
-from stitch_sweep.analysis.matrix.verdict import CONTROLS, Verdict, verdicts
+from stitch_sweep.analysis.matrix.sweep_verdicts import verdicts
+from stitch_sweep.analysis.matrix.verdict import CONTROL_TITLES, Verdict
 from stitch_sweep.analysis.networks import layer_counts
 from stitch_sweep.analysis.results import CELL, PAIR
 from stitch_sweep.core.errors import InputError
@@ -323,7 +322,11 @@ def headline(verdict: Verdict) -> str:
     """Return the label of a verdict; "images" for a matrix without a shape."""
     if not makes_images(verdict.matrix):
         return verdict.headline
-    return "images" if verdict.control is None else f"control ({CONTROLS[verdict.control]}), images"
+    return (
+        "images"
+        if verdict.control is None
+        else f"control ({CONTROL_TITLES[verdict.control]}), images"
+    )
 
 
 def counted_cells(matrix: Matrix, table: pd.DataFrame) -> pd.DataFrame:

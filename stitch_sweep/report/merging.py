@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from stitch_sweep.analysis.results import FACTOR, check_results
-from stitch_sweep.config.models import label
 from stitch_sweep.config.paths import flatten, look_up
+from stitch_sweep.config.trial import label
 from stitch_sweep.report.experiment import Experiment, Part
 
 # The place of the images and the way to read them don't change the data.

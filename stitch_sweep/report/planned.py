@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from stitch_sweep.analysis.networks import layer_counts
-from stitch_sweep.analysis.results import CELL, MOST_CELLS, PAIR
-from stitch_sweep.config.models import KnockOutConfig
+from stitch_sweep.analysis.results import CELL, MAX_CELLS, PAIR
+from stitch_sweep.config.knock_out import KnockOutConfig
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.report.experiment import Experiment, Part
 
@@ -59,5 +59,5 @@ def _configured_last_layers(part: Part) -> dict[str, int]:
 
 
 def _check_number(cells: int) -> None:
-    if cells > MOST_CELLS:
-        raise InputError(f"the configuration asks for more than {MOST_CELLS:,} cells")
+    if cells > MAX_CELLS:
+        raise InputError(f"the configuration asks for more than {MAX_CELLS:,} cells")

@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from stitch_sweep.analysis.results import PAIR, check_results, load_results
-from stitch_sweep.config.models import weights_kind
+from stitch_sweep.config.networks import weights_kind
 from stitch_sweep.config.reading import read_yaml
-from stitch_sweep.core.credentials import public
+from stitch_sweep.core.credentials import redact
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.untrusted import UnreadableFileError, read_json
 from stitch_sweep.measuring.pictures import Pictures, read_pictures
@@ -72,7 +72,7 @@ def load_experiment(folder: str | Path) -> Experiment:
     part = Part(
         folder,
         config,
-        public(description) if description else None,
+        redact(description) if description else None,
         _read_sanity(folder / layout.SANITY, notes),
         planned=planned if isinstance(planned, int) else None,
     )
@@ -125,7 +125,7 @@ def _read_config(path: Path, notes: list[str]) -> dict[str, Any] | None:
     if misfit := explain_misfit(tree, FolderConfig):
         notes.append(f"{path.name} can't be used and is skipped ({misfit})")
         return None
-    return public(tree)
+    return redact(tree)
 
 
 def _outdated_notes(path: Path, part: Part) -> list[str]:
@@ -153,7 +153,11 @@ def _read_tables(
         records = [record for record in usable if record["status"] != "running"]
         if len(records) > stored:
             # Needed for unfinished sweeps only; the import is slow.
-            from stitch_sweep.sweep.views import predictions_table, results_table, trajectory_table
+            from stitch_sweep.sweep.result_tables import (
+                predictions_table,
+                results_table,
+                trajectory_table,
+            )
 
             if not has_results:
                 notes.append(
@@ -267,7 +271,7 @@ def _read_sanity(path: Path, notes: list[str]) -> dict[str, Any] | None:
             f"sanity.json is not what `stitch-sweep sanity` writes, and is skipped ({misfit})"
         )
         return None
-    return public(content)
+    return redact(content)
 
 
 def _check_single_sweep(part: Part, results: pd.DataFrame, ledger: Ledger) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 from urllib.request import url2pathname
 
-from stitch_sweep.core.credentials import public
+from stitch_sweep.core.credentials import redact
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.report.experiment import Experiment, Part
 from stitch_sweep.tracking.tracker import Tracker, look_up
@@ -33,7 +33,7 @@ def check_address(uri: str) -> None:
     scheme, separator, _ = uri.partition(":")
     if not separator or scheme.partition("+")[0] not in SCHEMES:
         raise InputError(
-            f"--track {public(uri)}: is not an address; allowed: http://HOST:PORT, https://HOST, "
+            f"--track {redact(uri)}: is not an address; allowed: http://HOST:PORT, https://HOST, "
             "sqlite:///FILE, file:///FOLDER, or another store that MLflow knows"
         )
     if scheme == "sqlite" and not Path(uri.partition("sqlite:///")[2]).is_file():

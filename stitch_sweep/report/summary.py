@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from stitch_sweep.analysis.matrix.knock_out import by_removed, gap_matrix, is_knock_out
-from stitch_sweep.analysis.matrix.quality import listed
-from stitch_sweep.analysis.matrix.verdict import CONTROLS, Verdict
+from stitch_sweep.analysis.matrix.notes import listed
+from stitch_sweep.analysis.matrix.verdict import CONTROL_TITLES, Verdict
 from stitch_sweep.analysis.results import CELL, PAIR, is_copied
 from stitch_sweep.report.experiment import Experiment
 from stitch_sweep.report.findings import Findings, makes_images, mean_accuracy, own_accuracies
@@ -253,7 +253,7 @@ def _describe_verdict(verdict: Verdict, target: str, experiment: Experiment | No
         text += f"; too many cells are missing or not converged, and the others make it {shape}"
     text += _index_text(verdict)
     if verdict.explained_by:
-        controls = listed([CONTROLS.get(name, name) for name in verdict.explained_by])
+        controls = listed([CONTROL_TITLES.get(name, name) for name in verdict.explained_by])
         text += f". A control does the same: {controls}"
     subject = f"{matrix.sender} → {matrix.receiver}"
     if matrix.kind == "self-pair":
@@ -282,7 +282,7 @@ def _index_text(verdict: Verdict) -> str:
 
 def _describe_controls(verdicts: Sequence[Verdict]) -> list[Statement]:
     statements = []
-    for kind, name in CONTROLS.items():
+    for kind, name in CONTROL_TITLES.items():
         shapes = Counter(
             v.shaped for v in verdicts if v.control == kind and not makes_images(v.matrix)
         )

@@ -13,7 +13,8 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from stitch_sweep.analysis.matrix.matrices import Matrix, best_by_matrix
+from stitch_sweep.analysis.matrix.matrices import best_by_matrix
+from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.analysis.results import SETTING
 from stitch_sweep.charts.captions import describe_networks, explain_marks, format_value
 from stitch_sweep.charts.colors import cell_colors, value_range

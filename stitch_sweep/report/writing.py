@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stitch_sweep.analysis.matrix.matrices import read_matrix
-from stitch_sweep.analysis.matrix.verdict import Verdict, judge_bare
+from stitch_sweep.analysis.matrix.files import read_matrix
+from stitch_sweep.analysis.matrix.judging import judge_bare
+from stitch_sweep.analysis.matrix.verdict import Verdict
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.report.comparison import comparison_table
 from stitch_sweep.report.doubts import list_doubts

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from stitch_sweep.stitches.moments import RegressionMoments, rounding_error
@@ -159,6 +158,9 @@ def _fit_offset(moments: RegressionMoments, weight: Tensor) -> Tensor:
 def _assign(gain: Tensor) -> Tensor:
     """Find the assignment that maximizes the summed gain [C, D], as a matrix of 0 and 1."""
     values: NDArray[np.float64] = gain.cpu().numpy()
+    # Takes half a second to import, and only this stitch needs it.
+    from scipy.optimize import linear_sum_assignment
+
     outputs, inputs = linear_sum_assignment(values, maximize=True)
     weight = torch.zeros_like(gain)
     weight[outputs.tolist(), inputs.tolist()] = 1

@@ -11,7 +11,8 @@ from torch import nn
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.registry import STITCHES
 from stitch_sweep.stitches.shapes import Shape
-from stitch_sweep.storage.checkpoints import CheckpointError, pack, unpack
+from stitch_sweep.storage.checkpoint_files import CheckpointError
+from stitch_sweep.storage.checkpoints import pack, unpack
 from stitch_sweep.storage.ledger import Ledger
 
 

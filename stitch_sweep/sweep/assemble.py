@@ -10,12 +10,12 @@ from typing import Any
 
 from safetensors.torch import save
 
-from stitch_sweep.config.models import Config
 from stitch_sweep.config.reading import to_yaml
+from stitch_sweep.config.root import Config
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.seeding import seed_everything
 from stitch_sweep.data.loading import make_loaders
-from stitch_sweep.networks.cutting.hooks import belonging
+from stitch_sweep.networks.cutting.hooked_part import tensors_of_part
 from stitch_sweep.plan.machine import check_local
 from stitch_sweep.plan.prepare import prepare, provide_networks
 from stitch_sweep.stitches.storage import pack_stitch
@@ -24,13 +24,8 @@ from stitch_sweep.storage.files import atomic, check_writable, write_atomically
 from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.manifest import Manifest, replacing_files
 from stitch_sweep.sweep.progress import Reporter
-from stitch_sweep.training.assembly import (
-    Assembly,
-    AssemblyResult,
-    check_loss,
-    outline,
-    train_assembly,
-)
+from stitch_sweep.training.assembly import Assembly, outline
+from stitch_sweep.training.train_assembly import AssemblyResult, check_loss, train_assembly
 
 _FILES = (
     layout.RESOLVED_CONFIG,
@@ -162,7 +157,9 @@ def _write_files(
             about = {"part": k}
             data = pack_stitch(module, stitch.name, piece.takes, piece.gives, stitch.options, about)
         else:
-            data = save({name: t.detach().contiguous() for name, t in belonging(module).items()})
+            data = save(
+                {name: t.detach().contiguous() for name, t in tensors_of_part(module).items()}
+            )
         write_atomically(folder / _part_file(config, k), data)
     table = pd.DataFrame(result.trajectory)
     if "part" in table:

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from stitch_sweep.data.images import SPLITS, Data, Images
+from stitch_sweep.core.splits import SPLITS
+from stitch_sweep.data.images import Data, Images
 
 
 def data_to_arrays(data: Data) -> dict[str, Any]:

@@ -6,8 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stitch_sweep.config.controls import CLASS_ONLY
-from stitch_sweep.config.models import EXTERNAL_KINDS, FROM_FACTORY
+from stitch_sweep.config.networks import CLASS_ONLY, EXTERNAL_KINDS, FROM_FACTORY
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.seeding import processor
 from stitch_sweep.core.versions import MAIN_PACKAGES, versions
@@ -104,10 +103,10 @@ def _describe_networks(prepared: Prepared) -> dict[str, Any]:
         if (file := network.weights_file) is not None:
             weights: Any = {"sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
             if network.source != "family":
-                weights["network"] = construction.blueprint(network, prepared.data)
+                weights["network"] = construction.make_blueprint(network, prepared.data)
         elif network.kind in EXTERNAL_KINDS:
             weights = {
-                "network": construction.blueprint(network, prepared.data),
+                "network": construction.make_blueprint(network, prepared.data),
                 "named": network.weights,
             }
             if network.kind == FROM_FACTORY:

@@ -9,13 +9,14 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from stitch_sweep.config.models import Config, TrialSettings
+from stitch_sweep.config.root import Config
+from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.data.images import Data
 from stitch_sweep.plan.prepare import Prepared
 from stitch_sweep.plan.settings import settings_per_stitch
 from stitch_sweep.stitches.building import build_stitch
 from stitch_sweep.stitches.capacity import capacity
-from stitch_sweep.storage.ledger import Study
+from stitch_sweep.storage.study import Study
 from stitch_sweep.sweep.gpu_memory import Footprint, format_gib, measure_context
 from stitch_sweep.training.workbench import Workbench
 

@@ -9,8 +9,10 @@ from pathlib import Path
 import pandas as pd
 
 from stitch_sweep.analysis.comparison.pareto import pareto_front, pareto_table
+from stitch_sweep.analysis.matrix.files import write_matrix
 from stitch_sweep.analysis.matrix.knock_out import gap_matrices
-from stitch_sweep.analysis.matrix.matrices import Matrix, matrices, write_matrix
+from stitch_sweep.analysis.matrix.matrices import matrices
+from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.analysis.results import Mode
 from stitch_sweep.analysis.tables import csv_text
 from stitch_sweep.charts.figures import draw, heatmap, save_figure
@@ -18,7 +20,7 @@ from stitch_sweep.charts.search import front_charts
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.storage import layout
 from stitch_sweep.storage.files import write_atomically
-from stitch_sweep.storage.manifest import Manifest, in_step
+from stitch_sweep.storage.manifest import Manifest, replacing_files
 
 MANIFEST = layout.ANALYSIS_MANIFEST
 _WRITTEN_FILES = re.compile(
@@ -75,7 +77,7 @@ def write_analysis(
     current |= {f"{layout.FIGURES}/{name}.png" for name in fronts}
     if objectives:
         current.add(layout.PARETO_FRONT)
-    with in_step(_manifest(folder), current, _REMEDY):
+    with replacing_files(_manifest(folder), current, _REMEDY):
         for matrix in shown:
             write_matrix(matrix, folder / layout.MATRICES)
             save_figure(heatmap(matrix), folder / layout.FIGURES, matrix.file_name)

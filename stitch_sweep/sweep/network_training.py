@@ -8,7 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from stitch_sweep.core.errors import StoppedError
-from stitch_sweep.networks.zoo import Entry, Progress, Recipe, Zoo, train_network
+from stitch_sweep.networks.pretraining import Progress, train_network
+from stitch_sweep.networks.recipes import Recipe
+from stitch_sweep.networks.zoo import StoredNetwork, Zoo
 from stitch_sweep.plan.prepare import Prepared
 from stitch_sweep.sweep.gpu_errors import is_broken_device, is_out_of_memory
 from stitch_sweep.sweep.progress import Reporter
@@ -34,7 +36,7 @@ def train_networks(prepared: Prepared, reporter: Reporter, slots: int) -> dict[s
         data = ray.put(prepared.data)
     stop = threading.Event()
 
-    def ensure(recipe: Recipe) -> Entry:
+    def ensure(recipe: Recipe) -> StoredNetwork:
         def train(recipe: Recipe, resume: bytes | None) -> Iterator[Progress]:
             return _train_with_retries(prepared, zoo, reporter, data, recipe, resume)
 

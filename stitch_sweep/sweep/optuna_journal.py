@@ -9,12 +9,12 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from stitch_sweep.config.models import Config
+from stitch_sweep.config.root import Config
 from stitch_sweep.plan.objectives import objective_values
 from stitch_sweep.plan.study_search import StudySearch
 from stitch_sweep.storage import layout, scratch
 from stitch_sweep.storage.files import write_atomically
-from stitch_sweep.storage.ledger import Study
+from stitch_sweep.storage.study import Study
 
 
 def write_optuna_journal(

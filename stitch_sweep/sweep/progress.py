@@ -20,8 +20,8 @@ from rich.progress import (
 )
 
 from stitch_sweep.core.console import Terminal
-from stitch_sweep.networks.zoo import Progress as NetworkProgress
-from stitch_sweep.networks.zoo import Recipe
+from stitch_sweep.networks.pretraining import Progress as NetworkProgress
+from stitch_sweep.networks.recipes import Recipe
 
 PLAIN_SECONDS = 15.0
 """Without a terminal, seconds between two lines about the same task."""

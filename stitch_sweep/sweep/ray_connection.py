@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 
 import stitch_sweep
-from stitch_sweep.config.models import ResourcesConfig
+from stitch_sweep.config.resources import ResourcesConfig
 from stitch_sweep.core import interrupts
 from stitch_sweep.core.credentials import conceal, redact_uri
 from stitch_sweep.core.errors import InputError, StoppedError

@@ -9,10 +9,11 @@ import pandas as pd
 from pydantic import ValidationError
 
 from stitch_sweep.analysis.results import PAIR
-from stitch_sweep.config.models import LossConfig, label
+from stitch_sweep.config.loss import LossConfig
 from stitch_sweep.config.paths import flatten
+from stitch_sweep.config.trial import label
 from stitch_sweep.core.errors import InputError
-from stitch_sweep.storage.ledger import decode_predictions
+from stitch_sweep.storage.predictions import decode_predictions
 
 
 def results_table(

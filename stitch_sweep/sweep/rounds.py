@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from stitch_sweep.config.models import Config
+from stitch_sweep.config.root import Config
 from stitch_sweep.plan.objectives import objective_values
 from stitch_sweep.plan.study_search import StudySearch
-from stitch_sweep.storage.ledger import Study
+from stitch_sweep.storage.study import Study
 
 
 class NextTrial(NamedTuple):

@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from stitch_sweep.analysis.matrix.matrices import Matrix
-from stitch_sweep.config.models import Config
+from stitch_sweep.analysis.matrix.matrix import Matrix
+from stitch_sweep.config.root import Config
 from stitch_sweep.core.credentials import redact_uri
 from stitch_sweep.core.errors import InputError, StoppedError, check_all
 from stitch_sweep.plan.machine import check_local
@@ -22,6 +22,7 @@ from stitch_sweep.plan.prepare import Prepared, prepare
 from stitch_sweep.plan.samplers import check_sampler, describe_startup
 from stitch_sweep.storage.files import check_writable, is_storage_error
 from stitch_sweep.storage.ledger import Ledger
+from stitch_sweep.storage.retraining import begin_retraining, compare_retrained
 from stitch_sweep.storage.status import stitch_notes
 from stitch_sweep.sweep.description import check_unchanged
 from stitch_sweep.sweep.pace import Pace
@@ -202,7 +203,7 @@ def _run(
         if end.stopped:
             raise _stopped_by_storage(end.stopped)
         interrupted, lost = end.interrupted, end.lost
-    for difference in ledger.compare_retrained():
+    for difference in compare_retrained(ledger):
         reporter.say(f"note: {difference}")
     results, matrices = write_views(folder, prepared.studies, config)
     failed = int((results["status"] == "failed").sum()) if len(results) else 0
@@ -252,7 +253,7 @@ def _repair_stitches(ledger: Ledger, reporter: Reporter, retrain: bool) -> None:
             unusable[problem].append(record)
     if retrain:
         for record in itertools.chain(*unusable.values()):
-            ledger.begin_again(record)
+            begin_retraining(ledger, record)
         reporter.say(f"{sum(map(len, unusable.values()))} trials run again for their stitches")
         return
     for note in stitch_notes({k: [r["trial"] for r in v] for k, v in unusable.items()}):

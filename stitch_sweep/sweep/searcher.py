@@ -8,12 +8,14 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from stitch_sweep.config.models import Config, trial_settings
+from stitch_sweep.config.root import Config
 from stitch_sweep.plan.equal_trials import EffectiveSettings
 from stitch_sweep.plan.sizes import count_trials
 from stitch_sweep.plan.study_search import StudySearch
 from stitch_sweep.stitches.shapes import Shape
-from stitch_sweep.storage.ledger import Ledger, Study, decode_predictions
+from stitch_sweep.storage.ledger import Ledger
+from stitch_sweep.storage.predictions import decode_predictions
+from stitch_sweep.storage.study import Study
 from stitch_sweep.sweep.ray_setup import tune
 from stitch_sweep.sweep.rounds import StudyRounds
 from stitch_sweep.sweep.trainable import MESSAGE, STOPPED
@@ -179,7 +181,7 @@ class SweepSearcher(tune.search.Searcher):
             self._needs_larger_share.add(trial)
             record["error"] += "; it gets twice the share of a GPU"
         # A long trial may outlive many nodes; only a trial without progress is given up.
-        attempt = (trial, self._ledger.reached(trial))
+        attempt = (trial, self._ledger.checkpoint_time(trial))
         self._failures[attempt] += 1
         is_retried = self._failures[attempt] <= RETRIES
         if is_retried:
@@ -204,12 +206,12 @@ class SweepSearcher(tune.search.Searcher):
         return self._ledger.finish(trial, outcome, decode_predictions(original))
 
     def _key(self, study: Study, params: Mapping[str, Any]) -> str:
-        settings = trial_settings(self._config.settings, {**study.factors, **params})
+        settings = self._config.trial_settings({**study.factors, **params})
         return self._effective.key(study, settings)
 
     def _content(self, study: Study, number: int, params: Mapping[str, Any]) -> dict[str, Any]:
         """Build the part of a trial's record that is fixed before it runs."""
-        settings = trial_settings(self._config.settings, {**study.factors, **params})
+        settings = self._config.trial_settings({**study.factors, **params})
         return {
             **study.key,
             "study": study.id,

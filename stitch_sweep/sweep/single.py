@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from stitch_sweep.config.models import Config, TrialSettings
+from stitch_sweep.config.root import Config
+from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.plan.cells import check_cell, parse_cell
 from stitch_sweep.plan.machine import check_local

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from stitch_sweep.config.models import Config, TrialSettings
+from stitch_sweep.config.root import Config
+from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.networks.frozen import FrozenError
-from stitch_sweep.storage.checkpoints import resume_newest
+from stitch_sweep.storage.checkpoint_files import resume_newest
 from stitch_sweep.storage.files import is_storage_error
 from stitch_sweep.sweep.data_transfer import data_from_arrays
 from stitch_sweep.sweep.gpu_errors import is_broken_device, is_out_of_memory

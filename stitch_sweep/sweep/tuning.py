@@ -15,9 +15,10 @@ from stitch_sweep.core.errors import StoppedError
 from stitch_sweep.networks.external import python
 from stitch_sweep.plan.prepare import Prepared
 from stitch_sweep.storage import layout, scratch
-from stitch_sweep.storage.checkpoints import fingerprint
+from stitch_sweep.storage.digests import fingerprint
 from stitch_sweep.storage.files import write_atomically
-from stitch_sweep.storage.ledger import Ledger, LedgerWriter
+from stitch_sweep.storage.ledger import Ledger
+from stitch_sweep.storage.ledger_writer import LedgerWriter
 from stitch_sweep.sweep.data_transfer import data_to_arrays
 from stitch_sweep.sweep.description import check_networks, describe_sweep
 from stitch_sweep.sweep.gpu_memory import allocatable, measure_context

@@ -10,14 +10,15 @@ from typing import Any
 
 import pandas as pd
 
-from stitch_sweep.analysis.matrix.matrices import Matrix
+from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.analysis.results import check_results
-from stitch_sweep.config.models import Config
+from stitch_sweep.config.root import Config
 from stitch_sweep.plan.sizes import count_samples
 from stitch_sweep.storage import layout
 from stitch_sweep.storage.files import atomic, write_atomically
-from stitch_sweep.storage.ledger import Ledger, Study
+from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.manifest import Manifest
+from stitch_sweep.storage.study import Study
 from stitch_sweep.sweep.matrix_files import check_analysis, write_analysis
 from stitch_sweep.sweep.optuna_journal import write_optuna_journal
 from stitch_sweep.sweep.result_tables import predictions_table, results_table, trajectory_table

@@ -70,7 +70,7 @@ class Watch:
     def _leave(self) -> None:
         if self.failure:
             self._say(f"error: {self.failure}")
-        interrupts.leave(1 if self.failure else interrupts.STATUS)
+        interrupts.exit_now(1 if self.failure else interrupts.STATUS)
 
     @staticmethod
     def _make_printer(printer: ray_internals.Printer) -> ray_internals.Printer:

@@ -17,16 +17,11 @@ from pyarrow import fs
 
 from stitch_sweep.core.credentials import conceal, redact_uri
 from stitch_sweep.core.errors import InputError
-from stitch_sweep.core.untrusted import size
+from stitch_sweep.core.untrusted import LARGEST_JSON, list_briefly, size
 from stitch_sweep.storage import layout
 from stitch_sweep.storage.files import atomic, write_atomically
-from stitch_sweep.storage.ledger import Ledger, some
-from stitch_sweep.storage.records import (
-    LARGEST_RECORD,
-    RecordError,
-    unseal_description,
-    unseal_record,
-)
+from stitch_sweep.storage.ledger import Ledger
+from stitch_sweep.storage.records import RecordError, unseal_description, unseal_record
 from stitch_sweep.tracking.mirrored_files import (
     CHECKPOINTS,
     DESCRIPTION,
@@ -91,7 +86,7 @@ class Mirror:
             # The description is the first file of every copy, so these files are somebody else's.
             if foreign := sorted(self._names()):
                 raise InputError(
-                    f"--mirror {self._shown}: holds {some(foreign)}, which would be replaced, and no "
+                    f"--mirror {self._shown}: holds {list_briefly(foreign)}, which would be replaced, and no "
                     "sweep; name a place of its own"
                 )
             return False
@@ -209,7 +204,7 @@ class Mirror:
                 self._fetch_large(other, record.get("stitch") if ended else None)
         write_atomically(self._folder / name, data)
         if ended:
-            ledger.forget_checkpoints(trial)
+            ledger.remove_checkpoints(trial)
         return True
 
     def _fetch_small(self, name: str) -> None:
@@ -265,14 +260,14 @@ class Mirror:
             if kind != fs.FileType.File:
                 raise InputError(f"--mirror {self._shown}: {name} is not a regular file")
             with self._fs.open_input_stream(self._path(name)) as stream:
-                data: bytes = stream.read(LARGEST_RECORD + 1)
+                data: bytes = stream.read(LARGEST_JSON + 1)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise self._unreadable(error) from None
-        if len(data) > LARGEST_RECORD:
+        if len(data) > LARGEST_JSON:
             raise InputError(
-                f"--mirror {self._shown}: {name} is larger than {size(LARGEST_RECORD)}, the most that "
+                f"--mirror {self._shown}: {name} is larger than {size(LARGEST_JSON)}, the most that "
                 "is read"
             )
         return data

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from stitch_sweep.config.models import TrackingConfig
+from stitch_sweep.config.tracking import TrackingConfig
 from stitch_sweep.core.credentials import redact_uri
 from stitch_sweep.core.errors import InputError, nearest
 from stitch_sweep.core.untrusted import printable

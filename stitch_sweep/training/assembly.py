@@ -15,13 +15,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stitch_sweep.config.models import PartConfig
+from stitch_sweep.config.parts import PartConfig
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.registry import STITCHES
 from stitch_sweep.data.loader import Loader
 from stitch_sweep.networks.cutting.gradients import gradient_through
-from stitch_sweep.networks.cutting.hooks import Cuttable, belonging, open_network
-from stitch_sweep.networks.cutting.tracing import LayerNames
+from stitch_sweep.networks.cutting.hooked_part import tensors_of_part
+from stitch_sweep.networks.cutting.opening import CuttableNetwork, open_network
+from stitch_sweep.networks.cutting.points import LayerNames
 from stitch_sweep.networks.evaluation import CHUNK
 from stitch_sweep.networks.frozen import IMAGE_LAYER, FrozenNetwork
 from stitch_sweep.stitches.base import DATA_STARTS
@@ -99,7 +100,7 @@ def outline(
     return [piece for piece in pieces if piece is not None]
 
 
-def _network_piece(part: PartConfig, network: Cuttable, image: Shape, learns: bool) -> Piece:
+def _network_piece(part: PartConfig, network: CuttableNetwork, image: Shape, learns: bool) -> Piece:
     """Find the shapes of a piece of a network.
 
     Args:
@@ -249,7 +250,7 @@ def _trainable_copy(network: nn.Module, part: PartConfig, layer_names: LayerName
     """Cut a piece out of a copy of a network, and unfreeze the piece's own parameters."""
     copied = open_network(copy.deepcopy(network), layer_names=layer_names)
     module = copied.sub_network(part.start, part.end)
-    for tensor in belonging(module).values():
+    for tensor in tensors_of_part(module).values():
         if isinstance(tensor, nn.Parameter):
             tensor.requires_grad_()
     return module

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from stitch_sweep.config.models import TrialSettings
+from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.core.errors import InputError
-from stitch_sweep.data.images import SPLITS
+from stitch_sweep.core.splits import SPLITS
 from stitch_sweep.data.loader import Loader
 from stitch_sweep.losses.base import CombinedLoss, LossContext, explain_missing_teacher
 from stitch_sweep.networks.frozen import FrozenNetwork, FrozenSender

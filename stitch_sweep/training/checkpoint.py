@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stitch_sweep.config.models import TrialSettings
+from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.data.loader import Loader
 from stitch_sweep.networks.frozen import FrozenSender
-from stitch_sweep.storage.checkpoints import FORMAT, CheckpointError, digest, unpack
+from stitch_sweep.storage.checkpoint_files import CheckpointError
+from stitch_sweep.storage.checkpoints import FORMAT, unpack
+from stitch_sweep.storage.digests import digest
 
 
 def training_identity(

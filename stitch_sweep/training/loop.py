@@ -11,15 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stitch_sweep.config.models import TrialSettings
-from stitch_sweep.config.optimization import Optimization
+from stitch_sweep.config.trial import TrialSettings
+from stitch_sweep.core.generators import capture_generators, restore_generators
 from stitch_sweep.core.seeding import derive, seed_everything
-from stitch_sweep.data.images import SPLITS
+from stitch_sweep.core.splits import SPLITS
 from stitch_sweep.data.loader import Loader
 from stitch_sweep.networks.frozen import FrozenNetwork, FrozenSender
+from stitch_sweep.networks.optimization import Optimization
 from stitch_sweep.stitches.capacity import l1_norm
 from stitch_sweep.stitches.storage import pack_stitch
-from stitch_sweep.storage.checkpoints import generators, pack, set_generators
+from stitch_sweep.storage.checkpoints import pack
 from stitch_sweep.training.cell import TrainingCell
 from stitch_sweep.training.checkpoint import read_checkpoint, training_identity
 from stitch_sweep.training.convergence import LearningCurve
@@ -246,7 +247,7 @@ class StitchTraining:
             "trajectory": self.trajectory,
             "failed": self.failed,
             "seconds": self.seconds,
-            "generators": generators(self._device),
+            "generators": capture_generators(self._device),
         }
         return pack(state)
 
@@ -267,7 +268,7 @@ class StitchTraining:
         self.failed = state["failed"]
         self._earlier_seconds = state["seconds"]
         self._began = time.perf_counter()
-        set_generators(state["generators"], self._device)
+        restore_generators(state["generators"], self._device)
 
     def _restore_sums(self, state: Mapping[str, Any]) -> WeightedSums:
         return WeightedSums(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from stitch_sweep.config.models import TrialSettings
+from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.data.images import Data
 from stitch_sweep.data.loading import make_loaders

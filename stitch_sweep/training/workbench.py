@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from stitch_sweep.config.models import Config, TrialSettings
+from stitch_sweep.config.root import Config
+from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.core.seeding import seed_everything
 from stitch_sweep.data.images import Data
 from stitch_sweep.data.loader import Loader

@@ -609,7 +609,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
 BARE = """
 import sys
 
-from stitch_sweep.config.models import ResourcesConfig
+from stitch_sweep.config.resources import ResourcesConfig
 from stitch_sweep.sweep.ray_connection import connect
 from stitch_sweep.sweep.ray_setup import ray
 

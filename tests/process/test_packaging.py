@@ -22,7 +22,7 @@ ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
 CONSTRAINTS = (ROOT / "constraints.txt").read_text()
 
 
-def by_name(lines: list[str]) -> dict[str, tuple[frozenset[str], str]]:
+def build_by_name(lines: list[str]) -> dict[str, tuple[frozenset[str], str]]:
     """Parse requirement lines into {normalized name: (extras, specifier)}."""
     named: dict[str, tuple[frozenset[str], str]] = {}
     for requirement in map(Requirement, lines):
@@ -36,10 +36,10 @@ def by_name(lines: list[str]) -> dict[str, tuple[frozenset[str], str]]:
 
 def environment_faults(project: dict, environment: dict) -> list[str]:
     """Return a line for each difference of environment.yml and pyproject.toml."""
-    wanted = by_name(project["dependencies"] + project["optional-dependencies"]["dev"])
+    wanted = build_by_name(project["dependencies"] + project["optional-dependencies"]["dev"])
     plain = [line for line in environment["dependencies"] if isinstance(line, str)]
     (pip,) = [line["pip"] for line in environment["dependencies"] if isinstance(line, dict)]
-    listed = by_name(pip)
+    listed = build_by_name(pip)
     faults = [f"{name} is missing in environment.yml" for name in sorted(wanted.keys() - listed)]
     faults += [f"{name} is not in pyproject.toml" for name in sorted(listed.keys() - wanted)]
     faults += [
@@ -157,6 +157,8 @@ def test_ci_runs_the_commands_of_the_readme():
     assert "make ffcv" in lines
     assert "make lint" in lines
     assert "make test" in lines
+    assert "make test-process" in lines
+    assert "make test-cluster" in lines
 
 
 class Ci:
@@ -188,7 +190,7 @@ class Ci:
         """Run .ci/run; return its result and the recorded steps."""
         self.log.write_text("")
         (self.folder / "Makefile").write_text(
-            'ffcv lint test:\n\t@echo "make $@ $$STITCH_SWEEP_REQUIRE_FFCV'
+            'ffcv lint test test-process test-cluster:\n\t@echo "make $@ $$STITCH_SWEEP_REQUIRE_FFCV'
             f'$$STITCH_SWEEP_REQUIRE_BROWSER" >> {self.log}\n'
             f"\t@test $@ != '{failing}' || exit {status}\n"
         )
@@ -209,12 +211,20 @@ def ci(tmp_path):
     return Ci(tmp_path)
 
 
-MADE = ["make ffcv", "make lint 11", "make test 11"]
+TIERS = ["make test", "make test-process", "make test-cluster"]
+MADE = ["make ffcv", "make lint 11", *(f"{tier} 11" for tier in TIERS)]
 LIBRARIES = "g++ pkg-config python3-dev libopencv-dev libturbojpeg0-dev"
 
 
 def test_ci_fails_where_the_tests_fail(ci):
-    for status, name in [(0, "lint"), (3, "test"), (3, "lint"), (3, "ffcv")]:
+    for status, name in [
+        (0, "lint"),
+        (3, "test"),
+        (3, "test-process"),
+        (3, "test-cluster"),
+        (3, "lint"),
+        (3, "ffcv"),
+    ]:
         ran, _ = ci.run(failing=name, status=status)
         assert (ran.returncode == 0) == (status == 0), ran.stderr
         assert ("all passed" in ran.stdout) == (status == 0)
@@ -234,7 +244,7 @@ def test_ci_installs_what_is_missing(ci, tool, packages):
     assert ran.returncode == 0
     install = f"apt-get install --yes --no-install-recommends {packages}"
     assert done[:2] == ["apt-get update", install]
-    assert done[-3:] == MADE
+    assert done[-len(MADE) :] == MADE
 
 
 def test_ci_says_what_it_cannot_install(ci):
@@ -304,16 +314,31 @@ def copy(tmp_path):
 def test_make_help_lists_the_targets(copy):
     ran, calls = copy.make()
     targets = re.findall(r"^  make ([a-z-]+) +\S", ran.stdout, flags=re.MULTILINE)
-    assert {"help", "quickstart", "test", "test-all", "lint", "bench", "ffcv"} <= set(targets)
+    assert {
+        "help",
+        "quickstart",
+        "test",
+        "test-process",
+        "test-cluster",
+        "test-all",
+        "lint",
+        "bench",
+        "ffcv",
+    } <= set(targets)
     assert calls == []
 
 
 def test_make_installs_once(copy):
     assert copy.make("quickstart")[1] == [VENV, PIP + ".", QUICKSTART]
     assert copy.make("quickstart")[1] == [QUICKSTART]
-    test = "python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m not long"
+    pytest = "python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "
+    test = f"{pytest}-m not long tests/unit"
     assert [call.strip() for call in copy.make("test")[1]] == [PIP + ".[dev]", test]
     assert [call.strip() for call in copy.make("test")[1]] == [test]
+    for tier in ("process", "cluster"):
+        (call,) = copy.make(f"test-{tier}")[1]
+        assert call.strip() == f"{pytest}-m not long tests/{tier}"
+    assert copy.make("test-all")[1][0].strip() == f"{pytest}tests"
     os.utime(copy.folder / "pyproject.toml", (4e9, 4e9))
     assert copy.make("quickstart")[1] == [PIP + ".", QUICKSTART]
 

@@ -15,15 +15,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from stitch_sweep.config.models import Config, DataConfig, TrialSettings
-from stitch_sweep.config.optimization import _CLASSES, ScheduleConfig
+from stitch_sweep.config.data import DataConfig
+from stitch_sweep.config.optimizer import _CLASSES, ScheduleConfig
+from stitch_sweep.config.root import Config
+from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.registry import LOSSES, STITCHES
 from stitch_sweep.data.images import Data
 from stitch_sweep.data.loading import load, make_loaders
 from stitch_sweep.networks.families.building import build
 from stitch_sweep.networks.frozen import FrozenNetwork
-from stitch_sweep.networks.zoo import Recipe, make_recipe, train_network
+from stitch_sweep.networks.pretraining import train_network
+from stitch_sweep.networks.recipes import Recipe, make_recipe
 from stitch_sweep.stitches.building import build_stitch
 from stitch_sweep.stitches.linear import LinearStitch
 from stitch_sweep.stitches.shapes import Shape, shape_error

@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 
+from stitch_sweep.core.generators import capture_generators
 from stitch_sweep.data.images import Data
 from stitch_sweep.data.loading import make_loaders
 from stitch_sweep.networks.frozen import FrozenNetwork
-from stitch_sweep.storage.checkpoints import generators, pack, tensors_of
+from stitch_sweep.storage.checkpoints import pack
+from stitch_sweep.storage.digests import tensors_of
 from stitch_sweep.training.loop import StitchTraining
 
 
@@ -22,7 +24,7 @@ def final_state(
         running.run_epoch()
     state = {
         "optimization": running._optimization.state_dict(),
-        "generators": generators(running._device),
+        "generators": capture_generators(running._device),
         "step": running.step,
     }
     result = running.finish()

@@ -10,17 +10,19 @@ import pandas as pd
 import torch
 import yaml
 
-from stitch_sweep.config.models import trial_settings
 from stitch_sweep.config.reading import read_config, to_yaml
 from stitch_sweep.data.images import Data
 from stitch_sweep.data.loading import load
 from stitch_sweep.measuring.tables import Measured
-from stitch_sweep.networks.zoo import Zoo, make_recipe
+from stitch_sweep.networks.recipes import make_recipe
+from stitch_sweep.networks.zoo import Zoo
 from stitch_sweep.networks.zoo import load as load_network
 from stitch_sweep.plan.prepare import Prepared, provide_networks
-from stitch_sweep.plan.search import StudySearch, samples_per_study
-from stitch_sweep.storage.checkpoints import fingerprint
-from stitch_sweep.storage.ledger import Ledger, LedgerWriter
+from stitch_sweep.plan.sizes import count_samples
+from stitch_sweep.plan.study_search import StudySearch
+from stitch_sweep.storage.digests import fingerprint
+from stitch_sweep.storage.ledger import Ledger
+from stitch_sweep.storage.ledger_writer import LedgerWriter
 from stitch_sweep.sweep.views import write_views
 from stitch_sweep.training.workbench import Workbench
 
@@ -70,9 +72,9 @@ def run_here(prepared: Prepared, folder: Path) -> None:
     writer = LedgerWriter(str(folder), config.keep_stitches, config.search.mode)
     for study in prepared.studies:
         search = StudySearch(study, config)
-        for number in range(samples_per_study(config, study)):
+        for number in range(count_samples(config, study)):
             params = search.ask(number)
-            settings = trial_settings(config.settings, {**study.factors, **params})
+            settings = config.trial_settings({**study.factors, **params})
             trial = study.trial(number)
             spec = {
                 **study.key,

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from stitch_sweep.storage.ledger import Ledger, LedgerWriter, Study
+from stitch_sweep.storage.ledger import Ledger
+from stitch_sweep.storage.ledger_writer import LedgerWriter
+from stitch_sweep.storage.study import Study
 
 
 def read_files(folder: Path) -> dict[str, bytes]:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from stitch_sweep.config.models import Config
 from stitch_sweep.config.reading import read_config
+from stitch_sweep.config.root import Config
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.plan.prepare import prepare
 

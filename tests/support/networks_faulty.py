@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from stitch_sweep.config.models import Config
+from stitch_sweep.config.root import Config
 from tests.support import networks_external
 
 NET = '''

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stitch_sweep.config.models import TrialSettings
+from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.data.loading import make_loaders
 from stitch_sweep.networks.frozen import FrozenNetwork
 from stitch_sweep.training.loop import StitchResult, StitchTraining

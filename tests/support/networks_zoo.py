@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 
-from stitch_sweep.config.models import Config, DataConfig
+from stitch_sweep.config.data import DataConfig
+from stitch_sweep.config.root import Config
 from stitch_sweep.data.images import Data
 from stitch_sweep.data.loading import load as load_data
-from stitch_sweep.networks.pretraining import train_network
-from stitch_sweep.networks.recipes import make_recipe
-from stitch_sweep.networks.zoo import Progress, Recipe, Zoo
+from stitch_sweep.networks.pretraining import Progress, train_network
+from stitch_sweep.networks.recipes import Recipe, make_recipe
+from stitch_sweep.networks.zoo import Zoo
 from stitch_sweep.storage.checkpoints import unpack
 from tests.support.digits import DIGITS
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from stitch_sweep.checks.determinism.comparison import COMPUTED, Stage, compare
-from stitch_sweep.config.models import Config
 from stitch_sweep.config.paths import replaced
+from stitch_sweep.config.root import Config
 
 BASE: dict[str, Any] = {
     "seed": 3,

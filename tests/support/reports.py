@@ -12,8 +12,9 @@ import yaml
 
 from stitch_sweep.analysis.results import check_results
 from stitch_sweep.measuring.pictures import Picture, Pictures, write_pictures
-from stitch_sweep.storage.ledger import Ledger, Study
-from stitch_sweep.sweep.views import predictions_table, results_table, trajectory_table
+from stitch_sweep.storage.ledger import Ledger
+from stitch_sweep.storage.study import Study
+from stitch_sweep.sweep.result_tables import predictions_table, results_table, trajectory_table
 
 CLASSES, IMAGES = 10, 200
 OWN = 0.9

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from stitch_sweep.config.models import Config
-from stitch_sweep.storage.ledger import Ledger, Study
+from stitch_sweep.config.root import Config
+from stitch_sweep.storage.ledger import Ledger
+from stitch_sweep.storage.study import Study
 from stitch_sweep.sweep.searcher import SweepSearcher
 
 LR = {"type": "float", "low": 1e-4, "high": 1e-1, "log": True}

@@ -11,7 +11,8 @@ from torch import nn
 from stitch_sweep.checks.sanity.catalog import CHECKS
 from stitch_sweep.checks.sanity.findings import Finding
 from stitch_sweep.checks.sanity.subject import Subject
-from stitch_sweep.config.models import Config, TrialSettings
+from stitch_sweep.config.root import Config
+from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.core.seeding import seed_everything
 from stitch_sweep.data.images import Data
 from stitch_sweep.plan.cells import Cell

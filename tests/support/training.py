@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from stitch_sweep.config.models import TrialSettings
+from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.data.images import Data
 from stitch_sweep.data.loading import make_loaders
 from stitch_sweep.networks.frozen import FrozenNetwork
-from stitch_sweep.storage.checkpoints import fingerprint
+from stitch_sweep.storage.digests import fingerprint
 from stitch_sweep.training.loop import StitchResult, StitchTraining
 
 STEPS_PER_EPOCH = 5  # of the 300 training images in batches of 64

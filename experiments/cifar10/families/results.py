@@ -12,8 +12,10 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from stitch_sweep.analysis.matrix.files import write_matrix
 from stitch_sweep.analysis.matrix.knock_out import gap_matrices
-from stitch_sweep.analysis.matrix.matrices import Matrix, matrices, write_matrix
+from stitch_sweep.analysis.matrix.matrices import matrices
+from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.analysis.results import load_results
 from stitch_sweep.charts.figures import grid, save_figure
 

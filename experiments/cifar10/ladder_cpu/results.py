@@ -19,13 +19,16 @@ from pathlib import Path
 import pandas as pd
 from rich.progress import Progress
 
-from stitch_sweep.analysis.comparison.losses import regional
-from stitch_sweep.analysis.matrix.matrices import Matrix, matrices
+from stitch_sweep.analysis.comparison.regional import regional
+from stitch_sweep.analysis.matrix.matrices import matrices
+from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.analysis.matrix.order import regions
 from stitch_sweep.analysis.results import CELL, PAIR, best_trials, load_results
 from stitch_sweep.charts.figures import grid, save_figure
 from stitch_sweep.config.reading import parse_value, read_config
-from stitch_sweep.measuring.representations import Cell, Shelf, Stored, compare
+from stitch_sweep.measuring.representations import compare_representations
+from stitch_sweep.measuring.stored_stitches import StoredStitch, StoredStitches
+from stitch_sweep.plan.cells import Cell
 from stitch_sweep.plan.prepare import prepare, provide_networks
 from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.training.workbench import Workbench
@@ -39,12 +42,12 @@ TABLES = ("verdicts", "losses", "hacking", "agreement", "agreement_cells", "ladd
 class Shelves:
     """The stitches of several folders, whose trials may share names: `folder:trial`."""
 
-    def __init__(self, shelves: Mapping[str, Shelf]) -> None:
+    def __init__(self, shelves: Mapping[str, StoredStitches]) -> None:
         self._shelves = shelves
 
-    def load(self, cell: Cell, trials: list[str]) -> dict[str, Stored]:
-        """As `Shelf.load`."""
-        found: dict[str, Stored] = {}
+    def load(self, cell: Cell, trials: list[str]) -> dict[str, StoredStitch]:
+        """As `StoredStitches.load`."""
+        found: dict[str, StoredStitch] = {}
         for part, shelf in self._shelves.items():
             own = [t.removeprefix(f"{part}:") for t in trials if t.startswith(f"{part}:")]
             found |= {f"{part}:{name}": stitch for name, stitch in shelf.load(cell, own).items()}
@@ -101,10 +104,10 @@ def representations(folder: Path, overrides: dict[str, object]) -> pd.DataFrame:
         best.append(kept.assign(trial=f"{part}:" + kept["trial"]))
         ledger = Ledger(folder / part)
         records = {record["trial"]: record for record in ledger.records()}
-        shelves[part] = Shelf(ledger, records, bench)
+        shelves[part] = StoredStitches(ledger, records, bench)
     with Progress() as progress:
         task = progress.add_task("EV, ES and SV")
-        found = compare(
+        found = compare_representations(
             pd.concat(best, ignore_index=True),
             bench,
             Shelves(shelves),  # type: ignore[arg-type]

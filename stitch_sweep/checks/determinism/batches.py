@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stitch_sweep.checks.determinism.kept_tensors import KeptTensors
 from stitch_sweep.checks.inspection import sha256_of
-from stitch_sweep.config.models import Config
+from stitch_sweep.config.root import Config
 from stitch_sweep.core import seeding
 from stitch_sweep.core.splits import SPLITS
 from stitch_sweep.data.augmentation import AUGMENTATIONS

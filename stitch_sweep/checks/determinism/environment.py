@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from stitch_sweep.checks.inspection import sha256_of
-from stitch_sweep.config.models import Config
+from stitch_sweep.config.root import Config
 from stitch_sweep.core import seeding
 from stitch_sweep.core.versions import versions
 

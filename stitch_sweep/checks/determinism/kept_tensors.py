@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from stitch_sweep.checks.inspection import inspect_weights, summarize
-from stitch_sweep.storage.checkpoints import tensors_of
+from stitch_sweep.storage.digests import tensors_of
 
 KEPT = 65_536
 """Number of values that are kept of each tensor; its hash covers all values."""

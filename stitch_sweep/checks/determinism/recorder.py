@@ -15,12 +15,13 @@ from stitch_sweep.checks.determinism.kept_tensors import KeptTensors
 from stitch_sweep.checks.determinism.outputs import describe_outputs
 from stitch_sweep.checks.determinism.recording import FORMAT, Recording, check_free
 from stitch_sweep.checks.determinism.steps import describe_steps
-from stitch_sweep.config.models import Config
-from stitch_sweep.networks.zoo import Progress, Recipe
+from stitch_sweep.config.root import Config
+from stitch_sweep.networks.pretraining import Progress
+from stitch_sweep.networks.recipes import Recipe
 from stitch_sweep.plan.cells import choose_cell, parse_cell
+from stitch_sweep.plan.machine import check_local
 from stitch_sweep.plan.prepare import prepare, provide_networks
 from stitch_sweep.storage.files import check_writable
-from stitch_sweep.sweep.resources import check_local
 from stitch_sweep.training.workbench import Workbench
 
 STEPS = 3

@@ -14,7 +14,7 @@ from stitch_sweep.data.loader import Loader
 from stitch_sweep.networks.evaluation import evaluate
 from stitch_sweep.networks.frozen import FrozenNetwork
 from stitch_sweep.plan.cells import Cell
-from stitch_sweep.storage.checkpoints import fingerprint
+from stitch_sweep.storage.digests import fingerprint
 from stitch_sweep.training.loop import StitchTraining
 
 

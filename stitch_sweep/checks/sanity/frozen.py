@@ -10,7 +10,7 @@ from stitch_sweep.checks.differences import first_difference
 from stitch_sweep.checks.sanity.findings import Finding
 from stitch_sweep.checks.sanity.subject import Subject
 from stitch_sweep.networks.frozen import FrozenNetwork
-from stitch_sweep.storage.checkpoints import tensors_of
+from stitch_sweep.storage.digests import tensors_of
 from stitch_sweep.training.loop import StitchTraining
 from stitch_sweep.training.workbench import Workbench
 

@@ -9,7 +9,8 @@ from stitch_sweep.checks.differences import largest_difference
 from stitch_sweep.checks.sanity.findings import Finding, judge
 from stitch_sweep.checks.sanity.plain import chunks
 from stitch_sweep.checks.sanity.subject import Subject
-from stitch_sweep.config.models import LossConfig, StitchConfig
+from stitch_sweep.config.loss import LossConfig
+from stitch_sweep.config.stitch import StitchConfig
 from stitch_sweep.networks.frozen import IMAGE_LAYER
 from stitch_sweep.plan.cells import Cell
 from stitch_sweep.training.workbench import Workbench

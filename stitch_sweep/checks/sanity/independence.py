@@ -7,7 +7,7 @@ import copy
 from stitch_sweep.checks.differences import first_difference
 from stitch_sweep.checks.sanity.findings import Finding, judge
 from stitch_sweep.checks.sanity.subject import Subject
-from stitch_sweep.config.models import LossConfig
+from stitch_sweep.config.loss import LossConfig
 from stitch_sweep.plan.cells import Cell
 
 

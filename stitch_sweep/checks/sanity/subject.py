@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from stitch_sweep.checks.sanity.plain import chunks
-from stitch_sweep.config.models import Config, StitchConfig, TrialSettings
+from stitch_sweep.config.root import Config
+from stitch_sweep.config.stitch import StitchConfig
+from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.core.errors import DivergedError
 from stitch_sweep.data.images import Data
 from stitch_sweep.data.splits import stratified_sample
 from stitch_sweep.plan.cells import Cell
-from stitch_sweep.plan.prepare import misfit
+from stitch_sweep.plan.validation import misfit
 from stitch_sweep.stitches.shapes import Shape
 from stitch_sweep.training.loop import StitchResult, StitchTraining
 from stitch_sweep.training.workbench import Workbench

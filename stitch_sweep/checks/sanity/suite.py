@@ -13,16 +13,17 @@ from stitch_sweep.checks.sanity.catalog import CHECKS, TINY
 from stitch_sweep.checks.sanity.findings import Finding, SanityReport
 from stitch_sweep.checks.sanity.subject import Subject
 from stitch_sweep.checks.sanity.tiny import tiny_subject
-from stitch_sweep.config.models import Config, TrialSettings
+from stitch_sweep.config.root import Config
+from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.core.errors import DivergedError, InputError, nearest
 from stitch_sweep.core.seeding import seed_everything
 from stitch_sweep.core.untrusted import UnreadableFileError, read_json
-from stitch_sweep.core.versions import MAIN, versions
+from stitch_sweep.core.versions import MAIN_PACKAGES, versions
 from stitch_sweep.plan.cells import Cell, choose_cell, parse_cell
+from stitch_sweep.plan.machine import check_local
 from stitch_sweep.plan.prepare import Prepared, prepare, provide_networks
 from stitch_sweep.storage.files import check_writable, write_atomically
 from stitch_sweep.sweep.progress import Reporter
-from stitch_sweep.sweep.resources import check_local
 
 FEWEST_IMAGES = 20
 
@@ -86,7 +87,7 @@ def run_sanity(
             "device": config.resources.device,
             "threads": config.resources.cpu,
             "seconds": round(time.perf_counter() - began, 1),
-            "versions": versions(MAIN),
+            "versions": versions(MAIN_PACKAGES),
         },
     )
     if output is not None:

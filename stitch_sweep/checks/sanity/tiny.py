@@ -8,12 +8,14 @@ from typing import Any
 from torch import nn
 
 from stitch_sweep.checks.sanity.subject import Subject
-from stitch_sweep.config.models import Config, TrialSettings
+from stitch_sweep.config.root import Config
+from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.data.images import Data
 from stitch_sweep.data.loading import load
-from stitch_sweep.networks.zoo import make_recipe, train_network
+from stitch_sweep.networks.pretraining import train_network
+from stitch_sweep.networks.recipes import make_recipe
 from stitch_sweep.plan.cells import Cell
-from stitch_sweep.plan.prepare import misfit
+from stitch_sweep.plan.validation import misfit
 from stitch_sweep.storage.checkpoints import unpack
 
 _SHAPE = (8, 8, 8)

@@ -12,7 +12,7 @@ from stitch_sweep.core.errors import InputError
 from stitch_sweep.networks.cutting.running import eval_mode
 from stitch_sweep.networks.errors import describe_error
 from stitch_sweep.networks.external.preprocessing import Imported
-from stitch_sweep.storage.checkpoints import digest, tensors_of
+from stitch_sweep.storage.digests import digest, tensors_of
 
 _IMAGES = 2
 """Number of test images."""

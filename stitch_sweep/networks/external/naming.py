@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from stitch_sweep.config.models import is_file
+from stitch_sweep.config.networks import is_file
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.networks.external import python
 from stitch_sweep.networks.external.factories import call_factory

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from stitch_sweep.config.models import is_file
+from stitch_sweep.config.networks import is_file
 from stitch_sweep.core.errors import InputError, nearest
 from stitch_sweep.networks.errors import describe_error
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stitch_sweep.config.models import GIVEN, NetworkConfig
+from stitch_sweep.config.networks import EXTERNAL_KINDS, NetworkConfig
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.data.images import Data
 from stitch_sweep.networks import construction
@@ -21,12 +21,12 @@ _MOST_PROBLEMS = 5
 
 
 def load_pretrained(network: NetworkConfig, data: Data) -> nn.Module:
-    """Make a configured network whose weights were trained elsewhere (its `kind` is in `GIVEN`).
+    """Make a configured network whose weights were trained elsewhere (its `kind` is in `EXTERNAL_KINDS`).
 
     Raises:
         InputError: see `load_from_file` and `construction.load`.
     """
-    assert network.kind in GIVEN
+    assert network.kind in EXTERNAL_KINDS
     return (
         load_from_file(network, data)
         if network.kind == "file"

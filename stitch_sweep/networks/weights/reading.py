@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from stitch_sweep.core.errors import InputError, nearest
-from stitch_sweep.storage.checkpoints import CheckpointError, ForeignFileError, unpack
+from stitch_sweep.storage.checkpoint_files import CheckpointError, ForeignFileError
+from stitch_sweep.storage.checkpoints import unpack
 
 _PICKLED = b"\x80"  # first byte of a pickle
 _ZIP = b"PK\x03\x04"

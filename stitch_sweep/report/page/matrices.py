@@ -10,9 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from stitch_sweep.analysis.matrix.matrices import Matrix, best_by_matrix, matrices
+from stitch_sweep.analysis.matrix.matrices import best_by_matrix, matrices
+from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.analysis.matrix.order import REGIONS
-from stitch_sweep.analysis.matrix.verdict import CONTROLS, Verdict
+from stitch_sweep.analysis.matrix.verdict import CONTROL_TITLES, Verdict
 from stitch_sweep.analysis.measures import COLUMNS
 from stitch_sweep.analysis.results import best_trials
 from stitch_sweep.charts.captions import describe_networks, explain_marks, format_value
@@ -194,7 +195,9 @@ class _GroupBuilder:
             drawn.append(record)
         subtitle = [first.kind if first.kind == "self-pair" else "", describe_networks(first)]
         if members[0].control:
-            subtitle.insert(0, f"control: {CONTROLS.get(members[0].control, members[0].control)}")
+            subtitle.insert(
+                0, f"control: {CONTROL_TITLES.get(members[0].control, members[0].control)}"
+            )
         group = Group(
             id=f"pair{len(self.data.groups)}",
             title=f"{first.sender} → {first.receiver}",

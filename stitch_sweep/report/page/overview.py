@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from stitch_sweep.analysis.matrix.matrices import Matrix
-from stitch_sweep.analysis.matrix.verdict import CONTROLS, Verdict
+from stitch_sweep.analysis.matrix.matrix import Matrix
+from stitch_sweep.analysis.matrix.verdict import CONTROL_TITLES, Verdict
 from stitch_sweep.charts.colors import cell_colors, value_range
 from stitch_sweep.report.findings import headline, makes_images, mean_accuracy
 from stitch_sweep.report.page.matrices import format_indices
@@ -63,7 +63,7 @@ def _build_row(verdict: Verdict, target: str) -> OverviewRow:
     has_images = makes_images(matrix)
     detail = []
     if verdict.control is not None:
-        detail = [CONTROLS[verdict.control], "images" if has_images else verdict.shaped]
+        detail = [CONTROL_TITLES[verdict.control], "images" if has_images else verdict.shaped]
     return OverviewRow(
         target=target,
         pair=f"{matrix.sender} → {matrix.receiver}",
@@ -75,7 +75,7 @@ def _build_row(verdict: Verdict, target: str) -> OverviewRow:
         indices=[(value, interval) for _, value, interval in format_indices(verdict)],
         p="–" if verdict.p_value is None else format_p_value(verdict.p_value),
         mean="–" if math.isnan(mean) else f"{mean:.3f}",
-        explained=", ".join(CONTROLS.get(name, name) for name in verdict.explained_by),
+        explained=", ".join(CONTROL_TITLES.get(name, name) for name in verdict.explained_by),
     )
 
 

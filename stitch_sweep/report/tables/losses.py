@@ -8,7 +8,7 @@ import pandas as pd
 
 from stitch_sweep.analysis.comparison.losses import identity_columns
 from stitch_sweep.analysis.matrix.order import REGIONS
-from stitch_sweep.analysis.matrix.verdict import CONTROLS
+from stitch_sweep.analysis.matrix.verdict import CONTROL_TITLES
 from stitch_sweep.analysis.measures import SIMILARITIES, short_title
 from stitch_sweep.analysis.results import FACTOR, PAIR
 from stitch_sweep.report.findings import Findings, from_layer_zero
@@ -129,7 +129,11 @@ def hacking_table(findings: Findings) -> Table | None:
     frame = pd.concat([frame[frame["control"].isna()], frame[frame["control"].notna()]])
     columns = [
         *pair_columns(frame),
-        *([Column("control", "control", CONTROLS.__getitem__)] if frame["control"].any() else []),
+        *(
+            [Column("control", "control", CONTROL_TITLES.__getitem__)]
+            if frame["control"].any()
+            else []
+        ),
         Column("loss", "loss"),
         Column("sender_layer", "sender layer", format_whole, number=True),
         Column("receiver_layer", "receiver layer", format_whole, number=True),

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from stitch_sweep.analysis.matrix.knock_out import by_removed
-from stitch_sweep.analysis.matrix.matrices import Matrix
+from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.analysis.matrix.verdict import Verdict
 from stitch_sweep.analysis.results import FACTOR
 from stitch_sweep.report.findings import (

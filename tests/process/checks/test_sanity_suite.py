@@ -8,7 +8,7 @@ import pytest
 
 from stitch_sweep.checks.sanity.catalog import CHECKS, TINY
 from stitch_sweep.checks.sanity.suite import run_sanity
-from stitch_sweep.config.models import Config
+from stitch_sweep.config.root import Config
 from tests.support.paths import ROOT, SHARED
 from tests.support.sweeps import SMALL, run
 

@@ -39,13 +39,12 @@ CONNECTED = """
 import os, signal, time
 from stitch_sweep.core import interrupts; from stitch_sweep.storage import scratch
 from stitch_sweep.config.resources import ResourcesConfig
-from stitch_sweep.sweep import resources
-
-resources.set_environment()
+from stitch_sweep.sweep.ray_connection import connect
+from stitch_sweep.sweep.ray_setup import ray
 import ray
 
 with interrupts.raise_on_signal(), scratch.folder(sockets=True) as folder:
-    resources.connect(None, ResourcesConfig(), folder)
+    connect(None, ResourcesConfig(), folder)
     try:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(60)

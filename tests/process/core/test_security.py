@@ -14,11 +14,9 @@ LISTENING = """
 import json, os
 from pathlib import Path
 from stitch_sweep.config.resources import ResourcesConfig
-from stitch_sweep.sweep import resources
-
-resources.set_environment()
-resources.connect(None, ResourcesConfig())
-import ray
+from stitch_sweep.sweep.ray_connection import connect
+from stitch_sweep.sweep.ray_setup import ray
+connect(None, ResourcesConfig())
 
 @ray.remote
 class Worker:

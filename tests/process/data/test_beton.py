@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from stitch_sweep.data.images import Images
-from stitch_sweep.storage.checkpoints import digest
+from stitch_sweep.storage.digests import digest
 from tests.support.ffcv import assert_equal, betons, make_both
 from tests.support.image_files import random_images
 

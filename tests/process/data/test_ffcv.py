@@ -18,17 +18,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stitch_sweep.config.models import Config, DataConfig, TrialSettings
+from stitch_sweep.config.data import DataConfig
+from stitch_sweep.config.root import Config
+from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.splits import SPLITS
 from stitch_sweep.data.images import Data
 from stitch_sweep.data.loading import load, make_loaders
 from stitch_sweep.networks.frozen import FrozenNetwork
-from stitch_sweep.networks.zoo import make_recipe, train_network
+from stitch_sweep.networks.pretraining import train_network
+from stitch_sweep.networks.recipes import make_recipe
 from stitch_sweep.plan.prepare import prepare
-from stitch_sweep.storage.checkpoints import fingerprint
-from stitch_sweep.sweep.run import _description
-from stitch_sweep.sweep.trainable import data_from_arrays, data_to_arrays
+from stitch_sweep.storage.digests import fingerprint
+from stitch_sweep.sweep.data_transfer import data_from_arrays, data_to_arrays
+from stitch_sweep.sweep.description import describe_sweep
 from stitch_sweep.training.loop import StitchResult, StitchTraining
 from tests.support.digits import DIGITS
 from tests.support.ffcv import assert_equal, betons, make_both
@@ -203,7 +206,7 @@ def test_the_loader_is_no_part_of_what_identifies_a_sweep(tmp_path):
     other = prepare(config(loader="ffcv", beton_folder=str(tmp_path / "betons")))
     assert other.data.beton_folder == str(tmp_path / "betons")
     assert other.data.fingerprint == plain.data.fingerprint
-    assert _description(other)["decides"] == _description(plain)["decides"]
+    assert describe_sweep(other)["decides"] == describe_sweep(plain)["decides"]
     assert [r.hash for r in other.recipes()] == [r.hash for r in plain.recipes()]
     assert not (tmp_path / "betons").exists(), "nothing is written before a trial needs it"
 

@@ -25,14 +25,14 @@ try:
 except SystemExit as end:
     assert not end.code, end.code
 """
-REPORT = """
+REPORT_MANIFEST = """
 print("loaded", json.dumps(sorted(sys.modules)))
 """
 
 
 def loaded_modules(code: str) -> set[str]:
     """Return the modules that a process has loaded after it ran some code."""
-    command = [sys.executable, "-c", code + REPORT]
+    command = [sys.executable, "-c", code + REPORT_MANIFEST]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return set(json.loads(output.rpartition("loaded ")[2]))
 

@@ -28,7 +28,7 @@ import stitch_sweep.sweep.run as sweeps
 import stitch_sweep.sweep.trainable as workers
 import stitch_sweep.sweep.tuning as tuning
 from stitch_sweep.cli.main import main
-from stitch_sweep.config.models import ResourcesConfig
+from stitch_sweep.config.resources import ResourcesConfig
 
 seen, needs = Path(sys.argv.pop(1)), float(sys.argv.pop(1))
 unlucky = sys.argv.pop(1)
@@ -162,7 +162,7 @@ from pathlib import Path
 import torch
 import stitch_sweep.sweep.network_training as training
 from stitch_sweep.cli.main import main
-from stitch_sweep.config.models import ResourcesConfig
+from stitch_sweep.config.resources import ResourcesConfig
 
 broken = Path(sys.argv.pop(1))
 

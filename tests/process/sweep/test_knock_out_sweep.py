@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from stitch_sweep.analysis.matrix.matrices import read_matrix
+from stitch_sweep.analysis.matrix.files import read_matrix
 from stitch_sweep.core.errors import InputError
 from tests.support.sweeps import SMALL, run, write_config
 

@@ -15,7 +15,7 @@ from stitch_sweep.sweep.scheduler import WaitForWorkers
 LOCAL_RAY = """
 import os, signal
 import ray
-from stitch_sweep.config.models import ResourcesConfig
+from stitch_sweep.config.resources import ResourcesConfig
 from stitch_sweep.storage import scratch
 from stitch_sweep.sweep.ray_connection import connect
 from stitch_sweep.sweep.ray_internals import (

@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 import torch
 
-from stitch_sweep.config.models import Config, TrialSettings
-from stitch_sweep.networks.zoo import Zoo, train_network
+from stitch_sweep.config.root import Config
+from stitch_sweep.config.trial import TrialSettings
+from stitch_sweep.networks.pretraining import train_network
+from stitch_sweep.networks.zoo import Zoo
 from stitch_sweep.plan.prepare import Prepared, prepare
-from stitch_sweep.storage.checkpoints import pack, take_up, unpack
+from stitch_sweep.storage.checkpoint_files import resume_newest
+from stitch_sweep.storage.checkpoints import pack, unpack
 from stitch_sweep.storage.files import write_atomically
 from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.training.workbench import Workbench
@@ -90,7 +93,7 @@ def work(folder: Path, device: str) -> None:
             continue
         settings = TrialSettings.model_validate({**config.settings, "loss": loss})
         training = bench.training("a", i, "b", j, settings)
-        _, said = take_up(ledger.read_checkpoints(name), training.restore, "starting again")
+        _, said = resume_newest(ledger.read_checkpoints(name), training.restore, "starting again")
         print("taken up", name, training.step, said or "", flush=True)
         while not training.done:
             training.advance(STEPS)
@@ -98,7 +101,7 @@ def work(folder: Path, device: str) -> None:
             print("step", name, training.step, flush=True)
         networks = [bench.networks[k] for k in "ab"]
         write_atomically(folder / name, pack(final_state(training, networks, prepared.data)))
-        ledger.forget_checkpoints(name)
+        ledger.remove_checkpoints(name)
     print("done", flush=True)
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from stitch_sweep.config.models import Config, TrialSettings
 from stitch_sweep.config.reading import read_config
+from stitch_sweep.config.root import Config
+from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.plan.prepare import prepare, provide_networks
-from stitch_sweep.storage.ledger import Ledger, predictions_of
+from stitch_sweep.storage.ledger import Ledger
+from stitch_sweep.storage.predictions import decode_predictions
 from stitch_sweep.training.workbench import Workbench
 from tests.support.faults import kill_tree
 from tests.support.sweeps import write_config
@@ -92,7 +94,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path):
         "trajectory": [
             {k: v for k, v in row.items() if k != "time"} for row in record["trajectory"]
         ],
-        "predictions": predictions_of(record).tolist(),
+        "predictions": decode_predictions(record).tolist(),
     }
     assert found == undisturbed(read_config(path))
     assert ledger.read_checkpoints(trial) == []

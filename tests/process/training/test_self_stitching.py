@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from stitch_sweep.config.models import DataConfig, TrialSettings
+from stitch_sweep.config.data import DataConfig
+from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.core.seeding import seed_everything
 from stitch_sweep.data.images import Data
 from stitch_sweep.data.loading import load, make_loaders

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from stitch_sweep.analysis.matrix.matrices import matrices
 from stitch_sweep.analysis.results import best_trials
-from stitch_sweep.charts.colors import cell_colours
+from stitch_sweep.charts.colors import cell_colors
 from stitch_sweep.charts.figures import grid, heatmap, save_figure
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.report.terminal_tables import best_table, matrix_table
@@ -64,7 +64,7 @@ def test_heatmap_draws_the_values_on_a_fixed_scale() -> None:
     assert len(texts) == 35
     for (i, j), text in texts.items():
         assert text.get_text() == f"{values[i, j]:.2f}"
-        assert to_rgba(text.get_color()) == to_rgba(cell_colours(values[i, j], 0, 1)[1])
+        assert to_rgba(text.get_color()) == to_rgba(cell_colors(values[i, j], 0, 1)[1])
     axes = figure.axes[0]
     assert (axes.get_ylabel(), axes.get_xlabel()) == ("sender layer", "receiver layer")
     # Row 0 is at the top, as in the table.
@@ -108,7 +108,7 @@ def test_text_contrasts_with_its_background() -> None:
         return 0.2126 * rgb[0] + 0.7152 * rgb[1] + 0.0722 * rgb[2] + 0.05
 
     for value in np.linspace(-0.5, 1.5, 101):
-        light, dark = sorted(map(luminance, cell_colours(float(value), 0, 1)), reverse=True)
+        light, dark = sorted(map(luminance, cell_colors(float(value), 0, 1)), reverse=True)
         assert light / dark >= 4.5
 
 
@@ -150,7 +150,7 @@ def test_matrix_table_colours_follow_the_values() -> None:
     matrix = full(2, 2)
     text = printed(matrix_table(matrix), force_terminal=True, color_system="truecolor")
     for value in matrix.values.to_numpy().ravel():
-        background = cell_colours(float(value), 0, 1)[0]
+        background = cell_colors(float(value), 0, 1)[0]
         code = ";".join(str(int(background[k : k + 2], 16)) for k in (1, 3, 5))
         assert re.search(rf"48;2;{code}m *{value:.2f} ", text)
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from stitch_sweep.report.experiment import load_experiment
-from stitch_sweep.report.findings import analyse
+from stitch_sweep.report.findings import derive_findings
+from stitch_sweep.report.reading import load_experiment
 from tests.support.reports import make_folder
 
 
@@ -26,7 +26,7 @@ def test_a_sweep_that_is_half_done_has_no_shape_yet(tmp_path, measured):
     folder = make_folder(
         tmp_path / "half", losses=("task",), crossed=False, ended=8, tables=False, measured=measured
     )
-    (found,) = analyse(load_experiment(folder), chance=0.1).verdicts
+    (found,) = derive_findings(load_experiment(folder), chance=0.1).verdicts
     assert (found.label, found.withheld) == ("unclear", "gaps")
     assert any("8 of 16 cells have not been run" in note for note in found.notes)
 
@@ -44,7 +44,7 @@ def test_layers_chosen_in_the_configuration_are_all_that_is_planned(tmp_path):
     config = yaml.safe_load(path.read_text())
     config["pairs"][0] |= {"sender_layers": [0, 2, 3], "receiver_layers": [0, 2, 3]}
     path.write_text(yaml.safe_dump(config))
-    (found,) = analyse(load_experiment(folder), chance=0.1).verdicts
+    (found,) = derive_findings(load_experiment(folder), chance=0.1).verdicts
     assert found.withheld is None
     assert found.label == "triangle"
 
@@ -57,7 +57,7 @@ def test_an_old_folder_gets_its_kinds_of_networks_from_the_configuration(tmp_pat
     changed(folder, weights="random")
     experiment = load_experiment(folder)
     assert set(experiment.results["sender_kind"]) == {"random"}
-    (found,) = analyse(experiment, chance=0.1).verdicts
+    (found,) = derive_findings(experiment, chance=0.1).verdicts
     assert found.control == "untrained_sender"
     (folder / "config.resolved.yml").unlink()
     experiment = load_experiment(folder)
@@ -78,7 +78,7 @@ def test_a_ladder_of_unconverged_matrices_says_why_there_is_nothing_on_it(tmp_pa
     networks = pd.read_parquet(path)
     networks["parameters"] = range(1000, 1000 + len(networks))
     networks.to_parquet(path)
-    found = analyse(load_experiment(folder))
+    found = derive_findings(load_experiment(folder))
     assert {v.withheld for v in found.verdicts} == {"unconverged"}
     assert any("the ladder over parameters could not be computed: of every matrix on it, most "
                "stitches did not converge" in note for note in found.notes)  # fmt: skip

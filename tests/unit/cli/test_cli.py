@@ -55,9 +55,9 @@ class TestEveryCommandThatReadsAConfiguration:
     def test_names_every_problem_with_its_place(self, command, refused, tmp_path):
         file = write(tmp_path, seed=-1, training__epoch=3, pairs__0__sender_layers=["x"])
         assert sorted(refused(*command, file)) == [
-            f"{file}: pairs[0].sender_layers: wants 'all' or a list of layer indices, "
+            f"{file}: pairs[0].sender_layers: expected 'all' or a list of layer indices, "
             "-1 (the image) or above, got 'x'",
-            f"{file}: seed: wants a number of at least 0, got -1",
+            f"{file}: seed: expected a number of at least 0, got -1",
             f"{file}: training.epoch: unknown key: did you mean 'epochs'?",
         ]
 
@@ -193,7 +193,7 @@ class TestWeights:
             write_to(Malicious(), tmp_path / "w.pt")
             (error,) = self.errors(refused, tmp_path, "w.pt")
             assert error.startswith(
-                f"networks[0]: {tmp_path / 'w.pt'}: holds code or a whole module"
+                f"networks[0]: {tmp_path / 'w.pt'}: contains code or a whole module"
             )
             assert not (tmp_path / "ran").exists()
 
@@ -210,7 +210,7 @@ class TestWeights:
     def test_not_a_state_dict(self, refused, tmp_path):
         torch.save([torch.zeros(2)], tmp_path / "w.pt")
         (error,) = self.errors(refused, tmp_path, "w.pt")
-        assert "holds no state dict" in error
+        assert "contains no state dict" in error
 
     def test_that_fit_are_taken(self, run, tmp_path, weights):
         torch.save({"state_dict": weights}, tmp_path / "w.pt")
@@ -231,7 +231,7 @@ class TestOtherArguments:
 
     def test_status_of_a_folder_without_a_sweep(self, refused, tmp_path):
         (error,) = refused("status", tmp_path)
-        assert error.startswith(f"{tmp_path}: holds no sweep")
+        assert error.startswith(f"{tmp_path}: contains no sweep")
         refused("status", tmp_path / "nope")
 
     def test_a_zoo_that_is_not_there(self, refused):
@@ -243,7 +243,7 @@ class TestOtherArguments:
 
     def test_a_place_to_save_that_is_a_folder(self, refused, tmp_path):
         (error,) = refused("stitch", write(tmp_path), "--pair", "a:1,b:1", "--save", tmp_path)
-        assert error == f"--save {tmp_path}: is a folder, the name of a file is wanted"
+        assert error == f"--save {tmp_path}: is a folder; name a file"
 
     @pytest.mark.parametrize(
         "arguments",

@@ -13,7 +13,7 @@ def test_describe_says_what_it_was_likely_to_mean(refused, tmp_path):
     assert error.startswith("did you mean 'torchvision:resnet18'? ")
     (tmp_path / "net.py").write_text("def small():\n    ...\n\n\ndef large():\n    ...\n")
     (error,) = refused("describe", "./net.py")
-    assert error == "./net.py: a file's function is wanted, ./net.py:small or large"
+    assert error == "./net.py: name a function of the file: ./net.py:small or large"
 
 
 def test_describe_of_a_place_says_when_the_image_does_not_fit(refused, tmp_path):

@@ -27,9 +27,9 @@ from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.untrusted import UnreadableFileError
 from stitch_sweep.measuring.tables import measure
 from stitch_sweep.networks.zoo import Zoo
-from stitch_sweep.report.experiment import load_experiment
-from stitch_sweep.report.writing import check_target
-from stitch_sweep.storage.manifest import Manifest, in_step
+from stitch_sweep.report.files import check_target
+from stitch_sweep.report.reading import load_experiment
+from stitch_sweep.storage.manifest import Manifest, replacing_files
 from stitch_sweep.storage.tables import read_table
 from stitch_sweep.sweep.matrix_files import MANIFEST
 from stitch_sweep.sweep.progress import Reporter
@@ -243,7 +243,7 @@ def test_a_manifest_removes_no_folder_and_nothing_through_a_link(tmp_path):
     (tmp_path / "sweep" / "figures").symlink_to(tmp_path / "home")
     path = tmp_path / "sweep" / MANIFEST
     path.write_text(json.dumps({"files": ["figures/a.png", "tables/b.png"]}))
-    with in_step(Manifest(path, re.compile(r"\w+/\w+\.png")), [], "move it"):
+    with replacing_files(Manifest(path, re.compile(r"\w+/\w+\.png")), [], "move it"):
         pass
     assert (tmp_path / "home" / "a.png").exists()
     assert (tmp_path / "sweep" / "tables" / "b.png").exists()

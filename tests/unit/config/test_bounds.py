@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
-from stitch_sweep.analysis.matrix.matrices import read_matrix
+from stitch_sweep.analysis.matrix.files import read_matrix
 from stitch_sweep.config import reading
 from stitch_sweep.config import yaml_text as yaml_text_module
 from stitch_sweep.config.reading import parse_value, read_config, read_yaml, to_yaml
@@ -23,7 +23,8 @@ from stitch_sweep.core.patterns import find
 from stitch_sweep.core.problems import dotted, show
 from stitch_sweep.networks.families.building import build
 from stitch_sweep.networks.families.parts import limited_size
-from stitch_sweep.plan.search import check_size, combinations, samples_per_study
+from stitch_sweep.plan.sizes import check_sweep_size, count_samples
+from stitch_sweep.plan.space import combinations
 from stitch_sweep.report.writing import analyze_matrix
 from stitch_sweep.storage.study import Study
 from tests.support.paths import ROOT
@@ -240,7 +241,7 @@ def test_a_value_out_of_range(path, value, limit, tmp_path):
         ("vit", {"depth": 1, "heads": 10**9}, "heads"),
         ("resnet", {"blocks": [1, 1, 1, 1], "width": 2**16}, "network family resnet"),
         ("mlp", {"depth": 200, "width": 2**14}, "has more than 500000000 parameters"),
-        ("vit", {"depth": 1, "patch": 1}, "65536 tokens, 4096 at most"),
+        ("vit", {"depth": 1, "patch": 1}, "65536 tokens; allowed: at most 4096"),
     ],
 )
 def test_a_network_that_is_too_large(family, options, message):
@@ -289,7 +290,7 @@ class TestSize:
     def test_is_counted_before_anything_is_made(self, search, message):
         began = time.process_time()
         with pytest.raises(InputError, match=message):
-            check_size(self.config(**search), 25)
+            check_sweep_size(self.config(**search), 25)
         assert time.process_time() - began < 3
 
     def test_of_a_grid_with_conditions_is_what_is_enumerated(self):
@@ -308,7 +309,7 @@ class TestSize:
         config = self.config(sampler="grid", space=space)
         study = Study("a", 0, "a", 0)
         points = list(combinations(config, study))
-        assert samples_per_study(config, study) == len(points) == (4 + 1) * 4
+        assert count_samples(config, study) == len(points) == (4 + 1) * 4
 
 
 class TestPatterns:

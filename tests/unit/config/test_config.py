@@ -21,7 +21,8 @@ from stitch_sweep.config.trial import label
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.registry import DATASETS, FAMILIES, LOSSES, STITCHES
 from stitch_sweep.plan.prepare import prepare
-from stitch_sweep.plan.search import check_sampler, combinations
+from stitch_sweep.plan.samplers import check_sampler
+from stitch_sweep.plan.space import combinations
 from stitch_sweep.storage.study import Study
 from tests.support.paths import ROOT
 

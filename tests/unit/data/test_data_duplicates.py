@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from stitch_sweep.cli import main as cli
-from stitch_sweep.config.models import Config
+from stitch_sweep.config.root import Config
 from stitch_sweep.core.splits import SPLITS
 from stitch_sweep.data.duplicates import Duplicates, find_duplicates
 from stitch_sweep.data.images import Data, Images

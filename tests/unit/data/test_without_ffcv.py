@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from stitch_sweep.cli import main as cli
-from stitch_sweep.config.models import Config
+from stitch_sweep.config.root import Config
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.data.images import Data
 from stitch_sweep.data.loading import make_loaders

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stitch_sweep.config.models import Config
+from stitch_sweep.config.root import Config
 from stitch_sweep.measuring.tables import Measured, measure
 from stitch_sweep.plan.prepare import prepare
 from tests.support.measured_sweep import (

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stitch_sweep.config.models import Config
+from stitch_sweep.config.root import Config
 from stitch_sweep.measuring.importances import SHUFFLES, importances, shares_better
 from tests.support.measured_sweep import (
     TREE,

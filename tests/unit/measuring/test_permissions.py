@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stitch_sweep.config.models import NetworkConfig
+from stitch_sweep.config.networks import NetworkConfig
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.measuring.permissions import Permissions
 from stitch_sweep.measuring.tables import measure

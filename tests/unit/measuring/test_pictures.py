@@ -14,9 +14,10 @@ from safetensors.numpy import save_file
 
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.measuring.pictures import choose, displayable, read_pictures
-from stitch_sweep.networks.cutting.tracing import create_sub_network
+from stitch_sweep.networks.cutting.traced import create_sub_network
 from stitch_sweep.stitches.storage import load_stitch
-from stitch_sweep.storage.ledger import Ledger, predictions_of
+from stitch_sweep.storage.ledger import Ledger
+from stitch_sweep.storage.predictions import decode_predictions
 from tests.support.measured_sweep import networks, normalised
 
 DEEP = '{"a":' * 900 + "1" + "}" * 900
@@ -53,7 +54,7 @@ def test_pictures_are_what_stitches_make_of_test_images(measured):
         assert about["predicted"] == predicted
         # The trial's own predictions are those of the whole network.
         record = Ledger(folder).read(about["trial"])
-        assert predictions_of(record)[pictures.numbers].tolist() == predicted
+        assert decode_predictions(record)[pictures.numbers].tolist() == predicted
 
 
 def test_a_picture_of_an_image_is_that_image(digits):

@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from torch.nn import functional
 
 from stitch_sweep.measuring.probes import STRENGTHS, Features, pooled, probe
-from stitch_sweep.networks.cutting.tracing import create_sub_network
+from stitch_sweep.networks.cutting.traced import create_sub_network
 from tests.support.measured_sweep import (
     networks,
     normalised,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stitch_sweep.networks.controls import ClassOnly
-from stitch_sweep.networks.cutting.tracing import create_sub_network
+from stitch_sweep.networks.cutting.traced import create_sub_network
 from stitch_sweep.stitches.storage import load_stitch
 from tests.support.measured_sweep import (
     best,

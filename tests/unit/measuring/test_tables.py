@@ -13,7 +13,7 @@ import yaml
 from stitch_sweep.config.reading import read_config
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.measuring.tables import TABLES, measure
-from stitch_sweep.networks.zoo import make_recipe
+from stitch_sweep.networks.recipes import make_recipe
 from stitch_sweep.storage.ledger import Ledger
 from tests.support.measured_sweep import (
     best,

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from stitch_sweep.config.reading import read_config, to_yaml
 from stitch_sweep.core.errors import InputError
-from stitch_sweep.data.augmentation import normalise
+from stitch_sweep.data.augmentation import normalize_images
 from stitch_sweep.data.loading import load as load_data
 from stitch_sweep.data.loading import make_loaders
 from stitch_sweep.measuring.networks import find_networks
@@ -25,7 +25,7 @@ from stitch_sweep.networks.pretraining import train_network
 from stitch_sweep.networks.weights.fitting import load_from_file
 from stitch_sweep.networks.zoo import Zoo, load
 from stitch_sweep.plan.prepare import prepare, provide_networks
-from stitch_sweep.storage.checkpoints import fingerprint
+from stitch_sweep.storage.digests import fingerprint
 from stitch_sweep.sweep.single import run_pair
 from tests.support.networks_external import MINE, Trap, config, python, refused
 from tests.support.paths import ROOT
@@ -218,18 +218,18 @@ def test_keys_that_do_not_go_together(subtests, tmp_path):
     for keys, where, message in (
         ({"source": "torchvision"}, "model", "is missing"),
         ({"source": "python"}, "factory", "is missing"),
-        ({"source": "elsewhere"}, "source", "wants 'family', 'torchvision'"),
+        ({"source": "elsewhere"}, "source", "expected 'family', 'torchvision'"),
         ({"source": "torchvision", "model": "resnet18", "width": 3}, "width", "unknown key"),
         (
             {"source": "torchvision", "model": "resnet18", "family": "resnet18"},
             "family",
-            "has none",
+            "not allowed with source",
         ),
-        ({"source": "python", "factory": "make"}, "factory", "wants package.module:function"),
+        ({"source": "python", "factory": "make"}, "factory", "expected package.module:function"),
         (
             {"family": "resnet1111", "image_size": 8},
             "image_size",
-            "only for networks from elsewhere",
+            "only for external networks",
         ),
         ({"family": "resnet1111", "weights": "DEFAULT"}, "weights", "or the path of a file"),
         ({"source": "torchvision", "model": "resnet18", "weights": "factory"}, "weights", "python"),
@@ -237,7 +237,7 @@ def test_keys_that_do_not_go_together(subtests, tmp_path):
         (
             {"source": "torchvision", "model": "x", "normalisation": {"mean": [0.5], "std": [0]}},
             "normalisation.std[0]",
-            "wants a number of at least 1e-06",
+            "expected a number of at least 1e-06",
         ),
     ):
         with subtests.test(f"{keys}, {where}, {message}"):
@@ -321,7 +321,7 @@ def test_a_network_that_cannot_be_traced_is_cut_with_hooks(mine, tmp_path):
     module = provide_networks(prepared)["n"]
     frozen = FrozenNetwork(module)
     assert frozen.layer_names == ["stem", "blocks.0", "blocks.1"]
-    x = normalise(prepared.data.test.images[:5], prepared.data.mean, prepared.data.std)
+    x = normalize_images(prepared.data.test.images[:5], prepared.data.mean, prepared.data.std)
     with torch.no_grad():
         expected = module(x)
         for layer in (-1, 0, 1, 2):

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stitch_sweep.config.models import Config, TrialSettings
 from stitch_sweep.config.reading import read_config, to_yaml
+from stitch_sweep.config.root import Config
+from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.plan.cells import Cell, check_cell, choose_cell
 from stitch_sweep.plan.estimate import estimate
 from stitch_sweep.plan.prepare import prepare
-from stitch_sweep.sweep.run import _check_unchanged, _description
+from stitch_sweep.sweep.description import check_unchanged, describe_sweep
+from stitch_sweep.sweep.result_tables import results_table
 from stitch_sweep.sweep.single import run_pair
-from stitch_sweep.sweep.views import results_table
 from tests.support.networks_controls import ALL, BASE, config, problems
 
 
@@ -147,7 +148,7 @@ class TestExpansion:
         assert [s.id for s in prepare(again).studies] == [s.id for s in prepare(found).studies]
 
     def test_without_controls_nothing_is_written_that_was_not_there_before(self):
-        text = json.dumps(_description(prepare(config())))
+        text = json.dumps(describe_sweep(prepare(config())))
         assert "controls" not in text
         assert "noise" not in text
         assert "controls" not in to_yaml(config())
@@ -159,22 +160,25 @@ class TestExpansion:
             folder = root = Path()
 
             def description(self) -> Any:
-                return json.loads(json.dumps(_description(before)))
+                return json.loads(json.dumps(describe_sweep(before)))
 
             def trial_ids(self) -> set[str]:
                 return {study.trial(0) for study in before.studies}
 
-        _check_unchanged(Started(), prepare(config(controls=ALL)))  # type: ignore[arg-type]
+        check_unchanged(Started(), prepare(config(controls=ALL)))  # type: ignore[arg-type]
 
 
 class TestErrors:
     def test_what_is_no_control(self, subtests, tmp_path):
         for value, message in (
-            ("image", "controls: wants a list of controls: untrained_sender, untrained_receiver, "),
-            ({"image": True}, "controls: wants a list of controls"),
+            (
+                "image",
+                "controls: expected a list of controls: untrained_sender, untrained_receiver, ",
+            ),
+            ({"image": True}, "controls: expected a list of controls"),
             (["imag"], "controls[0]: no control is named 'imag': did you mean 'image'?"),
             (["image", 3], "controls[1]: no control is named 3: allowed: class_only, image"),
-            (["image", "image"], 'controls: has "image" twice'),
+            (["image", "image"], 'controls: contains "image" twice'),
             ([["image"]], "controls[0]: no control is named a list of 1"),
         ):
             with subtests.test(f"{value}, {message}"):
@@ -188,7 +192,7 @@ class TestErrors:
     def test_what_would_control_nothing(self, tmp_path):
         pairs = [{"sender": "a", "receiver": "b", "sender_layers": [-1]}]
         (found,) = problems(tmp_path, pairs=pairs, controls=["class_only", "image"])
-        assert found == "controls: class_only: no pair has sender layers that it could control"
+        assert found == "controls: class_only: no pair has sender layers for this control"
 
     def test_nothing_to_control(self, tmp_path):
         networks = [{**network, "weights": "random"} for network in BASE["networks"]]
@@ -201,7 +205,7 @@ class TestErrors:
         changes = {"networks": [*BASE["networks"], taken], "controls": ["untrained_sender"]}
         (found,) = problems(tmp_path, **changes)
         assert found == (
-            "networks[2].name: 'a-untrained' is what a control of another network is called; "
+            "networks[2].name: 'a-untrained' is the name of another network's control; "
             "choose another name"
         )
 
@@ -213,7 +217,7 @@ class TestErrors:
             pairs=[{"sender": name, "receiver": name}],
             controls=["untrained_both"],
         )
-        assert found.startswith("controls: would make a network named 'aaa")
+        assert found.startswith("controls: would add a network named 'aaa")
         assert found.endswith("names have at most 80 characters")
 
     def test_a_sender_without_an_image_can_neither_receive_nor_send_one(self, tmp_path):
@@ -234,12 +238,12 @@ class TestErrors:
     def test_noise_is_a_number(self, value, tmp_path):
         networks = [{**BASE["networks"][0], "weights": "class_only", "noise": value}]
         found = problems(tmp_path, networks=[*networks, BASE["networks"][1]])
-        assert any(problem.startswith("networks[0].noise: wants a ") for problem in found)
+        assert any(problem.startswith("networks[0].noise: expected a ") for problem in found)
 
     def test_noise_is_of_no_network(self, tmp_path):
         networks = [{**BASE["networks"][0], "noise": 0.5}, BASE["networks"][1]]
         (found,) = problems(tmp_path, networks=networks)
-        assert found == "networks[0].noise: only weights: class_only has noise"
+        assert found == "networks[0].noise: only for weights: class_only"
 
     @pytest.mark.parametrize(
         "changes",
@@ -302,7 +306,7 @@ class TestCommands:
         first = given.model_copy(update={"pairs": given.pairs[::-1]})
         assert choose_cell(prepare(first), None)[0].sender == "a"
         with pytest.raises(
-            InputError, match="a-class-only knows only the class; what is looked at"
+            InputError, match="a-class-only knows only the class, but two networks are needed"
         ):
             choose_cell(prepared, Cell("a-class-only", 2, "b", 2))
         only = [pair for pair in given.pairs if pair.sender == "a-class-only"]

@@ -10,15 +10,17 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from stitch_sweep.config.models import TrialSettings
+from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.data.images import Data
 from stitch_sweep.data.loader import Loader
 from stitch_sweep.data.loading import make_loaders
 from stitch_sweep.networks.controls import ClassOnly, ClassOnlySender, freeze
 from stitch_sweep.networks.frozen import Examples, FrozenError, FrozenNetwork
-from stitch_sweep.storage.checkpoints import fingerprint
-from stitch_sweep.training.loop import ActivationCache, StitchTraining, train_stitch
+from stitch_sweep.storage.digests import fingerprint
+from stitch_sweep.training.loop import StitchTraining
+from stitch_sweep.training.representations import ActivationCache
+from stitch_sweep.training.train_stitch import train_stitch
 from tests.support.networks_controls import SHAPES
 
 UNLIKELY = 1e-9

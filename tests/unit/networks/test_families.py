@@ -15,8 +15,9 @@ from torch.nn import functional
 from torchvision.models.densenet import _DenseBlock, _Transition
 from torchvision.models.vision_transformer import EncoderBlock
 
-from stitch_sweep.config.models import Config, NetworkConfig
+from stitch_sweep.config.networks import NetworkConfig
 from stitch_sweep.config.reading import read_config
+from stitch_sweep.config.root import Config
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.registry import FAMILIES
 from stitch_sweep.data.images import Data

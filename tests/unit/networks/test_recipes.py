@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from stitch_sweep.data.images import Data, Images
-from stitch_sweep.networks.zoo import Recipe
+from stitch_sweep.networks.recipes import Recipe
 from tests.support.networks_zoo import recipe
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stitch_sweep.config.models import Config
+from stitch_sweep.config.root import Config
 from stitch_sweep.core.registry import LOSSES
 from stitch_sweep.data.loading import make_loaders
 from stitch_sweep.networks.frozen import FrozenNetwork

@@ -11,8 +11,9 @@ import torch
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.data.loader import Loader
 from stitch_sweep.networks.evaluation import evaluate
-from stitch_sweep.networks.pretraining import train_network
-from stitch_sweep.networks.zoo import Progress, Recipe, Zoo, load
+from stitch_sweep.networks.pretraining import Progress, train_network
+from stitch_sweep.networks.recipes import Recipe
+from stitch_sweep.networks.zoo import Zoo, load
 from tests.support.networks_zoo import (
     broken,
     recipe,

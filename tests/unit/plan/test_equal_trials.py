@@ -13,21 +13,27 @@ import pandas as pd
 import pytest
 import torch
 from rich.console import Console
+from stitch_sweep.report.words import duration
 
 from stitch_sweep.analysis.results import is_copied
-from stitch_sweep.config.models import Config, TrialSettings
+from stitch_sweep.config.root import Config
+from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.data.images import Data
-from stitch_sweep.measuring.representations import Cell, Shelf
+from stitch_sweep.measuring.stored_stitches import StoredStitches
 from stitch_sweep.networks.families.building import build
+from stitch_sweep.plan.cells import Cell
 from stitch_sweep.plan.equal_trials import EffectiveSettings
-from stitch_sweep.plan.prepare import Outline, Prepared
-from stitch_sweep.report.words import duration
+from stitch_sweep.plan.outlines import Outline
+from stitch_sweep.plan.prepare import Prepared
 from stitch_sweep.report.writing import analyze
 from stitch_sweep.stitches.storage import describe_stitch, load_stitch
-from stitch_sweep.storage.ledger import Ledger, LedgerWriter, Study, decode_predictions
+from stitch_sweep.storage.ledger import Ledger
+from stitch_sweep.storage.ledger_writer import LedgerWriter
+from stitch_sweep.storage.predictions import decode_predictions
 from stitch_sweep.storage.records import RecordError
 from stitch_sweep.storage.status import read_status
+from stitch_sweep.storage.study import Study
 from stitch_sweep.sweep.progress import Reporter
 from stitch_sweep.sweep.searcher import SweepSearcher
 from stitch_sweep.sweep.views import write_views
@@ -36,7 +42,8 @@ from stitch_sweep.training.loop import StitchResult
 from stitch_sweep.training.workbench import Workbench
 from tests.support.digits import DIGITS, TINY
 from tests.support.reports import make_folder
-from tests.unit.training.test_training import finished, training
+from tests.support.training import training
+from tests.unit.training.test_training import finished
 
 STUDY = Study("a", 1, "b", 1)
 SHAPE = (4, 16, 16)
@@ -420,8 +427,8 @@ def test_the_report_counts_copies_and_a_trial_s_cost_without_them(tmp_path):
 def test_measuring_finds_the_stitch_of_a_copy(swept):
     folder, bench = swept
     record = copies(folder)[0]
-    shelf = Shelf(Ledger(folder), {r["trial"]: r for r in records(folder)}, bench)
-    found = shelf.load(Cell("a", "b", 1, 1), [record["trial"], record["copied_from"]])
+    shelf = StoredStitches(Ledger(folder), {r["trial"]: r for r in records(folder)}, bench)
+    found = shelf.load(Cell("a", 1, "b", 1), [record["trial"], record["copied_from"]])
     assert (shelf.missing, shelf.problems) == ([], [])
     images = torch.rand(2, *bench.networks["a"].shape(1, (1, 16, 16)))
     with torch.no_grad():

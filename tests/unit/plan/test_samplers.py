@@ -49,7 +49,7 @@ class TestSamplerCheck:
             ),
             (
                 {"name": "tpe", "n_startup_trials": "2"},
-                r"search.sampler.n_startup_trials: wants a finite number, got '2'",
+                r"search.sampler.n_startup_trials: expected a finite number, got '2'",
             ),
             ({"name": "tpe", "seed": 2}, r"search.sampler.seed: unknown argument"),
             ({"name": "NSGAIISampler", "population_size": 1}, r"search.sampler: NSGAIISampler"),

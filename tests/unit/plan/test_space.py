@@ -6,7 +6,7 @@ import pytest
 
 from stitch_sweep.plan.sizes import bound_trainings, count_samples
 from stitch_sweep.plan.space import combinations
-from stitch_sweep.storage.ledger import Study
+from stitch_sweep.storage.study import Study
 from tests.support.searches import FINITE, FLAT, GRID, STUDIES, make_config
 
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from stitch_sweep.analysis.matrix.uncertainty import BINOMIAL, IMAGES
 from stitch_sweep.report.doubts import list_doubts
 from stitch_sweep.report.figures import list_charts
+from stitch_sweep.report.files import write
 from stitch_sweep.report.findings import Findings, derive_findings, makes_images, mean_accuracy
 from stitch_sweep.report.page.page import Page
 from stitch_sweep.report.reading import load_experiment
@@ -24,7 +25,7 @@ from stitch_sweep.report.tables.catalog import all_tables
 from stitch_sweep.report.tables.losses import correlation_frame, hacking_table, representation_table
 from stitch_sweep.report.tables.matrices import verdict_frame
 from stitch_sweep.report.terminal import show
-from stitch_sweep.report.writing import Report, write
+from stitch_sweep.report.writing import Report
 from tests.support.reports import make_folder
 
 LAYERS = 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from stitch_sweep.analysis.matrix.quality import listed
+from stitch_sweep.analysis.matrix.notes import listed
 from stitch_sweep.report.wording import format_duration
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stitch_sweep.core.credentials import public
+from stitch_sweep.core.credentials import redact
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.report.findings import derive_findings
 from stitch_sweep.report.reading import load_experiment
@@ -72,13 +72,13 @@ def test_credentials_are_never_shown(tmp_path):
         assert b"hunter" not in path.read_bytes()
     assert "https://host.example/x" in (folder / "report.html").read_text()
     for uri in ("https://me:p@ss@host/x", "https://me:p/ss@host/x", "https://host/x?api_key=p"):
-        assert public(uri) == "https://host/x"
+        assert redact(uri) == "https://host/x"
     nested = {"a": [{"api_key": "x", "url": "see http://u:p@h/ and http://v:q@i/"}], "token": None}
     hidden = {
         "a": [{"api_key": "(not shown)", "url": "see http://h/ and http://i/"}],
         "token": None,
     }
-    assert public(nested) == hidden
+    assert redact(nested) == hidden
 
 
 def test_an_output_that_can_not_be_is_found_before_the_work(folder, tmp_path):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from stitch_sweep.config.models import StitchConfig
+from stitch_sweep.config.stitch import StitchConfig
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.registry import STITCHES
 from stitch_sweep.core.seeding import seed_everything

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 import stitch_sweep.sweep.run as sweeping
-from stitch_sweep.checks.sanity.suite import _check_output
 from stitch_sweep.config.reading import read_config
 from stitch_sweep.config.root import Config
 from stitch_sweep.core.errors import InputError
@@ -21,6 +20,7 @@ from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.ledger_writer import LedgerWriter
 from stitch_sweep.storage.manifest import Manifest, replacing_files
 from stitch_sweep.sweep.assemble import _check_free, run_assembly
+from stitch_sweep.sweep.description import describe_sweep
 from stitch_sweep.sweep.single import run_pair
 from stitch_sweep.sweep.views import check_views
 from tests.support.sweeps import SMALL, write_config
@@ -124,7 +124,7 @@ def test_a_sweeps_own_tables_are_no_hindrance(prepared, tmp_path):
 def ended(folder: Path, prepared: Prepared) -> Ledger:
     """A ledger of the prepared sweep, in which two trials have ended."""
     ledger = Ledger(folder)
-    ledger.start(sweeping._description(prepared))
+    ledger.start(describe_sweep(prepared))
     writer = LedgerWriter(str(folder), "all", "max")
     settings = {"stitch": {"name": "linear"}, "loss": {"task": 1.0}}
     for study in prepared.studies[:2]:
@@ -264,6 +264,6 @@ def test_a_stitch_is_not_saved_over_another_kind_of_file(tmp_path):
 @pytest.mark.parametrize("text", ["mine", "{}", "[]"])
 def test_results_of_sanity_are_not_written_over_another_kind_of_file(tmp_path, text):
     with pytest.raises(InputError, match="holds no results of"):
-        _check_output(put(tmp_path, "notes.json", text))
-    _check_output(put(tmp_path, "sanity.json", '{"checks": []}'))
-    _check_output(tmp_path / "new.json")
+        check_output_file(put(tmp_path, "notes.json", text))
+    check_output_file(put(tmp_path, "sanity.json", '{"checks": []}'))
+    check_output_file(tmp_path / "new.json")

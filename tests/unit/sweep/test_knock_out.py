@@ -11,18 +11,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stitch_sweep.analysis.matrix.judging import judge
 from stitch_sweep.analysis.matrix.knock_out import by_removed, gap_matrices, gap_matrix
-from stitch_sweep.analysis.matrix.matrices import Matrix
-from stitch_sweep.analysis.matrix.verdict import judge
-from stitch_sweep.config.models import KnockOutConfig, TrialSettings
+from stitch_sweep.analysis.matrix.matrix import Matrix
+from stitch_sweep.config.knock_out import KnockOutConfig
 from stitch_sweep.config.reading import read_config
+from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.seeding import seed_everything
 from stitch_sweep.data.images import Data
 from stitch_sweep.networks.families.building import build
 from stitch_sweep.plan.prepare import prepare
 from stitch_sweep.sweep.matrix_files import write_analysis
-from stitch_sweep.training.loop import train_stitch
+from stitch_sweep.training.train_stitch import train_stitch
 from tests.support.sweeps import SMALL, write_config
 
 A = SMALL["networks"][0]
@@ -97,11 +98,11 @@ def test_only_a_network_that_lost_layers_has_a_gap_matrix():
     found = [full, square(above(3)), square(above(3), receiver="b")]
     assert [m.values.index.name for m in gap_matrices(found)] == ["first_layer"]
     assert gap_matrix(full).values.loc[1, 2] == 0.5, "it can be made of any self-pair"
-    assert list(gap_matrices([full, found[2]], asked={"b"})) == [], "of another network"
-    (asked,) = gap_matrices([full], asked={"a"})
+    assert list(gap_matrices([full, found[2]], knocked_out={"b"})) == [], "of another network"
+    (asked,) = gap_matrices([full], knocked_out={"a"})
     assert asked.kind == "knock-out"
     assert asked.values.loc[1, 2] == 0.5
-    assert list(gap_matrices([square(np.ones((1, 1)))], asked={"a"})) == []
+    assert list(gap_matrices([square(np.ones((1, 1)))], knocked_out={"a"})) == []
     for wrong in (found[2], square(np.ones((1, 1)))):
         with pytest.raises(ValueError, match="has no layers knocked out"):
             gap_matrix(wrong)
@@ -141,11 +142,11 @@ def test_no_shape_is_claimed_of_it():
         ({"network": "c"}, "knock_out[0].network: no network is named 'c': allowed: a"),
         (
             {"network": "a", "first": [-1]},
-            "knock_out[0].first: wants 'all' or a list of whole numbers",
+            "knock_out[0].first: expected 'all' or a list of whole numbers",
         ),
         (
             {"network": "a", "removed": "one"},
-            "knock_out[0].removed: wants 'all' or a list of whole",
+            "knock_out[0].removed: expected 'all' or a list of whole",
         ),
         (
             {"network": "a", "first": [5]},
@@ -169,7 +170,7 @@ def test_what_can_not_be_taken_out_is_said(tmp_path, knock_out, message):
 
 def test_a_configuration_needs_pairs_or_layers_to_knock_out(tmp_path):
     path = write_config(tmp_path, tmp_path / "zoo", pairs=[])
-    with pytest.raises(InputError, match=r"pairs: is missing; .* needs it, or knock_out, or parts"):
+    with pytest.raises(InputError, match=r"pairs: is missing; set pairs, knock_out or parts"):
         read_config(path)
 
 

@@ -7,7 +7,7 @@ import torch
 
 from stitch_sweep.data.loading import make_loaders
 from stitch_sweep.networks.frozen import FrozenNetwork
-from stitch_sweep.training.loop import ActivationCache
+from stitch_sweep.training.representations import ActivationCache
 
 
 class Recording:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from stitch_sweep.config.reading import read_config
-from stitch_sweep.storage.ledger import Ledger, Study
+from stitch_sweep.storage.ledger import Ledger
+from stitch_sweep.storage.study import Study
 from stitch_sweep.sweep.views import ended_records
 from tests.support.sweeps import write_config
 

@@ -20,7 +20,8 @@ from stitch_sweep.config.reading import read_config
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.plan.prepare import prepare
 from stitch_sweep.storage.files import atomic
-from stitch_sweep.storage.ledger import Ledger, LedgerWriter
+from stitch_sweep.storage.ledger import Ledger
+from stitch_sweep.storage.ledger_writer import LedgerWriter
 from stitch_sweep.storage.records import seal
 from stitch_sweep.sweep.description import describe_sweep
 from stitch_sweep.tracking.mirror import Mirror

@@ -11,10 +11,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stitch_sweep.cli import main as cli
-from stitch_sweep.config.models import Config, TrackingConfig
+from stitch_sweep.cli.options import parse_assignments
 from stitch_sweep.config.reading import read_config, to_yaml
-from stitch_sweep.core.credentials import conceal, public, redact_uri
+from stitch_sweep.config.root import Config
+from stitch_sweep.config.tracking import TrackingConfig
+from stitch_sweep.core.credentials import conceal, redact, redact_uri
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.sweep.ray_connection import connect
 from stitch_sweep.sweep.run import _without_credentials
@@ -75,7 +76,7 @@ def test_no_text_shows_a_secret_of_a_known_address(secret, template, write):
 @given(SECRETS, st.sampled_from(URIS), st.sampled_from([str, quote, quote_plus]))
 def test_no_data_and_no_file_shows_a_secret(secret, template, write):
     uri = template.replace("{}", write(secret))
-    assert not shows(json.dumps(public({"uri": uri, "notes": [uri]}), ensure_ascii=False))
+    assert not shows(json.dumps(redact({"uri": uri, "notes": [uri]}), ensure_ascii=False))
     config = Config.model_validate({**BASE, "tracking": {"uri": uri}})
     assert not shows(
         yaml.safe_dump(yaml.safe_load(to_yaml(_without_credentials(config))), allow_unicode=True)
@@ -110,5 +111,5 @@ def test_problems_of_a_configuration_show_no_secret(tracking, tmp_path):
         read_config(config)
     assert "hunter" not in str(caught.value)
     with pytest.raises(InputError) as caught:
-        cli._pairs(["tracking.uri:https://me:hunter2@host"], "--set")
+        parse_assignments(["tracking.uri:https://me:hunter2@host"], "--set")
     assert "hunter" not in str(caught.value)

@@ -7,7 +7,9 @@ import os
 import pytest
 
 from stitch_sweep.cli import main as cli
-from stitch_sweep.config.models import Config, TrackingConfig
+from stitch_sweep.cli.sweep import tracks_here
+from stitch_sweep.config.root import Config
+from stitch_sweep.config.tracking import TrackingConfig
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.tracking.store import check_tracking, resolve
 from tests.support.sweeps import write_config
@@ -160,4 +162,4 @@ def test_a_store_below_the_current_folder_vanishes_with_a_job(tmp_path, monkeypa
         ("http://host", False),
     ):
         config = Config.model_validate({**BASE, "tracking": {"uri": uri}})
-        assert cli._tracked_here(config) == here
+        assert tracks_here(config) == here

@@ -12,16 +12,19 @@ import pytest
 import torch
 from torch import nn
 
-from stitch_sweep.config.models import LossConfig, PartConfig, TrainingConfig, TrialSettings
+from stitch_sweep.config.loss import LossConfig
+from stitch_sweep.config.parts import PartConfig
 from stitch_sweep.config.reading import read_config
+from stitch_sweep.config.training import TrainingConfig
+from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.data.images import Data
 from stitch_sweep.data.loading import make_loaders
-from stitch_sweep.networks.cutting.hooks import belonging
+from stitch_sweep.networks.cutting.hooked_part import tensors_of_part
 from stitch_sweep.networks.external.preprocessing import Imported
 from stitch_sweep.networks.frozen import FrozenError
 from stitch_sweep.plan.prepare import prepare
-from stitch_sweep.storage.checkpoints import fingerprint
+from stitch_sweep.storage.digests import fingerprint
 from stitch_sweep.sweep.assemble import run_assembly
 from stitch_sweep.training.assembly import Assembly, outline
 from stitch_sweep.training.train_assembly import AssemblyResult, train_assembly
@@ -184,14 +187,16 @@ def test_an_unfrozen_part_with_hooks_is_no_more_than_itself(digits, ends, names)
     assembly = assembled({"n": network}, *trees)
     (position,) = assembly.trained
     module = assembly.parts[position]
-    own = {name for name, tensor in belonging(module).items() if isinstance(tensor, nn.Parameter)}
+    own = {
+        name for name, tensor in tensors_of_part(module).items() if isinstance(tensor, nn.Parameter)
+    }
     assert own == names
     statistics = {"norm.running_mean", "norm.running_var", "norm.num_batches_tracked"}
-    assert set(belonging(module)) - own == (statistics if "fc.bias" in names else set())
+    assert set(tensors_of_part(module)) - own == (statistics if "fc.bias" in names else set())
     inner = network.network.state_dict()
     found = trained(assembly, digits)
     assert found.metrics["parameters"] == sum(inner[name].numel() for name in names)
-    assert all(not torch.equal(belonging(module)[name], inner[name]) for name in names)
+    assert all(not torch.equal(tensors_of_part(module)[name], inner[name]) for name in names)
 
 
 def test_in_turn_each_part_learns_while_the_others_stay(a, b, digits):
@@ -253,21 +258,21 @@ def test_parts_that_can_not_be_joined_are_named(a, b, trees, messages):
 @pytest.mark.parametrize(
     ("trees", "message"),
     [
-        ([{"network": "a"}, {"stitch": {"name": "paper"}}], "parts[1]: a stitch wants a piece of"),
+        ([{"network": "a"}, {"stitch": {"name": "paper"}}], "parts[1]: a stitch needs a piece of"),
         (
             [
                 {"network": "a", "end": 1},
                 *[{"stitch": {"name": "paper"}}] * 2,
                 {"network": "a", "start": 1},
             ],
-            "parts[2]: a stitch wants a piece of a network before it and after it",
+            "parts[2]: a stitch needs a piece of a network before it and after it",
         ),
         ([{"network": "a", "start": 1}], "parts[0].start: the first part begins at the image"),
-        ([{"network": "a", "end": 1}], "parts[0].end: the last part goes to the logits"),
+        ([{"network": "a", "end": 1}], "parts[0].end: the last part ends at the logits"),
         ([{"network": "c"}], "parts[0].network: no network is named 'c': allowed: a, b"),
         (
             [{"network": "a", "stitch": {"name": "paper"}}],
-            "wants a network or a stitch, and not both",
+            "needs either network or stitch, not both",
         ),
         (
             [
@@ -275,7 +280,7 @@ def test_parts_that_can_not_be_joined_are_named(a, b, trees, messages):
                 {"stitch": {"name": "paper"}, "frozen": True},
                 {"network": "a", "start": 1},
             ],
-            "parts[1].frozen: is a piece of a network's",
+            "parts[1].frozen: only allowed with network",
         ),
         ([{"network": "a", "form": 1}], "parts[0].form: unknown key"),
     ],

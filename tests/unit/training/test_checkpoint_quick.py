@@ -14,19 +14,16 @@ import pytest
 import torch
 from torch import nn
 
-from stitch_sweep.config.models import DataConfig
+from stitch_sweep.config.data import DataConfig
+from stitch_sweep.core.generators import capture_generators, restore_generators
 from stitch_sweep.data.images import Data
 from stitch_sweep.data.loading import load, make_loaders
 from stitch_sweep.networks.frozen import FrozenNetwork
-from stitch_sweep.networks.zoo import Zoo, train_network
-from stitch_sweep.storage.checkpoints import (
-    CheckpointError,
-    fingerprint,
-    generators,
-    pack,
-    set_generators,
-    unpack,
-)
+from stitch_sweep.networks.pretraining import train_network
+from stitch_sweep.networks.zoo import Zoo
+from stitch_sweep.storage.checkpoint_files import CheckpointError
+from stitch_sweep.storage.checkpoints import pack, unpack
+from stitch_sweep.storage.digests import fingerprint
 from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.training.loop import StitchTraining
 from tests.support.checkpoint_cases import Case, freeze, plain, start, train_zoo, zoo_recipe
@@ -60,19 +57,19 @@ def test_generators_go_on_where_they_were():
 
     cpu = torch.device("cpu")
     draws()  # normal numbers are generated in pairs, and the generator stores the second
-    state = pack(generators(cpu))
+    state = pack(capture_generators(cpu))
     first = draws()
     assert draws() != first
-    set_generators(unpack(state), cpu)
+    restore_generators(unpack(state), cpu)
     assert draws() == first
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_generators_of_a_gpu_go_on_where_they_were():
     gpu = torch.device("cuda")
-    state = pack(generators(gpu))
+    state = pack(capture_generators(gpu))
     first = torch.rand(3, device=gpu)
-    set_generators(unpack(state), gpu)
+    restore_generators(unpack(state), gpu)
     assert torch.equal(torch.rand(3, device=gpu), first)
 
 

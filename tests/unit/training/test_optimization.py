@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import nn
 
-from stitch_sweep.config.optimization import Optimization, OptimizerConfig, ScheduleConfig
+from stitch_sweep.config.optimizer import OptimizerConfig, ScheduleConfig
+from stitch_sweep.networks.optimization import Optimization
 from stitch_sweep.storage.checkpoints import pack, unpack
 
 # torch's optimizers, except those that can't train a convolution in a plain step.

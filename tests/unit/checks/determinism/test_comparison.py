@@ -24,7 +24,7 @@ from stitch_sweep.checks.determinism.comparison import COMPUTED, compare
 from stitch_sweep.checks.determinism.recording import Recording, read_recording
 from stitch_sweep.checks.determinism.table import comparison_table
 from stitch_sweep.cli.main import app
-from stitch_sweep.config.models import Config
+from stitch_sweep.config.root import Config
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.networks.families.building import build
 from stitch_sweep.training.loop import StitchTraining
@@ -183,9 +183,9 @@ class TestAFaultInTheTransforms:
     def test_another_normalisation(self, base, recorded, monkeypatch):
         from stitch_sweep.data import loader
 
-        real = loader.normalise
+        real = loader.normalize_images
         monkeypatch.setattr(
-            loader, "normalise", lambda images, mean, std: real(images, mean, std) + 0.25
+            loader, "normalize_images", lambda images, mean, std: real(images, mean, std) + 0.25
         )
         first = differs(base, recorded(), "transform")
         assert first.place == "training batch 0 of epoch 0"
@@ -313,7 +313,7 @@ class TestAFaultInTheForwardPass:
         assert "the layer before" in first.cause
 
     def test_in_the_stitch(self, base, recorded, monkeypatch):
-        from stitch_sweep.stitches.affine import PatchStitch
+        from stitch_sweep.stitches.patch_stitch import PatchStitch
 
         real = PatchStitch.forward
         monkeypatch.setattr(PatchStitch, "forward", lambda self, x: real(self, x) + 1)
@@ -392,7 +392,7 @@ class TestAnythingElse:
         assert (stage.name, stage.place) == ("environment", "versions.pillow")
 
     def test_an_environment_that_may_explain_it_is_named(self, base, recorded, monkeypatch):
-        from stitch_sweep.stitches.affine import PatchStitch
+        from stitch_sweep.stitches.patch_stitch import PatchStitch
 
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
         real = PatchStitch.forward

@@ -76,7 +76,7 @@ class TestWhatIsWritten:
         assert result.weights["network 'b'"]["bn1.running_mean"]["kind"] == "buffer"
 
     def test_steps_are_those_of_a_training(self, result, zoo):
-        from stitch_sweep.config.models import TrialSettings
+        from stitch_sweep.config.trial import TrialSettings
         from stitch_sweep.plan.prepare import prepare, provide_networks
         from stitch_sweep.training.workbench import Workbench
 

@@ -11,15 +11,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stitch_sweep.config.optimization import Optimization, ScheduleConfig
+from stitch_sweep.config.optimizer import ScheduleConfig
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.data.augmentation import AUGMENTATIONS
 from stitch_sweep.data.loader import Loader
 from stitch_sweep.losses.base import CombinedLoss
 from stitch_sweep.networks.evaluation import Evaluation, Scores
 from stitch_sweep.networks.frozen import FrozenNetwork
+from stitch_sweep.networks.optimization import Optimization
 from stitch_sweep.stitches.building import build_stitch
-from stitch_sweep.training.loop import ActivationCache, StitchTraining, _Representations
+from stitch_sweep.training.loop import StitchTraining
+from stitch_sweep.training.representations import ActivationCache, SplitRepresentations
 from tests.support.subjects import around, run_check
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -135,7 +137,7 @@ def another_order_from_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     def batches(original: Any, self: Any, epoch: int, start: int) -> Any:
         return original(self, epoch + 1, start)
 
-    around(monkeypatch, _Representations, "batches", batches)
+    around(monkeypatch, SplitRepresentations, "batches", batches)
 
 
 def other_images_for_the_labels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +220,7 @@ def rolled_labels_without_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     def made(original: Any, self: Any, examples: Any) -> Any:
         return original(self, examples)._replace(labels=examples.labels.roll(1))
 
-    around(monkeypatch, _Representations, "_made", made)
+    around(monkeypatch, SplitRepresentations, "_compute", made)
 
 
 def forgotten_weights(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,7 +253,7 @@ def constant_rate_behind_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def the_same_start_for_every_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "stitch_sweep.training.loop.build_stitch",
+        "stitch_sweep.training.cell.build_stitch",
         lambda *args, seed, **options: build_stitch(*args, seed=17, **options),
     )
 
@@ -422,7 +424,9 @@ FAULTS: dict[str, tuple[str, Plant, str]] = {
     ),
     "cached expected activations overwritten": (
         "activations",
-        each_step(lambda t: t._splits["train"]._whole.get("expected", torch.zeros(1)).mul_(1.001)),
+        each_step(
+            lambda t: t._cell.splits["train"]._whole.get("expected", torch.zeros(1)).mul_(1.001)
+        ),
         "the cached train activations of b:2 (expected) were overwritten",
     ),
     "another order from the cache": (
@@ -478,7 +482,7 @@ FAULTS: dict[str, tuple[str, Plant, str]] = {
     ),
     "a cached activation overwritten": (
         "activations",
-        each_step(lambda t: t._splits["train"]._whole["sender"].mul_(1.001)),
+        each_step(lambda t: t._cell.splits["train"]._whole["sender"].mul_(1.001)),
         "the cached train activations of a:1 (sender) were overwritten",
     ),
     "activations cached in half": (

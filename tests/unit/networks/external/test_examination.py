@@ -11,7 +11,7 @@ from stitch_sweep.networks import construction
 from stitch_sweep.networks.external import python
 from stitch_sweep.networks.recipes import make_recipe
 from stitch_sweep.plan.prepare import prepare
-from stitch_sweep.storage.checkpoints import fingerprint
+from stitch_sweep.storage.digests import fingerprint
 from stitch_sweep.sweep.single import run_pair
 from stitch_sweep.training.assembly import outline
 from tests.support.networks_faulty import config, made_by, ready, refused

@@ -15,7 +15,7 @@ from stitch_sweep.networks import construction
 from stitch_sweep.networks.external import timm
 from stitch_sweep.networks.frozen import FrozenNetwork
 from stitch_sweep.networks.recipes import make_recipe
-from stitch_sweep.storage.checkpoints import fingerprint
+from stitch_sweep.storage.digests import fingerprint
 from tests.support.networks_external import Trap, config, refused
 
 

@@ -20,7 +20,7 @@ from stitch_sweep.networks.external.factories import call_factory
 from stitch_sweep.networks.external.loading_guard import nothing_loaded, torch_weights_only
 from stitch_sweep.networks.external.naming import build_by_name
 from stitch_sweep.networks.zoo import load
-from stitch_sweep.plan.search import _PLAIN, _SAMPLERS
+from stitch_sweep.plan.samplers import _PLAIN, SAMPLER_CLASSES
 from stitch_sweep.storage.checkpoints import pack
 from tests.support.networks_external import Trap
 from tests.support.networks_faulty import config, refused
@@ -196,7 +196,7 @@ def test_samplers_take_numbers_switches_and_names_but_nothing_to_load():
 
     taken = {
         name
-        for cls in _SAMPLERS.values()
+        for cls in SAMPLER_CLASSES.values()
         for name, parameter in inspect.signature(cls).parameters.items()
         if _PLAIN.fullmatch(str(parameter.annotation))
     }

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from stitch_sweep.data.augmentation import normalise
+from stitch_sweep.data.augmentation import normalize_images
 from stitch_sweep.networks.external.preprocessing import Imported, Preprocessing
 from stitch_sweep.networks.frozen import FrozenNetwork
 from stitch_sweep.plan.prepare import prepare, provide_networks
-from stitch_sweep.storage.checkpoints import fingerprint
+from stitch_sweep.storage.digests import fingerprint
 from tests.support.networks_external import config, python, refused
 
 
@@ -25,8 +25,8 @@ def test_a_network_sees_its_own_normalisation_of_the_same_pixels():
     module = Preprocessing(
         6, None, (std / own_std).tolist(), ((mean - own_mean) / own_std).tolist()
     )
-    found = module(normalise(x, mean, std))
-    torch.testing.assert_close(found, normalise(x, own_mean, own_std), rtol=1e-5, atol=1e-5)
+    found = module(normalize_images(x, mean, std))
+    torch.testing.assert_close(found, normalize_images(x, own_mean, own_std), rtol=1e-5, atol=1e-5)
     assert not list(module.parameters())
 
 
@@ -61,7 +61,7 @@ def test_the_places_of_a_network_keep_their_names_behind_its_preprocessing(mine,
     assert prepared.outlines["n"].image == (1, 8, 8)
     assert prepared.outlines["n"].layers == [(4, 12, 12)] * 3
     # Layer -1 is the data's image; only the suffix from there contains the preprocessing.
-    x = normalise(prepared.data.test.images[:4], prepared.data.mean, prepared.data.std)
+    x = normalize_images(prepared.data.test.images[:4], prepared.data.mean, prepared.data.std)
     with torch.no_grad():
         expected = module(x)
         assert torch.equal(frozen.suffix(-1)(x), expected)
