@@ -4,7 +4,7 @@ The names in `__all__` are the public interface. Each is imported on first use, 
 scripts load only what they need.
 
 Example:
-    >>> from stitch_sweep.analysis.results import load_results; from stitch_sweep.analysis.matrix.matrices import matrices
+    >>> from stitch_sweep import load_results, matrices
     >>> for matrix in matrices(load_results("experiments/quickstart/digits")):  # doctest: +SKIP
     ...     print(matrix.sender, matrix.receiver)
 """

@@ -13,24 +13,26 @@ from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.problems import show
 
 
-def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(tree: Any, prefix: str = "", *, keep_empty: bool = False) -> Iterator[tuple[str, Any]]:
     """Iterate over the leaves of nested settings, as (dotted path, value), in their order.
 
-    A leaf is every value that is no mapping; lists and None are leaves. Empty mappings have no leaves.
+    Every value that is not a mapping is a leaf; lists and None are leaves.
 
     Args:
         tree: nested mappings, or a leaf.
         prefix: path of `tree`; empty for the root.
+        keep_empty: whether an empty mapping below the root is a leaf; otherwise it is skipped.
 
     Example:
         >>> dict(flatten({"optimizer": {"name": "sgd", "lr": None}, "epochs": 4}, "training"))
         {'training.optimizer.name': 'sgd', 'training.optimizer.lr': None, 'training.epochs': 4}
     """
-    if not isinstance(tree, Mapping):
+    if not isinstance(tree, Mapping) or (keep_empty and prefix and not tree):
         yield prefix, tree
         return
     for key, value in tree.items():
-        yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
+        path = f"{prefix}.{key}" if prefix else str(key)
+        yield from flatten(value, path, keep_empty=keep_empty)
 
 
 def replaced(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

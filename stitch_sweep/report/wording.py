@@ -21,7 +21,7 @@ def format_setting(value: object) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Format a format_duration in seconds, minutes or hours.
+    """Format a duration in seconds, minutes or hours.
 
     Example:
         >>> format_duration(45), format_duration(300), format_duration(9000)

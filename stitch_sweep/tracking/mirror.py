@@ -86,8 +86,8 @@ class Mirror:
             # The description is the first file of every copy, so these files are somebody else's.
             if foreign := sorted(self._names()):
                 raise InputError(
-                    f"--mirror {self._shown}: holds {list_briefly(foreign)}, which would be replaced, and no "
-                    "sweep; name a place of its own"
+                    f"--mirror {self._shown}: holds {list_briefly(foreign)}, which would be replaced, "
+                    "and no sweep; name a place of its own"
                 )
             return False
         if not resume:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.core.generators import capture_generators, restore_generators
 from stitch_sweep.core.seeding import derive, seed_everything
-from stitch_sweep.core.splits import SPLITS
+from stitch_sweep.core.splits import SHORT_SPLITS, SPLITS
 from stitch_sweep.data.loader import Loader
 from stitch_sweep.networks.frozen import FrozenNetwork, FrozenSender
 from stitch_sweep.networks.optimization import Optimization
@@ -24,7 +24,6 @@ from stitch_sweep.storage.checkpoints import pack
 from stitch_sweep.training.cell import TrainingCell
 from stitch_sweep.training.checkpoint import read_checkpoint, training_identity
 from stitch_sweep.training.convergence import LearningCurve
-from stitch_sweep.training.metrics import SHORT_SPLITS
 from stitch_sweep.training.representations import ActivationCache, CellBatch
 from stitch_sweep.training.sums import WeightedSums, name_losses
 

@@ -15,9 +15,6 @@ from stitch_sweep.networks.evaluation import Scores
 from stitch_sweep.training.representations import SplitRepresentations
 from stitch_sweep.training.stitched_network import StitchedNetwork
 
-SHORT_SPLITS = {"train": "train", "validation": "val", "test": "test"}
-"""Prefixes of metrics, by split."""
-
 
 @torch.no_grad()
 def calibrated_accuracy(

@@ -15,12 +15,12 @@ from stitch_sweep.config.training import TrainingConfig
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.registry import LOSSES
 from stitch_sweep.core.seeding import derive, seed_everything
+from stitch_sweep.core.splits import SHORT_SPLITS
 from stitch_sweep.data.loader import Loader
 from stitch_sweep.losses.base import CombinedLoss, LossContext, LossInputs
 from stitch_sweep.networks.evaluation import CHUNK
 from stitch_sweep.networks.optimization import Optimization
 from stitch_sweep.training.assembly import Assembly
-from stitch_sweep.training.metrics import SHORT_SPLITS
 from stitch_sweep.training.sums import WeightedSums, measure, name_losses
 
 Order = Literal["together", "in_turn"]

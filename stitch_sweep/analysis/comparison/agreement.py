@@ -153,7 +153,7 @@ def _predictions_by_name(
     table: pd.DataFrame, key: str, labels: np.ndarray
 ) -> Mapping[str, np.ndarray]:
     """Map each network or trial that has predictions to them, checked against the labels."""
-    build_by_name = {}
+    predictions_by_name = {}
     for name, values in zip(table[key], table["predictions"], strict=True):
         if values is None or np.ndim(values) == 0:  # a missing value
             continue
@@ -163,5 +163,5 @@ def _predictions_by_name(
                 f"{key} {name}: has predictions of {len(classes)} images, but there are labels of "
                 f"{len(labels)}; give predictions and labels of the same test set"
             )
-        build_by_name[str(name)] = classes
-    return build_by_name
+        predictions_by_name[str(name)] = classes
+    return predictions_by_name

@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import random
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 
 from stitch_sweep.checks.inspection import sha256_of
+from stitch_sweep.config.paths import flatten
 from stitch_sweep.config.root import Config
 from stitch_sweep.core import seeding
 from stitch_sweep.core.versions import versions
@@ -94,27 +94,8 @@ def flatten_settings(config: Config) -> dict[str, Any]:
         network.pop("name"): {**network, "weights": Path(network["weights"]).name}
         for network in networks
     }
-    return flatten_keeping_empty(tree)
-
-
-def flatten_keeping_empty(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested mappings into one with dotted paths; lists and empty mappings are leaves.
-
-    Unlike `config.paths.flatten`, this keeps empty mappings, because recordings contain them.
-
-    Example:
-        >>> flatten_keeping_empty({"a": {"b": 1}, "c": [2]})
-        {'a.b': 1, 'c': [2]}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        path = f"{prefix}.{key}" if prefix else str(key)
-        flat |= (
-            flatten_keeping_empty(value, path)
-            if isinstance(value, Mapping) and value
-            else {path: value}
-        )
-    return flat
+    # Recordings contain empty mappings.
+    return dict(flatten(tree, keep_empty=True))
 
 
 def _sha256(text: str) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stitch_sweep.checks.determinism.environment import flatten_keeping_empty
 from stitch_sweep.checks.determinism.recording import Recording
+from stitch_sweep.config.paths import flatten
 
 _SHA256_LENGTH = 64
 
@@ -38,7 +38,8 @@ def compare_trees(
     first: Mapping[str, Any], second: Mapping[str, Any], kind: str
 ) -> Iterator[ComparedItem]:
     """Compare nested plain data leaf by leaf."""
-    before, after = flatten_keeping_empty(first), flatten_keeping_empty(second)
+    before = dict(flatten(first, keep_empty=True))
+    after = dict(flatten(second, keep_empty=True))
     for path in _union(before, after):
         yield _compare_values(path, kind, before.get(path), after.get(path))
 

@@ -20,7 +20,7 @@ class SanityResult:
 
     Attributes:
         name: the folder's name.
-        about: pair, format_duration and the like.
+        about: pair, duration and the like.
         checks: `name`, `verdict`, `compared`, `difference` and `detail` of every check, as text.
     """
 

@@ -16,7 +16,7 @@ from stitch_sweep.analysis.measures import (
     short_title,
 )
 from stitch_sweep.losses.measures import SimilarityMeasures
-from stitch_sweep.measuring.representations import Differences
+from stitch_sweep.measuring.squared_differences import SquaredDifferences
 
 
 def test_every_computed_measure_is_registered_under_its_name_and_within_its_range():
@@ -53,7 +53,7 @@ def test_every_direction_is_that_of_a_representation_that_comes_nearer():
 def test_differences_and_agreements_are_registered_under_their_columns():
     representation = torch.randn(8, 3, 2, 2, generator=torch.Generator().manual_seed(0))
     pairs = dict.fromkeys(("ev", "es", "sv"), ("s", "e"))
-    differences = Differences(pairs, scale="e")
+    differences = SquaredDifferences(pairs, scale="e")
     differences.add({"s": representation, "e": representation + 1})
     assert set(differences.result()) == {*DIFFERENCES, "variance"}
     assert set(agreement._COLUMNS) == {*AGREEMENTS, "images"}

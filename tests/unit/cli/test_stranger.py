@@ -131,7 +131,7 @@ def test_a_table_that_is_none_or_too_large_is_refused(tmp_path, kind):
         ({"test_accuracy": 3.0}, "from 0 to 1"),
         ({"val_accuracy": np.inf}, "from 0 to 1"),
         ({"sender_layer": 1e300}, "whole numbers"),
-        ({"trial": 5}, "a text in every row"),
+        ({"trial": 5}, "column trial must hold text in every row"),
     ],
 )
 def test_results_that_can_not_be_are_refused(sweep, change, message):

@@ -206,5 +206,5 @@ def test_nothing_else_seeds_the_process_or_sets_flags():
         ("networks/construction.py", "torch.manual_seed"),
         ("checks/sanity/plain.py", "torch.manual_seed"),
         # Restores the value from before the import of FFCV.
-        ("data/ffcv_loader.py", "set_num_threads"),
+        ("data/beton.py", "set_num_threads"),
     }

@@ -165,7 +165,7 @@ def test_a_bad_stitch_is_named_and_the_rest_computed(folder, fault, finished):
     assert len(result.notes) == 1
     assert bad in result.notes[0]
     assert {"damaged": "checksum", "swapped": other if fault == "swapped" else "",
-            "foreign": "no stitch", "missing": "is missing"}[fault] in result.notes[0]  # fmt: skip
+            "foreign": "is not a stitch", "missing": "is missing"}[fault] in result.notes[0]  # fmt: skip
     remaining = table(result, "representations")
     assert len(remaining) == 11
     assert bad not in set(remaining["similarity_trial"])

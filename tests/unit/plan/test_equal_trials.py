@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 import torch
 from rich.console import Console
-from stitch_sweep.report.words import duration
 
 from stitch_sweep.analysis.results import is_copied
 from stitch_sweep.config.root import Config
@@ -26,6 +25,7 @@ from stitch_sweep.plan.cells import Cell
 from stitch_sweep.plan.equal_trials import EffectiveSettings
 from stitch_sweep.plan.outlines import Outline
 from stitch_sweep.plan.prepare import Prepared
+from stitch_sweep.report.wording import format_duration
 from stitch_sweep.report.writing import analyze
 from stitch_sweep.stitches.storage import describe_stitch, load_stitch
 from stitch_sweep.storage.ledger import Ledger
@@ -42,8 +42,7 @@ from stitch_sweep.training.loop import StitchResult
 from stitch_sweep.training.workbench import Workbench
 from tests.support.digits import DIGITS, TINY
 from tests.support.reports import make_folder
-from tests.support.training import training
-from tests.unit.training.test_training import finished
+from tests.support.training import finished, training
 
 STUDY = Study("a", 1, "b", 1)
 SHAPE = (4, 16, 16)
@@ -420,8 +419,8 @@ def test_the_report_counts_copies_and_a_trial_s_cost_without_them(tmp_path):
     page = analyze([folder], output=tmp_path, measured=False).page.read_text()
     count = len(list((folder / "ledger" / "trials").iterdir()))
     assert f"{count} trials have ended, {count // 2} of them copied from equal ones, in" in page
-    assert f"{duration(2.5)} a trial" in page
-    assert duration(2.5) != duration(1.25), "the mean of all trials"
+    assert f"{format_duration(2.5)} a trial" in page
+    assert format_duration(2.5) != format_duration(1.25), "the mean of all trials"
 
 
 def test_measuring_finds_the_stitch_of_a_copy(swept):

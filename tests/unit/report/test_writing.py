@@ -101,8 +101,8 @@ def test_the_command_prints_one_object(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "experiment folders, or --matrix FILE.csv"),
-        (["{}", "--matrix", "x.csv"], "and not both"),
+        ([], "needs either experiment folders or --matrix FILE.csv"),
+        (["{}", "--matrix", "x.csv"], "not both"),
         (["{}", "--test-images", "5"], "--test-images: only with --matrix"),
         (["{}", "--chance", "1.5"], "--chance 1.5: is not an accuracy"),
         (["{}"], "neither results.parquet nor a ledger"),

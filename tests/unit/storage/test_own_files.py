@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import stitch_sweep.sweep.run as sweeping
+from stitch_sweep.checks.sanity.suite import check_output_file
 from stitch_sweep.config.reading import read_config
 from stitch_sweep.config.root import Config
 from stitch_sweep.core.errors import InputError

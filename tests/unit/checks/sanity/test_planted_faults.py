@@ -260,7 +260,7 @@ def the_same_start_for_every_seed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def only_the_last_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     def result(original: Any, self: Scores) -> Evaluation:
-        return replace(original(self), accuracy=self._right[-1].double().mean().item())
+        return replace(original(self), accuracy=self._correct[-1].double().mean().item())
 
     around(monkeypatch, Scores, "result", result)
 
