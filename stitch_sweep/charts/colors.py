@@ -11,7 +11,7 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
 from stitch_sweep.analysis.matrix.matrix import Matrix
-from stitch_sweep.analysis.measures import ACCURACIES, COLUMNS
+from stitch_sweep.core.measures import ACCURACIES, COLUMNS
 
 COLOR_MAP = "viridis"
 

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from stitch_sweep.analysis.matrix.matrix import Matrix
-from stitch_sweep.analysis.measures import short_title
 from stitch_sweep.charts.captions import describe_networks, explain_marks, format_value
 from stitch_sweep.charts.colors import value_range
 from stitch_sweep.charts.elements import CellState, Heatmap, HeatmapGrid
+from stitch_sweep.core.measures import short_title
 
 
 def describe_matrix(matrix: Matrix, limits: tuple[float, float] | None = None) -> Heatmap:

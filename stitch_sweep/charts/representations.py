@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from stitch_sweep.analysis.measures import short_title
 from stitch_sweep.analysis.results import FACTOR, PAIR
 from stitch_sweep.charts.colors import series_style
 from stitch_sweep.charts.elements import Axis, ChartRow, LineChart, Series
+from stitch_sweep.core.measures import short_title
 
 _REGIONS = ("lower", "band", "upper")
 

@@ -16,21 +16,6 @@ from stitch_sweep.losses.mse import mean_squared_error
 from stitch_sweep.losses.procrustes import procrustes
 from stitch_sweep.losses.rows import images, positions
 
-MEASURES = (
-    "mse",
-    "relative_mse",
-    "cosine",
-    "correlation",
-    "correlation_left_out",
-    "cca",
-    "svcca",
-    "pwcca",
-    "cka",
-    "cka_blocks",
-    "procrustes",
-)
-"""Keys of `SimilarityMeasures.result`."""
-
 _VALUES = 2**21
 """Number of values that are processed at a time."""
 

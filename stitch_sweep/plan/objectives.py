@@ -8,7 +8,7 @@ from typing import Any
 from stitch_sweep.analysis.results import uses_test_images
 from stitch_sweep.config.root import Config
 from stitch_sweep.core.errors import InputError, nearest
-from stitch_sweep.losses.measures import MEASURES
+from stitch_sweep.core.measures import MEASURES
 
 
 def check_objectives(config: Config) -> None:

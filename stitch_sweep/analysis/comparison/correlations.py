@@ -11,9 +11,9 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from stitch_sweep.analysis.comparison.losses import cell_means, identity_columns
-from stitch_sweep.analysis.measures import COLUMNS, SIMILARITIES
 from stitch_sweep.analysis.results import PAIR
 from stitch_sweep.core.errors import InputError, nearest
+from stitch_sweep.core.measures import COLUMNS, SIMILARITIES
 
 FEWEST_CELLS = 3
 """Under this number of cells a rank correlation is NaN."""

@@ -7,9 +7,9 @@ import re
 
 import pandas as pd
 
-from stitch_sweep.analysis.measures import SIMILARITIES
 from stitch_sweep.analysis.results import CELL, FACTOR, PAIR, Mode, best_trials, factor_columns
 from stitch_sweep.core.errors import InputError
+from stitch_sweep.core.measures import SIMILARITIES
 
 _TASK_LABEL = re.compile(r"([0-9.e+-]+\*)?task")
 

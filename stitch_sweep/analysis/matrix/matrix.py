@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from stitch_sweep.analysis.measures import short_title
+from stitch_sweep.core.measures import short_title
 
 GAP_AXES = ("first_layer", "layers_removed")
 """The names of the rows and columns of a gap matrix."""

@@ -14,7 +14,6 @@ from stitch_sweep.analysis.matrix.matrices import best_by_matrix, matrices
 from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.analysis.matrix.order import REGIONS
 from stitch_sweep.analysis.matrix.verdict import CONTROL_TITLES, Verdict
-from stitch_sweep.analysis.measures import COLUMNS
 from stitch_sweep.analysis.results import best_trials
 from stitch_sweep.charts.captions import describe_networks, explain_marks, format_value
 from stitch_sweep.charts.colors import series_style, value_range
@@ -25,6 +24,7 @@ from stitch_sweep.charts.plotly_renderer import (
     matrix_to_plotly,
     to_json_values,
 )
+from stitch_sweep.core.measures import COLUMNS
 from stitch_sweep.report.experiment import Experiment
 from stitch_sweep.report.findings import Findings, headline, makes_images
 from stitch_sweep.report.page.data import PageData

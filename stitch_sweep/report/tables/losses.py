@@ -9,8 +9,8 @@ import pandas as pd
 from stitch_sweep.analysis.comparison.losses import identity_columns
 from stitch_sweep.analysis.matrix.order import REGIONS
 from stitch_sweep.analysis.matrix.verdict import CONTROL_TITLES
-from stitch_sweep.analysis.measures import SIMILARITIES, short_title
 from stitch_sweep.analysis.results import FACTOR, PAIR
+from stitch_sweep.core.measures import SIMILARITIES, short_title
 from stitch_sweep.report.findings import Findings, from_layer_zero
 from stitch_sweep.report.tables.formats import (
     fixed,

@@ -7,7 +7,7 @@ import math
 import torch
 
 from stitch_sweep.analysis.comparison import agreement
-from stitch_sweep.analysis.measures import (
+from stitch_sweep.core.measures import (
     AGREEMENTS,
     COLUMNS,
     DIFFERENCES,

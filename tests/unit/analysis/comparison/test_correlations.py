@@ -11,8 +11,8 @@ from scipy.stats import spearmanr
 
 from stitch_sweep.analysis.comparison.correlations import measure_correlations, spearman
 from stitch_sweep.analysis.comparison.losses import loss_table
-from stitch_sweep.analysis.measures import SIMILARITIES
 from stitch_sweep.core.errors import InputError
+from stitch_sweep.core.measures import SIMILARITIES
 from tests.support.comparisons import ALIKE, table, trial
 
 

@@ -7,8 +7,8 @@ import pytest
 from stitch_sweep.analysis.comparison.hacking import hacking
 from stitch_sweep.analysis.comparison.losses import is_task, loss_table
 from stitch_sweep.analysis.comparison.task import against_task
-from stitch_sweep.analysis.measures import SIMILARITIES
 from stitch_sweep.core.errors import InputError
+from stitch_sweep.core.measures import SIMILARITIES
 from tests.support.comparisons import ALIKE, failed, table, trial
 
 
