@@ -25,8 +25,9 @@ from _common import QUICKSTART, ROOT, machine, table
 
 from stitch_sweep.config.optimizer import OptimizerConfig, ScheduleConfig
 from stitch_sweep.config.reading import read_config
+from stitch_sweep.data.batches import CHUNK
 from stitch_sweep.data.loader import Loader
-from stitch_sweep.networks.evaluation import CHUNK, Scores
+from stitch_sweep.networks.evaluation import Scores
 from stitch_sweep.networks.optimization import Optimization
 from stitch_sweep.plan.prepare import prepare, provide_networks
 from stitch_sweep.stitches.building import build_stitch
@@ -93,7 +94,7 @@ def cells() -> tuple[list[Cell], dict[str, Loader]]:
 @torch.no_grad()
 def represent(prefix: torch.nn.Module, loader: Loader) -> torch.Tensor:
     """Return a layer's representation of a whole split."""
-    return torch.cat([prefix(c.images)[: c.valid] for c in loader.in_order(CHUNK)])
+    return torch.cat([prefix(c.images)[: c.valid] for c in loader.in_order()])
 
 
 @torch.no_grad()

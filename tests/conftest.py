@@ -58,9 +58,9 @@ def trained(digits: Data) -> dict[str, nn.Module]:
         optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
         loader = Loader(digits.train, digits.mean, digits.std, batch_size=32, seed=seed)
         for epoch in range(6):
-            for _, images, labels in loader.batches(epoch):
+            for batch in loader.batches(epoch):
                 optimizer.zero_grad()
-                functional.cross_entropy(network(images), labels).backward()
+                functional.cross_entropy(network(batch.images), batch.labels).backward()
                 optimizer.step()
         networks[name] = network.eval().requires_grad_(False)
     return networks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,35 +11,8 @@ from torch import Tensor
 from stitch_sweep.core.errors import InputError, nearest
 from stitch_sweep.core.seeding import generator
 from stitch_sweep.data.augmentation import AUGMENTATIONS, normalize_images
+from stitch_sweep.data.batches import CHUNK, Batch, padded_chunks
 from stitch_sweep.data.images import Images
-
-
-class Batch(NamedTuple):
-    """A training batch of B images on the loader's device.
-
-    Attributes:
-        indices: int64 `B`, positions in the split.
-        images: float32 `B x C x H x W`, normalized.
-        labels: int64 `B`.
-    """
-
-    indices: Tensor
-    images: Tensor
-    labels: Tensor
-
-
-class Chunk(NamedTuple):
-    """A chunk for evaluation, padded to its full size; only the first `valid` rows count.
-
-    Attributes:
-        images: float32 `chunk x C x H x W`, normalized.
-        labels: int64 `chunk`.
-        valid: number of rows that are not padding.
-    """
-
-    images: Tensor
-    labels: Tensor
-    valid: int
 
 
 class Loader:
@@ -64,7 +37,8 @@ class Loader:
 
     Example:
         >>> loader = Loader(data.train, data.mean, data.std, batch_size=128, seed=0)
-        >>> for indices, x, y in loader.batches(epoch=0): ...
+        >>> for batch in loader.batches(epoch=0):
+        ...     logits = network(batch.images)
     """
 
     pixels_on_device: ClassVar[bool] = True
@@ -142,30 +116,20 @@ class Loader:
         groups = list(self.indices(epoch, start))
         for indices, pixels in zip(groups, self.read(groups), strict=True):
             augmented = augmentation.apply(pixels, draws[indices])
-            yield Batch(
-                indices,
-                normalize_images(augmented, self.mean, self.std),
-                self.images.labels[indices],
-            )
+            yield self._batch(augmented, indices, len(indices))
 
-    def in_order(self, chunk: int) -> Iterator[Chunk]:
+    def in_order(self, chunk: int = CHUNK) -> Iterator[Batch]:
         """Iterate over all images in stored order, without augmentation, in chunks of one size.
 
-        All chunks have one size because the size of a batch can change the last bits of a network's
-        output. The last chunk is padded with images from the beginning.
+        The last chunk is padded with images from the beginning: see `padded_chunks`.
 
         Args:
             chunk: images per chunk, positive.
         """
-        count = len(self.images)
-        padded = torch.arange(-(-count // chunk) * chunk, device=self.device) % count
-        groups = list(padded.split(chunk))
-        for k, (positions, pixels) in enumerate(zip(groups, self.read(groups), strict=True)):
-            yield Chunk(
-                normalize_images(pixels, self.mean, self.std),
-                self.images.labels[positions],
-                min(chunk, count - k * chunk),
-            )
+        chunks = list(padded_chunks(len(self.images), self.device, chunk))
+        groups = [indices for indices, _ in chunks]
+        for (indices, valid), pixels in zip(chunks, self.read(groups), strict=True):
+            yield self._batch(pixels, indices, valid)
 
     def read(self, groups: Sequence[Tensor]) -> Iterator[Tensor]:
         """Iterate over the images at each group of positions, neither augmented nor normalized.
@@ -178,3 +142,7 @@ class Loader:
         """
         for positions in groups:
             yield self.images.images[positions]
+
+    def _batch(self, pixels: Tensor, indices: Tensor, valid: int) -> Batch:
+        images = normalize_images(pixels, self.mean, self.std)
+        return Batch(images, self.images.labels[indices], indices, self.split, valid)

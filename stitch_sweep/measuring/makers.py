@@ -14,10 +14,11 @@ from stitch_sweep.analysis.comparison.losses import identity_columns
 from stitch_sweep.analysis.results import PAIR
 from stitch_sweep.core.splits import SPLITS
 from stitch_sweep.data.augmentation import normalize_images
+from stitch_sweep.data.batches import Batch
 from stitch_sweep.data.loader import Loader
 from stitch_sweep.measuring.chunks import represent
 from stitch_sweep.measuring.importances import importances
-from stitch_sweep.measuring.networks import CHUNKED, network_table
+from stitch_sweep.measuring.networks import network_table
 from stitch_sweep.measuring.pictures import Picture, Pictures, choose, displayable
 from stitch_sweep.measuring.probes import gather, pooled, probe
 from stitch_sweep.measuring.representations import (
@@ -27,7 +28,7 @@ from stitch_sweep.measuring.representations import (
 )
 from stitch_sweep.measuring.source import SweepSource
 from stitch_sweep.measuring.stored_stitches import StoredStitch, StoredStitches, combined_loss
-from stitch_sweep.networks.frozen import IMAGE_LAYER, Examples
+from stitch_sweep.networks.frozen import IMAGE_LAYER
 from stitch_sweep.plan.cells import Cell
 
 _Progress = Callable[[int, int], None]
@@ -119,8 +120,8 @@ def make_probes(source: SweepSource, on_progress: _Progress) -> Content:
         splits = {}
         for split in SPLITS:
             labels = getattr(source.data, split).labels
-            chunks = [pooled(x).cpu() for x in represent(bench, "sender", name, layer, split)]
-            features = torch.cat(chunks)[: len(labels)]
+            chunks = represent(bench, "sender", name, layer, split)
+            features = torch.cat([pooled(x).cpu()[:valid] for x, valid in chunks])
             splits[split] = gather([features], labels)
         figures = probe(
             splits["train"], splits["validation"], splits["test"], source.config.resources.cpu
@@ -146,13 +147,14 @@ def make_images(source: SweepSource, on_progress: _Progress) -> Content:
     labels = data.test.labels.tolist()
     numbers = choose(labels)
     indices = torch.tensor(numbers)
-    loader = bench.loaders(CHUNKED)["test"]
+    loader = bench.loaders()["test"]
     pixels = data.test.images[indices].to(bench.device)
-    examples = Examples(
-        "test",
-        indices.to(bench.device),
-        normalize_images(pixels, loader.mean, loader.std),
-        data.test.labels[indices].to(bench.device),
+    batch = Batch(
+        images=normalize_images(pixels, loader.mean, loader.std),
+        labels=data.test.labels[indices].to(bench.device),
+        indices=indices.to(bench.device),
+        split="test",
+        valid=len(indices),
     )
     stored = StoredStitches(source.ledger, source.records, bench)
     pictures = []
@@ -164,7 +166,7 @@ def make_images(source: SweepSource, on_progress: _Progress) -> Content:
         for row in trials.to_dict("records"):
             if (stitch := stitches.get(row["trial"])) is not None:
                 pictures.append(
-                    _make_picture(source, cell, stitch, row, factor_names, examples, loader)
+                    _make_picture(source, cell, stitch, row, factor_names, batch, loader)
                 )
     predicted = {
         name: network.evaluate(loader).predictions[indices].tolist()
@@ -192,11 +194,11 @@ def _make_picture(
     stitch: StoredStitch,
     row: dict[Any, Any],
     factor_names: list[str],
-    examples: Examples,
+    batch: Batch,
     loader: Loader,
 ) -> Picture:
     bench = source.bench
-    output: Tensor = stitch(bench.senders[cell.sender].represent(cell.sender_layer, examples))
+    output: Tensor = stitch(bench.senders[cell.sender].represent(cell.sender_layer, batch))
     images, figures = displayable(output, loader.mean, loader.std)
     identity = {
         "trial": row["trial"],

@@ -25,9 +25,6 @@ from stitch_sweep.networks.zoo import Zoo, load
 from stitch_sweep.storage.digests import fingerprint
 from stitch_sweep.training.workbench import Workbench
 
-CHUNKED = 256
-"""A batch size for loaders that are read only in fixed chunks and stored order."""
-
 _COLUMNS = ["network", "family", "weights", "seed", "parameters", "depth", "width", "layers"]
 _COLUMNS += ["options", "classes"]
 
@@ -119,7 +116,7 @@ def network_table(
         `layers` (their names), `options` (as JSON), `classes`, `test_accuracy`, and `predictions`, the
         predicted class of every test image in stored order. The last two are missing where unknown.
     """
-    loader = bench.loaders(CHUNKED)["test"]
+    loader = bench.loaders()["test"]
     rows = []
     for name, row in available.rows.items():
         sender: FrozenSender | None = bench.senders.get(name)

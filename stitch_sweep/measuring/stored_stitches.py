@@ -14,7 +14,6 @@ from stitch_sweep.core.errors import InputError
 from stitch_sweep.losses.base import CombinedLoss, LossContext
 from stitch_sweep.losses.calibration import Calibration
 from stitch_sweep.measuring.chunks import cell_chunks
-from stitch_sweep.measuring.networks import CHUNKED
 from stitch_sweep.plan.cells import Cell
 from stitch_sweep.stitches.storage import describe_stitch, load_stitch
 from stitch_sweep.storage.ledger import Ledger
@@ -121,7 +120,7 @@ class StoredStitches:
 
     @property
     def _image_shape(self) -> tuple[int, ...]:
-        return tuple(self._bench.loaders(CHUNKED)["test"].images.images.shape[1:])
+        return tuple(self._bench.loaders()["test"].images.images.shape[1:])
 
 
 def combined_loss(loss: Any) -> CombinedLoss:

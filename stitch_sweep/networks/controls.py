@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.seeding import derive, generator
+from stitch_sweep.data.batches import Batch
 from stitch_sweep.data.loader import Loader
-from stitch_sweep.networks.frozen import Examples, FrozenNetwork, FrozenSender
+from stitch_sweep.networks.frozen import FrozenNetwork, FrozenSender
 
 
 class ClassOnly(nn.Module):
@@ -107,14 +108,14 @@ class ClassOnlySender(FrozenSender):
     def __init__(self, module: ClassOnly, name: str = "class only") -> None:
         super().__init__(module, name)
 
-    def represent(self, layer: int | None, examples: Examples) -> Tensor:
+    def represent(self, layer: int | None, batch: Batch) -> Tensor:
         """Return prototypes plus noise; the images themselves are not used.
 
         Raises:
             InputError: there is no such layer, or `layer` is None: there are no logits.
         """
         representation: Tensor = self.network(
-            self._check_layer(layer), examples.split, examples.numbers, examples.labels
+            self._check_layer(layer), batch.split, batch.indices, batch.labels
         )
         return representation
 

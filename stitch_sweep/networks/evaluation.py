@@ -13,9 +13,6 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from stitch_sweep.data.loader import Loader
 
-CHUNK = 256
-"""Images per evaluation chunk; the last chunk is padded to it, so all kernels run on one shape."""
-
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -71,7 +68,7 @@ def evaluate(network: nn.Module | Callable[[Tensor], Tensor], loader: Loader) ->
     loader's batch size, order or augmentation.
 
     Args:
-        network: maps images [CHUNK, C, H, W] to logits [CHUNK, K]; a module must be in eval mode.
+        network: maps images [`CHUNK`, C, H, W] to logits [`CHUNK`, K]; a module must be in eval mode.
         loader: loader of the split.
 
     Raises:
@@ -80,6 +77,6 @@ def evaluate(network: nn.Module | Callable[[Tensor], Tensor], loader: Loader) ->
     if isinstance(network, nn.Module) and any(part.training for part in network.modules()):
         raise ValueError("a network must be in eval mode to be evaluated; call .eval() first")
     scores = Scores()
-    for images, labels, valid in loader.in_order(CHUNK):
-        scores.add(network(images), labels, valid)
+    for batch in loader.in_order():
+        scores.add(network(batch.images), batch.labels, batch.valid)
     return scores.result()

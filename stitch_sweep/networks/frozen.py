@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from stitch_sweep.data.batches import Batch
 from stitch_sweep.data.loader import Loader
 from stitch_sweep.networks.cutting.opening import open_network
 from stitch_sweep.networks.cutting.points import LayerNames, Location
@@ -22,22 +22,6 @@ IMAGE_LAYER = -1
 
 class FrozenError(Exception):
     """A frozen network changed or could have changed, so its results can't be trusted."""
-
-
-class Examples(NamedTuple):
-    """A batch of images of one split, as a sender receives it.
-
-    Attributes:
-        split: name of the split.
-        numbers: int64 [B], positions of the images in the split.
-        images: float32 [B, C, H, W], normalized, and augmented in training.
-        labels: int64 [B], their classes.
-    """
-
-    split: str
-    numbers: Tensor
-    images: Tensor
-    labels: Tensor
 
 
 class FrozenSender(ABC):
@@ -62,8 +46,8 @@ class FrozenSender(ABC):
         self._digests = self._digest_each()
 
     @abstractmethod
-    def represent(self, layer: int | None, examples: Examples) -> Tensor:
-        """Return a layer's representation of every example, [B, *shape], or logits [B, K] for None."""
+    def represent(self, layer: int | None, batch: Batch) -> Tensor:
+        """Return a layer's representation of every image, [B, *shape], or logits [B, K] for None."""
 
     @abstractmethod
     def shape(self, layer: int | None, image_shape: Sequence[int]) -> tuple[int, ...]:
@@ -129,9 +113,9 @@ class FrozenNetwork(FrozenSender):
         """Return B_{>layer}: the layer's representation to logits [B, K]."""
         return self.part(layer, None)
 
-    def represent(self, layer: int | None, examples: Examples) -> Tensor:
+    def represent(self, layer: int | None, batch: Batch) -> Tensor:
         """Return the layer's representation of the images: see `prefix`."""
-        representation: Tensor = self.prefix(layer)(examples.images)
+        representation: Tensor = self.prefix(layer)(batch.images)
         return representation
 
     def shape(self, layer: int | None, image_shape: Sequence[int]) -> tuple[int, ...]:

@@ -17,10 +17,11 @@ from stitch_sweep.config.optimizer import OptimizerConfig, ScheduleConfig
 from stitch_sweep.core.errors import DivergedError
 from stitch_sweep.core.generators import capture_generators, restore_generators
 from stitch_sweep.core.seeding import derive, seed_everything
+from stitch_sweep.data.batches import CHUNK
 from stitch_sweep.data.images import Data
 from stitch_sweep.data.loader import Loader
 from stitch_sweep.data.loading import make_loaders
-from stitch_sweep.networks.evaluation import CHUNK, evaluate
+from stitch_sweep.networks.evaluation import evaluate
 from stitch_sweep.networks.optimization import Optimization
 from stitch_sweep.networks.recipes import Recipe
 from stitch_sweep.storage.checkpoint_files import CheckpointError
@@ -124,11 +125,11 @@ def fill_batchnorm_statistics(network: nn.Module, loader: Loader) -> None:
     for module in normalizations:
         module.train()
     seen = 0
-    for images, _, valid in loader.in_order(CHUNK):
-        seen += valid
+    for batch in loader.in_order():
+        seen += batch.valid
         for module in normalizations:
-            module.momentum = valid / seen
-        network(images[:valid])
+            module.momentum = batch.valid / seen
+        network(batch.images[: batch.valid])
     for module, momentum in zip(normalizations, momenta, strict=True):
         module.momentum = momentum
 
@@ -174,10 +175,10 @@ def _train(
     for epoch in range(optimization.step_count // len(train), epochs):
         network.train()
         total = torch.zeros((), dtype=torch.float64, device=train.device)
-        for _, images, labels in train.batches(epoch):
-            loss = functional.cross_entropy(network(images), labels)
+        for batch in train.batches(epoch):
+            loss = functional.cross_entropy(network(batch.images), batch.labels)
             optimization.step(loss)
-            total += loss.detach().double() * len(labels)
+            total += loss.detach().double() * batch.valid
         mean = (total / len(train.images)).item()
         # The very last step may ruin the weights without a loss that shows it.
         if not (math.isfinite(mean) and all(p.isfinite().all() for p in network.parameters())):

@@ -23,7 +23,6 @@ from stitch_sweep.networks.cutting.gradients import gradient_through
 from stitch_sweep.networks.cutting.hooked_part import tensors_of_part
 from stitch_sweep.networks.cutting.opening import CuttableNetwork, open_network
 from stitch_sweep.networks.cutting.points import LayerNames
-from stitch_sweep.networks.evaluation import CHUNK
 from stitch_sweep.networks.frozen import IMAGE_LAYER, FrozenNetwork
 from stitch_sweep.stitches.base import DATA_STARTS
 from stitch_sweep.stitches.building import build_stitch, misfit
@@ -230,11 +229,11 @@ class Assembly(nn.Module):
         after = self.pieces[position + 1].config
         start = IMAGE_LAYER if after.start is None else after.start  # the stitch produces an image
         expected = self._frozen[str(after.network)].part(None, start)
-        for images, _, valid in train.in_order(CHUNK):
-            before = images
+        for batch in train.in_order():
+            before = batch.images
             for part in self.parts[:position]:
                 before = part(before)
-            yield before[:valid], expected(images)[:valid]
+            yield before[: batch.valid], expected(batch.images)[: batch.valid]
 
     def verify(self) -> None:
         """Check that no frozen network changed.

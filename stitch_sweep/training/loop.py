@@ -24,7 +24,7 @@ from stitch_sweep.storage.checkpoints import pack
 from stitch_sweep.training.cell import TrainingCell
 from stitch_sweep.training.checkpoint import read_checkpoint, training_identity
 from stitch_sweep.training.convergence import LearningCurve
-from stitch_sweep.training.representations import ActivationCache, CellBatch
+from stitch_sweep.training.representations import ActivationCache, Rows
 from stitch_sweep.training.sums import WeightedSums, name_losses
 
 
@@ -163,8 +163,8 @@ class StitchTraining:
         stop = min(self.step + steps, self.total_steps)
         while self.step < stop and not self.failed:
             start = self.step % self._steps_per_epoch
-            for batch in self._cell.splits["train"].batches(self.epoch, start):
-                self._train_step(batch)
+            for rows in self._cell.splits["train"].batches(self.epoch, start):
+                self._train_step(rows)
                 if self.failed or self.step >= stop:
                     break
 
@@ -274,9 +274,9 @@ class StitchTraining:
             {k: v.to(self._device) if isinstance(v, Tensor) else v for k, v in state.items()}
         )
 
-    def _train_step(self, batch: CellBatch) -> None:
+    def _train_step(self, rows: Rows) -> None:
         self.stitch.train()
-        inputs = self._cell.stitched.loss_inputs(batch, self._cell.loss.needs_logits)
+        inputs = self._cell.stitched.loss_inputs(rows, self._cell.loss.needs_logits)
         total, terms = self._cell.loss(inputs)
         if l1 := self.settings.stitch.l1:
             terms["l1"] = l1_norm(self.stitch)
@@ -284,10 +284,10 @@ class StitchTraining:
         self._lr = self._optimization.step(total)
         values = name_losses(total, terms)
         if inputs.logits is not None:
-            correct = inputs.logits.argmax(dim=1) == batch.labels
+            correct = inputs.logits.argmax(dim=1) == inputs.labels
             values["accuracy"] = correct.double().mean()
         for sums in (self._interval_sums, self._epoch_sums):
-            sums.add(values, len(batch.labels))
+            sums.add(values, len(inputs.labels))
         ends_epoch = self.step % self._steps_per_epoch == 0
         if ends_epoch or self.step % self._log_every == 0:
             self._log_train()

@@ -38,9 +38,9 @@ def calibrated_accuracy(
         calibration.add(network.stitch(x), y)
     restore = calibration.fit().to(device)
     scores = Scores()
-    for batch, valid in test.chunks():
-        logits = network.rest(restore(network.stitch(batch.sender)))
-        scores.add(logits, batch.labels, valid)
+    for rows, valid in test.chunks():
+        logits = network.rest(restore(network.stitch(rows["sender"])))
+        scores.add(logits, rows["labels"], valid)
     return scores.result().accuracy
 
 
@@ -58,9 +58,8 @@ def similarity_metrics(
         `val_<measure>` as in `SimilarityMeasures.result`; None where a measure is undefined.
     """
     measures = SimilarityMeasures()
-    for batch, valid in validation.chunks():
-        assert batch.expected is not None
-        measures.add(stitch(batch.sender)[:valid], batch.expected[:valid])
+    for rows, valid in validation.chunks():
+        measures.add(stitch(rows["sender"])[:valid], rows["expected"][:valid])
     return {
         f"val_{name}": value if math.isfinite(value) else None
         for name, value in measures.result().items()

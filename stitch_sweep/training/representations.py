@@ -4,36 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from stitch_sweep.data.batches import CHUNK, Batch, padded_chunks
 from stitch_sweep.data.loader import Loader
 from stitch_sweep.losses.rows import channels_first
-from stitch_sweep.networks.evaluation import CHUNK
-from stitch_sweep.networks.frozen import Examples, FrozenSender
+from stitch_sweep.networks.frozen import FrozenSender
 
 Source = tuple[FrozenSender, int | None]
 """A frozen network and the layer that is read; None stands for its logits."""
 
-
-class CellBatch(NamedTuple):
-    """One batch of a cell's frozen representations.
-
-    Attributes:
-        labels: int64 [B].
-        sender: A_{<=i}(x), the input of the stitch, [B, *sender shape].
-        expected: B_{<=j}(x), [B, *receiver shape]; None if nothing needs it.
-        expected_logits: the receiver's own logits, [B, K]; None if no loss needs them.
-        sender_logits: the sender's own logits, [B, K]; None if no loss needs them.
-    """
-
-    labels: Tensor
-    sender: Tensor
-    expected: Tensor | None = None
-    expected_logits: Tensor | None = None
-    sender_logits: Tensor | None = None
+Rows = dict[str, Tensor]
+"""One batch of a cell before the stitch: `sender`, the input of the stitch, [B, *sender shape]; and by
+their names those fields of `LossInputs` that frozen networks and data determine: `labels`, and as far as
+needed `expected`, `expected_logits` and `sender_logits`."""
 
 
 class RepresentationShelf(Protocol):
@@ -94,34 +81,9 @@ class ActivationCache:
         if self._shelf is not None and (stored := self._shelf.take(key)) is not None:
             return stored.to(loader.device)
         whole = torch.empty(shape, device=loader.device)
-        for k, (examples, valid) in enumerate(examples_in_order(loader)):
-            whole[k * CHUNK : k * CHUNK + valid] = network.represent(layer, examples)[:valid]
+        for part, batch in zip(whole.split(CHUNK), loader.in_order(), strict=True):
+            part.copy_(network.represent(layer, batch)[: batch.valid])
         return whole if self._shelf is None else self._shelf.offer(key, whole)
-
-
-def padded_chunks(
-    count: int, device: torch.device | str | None = None
-) -> Iterator[tuple[Tensor, int]]:
-    """Walk over the positions 0 to count - 1 in chunks of `CHUNK`.
-
-    Yields:
-        Positions, int64 [CHUNK]; the last chunk is padded with positions from the beginning. Beside
-        them the number of leading rows that are valid.
-    """
-    for first in range(0, count, CHUNK):
-        positions = torch.arange(first, first + CHUNK, device=device) % count
-        yield positions, min(CHUNK, count - first)
-
-
-def examples_in_order(loader: Loader) -> Iterator[tuple[Examples, int]]:
-    """Walk over a split in stored order, in padded chunks.
-
-    Yields:
-        The images of a chunk, and the number of leading rows that are valid.
-    """
-    walk = padded_chunks(len(loader.images), loader.device)
-    for (positions, valid), chunk in zip(walk, loader.in_order(CHUNK), strict=True):
-        yield Examples(loader.split, positions, chunk.images, chunk.labels), valid
 
 
 @torch.no_grad()
@@ -138,15 +100,15 @@ def representation_chunks(
         loader: the split.
 
     Yields:
-        [CHUNK, *shape], and the number of leading rows that are valid.
+        [`CHUNK`, *shape], and the number of leading rows that are valid.
     """
     whole = cache.get(role, network, layer, loader)
     if whole is not None:
         for positions, valid in padded_chunks(len(whole), whole.device):
             yield whole[positions], valid
     else:
-        for examples, valid in examples_in_order(loader):
-            yield network.represent(layer, examples), valid
+        for batch in loader.in_order():
+            yield network.represent(layer, batch), batch.valid
 
 
 class SplitRepresentations:
@@ -155,7 +117,7 @@ class SplitRepresentations:
     Args:
         split: the split's name; part of the cache's keys.
         loader: the split's images.
-        sources: the network and layer of every field of `CellBatch` that is needed.
+        sources: the network and layer of every representation in `Rows` that is needed.
         cache: keeps what is small enough.
     """
 
@@ -175,29 +137,28 @@ class SplitRepresentations:
         """Number of images."""
         return len(self._loader.images)
 
-    def batches(self, epoch: int, start: int) -> Iterator[CellBatch]:
+    def batches(self, epoch: int, start: int) -> Iterator[Rows]:
         """Yield the training batches of an epoch, beginning with number `start`."""
         if self._loader.augment == "none" and self._complete:
             for positions in self._loader.indices(epoch, start):
                 yield self._select(positions)
         else:
             for batch in self._loader.batches(epoch, start):
-                yield self._compute(Examples(self._loader.split, *batch))
+                yield self._compute(batch)
 
-    def chunks(self) -> Iterator[tuple[CellBatch, int]]:
+    def chunks(self) -> Iterator[tuple[Rows, int]]:
         """Yield the whole split in padded chunks, each with its number of valid rows."""
         if self._complete:
             for positions, valid in padded_chunks(self.count, self._loader.device):
                 yield self._select(positions), valid
         else:
-            for examples, valid in examples_in_order(self._loader):
-                yield self._compute(examples), valid
+            for batch in self._loader.in_order():
+                yield self._compute(batch), batch.valid
 
     def pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (input of the stitch, expected representation) of the whole split, valid rows only."""
-        for batch, valid in self.chunks():
-            assert batch.expected is not None
-            yield batch.sender[:valid], batch.expected[:valid]
+        for rows, valid in self.chunks():
+            yield rows["sender"][:valid], rows["expected"][:valid]
 
     def expected_variance(self) -> float:
         """Return the variance of the expected representation, a mean over its channels."""
@@ -209,14 +170,14 @@ class SplitRepresentations:
             squares = squares.to(values) + values.square().sum(dim=1)
         return (squares / count - (total / count).square()).clamp(min=0).mean().item()
 
-    def _select(self, positions: Tensor) -> CellBatch:
+    def _select(self, positions: Tensor) -> Rows:
         rows = {role: whole[positions] for role, whole in self._whole.items() if whole is not None}
-        return CellBatch(self._loader.images.labels[positions], **rows)
+        return {"labels": self._loader.images.labels[positions], **rows}
 
     @torch.no_grad()
-    def _compute(self, examples: Examples) -> CellBatch:
+    def _compute(self, batch: Batch) -> Rows:
         rows = {
-            role: network.represent(layer, examples)
+            role: network.represent(layer, batch)
             for role, (network, layer) in self._sources.items()
         }
-        return CellBatch(examples.labels, **rows)
+        return {"labels": batch.labels, **rows}

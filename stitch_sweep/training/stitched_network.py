@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from stitch_sweep.losses.base import LossInputs
 from stitch_sweep.networks.frozen import FrozenNetwork
-from stitch_sweep.training.representations import CellBatch, SplitRepresentations
+from stitch_sweep.training.representations import Rows, SplitRepresentations
 
 
 class StitchedNetwork:
@@ -35,30 +35,22 @@ class StitchedNetwork:
             for start, end in zip(layers, [*layers[1:], None], strict=True):
                 self._segments.append((end, receiver.part(start, end)))
 
-    def loss_inputs(self, batch: CellBatch, with_logits: bool) -> LossInputs:
+    def loss_inputs(self, rows: Rows, with_logits: bool) -> LossInputs:
         """Run a batch through the stitch and, if asked for, through the rest of the receiver."""
-        stitched = self.stitch(batch.sender)
+        frozen = dict(rows)
+        stitched = self.stitch(frozen.pop("sender"))
         hints: dict[int, tuple[Tensor, Tensor]] | None = None
         logits: Tensor | None = None
         if self._with_hints:
-            assert batch.expected is not None
-            hints, logits = self._follow(stitched, batch.expected)
+            hints, logits = self._follow(stitched, frozen["expected"])
         elif with_logits:
             logits = self.rest(stitched)
-        return LossInputs(
-            batch.labels,
-            stitched,
-            batch.expected,
-            logits,
-            batch.expected_logits,
-            batch.sender_logits,
-            hints,
-        )
+        return LossInputs(stitched=stitched, logits=logits, hints=hints, **frozen)
 
     def evaluation_chunks(self, split: SplitRepresentations) -> Iterator[tuple[LossInputs, int]]:
         """Yield a whole split with logits, in padded chunks, each with its number of valid rows."""
-        for batch, valid in split.chunks():
-            yield self.loss_inputs(batch, with_logits=True), valid
+        for rows, valid in split.chunks():
+            yield self.loss_inputs(rows, with_logits=True), valid
 
     def _follow(
         self, stitched: Tensor, expected: Tensor

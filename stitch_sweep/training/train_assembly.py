@@ -18,7 +18,6 @@ from stitch_sweep.core.seeding import derive, seed_everything
 from stitch_sweep.core.splits import SHORT_SPLITS
 from stitch_sweep.data.loader import Loader
 from stitch_sweep.losses.base import CombinedLoss, LossContext, LossInputs
-from stitch_sweep.networks.evaluation import CHUNK
 from stitch_sweep.networks.optimization import Optimization
 from stitch_sweep.training.assembly import Assembly
 from stitch_sweep.training.sums import WeightedSums, measure, name_losses
@@ -153,12 +152,12 @@ def _train_epoch(
     """Train for an epoch; return its row, and the row of the validation images after it."""
     assembly.learn(stage)
     sums, lr = WeightedSums(), 0.0
-    for _, images, labels in loaders["train"].batches(epoch):
-        logits = assembly(images)
-        total, terms = loss(LossInputs(labels=labels, stitched=logits, logits=logits))
+    for batch in loaders["train"].batches(epoch):
+        logits = assembly(batch.images)
+        total, terms = loss(LossInputs(labels=batch.labels, stitched=logits, logits=logits))
         lr = optimization.step(total)
-        accuracy = (logits.argmax(dim=1) == labels).double().mean()
-        sums.add({"loss": total, "accuracy": accuracy, **name_losses(total, terms)}, len(labels))
+        accuracy = (logits.argmax(dim=1) == batch.labels).double().mean()
+        sums.add({"loss": total, "accuracy": accuracy, **name_losses(total, terms)}, batch.valid)
     trained = sums.means()
     assembly.learn([])
     measured, _ = measure(_chunks(assembly, loaders["validation"]), loss)
@@ -168,6 +167,6 @@ def _train_epoch(
 
 def _chunks(assembly: Assembly, loader: Loader) -> Iterator[tuple[LossInputs, int]]:
     """Yield a split with the assembly's logits, in padded chunks."""
-    for images, labels, valid in loader.in_order(CHUNK):
-        logits = assembly(images)
-        yield LossInputs(labels=labels, stitched=logits, logits=logits), valid
+    for batch in loader.in_order():
+        logits = assembly(batch.images)
+        yield LossInputs(labels=batch.labels, stitched=logits, logits=logits), batch.valid

@@ -9,6 +9,7 @@ from torch import nn
 from stitch_sweep.config.root import Config
 from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.core.seeding import seed_everything
+from stitch_sweep.data.batches import CHUNK
 from stitch_sweep.data.images import Data
 from stitch_sweep.data.loader import Loader
 from stitch_sweep.data.loading import make_loaders
@@ -66,8 +67,12 @@ class Workbench:
         # A missing FFCV must show now; it is not the failure of a trial.
         self.loaders(config.training.batch_size)
 
-    def loaders(self, batch_size: int) -> dict[str, Loader]:
-        """Return a loader per split; they are made once per batch size."""
+    def loaders(self, batch_size: int = CHUNK) -> dict[str, Loader]:
+        """Return a loader per split; they are made once per batch size.
+
+        Args:
+            batch_size: images per training batch; of no effect on a walk in stored order.
+        """
         if batch_size not in self._loaders:
             self._loaders[batch_size] = make_loaders(
                 self._data,

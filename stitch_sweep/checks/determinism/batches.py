@@ -6,18 +6,15 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from stitch_sweep.checks.determinism.kept_tensors import KeptTensors
 from stitch_sweep.checks.inspection import sha256_of
 from stitch_sweep.config.root import Config
 from stitch_sweep.core import seeding
 from stitch_sweep.core.splits import SPLITS
 from stitch_sweep.data.augmentation import AUGMENTATIONS
+from stitch_sweep.data.batches import CHUNK, Batch
 from stitch_sweep.data.images import Data, Images
 from stitch_sweep.data.loader import Loader
-from stitch_sweep.networks.evaluation import CHUNK
 
 _EVALUATED = ("validation", "test")
 
@@ -36,7 +33,7 @@ def describe_batches(
         batches.append(_training_batch(train, 0, len(train) - 1, kept))
     batches.append(_training_batch(train, 1, 0, kept))
     for split in _EVALUATED:
-        batches += _evaluation_chunks(split, loaders[split], kept)
+        batches += _evaluation_chunks(loaders[split], kept)
     return {
         "data_set": {"name": data.name, "classes": list(data.classes), "sha256": data.fingerprint},
         "splits": {split: _describe_split(getattr(data, split)) for split in SPLITS},
@@ -112,41 +109,29 @@ def _describe_augmentation(name: str, size: int) -> dict[str, Any]:
 
 def _training_batch(loader: Loader, epoch: int, k: int, kept: KeptTensors) -> dict[str, Any]:
     batch = next(loader.batches(epoch, k))
-    place = f"training batch {k} of epoch {epoch}"
-    return _describe_batch(place, "train", loader, batch.indices, batch.images, batch.labels, kept)
+    return _describe_batch(f"training batch {k} of epoch {epoch}", loader, batch, kept)
 
 
-def _evaluation_chunks(split: str, loader: Loader, kept: KeptTensors) -> Iterator[dict[str, Any]]:
+def _evaluation_chunks(loader: Loader, kept: KeptTensors) -> Iterator[dict[str, Any]]:
     """Yield the first and the last chunk of an evaluation, without its padding."""
     last = (len(loader.images) - 1) // CHUNK
-    for k, (images, labels, valid) in enumerate(loader.in_order(CHUNK)):
+    for k, batch in enumerate(loader.in_order()):
         if k in (0, last):
-            indices = torch.arange(k * CHUNK, k * CHUNK + valid, device=loader.device)
-            place = f"{split} chunk {k}"
-            yield _describe_batch(
-                place, split, loader, indices, images[:valid], labels[:valid], kept
-            )
+            yield _describe_batch(f"{loader.split} chunk {k}", loader, batch, kept)
 
 
-def _describe_batch(
-    place: str,
-    split: str,
-    loader: Loader,
-    indices: Tensor,
-    images: Tensor,
-    labels: Tensor,
-    kept: KeptTensors,
-) -> dict[str, Any]:
+def _describe_batch(place: str, loader: Loader, batch: Batch, kept: KeptTensors) -> dict[str, Any]:
+    indices, labels = batch.indices[: batch.valid], batch.labels[: batch.valid]
     # Read again with the loader, which may not have the images in memory.
     (raw,) = loader.read([indices])
-    raw, images = raw.cpu(), images.cpu()
+    raw, images = raw.cpu(), batch.images[: batch.valid].cpu()
     kept.keep(f"images/{place}", raw)
     kept.keep(f"transformed/{place}", images)
     files = loader.images.files
     positions = indices.tolist()
     return {
         "place": place,
-        "split": split,
+        "split": batch.split,
         "shape": list(raw.shape),
         "indices": positions,
         "files": None if files is None else [files[k] for k in positions],

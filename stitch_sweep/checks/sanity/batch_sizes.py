@@ -14,8 +14,8 @@ from stitch_sweep.checks.sanity.findings import Finding
 from stitch_sweep.checks.sanity.plain import accuracy
 from stitch_sweep.checks.sanity.subject import CompletedTraining, Subject
 from stitch_sweep.core.splits import SHORT_SPLITS, SPLITS
+from stitch_sweep.data.batches import CHUNK
 from stitch_sweep.data.images import Data
-from stitch_sweep.networks.evaluation import CHUNK
 from stitch_sweep.training.workbench import Workbench
 
 BATCH_SIZES = (1, 7, 64, 256)

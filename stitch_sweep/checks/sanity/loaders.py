@@ -13,7 +13,6 @@ from stitch_sweep.checks.sanity.findings import Finding, judge
 from stitch_sweep.checks.sanity.subject import Subject
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.data.loader import Loader
-from stitch_sweep.networks.evaluation import CHUNK
 from stitch_sweep.storage import scratch
 
 
@@ -51,4 +50,4 @@ def loaders(subject: Subject) -> Finding:
 def _batch_pairs(plain: Loader, ffcv: Loader) -> Iterator[tuple[Any, Any]]:
     """Yield the batches of one epoch and the evaluation's chunks, from both loaders."""
     yield from zip(plain.batches(1), ffcv.batches(1), strict=True)
-    yield from zip(plain.in_order(CHUNK), ffcv.in_order(CHUNK), strict=True)
+    yield from zip(plain.in_order(), ffcv.in_order(), strict=True)

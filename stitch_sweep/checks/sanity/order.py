@@ -12,7 +12,6 @@ from stitch_sweep.checks.sanity import plain
 from stitch_sweep.checks.sanity.findings import Finding, judge
 from stitch_sweep.checks.sanity.subject import Subject
 from stitch_sweep.data.loader import Loader
-from stitch_sweep.networks.evaluation import CHUNK
 from stitch_sweep.training.workbench import Workbench
 
 _MOST_DEFECTS = 3
@@ -67,7 +66,8 @@ def _loaders(subject: Subject, bench: Workbench) -> dict[str, Loader]:
 
 def _read_epoch(loader: Loader, epoch: int) -> list[Tensor]:
     """Return indices, images and labels of all batches of an epoch."""
-    return [torch.cat(parts).cpu() for parts in zip(*loader.batches(epoch), strict=True)]
+    parts = zip(*((b.indices, b.images, b.labels) for b in loader.batches(epoch)), strict=True)
+    return [torch.cat(part).cpu() for part in parts]
 
 
 def _evaluation_defects(subject: Subject) -> list[str]:
@@ -75,7 +75,7 @@ def _evaluation_defects(subject: Subject) -> list[str]:
     defects = []
     for split, loader in _loaders(subject, subject.bench()).items():
         images, labels = [], []
-        for chunk in loader.in_order(CHUNK):
+        for chunk in loader.in_order():
             images.append(chunk.images[: chunk.valid])
             labels.append(chunk.labels[: chunk.valid])
         stored = getattr(subject.data, split).labels

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stitch_sweep.networks.evaluation import CHUNK
+from stitch_sweep.data.batches import CHUNK
 
 
 def order(seed: int, epoch: int, count: int) -> Tensor:

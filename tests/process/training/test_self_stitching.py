@@ -46,8 +46,8 @@ def digits_and_a() -> tuple[Data, nn.Module]:
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
     loader = make_loaders(data, 64, seed=0)["train"]
     for epoch in range(10):
-        for _, images, labels in loader.batches(epoch):
+        for batch in loader.batches(epoch):
             optimizer.zero_grad()
-            functional.cross_entropy(network(images), labels).backward()
+            functional.cross_entropy(network(batch.images), batch.labels).backward()
             optimizer.step()
     return data, network

@@ -14,6 +14,7 @@ from stitch_sweep.data.augmentation import (
     draw_crop_flip,
     normalize_images,
 )
+from stitch_sweep.data.batches import Batch
 from stitch_sweep.data.loader import Loader
 from tests.support.image_files import random_images
 
@@ -25,8 +26,12 @@ def loader(count: int = 23, batch_size: int = 5, seed: int = 0, augment: str = "
     )
 
 
+def tensors(batch: Batch) -> list[torch.Tensor]:
+    return [batch.indices, batch.images, batch.labels]
+
+
 def joined(batches) -> list[torch.Tensor]:
-    return [torch.cat(parts) for parts in zip(*batches, strict=True)]
+    return [torch.cat(parts) for parts in zip(*map(tensors, batches), strict=True)]
 
 
 @settings(max_examples=20)
@@ -43,19 +48,21 @@ def test_an_epoch_resumed_at_any_batch_goes_on_as_it_would_have(start):
     rest = list(loader().batches(3, start=start))
     assert len(rest) == len(full) - start
     for expected, actual in zip(full[start:], rest, strict=True):
-        assert all(map(torch.equal, expected, actual))
+        assert all(map(torch.equal, tensors(expected), tensors(actual)))
 
 
 def test_an_epoch_holds_every_image_once_and_the_last_batch_is_partial():
     batches = list(loader().batches(0))
     assert [len(batch.labels) for batch in batches] == [5, 5, 5, 5, 3]
+    assert [batch.valid for batch in batches] == [5, 5, 5, 5, 3]
+    assert {batch.split for batch in batches} == {"train"}
     assert len(loader()) == 5
     assert joined(batches)[0].sort().values.tolist() == list(range(23))
 
 
 def test_batches_hold_the_images_and_labels_that_their_indices_name():
     quiet = loader(augment="none")
-    for indices, images, labels in quiet.batches(2):
+    for indices, images, labels in map(tensors, quiet.batches(2)):
         split = quiet.images.select(indices)
         assert torch.equal(labels, split.labels)
         by_hand = (split.images.double() / 255 - quiet.mean[:, None, None]) / quiet.std[
@@ -101,12 +108,14 @@ def test_a_start_outside_the_epoch_is_refused(start):
 @pytest.mark.parametrize("chunk", [1, 4, 23, 60])
 def test_evaluation_sees_every_image_in_order_in_chunks_of_one_size(chunk):
     evaluated = loader()
-    images, labels = [], []
-    for x, y, valid in evaluated.in_order(chunk):
-        assert len(x) == len(y) == chunk
-        images.append(x[:valid])
-        labels.append(y[:valid])
+    images, labels, indices = [], [], []
+    for batch in evaluated.in_order(chunk):
+        assert len(batch.images) == len(batch.labels) == len(batch.indices) == chunk
+        images.append(batch.images[: batch.valid])
+        labels.append(batch.labels[: batch.valid])
+        indices.append(batch.indices[: batch.valid])
     stored = evaluated.images
+    assert torch.cat(indices).tolist() == list(range(23))
     assert torch.equal(torch.cat(labels), stored.labels)
     assert torch.equal(
         torch.cat(images), normalize_images(stored.images, evaluated.mean, evaluated.std)
@@ -119,6 +128,7 @@ def test_padding_of_the_last_chunk_repeats_images_from_the_beginning():
     assert last.valid == 3
     assert torch.equal(last.images[3:], first.images[:7])
     assert torch.equal(last.labels[3:], first.labels[:7])
+    assert torch.equal(last.indices[3:], first.indices[:7])
 
 
 def test_the_loader_leaves_the_stored_images_alone():

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.core.errors import InputError
+from stitch_sweep.data.batches import Batch
 from stitch_sweep.data.images import Data
 from stitch_sweep.data.loader import Loader
 from stitch_sweep.data.loading import make_loaders
 from stitch_sweep.networks.controls import ClassOnly, ClassOnlySender, freeze
-from stitch_sweep.networks.frozen import Examples, FrozenError, FrozenNetwork
+from stitch_sweep.networks.frozen import FrozenError, FrozenNetwork
 from stitch_sweep.storage.digests import fingerprint
 from stitch_sweep.training.loop import StitchTraining
 from stitch_sweep.training.representations import ActivationCache
@@ -134,8 +135,9 @@ class TestClassOnly:
         sender = freeze(ClassOnly(SHAPES), "network 'c'")
         assert isinstance(sender, ClassOnlySender)
         assert not sender.classifies
+        indices, labels = some(2)
         with pytest.raises(InputError, match="'c' knows only the class, and has no logits"):
-            sender.represent(None, Examples("train", *some(2)[:1], torch.zeros(2), some(2)[1]))
+            sender.represent(None, Batch(torch.zeros(2), labels, indices, "train", valid=2))
 
     def test_the_class_can_be_read_from_every_layer(self, subtests, digits):
         """The nearest class mean of the training images classifies every test image correctly.
@@ -240,12 +242,11 @@ class TestTraining:
             train_stitch(b, ClassOnly(SHAPES), sender_layer=0, receiver_layer=0, data=digits)
 
 
-def test_examples_of_a_network_are_its_images(a, digits):
+def test_a_network_represents_the_images_of_a_batch(a, digits):
     frozen = FrozenNetwork(a)
     loader = Loader(digits.test, digits.mean, digits.std, batch_size=8, seed=0, split="test")
-    numbers, images, labels = next(loader.batches(0))
-    found = frozen.represent(2, Examples(loader.split, numbers, images, labels))
-    assert torch.equal(found, frozen.prefix(2)(images))
+    batch = next(loader.batches(0))
+    assert torch.equal(frozen.represent(2, batch), frozen.prefix(2)(batch.images))
 
 
 def test_every_loader_knows_its_split(digits):

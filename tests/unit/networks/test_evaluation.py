@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from stitch_sweep.data.batches import CHUNK
 from stitch_sweep.data.images import Data, Images
 from stitch_sweep.data.loader import Loader
-from stitch_sweep.networks.evaluation import CHUNK, Evaluation, Scores, evaluate
+from stitch_sweep.networks.evaluation import Evaluation, Scores, evaluate
 
 
 def loader(data: Data, count: int, batch_size: int, augment: str = "none") -> Loader:

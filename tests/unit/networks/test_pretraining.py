@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from stitch_sweep.core.errors import DivergedError
+from stitch_sweep.data.batches import CHUNK
 from stitch_sweep.data.loading import make_loaders
-from stitch_sweep.networks.evaluation import CHUNK
 from stitch_sweep.networks.families.building import build
 from stitch_sweep.networks.pretraining import fill_batchnorm_statistics, train_network
 from stitch_sweep.networks.zoo import Zoo

@@ -470,9 +470,9 @@ def test_every_stitch_sees_the_same_batches(a, b, digits, monkeypatch, augment):
     seen: list[list[torch.Tensor]] = []
     original = StitchTraining._train_step
 
-    def spy(self: StitchTraining, batch: Any) -> None:
-        seen[-1].append((batch.labels, batch.sender))
-        original(self, batch)
+    def spy(self: StitchTraining, rows: Any) -> None:
+        seen[-1].append((rows["labels"], rows["sender"]))
+        original(self, rows)
 
     monkeypatch.setattr(StitchTraining, "_train_step", spy)
     for stitch, loss, j, repeat in [

@@ -113,10 +113,10 @@ def stitch_in_half(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def shuffled_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
-    def in_order(original: Any, self: Loader, chunk: int) -> Any:
+    def in_order(original: Any, self: Loader, *args: Any) -> Any:
         mixed = copy.copy(self)
         mixed.images = self.images.select(torch.randperm(len(self.images)))
-        return original(mixed, chunk)
+        return original(mixed, *args)
 
     around(monkeypatch, Loader, "in_order", in_order)
 
@@ -217,8 +217,8 @@ def constant_trajectory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rolled_labels_without_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    def made(original: Any, self: Any, examples: Any) -> Any:
-        return original(self, examples)._replace(labels=examples.labels.roll(1))
+    def made(original: Any, self: Any, batch: Any) -> Any:
+        return {**original(self, batch), "labels": batch.labels.roll(1)}
 
     around(monkeypatch, SplitRepresentations, "_compute", made)
 

@@ -1,0 +1,52 @@
+"""A batch of images, and the walk over a split in chunks of one size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+CHUNK = 256
+"""Images per evaluation chunk; the last chunk is padded to it, so all kernels run on one shape."""
+
+
+class Batch(NamedTuple):
+    """B images of one split on the loader's device: a training batch, or a chunk for evaluation.
+
+    Attributes:
+        images: float32 `B x C x H x W`, normalized; augmented in training.
+        labels: int64 `B`.
+        indices: int64 `B`, positions in the split.
+        split: name of the split; together with its index in the split it identifies an image.
+        valid: number of leading rows that count. The rest of a chunk is padding; a training batch has
+            none.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    split: str
+    valid: int
+
+
+def padded_chunks(
+    count: int, device: torch.device | str | None = None, chunk: int = CHUNK
+) -> Iterator[tuple[Tensor, int]]:
+    """Walk over the positions 0 to count - 1 in chunks of one size.
+
+    All chunks have one size because the size of a batch can change the last bits of a network's output.
+
+    Args:
+        count: number of positions.
+        device: where the positions are made.
+        chunk: positions per chunk, positive.
+
+    Yields:
+        Positions, int64 `chunk`; the last chunk is padded with positions from the beginning. Beside
+        them the number of leading rows that are valid.
+    """
+    for first in range(0, count, chunk):
+        positions = torch.arange(first, first + chunk, device=device) % count
+        yield positions, min(chunk, count - first)
