@@ -41,13 +41,14 @@ SLOW_FILES = (
     "process/checks/test_sanity_cells.py",
     "process/data/test_ffcv.py",
     "process/test_import_cost.py",
+    "unit/measuring/test_tables.py",
     "unit/training/test_training.py",
+    "unit/stitches/test_starts.py",
     "unit/stitches/test_stitches.py",
     "unit/checks/sanity/test_planted_faults.py",
     "unit/checks/determinism/test_comparison.py",
-    "unit/stitches/test_starts.py",
-    "unit/measuring/test_tables.py",
     "unit/sweep/test_searcher.py",
+    "unit/networks/test_families.py",
 )
 """The files that take longest in each folder of tests, slowest first. One that started last would run
 alone at the end."""
