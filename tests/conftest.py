@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -24,22 +25,39 @@ from tests.support.digits import DIGITS, TINY
 # The profile "ci" has fixed examples and no deadlines, which a busy machine would miss.
 settings.load_profile("ci")
 
+TESTS = Path(__file__).parent
+
 SLOW_FILES = (
-    "test_faults.py",
-    "test_sweep.py",
-    "test_launching.py",
-    "test_sanity.py",
-    "test_determinism.py",
-    "test_ffcv.py",
-    "test_import_cost.py",
+    "process/sweep/test_sweep.py",
+    "cluster/test_faults.py",
+    "process/sweep/test_gpu.py",
+    "cluster/test_launching.py",
+    "process/checks/test_sanity_suite.py",
+    "process/training/test_resumed_checkpoints.py",
+    "process/sweep/test_knock_out_sweep.py",
+    "process/networks/test_traced.py",
+    "process/networks/test_vocabulary.py",
+    "process/sweep/test_node_shelf.py",
+    "process/checks/test_sanity_cells.py",
+    "process/data/test_ffcv.py",
+    "process/test_import_cost.py",
+    "unit/measuring/test_tables.py",
+    "unit/training/test_training.py",
+    "unit/stitches/test_starts.py",
+    "unit/stitches/test_stitches.py",
+    "unit/checks/sanity/test_planted_faults.py",
+    "unit/checks/determinism/test_comparison.py",
+    "unit/sweep/test_searcher.py",
+    "unit/networks/test_families.py",
 )
-"""Files that take minutes. One of them that started last would run alone at the end."""
+"""The files that take longest in each folder of tests, slowest first. One that started last would run
+alone at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Move slow files to the front; the Makefile keeps pytest-xdist from reordering them."""
-    place = {name: k for k, name in enumerate(SLOW_FILES)}
-    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+    place = {TESTS / name: k for k, name in enumerate(SLOW_FILES)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.fixture(scope="session")

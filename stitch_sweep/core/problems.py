@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -159,7 +160,7 @@ def argument_problems(
     Yields:
         Location and message of each problem.
     """
-    parameters = inspect.signature(function).parameters
+    parameters = _parameters(function)
     allowed = [name for name in parameters if name not in hidden]
     for name, value in given.items():
         if name not in allowed:
@@ -168,6 +169,12 @@ def argument_problems(
         expected = _expected_range(value) or _expected_type(parameters[name].default, value)
         if expected is not None:
             yield (name,), mismatch(expected, value)
+
+
+@functools.cache
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """Return the parameters of a function or class; checking a search space asks thousands of times."""
+    return inspect.signature(function).parameters
 
 
 def _expected_range(value: Any) -> str | None:

@@ -104,7 +104,8 @@ class Registry:
         Raises:
             InputError: the name is not registered; the message suggests the nearest name.
         """
-        if name not in self.names():
+        # Importing the module and sorting all names takes longer than the look-up itself.
+        if name not in self._entries and name not in self.names():
             raise InputError(f"no {self.kind} is named {name!r}: {nearest(name, self._entries)}")
         return self._entries[name]
 

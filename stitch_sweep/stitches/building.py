@@ -53,7 +53,7 @@ def build_stitch(
         torch.Size([2, 128, 16, 16])
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, repeat, "stitch", name, list(sender), list(receiver)))
+        _seed_weights(derive(seed, repeat, "stitch", name, list(sender), list(receiver)))
         stitch: nn.Module = STITCHES.build(name, sender, receiver, options=options)
     try:
         check_start(stitch, start)
@@ -62,6 +62,17 @@ def build_stitch(
     if start == "identity" and not torch.empty(0).is_meta:
         start_stitch(stitch, start)
     return stitch
+
+
+def _seed_weights(seed: int) -> None:
+    """Seed the generators that weights are drawn from, as `torch.manual_seed` does.
+
+    Without a GPU, `torch.manual_seed` formats the call stack three times, for devices that may be
+    initialized later. That takes longer than building a small stitch, and a sweep builds thousands.
+    """
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(seed)
 
 
 def misfit(

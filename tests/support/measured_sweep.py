@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 import torch
 import yaml
 
 from stitch_sweep.config.reading import read_config, to_yaml
+from stitch_sweep.config.root import Config
 from stitch_sweep.data.images import Data
 from stitch_sweep.data.loading import load
-from stitch_sweep.measuring.tables import Measured
+from stitch_sweep.measuring.tables import Measured, measure
 from stitch_sweep.networks.recipes import make_recipe
 from stitch_sweep.networks.zoo import Zoo
 from stitch_sweep.networks.zoo import load as load_network
-from stitch_sweep.plan.prepare import Prepared, provide_networks
+from stitch_sweep.plan.prepare import Prepared, prepare, provide_networks
 from stitch_sweep.plan.sizes import count_samples
 from stitch_sweep.plan.study_search import StudySearch
 from stitch_sweep.storage.digests import fingerprint
@@ -150,3 +152,34 @@ def best(folder: Path, sender: str, i: int, j: int, loss: str) -> pd.Series:
     where &= (results["sender_layer"] == i) & (results["receiver_layer"] == j)
     cells = results[where].sort_values(["val_accuracy", "number"], ascending=[False, True])
     return cells.iloc[0]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An experiment folder with its zoo and without tables of `measured/`; read-only."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "zoo").mkdir()
+    config = Config.model_validate({**TREE, "zoo": str(folder / "zoo")})
+    run_here(prepare(config), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def told() -> list[tuple[str, int, int]]:
+    """The calls of `on_progress` while `measured` was computed."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def measured(
+    finished: Path, told: list[tuple[str, int, int]], tmp_path_factory: pytest.TempPathFactory
+) -> Measured:
+    """All tables of a copy of the folder."""
+    copy = copied(finished, tmp_path_factory.mktemp("measured"))
+    return measure(copy, on_progress=lambda *progress: told.append(progress))
+
+
+@pytest.fixture
+def folder(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the folder that a test may change."""
+    return copied(finished, tmp_path)

@@ -54,7 +54,7 @@ NETWORKS = {
 # Their cuts take seconds each.
 SLOW_NETWORKS = (
     *("vgg11_bn", "densenet121", "googlenet", "efficientnet_b0", "convnext_tiny", "swin_t"),
-    *("vit_b_16", "mnasnet0_5", "regnet_y_400mf"),
+    *("vit_b_16", "mnasnet0_5", "regnet_y_400mf", "shufflenet_v2_x0_5"),
 )
 
 

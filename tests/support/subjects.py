@@ -44,6 +44,17 @@ def run_check(name: str, subject: Subject) -> Finding:
     return CHECKS[name](subject)
 
 
+def check_passes(name: str, subject: Subject) -> None:
+    """Assert that a check passes, or says why it was skipped."""
+    finding = run_check(name, subject)
+    assert finding.verdict in ("pass", "skip"), finding
+    if finding.verdict == "skip":
+        assert finding.detail
+    # Float32 differs from float64; nothing else may differ.
+    if name != "precision":
+        assert not finding.difference
+
+
 def around(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, wrapper: Any) -> None:
     """Replace a method by `wrapper(original, self, ...)`."""
     original = getattr(owner, name)

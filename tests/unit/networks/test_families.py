@@ -1,17 +1,17 @@
-"""Facts of every network family: shapes, cuts, skips that are there or not, and first weights."""
+"""Facts of every network family: shapes, skips that are there or not, and first weights.
+
+tests/process/networks/test_families.py has their cuts and trainings, which take longer.
+"""
 
 from __future__ import annotations
 
 import itertools
-import math
-from functools import partial
 from typing import Any
 
 import pytest
 import torch
 import torchvision
 from torch import nn
-from torch.nn import functional
 from torchvision.models.densenet import _DenseBlock, _Transition
 from torchvision.models.vision_transformer import EncoderBlock
 
@@ -23,7 +23,7 @@ from stitch_sweep.core.registry import FAMILIES
 from stitch_sweep.data.images import Data
 from stitch_sweep.measuring.networks import find_networks
 from stitch_sweep.measuring.permissions import Permissions
-from stitch_sweep.networks.cutting.traced import TracedNetwork, cut_points
+from stitch_sweep.networks.cutting.traced import cut_points
 from stitch_sweep.networks.describe import describe
 from stitch_sweep.networks.families.building import NAME_FORMS, build, resolve
 from stitch_sweep.networks.families.densenet import DenseLayer
@@ -32,39 +32,10 @@ from stitch_sweep.networks.recipes import make_recipe
 from stitch_sweep.networks.weights.fitting import load_from_file
 from stitch_sweep.networks.zoo import Zoo, load
 from stitch_sweep.plan.prepare import prepare
-from tests.support.networks import check_every_cut, prepared_network
+from tests.support.families import VARIANTS, every_variant, images, network
 from tests.support.paths import ROOT
 
 RECIPES = ROOT / "experiments/cifar10/families"
-
-# Small networks: family and options, with every value of every option that is a word.
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "resnet": ("resnet", {"blocks": [1, 2, 1, 1], "width": 4}),
-    "resnet plain": ("resnet", {"blocks": [1, 2, 1, 1], "width": 4, "skip": "none"}),
-    "densenet": ("densenet", {"blocks": [2, 3, 1], "width": 4}),
-    "densenet last": ("densenet", {"blocks": [2, 3, 1], "width": 4, "skips": "last"}),
-    "densenet none": ("densenet", {"blocks": [2, 3, 1], "width": 4, "skips": "none"}),
-    "vgg": ("vgg", {"blocks": [1, 2, 2], "width": 4}),
-    "cnn": ("cnn", {"depth": 5, "width": 4}),
-    "mlp": ("mlp", {"depth": 3, "width": 24}),
-    "vit": ("vit", {"depth": 2, "width": 12, "heads": 3, "patch": 4}),
-    "vit mean": (
-        "vit",
-        {"depth": 2, "width": 12, "heads": 3, "patch": 4, "class_token": False},
-    ),
-}
-every_variant = pytest.mark.parametrize("variant", VARIANTS)
-
-
-def network(variant: str, channels: int = 3, size: int = 16, classes: int = 10, **options: Any):
-    family, usual = VARIANTS[variant]
-    torch.manual_seed(0)
-    return build(family, channels, classes, {**usual, **options}, image_size=size)
-
-
-def images(channels: int = 3, size: int = 16, count: int = 4, seed: int = 1) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(count, channels, size, size, generator=generator)
 
 
 def shapes(variant: str, channels: int = 3, size: int = 16, **options: Any) -> list[tuple]:
@@ -142,15 +113,6 @@ def test_vit_shapes(subtests):
                 tokens = (size // patch) ** 2 + class_token
                 found = shapes("vit", 1, size, patch=patch, class_token=class_token, depth=3)
                 assert found == [(tokens, 12)] * 4
-
-
-@every_variant
-def test_every_cut_is_exact_and_leaves_what_it_cut_alone(subtests, variant):
-    for channels, size, classes in ((1, 8, 3), (3, 28, 10)):
-        with subtests.test(f"{channels}, {size}, {classes}"):
-            model = prepared_network(partial(network, variant, channels, size, classes))
-            check_every_cut(model, images(channels, size, 2))
-            assert model(images(channels, size, 2)).shape == (2, classes)
 
 
 @every_variant
@@ -317,57 +279,13 @@ def test_vit_base_has_the_parameters_of_torchvisions():
     assert parameters(ours) == parameters(theirs)
 
 
-# --- first weights, and training ----------------------------------------------------------------
-
-
-DEEP: dict[str, dict[str, Any]] = {
-    "resnet": {"blocks": [3, 3, 3, 3]},
-    "densenet": {"blocks": [6, 6, 6]},
-    "vgg": {"blocks": [2, 2, 4, 4]},
-    "cnn": {"depth": 12, "width": 16},
-    "mlp": {"depth": 12, "width": 128},
-    "vit": {"depth": 12},
-}
-
-
-@every_variant
-def test_representations_have_a_sensible_size_before_training(subtests, variant):
-    for deep in (False, True):
-        with subtests.test(str(deep)):
-            options = DEEP[VARIANTS[variant][0]] if deep else {}
-            model = network(variant, **options)
-            traced = TracedNetwork(model)
-            x = images(count=16)
-            with torch.no_grad():
-                for layer in traced.layers:
-                    values = traced.sub_network(None, layer.index)(x)
-                    # Within a factor of 10 of the images' size, and different for different images.
-                    assert 0.1 < values.square().mean().sqrt() < 10, layer
-                    assert (values - values.mean(dim=0)).square().mean().sqrt() > 0.01, layer
+# --- first weights ------------------------------------------------------------------------------
 
 
 @every_variant
 def test_weights_follow_the_seed(variant):
     first, again = (network(variant).state_dict() for _ in range(2))
     assert all(torch.equal(first[key], again[key]) for key in first)
-
-
-@every_variant
-def test_a_few_steps_of_training_lower_the_loss(variant, digits: Data):
-    model = network(variant, channels=1)
-    x = (digits.train.images[:128].float() / 255 - digits.mean) / digits.std
-    labels = digits.train.labels[:128]
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    losses = []
-    for _ in range(30):
-        loss = functional.cross_entropy(model(x), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert all(map(math.isfinite, losses))
-    assert losses[-1] < losses[0]
-    assert all(p.grad is not None and p.grad.any() for p in model.parameters())
 
 
 # --- sizes --------------------------------------------------------------------------------------

@@ -25,8 +25,6 @@ from stitch_sweep.plan.cells import Cell
 from stitch_sweep.plan.equal_trials import EffectiveSettings
 from stitch_sweep.plan.outlines import Outline
 from stitch_sweep.plan.prepare import Prepared
-from stitch_sweep.report.wording import format_duration
-from stitch_sweep.report.writing import analyze
 from stitch_sweep.stitches.storage import describe_stitch, load_stitch
 from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.ledger_writer import LedgerWriter
@@ -41,7 +39,6 @@ from stitch_sweep.tracking.tracker import Tracker
 from stitch_sweep.training.loop import StitchResult
 from stitch_sweep.training.workbench import Workbench
 from tests.support.digits import DIGITS, TINY
-from tests.support.reports import make_folder
 from tests.support.training import finished, training
 
 STUDY = Study("a", 1, "b", 1)
@@ -406,21 +403,6 @@ def test_a_copys_run_says_what_it_was_copied_from(swept):
     steps = [m.step for batch in batches for m in batch["metrics"] if m.key == "val/accuracy"]
     rows = [row for row in record["trajectory"] if row["split"] == "validation"]
     assert steps == [row["step"] for row in rows]
-
-
-def test_the_report_counts_copies_and_a_trial_s_cost_without_them(tmp_path):
-    folder = make_folder(tmp_path / "sweep", samples=2, layers=2)
-    for record in Ledger(folder).records():
-        if record["number"] == 1:
-            copied = {**record, "copied_from": record["trial"][:-1] + "0", "seconds": 0.0}
-            path = folder / "ledger" / "trials" / f"{record['trial']}.json"
-            path.write_text(json.dumps(copied))
-    (folder / "results.parquet").unlink()
-    page = analyze([folder], output=tmp_path, measured=False).page.read_text()
-    count = len(list((folder / "ledger" / "trials").iterdir()))
-    assert f"{count} trials have ended, {count // 2} of them copied from equal ones, in" in page
-    assert f"{format_duration(2.5)} a trial" in page
-    assert format_duration(2.5) != format_duration(1.25), "the mean of all trials"
 
 
 def test_measuring_finds_the_stitch_of_a_copy(swept):

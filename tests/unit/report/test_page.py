@@ -1,4 +1,8 @@
-"""The content of the page. tests/process/report/test_browser.py tests its appearance."""
+"""The content of the page.
+
+tests/process/report/test_whole_report.py has the page of a folder with all kinds of files, and
+test_browser.py beside it the appearance of the page.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ from stitch_sweep.report.figures import list_charts
 from stitch_sweep.report.findings import derive_findings
 from stitch_sweep.report.page.markup import encode_json, escape_script, render_sentence
 from stitch_sweep.report.reading import load_experiment
-from tests.support.report_pages import HOSTILE, Parsed, doubts_of, page_of, read
+from tests.support.report_pages import HOSTILE, doubts_of, read
 from tests.support.reports import make_folder
 
 
@@ -114,29 +118,3 @@ def test_scripts_and_data_can_not_end_their_element():
         encode_json(math.nan)
     assert escape_markup("<b>&amp;") == "&lt;b&gt;&amp;amp;"
     assert render_sentence("`a<b` <i>") == "<code>a&lt;b</code> &lt;i&gt;"
-
-
-def test_a_page_forbids_every_request(whole):
-    folder, _ = whole
-    text = (folder / "report.html").read_text()
-    page = Parsed(text)
-    (policy,) = [
-        a["content"] for t, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"
-    ]
-    assert policy.startswith("default-src 'none'; ")
-    assert "http" not in policy
-    for tag, attributes in page.tags:
-        if tag in ("script", "img", "link", "iframe"):
-            source = attributes.get("src") or attributes.get("href") or "data:"
-            assert source.startswith("data:")
-    assert text.count("plotly.js v") == 1
-
-
-def test_the_summary_says_what_was_run_and_what_is_doubtful(whole):
-    folder, report = whole
-    (doubts,) = report.doubts
-    assert "The sanity suite of sweep failed: order." in doubts
-    assert any(text.startswith("No controls were run") for text in doubts)
-    text = " ".join("".join(page_of(folder).text).split())
-    assert "4 networks on digits (16 × 16 pixels), stitched as 2 pairs in 18 cells" in text
-    assert "images 3 and 4 changed places" in text

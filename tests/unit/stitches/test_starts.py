@@ -1,4 +1,7 @@
-"""The starts of stitches, and the closed forms that some of them use."""
+"""The starts of stitches, and the closed forms that some of them use.
+
+tests/process/stitches/test_optimum.py compares closed forms with long trainings.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,11 @@ from stitch_sweep.stitches.base import DATA_STARTS, STARTS, AffineStitch, Stitch
 from stitch_sweep.stitches.building import build_stitch
 from stitch_sweep.stitches.capacity import capacity
 from stitch_sweep.stitches.closed_forms import RIDGE_BELOW, least_squares, procrustes, reduced_rank
-from stitch_sweep.stitches.least_squares import LeastSquares, has_optimum
+from stitch_sweep.stitches.least_squares import has_optimum
 from stitch_sweep.stitches.starts import check_start, start_stitch
 from stitch_sweep.stitches.storage import load_stitch, pack_stitch
 from tests.support.cases import check_all
+from tests.support.closed_forms import OPTIMAL, batches, fitted, mse
 from tests.support.stitches import (
     build,
     cells_for,
@@ -32,24 +36,6 @@ from tests.support.stitches import (
     every_stitch_of,
     select_cells,
 )
-
-Batches = list[tuple[torch.Tensor, torch.Tensor]]
-
-
-def batches(x: torch.Tensor, y: torch.Tensor, size: int = 5) -> Batches:
-    return list(zip(x.split(size), y.split(size), strict=True))
-
-
-def fitted(stitch: AffineStitch, x: torch.Tensor, y: torch.Tensor, size: int = 5) -> LeastSquares:
-    fit = LeastSquares(stitch)
-    for batch in batches(x, y, size):
-        fit.add(*batch)
-    return fit
-
-
-def mse(stitch: Stitch, x: torch.Tensor, y: torch.Tensor) -> float:
-    with torch.no_grad():
-        return (stitch.eval()(x) - y).square().mean().item()
 
 
 def inputs(kind: str, *shape: int) -> torch.Tensor:
@@ -79,11 +65,6 @@ LINEAR = select_cells(
         name in ("paper", "conv1x1", "conv3x3", "linear", "affine")
         and capacity(stitch).parameters <= 200
     )
-)
-OPTIMAL = select_cells(lambda stitch, name: has_optimum(stitch))
-# A permutation has no gradient, and large stitches take long.
-TRAINABLE = select_cells(
-    lambda stitch, name: name != "permutation" and capacity(stitch).parameters <= 1000, OPTIMAL
 )
 
 
@@ -183,33 +164,6 @@ def check_error(name, options, sender, receiver):
     assert mse(stitch, x, y) * y.numel() == pytest.approx(solved.error, rel=1e-8, abs=1e-8)
     if has_optimum(stitch):
         assert fit.optimum() * y.numel() == pytest.approx(solved.error, rel=1e-10)
-
-
-@every_stitch_of(TRAINABLE)
-def test_no_training_gets_below_the_optimum(name, options):
-    check_all(cells_of(name, options, TRAINABLE), check_training)
-
-
-def check_training(name, options, sender, receiver):
-    stitch = build(name, options, sender, receiver).double()
-    x, y = draw(60, *sender), draw(60, *receiver, seed=1)
-    fit = start_stitch(stitch, "least_squares", batches(x, y))
-    best = fit.optimum()
-    stitch = build(name, options, sender, receiver, seed=2).double().eval()
-    if name == "orthogonal":  # orthogonal to float64 precision, not float32
-        stitch.base.copy_(torch.linalg.qr(stitch.base).Q)
-    optimizer = torch.optim.LBFGS(stitch.parameters(), max_iter=100, line_search_fn="strong_wolfe")
-
-    def loss() -> torch.Tensor:
-        optimizer.zero_grad()
-        value = (stitch(x) - y).square().mean()
-        value.backward()
-        assert value.item() >= best * (1 - 1e-9) - 1e-12
-        return value
-
-    optimizer.step(loss)
-    if name in ("paper", "conv1x1", "conv3x3", "affine") and best > 1e-6:
-        assert loss().item() == pytest.approx(best, rel=1e-3)  # and training reaches it
 
 
 def test_the_optimum_does_not_depend_on_batches():

@@ -42,7 +42,7 @@ from tests.support.stitches import (
 
 @every_stitch
 def test_every_stitch_joins_some_shapes(name, options):
-    cells = list(joined_shapes(name, options))
+    cells = joined_shapes(name, options)
     assert len(cells) >= 2
     anything = set(STITCHES.names()) - {
         "paper", "identity", "affine", "conv3x3", "basic_block", "bottleneck"

@@ -1,4 +1,7 @@
-"""The checks pass on correct code, and warn of images and weights to know about."""
+"""The checks pass on correct code, and warn of images and weights to know about.
+
+tests/process/checks/test_sanity_cells.py runs them on more cells.
+"""
 
 from __future__ import annotations
 
@@ -11,39 +14,12 @@ import torch
 from stitch_sweep.checks.sanity.catalog import CHECKS
 from stitch_sweep.data.images import Images
 from stitch_sweep.plan.cells import Cell
-from tests.support.subjects import make_subject, run_check
+from tests.support.subjects import check_passes, make_subject, run_check
 
 
 @pytest.mark.parametrize("name", CHECKS)
-@pytest.mark.parametrize(
-    ("cell", "changes"),
-    [
-        (Cell("a", 1, "b", 2), {}),
-        (Cell("b", 3, "b", 0), {"loss": {"mse": 1.0}}),
-        (Cell("a", -1, "b", 4), {"data": {"name": "digits", "augment": "crop_flip"}}),
-        (
-            Cell("a", 2, "b", 2),
-            {
-                "stitch": {"name": "identity"},
-                "training": {
-                    "epochs": 1,
-                    "batch_size": 1000,
-                    "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9},
-                    "schedule": {"name": "linear"},
-                },
-            },
-        ),
-    ],
-    ids=str,
-)
-def test_what_is_right_passes(name, cell, changes, digits, trained):
-    finding = run_check(name, make_subject(digits, copy.deepcopy(trained), cell, **changes))
-    assert finding.verdict in ("pass", "skip"), finding
-    if finding.verdict == "skip":
-        assert finding.detail
-    # Float32 differs from float64; nothing else may differ.
-    if name != "precision":
-        assert not finding.difference
+def test_what_is_right_passes(name, subject):
+    check_passes(name, subject)
 
 
 def test_a_model_whose_conclusion_half_precision_changes_is_warned_of(digits, trained):
