@@ -45,8 +45,8 @@ class Chunk(NamedTuple):
 class Loader:
     """Normalized batches of one split.
 
-    The order and the augmentation of an epoch depend on `seed` and the epoch only. Batch size, device,
-    process and the batch at which an epoch is resumed change nothing about an image.
+    The order and the augmentation of an epoch depend on `seed` and the epoch only. An image doesn't
+    depend on batch size, device or process, nor on the batch at which an epoch is resumed.
 
     Args:
         images: the split, `N x C x H x W` uint8; moved to `device` once.
@@ -55,7 +55,7 @@ class Loader:
         batch_size: images per training batch; the last batch of an epoch may have fewer.
         seed: the sweep's seed.
         augment: a name in `AUGMENTATIONS`.
-        device: the device that holds the images and makes the batches.
+        device: the device that stores the images and makes the batches.
         split: name of the split; together with its number in the split it identifies an image.
 
     Raises:
@@ -68,7 +68,7 @@ class Loader:
     """
 
     pixels_on_device: ClassVar[bool] = True
-    """Whether the device holds the pixels of the whole split, or receives them batch by batch."""
+    """Whether the device stores the pixels of the whole split; else it receives them batch by batch."""
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ class Loader:
         """Iterate over all images in stored order, without augmentation, in chunks of one size.
 
         All chunks have one size because the size of a batch can change the last bits of a network's
-        output. The last chunk is padded with images from the beginning.
+        output. The last chunk is padded with images from the beginning of the split.
 
         Args:
             chunk: images per chunk, positive.

@@ -15,7 +15,7 @@ from stitch_sweep.networks.evaluation import CHUNK
 from stitch_sweep.networks.frozen import Examples, FrozenSender
 
 Source = tuple[FrozenSender, int | None]
-"""A frozen network and the layer that is read; None stands for its logits."""
+"""A frozen network and one of its layers; None stands for its logits."""
 
 
 class CellBatch(NamedTuple):
@@ -24,7 +24,7 @@ class CellBatch(NamedTuple):
     Attributes:
         labels: int64 [B].
         sender: A_{<=i}(x), the input of the stitch, [B, *sender shape].
-        expected: B_{<=j}(x), [B, *receiver shape]; None if nothing needs it.
+        expected: B_{<=j}(x), [B, *receiver shape]; None if it isn't needed.
         expected_logits: the receiver's own logits, [B, K]; None if no loss needs them.
         sender_logits: the sender's own logits, [B, K]; None if no loss needs them.
     """
@@ -52,15 +52,16 @@ class ActivationCache:
     """Cache of frozen representations of whole splits, shared by the trials of one process.
 
     For each role (sender or expected, and split) the cache keeps only the latest representation, because
-    cells come sender by sender.
+    the cells of one sender are trained one after the other.
 
     Args:
         limit_bytes: a larger representation is never cached but recomputed batch by batch. The decision
-            depends on size alone, never on what else is in memory, so that results don't depend on the
-            history of a process. Results may depend on the limit, in their last bits: cached
-            representations are computed in evaluation chunks, the others in batches.
-        shelf: representations shared with other processes, of networks of the same names and the same
-            images; None to share with no other process.
+            depends on the size only and not on the other content of the cache, so that results don't
+            depend on the history of a process. The limit may change the last bits of results, because
+            cached representations are computed in evaluation chunks, and other representations in
+            batches.
+        shelf: store that is shared with other processes, which must have the same images and the same
+            networks under the same names; None if nothing is shared.
     """
 
     def __init__(self, limit_bytes: float, shelf: RepresentationShelf | None = None) -> None:
@@ -74,7 +75,8 @@ class ActivationCache:
     ) -> Tensor | None:
         """Return the representation of every image, [N, *shape], or None if it is too large."""
         images, kept_network, kept_layer, whole = self._kept.get(role, (None, None, 0, None))
-        # Compared by identity: the cache holds both, so no other object can have their address.
+        # Compare by identity. The cache stores references to both objects, so no other object can have
+        # their addresses.
         if images is loader.images.images and kept_network is network and kept_layer == layer:
             return whole
         self._kept.pop(role, None)
@@ -102,11 +104,11 @@ class ActivationCache:
 def padded_chunks(
     count: int, device: torch.device | str | None = None
 ) -> Iterator[tuple[Tensor, int]]:
-    """Walk over the positions 0 to count - 1 in chunks of `CHUNK`.
+    """Iterate over the positions 0 to count - 1 in chunks of `CHUNK`.
 
     Yields:
-        Positions, int64 [CHUNK]; the last chunk is padded with positions from the beginning. Beside
-        them the number of leading rows that are valid.
+        Positions, int64 [CHUNK], and the number of leading rows that are valid. The last chunk is padded
+        with positions from the beginning.
     """
     for first in range(0, count, CHUNK):
         positions = torch.arange(first, first + CHUNK, device=device) % count
@@ -114,7 +116,7 @@ def padded_chunks(
 
 
 def examples_in_order(loader: Loader) -> Iterator[tuple[Examples, int]]:
-    """Walk over a split in stored order, in padded chunks.
+    """Iterate over a split in stored order, in padded chunks.
 
     Yields:
         The images of a chunk, and the number of leading rows that are valid.
@@ -128,7 +130,7 @@ def examples_in_order(loader: Loader) -> Iterator[tuple[Examples, int]]:
 def representation_chunks(
     cache: ActivationCache, role: str, network: FrozenSender, layer: int | None, loader: Loader
 ) -> Iterator[tuple[Tensor, int]]:
-    """Walk over one layer's representation of a whole split, in padded chunks.
+    """Iterate over one layer's representation of a whole split, in padded chunks.
 
     Args:
         cache: keeps the representation if it is small enough.
@@ -150,13 +152,13 @@ def representation_chunks(
 
 
 class SplitRepresentations:
-    """The representations of one split that a training reads: from the cache, or computed on the fly.
+    """The representations of one split for a training: from the cache, or computed batch by batch.
 
     Args:
         split: the split's name; part of the cache's keys.
         loader: the split's images.
         sources: the network and layer of every field of `CellBatch` that is needed.
-        cache: keeps what is small enough.
+        cache: stores the representations that are small enough.
     """
 
     def __init__(
@@ -200,7 +202,7 @@ class SplitRepresentations:
             yield batch.sender[:valid], batch.expected[:valid]
 
     def expected_variance(self) -> float:
-        """Return the variance of the expected representation, a mean over its channels."""
+        """Return the variance of the expected representation, averaged over its channels."""
         count, total, squares = 0, torch.zeros(()), torch.zeros(())
         for _, expected in self.pairs():
             values = channels_first(expected.double())
