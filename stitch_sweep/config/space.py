@@ -54,8 +54,8 @@ def search_problems(config: Config) -> Iterator[str]:
         remaining -= len(options[path])
         if remaining < 0:
             yield (
-                f"{places[path]}: more than {MOST_CHECKS} values of all settings, and ways in which "
-                "their conditions can hold, would have to be checked; list fewer values"
+                f"{places[path]}: all settings together have more than {MOST_CHECKS} values and "
+                "combinations of their conditions to check; list fewer values"
             )
             return
     yield from _single_problems(config, places, options)

@@ -213,7 +213,7 @@ def _describe(details: ErrorDetails, model: type[BaseModel]) -> str:
     limits = {name: _plain(value) for name, value in details.get("ctx", {}).items()}
     sentence = mismatch(_EXPECTED[kind].format(**limits), details["input"])
     if details["input"] is None:
-        sentence += "; leave the key out for its default, if it has one"
+        sentence += "; remove the key to use its default, if it has one"
     return sentence
 
 

@@ -195,7 +195,7 @@ def _cuda_caveats(now: dict[str, Any]) -> list[str]:
     elif _cuda_came_first:
         sentences.append(
             f"The GPU was in use in this process before {_WORKSPACE} was set. If a matrix product was "
-            "computed, torch refuses all further ones, because they would not be repeatable. Set the "
+            "computed, torch refuses all further products, because they would not be repeatable. Set the "
             "variable before the process starts, or import stitch_sweep first."
         )
     if now["cudnn"]["benchmark"] or not now["cudnn"]["deterministic"]:

@@ -82,7 +82,7 @@ def _decode_one(name: str, content: Path | bytes, size: int | None) -> Tensor:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # Pillow refuses twice the size it warns about
         reason = f"it has more than {limit:,} pixels, the largest size that is read"
     except UnidentifiedImageError:
-        reason = "its format is not one that Pillow reads" if data else "it is empty"
+        reason = "Pillow does not read its format" if data else "it is empty"
     except Exception as error:  # Pillow's plugins raise any type of exception for broken files
         reason = printable(error) or type(error).__name__
     raise InputError(f"{printable(name)} is not an image that can be read: {reason}")

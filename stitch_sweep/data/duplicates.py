@@ -41,7 +41,7 @@ class Duplicates:
     def __str__(self) -> str:
         """Describe the duplicates in one sentence."""
         is_within = self.split == self.origin
-        relation = "repeat an earlier one" if is_within else f"are {self.origin} images too"
+        relation = "repeat an earlier image" if is_within else f"are {self.origin} images too"
         labels = f", {self.relabeled} of them with another label" if self.relabeled else ""
         pairs = "; ".join(f"{image} = {original}" for image, original in self.examples)
         return (

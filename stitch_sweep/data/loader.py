@@ -99,7 +99,7 @@ class Loader:
         self.split = split
 
     def __len__(self) -> int:
-        """Return the number of batches per epoch, including a partial last one."""
+        """Return the number of batches per epoch, including a partial last batch."""
         return -(-len(self.images) // self.batch_size)
 
     def indices(self, epoch: int, start: int = 0) -> Iterator[Tensor]:

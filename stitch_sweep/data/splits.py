@@ -1,7 +1,7 @@
 """Stratified, seeded choices: the validation cut and subsets.
 
 Every class has a separate random generator. The images chosen from a class therefore depend on that
-class only, and a smaller subset lies within a larger one, up to rounding.
+class only, and a smaller subset is part of a larger subset, up to rounding.
 """
 
 from __future__ import annotations

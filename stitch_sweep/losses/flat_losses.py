@@ -155,8 +155,8 @@ def weak_loss_warnings(loss: str, profile: StitchProfile) -> list[str]:
         warnings.append(
             f"{loss!r} mostly measures chance: a batch of {profile.batch} images has "
             f"{profile.distinct_rows} rows, but {profile.inputs} inputs and {profile.channels} "
-            f"channels ask for {recommended}; with so few, independent data correlate by {chance:.2f} "
-            "on average. Use a larger batch_size"
+            f"channels need {recommended}; with so few rows, independent data have a mean correlation of "
+            f"{chance:.2f}. Use a larger batch_size"
         )
     if loss == "svcca" and "affine" in profile.orbits:
         warnings.append(
@@ -174,7 +174,7 @@ def chance_level(rows: int, p: int, q: int) -> float:
         and p + q - n of the p correlations equal to 1 where that is positive.
 
     Args:
-        rows: number of rows; n = rows - 1, because the means use up one.
+        rows: number of rows; n = rows - 1, because the means use one degree of freedom.
         p: channels of one side.
         q: channels of the other side.
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from stitch_sweep.data.loader import Loader
 
 CHUNK = 256
-"""Images per evaluation chunk; the last chunk is padded to it, so all kernels run on one shape."""
+"""Images per evaluation chunk. The last chunk is padded to this size, so all kernels get the same
+shape."""
 
 
 @dataclass(frozen=True)

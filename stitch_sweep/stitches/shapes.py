@@ -46,7 +46,8 @@ def as_map(shape: Shape) -> tuple[int, int, int]:
         if tokens - has_class_token(shape) != side**2:
             raise InputError(
                 f"{format_shape(shape)} is a sequence of {tokens} tokens, which is neither a square of "
-        "patches nor a class token and a square; only 'linear' and 'identity' join such a sequence"
+                "patches nor a class token and a square; "
+                "only 'linear' and 'identity' join such a sequence"
             )
         return width, side, side
     c, h, w = (shape[0], 1, 1) if len(shape) == 1 else shape

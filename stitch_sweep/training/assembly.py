@@ -109,11 +109,11 @@ def _network_piece(part: PartConfig, network: CuttableNetwork, image: Shape, lea
         image: shape of the image.
         learns: whether an earlier part is trained, so that gradients must pass through this part.
     """
-    # A piece without a start begins at the image, which the previous part produces.
-    before = network.sub_network(None, IMAGE_LAYER if part.start is None else part.start)
+    # A piece without a start begins at the image, and the network's part before it is the identity.
+    predecessor = network.sub_network(None, IMAGE_LAYER if part.start is None else part.start)
     piece = network.sub_network(part.start, part.end)
     with torch.no_grad():
-        inputs = before.eval()(torch.zeros(1, *image))
+        inputs = predecessor.eval()(torch.zeros(1, *image))
         outputs = piece.eval()(inputs)
     if learns:
         gradient, reason = gradient_through(piece, inputs)
@@ -227,14 +227,15 @@ class Assembly(nn.Module):
     @torch.no_grad()
     def _pairs(self, position: int, train: Loader) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (input, target) of the stitch at a position, over the training images."""
-        after = self.pieces[position + 1].config
-        start = IMAGE_LAYER if after.start is None else after.start  # the stitch produces an image
-        expected = self._frozen[str(after.network)].part(None, start)
+        following = self.pieces[position + 1].config
+        # Without a start, the stitch produces an image.
+        start = IMAGE_LAYER if following.start is None else following.start
+        expected = self._frozen[str(following.network)].part(None, start)
         for images, _, valid in train.in_order(CHUNK):
-            before = images
+            inputs = images
             for part in self.parts[:position]:
-                before = part(before)
-            yield before[:valid], expected(images)[:valid]
+                inputs = part(inputs)
+            yield inputs[:valid], expected(images)[:valid]
 
     def verify(self) -> None:
         """Check that no frozen network changed.

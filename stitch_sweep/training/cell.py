@@ -130,8 +130,7 @@ class TrainingCell:
         return splits
 
     def measure(self, split: str) -> tuple[dict[str, float], Tensor]:
-        """Measure the current stitch on a split: see `sums.measure`. Afterwards the stitch is in eval
-        mode."""
+        """Measure the current stitch on a split: see `sums.measure`. It is in eval mode afterwards."""
         self.stitch.eval()
         return measure(self.stitched.evaluation_chunks(self.splits[split]), self.loss)
 

@@ -98,7 +98,7 @@ def train_assembly(
         InputError: an assembly can't be trained with this loss.
         FrozenError: a frozen part changed.
     """
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     seed_everything(derive(seed, "assembly"), threads)
     check_loss(loss)
     terms = CombinedLoss([(t.name, t.weight, t.options) for t in loss.terms], LossContext())
@@ -119,7 +119,7 @@ def train_assembly(
             rows = _train_epoch(assembly, stage, loaders, terms, optimization, done)
             done += 1
             common = {"part": stage[0] if len(stage) == 1 else None, "epoch": done}
-            elapsed = {"time": time.perf_counter() - began}
+            elapsed = {"time": time.perf_counter() - start_time}
             trajectory += [{**common, **row, **elapsed} for row in rows]
             failed = not all(math.isfinite(row["loss"]) for row in rows)
             if failed:
@@ -137,7 +137,7 @@ def train_assembly(
         metrics["receiver_accuracy"] = receiver.accuracy
         metrics["penalty"] = metrics["receiver_accuracy"] - metrics["test_accuracy"]
         metrics["parameters"] = sum(p.numel() for k in positions for p in assembly.trained[k])
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start_time
     status = "failed" if failed else "finished"
     yield AssemblyResult(status, metrics, trajectory, predictions, seconds)
 

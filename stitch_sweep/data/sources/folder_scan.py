@@ -165,7 +165,7 @@ class FolderScan:
             files = (name for _, _, names in os.walk(entry.path) for name in names)
             count = sum(map(self._is_image, files))
         else:
-            # Editors lock a file with a dangling link, which is no image.
+            # Editors lock a file with a dangling link, which is not an image.
             is_file = explain_unusable(Path(entry.path)) is None
             count = int(is_file and self._is_image(entry.name))
             place = place.parent / ".*"

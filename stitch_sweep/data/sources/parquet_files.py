@@ -162,7 +162,7 @@ def _numbering_problems(files: list[Path]) -> Iterator[str]:
             names = [file.name for file in numbered]
             yield (
                 f"{join_names(unnumbered)} beside {join_names(names)}; keep one of the two sets, in a "
-                "folder of its own"
+                "separate folder"
             )
         elif numbered:
             yield from _series_problems(numbered)

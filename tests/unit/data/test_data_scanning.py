@@ -223,7 +223,7 @@ def test_two_folders_of_one_name_in_two_unicode_forms_are_refused(root):
     ("content", "message"),
     [
         (b"", r"it is empty$"),
-        (b"<html>not found</html>", r"its format is not one that Pillow reads$"),
+        (b"<html>not found</html>", r"Pillow does not read its format$"),
         (encoded(pixels(64, 64, 3), "JPEG")[:900], r"image file is truncated"),
     ],
 )
