@@ -13,8 +13,7 @@ from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.records import RecordError
 
 MOST_HASHED = 2**28
-"""Total size of the stitches whose checksums are verified, in bytes. Of other stitches, only the sizes
-are."""
+"""Total bytes of the stitches whose checksums are compared. Further stitches are compared by size only."""
 
 
 def read_status(folder: Path) -> dict[str, Any]:
