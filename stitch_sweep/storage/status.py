@@ -13,7 +13,7 @@ from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.records import RecordError
 
 MOST_HASHED = 2**28
-"""Total bytes of the stitches whose checksums are compared. Further stitches are compared by size only."""
+"""Total bytes of the stitches whose checksums are compared. For others, only the size is compared."""
 
 
 def read_status(folder: Path) -> dict[str, Any]:
