@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 QUICKSTART = ROOT / "experiments/quickstart/digits/config.yml"
 TICKS = os.sysconf("SC_CLK_TCK")
 
-# A part of a process's command line, and its name in the tables; the first match counts.
+# Parts of command lines, and the names of these processes in the tables; the first match counts.
 _KINDS = (
     ("stitch_sweep.tracking.program", "tracking (MLflow)"),
     ("ray::LedgerWriter", "ledger writer"),
@@ -64,8 +64,8 @@ class _Process:
 class CpuClock:
     """CPU time of this process and its descendants, by kind, as a function of time.
 
-    Reads /proc, so it works on Linux only; elsewhere all results are empty. It misses processes that
-    live shorter than `interval`.
+    Reads /proc, so it works on Linux only; on other systems all results are empty. It misses processes
+    that live for less than `interval`.
 
     Args:
         interval: seconds between two readings.
@@ -95,20 +95,21 @@ class CpuClock:
         return dict(sorted(spent.items(), key=lambda item: -item[1]))
 
     def _watch(self) -> None:
-        me = os.getpid()
+        driver = os.getpid()
         while not self._over.wait(self._interval):
             processes, now = _processes(), time.time()
-            family = {me}
-            # A parent may have a larger number than its child, so repeat until nothing is added.
+            family = {driver}
+            # Repeat until nothing is added, because a parent may have a larger process number than its
+            # child.
             while True:
-                more = {p for p, found in processes.items() if found.parent in family} - family
+                more = {p for p, process in processes.items() if process.parent in family} - family
                 if not more:
                     break
                 family |= more
             for number in family & set(processes):
                 process = (number, processes[number].born)
-                kind = "driver" if number == me else _kind(number)
-                # An actor is named IDLE before its start, so its last name counts.
+                kind = "driver" if number == driver else _kind(number)
+                # Before its start, an actor's process is named IDLE, so the last name counts.
                 if kind is not None and not (process in self._kinds and kind.startswith("Ray, i")):
                     self._kinds[process] = kind
                 self._kinds.setdefault(process, "other")
@@ -117,29 +118,29 @@ class CpuClock:
 
 def _at(readings: Sequence[tuple[float, float]], moment: float) -> float:
     """Return CPU seconds at a time, by linear interpolation; 0 before the first reading."""
-    before = (readings[0][0], 0.0)
+    previous = (readings[0][0], 0.0)
     for reading in readings:
         if reading[0] >= moment:
-            if reading[0] == before[0]:
+            if reading[0] == previous[0]:
                 return 0.0
-            share = (moment - before[0]) / (reading[0] - before[0])
-            return before[1] + max(0.0, share) * (reading[1] - before[1])
-        before = reading
-    return before[1]
+            share = (moment - previous[0]) / (reading[0] - previous[0])
+            return previous[1] + max(0.0, share) * (reading[1] - previous[1])
+        previous = reading
+    return previous[1]
 
 
 def _processes() -> dict[int, _Process]:
-    found = {}
+    processes = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             text = path.read_text()
         except OSError:
-            continue  # it ended during the reading
+            continue  # the process ended during the reading
         # The name is in brackets, and may contain brackets itself.
         fields = text[text.rindex(")") + 2 :].split()
         seconds = (int(fields[11]) + int(fields[12])) / TICKS
-        found[int(path.parent.name)] = _Process(int(fields[1]), int(fields[19]), seconds)
-    return found
+        processes[int(path.parent.name)] = _Process(int(fields[1]), int(fields[19]), seconds)
+    return processes
 
 
 def _kind(number: int) -> str | None:

@@ -1,8 +1,8 @@
-"""The digits matrix as a competent user writes it at first: plain PyTorch in plain Ray Tune.
+"""The digits matrix as a competent user would first write it: plain PyTorch in plain Ray Tune.
 
 A function trainable, one process per trial (Tune's default), a `DataLoader`, the whole sender run at
-every step with a hook at the wanted layer, the receiver split by hand. It uses
-nothing of Stitch Sweep but the definition of the network. `baseline.py` runs it for a comparison.
+every step with a hook at the sender's layer, the receiver split by hand. The script uses only the
+definition of the network from Stitch Sweep. `baseline.py` runs it for a comparison.
 
     python benchmarks/_naive.py INPUTS.pt OUTPUT.json --epochs 50 --batch-size 32 --lr 0.03 --seed 0
 
@@ -50,7 +50,7 @@ def rest_of(network, layer):
 
 
 def make_stitch(sender_shape, receiver_shape):
-    """Strided convolution if the receiver's map is smaller, upsampling if it is larger."""
+    """Make a strided convolution if the receiver's map is smaller; with upsampling if it is larger."""
     (c_in, size_in), (c_out, size_out) = sender_shape[:2], receiver_shape[:2]
     if size_in >= size_out:
         k = size_in // size_out
@@ -163,9 +163,9 @@ def main():
     parser.add_argument("--batch-size", type=int, required=True)
     parser.add_argument("--lr", type=float, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
 
-    inputs = torch.load(asked.inputs, weights_only=True)
+    inputs = torch.load(arguments.inputs, weights_only=True)
     networks = []
     for weights in inputs["weights"]:
         network = resnet(1, 10, **inputs["options"])
@@ -183,19 +183,19 @@ def main():
             param_space={
                 "sender_layer": tune.grid_search(layers),
                 "receiver_layer": tune.grid_search(layers),
-                "epochs": asked.epochs,
-                "batch_size": asked.batch_size,
-                "lr": asked.lr,
-                "seed": asked.seed,
+                "epochs": arguments.epochs,
+                "batch_size": arguments.batch_size,
+                "lr": arguments.lr,
+                "seed": arguments.seed,
             },
             run_config=tune.RunConfig(storage_path=scratch),
         )
         results = tuner.fit()
         cells = [{**r.config, **r.metrics} for r in results if r.error is None]
-    kept = ("sender_layer", "receiver_layer", "val_accuracy", "test_accuracy", "spent", "began")
-    with open(asked.output, "w") as file:  # noqa: PTH123
-        found = [{key: cell[key] for key in (*kept, "ended")} for cell in cells]
-        json.dump({"started": started, "cells": found}, file)
+    columns = ("sender_layer", "receiver_layer", "val_accuracy", "test_accuracy", "spent", "began")
+    with open(arguments.output, "w") as file:  # noqa: PTH123
+        rows = [{key: cell[key] for key in (*columns, "ended")} for cell in cells]
+        json.dump({"started": started, "cells": rows}, file)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,11 @@
     python benchmarks/closed_form.py [--stitch paper] [--within 0.05] [--epochs 50] [--repeats 1] [--json]
 
 Every cell of the quickstart's digits matrix, in one process and one thread, twice: with the closed form
-and no epochs, and trained with MSE until its error on the training set is at most `within` above the
-optimum (in the sense of `converged`: of at least 1 % of the variance). Both evaluate the final stitch the
-same way, and both find the frozen representations in a cache that was filled before the clock started.
-The error is measured after every epoch with the clock stopped. A cell that doesn't reach it within
-`epochs` counts with its time and is reported: the ratio is then a lower bound.
+and no epochs, and trained with MSE until its error on the training set is at most a share `within` above
+the optimum (as for `converged`, an optimum below 1 % of the variance counts as 1 %). Both evaluate the
+final stitch in the same way, with frozen representations from a cache that is filled before the clock
+starts. The error is measured after every epoch with the clock stopped. If a cell doesn't reach the goal
+in `epochs`, its time is included and the cell is reported: the ratio is then a lower bound.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ def cells() -> tuple[list[Cell], dict[str, Loader]]:
     prepared = prepare(config)
     bench = Workbench(config, prepared.data, provide_networks(prepared))
     loaders = bench.loaders(config.training.batch_size)
-    found, pair = [], config.pairs[0]
+    cell_list, pair = [], config.pairs[0]
     sender, receiver = bench.networks[pair.sender], bench.networks[pair.receiver]
-    made = {
+    representations = {
         (network, layer, split): represent(network.prefix(layer), loaders[split])
         for network in dict.fromkeys((sender, receiver))
         for layer in range(len(network.layer_names))
@@ -77,18 +77,18 @@ def cells() -> tuple[list[Cell], dict[str, Loader]]:
     }
     for i in range(len(sender.layer_names)):
         for j in range(len(receiver.layer_names)):
-            expected = made[receiver, j, "train"]
+            expected = representations[receiver, j, "train"]
             cell = Cell(
                 name=f"{i} -> {j}",
-                sender=made[sender, i, "train"],
+                sender=representations[sender, i, "train"],
                 expected=expected,
-                test=made[sender, i, "test"],
+                test=representations[sender, i, "test"],
                 labels=loaders["test"].images.labels,
                 suffix=receiver.suffix(j),
                 variance=expected.double().transpose(0, 1).flatten(1).var(dim=1).mean().item(),
             )
-            found.append(cell)
-    return found, loaders
+            cell_list.append(cell)
+    return cell_list, loaders
 
 
 @torch.no_grad()
@@ -115,35 +115,35 @@ def error(cell: Cell, stitch: torch.nn.Module) -> float:
 
 def closed(cell: Cell, name: str) -> dict[str, Any]:
     """Return seconds to the stitch (`fit`) and to its accuracy, error and accuracy, in closed form."""
-    began = time.perf_counter()
+    start = time.perf_counter()
     stitch = build_stitch(name, *cell.shapes, start="least_squares")
     start_stitch(stitch, "least_squares", cell.batches())
-    fit = time.perf_counter() - began
+    fit = time.perf_counter() - start
     right = accuracy(cell, stitch)
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start
     return {"fit": fit, "seconds": seconds, "accuracy": right, "error": error(cell, stitch)}
 
 
 def trained(cell: Cell, name: str, loader: Loader, epochs: int, goal: float) -> dict[str, Any]:
-    """Return the same for Adam with MSE, until the error is at most `goal`."""
-    began = time.perf_counter()
+    """Return the same values for training with Adam and MSE until the error is at most `goal`."""
+    start = time.perf_counter()
     stitch = build_stitch(name, *cell.shapes)
     steps = epochs * len(loader)
     adam = OptimizerConfig(name="adam")
     optimization = Optimization(
         list(stitch.parameters()), adam, ScheduleConfig(), steps, LEARNING_RATE
     )
-    seconds, epoch, reached = time.perf_counter() - began, 0, float("inf")
+    seconds, epoch, reached = time.perf_counter() - start, 0, float("inf")
     while epoch < epochs and reached > goal:
-        began = time.perf_counter()
-        for at in loader.indices(epoch, 0):
-            apart = (stitch(cell.sender[at]) - cell.expected[at]).square()
-            optimization.step(apart.transpose(0, 1).flatten(1).mean(dim=1).sum() / cell.variance)
-        seconds += time.perf_counter() - began
+        start = time.perf_counter()
+        for indices in loader.indices(epoch, 0):
+            squares = (stitch(cell.sender[indices]) - cell.expected[indices]).square()
+            optimization.step(squares.transpose(0, 1).flatten(1).mean(dim=1).sum() / cell.variance)
+        seconds += time.perf_counter() - start
         reached, epoch = error(cell, stitch), epoch + 1
-    began, fit = time.perf_counter(), seconds
+    start, fit = time.perf_counter(), seconds
     right = accuracy(cell, stitch)
-    seconds += time.perf_counter() - began
+    seconds += time.perf_counter() - start
     return {
         "fit": fit,
         "seconds": seconds,
@@ -155,12 +155,12 @@ def trained(cell: Cell, name: str, loader: Loader, epochs: int, goal: float) -> 
 
 
 def run(name: str, within: float, epochs: int) -> dict[str, Any]:
-    """Compute one matrix both ways."""
+    """Compute one matrix in both ways."""
     torch.set_num_threads(1)
-    found, loaders = cells()
+    all_cells, loaders = cells()
     rows = []
-    closed(found[0], name)  # the first call of each kernel is slow
-    for cell in found:
+    closed(all_cells[0], name)  # the first call of each kernel is slow
+    for cell in all_cells:
         exact = closed(cell, name)
         fit = LeastSquares(build_stitch(name, *cell.shapes))
         for x, y in cell.batches():
@@ -204,10 +204,10 @@ def main() -> None:
     last = runs[-1]["cells"]
     print(f"\ncells of {args.stitch}, the last run (optimum; seconds closed, trained; epochs)")
     for row in last:
-        there = "" if row["trained"]["there"] else "  not there"
+        note = "" if row["trained"]["there"] else "  goal not reached"
         print(
             f"  {row['cell']}  {row['optimum']:.4f}  {row['closed']['seconds']:7.3f}"
-            f"  {row['trained']['seconds']:7.3f}  {row['trained']['epochs']:3d}{there}"
+            f"  {row['trained']['seconds']:7.3f}  {row['trained']['epochs']:3d}{note}"
         )
     ratios = [r["ratio"] for r in runs]
     print(
@@ -219,7 +219,7 @@ def main() -> None:
                 ("ratio, median", median(ratios)),
                 ("ratios", ", ".join(f"{ratio:.1f}" for ratio in ratios)),
                 ("without evaluation", median(r["ratio_of_fits"] for r in runs)),
-                ("cells that training left above", max(r["not_there"] for r in runs)),
+                ("cells whose training missed the goal", max(r["not_there"] for r in runs)),
             ]
         )
     )

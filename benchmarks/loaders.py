@@ -2,8 +2,8 @@
 
     python benchmarks/loaders.py [--repeats 5] [--threads 1] [--json]
 
-Both make the batches of the same epochs from the same images, in turn and in one process, and drop
-them. All images but the digits are synthetic; their files are in the page cache.
+Both loaders make the batches of the same epochs from the same images, alternately and in one process; the
+batches aren't used. All images except the digits are synthetic; their files are in the page cache.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from stitch_sweep.data.loading import load
 
 OPTIONS: dict[str, Any] = {"batch_size": 128, "seed": 0}
 AT_LEAST = 0.5
-"""Seconds that a measurement lasts, in whole epochs."""
+"""Smallest duration of a measurement in seconds; it consists of whole epochs."""
 
 
 def timed(call: Callable[[], Any]) -> tuple[float, Any]:
     """Return the seconds of a call, and its result."""
-    began = time.perf_counter()
+    start = time.perf_counter()
     result = call()
-    return time.perf_counter() - began, result
+    return time.perf_counter() - start, result
 
 
 def synthetic(count: int, size: int) -> Images:
-    """Return random RGB images as smooth as photographs, so that JPEG compresses them alike."""
+    """Return random RGB images as smooth as photographs, so that JPEG compresses them similarly."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randint(256, (count, 3, size // 8, size // 8), generator=generator)
     return Images(resize(coarse.to(torch.uint8), size), torch.arange(count) % 10)
@@ -82,7 +82,7 @@ def statistics(images: Images) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def compare(images: Images, augment: str, folder: Path, repeats: int) -> dict[str, Any]:
-    """Measure both loaders in turn."""
+    """Measure both loaders alternately."""
     loaders = {
         "torch": Loader(images, *statistics(images), augment=augment, **OPTIONS),
         "ffcv": ffcv_loader(images, folder, augment=augment),
@@ -91,7 +91,7 @@ def compare(images: Images, augment: str, folder: Path, repeats: int) -> dict[st
     epochs = max(1, round(AT_LEAST * first["torch"] / len(images)))
     speeds: dict[str, list[float]] = {name: [] for name in loaders}
     for repeat in range(repeats):
-        # In turn, with alternating order, so that a machine that warms up favors neither.
+        # Alternate the order, so that a machine that warms up favors neither loader.
         for name in list(loaders)[:: 1 if repeat % 2 == 0 else -1]:
             speeds[name].append(speed(loaders[name], epochs))
     ratios = [f / t for f, t in zip(speeds["ffcv"], speeds["torch"], strict=True)]
@@ -102,14 +102,14 @@ def once(images: Images, folder: Path) -> dict[str, float]:
     """Measure the costs per data set and per process, without import and compilation."""
     files = encoded(images)
     writing, _ = timed(lambda: ffcv_loader(images, folder))
-    # New objects, as in another process: an open file is not read again.
+    # Use new objects, as in another process, because a file that is open is not read again.
     again = Images(images.images, images.labels.clone())
     opening, _ = timed(lambda: ffcv_loader(again, folder))
     decoding, _ = timed(lambda: decode(files, None))
     return {
         "writing the .beton and opening it, s": writing,
-        "opening it again, every byte checked, s": opening,
-        "decoding the images out of JPEG files, s": decoding,
+        "opening it again, with a check of every byte, s": opening,
+        "decoding the images from JPEG files, s": decoding,
         "pixels, MB": images.images.numel() / 1e6,
         ".beton, MB": sum(path.stat().st_size for path in folder.glob("*.beton")) / 1e6,
     }
@@ -118,11 +118,13 @@ def once(images: Images, folder: Path) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1, help="torch's, as in resources.cpu")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="torch's threads, as in resources.cpu"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    about = machine() | {"threads": asked.threads}
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    about = machine() | {"threads": arguments.threads}
     try:
         importing, _ = timed(lambda: import_module("stitch_sweep.data.ffcv_loader"))
     except InputError as error:
@@ -138,7 +140,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="stitch-sweep-bench-") as scratch:
         small = synthetic(8, 16)
         compiling, _ = timed(lambda: list(ffcv_loader(small, Path(scratch)).batches(0)))
-        found: dict[str, Any] = {
+        result: dict[str, Any] = {
             "machine": about,
             "importing_seconds": importing,
             "compiling_seconds": compiling,
@@ -146,17 +148,17 @@ def main() -> None:
         }
         for k, (name, images) in enumerate(sets.items()):
             folder = Path(scratch) / str(k)
-            found["sets"][name] = {"once": once(images, folder)} | {
-                augment: compare(images, augment, folder, asked.repeats)
+            result["sets"][name] = {"once": once(images, folder)} | {
+                augment: compare(images, augment, folder, arguments.repeats)
                 for augment in AUGMENTATIONS
             }
     about["load after"] = machine()["load"]
-    if asked.json:
-        print(json.dumps(found))
+    if arguments.json:
+        print(json.dumps(result))
         return
     print("Once per process, in seconds:")
     print(table([("importing FFCV", importing), ("compiling", compiling)]))
-    for name, of_set in found["sets"].items():
+    for name, of_set in result["sets"].items():
         print(f"{name}; once:")
         print(table(list(of_set["once"].items())))
         for augment in AUGMENTATIONS:
@@ -164,8 +166,8 @@ def main() -> None:
             for row in ("torch", "ffcv", "ratio"):
                 values = of_set[augment][row]
                 digits_shown = 2 if row == "ratio" else 0
-                shown = [f"{value:,.{digits_shown}f}" for value in (median(values), *values)]
-                print(f"    {row:<6} median {shown[0]:>9} of {', '.join(shown[1:])}")
+                texts = [f"{value:,.{digits_shown}f}" for value in (median(values), *values)]
+                print(f"    {row:<6} median {texts[0]:>9} of {', '.join(texts[1:])}")
     print(", ".join(f"{key} {value}" for key, value in about.items()))
 
 

@@ -2,9 +2,9 @@
 
     python benchmarks/measures.py [--samples 10000] [--units 512] [--repeats 5] [--threads 1]
 
-CCA needs x'x, y'y and x'y of centered rows; debiased CKA needs three products too. Both are timed
-with the accumulators of every trial, in float64, and compared with these three products of the same
-matrices, in turn and in one run; a ratio is that of the medians. The goal is a ratio below 2.
+CCA needs x'x, y'y and x'y of centered rows; debiased CKA needs three products too. Both are timed with
+the accumulators that trials use, in float64, and compared with these three products of the same matrices,
+alternately and in one run. The ratio is that of the medians. The goal is a ratio below 2.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ CHUNK = 1000
 
 def products(x: Tensor, y: Tensor) -> None:
     x, y = x - x.mean(dim=0), y - y.mean(dim=0)
-    for left, right in ((x, x), (y, y), (x, y)):
-        left.T @ right
+    for first, second in ((x, x), (y, y), (x, y)):
+        first.T @ second
 
 
 def canonical(measure: Callable[[Moments], Tensor | None]) -> Callable[[Tensor, Tensor], None]:
     def run(x: Tensor, y: Tensor) -> None:
         moments: Moments | None = None
         for part in zip(x.split(CHUNK), y.split(CHUNK), strict=True):
-            found = Moments.of(*part)
-            moments = found if moments is None else moments.merged(found)
+            chunk = Moments.of(*part)
+            moments = chunk if moments is None else moments.merged(chunk)
         assert moments is not None
         measure(moments)
 
@@ -74,12 +74,12 @@ def main() -> None:
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for turn in range(arguments.repeats + 1):
         for name, job in jobs.items():
-            began = time.perf_counter()
+            start = time.perf_counter()
             job(x, y)
             if turn:  # the first call warms up
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append(time.perf_counter() - start)
 
-    medians = {name: statistics.median(found) for name, found in seconds.items()}
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
     print(f"\n{shape[0]} samples, {shape[1]} units, median of {arguments.repeats}:")
     print(table([(f"{name}, s", median) for name, median in medians.items()]))
     base = medians.pop("covariance products")

@@ -8,8 +8,8 @@ many epochs as take about a second. The result is
 
     ratio = wall time x slots / sum of compute seconds
 
-from the moment both slots run to the last trial's end; compute seconds are those of a trial in
-the training code, with the final evaluation. Start-up and closing are listed separately. Linux only.
+from the time at which both slots run to the end of the last trial; compute seconds are a trial's time in
+the training code, including the final evaluation. Start-up and closing are listed separately. Linux only.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def read(trials: int, epochs: int) -> Any:
 
 
 def calibrate(epochs: int = 10) -> tuple[float, float]:
-    """Measure in this process the seconds of one epoch, and of everything else in a trial."""
+    """Measure, in this process, the seconds of one epoch and of all other work of a trial."""
     from stitch_sweep.plan.prepare import prepare, provide_networks
     from stitch_sweep.training.workbench import Workbench
 
@@ -82,12 +82,12 @@ def calibrate(epochs: int = 10) -> tuple[float, float]:
 
 def epochs_for(seconds: float) -> int:
     """Return the number of epochs of a given duration with both slots busy."""
-    # One process first, because otherwise both would train the networks that the zoo lacks.
+    # Run one process first, because otherwise both processes would train the networks that the zoo lacks.
     command = [sys.executable, __file__, "--calibrate"]
     subprocess.run(command, check=True, capture_output=True)
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(SLOTS)]
-    found = [json.loads(process.communicate()[0]) for process in running]
-    per_epoch, rest = (max(values) for values in zip(*found, strict=True))
+    timings = [json.loads(process.communicate()[0]) for process in running]
+    per_epoch, rest = (max(values) for values in zip(*timings, strict=True))
     return max(1, round((seconds - rest) / per_epoch))
 
 
@@ -111,13 +111,13 @@ def measure(trials: int, epochs: int) -> dict[str, Any]:
         return {**evaluate(folder, BEGAN, ended, clock), "epochs": epochs, "load_before": load}
 
 
-def evaluate(folder: Path, began: float, ended: float, clock: CpuClock) -> dict[str, Any]:
+def evaluate(folder: Path, start: float, ended: float, clock: CpuClock) -> dict[str, Any]:
     """Compute the results of a finished sweep from its ledger.
 
     Args:
         folder: its experiment folder.
-        began: time before everything, imports included.
-        ended: time after the return of the sweep.
+        start: start time, before the imports.
+        ended: time after the sweep returned.
         clock: of the CPU time.
     """
     slots = defaultdict(list)
@@ -135,15 +135,15 @@ def evaluate(folder: Path, began: float, ended: float, clock: CpuClock) -> dict[
     count = 0
     for trials in slots.values():
         trials.sort()
-        # A trial that began before both slots ran counts from then on.
+        # If a trial began before both slots ran, only its time after that is counted.
         inside = [t for t in trials if t[2] > first]
         count += len(inside)
         for started, seconds, end in inside:
             computed = min(seconds, max(0.0, started + seconds - first))
             parts["compute"] += computed
             parts["into the ledger"] += end - max(first, started) - computed
-        for before, after in pairwise(inside):
-            parts["between trials"] += after[0] - before[2]
+        for trial, following in pairwise(inside):
+            parts["between trials"] += following[0] - trial[2]
         parts["idle at the end"] += last - inside[-1][2]
     return {
         "trials": count,
@@ -152,36 +152,36 @@ def evaluate(folder: Path, began: float, ended: float, clock: CpuClock) -> dict[
         "compute_seconds": parts["compute"],
         "wall_seconds": wall,
         "ratio": wall * SLOTS / parts["compute"],
-        "startup_seconds": first - began,
+        "startup_seconds": first - start,
         "closing_seconds": ended - last,
         "slot_seconds": parts,
         "cpu_seconds": clock.between(first, last),
-        "startup_cpu_seconds": clock.between(began, first),
+        "startup_cpu_seconds": clock.between(start, first),
     }
 
 
-def show(found: dict[str, Any]) -> str:
+def show(result: dict[str, Any]) -> str:
     """Format the tables of one sweep."""
-    slot_seconds = found["wall_seconds"] * found["slots"]
+    slot_seconds = result["wall_seconds"] * result["slots"]
     rows = [
-        ("trials, from the moment both slots run", found["trials"]),
-        ("slots", found["slots"]),
-        ("seconds of compute per trial", found["seconds_per_trial"]),
-        ("sum of compute seconds", found["compute_seconds"]),
-        ("wall seconds", found["wall_seconds"]),
-        ("ratio: wall x slots / compute", f"{found['ratio']:.3f}"),
-        ("start-up seconds, imports included", found["startup_seconds"]),
-        ("closing seconds: tables, figures, tracking", found["closing_seconds"]),
+        ("trials, from the time when both slots run", result["trials"]),
+        ("slots", result["slots"]),
+        ("seconds of compute per trial", result["seconds_per_trial"]),
+        ("sum of compute seconds", result["compute_seconds"]),
+        ("wall seconds", result["wall_seconds"]),
+        ("ratio: wall x slots / compute", f"{result['ratio']:.3f}"),
+        ("start-up seconds, imports included", result["startup_seconds"]),
+        ("closing seconds: tables, figures, tracking", result["closing_seconds"]),
     ]
     return "\n".join(
         [
             table(rows),
             "Where the slots' time goes:",
-            table(shares(found["slot_seconds"], slot_seconds)),
-            f"CPU time meanwhile, as a share of {found['slots']} cores:",
-            table(shares({k: v for k, v in found["cpu_seconds"].items() if v}, slot_seconds)),
+            table(shares(result["slot_seconds"], slot_seconds)),
+            f"CPU time in this period, as a share of {result['slots']} cores:",
+            table(shares({k: v for k, v in result["cpu_seconds"].items() if v}, slot_seconds)),
             "CPU seconds of the start-up:",
-            table([(k, v) for k, v in found["startup_cpu_seconds"].items() if v]),
+            table([(k, v) for k, v in result["startup_cpu_seconds"].items() if v]),
         ]
     )
 
@@ -189,33 +189,35 @@ def show(found: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--trials", type=int, default=100, help=f"a multiple of {PER_STUDY}")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of compute per trial")
-    parser.add_argument("--repeats", type=int, default=1, help="sweeps, each in a fresh process")
+    parser.add_argument("--seconds", type=float, default=1.0, help="compute time of a trial")
+    parser.add_argument(
+        "--repeats", type=int, default=1, help="number of sweeps, each in a new process"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.add_argument("--calibrate", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--epochs", type=int, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.calibrate:
+    arguments = parser.parse_args()
+    if arguments.calibrate:
         print(json.dumps(calibrate()))
         return
-    if asked.epochs:
-        print(json.dumps(measure(asked.trials, asked.epochs)))
+    if arguments.epochs:
+        print(json.dumps(measure(arguments.trials, arguments.epochs)))
         return
-    if asked.trials % PER_STUDY:
-        parser.error(f"--trials: {asked.trials} is no multiple of {PER_STUDY}")
-    about, epochs = machine(), epochs_for(asked.seconds)
-    command = [sys.executable, __file__, "--trials", str(asked.trials), "--epochs", str(epochs)]
+    if arguments.trials % PER_STUDY:
+        parser.error(f"--trials: {arguments.trials} is not a multiple of {PER_STUDY}")
+    about, epochs = machine(), epochs_for(arguments.seconds)
+    command = [sys.executable, __file__, "--trials", str(arguments.trials), "--epochs", str(epochs)]
     runs = []
-    for _ in range(asked.repeats):
+    for _ in range(arguments.repeats):
         run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         runs.append(json.loads(run.stdout))
-        if not asked.json:
+        if not arguments.json:
             print(show(runs[-1]), flush=True)
     ratio = median(run["ratio"] for run in runs)
-    if asked.json:
+    if arguments.json:
         print(json.dumps({"machine": about, "ratio": ratio, "runs": runs}))
         return
-    print(f"Median ratio of {len(runs)}: {ratio:.3f} (wanted: at most 1.10)")
+    print(f"Median ratio of {len(runs)}: {ratio:.3f} (goal: at most 1.10)")
     print(", ".join(f"{key} {value}" for key, value in about.items()))
 
 

@@ -2,13 +2,13 @@
 
     python benchmarks/scale.py --trials 10000 [--milliseconds 5] [--workers 2] [--store sqlite] [--json]
 
-The real Tuner, search (TPE, ten trials a study), ledger and tracking process; only the training is
-replaced: it sleeps, and reports the data of ten epochs: 50 rows of trajectory, forty final metrics, 1,000
+Tuner, search (TPE, ten trials per study), ledger and tracking process are real. Only the training is
+replaced: it sleeps, and reports the data of ten epochs: 50 rows of trajectory, 40 final metrics, 1,000
 predictions. `--store postgresql` starts a server (its binaries and psycopg2 must be installed). At the
-end the MLflow server's answers to the requests of its UI are timed.
+end, the script measures how long the MLflow server takes for the requests of its UI.
 
-With `--workers` above the number of cores and `--milliseconds 1000` it measures how many workers one
-driver keeps busy: sleeping takes no core. Linux only.
+With `--workers` above the number of cores and `--milliseconds 1000`, the script measures how many workers
+one driver can keep busy, because sleeping needs no core. Linux only.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ TEST_IMAGES = 1000
 
 
 def read(trials: int, folder: Path, store: str) -> Any:
-    """Return a configuration of two small untrained networks, with repeats for a number of trials."""
+    """Return a configuration of two small untrained networks, with enough repeats for `trials` trials."""
     from stitch_sweep.config.root import Config
 
     network = {"family": "resnet1111", "width": 4, "weights": "random"}
@@ -123,7 +123,7 @@ def cluster(workers: int) -> Iterator[str]:
 
 @contextlib.contextmanager
 def tracking_store(kind: str, scratch: Path) -> Iterator[str]:
-    """Create a tracking store; yield its URI, empty for none."""
+    """Create a tracking store; yield its URI, empty without a store."""
     if kind == "none":
         yield ""
     elif kind == "sqlite":
@@ -135,21 +135,21 @@ def tracking_store(kind: str, scratch: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _postgresql(folder: Path) -> Iterator[str]:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin")) or [Path("/usr/bin")]
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin")) or [Path("/usr/bin")]
     folder.mkdir()
     folder.parent.chmod(0o755)
     user: dict[str, Any] = {}
-    if os.getuid() == 0:  # it refuses to run as root
+    if os.getuid() == 0:  # PostgreSQL refuses to run as root
         shutil.chown(folder, "postgres", "postgres")
         user = {"user": "postgres", "group": "postgres", "extra_groups": []}
     data, port = folder / "data", _free_port()
     subprocess.run(
-        [found[-1] / "initdb", "-D", data, "-U", "postgres", "-A", "trust"],
+        [folders[-1] / "initdb", "-D", data, "-U", "postgres", "-A", "trust"],
         check=True, stdout=subprocess.DEVNULL, cwd=folder, **user,
     )  # fmt: skip
     options = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}"]
     with subprocess.Popen(
-        [found[-1] / "postgres", "-D", data, "-p", str(port), *options],
+        [folders[-1] / "postgres", "-D", data, "-p", str(port), *options],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder, **user,
     ) as server:  # fmt: skip
         try:
@@ -161,7 +161,8 @@ def _postgresql(folder: Path) -> Iterator[str]:
                     raise SystemExit("PostgreSQL didn't start")
             yield f"postgresql+psycopg2://postgres@127.0.0.1:{port}/postgres"
         finally:
-            server.send_signal(signal.SIGINT)  # SIGTERM waits until its clients disconnect
+            # With SIGTERM, the server would wait until its clients disconnect.
+            server.send_signal(signal.SIGINT)
 
 
 def _free_port() -> int:
@@ -172,7 +173,7 @@ def _free_port() -> int:
 
 
 class Memory:
-    """Resident memory of this process in MiB by number of ended trials, read periodically."""
+    """Resident memory of this process in MiB, by number of ended trials; read periodically."""
 
     def __init__(self, folder: Path) -> None:
         self.readings: list[tuple[int, float]] = []
@@ -221,11 +222,11 @@ def measure(trials: int, milliseconds: float, workers: int, store: str) -> dict[
         returned = time.time()
         if outcome.failed or outcome.lost or outcome.ended != outcome.total:
             raise SystemExit(f"{outcome.ended} of {outcome.total} ended, {outcome.failed} failed")
-        found = evaluate(folder, milliseconds, workers, clock, memory, returned)
+        result = evaluate(folder, milliseconds, workers, clock, memory, returned)
         if store != "none":
-            found["tracked"] = outcome.tracked
-            found["ui_seconds"] = time_ui(uri, scratch)
-        return {**found, "store": store, "load_before": load}
+            result["tracked"] = outcome.tracked
+            result["ui_seconds"] = time_ui(uri, scratch)
+        return {**result, "store": store, "load_before": load}
 
 
 def evaluate(
@@ -289,8 +290,8 @@ def time_ui(uri: str, scratch: Path) -> dict[str, float]:
                     break
                 if server.poll() is not None:
                     raise SystemExit("the MLflow server didn't start")
-            found = _ask(f"{base}/experiments/get-by-name?experiment_name=scale", None)
-            experiment = {"experiment_ids": [found["experiment"]["experiment_id"]]}
+            reply = _ask(f"{base}/experiments/get-by-name?experiment_name=scale", None)
+            experiment = {"experiment_ids": [reply["experiment"]["experiment_id"]]}
             page = {**experiment, "max_results": 100}
             run = _ask(f"{base}/runs/search", {**page, "max_results": 1})["runs"][0]["info"][
                 "run_id"
@@ -320,54 +321,61 @@ def _ask(url: str, body: dict[str, Any] | None) -> dict[str, Any]:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=300) as answer:
-        found: dict[str, Any] = json.loads(answer.read())
-        return found
+        content: dict[str, Any] = json.loads(answer.read())
+        return content
 
 
 def _timed(url: str, body: dict[str, Any] | None) -> float:
-    began = time.perf_counter()
+    start = time.perf_counter()
     _ask(url, body)
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
-def show(found: dict[str, Any]) -> str:
+def show(result: dict[str, Any]) -> str:
     """Format the tables of one sweep."""
     lines = [
-        f"{found['trials']} trials, {found['workers']} workers, store: {found['store']}",
-        "Milliseconds of wall time per trial, from trial to trial:",
-        table([(k, v) for k, v in found["milliseconds_per_trial"].items()]),
+        f"{result['trials']} trials, {result['workers']} workers, store: {result['store']}",
+        "Milliseconds of wall time per trial, by range of trials:",
+        table([(k, v) for k, v in result["milliseconds_per_trial"].items()]),
         table(
             [
-                ("efficiency: sleep / (wall x workers)", f"{found['efficiency']:.3f}"),
-                ("seconds from the last trial to the end", found["closing_seconds"]),
+                ("efficiency: sleep / (wall x workers)", f"{result['efficiency']:.3f}"),
+                ("seconds from the last trial to the end", result["closing_seconds"]),
             ]
         ),
         "Driver's memory in MiB, by trials handed out:",
-        table([(k, v) for k, v in found["driver_mib"].items()]),
+        table([(k, v) for k, v in result["driver_mib"].items()]),
         "CPU time, as a share of one core:",
-        table(shares({k: v for k, v in found["cpu_seconds"].items() if v}, found["wall_seconds"])),
+        table(
+            shares({k: v for k, v in result["cpu_seconds"].items() if v}, result["wall_seconds"])
+        ),
     ]
-    if "ui_seconds" in found:
-        lines += ["The MLflow server's answers, seconds:", table(list(found["ui_seconds"].items()))]
+    if "ui_seconds" in result:
+        lines += [
+            "The MLflow server's answers, seconds:",
+            table(list(result["ui_seconds"].items())),
+        ]
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--trials", type=int, default=1000)
-    parser.add_argument("--milliseconds", type=float, default=5, help="that a training sleeps")
+    parser.add_argument(
+        "--milliseconds", type=float, default=5, help="duration of a training's sleep"
+    )
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--store", choices=["sqlite", "postgresql", "none"], default="sqlite")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    asked = parser.parse_args()
-    if asked.trials % (PER_STUDY * CELLS):
-        parser.error(f"--trials: {asked.trials} is no multiple of {PER_STUDY * CELLS}")
+    arguments = parser.parse_args()
+    if arguments.trials % (PER_STUDY * CELLS):
+        parser.error(f"--trials: {arguments.trials} is not a multiple of {PER_STUDY * CELLS}")
     about = machine()
-    found = measure(asked.trials, asked.milliseconds, asked.workers, asked.store)
-    if asked.json:
-        print(json.dumps({"machine": about, **found}))
+    result = measure(arguments.trials, arguments.milliseconds, arguments.workers, arguments.store)
+    if arguments.json:
+        print(json.dumps({"machine": about, **result}))
         return
-    print(show(found))
+    print(show(result))
     print(", ".join(f"{key} {value}" for key, value in about.items()))
 
 

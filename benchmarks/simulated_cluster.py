@@ -1,12 +1,12 @@
-"""The number of workers that one driver keeps busy: real driver code, simulated workers.
+"""The number of workers that one driver can keep busy: real driver code, simulated workers.
 
     python benchmarks/simulated_cluster.py [--seconds 20] [--tune-ms 8] [--worker-ms 20] [--json]
 
 The searcher and the ledger's writer are real and write real files; the duration of each call is measured.
 Workers and Ray's messages are simulated: a trial takes `--seconds` of virtual time. The driver's process
-and the writer's process handle one event at a time, so ended workers wait in a queue for each. The time
-that Ray Tune adds to an event of the driver (`--tune-ms`) and to a trial of a worker (`--worker-ms`) is
-from benchmarks/scale.py.
+and the writer's process handle one event at a time, so ended workers wait in a queue for each.
+`--tune-ms` is the time that Ray Tune adds to an event of the driver, and `--worker-ms` the time that it
+adds to a worker's trial; benchmarks/scale.py measures both.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class _Server:
 
     def serve(self, at: float, call: Any, *arguments: Any) -> tuple[float, Any]:
         """Handle a call at a virtual time; return the time of its answer, and the answer."""
-        began = time.perf_counter()
+        start = time.perf_counter()
         answer = call(*arguments)
-        took = time.perf_counter() - began + self.overhead
+        took = time.perf_counter() - start + self.overhead
         self.busy_until = max(at, self.busy_until) + took
         self.busy += took
         return self.busy_until, answer
@@ -64,9 +64,9 @@ def simulate(workers: int, seconds: float, tune: float, worker: float) -> dict[s
     from stitch_sweep.sweep.searcher import SweepSearcher
 
     folder = Path(tempfile.mkdtemp(prefix="stitch-sweep-simulated-"))
-    wanted = max(min(2000, 20 * workers), TRIALS_PER_WORKER * workers)
-    # A study hands out one trial at a time, so more studies than workers are needed.
-    config = read(max(wanted, 2 * workers) * PER_STUDY, folder, "")
+    target = max(min(2000, 20 * workers), TRIALS_PER_WORKER * workers)
+    # A study runs one trial at a time, so more studies than workers are needed.
+    config = read(max(target, 2 * workers) * PER_STUDY, folder, "")
     ledger = Ledger(folder / "sweep")
     ledger.start({})
     searcher = SweepSearcher(prepare(config).studies, config, ledger, limit=lambda: workers)
@@ -83,7 +83,7 @@ def simulate(workers: int, seconds: float, tune: float, worker: float) -> dict[s
         if suggested is None or suggested == SweepSearcher.FINISHED:
             return
         handed += 1
-        # Trials differ by a tenth, so that the workers don't all ask at the same time.
+        # Durations differ by a tenth, so that the workers don't all request trials at the same time.
         length = seconds * (1 + 0.1 * rng.standard_normal()) + worker
         heapq.heappush(
             ends, _End(answered + max(0.0, length), trial_id, json.loads(suggested["spec"]))
@@ -92,7 +92,7 @@ def simulate(workers: int, seconds: float, tune: float, worker: float) -> dict[s
     for _ in range(workers):
         hand_out(0.0)
     started = driver.busy_until
-    while ends and done < wanted:
+    while ends and done < target:
         end = heapq.heappop(ends)
         outcome = _outcome(seconds)
         predictions = rng.integers(0, 10, TEST_IMAGES)
@@ -102,7 +102,8 @@ def simulate(workers: int, seconds: float, tune: float, worker: float) -> dict[s
         heard, _ = driver.serve(written, searcher.on_trial_complete, end.trial_id)
         done, now = done + 1, heard
         if done == workers:
-            filled = now  # every worker has ended one trial; before, they all started at once
+            # Skip each worker's first trial, because all workers start at the same time.
+            filled = now
         hand_out(heard)
     shutil.rmtree(folder)
     return {
@@ -137,13 +138,13 @@ def main() -> None:
         "--worker-ms", type=float, default=20.0, help="that a trial costs its worker"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    asked = parser.parse_args()
-    tune, worker = asked.tune_ms / 1000, asked.worker_ms / 1000
-    found = [simulate(count, asked.seconds, tune, worker) for count in WORKERS]
-    if asked.json:
-        print(json.dumps({"machine": machine(), "seconds": asked.seconds, "runs": found}))
+    arguments = parser.parse_args()
+    tune, worker = arguments.tune_ms / 1000, arguments.worker_ms / 1000
+    runs = [simulate(count, arguments.seconds, tune, worker) for count in WORKERS]
+    if arguments.json:
+        print(json.dumps({"machine": machine(), "seconds": arguments.seconds, "runs": runs}))
         return
-    for run in found:
+    for run in runs:
         print(table(list(run.items())), "\n")
     print(", ".join(f"{key} {value}" for key, value in machine().items()))
 

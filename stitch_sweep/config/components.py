@@ -22,7 +22,7 @@ from stitch_sweep.core.registry import Registry
 class Component(BaseModel):
     """Settings of a registered object: its name, the fields of the section, and the object's options.
 
-    The options stand in the same section as the fields. The registry validates them.
+    The options are keys of the same section as the fields. The registry validates them.
     """
 
     model_config = ConfigDict(extra="allow", strict=True)

@@ -1,4 +1,4 @@
-"""Section `controls`: networks and pairs that a pair of trained networks is compared with.
+"""Section `controls`: networks and pairs for comparison with a pair of trained networks.
 
 Each control tests one reason, other than similar representations, for a high accuracy of a stitch:
 
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from stitch_sweep.config.networks import CLASS_ONLY, NetworkConfig
 from stitch_sweep.config.pairs import PairConfig
-from stitch_sweep.config.paths import first_twice
+from stitch_sweep.config.paths import first_repeated
 from stitch_sweep.core.bounds import LONGEST_NAME
 from stitch_sweep.core.errors import nearest
 from stitch_sweep.core.problems import Location, errors_at, mismatch, refusal, show
@@ -64,7 +64,7 @@ def check_controls(value: Any) -> list[str]:
     """Validate the value of `controls`.
 
     Raises:
-        PydanticCustomError, ValidationError: it is not a list of distinct names of `CONTROLS`.
+        PydanticCustomError, ValidationError: the value is not a list of distinct names of `CONTROLS`.
     """
     if not isinstance(value, list):
         raise refusal(mismatch(f"a list of controls: {', '.join(CONTROLS)}", value))
@@ -75,8 +75,8 @@ def check_controls(value: Any) -> list[str]:
     ]
     if unknown:
         raise errors_at("controls", unknown)
-    if twice := first_twice(value):
-        raise refusal(f"contains {twice} twice")
+    if repeated := first_repeated(value):
+        raise refusal(f"contains {repeated} twice")
     return list(value)
 
 

@@ -17,7 +17,7 @@ class DataConfig(Component):
     registry: ClassVar[Registry] = DATASETS
 
     name: str = Field(
-        description="Name of a registered data set. Its options stand in this section."
+        description="Name of a registered data set. Its options are keys of this section, too."
     )
     image_size: ImageSize | None = Field(
         default=None,

@@ -103,12 +103,12 @@ class NetworkConfig(Component):
     )
     source: Literal["family", "torchvision", "timm", "python"] = Field(
         default="family",
-        description="Source of the network: a family of Stitch Sweep, a library, or a function of yours.",
+        description="Source of the network: a family of Stitch Sweep, a library, or your own function.",
     )
     family: str = Field(
         default="resnet",
         description="Network family, or a short name such as `resnet18`, for `source: family`. Its "
-        "options stand in this section.",
+        "options are keys of this section, too.",
     )
     model: Text | None = Field(
         default=None, description="Name of the network, for `source: torchvision` and `timm`."
@@ -128,8 +128,8 @@ class NetworkConfig(Component):
         default="trained",
         description="Source of the weights. `trained`: the zoo trains the network. `random`: the "
         "untrained control, with BatchNorm statistics of one pass over the training images. "
-        "`random_raw`: the same with statistics 0 and 1. `class_only`: a sender that knows only the "
-        "class of an image, with layers of this network's shapes. A path: a state dict (safetensors "
+        "`random_raw`: the same with means 0 and variances 1. `class_only`: a sender that knows only "
+        "the class of an image, with layers of this network's shapes. A path: a state dict (safetensors "
         "or PyTorch; no code of the file is run). A name: pretrained weights of torchvision or timm. "
         "`factory`: the weights that the function returns.",
     )
@@ -149,13 +149,13 @@ class NetworkConfig(Component):
     )
     normalisation: NormalizationConfig | None = Field(
         default=None,
-        description="Normalization that an external network was trained with. Default: that of the data; "
-        "for weights by name, theirs.",
+        description="Normalization that an external network was trained with. Default: the "
+        "normalization of named weights, else of the data set.",
     )
     image_size: ImageSize | None = Field(
         default=None,
-        description="Side of an external network's input images in pixels. Default: that of the data; "
-        "for weights by name, theirs.",
+        description="Side of an external network's input images in pixels. Default: the "
+        "size that named weights expect, else the size of the data set's images.",
     )
     noise: From0 | None = Field(
         default=None,
@@ -164,13 +164,13 @@ class NetworkConfig(Component):
     )
     pretraining: PretrainingConfig | None = Field(
         default=None,
-        description="Training of this network in the zoo, if it differs. Default for each key: that "
-        "of the section `pretraining`.",
+        description="Training of this network in the zoo. Missing keys have their values from the "
+        "section `pretraining`.",
     )
     layers: CutPoints = Field(
         default=None,
-        description="Names of the places that count as layers, or `auto` for one per block. Default: "
-        "every block.",
+        description="Names of the cut points that are used as layers, or `auto` for one per block. "
+        "Default: every block.",
     )
 
     @model_validator(mode="wrap")
@@ -259,7 +259,7 @@ class NetworkConfig(Component):
 
     @model_serializer(mode="wrap")
     def _drop_unused_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Descriptions of networks, and hashes of them, must not change when a version adds a key.
+        # Descriptions of networks, and hashes of them, must not change when a new version adds a key.
         unused = {"source"} if self.source == "family" else {"family"}
         unused |= {key for key in _LATER_KEYS if getattr(self, key) is None}
         return {key: value for key, value in handler(self).items() if key not in unused}

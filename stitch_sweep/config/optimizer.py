@@ -38,7 +38,7 @@ _CLASSES: dict[str, type[torch.optim.Optimizer]] = {
     if inspect.isclass(cls) and issubclass(cls, torch.optim.Optimizer) and name not in _UNSUPPORTED
 }
 
-# Differentiable steps, CUDA graphs and maximization are of no use for training a stitch.
+# These arguments (differentiable steps, CUDA graphs, maximization) are useless for training a stitch.
 _HIDDEN = {"params", "lr", "differentiable", "capturable", "maximize"}
 
 
@@ -60,7 +60,7 @@ _avoid_compiler_import()
 class OptimizerConfig(BaseModel):
     """An optimizer of torch.optim: its name in upper or lower case, and arguments of its class.
 
-    Without `lr`, the loss that is trained decides the learning rate.
+    Without `lr`, the learning rate is the default of the training loss.
 
     Example:
         >>> OptimizerConfig.model_validate({"name": "sgd", "lr": 0.1, "momentum": 0.9}).options
@@ -76,7 +76,7 @@ class OptimizerConfig(BaseModel):
     )
     lr: LearningRate | None = Field(
         default=None,
-        description="Base learning rate. Default: each loss has its own rate for each optimizer.",
+        description="Base learning rate. Default: depends on the loss and the optimizer.",
     )
 
     @property

@@ -41,7 +41,7 @@ def replaced(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str,
     A whole section is replaced before the values in it. The result is not validated.
 
     Raises:
-        InputError: a path leads nowhere.
+        InputError: a path does not exist.
     """
     tree = copy.deepcopy(dict(base))
     for path in sorted(overrides, key=lambda path: path.count(".")):
@@ -101,6 +101,6 @@ def as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def first_twice(values: list[Any]) -> str | None:
+def first_repeated(values: list[Any]) -> str | None:
     """Return the first value that occurs twice in a list, as JSON; None without repetition."""
     return next((json.dumps(v) for i, v in enumerate(values) if v in values[:i]), None)

@@ -60,7 +60,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file that contains a mapping of plain data.
 
     Raises:
-        InputError: missing, a folder, empty, binary, not valid YAML, with a repeated key, or no mapping.
+        InputError: missing, a folder, empty, binary, not valid YAML, with a repeated key, or not a
+            mapping.
     """
     if path.is_dir():
         raise InputError(f"{path}: is a folder, expected a YAML file")
@@ -76,8 +77,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(*(f"{path}: {problem}" for problem in error.problems)) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise InputError(f"{path}: {where}is not valid YAML: {error.problem}") from None
+        position = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise InputError(f"{path}: {position}is not valid YAML: {error.problem}") from None
     except (yaml.YAMLError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: is not YAML of plain values: {reason}") from None
@@ -89,7 +90,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def parse_value(text: str) -> Any:
-    """Parse one value of `--set`, written as in a YAML file. Text that is not YAML is the value itself.
+    """Parse one value of `--set`, written as in a YAML file. Text that is not YAML is returned unchanged.
 
     Raises:
         InputError: see `yaml_text.parse`; or the text is not valid Unicode.
@@ -101,7 +102,7 @@ def parse_value(text: str) -> Any:
 
 
 def to_yaml(config: BaseModel) -> str:
-    """Return a configuration as YAML text, which reads back equal."""
+    """Return a configuration as YAML text. Reading the text gives an equal configuration."""
     return dump(config.model_dump(mode="json"))
 
 
@@ -125,8 +126,8 @@ def _resolve_paths(tree: dict[str, Any], folder: Path) -> list[str]:
             return str(section[key])
 
     zoo = tree.setdefault("zoo", Config.model_fields["zoo"].default)
-    if isinstance(zoo, str) and zoo and os.path.exists(beside := folder.absolute() / zoo):  # noqa: PTH110
-        tree["zoo"] = str(beside)
+    if isinstance(zoo, str) and zoo and os.path.exists(zoo_folder := folder.absolute() / zoo):  # noqa: PTH110
+        tree["zoo"] = str(zoo_folder)
     beton = data.get("beton_folder") if isinstance(data := tree.get("data"), dict) else None
     for place, name in (("zoo", zoo), ("data.beton_folder", beton)):
         if isinstance(name, str) and (problem := _path_problem(folder / name)):
@@ -161,8 +162,8 @@ def _resolve(name: str, folder: Path) -> str:
     """Return a path or pattern in the configuration's folder, in the current folder, or unchanged.
 
     Raises:
-        InputError: it is not a possible file name, a pattern would search too much, or the user of a
-            `~` is unknown.
+        InputError: the name is not allowed, a pattern matches too many places, or the user after `~` is
+            unknown.
     """
     try:
         expanded = Path(name).expanduser()
@@ -178,7 +179,7 @@ def _resolve(name: str, folder: Path) -> str:
 
 
 def _path_problem(path: Path) -> str | None:
-    """Return the reason why no file can have this path; None for a possible path."""
+    """Return the reason why no file can have this path; None if a file can have it."""
     try:
         path.lstat()
     except ValueError:

@@ -23,7 +23,7 @@ def reference_problems(tree: Mapping[str, Any]) -> Iterator[tuple[Location, str]
     sections = as_list(tree.get("networks"))
     networks = [entry.get("name") if isinstance(entry, Mapping) else None for entry in sections]
     names = list(dict.fromkeys(name for name in networks if isinstance(name, str)))
-    only_send = {
+    class_only_names = {
         entry.get("name")
         for entry in sections
         if isinstance(entry, Mapping)
@@ -36,16 +36,16 @@ def reference_problems(tree: Mapping[str, Any]) -> Iterator[tuple[Location, str]
             yield ("networks", i, "name"), f"{show(name)} is the name of networks[{first[name]}]"
     if not any(tree.get(key) for key in ("pairs", "knock_out", "parts")):
         yield ("pairs",), "is missing; set pairs, knock_out or parts"
-    yield from _part_problems(as_list(tree.get("parts")), names, only_send)
+    yield from _part_problems(as_list(tree.get("parts")), names, class_only_names)
     for i, knock_out in enumerate(as_list(tree.get("knock_out"))):
         limit = "it has no layers to remove"
-        if problem := _check_reference(knock_out, "network", names, only_send, limit):
+        if problem := _check_reference(knock_out, "network", names, class_only_names, limit):
             yield ("knock_out", i, "network"), problem
     for i, pair in enumerate(as_list(tree.get("pairs"))):
         if problem := _check_reference(pair, "sender", names, (), ""):
             yield ("pairs", i, "sender"), problem
-        limit = "it can send, not receive"
-        if problem := _check_reference(pair, "receiver", names, only_send, limit):
+        limit = "it can be a sender, but not a receiver"
+        if problem := _check_reference(pair, "receiver", names, class_only_names, limit):
             yield ("pairs", i, "receiver"), problem
 
 
@@ -72,13 +72,13 @@ def _check_reference(
 
 
 def _part_problems(
-    parts: list[Any], names: list[str], only_send: set[Any]
+    parts: list[Any], names: list[str], class_only_names: set[Any]
 ) -> Iterator[tuple[Location, str]]:
-    """Find parts of unknown networks, and parts in an order in which they can't be joined."""
+    """Find parts of unknown networks, and parts whose order makes joining them impossible."""
     is_stitch = [isinstance(part, Mapping) and part.get("stitch") is not None for part in parts]
     last = len(parts) - 1
     for k, part in enumerate(parts):
-        if problem := _check_reference(part, "network", names, only_send, "it has no parts"):
+        if problem := _check_reference(part, "network", names, class_only_names, "it has no parts"):
             yield ("parts", k, "network"), problem
         if is_stitch[k] and (k in (0, last) or is_stitch[k - 1]):
             yield ("parts", k), "a stitch needs a piece of a network before it and after it"

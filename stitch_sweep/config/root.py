@@ -57,8 +57,8 @@ class Config(TrialSettings):
     )
     pairs: Annotated[list[PairConfig], Field(max_length=LONGEST_LIST)] = Field(
         default_factory=list,
-        description="Senders and receivers, with the layers to stitch. Needed unless there is "
-        "`knock_out` or `parts`.",
+        description="Senders and receivers, with the layers to stitch. Required unless `knock_out` or "
+        "`parts` is set.",
     )
     knock_out: Annotated[list[KnockOutConfig], Field(max_length=LONGEST_LIST)] = Field(
         default_factory=list,
@@ -87,7 +87,8 @@ class Config(TrialSettings):
     tracking: TrackingConfig = Field(default=TrackingConfig(), description="MLflow.")
     keep_stitches: Literal["all", "best", "none"] = Field(
         default="best",
-        description="Which stitches are stored: those of all trials, the best of each study, or none.",
+        description="Which stitches are stored: the stitches of all trials, the best of each study, "
+        "or none.",
     )
     zoo: Text = Field(
         default="zoo",
@@ -139,7 +140,7 @@ class Config(TrialSettings):
 
         Raises:
             pydantic.ValidationError: a setting is not valid.
-            InputError: a path leads nowhere.
+            InputError: a path does not exist.
         """
         return TrialSettings.model_validate(replaced(self.settings, overrides))
 

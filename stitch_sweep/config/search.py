@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from stitch_sweep.config.paths import first_twice
+from stitch_sweep.config.paths import first_repeated
 from stitch_sweep.core.bounds import (
     LARGEST_COUNT,
     MOST_CHOICES,
@@ -22,7 +22,7 @@ from stitch_sweep.core.registry import Options
 
 
 class Distribution(Options):
-    """Values that Optuna may choose for one dotted path of the configuration.
+    """The values from which Optuna chooses, for one dotted path of the configuration.
 
     `when` makes the setting conditional: it is sampled only if all given paths have one of the given
     values.
@@ -74,8 +74,8 @@ class Distribution(Options):
                 yield (key,), "not allowed for categorical; use choices"
         if not self.choices:
             yield ("choices",), "expected a list of at least one choice"
-        elif twice := first_twice(self.choices):
-            yield ("choices",), f"contains {twice} twice"
+        elif repeated := first_repeated(self.choices):
+            yield ("choices",), f"contains {repeated} twice"
 
     def _range_problems(self) -> Iterator[tuple[Location, str]]:
         if self.choices is not None:
@@ -137,7 +137,7 @@ class SearchConfig(Options):
     cross: dict[str, Annotated[list[Any], Field(min_length=1, max_length=MOST_CHOICES)]] = Field(
         default_factory=dict,
         description="Factors: dotted paths with lists of values. Every value is run in every cell, "
-        "with a study of its own.",
+        "in a separate study.",
     )
     space: dict[str, Distribution] | None = Field(
         default=None,
@@ -166,8 +166,8 @@ class SearchConfig(Options):
     )
     parallel_per_study: Positive = Field(
         default=1,
-        description="Number k of trials that a study requests at a time; it learns from them when all "
-        "k have ended. For few pairs on many machines.",
+        description="Number k of trials that a study runs at a time. The sampler learns from them when "
+        "all k have ended. Useful for few pairs on many machines.",
     )
 
     @field_validator("space", mode="before")

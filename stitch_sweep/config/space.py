@@ -1,4 +1,4 @@
-"""Checks that all crossed and searched values make valid settings, by building the settings."""
+"""Checks that all crossed and searched values give valid settings, by building the settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from stitch_sweep.config.paths import first_twice, look_up
+from stitch_sweep.config.paths import first_repeated, look_up
 from stitch_sweep.config.root import Config
 from stitch_sweep.config.search import SearchConfig
 from stitch_sweep.config.trial import TrialSettings
@@ -18,7 +18,7 @@ from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.problems import describe_problems
 
 Option = tuple[str, dict[str, Any]]
-"""A value of a path, as (how messages name it, overrides that set it)."""
+"""A value of a path: (its name in messages, the overrides that set it)."""
 
 _FEW = 20
 """Largest number of numeric values that are all combined with the values of other settings. Of longer
@@ -28,7 +28,7 @@ lists, only the smallest and the largest value are combined."""
 def search_problems(config: Config) -> Iterator[str]:
     """Find problems of crossed and searched values.
 
-    Settings are built with each value, and then with each two values of two settings.
+    Settings are built with each value, and then with each pair of values of two settings.
 
     Yields:
         One sentence for each problem.
@@ -41,8 +41,8 @@ def search_problems(config: Config) -> Iterator[str]:
     for path, values in search.cross.items():
         if path in search.distributions:
             yield f"search: {path} is both crossed and searched; choose one"
-        if twice := first_twice(values):
-            yield f"search.cross.{path}: contains {twice} twice"
+        if repeated := first_repeated(values):
+            yield f"search.cross.{path}: contains {repeated} twice"
     problems = [*_path_problems(places), *_condition_problems(config)]
     yield from problems
     if problems:
@@ -54,8 +54,8 @@ def search_problems(config: Config) -> Iterator[str]:
         remaining -= len(options[path])
         if remaining < 0:
             yield (
-                f"{places[path]}: more than {MOST_CHECKS} values of all settings, and ways in which "
-                "their conditions can hold, would have to be checked; list fewer values"
+                f"{places[path]}: all settings together have more than {MOST_CHECKS} values and "
+                "combinations of their conditions to check; list fewer values"
             )
             return
     yield from _single_problems(config, places, options)
@@ -89,7 +89,7 @@ def _single_problems(
 def _pair_problems(
     config: Config, places: Mapping[str, str], options: Mapping[str, list[Option]]
 ) -> Iterator[str]:
-    """Check the options of each two paths together, such as adam with a searched momentum."""
+    """Check the options of each pair of paths together, such as adam with a searched momentum."""
     ends = {path: _outermost(path, options[path]) for path in places}
     count = sum(len(ends[a]) * len(ends[b]) for a, b in itertools.combinations(places, 2))
     if count > MOST_CHECKS:
@@ -134,7 +134,7 @@ def _outermost(path: str, options: list[Option]) -> list[Option]:
 
 
 def _contexts(search: SearchConfig, path: str) -> Iterator[dict[str, Any]]:
-    """Iterate over the overrides under which a path's conditions, and the conditions of these, hold."""
+    """Iterate over the overrides that fulfill a path's conditions, and in turn their conditions."""
     distribution = search.distributions.get(path)
     if distribution is None:
         yield {}
@@ -143,10 +143,10 @@ def _contexts(search: SearchConfig, path: str) -> Iterator[dict[str, Any]]:
         list(
             itertools.islice(
                 (
-                    {**above, source: value}
+                    {**context, source: value}
                     for source, value, result in _values_of(search, parent)
                     if result in (required if isinstance(required, list) else [required])
-                    for above in _contexts(search, source)
+                    for context in _contexts(search, source)
                 ),
                 MOST_CHECKS + 1,  # `search_problems` refuses more
             )
@@ -205,7 +205,7 @@ def _condition_problems(config: Config) -> Iterator[str]:
 
 
 def _depends_on(search: SearchConfig, path: str, other: str) -> bool:
-    """Return whether a path, or the condition of a path that it depends on, is decided by `other`."""
+    """Return whether a path depends on `other`, directly or through the conditions of other paths."""
     visited: set[str] = set()
     waiting = _sources(search, path)
     while waiting:

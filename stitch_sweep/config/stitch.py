@@ -18,7 +18,7 @@ class StitchConfig(Component):
 
     name: str = Field(
         default="paper",
-        description="Name of a registered stitch. Its options stand in this section.",
+        description="Name of a registered stitch. Its options are keys of this section, too.",
     )
     start: Literal["random", "identity", "permutation", "least_squares", "procrustes"] = Field(
         default="random",

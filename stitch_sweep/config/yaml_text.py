@@ -44,7 +44,8 @@ def parse(text: str) -> Any:
 
     Raises:
         yaml.YAMLError: not valid YAML.
-        InputError: valid YAML, but not of plain values, ambiguous, too large or nested too deeply.
+        InputError: valid YAML, but ambiguous, too large, nested too deeply, or with values that are not
+            plain data.
     """
     try:
         loader = _Loader(text)
@@ -58,7 +59,7 @@ def parse(text: str) -> Any:
 
 
 def dump(tree: Any) -> str:
-    """Return YAML text that `parse` and readers of YAML 1.1 read as these plain values."""
+    """Return plain values as YAML text, which `parse` and readers of YAML 1.1 read equally."""
     text: str = yaml.dump(tree, Dumper=_Dumper, sort_keys=False)
     return text
 
@@ -206,7 +207,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Dumper that quotes text which either version of YAML would not read as text."""
+    """Dumper that quotes text if one of the two versions of YAML would not read it as text."""
 
 
 def _add_rules() -> None:

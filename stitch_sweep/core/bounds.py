@@ -1,7 +1,7 @@
 """Limits of the values in a configuration, and field types with these limits.
 
-The limits are far above every realistic value. They stop a typing error or a foreign file before it takes
-hours or all memory. docs/config.md lists them.
+The limits are far above every realistic value. They refuse a typing error or an untrusted file before it
+costs hours or all memory. docs/config.md lists them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ LARGEST_COUNT = 10**6
 LARGEST_IMAGE = 1024
 """Largest image side, in pixels."""
 LONGEST_TEXT = 4096
-"""Largest number of characters of a path or name. This is the longest path in Linux."""
+"""Largest number of characters of a path or name. Linux allows no longer paths."""
 LONGEST_NAME = 80
 """Largest number of characters of a network's name."""
 LONGEST_LIST = 10_000
@@ -50,7 +50,7 @@ Blocks = Annotated[int, Field(ge=1, le=64)]
 Number = Annotated[float, Field(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER, allow_inf_nan=False)]
 Above0 = Annotated[float, Field(gt=0, le=LARGEST_NUMBER, allow_inf_nan=False)]
 LearningRate = Annotated[float, Field(gt=0, le=1e38, allow_inf_nan=False)]
-"""Up to the range of float32: a learning rate that makes a training diverge gives a valid result."""
+"""At most the range of float32. Rates at which a training diverges are allowed: failure is a result."""
 From0 = Annotated[float, Field(ge=0, le=LARGEST_NUMBER, allow_inf_nan=False)]
 
 Text = Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT)]

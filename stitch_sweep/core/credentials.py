@@ -56,7 +56,8 @@ def redact(value: Any) -> Any:
 def redact_uri(uri: str) -> str:
     """Remove user name, password, parameters and fragment from a URI.
 
-    Parts that cannot be told apart from a credential are removed too, so the result may be no valid URI.
+    Parts that cannot be told apart from a credential are removed too, so the result may not be a valid
+    URI.
 
     Example:
         >>> redact_uri("https://me:word@host/x?token=1")
@@ -67,21 +68,21 @@ def redact_uri(uri: str) -> str:
     match = _SCHEME.match(uri.lstrip())
     scheme = match.group() if match else ""
     rest = uri.lstrip()[len(scheme) :]
-    before, at, after = rest.rpartition("@")
+    before, at_sign, after = rest.rpartition("@")
     if re.match("(sqlite|file):///", scheme + rest, re.IGNORECASE) and ":" not in before:
         # A path may contain an @. Only text that looks like user:password is removed.
         return scheme + re.split(r"[?;]", rest, maxsplit=1)[0]
-    if at and re.search(r"[?#;]", before):
+    if at_sign and re.search(r"[?#;]", before):
         # The @ may belong to a parameter, and the ? may belong to a password.
         return scheme + HIDDEN
     address = re.split(r"[?#;]", after, maxsplit=1)[0]
-    if not _AUTHORITY.fullmatch(address.partition("/")[0] if scheme or at else "host"):
+    if not _AUTHORITY.fullmatch(address.partition("/")[0] if scheme or at_sign else "host"):
         return scheme + HIDDEN
     return scheme + address
 
 
 def conceal(text: object, *uris: str | None) -> str:
-    """Remove the credentials of given URIs from a text, such as an error message.
+    """Remove the credentials in the given URIs from a text, such as an error message.
 
     Credentials in environment variables are removed as well. Quoted and escaped forms are recognized.
 
@@ -116,8 +117,8 @@ def conceal(text: object, *uris: str | None) -> str:
 def _secrets(uri: str) -> Iterator[str]:
     """Iterate over the parts of a URI that may be credentials, as written in the URI."""
     rest = uri[match.end() :] if (match := _SCHEME.match(uri)) else uri
-    before, at, _ = rest.rpartition("@")
-    if at:
+    before, at_sign, _ = rest.rpartition("@")
+    if at_sign:
         yield f"{before}@"
         yield before
         # A password may contain a colon, and a token may take the place of the user name.
@@ -154,11 +155,11 @@ def _redact_text(text: str) -> str:
     for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
         chunk = text[start:end]
         scheme = chunk[: chunk.index("://") + 3]
-        before, at, after = chunk[len(scheme) :].rpartition("@")
+        before, at_sign, after = chunk[len(scheme) :].rpartition("@")
         word = re.match(r"\S*", after)
         uri = word.group() if word else ""
         core = uri if re.search(r"[?#;]", uri) else uri.rstrip(_PUNCTUATION)
-        shown.append(redact_uri(f"{scheme}{before}{at}{core}") + after[len(core) :])
+        shown.append(redact_uri(f"{scheme}{before}{at_sign}{core}") + after[len(core) :])
     return "".join(shown)
 
 

@@ -47,14 +47,14 @@ def check_all(*checks: Callable[[], object]) -> None:
 
 
 class StoppedError(Exception):
-    """The machine stopped a sweep. All ended trials are recorded, and `--resume` continues.
+    """A problem of the machine ended a sweep. All ended trials are recorded, and `--resume` continues.
 
     The command line prints the message and exits with status 1, without a traceback.
     """
 
 
 class DivergedError(Exception):
-    """The training of a network became non-finite. This is no result, and nothing is stored."""
+    """The training of a network produced NaN or infinite values. Nothing is stored."""
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:
@@ -65,7 +65,7 @@ def nearest(word: str, allowed: Iterable[str]) -> str:
         "did you mean 'stitch'?"
     """
     allowed = sorted(allowed)
-    # A longer word is similar to no allowed word, and comparing it would take long.
+    # Longer words are similar to no allowed word, and comparing them would take long.
     word = word[: 2 * max(map(len, allowed), default=0) + 1]
     match = get_close_matches(word, allowed, n=1, cutoff=0.6)
     if match:

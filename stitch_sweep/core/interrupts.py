@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 STATUS = 130
-"""Exit status of an interrupted command, the same that shells use for Ctrl-C."""
+"""Exit status of an interrupted command. Shells use the same status for Ctrl-C."""
 
 SENTENCE = (
     "Interrupted. No half-written files are left. Run the same command to continue; for a sweep, add "
@@ -35,7 +35,7 @@ _printed = False
 
 
 def exit_at_once() -> None:
-    """Install handlers that exit at once, for phases without work that needs a cleanup.
+    """Install handlers that exit at once, for phases that need no cleanup.
 
     Ignored signals stay ignored (`nohup`).
     """
@@ -57,7 +57,7 @@ def raise_on_signal() -> Iterator[None]:
     unraisable = sys.unraisablehook
 
     def raise_again(lost: Any) -> None:
-        """Raise again an interrupt that Python drops because it was raised in a destructor."""
+        """Raise an interrupt again that Python drops because it was raised in a destructor."""
         global _received
         if issubclass(lost.exc_type, KeyboardInterrupt):
             _received = None

@@ -19,7 +19,7 @@ def find(pattern: Path, most: int = MOST_ENTRIES) -> Iterator[Path]:
 
     As in `glob.glob` with `recursive=True`, `**` matches any number of folders, and `*`, `?` and `[...]`
     match no name that begins with a dot. Links to folders are followed, unless they lead to the folder
-    that contains them or to one above it.
+    that contains them or to a folder above it.
 
     Args:
         pattern: a path whose parts may be patterns.
@@ -78,7 +78,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _leads_back(entry: os.DirEntry[str], folder: Path) -> bool:
-    """Return whether an entry of a folder is a link to the folder itself or to one above it."""
+    """Return whether an entry of a folder is a link to the folder itself or to a folder above it."""
     return entry.is_symlink() and Path(os.path.realpath(folder)).is_relative_to(
         os.path.realpath(entry.path)
     )

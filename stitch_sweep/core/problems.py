@@ -1,4 +1,4 @@
-"""Validation errors of pydantic as sentences: the place in the file, what is expected, what was given."""
+"""Validation errors of pydantic as sentences: the place in the file, the expected and the given value."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOST_PROBLEMS = 100
 """Largest number of problems of one configuration that are described."""
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-"""Pattern of a network's name. Names become folder names, so no name may lead out of a folder."""
+"""Pattern of a network's name. Names become folder names, so paths such as `../x` are excluded."""
 
 _EXPECTED = {
     "int_type": "a whole number",
@@ -220,7 +220,7 @@ def _describe(details: ErrorDetails, model: type[BaseModel]) -> str:
     limits = {name: _plain(value) for name, value in details.get("ctx", {}).items()}
     sentence = mismatch(_EXPECTED[kind].format(**limits), details["input"])
     if details["input"] is None:
-        sentence += "; leave the key out for its default, if it has one"
+        sentence += "; remove the key to use its default, if it has one"
     return sentence
 
 

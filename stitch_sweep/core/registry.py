@@ -69,13 +69,13 @@ class Registry:
             ValueError: the name is registered already.
         """
 
-        def enter(factory: F) -> F:
+        def add(factory: F) -> F:
             if name in self._entries:
                 raise ValueError(f"a {self.kind} named {name!r} is registered already")
             self._entries[name] = Registration(name, factory, _make_options_model(name, factory))
             return factory
 
-        return enter
+        return add
 
     def register_resolver(self, resolver: Resolver) -> Resolver:
         """Register a function that turns a short name ("resnet18") into (name, options), or None.

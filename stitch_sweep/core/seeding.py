@@ -1,7 +1,7 @@
 """Seeds, random generators and determinism settings. All random numbers of the project come from here.
 
 A seed is derived from the sweep's seed and the names of its purpose. Seeds are never drawn in sequence,
-so results do not depend on the order in which processes ask for seeds.
+so results do not depend on the order in which seeds are requested.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _fix_workspace() -> None:
         os.environ[_WORKSPACE] = _WORKSPACES[0]
 
 
-# On import, because torch reads it once, at the first matrix product of a process on a GPU.
+# This runs on import, because torch reads the variable only once, at the first matrix product on a GPU.
 _fix_workspace()
 
 
@@ -78,12 +78,13 @@ def seed_everything(seed: int, threads: int) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
-    # The old settings first, then the new: torch refuses to read a setting that contradicts the other.
+    # Change the old settings before the new ones, because torch refuses to read settings that contradict
+    # each other.
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
     for operations in _fp32_operations().values():
         operations.fp32_precision = "ieee"
-    # A library compiled for speed may have set it for the whole process on import.
+    # A library that was compiled with fast math may have enabled it for the whole process.
     torch.set_flush_denormal(False)
     torch.set_num_threads(threads)
 
@@ -194,7 +195,7 @@ def _cuda_caveats(now: dict[str, Any]) -> list[str]:
     elif _cuda_came_first:
         sentences.append(
             f"The GPU was in use in this process before {_WORKSPACE} was set. If a matrix product was "
-            "computed, torch refuses all further ones, because they would not be repeatable. Set the "
+            "computed, torch refuses all further products, because they would not be repeatable. Set the "
             "variable before the process starts, or import stitch_sweep first."
         )
     if now["cudnn"]["benchmark"] or not now["cudnn"]["deterministic"]:
@@ -203,7 +204,7 @@ def _cuda_caveats(now: dict[str, Any]) -> list[str]:
 
 
 def _fp32_operations() -> dict[str, Any]:
-    """Return the backends of torch with a setting for float32's internal format; outer ones first."""
+    """Return torch's backends with a setting for float32's internal format; outer backends first."""
     backends: Any = torch.backends
     return {
         "all": backends,

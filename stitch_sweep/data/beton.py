@@ -106,7 +106,7 @@ def _ensure_file(path: Path, images: Images) -> None:
     if _is_intact(path):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The lock saves work. Without it, each process would write a complete file of its own.
+    # The lock only saves work: without it, each process would write the complete file.
     with FileLock(path.with_name(f".{path.name}.lock")):
         if not _is_intact(path):
             with atomic(path) as temporary:
@@ -116,7 +116,7 @@ def _ensure_file(path: Path, images: Images) -> None:
 
 
 def _is_intact(path: Path) -> bool:
-    """Whether the file matches its checksum; False if either is missing."""
+    """Return whether the file matches its checksum; False if one of the two is missing."""
     try:
         expected = _checksum_path(path).read_bytes()
         return expected == f"{_hash_file(path)}  {path.name}\n".encode()

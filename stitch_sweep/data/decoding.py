@@ -20,7 +20,7 @@ from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.untrusted import UnreadableFileError, printable, read_file
 
 _GRAYSCALE_MODES = ("1", "L", "LA", "La")
-_IMAGES_PER_TASK = 32  # one task per image would cost more than decoding a small image
+_IMAGES_PER_TASK = 32  # a task per image would cost more than decoding a small image
 _SMALL_IMAGE = 3 * 64 * 64  # values of the largest image that is decoded without threads
 _LARGEST_FILE = 2**30  # bytes; the largest image that Pillow accepts is smaller, even uncompressed
 
@@ -61,9 +61,10 @@ def decode(encoded: Sequence[tuple[str, Path | bytes]], size: int | None) -> lis
         return [_decode_one(*pair, size) for pair in encoded[first : first + _IMAGES_PER_TASK]]
 
     with warnings.catch_warnings():
-        # Pillow warns from half of the number of pixels that it refuses; such images are decoded.
+        # Pillow warns from half of its limit on the number of pixels; such images are decoded.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        # Decoding small images mostly holds the interpreter's lock, so threads would only wait.
+        # Decoding small images holds Python's interpreter lock most of the time, so threads would only
+        # wait.
         is_small = _decode_one(*encoded[0], None).numel() <= _SMALL_IMAGE
         with ThreadPoolExecutor(1 if is_small else os.cpu_count()) as pool:
             parts = pool.map(decode_task, range(0, len(encoded), _IMAGES_PER_TASK))
@@ -81,7 +82,7 @@ def _decode_one(name: str, content: Path | bytes, size: int | None) -> Tensor:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # Pillow refuses twice the size it warns about
         reason = f"it has more than {limit:,} pixels, the largest size that is read"
     except UnidentifiedImageError:
-        reason = "its format is not one that Pillow reads" if data else "it is empty"
+        reason = "Pillow does not read its format" if data else "it is empty"
     except Exception as error:  # Pillow's plugins raise any type of exception for broken files
         reason = printable(error) or type(error).__name__
     raise InputError(f"{printable(name)} is not an image that can be read: {reason}")
@@ -99,7 +100,7 @@ def _to_tensor(data: bytes) -> Tensor:
 
 
 def stack_splits(train: list[Tensor], test: list[Tensor], name: str) -> tuple[Tensor, Tensor]:
-    """Stack the decoded images of both splits; if any image is RGB, grayscale ones become RGB.
+    """Stack the decoded images of both splits; if any image is RGB, grayscale images become RGB.
 
     Args:
         train: for each image `C x H x W`, uint8.

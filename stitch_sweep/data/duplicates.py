@@ -25,8 +25,9 @@ class Duplicates:
         origin: the split in which the same pixels occur; equal to `split` for repetitions within it.
         count: number of images of `split` that are not the first with their pixels (within a split),
             or whose pixels occur in `origin`.
-        relabeled: number of those whose label is not among the labels that their pixels have in
-            `origin` (within a split: that differs from the first image's label).
+        relabeled: number of these images with a different label: within a split, different from the label
+            of the first image with these pixels; between splits, different from all labels of these
+            pixels in `origin`.
         examples: pairs (image of `split`, image of `origin`), by file name or number; pairs with
             different labels come first.
     """
@@ -40,7 +41,7 @@ class Duplicates:
     def __str__(self) -> str:
         """Describe the duplicates in one sentence."""
         is_within = self.split == self.origin
-        relation = "repeat an earlier one" if is_within else f"are {self.origin} images too"
+        relation = "repeat an earlier image" if is_within else f"are {self.origin} images too"
         labels = f", {self.relabeled} of them with another label" if self.relabeled else ""
         pairs = "; ".join(f"{image} = {original}" for image, original in self.examples)
         return (
@@ -95,7 +96,7 @@ def _pairs_within(groups: dict[bytes, list[_Occurrence]]) -> Iterable[tuple[int,
 def _pairs_between(
     groups: dict[bytes, list[_Occurrence]], origin: dict[bytes, list[_Occurrence]]
 ) -> Iterable[tuple[int, int, bool]]:
-    """Iterate over (image, image of `origin` with its pixels, whether its label is new to them)."""
+    """Iterate over (image, image of `origin` with equal pixels, whether no such image has its label)."""
     for content in filter(origin.__contains__, groups):  # keeps the order of `groups`
         labels = {label for _, label in origin[content]}
         for number, label in groups[content]:

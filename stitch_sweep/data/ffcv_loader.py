@@ -1,10 +1,10 @@
 """Batches whose pixels FFCV reads from a `.beton` file.
 
 FFCV provides the file format, its writer, the memory map and the compiled copying of pixels. `Loader`
-decides order and augmentation, because FFCV's random transforms and its quasi-random order don't
-repeat across several workers. FFCV's own `Loader` class isn't used: it sets torch's thread count from
-a thread of its own, never ends that thread when an iteration is abandoned, and hangs after an error
-in it.
+decides order and augmentation, because FFCV's random transforms and its quasi-random order don't repeat
+across several workers. FFCV's `Loader` class isn't used: it changes torch's thread count in its
+background thread, doesn't end this thread if an iteration is abandoned, and hangs after an error in this
+thread.
 
 Importing this module imports FFCV, and raises InputError if that fails.
 """
@@ -25,7 +25,7 @@ from stitch_sweep.data.images import Images
 from stitch_sweep.data.loader import Loader
 
 _BATCHES_AHEAD = 2
-"""Number of batches that are read while one is in use."""
+"""Number of batches that are read in advance."""
 
 
 class FfcvLoader(Loader):

@@ -17,8 +17,8 @@ class Images:
     Args:
         images: `N x C x H x W`, uint8.
         labels: `N`, int64, the class of each image.
-        files: the file of each image, relative to the data set's folder; None if the images don't
-            come from files of their own.
+        files: the file of each image, relative to the data set's folder; None if the images don't come
+            from separate files.
 
     Raises:
         ValueError: a tensor has the wrong shape or type, or the number of files is not N.

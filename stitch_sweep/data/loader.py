@@ -18,8 +18,8 @@ from stitch_sweep.data.images import Images
 class Loader:
     """Normalized batches of one split.
 
-    The order and the augmentation of an epoch depend on `seed` and the epoch only. Batch size, device,
-    process and the batch at which an epoch is resumed change nothing about an image.
+    The order and the augmentation of an epoch depend on `seed` and the epoch only. An image doesn't
+    depend on batch size, device or process, nor on the batch at which an epoch is resumed.
 
     Args:
         images: the split, `N x C x H x W` uint8; moved to `device` once.
@@ -28,7 +28,7 @@ class Loader:
         batch_size: images per training batch; the last batch of an epoch may have fewer.
         seed: the sweep's seed.
         augment: a name in `AUGMENTATIONS`.
-        device: the device that holds the images and makes the batches.
+        device: the device that stores the images and makes the batches.
         split: name of the split; together with its number in the split it identifies an image.
 
     Raises:
@@ -42,7 +42,7 @@ class Loader:
     """
 
     pixels_on_device: ClassVar[bool] = True
-    """Whether the device holds the pixels of the whole split, or receives them batch by batch."""
+    """Whether the device stores the pixels of the whole split; else it receives them batch by batch."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Loader:
         self.split = split
 
     def __len__(self) -> int:
-        """Return the number of batches per epoch, including a partial last one."""
+        """Return the number of batches per epoch, including a partial last batch."""
         return -(-len(self.images) // self.batch_size)
 
     def indices(self, epoch: int, start: int = 0) -> Iterator[Tensor]:

@@ -33,7 +33,7 @@ def load(config: DataConfig) -> Data:
 
     Validation is cut from the whole official training set before `train_images` draws a subset of the
     remaining images. Two sweeps with the same `split_seed` and `val_fraction` therefore never train on
-    each other's validation images, whatever their subsets. With `train_images`, validation shrinks in
+    each other's validation images, for all choices of subsets. With `train_images`, validation shrinks in
     proportion.
 
     Mean and standard deviation are those of the complete official training images at `image_size`, so

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stitch_sweep.core.untrusted import printable
 
-_MAX_NAMES = 3  # names that a note lists; it counts the rest
+_MAX_NAMES = 3  # a note lists this many names, and counts the others
 
 
 def join_names(names: Iterable[str], limit: int = _MAX_NAMES) -> str:
@@ -29,7 +29,7 @@ def normalize_name(name: str) -> str:
 
 
 def explain_unusable(path: Path) -> str | None:
-    """Say why a path is not a regular file, as in "is a folder"; None if it is one.
+    """Return the reason why a path is not a regular file, such as "is a folder"; None for a regular file.
 
     Symbolic links are followed.
     """

@@ -1,7 +1,7 @@
 """Stratified, seeded choices: the validation cut and subsets.
 
-Every class has a random generator of its own. The images chosen from a class therefore depend on that
-class only, and a smaller subset lies within a larger one, up to rounding.
+Every class has a separate random generator. The images chosen from a class therefore depend on that
+class only, and a smaller subset is part of a larger subset, up to rounding.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from stitch_sweep.core.seeding import generator
 def allot(counts: Sequence[int], total: int) -> list[int]:
     """Share `total` among classes in proportion to `counts`, by largest remainder.
 
-    Every class gets its exact share, rounded up or down. There is one exception: if `total` suffices
-    for one image of each class, a class with images gets at least one, taken from the largest class.
+    Every class gets its exact share, rounded up or down. There is one exception: if `total` is enough for
+    one image of each class, a class with images gets at least one image, at the cost of the largest
+    class.
 
     Args:
         counts: number of images of each class.

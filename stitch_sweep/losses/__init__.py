@@ -1,1 +1,1 @@
-"""Losses that stitches are trained for. The same functions measure similarity."""
+"""Losses for the training of stitches. The same functions measure similarity."""

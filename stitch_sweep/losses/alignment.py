@@ -15,7 +15,7 @@ from stitch_sweep.losses.base import Loss, LossInputs
 
 @LOSSES.register("fula")
 class FunctionalLatentAlignment(Loss):
-    """Relative distance to the receiver's own representations, mean over layer j and later layers.
+    """Relative distance to the receiver's own representations, averaged over layer j and later layers.
 
         L = 1/|M| sum_{m in M} |s_m - e_m|_F / |e_m|_F,   M = {j, j+1, ..., the last layer}
 
@@ -24,15 +24,15 @@ class FunctionalLatentAlignment(Loss):
     unit: 0 means that all representations are as expected, 1 is the value of representations that are
     0.
 
-    A later layer requires only what the receiver uses, so it corrects what plain distance at the stitch
-    gets wrong. Logits and labels don't enter (add `soft_task` or `task` for them). Not invariant to
-    anything at layer j. Cost: a pass through the rest of the receiver.
+    At a later layer, an error counts only as far as the receiver uses it. The plain distance at the
+    stitch ignores this. Logits and labels are not used (add `soft_task` or `task` for them). At layer j,
+    the loss has no invariance. Cost: a pass through the rest of the receiver.
 
     Source: "FuLA", Athanasiadis, Karmush and Felsberg 2025, arXiv 2505.20142v1. Formula, layers and equal
     weights are those of the authors' published code (`training/losses.py` of
     github.com/athaioan/invariance-aware-stitching, commit 5815d8e, with `fula_soft: False` and
-    `funct_cutoff: null` as in its configurations). Only the abstract and summaries of the paper itself
-    were available; if its equation differs, this loss doesn't compute it.
+    `funct_cutoff: null` as in its configurations). Only the abstract and summaries of the paper were
+    available; the paper's equation may differ from this loss.
     """
 
     needs_expected: ClassVar[bool] = True

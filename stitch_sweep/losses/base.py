@@ -40,7 +40,7 @@ class LossContext:
 
 @dataclass(frozen=True)
 class LossInputs:
-    """One batch, as losses see it.
+    """The inputs of a loss for one batch.
 
     Attributes:
         labels: int64 [B].
@@ -48,9 +48,10 @@ class LossInputs:
         expected: B_{<=j}(x), the same shape; None if no loss needs it.
         logits: the stitched network's logits, [B, K]; None if no loss needs them.
         expected_logits: the receiver's own logits for the same images, [B, K], without gradient; None if
-            it is no loss's teacher.
-        sender_logits: the sender's own logits, [B, K], without gradient; None if it is no loss's teacher.
-        hints: the receiver's layers after j, by index: what the receiver computes there from the stitched
+            no loss has the receiver as teacher.
+        sender_logits: the sender's own logits, [B, K], without gradient; None if no loss has the sender
+            as teacher.
+        hints: the receiver's layers after j, by index: the receiver's output there for the stitched
             representation, and its own representation (without gradient), both [B, *shape of the layer].
             Empty if j is the last layer; None if no loss needs them.
     """
@@ -64,7 +65,7 @@ class LossInputs:
     hints: Mapping[int, tuple[Tensor, Tensor]] | None = None
 
     def leading(self, rows: int) -> LossInputs:
-        """Return the first images only, without the padding of a chunk."""
+        """Return the first `rows` images, without the padding of a chunk."""
 
         def first(x: Tensor | None) -> Tensor | None:
             return None if x is None else x[:rows]
@@ -137,17 +138,17 @@ class CombinedLoss:
 
     @staticmethod
     def needs_expected(names: Iterable[str]) -> bool:
-        """Whether any of the named losses needs the expected representation."""
+        """Return whether a named loss needs the expected representation."""
         return any(LOSSES.get(name).factory.needs_expected for name in names)  # type: ignore[attr-defined]
 
     @property
     def needs_logits(self) -> bool:
-        """Whether any term needs the stitched network's logits."""
+        """Whether a term needs the stitched network's logits."""
         return any(loss.needs_logits for loss in self._losses)
 
     @property
     def needs_hints(self) -> bool:
-        """Whether any term needs the receiver's later layers."""
+        """Whether a term needs the receiver's later layers."""
         return any(loss.needs_hints for loss in self._losses)
 
     @property
@@ -160,7 +161,7 @@ class CombinedLoss:
 
     @property
     def teachers(self) -> frozenset[Teacher]:
-        """The networks whose own logits some term needs."""
+        """The networks whose own logits are needed by a term."""
         return frozenset(loss.teacher for loss in self._losses if loss.needs_teacher)
 
     @property
@@ -173,7 +174,7 @@ class CombinedLoss:
         return [loss for _, loss in self.terms.values()]
 
     def default_lr(self, optimizer: str) -> float:
-        """Return the smallest default learning rate of the terms, which is too large for none of them."""
+        """Return the smallest default learning rate of the terms, which isn't too large for any term."""
         return min(
             loss.default_lr.get(optimizer.lower(), loss.default_lr[""]) for loss in self._losses
         )
@@ -188,8 +189,8 @@ class CombinedLoss:
 
 def common_calibration(groups: Iterable[CalibrationGroup]) -> CalibrationGroup:
     """Return the largest group of maps that is contained in all the given groups."""
-    # Largest first. Each contains those after it, except that `isotropic` and `channel_affine` share
-    # only scale and shift.
+    # Largest group first. Each group contains the later groups, except that `isotropic` and
+    # `channel_affine` share only scale and shift.
     order: list[CalibrationGroup] = ["affine", "isotropic", "channel_affine"]
     order += ["scale_shift", "scale", "none"]
     candidates = set(groups)

@@ -1,4 +1,4 @@
-"""Closed-form maps that restore what a loss is blind to."""
+"""Closed-form maps that correct the stitched representation where a loss is blind."""
 
 from __future__ import annotations
 
@@ -35,29 +35,29 @@ class ChannelMap(nn.Module):
 
 
 class Calibration:
-    """The map of a group that brings the stitched representation closest to the expected one.
+    """The map of a group that makes the stitched representation most similar to the expected one.
 
         argmin over (W, b) of the group of   sum over positions of |W s + b - e|^2
 
-    A loss that is blind to a group of maps doesn't decide which of them the stitch ends at, so the
-    receiver may see a wrong scale or rotation. The best element of the group, fitted on training data
+    A loss that is blind to a group of maps doesn't determine which of these maps the stitch learns, so
+    the receiver may get a wrong scale or rotation. The best element of the group, fitted on training data
     and placed between stitch and receiver, corrects that. Computed in float64 from accumulated moments,
     in one pass and 24 C^2 bytes.
 
     - `none`: the identity.
     - `scale`: W = a I, b = 0, a >= 0.
     - `scale_shift`: W = a I, a >= 0.
-    - `channel_affine`: W diagonal with entries >= 0: a calibration doesn't correct a correlation's sign.
+    - `channel_affine`: W diagonal with entries >= 0, so the sign of a correlation isn't corrected.
     - `isotropic`: W = a Q, Q orthogonal: the Procrustes solution Q = V U^T for S_se = U D V^T, a =
       tr(D) / tr(S_ss).
     - `affine`: any W, by least squares; directions in which the stitched representation doesn't vary
       are mapped to 0.
 
-    CKA is blind to more rotations than `isotropic` contains: to those of all C H W units of an image.
-    Only rotations of channels, the same at every position, are used, for two reasons. A rotation of C H
-    W units can't be estimated from fewer images than units, and with as many it would fit any input.
-    And such a rotation mixes positions, which no stitch that is trained here may do. So an optimum that
-    differs by a larger rotation isn't corrected.
+    CKA is blind to more rotations than `isotropic` contains: to rotations of all C H W units of an image.
+    The calibration uses only rotations of channels, the same at every position, for two reasons. First, a
+    rotation of C H W units can't be estimated from fewer images than units, and with as many images as
+    units it would fit any input. Second, such a rotation mixes positions, which stitches can't do. An
+    optimum that differs by a larger rotation is therefore not corrected.
 
     Args:
         group: as a loss declares it: `Loss.calibration` or `CombinedLoss.calibration`.

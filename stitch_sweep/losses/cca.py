@@ -66,8 +66,8 @@ def cca(moments: Moments, *, ridge: float = 0.0) -> Tensor | None:
 
         1/r sum_{i<=r} rho_i,   rho: singular values of R_xx^(-1/2) R_xy R_yy^(-1/2)
 
-    R are the correlation matrices, r = min(rank x, rank y). Ranks ignore rounding errors in the
-    precision of the rows. In [0, 1]; 1 if the narrower side is an affine image of the wider side, so
+    R are the correlation matrices, r = min(rank x, rank y). Ranks ignore rounding errors in the precision
+    of the rows. In [0, 1]; 1 if the narrower side is an affine image of the wider side, and therefore
     also if one side has at least as many channels as there are rows. Symmetric; invariant to invertible
     affine maps of either side.
 
@@ -89,11 +89,11 @@ def cca(moments: Moments, *, ridge: float = 0.0) -> Tensor | None:
 def svcca(moments: Moments, *, share: float = SHARE) -> Tensor | None:
     """Compute the CCA of the leading principal components of each side.
 
-    Each side keeps the fewest components whose share of the variance (the sum of squared singular
-    values of the centered rows) is at least `share`; the result is `cca` of these. Under the gradient
-    the number of components is fixed, their directions are not. Every kept direction has at least (1 -
-    share)/p of the variance, so no ridge is needed. Symmetric; invariant to rotation, one scale and a
-    shift of either side only: scaling a channel changes which components are kept.
+    Each side keeps the fewest components whose share of the variance (the sum of squared singular values
+    of the centered rows) is at least `share`; the result is `cca` of these. In the gradient, the number
+    of components is fixed, but their directions are not. Every kept direction has at least (1 - share)/p
+    of the variance, so no ridge is needed. Symmetric; invariant to rotation, one scale and a shift of
+    either side only: scaling a channel changes which components are kept.
 
     Args:
         moments: of x [n, p] and y [n, q].
@@ -127,11 +127,11 @@ def pwcca(moments: Moments, *, ridge: float = 0.0) -> Tensor | None:
 
         sum_i a_i rho_i / sum_i a_i,   a_i = sum_c |<h_i, y_c>|,   i <= min(rank x, rank y)
 
-    h_i is the i-th canonical variate of y, of norm 1; y_c are the centered channels of y. Not
-    symmetric: the weights belong to y, the expected side, and depend on x under the gradient. In [0,
+    h_i is the i-th canonical variate of y, of norm 1; y_c are the centered channels of y. Not symmetric:
+    the weights belong to y, the expected side. The gradient includes the weights' dependence on x. In [0,
     1]; invariant to invertible affine maps of x; for y only to a shift and one scale, because its
-    channels are summed. If canonical correlations are repeated, their variates, and so the weights, are
-    arbitrary.
+    channels are summed. If canonical correlations are equal, their variates are arbitrary, and therefore
+    the weights are, too.
 
     Args:
         moments: of x [n, p] and y [n, q].
@@ -202,8 +202,8 @@ class SVCCA(_CanonicalLoss):
 
     In [0, 1], without a unit; 1 if a side is constant. Blind to rotation, one scale and a shift, and
     nearly blind to any affine map of the components it keeps; so it is calibrated by an affine map. A
-    stitch can lower it by giving up variance: components that aren't kept need not correlate. O(n C^2 +
-    C^3), computed in float64.
+    stitch can lower this loss by reducing variance: components that aren't kept need not correlate. O(n
+    C^2 + C^3), computed in float64.
     """
 
     invariance: ClassVar[Invariance] = "isotropic"

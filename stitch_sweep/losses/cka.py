@@ -23,7 +23,7 @@ _COLUMNS = 1024
 
 
 def gram(chunks: Sequence[Tensor]) -> Tensor:
-    """Compute the inner products of centered rows, [n, n] in float64.
+    """Compute the inner products of centered rows, [n, n], in float64.
 
     Products are in the precision of the rows, a slice of columns at a time; their sums are in float64.
 
@@ -133,21 +133,21 @@ class _Products:
 class CenteredKernelAlignment:
     """CKA of two sets of rows, accumulated chunk by chunk in bounded memory.
 
-    There are three cases; sizes alone decide which applies:
+    There are three cases; the sizes alone determine the case:
 
     - Fewer images than units: the rows are kept and compared by their n x n inner products.
     - More images than units, and 8 (p^2 + q^2 + p q) <= limit_bytes: products of features are
       accumulated.
-    - More units than that, and more images than fit: the images kept so far become a block. HSIC is a
-      U-statistic, so the mean over blocks, weighted by their numbers of images, is an unbiased estimate
-      of the value of all images; it ignores pairs of images in different blocks. `blocks` is the number
-      of blocks; with 1 block the value is exact. A last block of fewer than 4 images is ignored.
+    - More units than that, and more images than fit into memory: the stored images become a block. HSIC
+      is a U-statistic, so the mean over blocks, weighted by their numbers of images, is an unbiased
+      estimate of the value of all images; it ignores pairs of images in different blocks. `blocks` is the
+      number of blocks; with 1 block the value is exact. A last block of fewer than 4 images is ignored.
 
     Peak memory: about 1.5 limit_bytes plus the chunk. 5,000 images of 64 x 32 x 32 units in float32 make
     10 blocks of 512 images at the default of 256 MiB.
 
     Args:
-        limit_bytes: limit for the rows or products that are kept.
+        limit_bytes: memory limit for the stored rows or products.
 
     Example:
         >>> cka = CenteredKernelAlignment()
@@ -246,10 +246,10 @@ class CKA(Loss):
 
         L = 1 - HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L));   see `cka`
 
-    In [0, 2], without a unit; 1 for fewer than 4 images, or if a side is constant. Compares which
-    images are close to each other, positions included: blind to any rotation of all C H W units, one
-    scale and a shift. The calibration uses only rotations of channels, the same at every position: see
-    `Calibration`. O(B^2 C H W); inner products in float64.
+    In [0, 2], without a unit; 1 for fewer than 4 images, or if a side is constant. The loss compares
+    which images are close to each other, with positions included. It is blind to any rotation of all C H
+    W units, one scale and a shift. The calibration uses only rotations of channels, the same at every
+    position: see `Calibration`. O(B^2 C H W); inner products in float64.
     """
 
     needs_expected: ClassVar[bool] = True

@@ -35,8 +35,8 @@ class Correlation(Loss):
         L = 1 - mean_c corr(s_c, e_c),   a row per image and position
 
     In [0, 2], without a unit; 1 if no channel varies. Blind to each channel's shift and positive scale,
-    so the receiver may see wrong ones: calibrated by an affine map per channel. Two rows always
-    correlate by 1 or -1 and give no gradient. O(n C^2), computed in float64.
+    so the receiver may get wrong shifts and scales; an affine map per channel calibrates them. Two rows
+    always have the correlation 1 or -1, without gradient. O(n C^2), computed in float64.
 
     Source: the per-neuron correlation of Li et al. 2016 (arXiv 1511.07543).
     """

@@ -27,7 +27,7 @@ def cosine_sum(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         y: [n, C].
 
     Returns:
-        Two scalars: the sum in float64, and the number of rows that count.
+        Two scalars: the sum in float64, and the number of rows in the sum.
     """
     x, y = x.double(), y.double()
     counts = (y != 0).any(dim=1)
@@ -46,7 +46,7 @@ class Cosine(Loss):
 
     In [0, 2], without a unit; 1 if the expected representation is 0 everywhere. Blind to a positive scale
     of each position. The calibration restores one scale, common to all positions, because the others
-    differ from image to image. With a single channel the loss sees signs only. O(n C), computed in
+    differ from image to image. With a single channel the loss depends on signs only. O(n C), computed in
     float64.
     """
 

@@ -1,4 +1,4 @@
-"""Losses that are flat for a stitch, or nearly so: found from shapes, before anything is trained."""
+"""Detect losses that are flat or nearly flat for a stitch, from shapes, before anything is trained."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from stitch_sweep.losses.base import Invariance, Loss
 from stitch_sweep.losses.cka import MIN_IMAGES
 
 Family = Literal["fixed", "scale", "channel_affine", "orthogonal", "affine", "other"]
-"""The maps that a stitch can become by training, apart from fixed pooling and upsampling: itself only;
-one scale; a scale and shift per channel; rotations (and permutations), with scale and shift; any affine
-map of its rows; other maps."""
+"""The maps that a stitch can learn, apart from fixed pooling and upsampling: only itself; one scale; a
+scale and shift per channel; rotations (and permutations), with scale and shift; any affine map of its
+rows; other maps."""
 
 ROWS_PER_CHANNEL = 10
-"""Rows per channel below which the CCA family mostly measures chance."""
+"""Number of rows per channel. With fewer rows, the CCA family mostly measures chance."""
 _AFFINE: tuple[Family, ...] = ("scale", "channel_affine", "orthogonal", "affine")
 
 
@@ -26,7 +26,7 @@ class StitchProfile:
     """The properties of a stitch and its batches that decide whether a loss is flat.
 
     Attributes:
-        family: the maps that the stitch can become.
+        family: the maps that the stitch can learn.
         inputs: number of values that an output position depends on: C_in k^2 for a k x k convolution.
         channels: channels of the receiver's layer.
         positions: positions of the receiver's layer, H W; 1 for a vector.
@@ -73,7 +73,7 @@ class StitchProfile:
 
     @property
     def orbits(self) -> set[Invariance]:
-        """The invariances under which all maps that the stitch can become are equal."""
+        """The invariances under which all maps that the stitch can learn are equal."""
         if not self.is_injective:
             return set()
         orbits: set[Invariance] = {"affine"}
@@ -90,10 +90,9 @@ class StitchProfile:
 def explain_flat_loss(loss: str, profile: StitchProfile) -> str | None:
     """Explain why the gradient of a loss is 0 for all weights of a stitch; None if it isn't.
 
-    A loss is flat if all maps that the stitch can become differ only by maps to which the loss is
-    blind, or if the batch is so small that the loss has the same value for all inputs. Signs are
-    ignored: a loss that only distinguishes a positive scale from a negative scale has no gradient from
-    one to the other.
+    A loss is flat if all maps that the stitch can learn differ only by maps to which the loss is blind,
+    or if the batch is so small that the loss has the same value for all inputs. Signs are ignored: if a
+    loss distinguishes only positive from negative scales, no gradient leads from one sign to the other.
 
     Args:
         loss: its registered name.
@@ -156,8 +155,8 @@ def weak_loss_warnings(loss: str, profile: StitchProfile) -> list[str]:
         warnings.append(
             f"{loss!r} mostly measures chance: a batch of {profile.batch} images has "
             f"{profile.distinct_rows} rows, but {profile.inputs} inputs and {profile.channels} "
-            f"channels ask for {recommended}; with so few, independent data correlate by {chance:.2f} "
-            "on average. Use a larger batch_size"
+            f"channels need {recommended}; with so few rows, independent data have a mean correlation of "
+            f"{chance:.2f}. Use a larger batch_size"
         )
     if loss == "svcca" and "affine" in profile.orbits:
         warnings.append(
@@ -175,7 +174,7 @@ def chance_level(rows: int, p: int, q: int) -> float:
         and p + q - n of the p correlations equal to 1 where that is positive.
 
     Args:
-        rows: number of rows; n = rows - 1, because the means use up one.
+        rows: number of rows; n = rows - 1, because the means use one degree of freedom.
         p: channels of one side.
         q: channels of the other side.
 
@@ -188,7 +187,8 @@ def chance_level(rows: int, p: int, q: int) -> float:
     c, d = p / n, q / n
     ends = [(np.sqrt(d * (1 - c)) + sign * np.sqrt(c * (1 - d))) ** 2 for sign in (-1, 1)]
     middle, half = (ends[0] + ends[1]) / 2, (ends[1] - ends[0]) / 2
-    # Midpoints in an angle: the substitution makes the roots at both ends smooth.
+    # Integrate over an angle with the midpoint rule: this substitution makes the roots at both ends
+    # smooth.
     angles = (np.arange(4096) + 0.5) * np.pi / 4096
     squared = middle + half * np.cos(angles)
     density = (half * np.sin(angles)) ** 2 / (squared * (1 - squared)) / (2 * np.pi * c)

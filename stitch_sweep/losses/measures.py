@@ -57,7 +57,8 @@ class SimilarityMeasures:
                 f"stitched and expected representations must have one shape, not "
                 f"{tuple(stitched.shape)} and {tuple(expected.shape)}"
             )
-        # In float64, a whole chunk of a large layer would take more memory than all sums.
+        # Convert small pieces to float64, because a whole chunk of a large layer would need more memory
+        # than all sums.
         count = max(1, _VALUES // math.prod(stitched.shape[1:]))
         for first in range(0, len(stitched), count):
             self._add(stitched[first : first + count], expected[first : first + count])

@@ -11,8 +11,9 @@ from torch import Tensor
 def noise_floor(dtype: torch.dtype) -> float:
     """Return the share of a mean square below which a variance is rounding error, for values of `dtype`.
 
-    Moments are float64, so it is at least eps of float64. Values that were float32 carry errors of a
-    few eps of float32; by these alone the output of a stitch from 8 to 16 channels would have rank 16.
+    Moments are float64, so it is at least eps of float64. Values that were float32 have errors of a few
+    eps of float32. Without this limit, these errors would give the output of a stitch from 8 to 16
+    channels the rank 16.
     """
     return max(torch.finfo(torch.float64).eps, (8 * torch.finfo(dtype).eps) ** 2)
 
@@ -70,7 +71,7 @@ class Moments:
 
     @property
     def finite(self) -> bool:
-        """Whether all rows were finite; they aren't after a training that diverged."""
+        """Whether all rows were finite; after a diverged training they aren't."""
         return all(bool(m.isfinite().all()) for m in (self.xx, self.yy, self.xy))
 
     def deviations_x(self) -> Tensor:
@@ -84,7 +85,7 @@ class Moments:
 
 def _deviations(square: Tensor, mean: Tensor, count: int, noise: float) -> Tensor:
     squares = square.diagonal()
-    # The root has no derivative at 0, so constant channels must not reach it; NaN must.
+    # The root has no derivative at 0, so it isn't applied to constant channels; NaN must pass through it.
     varies = ~(squares <= noise * (squares + count * mean.square()))
     return torch.where(varies, torch.where(varies, squares, 1.0).sqrt(), 0.0)
 

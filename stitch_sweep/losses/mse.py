@@ -24,9 +24,9 @@ class MeanSquaredError(Loss):
         L = 1/(B H W) sum_{b,h,w} sum_c (s - e)^2 / v,   v = mean over channels of Var(e_c)
 
     v is measured once on the training set. The plain element-wise mean would divide gradients by the
-    number of channels and by the scale of the layer, so one learning rate could not serve two layers.
-    The best constant has the value C. Not invariant to anything: the stitched representation must be
-    the expected one.
+    number of channels and by the scale of the layer, so one learning rate would not suit different
+    layers. The best constant has the value C. The loss has no invariance: the stitched representation
+    must equal the expected representation.
     """
 
     needs_expected: ClassVar[bool] = True

@@ -13,9 +13,9 @@ def procrustes(moments: Moments) -> Tensor | None:
 
         1 - (sum_i sigma_i)^2 / (tr(S_xx) tr(S_yy)),   sigma: singular values of S_xy
 
-    This is the share of y's variance that no such map reaches, the same in both directions: a distance in
-    [0, 1], 0 for identical representations. Widths may differ; the narrower side is padded with zeros.
-    Equal to `scipy.spatial.procrustes`.
+    This is the share of y's variance that no such map of x explains. It is the same in both directions: a
+    distance in [0, 1], 0 for identical representations. Widths may differ; the narrower side is padded
+    with zeros. Equal to `scipy.spatial.procrustes`.
 
     Args:
         moments: of x [n, p] and y [n, q].

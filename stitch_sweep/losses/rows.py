@@ -13,12 +13,12 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 def channels_first(x: Tensor) -> Tensor:
-    """Make a row per channel, a column per image and position: [B, C, H, W] to [C, B * H * W]."""
+    """Make a row per channel and a column per image and position: [B, C, H, W] to [C, B * H * W]."""
     return x.movedim(1 + channel_axis(x.shape[1:]), 0).flatten(1)
 
 
 def positions(x: Tensor) -> Tensor:
-    """Make a row per image and position, a column per channel: [B, C, H, W] to [B * H * W, C].
+    """Make a row per image and position and a column per channel: [B, C, H, W] to [B * H * W, C].
 
     The positions of a sequence [B, T, D] are its tokens, including a class token. A vector [B, D] has one
     position and doesn't change.
@@ -28,5 +28,5 @@ def positions(x: Tensor) -> Tensor:
 
 
 def images(x: Tensor) -> Tensor:
-    """Make a row per image, a column per unit: [B, ...] to [B, units]."""
+    """Make a row per image and a column per unit: [B, ...] to [B, units]."""
     return x.flatten(1)

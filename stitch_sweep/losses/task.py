@@ -19,8 +19,8 @@ class Task(Loss):
 
         L = -(1/B) sum_b log softmax(z_b)[y_b],   z = B_{>j}(S(A_{<=i}(x)))
 
-    Measures whether the receiver can use the sender's representation, not whether the representation
-    looks as expected.
+    This measures whether the receiver can use the sender's representation, not whether the representation
+    is similar to the expected one.
 
     Source: Bansal et al. 2021 (arXiv 2106.07682).
     """
@@ -40,9 +40,9 @@ class SoftTask(Loss):
 
         L = T^2 1/B sum_b KL( softmax(t_b / T) || softmax(z_b / T) )
 
-    t are the logits of the receiver (or the sender) alone, for the same images. Measures whether the
-    stitched network decides as the teacher does, mistakes included; 0 if it does. The gradient is that of
-    the cross-entropy with soft labels; the factor T^2 keeps its size when T grows.
+    t are the logits of the receiver (or the sender) alone, for the same images. This measures whether the
+    stitched network's predictions equal the teacher's, mistakes included; 0 if they do. The gradient is
+    that of the cross-entropy with soft labels; the factor T^2 keeps its size when T grows.
 
     Source: Hinton et al. 2015 (arXiv 1503.02531). As a loss for stitching, with the receiver as
     teacher, it is "soft label matching" in Athanasiadis et al. 2025 (arXiv 2505.20142).

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 _CLOSEST = 1e-4
-"""Smallest gap between a kept and a dropped eigenvalue, relative to the kept one; smaller gaps count as
-it."""
+"""Smallest gap between a kept and a dropped eigenvalue, relative to the kept eigenvalue; smaller gaps are
+replaced by this value."""
 _BLUR = 1e-5
-"""Gap between squared correlations below which a gradient stops growing."""
+"""Gap between squared correlations that limits the gradient: smaller gaps don't increase it further."""
 
 
 class _InverseRoot(torch.autograd.Function):
@@ -59,8 +59,8 @@ def inverse_root(
     Eigenvalues above `tolerance` times the largest are kept, and of these the fewest whose sum is at
     least `share` of the sum of all. With a ridge every direction is used. The gradient, that of a
     spectral function (Daleckii and Krein), treats the selection as fixed. It contains no difference of
-    two used eigenvalues, so repeated eigenvalues do no harm. It does contain the gap between a kept and
-    a dropped eigenvalue; a gap below 1e-4 of the eigenvalue counts as that.
+    two used eigenvalues, so repeated eigenvalues are harmless. It contains the gap between a kept and a
+    dropped eigenvalue; a gap below 1e-4 of the eigenvalue counts as 1e-4 of it.
 
     Args:
         matrix: symmetric and positive semi-definite, [p, p].

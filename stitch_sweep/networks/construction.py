@@ -1,8 +1,7 @@
 """Make the networks of a configuration: built-in families, torchvision, timm, or a user's function.
 
-`build` makes a network with fresh weights; `load` gives it weights that were trained elsewhere. An
-external network is wrapped in `Imported`: it takes the data's images, whatever images it was trained
-on.
+`build` makes a network with fresh weights; `load` makes a network with external weights. An external
+network is wrapped in `Imported`, which converts the data's images to the images that the network expects.
 """
 
 from __future__ import annotations
@@ -32,17 +31,17 @@ from stitch_sweep.networks.families.building import build as build_family
 Factory = Callable[..., Any]
 
 _LAZY_IMAGES = 2
-"""Number of black images for the first run of a network with lazy modules, which completes them."""
+"""Number of black images for the first run of a network, which completes its lazy modules."""
 _TEST_IMAGES = 16
-"""Number of the data's images that verify the cuts of a network that is cut with hooks."""
+"""Number of images of the data set for the verification of cuts with hooks."""
 
 
 def build(network: NetworkConfig, data: Data) -> nn.Module:
     """Make a configured network with weights from torch's global generator, in train mode.
 
-    An external network is checked first: it must take the data's images and return logits [B, K], the
-    same ones for two runs. Its `layer_names` are those of the configuration, else the network's own,
-    else one per block.
+    An external network is checked first: it must take the data's images and return logits [B, K], and two
+    runs must give the same logits. Its `layer_names` are those of the configuration, else the network's
+    own, else one per block.
 
     Raises:
         InputError: the network can't be made, or it can't be stitched; see `examine`.
@@ -60,7 +59,7 @@ def build(network: NetworkConfig, data: Data) -> nn.Module:
 
 
 def load(network: NetworkConfig, data: Data) -> nn.Module:
-    """Make a configured network with named weights, or as its factory returns it; in eval mode.
+    """Make a configured network with named weights, or with the weights from its factory; in eval mode.
 
     Args:
         network: a network of `kind` "named" or "factory"; for weights in a file see
@@ -75,12 +74,12 @@ def load(network: NetworkConfig, data: Data) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             # The network's seed determines random choices of the factory.
             torch.manual_seed(derive(network.seed, "network", network.title))
-            made = build_from_blueprint(plan, find_factory(network))
+            imported = build_from_blueprint(plan, find_factory(network))
     else:
         library = find_library(network.source)
         inner = library.load(str(network.model), network.weights, network.arguments or {})
-        made = _wrap(inner, plan)
-    return _check_and_name_layers(network, made, data).eval()
+        imported = _wrap(inner, plan)
+    return _check_and_name_layers(network, imported, data).eval()
 
 
 def find_factory(network: NetworkConfig) -> Factory | None:
@@ -93,7 +92,7 @@ def find_factory(network: NetworkConfig) -> Factory | None:
 
 
 def make_blueprint(network: NetworkConfig, data: Data) -> dict[str, Any]:
-    """Describe everything that determines an external network except its weights, as plain data.
+    """Describe everything that determines an external network, except its weights, as plain data.
 
     Returns:
         `source`; `model`, or `factory` and `code` (SHA-256 of its file); `arguments`; `image`, the
@@ -105,7 +104,7 @@ def make_blueprint(network: NetworkConfig, data: Data) -> dict[str, Any]:
     plan: dict[str, Any] = {"source": network.source}
     arguments = dict(network.arguments or {})
     if network.factory is not None:
-        # The content of the file counts, not its folder.
+        # The blueprint contains the hash of the file's content, and not its folder.
         name = Path(network.factory).name if is_file(network.factory) else network.factory
         plan |= {"factory": name, "code": python.file_hash(network.factory)}
     else:
@@ -148,12 +147,12 @@ def sample_training_images(data: Data) -> Tensor:
 def _wrap(network: nn.Module, plan: Mapping[str, Any]) -> Imported:
     arguments = plan["preprocessing"]
     preprocessing = None if arguments is None else Preprocessing(**arguments)
-    made = Imported(network, preprocessing, plan["image"])
-    if any(is_lazy(tensor) for tensor in (*made.parameters(), *made.buffers())):
+    imported = Imported(network, preprocessing, plan["image"])
+    if any(is_lazy(tensor) for tensor in (*imported.parameters(), *imported.buffers())):
         # A first run completes lazy modules, which a training or a weights file needs.
-        with eval_mode(made), torch.no_grad(), raise_cut_errors(made, made.image_shape):
-            made(torch.zeros(_LAZY_IMAGES, *made.image_shape))
-    return made
+        with eval_mode(imported), torch.no_grad(), raise_cut_errors(imported, imported.image_shape):
+            imported(torch.zeros(_LAZY_IMAGES, *imported.image_shape))
+    return imported
 
 
 def _preprocessing(
@@ -196,17 +195,17 @@ def _preprocessing(
     return {"size": data.image_size, **preprocessing} if preprocessing else None
 
 
-def _check_and_name_layers(network: NetworkConfig, made: Imported, data: Data) -> Imported:
+def _check_and_name_layers(network: NetworkConfig, imported: Imported, data: Data) -> Imported:
     """Check an external network, set its layers, and record whether its logits fit the data."""
     try:
-        outputs = examine(made, learns=network.kind in ("trained", "random"))
-        made.classifies = outputs == data.num_classes
-        model_names = getattr(made.network, "layer_names", None)
+        outputs = examine(imported, learns=network.kind in ("trained", "random"))
+        imported.classifies = outputs == data.num_classes
+        model_names = getattr(imported.network, "layer_names", None)
         names = network.layers or model_names or "auto"
-        opened = open_network(made, layer_names=names, images=sample_training_images(data))
-        made.layer_names = [layer.name for layer in opened.layers]
-        if not made.layer_names:
+        opened = open_network(imported, layer_names=names, images=sample_training_images(data))
+        imported.layer_names = [layer.name for layer in opened.layers]
+        if not imported.layer_names:
             raise InputError("no block was found in it; name its layers (stitch-sweep describe)")
     except InputError as error:
         raise InputError(*(f"{network.title}: {problem}" for problem in error.problems)) from error
-    return made
+    return imported

@@ -1,7 +1,7 @@
 """The control `class_only`: a sender that knows an image's class and nothing else about it.
 
-If a stitch reaches a high accuracy with it, then knowing the class is enough for the receiver. The
-accuracy is no evidence that two networks represent images alike.
+If a stitch has a high accuracy with this sender, the receiver needs only the class. The accuracy is then
+no evidence that two networks have similar representations.
 
 Source: Smith et al., ICML 2025, "Functional alignment can mislead: examining model stitching", who stitch
 clustered random noise into trained networks. The distribution is a choice of Stitch Sweep.
@@ -45,7 +45,7 @@ class ClassOnly(nn.Module):
         self, shapes: Sequence[Sequence[int]], *, seed: int = 0, noise: float = 1.0
     ) -> None:
         super().__init__()
-        # Derived, because a seed may be any whole number, and a tensor stores 63 bits.
+        # Derive the seed, because a seed may be any whole number, but a tensor stores 63 bits.
         self.register_buffer("seed", torch.tensor(derive(seed, "class only")))
         self.register_buffer("noise", torch.tensor(noise, dtype=torch.float64))
         self.layers = len(shapes)
@@ -56,7 +56,7 @@ class ClassOnly(nn.Module):
         """Return the shape of a layer's representation, without the batch.
 
         Raises:
-            InputError: there is no such layer; the image, -1, is no layer of this sender.
+            InputError: there is no such layer; this sender has no layer -1, the image.
         """
         if not 0 <= layer < self.layers:
             raise InputError(
@@ -147,7 +147,7 @@ def freeze(
         layer_names: cut points to use as layers instead of the network's own.
 
     Raises:
-        InputError: a name in `layer_names` is no cut point.
+        InputError: a name in `layer_names` is not a cut point.
     """
     if isinstance(module, ClassOnly):
         return ClassOnlySender(module, name)

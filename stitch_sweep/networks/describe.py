@@ -35,12 +35,12 @@ class TableRow:
     """One module of the network, in order of computation.
 
     Attributes:
-        label: type, depth, and a running number within the depth, such as "BasicBlock: 2-1"; the type
-            alone for the root.
+        label: type, depth, and a number within the depth, such as "BasicBlock: 2-1"; only the type for
+            the root.
         path: dotted path of the module; empty for the root.
         depth: 0 for the root.
         shape: shape of the output, `[1, C, H, W]` or `[1, features]`; None for the root.
-        params: parameters that no deeper row shows; None if there are none.
+        params: parameters that are in no deeper row; None without such parameters.
         head: whether the row belongs to the last linear layers, which give the logits.
     """
 
@@ -70,11 +70,11 @@ class CutRow:
         name: its name for `layers` in a configuration.
         shape: shape of the tensor at the cut, without the batch.
         params_before: parameters of the part before it.
-        params_after: parameters of the part after it; parameters that both use count in both.
+        params_after: parameters of the part after it; parameters that both parts use count in both.
         mult_adds_before: multiply-adds of one image in the part before it, of convolutions and matrix
             products.
         mult_adds_after: multiply-adds of one image in the part after it.
-        layer: its index among the default layers of stitching; None if it is no default layer.
+        layer: its index among the default layers of stitching; None if it is not a default layer.
     """
 
     index: int
@@ -175,7 +175,7 @@ def describe(model: nn.Module, image_shape: Sequence[int]) -> ModelDescription:
         image_shape: `(C, H, W)`, each at least 1.
 
     Raises:
-        InputError: the shape is no shape of an image, or the network can't take it.
+        InputError: the shape is not an image's shape, or the network can't take such images.
 
     Example:
         >>> family, options = resolve("resnet34")
@@ -233,13 +233,13 @@ def _columns(name: str, shape: str, count: str) -> str:
 
 
 def _head(model: nn.Module) -> nn.Linear | None:
-    """Return the last linear layer, which computes the logits; None if there is none."""
+    """Return the last linear layer, which computes the logits; None without linear layers."""
     linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
     return linear[-1] if linear else None
 
 
 def _shown_params(info: LayerInfo) -> int | None:
-    """Return the parameters of a row that no deeper row shows."""
+    """Return the parameters of a row that are in no deeper row."""
     whole = info.is_leaf_layer or info.depth == _DEPTH
     count = 0 if info.is_recursive else info.num_params if whole else info.leftover_params()
     return count or None

@@ -1,4 +1,4 @@
-"""Describe the exceptions that other people's networks raise."""
+"""Describe the exceptions that external networks raise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frozen senders and receivers: cut on demand, and verified by hash."""
+"""Frozen senders and receivers, cut on demand and verified by hash."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class FrozenSender(ABC):
         name: name in messages.
 
     Attributes:
-        classifies: whether it has logits for the data's classes, and with them an accuracy.
+        classifies: whether it has logits for the data's classes, and therefore an accuracy.
     """
 
     classifies: bool
 
     def __init__(self, module: nn.Module, name: str) -> None:
         self.network = module.eval().requires_grad_(False)
-        module.zero_grad(set_to_none=True)  # gradients of its own training
+        module.zero_grad(set_to_none=True)  # gradients from the network's training
         self.name = name
         self.fingerprint = fingerprint(module)
         self._digests = self._digest_each()
@@ -55,10 +55,10 @@ class FrozenSender(ABC):
 
     @abstractmethod
     def evaluate(self, loader: Loader) -> Evaluation | None:
-        """Return its own result on a split; None if it doesn't classify."""
+        """Return the sender's result on a split; None if it doesn't classify."""
 
     def verify(self) -> None:
-        """Check that nothing changed since it was frozen.
+        """Check that nothing changed since the module was frozen.
 
         Raises:
             FrozenError: a part is in train mode, a parameter could get a gradient, or a parameter or
@@ -88,14 +88,14 @@ class FrozenNetwork(FrozenSender):
         layer_names: cut points to use as layers 0, 1, ... instead of the model's own, or `auto`.
 
     Raises:
-        InputError: a name in `layer_names` is no cut point.
+        InputError: a name in `layer_names` is not a cut point.
     """
 
     def __init__(
         self, network: nn.Module, name: str = "network", layer_names: LayerNames = None
     ) -> None:
         super().__init__(network, name)
-        # An external network may have a head for other classes, and still send.
+        # An external network with a head for other classes can still be a sender.
         self.classifies = not isinstance(network, Imported) or network.classifies
         self._opened = open_network(network, layer_names=layer_names)
         self.layer_names = [layer.name for layer in self._opened.layers]
@@ -133,7 +133,7 @@ class FrozenNetwork(FrozenSender):
         return self._evaluated[1]
 
     def part(self, start: Location, end: Location) -> nn.Module:
-        """Return the part from one place's representation to another's, or to logits [B, K] for None.
+        """Return the part between the representations at two places, or up to the logits [B, K] for None.
 
         A place is a layer's index or a cut point's name; -1 and, as a start, None are the image.
         """

@@ -1,4 +1,4 @@
-"""Take optimizer steps with a learning-rate schedule; shared by zoo networks and stitches."""
+"""Optimizer steps with a learning-rate schedule, for zoo networks and stitches."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def train_network(
         checkpoint_seconds: smallest time between two checkpoints.
 
     Yields:
-        Progress after every epoch; the last one carries the weights.
+        Progress after every epoch; the last progress contains the weights.
 
     Raises:
         CheckpointError: `resume` is damaged, or belongs to another recipe.
@@ -121,7 +121,8 @@ def fill_batchnorm_statistics(network: nn.Module, loader: Loader) -> None:
     momenta = [m.momentum for m in normalizations]
     for module in normalizations:
         module.reset_running_stats()
-    network.eval()  # dropout is off in every later forward pass, so it must not change the statistics
+    # Dropout is disabled in every later forward pass, so it must not influence the statistics.
+    network.eval()
     for module in normalizations:
         module.train()
     seen = 0
@@ -180,7 +181,7 @@ def _train(
             optimization.step(loss)
             total += loss.detach().double() * batch.valid
         mean = (total / len(train.images)).item()
-        # The very last step may ruin the weights without a loss that shows it.
+        # The last step may make weights non-finite, which no later loss would show.
         if not (math.isfinite(mean) and all(p.isfinite().all() for p in network.parameters())):
             raise DivergedError(
                 f"network {recipe.name!r}: its training diverged in epoch {epoch + 1}; "
@@ -203,6 +204,6 @@ def _train(
 
 
 def _checkpoint_identity(recipe: Recipe) -> dict[str, Any]:
-    """Return the identity that a checkpoint stores, as it is after a round trip through JSON."""
+    """Return the identity that a checkpoint stores, as it is after conversion to JSON and back."""
     content: dict[str, Any] = json.loads(json.dumps(recipe.content))
     return {"format": CHECKPOINT_FORMAT, "recipe": content}

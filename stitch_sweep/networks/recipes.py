@@ -20,7 +20,7 @@ from stitch_sweep.networks.families.building import build
 from stitch_sweep.storage.digests import digest
 
 FORMAT = 1
-"""Part of every recipe: raised when the training code changes the weights that a recipe gives."""
+"""Part of every recipe. Increase it when the training code gives other weights for the same recipe."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Recipe:
     Attributes:
         name: the network's name in messages; it does not determine the weights.
         content: plain data, hashed as JSON.
-        factory: the user's function that makes the network, for `source: python`. The recipe carries it,
-            because a process that receives the recipe may not have the function's file.
+        factory: the user's function that makes the network, for `source: python`. It is stored in the
+            recipe, because a process that receives the recipe may not have the function's file.
     """
 
     name: str
@@ -90,8 +90,8 @@ class Recipe:
 def make_recipe(network: NetworkConfig, config: Config, data: Data) -> Recipe:
     """Make the recipe of a network that a configuration requests from the zoo.
 
-    Thread count and kind of device are part of it, because they change the last bits of the weights. So
-    is the content of the training images, but not their location.
+    Thread count and kind of device are part of the recipe, because they change the last bits of the
+    weights. The content of the training images is part of it too, but not their location.
 
     Raises:
         InputError: the network can't take the images, or a name is unknown.

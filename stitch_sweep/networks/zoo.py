@@ -1,7 +1,7 @@
-"""The zoo: networks trained once, stored under the hash of their recipe, and loaded again.
+"""The zoo: networks that are trained once and stored under the hash of their recipe.
 
 A network's folder is `<family>-<data>-seed<seed>-<hash>`; the hash covers its recipe: everything that
-determined its weights. `recipe.json` is written last, so a folder that has one is complete.
+determined its weights. `recipe.json` is written last, so a folder with this file is complete.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class StoredNetwork:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Options of its family, or the arguments of an external network."""
+        """Options of the network's family, or the arguments of an external network."""
         options = self.recipe.get("options")
         return dict(self.recipe["network"]["arguments"] if options is None else options)
 
@@ -79,7 +79,7 @@ class Zoo:
         self.root = Path(root)
 
     def find(self, recipe: Recipe) -> StoredNetwork | None:
-        """Return the stored network of a recipe, or None if there is none."""
+        """Return the stored network of a recipe; None if the zoo doesn't have it."""
         folder = self.root / recipe.folder
         return _read_stored_network(folder) if (folder / _RECIPE_FILE).exists() else None
 
@@ -89,14 +89,14 @@ class Zoo:
         return [_read_stored_network(path.parent) for path in recipes]
 
     def lock(self, recipe: Recipe) -> FileLock:
-        """Make the lock that keeps two processes from training the same network."""
+        """Make the lock that prevents two processes from training the same network."""
         self.root.mkdir(parents=True, exist_ok=True)
         return FileLock(self.root / f".{recipe.folder}.lock")
 
     def checkpoint(self, recipe: Recipe) -> bytes | None:
-        """Return the last checkpoint of an interrupted training of a recipe; None if there is none.
+        """Return the last checkpoint of an interrupted training of a recipe; None without a checkpoint.
 
-        A damaged or foreign file is reported on standard error, and the checkpoint before it is used.
+        A damaged or foreign file is reported on standard error, and the previous checkpoint is used.
         """
 
         def check(data: bytes) -> bytes:
@@ -112,7 +112,7 @@ class Zoo:
         return data
 
     def store(self, recipe: Recipe, progress: Progress, seconds: float = 0.0) -> None:
-        """Store the checkpoint or the finished network of an epoch, if it has one."""
+        """Store the checkpoint or the finished network in an epoch's progress, if there is one."""
         folder = self.root / recipe.folder
         if progress.checkpoint is not None:
             write_checkpoint(self._checkpoint_path(recipe), progress.checkpoint)
@@ -136,13 +136,13 @@ class Zoo:
         on_progress: Callable[[Recipe, Progress], None] = lambda recipe, progress: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> StoredNetwork:
-        """Return the network of a recipe; train it now if the zoo has none.
+        """Return the network of a recipe; train it now if the zoo doesn't have it.
 
         If another process trains the same network, wait for it and return its network.
 
         Args:
             recipe: the recipe.
-            train: starts the training, from a checkpoint if given one: `train_network` bound to its
+            train: starts the training, from a checkpoint if it gets one: `train_network` bound to its
                 data, in this process or on a cluster.
             on_progress: called after every epoch.
             should_stop: called every second while another process trains the network; True ends the wait.
@@ -153,11 +153,11 @@ class Zoo:
         if (stored := self.find(recipe)) is not None:
             return stored
         with self._locked(recipe, should_stop):
-            # Another process may have trained it before this one got the lock.
+            # Another process may have trained the network before this process acquired the lock.
             if self.find(recipe) is None:
-                began = time.monotonic()
+                start_time = time.monotonic()
                 for progress in train(recipe, self.checkpoint(recipe)):
-                    self.store(recipe, progress, time.monotonic() - began)
+                    self.store(recipe, progress, time.monotonic() - start_time)
                     on_progress(recipe, progress)
         return _read_stored_network(self.root / recipe.folder)
 
@@ -184,7 +184,7 @@ def load(folder: Path | str, into: nn.Module | None = None) -> nn.Module:
 
     Args:
         folder: its folder in a zoo.
-        into: the network without its weights; made by its recipe if not given.
+        into: the network without its weights; by default the recipe makes it.
 
     Raises:
         InputError: the folder has no complete network, its weights are damaged, or a user's function
@@ -205,7 +205,7 @@ def load(folder: Path | str, into: nn.Module | None = None) -> nn.Module:
 
 
 class _RecipeFile(BaseModel):
-    """The content of `recipe.json`, as far as it is read."""
+    """The part of `recipe.json` that is read."""
 
     recipe: dict[str, Any]
     accuracy: dict[str, Annotated[float, Field(ge=0, le=1)]]

@@ -12,10 +12,10 @@ from stitch_sweep.stitches.moments import RegressionMoments
 from stitch_sweep.stitches.shapes import Shape
 
 MAX_INPUTS = 8192
-"""Longest rows with closed forms; second moments of longer ones would take more than half a GiB."""
+"""Longest rows with closed forms; the second moments of longer rows would take more than half a GiB."""
 
 DATA_STARTS = ("permutation", "least_squares", "procrustes")
-"""Starts that depend on the training set."""
+"""Starts (kinds of initial weights) that depend on the training set."""
 STARTS = ("random", "identity", *DATA_STARTS)
 """All starts."""
 
@@ -34,7 +34,7 @@ class Stitch(nn.Module, ABC):
 
     @abstractmethod
     def multiply_adds(self) -> int:
-        """Count the products with trained weights for one image; see `Capacity`."""
+        """Count the multiplications by trained weights for one image; see `Capacity`."""
 
     def sparse_tensors(self) -> list[Tensor]:
         """Return the tensors of a sparsity penalty: weights that mix channels or positions, no biases."""
@@ -49,18 +49,18 @@ class Stitch(nn.Module, ABC):
         return None if start == "random" else "it is not an affine map"
 
     def start_as_identity(self) -> None:
-        """Become the identity; only allowed if `explain_start_refusal("identity")` is None."""
+        """Set the map to the identity; only if `explain_start_refusal("identity")` returns None."""
         raise NotImplementedError
 
 
 class AffineStitch(Stitch):
-    """A stitch whose every output position is W r + b for one row r of its input.
+    """A stitch whose output at each position is W r + b, for one row r of its input.
 
     Closed forms use this structure: `rows` and `target_rows` pair inputs with targets.
     """
 
     has_optimum: bool = True
-    """Whether `solve` returns the smallest squared error that training could reach."""
+    """Whether `solve` returns a map with the smallest squared error that training can reach."""
 
     inputs: int
     """D, the length of a row."""
@@ -83,7 +83,7 @@ class AffineStitch(Stitch):
     def set_map(
         self, weight: Tensor, bias: Tensor, moments: RegressionMoments | None = None
     ) -> None:
-        """Become the map with this W and b, which must be possible for the stitch.
+        """Set W and b, which must be possible for the stitch.
 
         Args:
             weight: W, [C, D].
@@ -104,11 +104,11 @@ class AffineStitch(Stitch):
         """Return the targets of all copies, [N, C], for a batch [B, *receiver]."""
 
     def copies(self) -> Tensor | None:
-        """Return the number of output positions of each row of an image, [positions]; None if 1 each."""
+        """Return the number of outputs of each row of an image, [positions]; None if all are 1."""
         return None
 
     def solve(self, moments: RegressionMoments, ridge_below: float) -> AffineMap:
-        """Return the map of least squared error among those that the stitch can be.
+        """Return the map with the least squared error among the maps that the stitch can represent.
 
         Args:
             moments: moments of the training set.
@@ -121,11 +121,11 @@ class AffineStitch(Stitch):
         return self.positions * self.outputs * self.inputs
 
     def sparse_tensors(self) -> list[Tensor]:
-        """Return W as it is applied, however it is parametrized."""
+        """Return the applied W, for every parametrization."""
         return [self.matrix()]
 
     def explain_start_refusal(self, start: str) -> str | None:
-        """Refuse closed forms of rows that are too long, and an identity that isn't square."""
+        """Refuse closed forms for rows that are too long, and an identity for a W that isn't square."""
         if start in DATA_STARTS and self.inputs > MAX_INPUTS:
             return (
                 f"its rows have {self.inputs} values, and closed forms are for at most {MAX_INPUTS}"

@@ -37,9 +37,9 @@ def build_stitch(
         name: a registered stitch.
         sender: shape of the input without the batch: (C, H, W), (T, D) or (D,).
         receiver: shape of the output, likewise.
-        start: one of `STARTS`. With `random` (mostly torch's default initialization) and `identity`
-            (the map that copies) the returned stitch is initialized. The others depend on the training
-            set: this function checks that they are possible, and `start_stitch` initializes.
+        start: one of `STARTS`. With `random` (mostly torch's default initialization) and `identity` (the
+            map that copies), the returned stitch is initialized. Other starts depend on the training set:
+            this function only checks that they are possible, and `start_stitch` initializes the stitch.
         options: the stitch's options.
         seed: the sweep's seed.
         repeat: number of the repeat.

@@ -40,10 +40,10 @@ def capacity(stitch: nn.Module) -> Capacity:
 
 
 def l1_norm(stitch: nn.Module) -> Tensor:
-    """Sum |w| over the weights of a sparsity penalty; returns a scalar, 0 if there are none.
+    """Sum |w| over the weights of a sparsity penalty; return a scalar, 0 without such weights.
 
-    For an affine stitch these are the entries of W as it is applied, however it is parametrized (the
-    product of `lowrank`'s factors, the rotation of `orthogonal`); for others the weights of the
+    For an affine stitch these are the entries of the applied W for every parametrization (the product of
+    `lowrank`'s factors, the rotation of `orthogonal`); for other stitches, the weights of the
     convolutions. Biases and normalization don't count.
     """
     tensors = stitch.sparse_tensors() if isinstance(stitch, Stitch) else []

@@ -38,7 +38,7 @@ class ChannelwiseStitch(PatchStitch):
             raise shape_error("affine", sender, receiver, "equally many channels on both sides")
         self.scale = nn.Parameter(torch.empty(self.outputs))
         self.shift = nn.Parameter(torch.empty(self.outputs))
-        # torch's initialization of a 1x1 convolution of a single channel.
+        # This is torch's initialization of a 1x1 convolution with a single channel.
         nn.init.uniform_(self.scale, -1, 1)
         nn.init.uniform_(self.shift, -1, 1)
 
@@ -59,7 +59,7 @@ class ChannelwiseStitch(PatchStitch):
         self.shift.copy_(bias)
 
     def solve(self, moments: RegressionMoments, ridge_below: float) -> AffineMap:
-        """Regress each channel by itself."""
+        """Regress each channel separately."""
         return per_channel(moments)
 
     def multiply_adds(self) -> int:
@@ -67,7 +67,7 @@ class ChannelwiseStitch(PatchStitch):
         return self.positions * self.outputs
 
     def explain_start_refusal(self, start: str) -> str | None:
-        """Refuse also starts that mix channels."""
+        """Refuse starts that mix channels, too."""
         if start in ("permutation", "procrustes"):
             return "it doesn't mix channels"
         return super().explain_start_refusal(start)

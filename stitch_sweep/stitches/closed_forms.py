@@ -16,8 +16,8 @@ from torch import Tensor
 from stitch_sweep.stitches.moments import RegressionMoments, rounding_error
 
 RIDGE_BELOW = 1e-10
-"""Share of the largest variance below which directions are regularized for float32 weights: storing W
-rounds it by 1e-7 of itself, as much as such a direction can explain."""
+"""Directions with less than this share of the largest variance are regularized for float32 weights.
+Storing W in float32 changes it by a share of 1e-7, which is as much as such a direction can explain."""
 
 
 class AffineMap(NamedTuple):
@@ -37,10 +37,11 @@ class AffineMap(NamedTuple):
 def least_squares(moments: RegressionMoments, ridge_below: float = 0.0) -> AffineMap:
     """Fit the affine map of least squared error: W = (X^+ Y)^T.
 
-    X^+ is the pseudo-inverse by eigendecomposition. Eigenvalues below D eps times the largest (or below
-    the rounding error of a large mean) count as 0, so W is the smallest of all optimal maps, and dead
-    or exactly dependent channels do no harm. If one of the other eigenvalues is below `ridge_below`
-    times the largest, the ridge lambda = ridge_below times the largest is added to all of them.
+    X^+ is the pseudo-inverse by eigendecomposition. Eigenvalues below D eps times the largest eigenvalue
+    (or below the rounding error of a large mean) count as 0. W is therefore the smallest of all optimal
+    maps, and dead or exactly dependent channels are harmless. If another eigenvalue is below
+    `ridge_below` times the largest, a ridge of `ridge_below` times the largest is added to all
+    eigenvalues.
 
     Args:
         moments: moments of the training set.
@@ -54,12 +55,12 @@ def reduced_rank(moments: RegressionMoments, rank: int, ridge_below: float = 0.0
 
     Reduced-rank regression (Izenman 1975): with M = X^(-1/2) Y = U S V^T, W is the full solution
     projected onto the first `rank` right singular vectors of M, and the error is yy - sum of the first
-    `rank` S^2. Truncating the SVD of the full W instead would ignore how much each direction of r
-    varies.
+    `rank` S^2. Truncating the SVD of the full W would not be optimal, because it ignores the variance of
+    each direction of r.
 
     Args:
         moments: moments of the training set.
-        rank: r >= 1; there is no limit from min(C, D) on.
+        rank: r >= 1; ranks from min(C, D) on have no effect.
         ridge_below: see `least_squares`.
     """
     eigenvalues, vectors = torch.linalg.eigh(moments.xx)
@@ -86,7 +87,7 @@ def reduced_rank(moments: RegressionMoments, rank: int, ridge_below: float = 0.0
 
 
 def per_channel(moments: RegressionMoments) -> AffineMap:
-    """Fit the best scale and shift of each channel alone; D = C.
+    """Fit the best scale and shift of each channel separately; D = C.
 
     A channel without variance gets the scale 0.
     """
@@ -105,7 +106,7 @@ def procrustes(moments: RegressionMoments, scaled: bool = False) -> AffineMap:
 
     Args:
         moments: moments of the training set.
-        scaled: multiply W by the factor of least squared error, tr(W Y) / tr(W X W^T).
+        scaled: whether to multiply W by the factor with the least squared error, tr(W Y) / tr(W X W^T).
     """
     u, _, vh = torch.linalg.svd(moments.xy, full_matrices=False)
     weight = vh.T @ u.T
@@ -134,7 +135,7 @@ def best_permutation(moments: RegressionMoments, affine: bool) -> AffineMap:
 
     Args:
         moments: moments of the training set.
-        affine: fit a scale and a shift for each output too; without it they are 1 and 0.
+        affine: whether to fit a scale and a shift for each output too; otherwise they are 1 and 0.
     """
     n, x_mean, y_mean = moments.count, moments.x_mean, moments.y_mean
     x, xy = moments.x_squares(), moments.xy.T
@@ -143,7 +144,7 @@ def best_permutation(moments: RegressionMoments, affine: bool) -> AffineMap:
         weight = _assign(scales * xy) * scales
         error = (moments.yy.sum() - (weight * xy).sum()).item()
         return AffineMap(weight, _fit_offset(moments, weight), max(0.0, error))
-    # By how much each input is better than 0, for each output: |t|^2 - |r - t|^2.
+    # The gain of each input over 0, for each output: |t|^2 - |r - t|^2.
     gain = 2 * (xy + n * torch.outer(y_mean, x_mean)) - (x + n * x_mean.square())
     weight = _assign(gain)
     squares = moments.yy + n * y_mean.square()
@@ -158,7 +159,7 @@ def _fit_offset(moments: RegressionMoments, weight: Tensor) -> Tensor:
 def _assign(gain: Tensor) -> Tensor:
     """Find the assignment that maximizes the summed gain [C, D], as a matrix of 0 and 1."""
     values: NDArray[np.float64] = gain.cpu().numpy()
-    # Takes half a second to import, and only this stitch needs it.
+    # Not at the top: the import takes half a second, and only this stitch needs it.
     from scipy.optimize import linear_sum_assignment
 
     outputs, inputs = linear_sum_assignment(values, maximize=True)

@@ -18,7 +18,8 @@ def conv1x1(
     """Build a 1x1 convolution with bias, between maps of any two sizes.
 
     It mixes channels only (Lenc and Vedaldi 2015, arXiv 1411.5908), so its capacity doesn't depend on the
-    ratio of the sizes. With `down: strided` it does, and the stitch is `paper` for any ratio.
+    ratio of the sizes. With `down: strided` the capacity depends on the ratio, and the stitch extends
+    `paper` to any ratio.
 
     Args:
         sender: shape of the input, (C, H, W), (T, D) or (D,); see `as_map`.
@@ -33,7 +34,7 @@ def conv1x1(
 def conv3x3(
     sender: Shape, receiver: Shape, *, down: Pool = "average", up: Up = "nearest"
 ) -> ConvStitch:
-    """Match the receiver's size first; then a 3x3 convolution with bias, stride 1 and zero padding.
+    """Build a 3x3 convolution with bias, stride 1 and zero padding, after matching the receiver's size.
 
     Args:
         sender: shape of the input, (C, H, W) or (T, D).
@@ -42,7 +43,8 @@ def conv3x3(
         up: how an axis grows: `nearest` or `bilinear`.
 
     Raises:
-        InputError: a shape is a vector, or the receiver has a class token: both have no neighbors.
+        InputError: a shape is a vector, or the receiver has a class token; these positions have no
+            neighbors.
     """
     if not have_neighbors(sender, receiver):
         needed = (
@@ -56,7 +58,7 @@ class Conv3x3Stitch(ConvStitch):
     """A 3x3 convolution of a map that already has the receiver's size."""
 
     def explain_start_refusal(self, start: str) -> str | None:
-        """Allow an identity, which copies the center of each patch, for equally many channels."""
+        """Allow the identity, which copies each patch's center, for equal numbers of channels."""
         if start != "identity":
             return super().explain_start_refusal(start)
         channels = self.inputs // self.match.window
@@ -66,7 +68,7 @@ class Conv3x3Stitch(ConvStitch):
 
     @torch.no_grad()
     def start_as_identity(self) -> None:
-        """Set the center of each channel's own kernel to 1, all other weights to 0."""
+        """Set the center of each channel's kernel for itself to 1, and all other weights to 0."""
         weight = torch.zeros(self.conv.weight.shape, device="cpu")
         weight[:, :, 1, 1] = torch.eye(self.outputs, device="cpu")
         self.set_map(weight, torch.zeros(self.outputs, device="cpu"))

@@ -67,7 +67,7 @@ class DoraStitch(PatchStitch):
         """Return W, [C', C kh kw]."""
         direction = self.base + self.factor * (self.delta_D_B @ self.delta_D_A)
         norms = _norms(direction)
-        # The quotient comes first: before any training it is exactly 1.
+        # Compute the quotient first, because it is exactly 1 before any training.
         return (self.m / torch.where(norms > 0, norms, 1.0))[:, None] * direction
 
     def offset(self) -> Tensor:

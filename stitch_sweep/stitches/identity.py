@@ -11,7 +11,7 @@ from stitch_sweep.stitches.shapes import Shape, shape_error
 
 @STITCHES.register("identity")
 class IdentityStitch(Stitch):
-    """S(x) = x, without parameters. A network stitched to itself by the identity is the network.
+    """S(x) = x, without parameters. A network stitched to itself by the identity is unchanged.
 
     Raises:
         InputError: the shapes differ.
@@ -35,4 +35,4 @@ class IdentityStitch(Stitch):
         return None if start in ("random", "identity") else "it is the identity already"
 
     def start_as_identity(self) -> None:
-        """Do nothing: it is the identity."""
+        """Do nothing, because the stitch is the identity."""

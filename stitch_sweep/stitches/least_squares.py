@@ -10,21 +10,21 @@ from stitch_sweep.stitches.closed_forms import RIDGE_BELOW, AffineMap
 from stitch_sweep.stitches.moments import RegressionMoments
 
 CHUNK_VALUES = 2**24
-"""Number of row values in memory at a time (128 MiB in float64); at least those of one image."""
+"""Number of row values in memory at a time (128 MiB in float64), but at least the values of one image."""
 
 
 def has_optimum(stitch: nn.Module) -> bool:
-    """Whether `LeastSquares(stitch).optimum()` exists; depends on shapes alone, on any device."""
+    """Return whether `LeastSquares(stitch).optimum()` exists; only shapes matter, on any device."""
     return isinstance(stitch, AffineStitch) and stitch.has_optimum and stitch.inputs <= MAX_INPUTS
 
 
 class LeastSquares:
     """Normal equations of an affine stitch, accumulated in float64, in one pass and bounded memory.
 
-    They consist of the second moments: D^2 + D C numbers, for any number of images.
+    The equations consist of the second moments: D^2 + D C numbers, for any number of images.
 
     Args:
-        stitch: an affine stitch; its weights don't matter.
+        stitch: an affine stitch; its weights have no effect.
 
     Example:
         >>> fit = LeastSquares(stitch)
@@ -56,7 +56,7 @@ class LeastSquares:
         self._values += y.numel()
 
     def solution(self) -> AffineMap:
-        """Return the best map that the stitch can be, with a ridge if its weights' dtype needs it."""
+        """Return the best map that the stitch can represent, with a ridge if its dtype needs it."""
         double = self._stitch.matrix().dtype == torch.float64
         return self._stitch.solve(self.moments, 0.0 if double else RIDGE_BELOW)
 

@@ -58,7 +58,7 @@ class LinearStitch(AffineStitch):
     def set_map(
         self, weight: Tensor, bias: Tensor, moments: RegressionMoments | None = None
     ) -> None:
-        """Set W and b, which may be any."""
+        """Set any W and b."""
         self.linear.weight.copy_(weight)
         self.linear.bias.copy_(bias)
 
@@ -75,7 +75,7 @@ class LinearStitch(AffineStitch):
         return y.flatten(1)
 
     def explain_start_refusal(self, start: str) -> str | None:
-        """Refuse also an identity between different shapes, whose values are in another order."""
+        """Refuse an identity between different shapes too, because the order of their values differs."""
         if start == "identity" and len(self.receiver) > 1 and self.sender != self.receiver:
             return "the shapes differ"
         return super().explain_start_refusal(start)

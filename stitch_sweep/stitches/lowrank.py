@@ -19,8 +19,8 @@ from stitch_sweep.stitches.size_matching import Down, Match
 class LowRankStitch(PatchStitch):
     """A convolution whose matrix has rank r at most: W = U V, between maps of any two sizes.
 
-    V maps the patches into r channels, without bias; U is a 1x1 convolution with bias. Its least
-    squares are reduced-rank regression.
+    V maps the patches into r channels, without bias; U is a 1x1 convolution with bias. Its least-squares
+    fit is reduced-rank regression.
 
     Args:
         sender: shape of the input, (C, H, W), (T, D) or (D,); see `as_map`.
@@ -60,7 +60,7 @@ class LowRankStitch(PatchStitch):
     def set_map(
         self, weight: Tensor, bias: Tensor, moments: RegressionMoments | None = None
     ) -> None:
-        """Set W and b; W must have rank r. U and V each get the roots of its singular values."""
+        """Set W and b; W must have rank r. U and V share the roots of its singular values."""
         u, s, vh = torch.linalg.svd(weight.double(), full_matrices=False)
         root = s[: self.rank].sqrt()
         self._set_factors(u[:, : self.rank] * root, root[:, None] * vh[: self.rank], bias)
@@ -74,7 +74,7 @@ class LowRankStitch(PatchStitch):
         return self.positions * self.rank * (self.inputs + self.outputs)
 
     def explain_start_refusal(self, start: str) -> str | None:
-        """Refuse also maps of full rank if the rank is limited."""
+        """Refuse maps of full rank too, if the rank is limited."""
         full = min(self.inputs, self.outputs)
         if start in ("identity", "permutation", "procrustes") and self.rank < full:
             return f"such a map has rank {full}, and the stitch has rank {self.rank}; set rank to {full}"

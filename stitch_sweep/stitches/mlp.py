@@ -19,7 +19,7 @@ class MlpStitch(Stitch):
     Args:
         sender: shape of the input, (C, H, W), (T, D) or (D,); see `as_map`.
         receiver: shape of the output, likewise, C' channels.
-        hidden: width of the hidden layer; C' if not given.
+        hidden: width of the hidden layer; by default C'.
         down: how an axis shrinks: `strided` (the kernel of W1 grows as for `conv1x1`), `average` or
             `max`.
         up: how an axis grows: `nearest` or `bilinear`.

@@ -12,9 +12,9 @@ from torch import Tensor
 class RegressionMoments:
     """Centered second moments of rows r and targets t over all positions, in float64.
 
-    Each batch is centered by its mean, and batches are merged exactly (Chan, Golub and LeVeque 1983),
-    so a large mean costs no precision. They differ from `losses.moments.Moments`: they count the copies
-    that upsampling makes of a row, and they keep only the diagonal of yy.
+    Each batch is centered by its mean, and batches are merged exactly (Chan, Golub and LeVeque 1983), so
+    a large mean costs no precision. This class differs from `losses.moments.Moments`: it counts the
+    copies that upsampling makes of a row, and it stores only the diagonal of yy.
 
     Attributes:
         count: N, the number of output positions.
@@ -45,11 +45,11 @@ class RegressionMoments:
         self.count = n + m
 
     def x_squares(self) -> Tensor:
-        """Return the diagonal of xx, [D]; 0 where it is only rounding error of the mean."""
+        """Return the diagonal of xx, [D]; 0 where it is only the rounding error of the mean."""
         return _without_rounding(self.xx.diagonal(), self.count, self.x_mean)
 
     def y_squares(self) -> Tensor:
-        """Return yy, [C]; 0 where it is only rounding error of the mean."""
+        """Return yy, [C]; 0 where it is only the rounding error of the mean."""
         return _without_rounding(self.yy, self.count, self.y_mean)
 
     def error(self, weight: Tensor) -> Tensor:

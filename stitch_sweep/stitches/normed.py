@@ -17,7 +17,7 @@ from stitch_sweep.stitches.size_matching import Down, Match
 class BatchNorm(nn.BatchNorm2d):
     """Batch normalization that uses its running statistics for a batch of one value per channel.
 
-    torch refuses such a batch, which may remain at the end of an epoch.
+    torch refuses such a batch, which may be the last batch of an epoch.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -33,9 +33,9 @@ class BatchNorm(nn.BatchNorm2d):
 class NormedStitch(PatchStitch):
     """Batch normalization, a 1x1 convolution without bias, batch normalization.
 
-    The stitch of Bansal et al. 2021 (arXiv 2106.07682). In training it normalizes by the batch, so it
-    is not a fixed map and can't start as the identity. In evaluation, with fixed statistics, it can be
-    any affine map, and has the closed form of an affine map.
+    The stitch of Bansal et al. 2021 (arXiv 2106.07682). In training it normalizes by the batch, so it is
+    not a fixed map and can't start as the identity. In evaluation, with fixed statistics, it can
+    represent any affine map, and has the closed form of an affine map.
 
     Args:
         sender: shape of the input, (C, H, W), (T, D) or (D,); see `as_map`.
@@ -71,7 +71,7 @@ class NormedStitch(PatchStitch):
     def set_map(
         self, weight: Tensor, bias: Tensor, moments: RegressionMoments | None = None
     ) -> None:
-        """Set W and b, which may be any; the moments become the statistics."""
+        """Set any W and b; the moments become the statistics."""
         assert moments is not None
         channels, window = as_map(self.sender)[0], self.match.window
         mean = moments.x_mean.reshape(channels, window).mean(dim=1)
@@ -93,7 +93,7 @@ class NormedStitch(PatchStitch):
         return [self.conv.weight]
 
     def explain_start_refusal(self, start: str) -> str | None:
-        """Refuse also the identity."""
+        """Refuse the identity too."""
         if start == "identity":
             return "in training it normalizes by the batch"
         return super().explain_start_refusal(start)

@@ -31,7 +31,7 @@ class OrthogonalStitch(PatchStitch):
     Args:
         sender: shape of the input, (C, H, W), (T, D) or (D,); see `as_map`.
         receiver: shape of the output, likewise.
-        scale: train a factor s too; without it s = 1.
+        scale: whether to train a factor s too; otherwise s = 1.
         down: how an axis shrinks: `average` or `max`.
         up: how an axis grows: `nearest` or `bilinear`.
     """
@@ -52,7 +52,8 @@ class OrthogonalStitch(PatchStitch):
         super().__init__(sender, receiver, Match.around(sender, receiver, down, up))
         self._m = max(self.inputs, self.outputs)
         self._k = min(self.inputs, self.outputs)
-        # Into fewer channels, |Q r| depends on Q, and the squared error is more than a trace.
+        # For fewer output channels, |Q r| depends on Q, so maximizing the trace doesn't minimize the
+        # squared error.
         self.has_optimum = self.outputs >= self.inputs
         self.register_buffer("base", _random_rotation(self._m))
         rows, columns = torch.tril_indices(self._m, self._k, offset=-1, device="cpu")
@@ -97,7 +98,7 @@ class OrthogonalStitch(PatchStitch):
         return procrustes(moments, scaled=self.scale is not None)
 
     def explain_start_refusal(self, start: str) -> str | None:
-        """Refuse also least squares into fewer channels, which have no closed form."""
+        """Refuse least squares into fewer channels too, because there is no closed form."""
         if start == "least_squares" and not self.has_optimum:
             return (
                 f"rotations from {self.inputs} into {self.outputs} channels have no closed form for "

@@ -13,8 +13,9 @@ def paper(sender: Shape, receiver: Shape) -> ConvStitch:
     """Build the stitch of Hernandez et al. 2023 (arXiv 2303.11277).
 
     If the receiver's map is k times smaller: a k x k convolution with stride k. If it is larger:
-    nearest-neighbor upsampling and a 1x1 convolution. Otherwise a 1x1 convolution. All with bias. For
-    other ratios use `conv1x1` with `down: strided`, which is equal where both are possible.
+    nearest-neighbor upsampling and a 1x1 convolution. Otherwise a 1x1 convolution. All convolutions have
+    a bias. For other ratios use `conv1x1` with `down: strided`, which is the same stitch where both are
+    possible.
 
     Args:
         sender: shape of the input, (C, H, W) or (T, D).

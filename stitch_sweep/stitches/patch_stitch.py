@@ -41,7 +41,7 @@ class PatchStitch(AffineStitch):
         return _by_position(patches if self._copies else self.match.after(patches))
 
     def copies(self) -> Tensor | None:
-        """Return how often each position is copied, [H'' W''], if sizes grow by nearest neighbors."""
+        """Return the number of copies of each position, [H'' W''], if sizes grow by nearest neighbors."""
         return self.match.after.copies() if self._copies else None
 
     def target_rows(self, y: Tensor) -> Tensor:
@@ -54,11 +54,11 @@ class PatchStitch(AffineStitch):
         return _by_position(self.match.arrange_target(y))
 
     def multiply_adds(self) -> int:
-        """Count C D for every position of the convolution; there may be fewer than rows."""
+        """Count C D for every position of the convolution, which may have fewer positions than rows."""
         return self.match.positions * self.outputs * self.inputs
 
     def explain_start_refusal(self, start: str) -> str | None:
-        """Refuse also an identity with a kernel of several positions."""
+        """Refuse an identity with a kernel of several positions too."""
         if start == "identity" and self.match.window > 1:
             kernel = "x".join(map(str, self.match.kernel))
             return f"its kernel is {kernel}, and copying needs 1x1"
@@ -76,7 +76,7 @@ class PatchStitch(AffineStitch):
 class ConvStitch(PatchStitch):
     """An unrestricted convolution with bias; its parameters are `conv.weight` and `conv.bias`.
 
-    A random start is that of torch's `Conv2d`.
+    The random start is torch's initialization of `Conv2d`.
     """
 
     def __init__(self, sender: Shape, receiver: Shape, match: Match) -> None:

@@ -21,14 +21,15 @@ class PermutationStitch(PatchStitch):
         S(x)_c = a_c x_p(c) + b_c
 
     The start chooses p, which isn't trained: `start: permutation` matches by correlation (Li et al. 2015,
-    arXiv 1511.07543), `least_squares` by squared error; both are exact. a = 1 and b = 0 without `affine`;
-    with it they are trained, as in REPAIR (Jordan et al. 2022, arXiv 2211.08403). Between unequal
-    widths p is partial: min(C, C') channels are matched, and a channel without a partner gives b_c.
+    arXiv 1511.07543), `least_squares` by squared error; both are exact. Without `affine`, a = 1 and b =
+    0; with `affine`, a and b are trained, as in REPAIR (Jordan et al. 2022, arXiv 2211.08403). Between
+    unequal widths p is partial: min(C, C') channels are matched, and a channel without a partner gives
+    b_c.
 
     Args:
         sender: shape of the input, (C, H, W), (T, D) or (D,); see `as_map`.
         receiver: shape of the output, likewise.
-        affine: train a scale and a shift for each channel; without it there are no parameters.
+        affine: whether to train a scale and a shift for each channel; otherwise there are no parameters.
         down: how an axis shrinks: `average` or `max`.
         up: how an axis grows: `nearest` or `bilinear`.
     """
@@ -79,7 +80,7 @@ class PermutationStitch(PatchStitch):
     def set_map(
         self, weight: Tensor, bias: Tensor, moments: RegressionMoments | None = None
     ) -> None:
-        """Set W and b; W must have at most one nonzero entry per row. Without `affine`: 1, and b = 0."""
+        """Set W and b; W has at most one nonzero entry per row. Without `affine`, it is 1, and b = 0."""
         self.source.copy_(weight.abs().argmax(dim=1))
         self.matched.copy_((weight != 0).any(dim=1))
         if self.affine:
@@ -91,7 +92,7 @@ class PermutationStitch(PatchStitch):
         return best_permutation(moments, self.affine)
 
     def sparse_tensors(self) -> list[Tensor]:
-        """Return nothing: a permutation can't be sparser."""
+        """Return an empty list, because a permutation can't be sparser."""
         return []
 
     def multiply_adds(self) -> int:
@@ -99,7 +100,7 @@ class PermutationStitch(PatchStitch):
         return self.positions * self.outputs if self.affine else 0
 
     def explain_start_refusal(self, start: str) -> str | None:
-        """Refuse also rotations."""
+        """Refuse rotations too."""
         if start == "procrustes":
             return "a rotation isn't a permutation"
         return super().explain_start_refusal(start)

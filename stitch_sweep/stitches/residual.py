@@ -58,7 +58,7 @@ class ResidualStitch(Stitch):
 
     @torch.no_grad()
     def start_as_identity(self) -> None:
-        """Let the branch give 0 (Goyal et al. 2017, arXiv 1706.02677); a ReLU still applies."""
+        """Set the branch's output to 0 (Goyal et al. 2017, arXiv 1706.02677); a ReLU is still applied."""
         last = [part for part in self.branch.modules() if isinstance(part, BatchNorm)][-1]
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
@@ -81,8 +81,8 @@ def basic_block(
     Args:
         sender: shape of the input, (C, H, W) or (T, D).
         receiver: shape of the output, likewise.
-        relu: end with a ReLU, as the blocks of a network do. Set it to false for a layer that isn't the
-            output of a ReLU, such as the image.
+        relu: whether to end with a ReLU, as the blocks of a network do. Set it to false for a layer that
+            isn't the output of a ReLU, such as the image.
         down: how an axis shrinks: `average` or `max`.
         up: how an axis grows: `nearest` or `bilinear`.
 

@@ -1,7 +1,7 @@
 """Fixed maps between feature maps of two sizes, deterministic on every device.
 
-torch's own adaptive pooling and interpolation have no deterministic gradient on a GPU. Here every rule
-but the maximum is a small matrix per axis, exact in float64, applied by matmul.
+torch's adaptive pooling and interpolation have no deterministic gradient on a GPU. In this module, every
+rule except the maximum is a small matrix per axis, exact in float64, applied by matmul.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Resize(nn.Module):
         return x if self.w is None else x @ self.w.to(x.dtype).T
 
     def sums(self, y: Tensor) -> Tensor:
-        """Apply the transposed map, [B, C, H', W'] to [B, C, H, W]: sum what each value became."""
+        """Apply the transposed map, [B, C, H', W'] to [B, C, H, W]: sum the outputs of each value."""
         y = y if self.h is None else self.h.T.to(y.dtype) @ y
         return y if self.w is None else y @ self.w.to(y.dtype)
 
@@ -147,7 +147,7 @@ def _bilinear(n: int, m: int) -> NDArray[np.float64]:
     centers = np.maximum((np.arange(m) + 0.5) * n / m - 0.5, 0)
     low = centers.astype(int)
     table = np.zeros((m, n))
-    # Added, because at the border both are the same value.
+    # Weights are added, because both neighbors are the same value at the border.
     np.add.at(table, (np.arange(m), low), 1 - (centers - low))
     np.add.at(table, (np.arange(m), np.minimum(low + 1, n - 1)), centers - low)
     return table

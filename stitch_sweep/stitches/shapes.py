@@ -23,7 +23,7 @@ def channel_axis(shape: Sequence[int]) -> int:
 
 
 def has_class_token(shape: Shape) -> bool:
-    """Whether a shape is a sequence of g^2 + 1 tokens: a class token, then g x g patches row by row.
+    """Return whether a shape is a sequence of g^2 + 1 tokens: a class token, then g x g patches by rows.
 
     No number > 1 is both a square and a square plus 1, so the length decides.
     """
@@ -46,7 +46,8 @@ def as_map(shape: Shape) -> tuple[int, int, int]:
         if tokens - has_class_token(shape) != side**2:
             raise InputError(
                 f"{format_shape(shape)} is a sequence of {tokens} tokens, which is neither a square of "
-                "patches nor one after a class token; only 'linear' and 'identity' join such a sequence"
+                "patches nor a class token and a square; "
+                "only 'linear' and 'identity' join such a sequence"
             )
         return width, side, side
     c, h, w = (shape[0], 1, 1) if len(shape) == 1 else shape
@@ -54,16 +55,16 @@ def as_map(shape: Shape) -> tuple[int, int, int]:
 
 
 def have_neighbors(sender: Shape, receiver: Shape) -> bool:
-    """Whether every position of the receiver has neighbors, so that larger windows are possible.
+    """Return whether every position of the receiver has neighbors, so that larger windows are possible.
 
-    A vector has one position, and a class token has no neighbors. A sender's class token does no harm,
+    A vector has one position, and a class token has no neighbors. A sender's class token is allowed,
     because it is added to the patches.
     """
     return len(sender) > 1 and len(receiver) > 1 and not has_class_token(receiver)
 
 
 def shape_error(stitch: str, sender: Shape, receiver: Shape, needed: str) -> InputError:
-    """Return the error for two shapes that a stitch can't join; `needed` says which it can."""
+    """Return the error for two shapes that a stitch can't join; `needed` describes the allowed shapes."""
     return InputError(
         f"stitch {stitch!r} can't join {format_shape(sender)} to {format_shape(receiver)}: "
         f"it needs {needed}"

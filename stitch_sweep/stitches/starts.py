@@ -1,4 +1,4 @@
-"""Initialize a stitch: randomly, as the identity, or as a closed form of the training set."""
+"""Initialize a stitch: randomly, as the identity, or with a closed form from the training set."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def start_stitch(
       correlations, with weights 0 and 1 and without bias (Li et al. 2015, arXiv 1511.07543).
     - `procrustes`: the (semi-)orthogonal W that maximizes tr(W Y), Y the cross-covariance, with the
       bias that fits the means; without a scale, except for `orthogonal` with `scale: true`.
-    - `least_squares`: the best map that the stitch can be. Exact in float64; with a ridge if a
+    - `least_squares`: the best map that the stitch can represent. Exact in float64; with a ridge if a
       direction has less than 1e-10 of the largest variance (see `closed_forms.least_squares`).
 
     Args:

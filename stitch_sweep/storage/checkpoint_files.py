@@ -1,4 +1,4 @@
-"""Checkpoint files: the newest and the one before it, and the choice of the one to resume from."""
+"""Checkpoint files: write the newest, keep the previous one, and choose the one to resume from."""
 
 from __future__ import annotations
 
@@ -51,14 +51,15 @@ def write_checkpoint(path: Path, data: bytes) -> None:
     earlier = temporary_path(path)
     try:
         try:
-            # A second name first: renaming would leave a moment without a newest checkpoint.
+            # Create a second name first, because a rename would leave a moment without a newest
+            # checkpoint.
             earlier.hardlink_to(path)
         except OSError:  # a file system without hard links
             write_atomically(earlier, path.read_bytes())
         write_atomically(path, data)
         earlier.replace(_previous(path))
     finally:
-        with suppress(OSError):  # an earlier error is the one to report
+        with suppress(OSError):  # the earlier error is reported
             earlier.unlink(missing_ok=True)
 
 
@@ -92,13 +93,15 @@ def resume_newest(
 
     Args:
         files: checkpoint files, newest first.
-        load: makes the result from a checkpoint's bytes, or raises `CheckpointError` and changes nothing.
+        load: returns the result from a checkpoint's bytes, or raises `CheckpointError` without any
+            change.
         fallback: description of what is done without a usable checkpoint, such as "the training starts
             again".
 
     Returns:
-        The result of `load`, or None without a usable checkpoint; and a message about every file that
-        is not used, its problem, and what is used instead, or None without problems.
+        The result of `load`, or None without a usable checkpoint; and a message, or None without
+        problems. The message lists each unusable file with its problem, and the checkpoint that is used
+        instead.
     """
     problems = []
     for file in files:
@@ -110,10 +113,10 @@ def resume_newest(
             problems.append(f"checkpoint {file.path}: {error}")
             continue
         if problems:
-            problems.append(f"the one before it is used: {file.path}")
+            problems.append(f"the previous checkpoint is used: {file.path}")
         return result, "; ".join(problems) or None
     if problems:
-        problems.append(f"there is none before it: {fallback}")
+        problems.append(f"there is no previous checkpoint: {fallback}")
     return None, "; ".join(problems) or None
 
 

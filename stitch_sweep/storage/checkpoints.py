@@ -19,7 +19,7 @@ from stitch_sweep.storage.checkpoint_files import CheckpointError, ForeignFileEr
 from stitch_sweep.storage.digests import digest
 
 FORMAT = 1
-"""Version of the content of checkpoints. It increases when a training stores something else."""
+"""Version of the content of checkpoints. Increase it when a training stores different content."""
 
 # safetensors accepts no header above 100 MB, so no valid file has a header that ends later.
 _LARGEST_HEADER_END = 8 + 100_000_000

@@ -1,4 +1,4 @@
-"""Atomic writes: files are complete or absent, whatever happens to the process."""
+"""Atomic writes: files are complete or absent, even if the process crashes."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def atomic(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException as error:
-        with suppress(OSError):  # if writing is impossible, removing is impossible too
+        with suppress(OSError):  # if the file can't be written, it can't be removed either
             temporary.unlink(missing_ok=True)
-        # Name `path`, because the temporary name tells a reader nothing.
+        # Name `path`, because the temporary name means nothing to a user.
         if isinstance(error, OSError) and (
             error.errno in _STORAGE_ERRORS or str(error.filename) == str(temporary)
         ):
@@ -52,12 +52,12 @@ def is_storage_error(error: BaseException | None) -> bool:
     return isinstance(error, OSError) and error.errno in _STORAGE_ERRORS
 
 
-def check_writable(path: Path, what: str) -> None:
-    """Check that a file or folder can be written, before the work whose result it will contain.
+def check_writable(path: Path, label: str) -> None:
+    """Check that a file or folder can be written, before work whose result goes there starts.
 
     Args:
         path: file or folder; its parents need not exist.
-        what: name of the path in messages.
+        label: name of the path in messages.
 
     Raises:
         InputError: it can't be written.
@@ -67,7 +67,7 @@ def check_writable(path: Path, what: str) -> None:
         with tempfile.TemporaryFile(dir=parent):
             pass
     except OSError as error:
-        raise InputError(f"{what} {path}: can't be written: {error.strerror}") from None
+        raise InputError(f"{label} {path}: can't be written: {error.strerror}") from None
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -77,8 +77,8 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def temporary_path(path: Path) -> Path:
-    """Return a new path beside `path`, with a name of Stitch Sweep's pattern: `.<16 hex digits>.tmp`."""
-    # Not tempfile's files: only their owner can read them, and groups share results.
+    """Return a new temporary path in the folder of `path`, named `.<16 hex digits>.tmp`."""
+    # Only the owner can read files of the module tempfile, but groups share results.
     return path.parent / f".{secrets.token_hex(8)}.tmp"
 
 
@@ -93,5 +93,5 @@ def remove_temporaries(folder: Path) -> None:
         return
     for entry in entries:
         if _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-            # A process that was just killed may still complete the replacement.
+            # A process that was just killed may still complete its replacement.
             Path(entry.path).unlink(missing_ok=True)

@@ -41,7 +41,7 @@ FIGURES = "figures"
 TABLES = "tables"
 MEASURED = "measured"
 OUTPUT_FOLDERS = (STITCHES, MATRICES, FIGURES, TABLES, MEASURED)
-"""Folders beside the ledger that Stitch Sweep writes files into."""
+"""Folders other than the ledger into which Stitch Sweep writes files."""
 
 # Inside `measured/`.
 MEASURED_ABOUT = "about.json"

@@ -4,11 +4,12 @@ A trial's record is one JSON file, which is written atomically before the end of
 anywhere else. Results tables, Optuna studies and MLflow runs are views that can be rebuilt from the
 ledger.
 
-    ledger/sweep.json               the sweep: its settings, and an id ledger/trials/<trial>.json      a
-    trial: running, finished or failed ledger/checkpoints/<trial>      newest checkpoint of a running
-    trial; <trial>.previous is the one before ledger/retrained/<trial>.json   former record of a trial
-    that runs again for its stitch ledger/set_aside/               damaged files, and files that were in
-    the way ledger/lock                     held by the one process that may write
+    ledger/sweep.json               the sweep: its settings, and an id
+    ledger/trials/<trial>.json      a trial: running, finished or failed
+    ledger/checkpoints/<trial>      newest checkpoint of a running trial; <trial>.previous is older
+    ledger/retrained/<trial>.json   former record of a trial that runs again for its stitch
+    ledger/set_aside/               damaged files, and files whose place was needed
+    ledger/lock                     locked by the only process that may write
     stitches/<trial>.safetensors    a kept stitch; the trial's record has its checksum
 
 A stitch is not a view: a lost stitch can only be trained again.
@@ -98,7 +99,7 @@ class Ledger:
             remove_temporaries(folder)
 
     def start(self, description: Mapping[str, Any]) -> None:
-        """Write the description of the sweep. An existing id is kept."""
+        """Write the sweep's description. An existing id is kept."""
         identity = (self.description() or {}).get("id") or uuid.uuid4().hex
         write_atomically(self.root / layout.DESCRIPTION, seal({"id": identity, **description}))
 
@@ -117,7 +118,7 @@ class Ledger:
     def finish(
         self, trial: str, outcome: Mapping[str, Any], predictions: np.ndarray | None
     ) -> dict[str, Any]:
-        """Record the outcome of a trial. An outcome that is recorded already is kept.
+        """Record the outcome of a trial. An existing outcome is kept.
 
         Args:
             trial: id of a trial that was recorded with `begin`.
@@ -130,11 +131,12 @@ class Ledger:
         Raises:
             RecordError: the existing record can't be used.
         """
-        before = self.read(trial) or {}
-        if before.get("status", "running") != "running":
-            # The worker was considered dead, or it died after it had reported the outcome.
-            return before
-        record = {**before, **outcome, "trial": trial}
+        existing = self.read(trial) or {}
+        if existing.get("status", "running") != "running":
+            # This is a second report: a worker seemed dead, or it died after its report, and the trial
+            # ran again.
+            return existing
+        record = {**existing, **outcome, "trial": trial}
         record["predictions"] = None if predictions is None else encode_predictions(predictions)
         self.write(trial, record)
         self.remove_checkpoints(trial)
@@ -250,7 +252,7 @@ class Ledger:
         return layout.stitch_path(self.folder, trial)
 
     def trained_trial(self, trial: str) -> str:
-        """Return the trial that was trained for a trial's result: itself, or the one it was copied from.
+        """Return the trial whose training gave a trial's result: itself, or the original of a copy.
 
         The stitch of a copied trial is stored under the returned id.
         """

@@ -37,7 +37,7 @@ def check_place(root: Path) -> None:
     remedy = "move it away, or run the sweep in another folder"
     if not root.is_dir():
         if root.exists() or root.is_symlink():
-            kind = "is a symbolic link to nothing" if root.is_symlink() else "is a file"
+            kind = "is a broken symbolic link" if root.is_symlink() else "is a file"
             raise InputError(f"{root}: {kind}, but a sweep keeps its records there; {remedy}")
         return
     if (root / layout.DESCRIPTION).exists():
@@ -64,7 +64,7 @@ def acquire(root: Path) -> FileLock:
     root.mkdir(parents=True, exist_ok=True)
     lock = FileLock(root / layout.LOCK)
     try:
-        lock.acquire(timeout=1)  # `status` holds it for a moment
+        lock.acquire(timeout=1)  # `status` may hold the lock for a moment
     except Timeout:
         holder = _read_holder(root / layout.LOCK_HOLDER) or {}
         raise LedgerBusyError(
@@ -87,7 +87,7 @@ def is_locked(root: Path) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # a file system without locks: no process can hold one
+    except OSError:  # a file system without locks: no process can hold a lock
         return False
     finally:
         os.close(descriptor)

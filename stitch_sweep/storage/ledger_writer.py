@@ -37,7 +37,7 @@ class LedgerWriter:
         for record in finished:
             study, rank = record["study"], self._rank(record)
             self._best[study] = max(rank, self._best.get(study, rank))
-        # A process that was killed after it wrote a record left checkpoints and stitches.
+        # A process that was killed after it wrote a record may have left checkpoints and stitches.
         for record in ended:
             self._ledger.remove_checkpoints(record["trial"])
         if keep_stitches == "best":
@@ -53,11 +53,12 @@ class LedgerWriter:
         stitch: bytes | None,
     ) -> None:
         """Write the outcome of a trial: its stitch first, then its record."""
-        before = self._ledger.read(trial)
-        if before is not None and before["status"] != "running":
-            # The worker was considered dead, or it died after it had reported the outcome.
+        existing = self._ledger.read(trial)
+        if existing is not None and existing["status"] != "running":
+            # This is a second report: a worker seemed dead, or it died after its report, and the trial
+            # ran again.
             return
-        if stitch is not None and self._is_kept({**(before or {}), **outcome}):
+        if stitch is not None and self._is_kept({**(existing or {}), **outcome}):
             write_atomically(self._ledger.stitch_path(trial), stitch)
             checksum = hashlib.sha256(stitch).hexdigest()
             outcome = {**outcome, "stitch": {"sha256": checksum, "bytes": len(stitch)}}
@@ -94,7 +95,8 @@ class LedgerWriter:
         return rank >= self._best.get(record["study"], rank)
 
     def _rank(self, record: Mapping[str, Any]) -> tuple[float, int]:
-        # Of equal metrics, the trial with the lower number is best, regardless of which ended first.
+        # If metrics are equal, the trial with the lower number is better, regardless of which ended
+        # first.
         return (self._sign * record["metric"], -record["number"])
 
     def _update_best(self, record: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ from stitch_sweep.storage.files import write_atomically
 
 _LARGEST = 16 * MIB
 _MOST_NAMED = 5
-"""Largest number of files that a message names."""
+"""Largest number of files that are named in a message."""
 
 
 class Manifest:
@@ -64,7 +64,7 @@ class Manifest:
     def _blocks(self, name: str) -> bool:
         path = self.folder / name
         if not path.exists() and not path.is_symlink():
-            # A file may be in the place of its folder.
+            # A file may have the name of a parent folder.
             return any((self.folder / p).is_file() for p in list(Path(name).parents)[:-1])
         is_listed = name in self._files or any(name in other for other in self._others)
         return path.is_dir() or not is_listed
@@ -105,7 +105,7 @@ def replacing_files(manifest: Manifest, current: Collection[str], remedy: str) -
         remedy: see `Manifest.check_free`.
 
     Raises:
-        InputError: a file in the way is not known to be made by Stitch Sweep; nothing was written.
+        InputError: an existing file may not have been made by Stitch Sweep; nothing was written.
     """
     manifest.check_free(current, remedy)
     manifest.begin(current)

@@ -25,12 +25,12 @@ from stitch_sweep.core.untrusted import (
 _ID = re.compile(r"[^./\s()][^/\s()]*-n(?:0|[1-9][0-9]*)")
 
 _CHECKSUM = "sha256"
-# Distinguishes a file that lost its checksum from a file of a version that wrote none.
+# Distinguishes a file that lost its checksum from a file of a version without checksums.
 _FORMAT, _VERSION = "format", 2
 _STATUSES = ("running", "finished", "failed")
 _MOST_SECONDS = 1e11
 _LARGEST_INTEGER = 2**63
-# Readers process settings recursively.
+# Limits the recursion of readers, which process settings recursively.
 _DEEPEST = 50
 
 

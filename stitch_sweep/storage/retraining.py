@@ -1,4 +1,4 @@
-"""Training of ended trials a second time, because their stitches are lost."""
+"""Retraining of ended trials whose stitches are lost."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from stitch_sweep.core.errors import InputError
 
-_PREFIX = "ss-"  # short, because socket paths have a limit
+_PREFIX = "ss-"  # short, because the length of socket paths is limited
 _NAME = re.compile(r"ss-[a-z0-9_]{8}")
 _LOCK = "owner.lock"
 _MARK = b"stitch-sweep "
@@ -47,16 +47,16 @@ def folder(*, sockets: bool = False) -> Iterator[Path]:
         InputError: no folder can be created; the message has the reason for each place.
     """
     remove_abandoned()
-    made, lock = _make(sockets)
+    folder_path, lock = _make(sockets)
     try:
-        yield made
+        yield folder_path
     finally:
-        _remove(made)
+        _remove(folder_path)
         os.close(lock)
 
 
 def remove_abandoned() -> list[Path]:
-    """Remove this user's temporary folders without an owner, and end Ray's processes that use them.
+    """Remove this user's temporary folders whose owner is dead, and end Ray's processes that use them.
 
     Returns:
         The removed folders.
@@ -80,29 +80,29 @@ def remove_abandoned() -> list[Path]:
 def _make(sockets: bool) -> tuple[Path, int]:
     problems = []
     for base in _bases(sockets=sockets):
-        made = None
+        folder_path = None
         try:
-            made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
-            lock = _lock(made)
+            folder_path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
+            lock = _lock(folder_path)
             if sockets:
-                _check_sockets(made)
-            return made, lock
+                _check_sockets(folder_path)
+            return folder_path, lock
         except OSError as error:
             problems.append(f"{base} ({error.strerror or error})")
-            if made is not None:
-                shutil.rmtree(made, ignore_errors=True)
-    what = "a folder for temporary files"
+            if folder_path is not None:
+                shutil.rmtree(folder_path, ignore_errors=True)
+    description = "a folder for temporary files"
     if sockets:
-        what += " with a short path, for Ray's sockets,"
+        description += " with a short path, for Ray's sockets,"
     raise InputError(
-        f"{what} can't be created in {', '.join(problems) or 'any place'}; set "
+        f"{description} can't be created in {', '.join(problems) or 'any place'}; set "
         f"{'RAY_TMPDIR' if sockets else 'TMPDIR'} to a writable folder"
         f"{' with a short path' if sockets else ''}"
     )
 
 
 def _bases(*, sockets: bool | None = None) -> list[Path]:
-    """Return the folders for temporary folders; with None, all folders that any call may have used."""
+    """Return the possible parents of temporary folders; None stands for both values of `sockets`."""
     configured = os.environ.get("RAY_TMPDIR")
     if sockets and configured:
         return [Path(configured)]
@@ -116,14 +116,14 @@ def _bases(*, sockets: bool | None = None) -> list[Path]:
     return list(dict.fromkeys(path.absolute() for path in bases))
 
 
-def _lock(made: Path) -> int:
+def _lock(folder_path: Path) -> int:
     """Lock a new folder. The file gets its name after it is locked, so no process sees it unlocked."""
-    fresh = made / f"{_LOCK}.new"
+    fresh = folder_path / f"{_LOCK}.new"
     lock = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         os.write(lock, _MARK + f"{os.getpid()}\n".encode())
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        fresh.rename(made / _LOCK)
+        fresh.rename(folder_path / _LOCK)
     except BaseException:
         os.close(lock)
         raise
@@ -153,16 +153,16 @@ def _acquire_abandoned(path: Path) -> int | None:
     return None
 
 
-def _check_sockets(made: Path) -> None:
+def _check_sockets(folder_path: Path) -> None:
     """Bind a socket with a path as long as Ray's longest. Some file systems allow no sockets."""
-    path = made / ("s" * _SOCKET_BYTES)
+    path = folder_path / ("s" * _SOCKET_BYTES)
     with socket.socket(socket.AF_UNIX) as probe:
         probe.bind(str(path))
     path.unlink()
 
 
 def _remove(path: Path) -> None:
-    """Remove a folder, its lock last. Ending processes of Ray may still write into it."""
+    """Remove a folder, with its lock last. Processes of Ray that are ending may still write into it."""
     deadline = time.monotonic() + _REMOVE_SECONDS
     while True:
         with contextlib.suppress(OSError):
@@ -175,7 +175,7 @@ def _remove(path: Path) -> None:
                 (path / _LOCK).unlink(missing_ok=True)
                 path.rmdir()
         if not path.exists() or time.monotonic() > deadline:
-            return  # the lock file stays, so a later start removes the folder
+            return  # the lock file remains, so a later start removes the folder
         time.sleep(0.05)
 
 

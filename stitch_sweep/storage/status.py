@@ -1,4 +1,4 @@
-"""Progress of a sweep, read from its ledger, also while the sweep runs. Nothing is written."""
+"""Progress of a running or ended sweep, read from its ledger. Nothing is written."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.records import RecordError
 
 MOST_HASHED = 2**28
-"""Bytes of stitches whose checksums are compared. For further stitches, only the sizes are compared."""
+"""Total bytes of the stitches whose checksums are compared. For others, only the size is compared."""
 
 
 def read_status(folder: Path) -> dict[str, Any]:
     """Count a sweep's trials by status, find damage, and detect whether the sweep is running.
 
     Returns:
-        Plain data; `notes` has one sentence for each thing that needs the user's attention.
+        Plain data; `notes` has one sentence for each problem that needs the user's attention.
 
     Raises:
         InputError: the folder contains no sweep, or its `sweep.json` is damaged.

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 from stitch_sweep.core.untrusted import MIB, UnreadableFileError, size
 
 SMALL = 256 * MIB
-"""Bytes in memory that every table may have, however small its file is."""
+"""Memory that is allowed for every table, even if its file is small, in bytes."""
 MOST_EXPANSION = 64
-"""Bytes in memory per byte of the file that larger tables may have."""
+"""Memory that is allowed for larger tables, in bytes per byte of the file."""
 _LONGEST_TEXT = 16 * MIB
 _BATCH = 4096
 _VALUE = 8

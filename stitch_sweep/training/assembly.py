@@ -2,8 +2,8 @@
 
     image -> [a, to layer1.0] -> [stitch] -> [b, layer1.0 to layer3.0] -> [stitch] -> [a, from layer3.0]
 
-A stitch between two networks is the assembly of three parts; an assembly may have any number. Stitches
-are trained; pieces of networks are frozen unless the configuration says otherwise.
+A stitch between two networks is an assembly of three parts; an assembly may have any number of parts.
+Stitches are trained; pieces of networks are frozen unless the configuration sets `frozen: false`.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ def outline(
     image: Shape,
     layers: Mapping[str, LayerNames] | None = None,
 ) -> list[Piece]:
-    """Find and check the shapes of all parts. Every network runs once, on a single image.
+    """Determine and check the shapes of all parts. Every network runs once, on a single image.
 
     Args:
         parts: from the image to the logits.
         networks: by name, with any weights.
         image: shape of the image.
-        layers: names of a network's layers, if they aren't its own `layer_names`.
+        layers: names of a network's layers, by network, where they replace its `layer_names`.
 
     Raises:
         InputError: with every place that is not a cut point, every pair of parts whose shapes differ
@@ -80,7 +80,7 @@ def outline(
     for k, part in enumerate(parts):
         if part.stitch is not None:
             before, after = pieces[k - 1], pieces[k + 1]
-            assert before is not None  # the configuration has a piece of a network on either side
+            assert before is not None  # the configuration has a piece of a network on each side
             assert after is not None
             pieces[k] = Piece(part, before.gives, after.takes)
             stitch, shapes = part.stitch, (before.gives, after.takes)
@@ -100,19 +100,19 @@ def outline(
 
 
 def _network_piece(part: PartConfig, network: CuttableNetwork, image: Shape, learns: bool) -> Piece:
-    """Find the shapes of a piece of a network.
+    """Determine the shapes of a piece of a network.
 
     Args:
         part: the piece.
         network: the whole network.
         image: shape of the image.
-        learns: whether a part before this one is trained, so that gradients have to pass through it.
+        learns: whether an earlier part is trained, so that gradients must pass through this part.
     """
-    # A piece without a start begins at the image, where the part before it ends.
-    before = network.sub_network(None, IMAGE_LAYER if part.start is None else part.start)
+    # A piece without a start begins at the image, and the network's part before it is the identity.
+    predecessor = network.sub_network(None, IMAGE_LAYER if part.start is None else part.start)
     piece = network.sub_network(part.start, part.end)
     with torch.no_grad():
-        inputs = before.eval()(torch.zeros(1, *image))
+        inputs = predecessor.eval()(torch.zeros(1, *image))
         outputs = piece.eval()(inputs)
     if learns:
         gradient, reason = gradient_through(piece, inputs)
@@ -136,10 +136,10 @@ def _joining_stitches(takes: Shape, gives: Shape) -> str:
 
 
 class Assembly(nn.Module):
-    """Parts one after the other, from images [B, C, H, W] to logits [B, K].
+    """A sequence of parts, from images [B, C, H, W] to logits [B, K].
 
-    Pieces of networks are always in eval mode, trained pieces too: the statistics of their BatchNorms
-    don't change. A stitch is in train mode while it is trained.
+    Pieces of networks, including trained pieces, are always in eval mode: the statistics of their
+    BatchNorms don't change. A stitch is in train mode while it is trained.
 
     Args:
         pieces: as `outline` returns them.
@@ -216,7 +216,7 @@ class Assembly(nn.Module):
         """Initialize data-dependent stitches, in order.
 
         A stitch's input is the output of the parts before it on the training images; its target is the
-        representation that the network after it has at that place.
+        next network's own representation at the place where that network continues.
         """
         for k, piece in enumerate(self.pieces):
             stitch = piece.config.stitch
@@ -246,7 +246,7 @@ class Assembly(nn.Module):
 
 
 def _trainable_copy(network: nn.Module, part: PartConfig, layer_names: LayerNames) -> nn.Module:
-    """Cut a piece out of a copy of a network, and unfreeze the piece's own parameters."""
+    """Cut a piece out of a copy of a network, and unfreeze the parameters of the piece."""
     copied = open_network(copy.deepcopy(network), layer_names=layer_names)
     module = copied.sub_network(part.start, part.end)
     for tensor in tensors_of_part(module).values():

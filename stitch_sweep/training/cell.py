@@ -1,4 +1,4 @@
-"""What a stitch's training is about: networks, representations, loss, stitch, and final metrics."""
+"""The objects of a stitch's training: networks, representations, loss, stitch, and final metrics."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from stitch_sweep.training.sums import measure
 
 
 class TrainingCell:
-    """A stitch with everything that its training and evaluation read.
+    """A stitch with all inputs of its training and evaluation.
 
     Args:
-        sender: the network that is cut after `sender_layer`, or a control in its place.
+        sender: the network that is cut after `sender_layer`, or a control that replaces it.
         receiver: the network that continues after `receiver_layer`.
         sender_layer: -1 (the image) or a layer's index.
         receiver_layer: -1 (the stitch produces an image) or a layer's index.
@@ -86,7 +86,7 @@ class TrainingCell:
             repeat=repeat,
         ).to(loaders["train"].device)
         terms = [(term.name, term.weight, term.options) for term in settings.loss.terms]
-        # The loss is built twice: its context depends on what it needs.
+        # The loss is built twice, because its context depends on the inputs that the loss needs.
         needs = CombinedLoss(terms, LossContext())
         sources: dict[str, Source] = {
             "sender": (sender, sender_layer),
@@ -119,7 +119,7 @@ class TrainingCell:
             raise InputError(explain_missing_teacher(sender.name, network=is_network))
         needs_expected = {
             "train": self._settings.stitch.start in DATA_STARTS or loss.calibration != "none",
-            "validation": True,  # similarity is measured there, for every loss
+            "validation": True,  # similarity is measured on this split, for every loss
             "test": False,
         }
         splits = {}
@@ -130,12 +130,12 @@ class TrainingCell:
         return splits
 
     def measure(self, split: str) -> tuple[dict[str, float], Tensor]:
-        """Measure the current stitch on a split: see `sums.measure`. Leaves it in eval mode."""
+        """Measure the current stitch on a split: see `sums.measure`. It is in eval mode afterwards."""
         self.stitch.eval()
         return measure(self.stitched.evaluation_chunks(self.splits[split]), self.loss)
 
     def final_metrics(self, measured: Mapping[str, Any], curve: LearningCurve) -> dict[str, Any]:
-        """Compute the metrics that don't exist for every split; the stitch must be in eval mode.
+        """Compute the metrics that aren't measured per split; the stitch must be in eval mode.
 
         Args:
             measured: the metrics of all splits.
@@ -166,7 +166,7 @@ class TrainingCell:
 
     def _convergence(self, measured: Mapping[str, Any], curve: LearningCurve) -> dict[str, Any]:
         terms = [term.name for term in self._settings.loss.terms]
-        # With augmentation or a penalty, training minimizes another function than the closed form.
+        # With augmentation or a penalty, training and closed form minimize different functions.
         same_objective = self._train_loader.augment == "none" and not self._settings.stitch.l1
         if terms == ["mse"] and same_objective and has_optimum(self.stitch):
             assert isinstance(self.stitch, AffineStitch)

@@ -1,4 +1,4 @@
-"""Checkpoints of a stitch's training: which training they belong to, and what they hold."""
+"""Checkpoints of a stitch's training: the identity of the training, and the reading of its state."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def training_identity(
     repeat: int,
     threads: int,
 ) -> dict[str, Any]:
-    """Describe everything that decides the bits of a training.
+    """Describe everything that determines the bits of a training's result.
 
     A checkpoint fits a training only if their identities are equal.
 
@@ -34,7 +34,7 @@ def training_identity(
         settings: stitch, loss and training settings.
         seed: the sweep's seed.
         repeat: number of the repeat.
-        threads: torch's intra-op threads, which decide the last bits of what is computed.
+        threads: torch's intra-op threads, which influence the last bits of results.
     """
     train = loaders["train"]
     return {
@@ -58,7 +58,7 @@ def read_checkpoint(checkpoint: bytes, identity: Mapping[str, Any]) -> dict[str,
         identity: of the training that is to be resumed, as in `training_identity`.
 
     Raises:
-        CheckpointError: the bytes are damaged, or they are no checkpoint of this training.
+        CheckpointError: the bytes are damaged, or aren't a checkpoint of this training.
     """
     state = unpack(checkpoint)
     checkpoint_identity = state.get("of")

@@ -1,4 +1,4 @@
-"""Whether a training has converged: see `docs/method.md`."""
+"""Decide whether a training has converged: see `docs/method.md`."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from stitch_sweep.stitches.shapes import channel_axis
 EXCESS_ALLOWED = 0.05
 """A stitch with a closed form has converged when its error is at most this share above the optimum."""
 EXCESS_FLOOR = 0.01
-"""Smallest optimum that the share is taken of, in units of the expected variance: an optimum may be 0."""
+"""Lower limit of the optimum in this comparison, in units of the expected variance. An optimum may be
+0."""
 PLATEAU = 0.05
-"""Largest change of the training loss that a further quarter of the training, at the full learning rate,
-may be expected to bring; as a share of the first epoch's loss. For stitches without a closed form."""
+"""Largest change of the training loss that is expected from a further quarter of the training at the full
+learning rate, as a share of the first epoch's loss. For stitches without a closed form."""
 FLAT_ACCURACY = 0.05
-"""Largest change of the validation accuracy that the same further quarter may be expected to bring, for a
-stitch that is trained for the task and whose training loss still falls."""
+"""Largest change of the validation accuracy that is expected from the same further quarter. For stitches
+that are trained for the task and whose training loss still falls."""
 LEAST_IMAGES = 1000
-"""Number of validation images from which on an accuracy is precise enough for that decision."""
+"""Smallest number of validation images with which an accuracy is precise enough for that decision."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,17 @@ class LearningCurve:
 
 
 def has_settled(curve: LearningCurve, *, by_accuracy: bool) -> bool | None:
-    """Decide whether further training at the full learning rate promises little.
+    """Decide whether further training at the full learning rate would change little.
 
-    A schedule that decays to 0 flattens every curve. So the change from the third quarter of the training
-    to the last is divided by the mean learning-rate factor of the steps between their middles.
+    A schedule that decays to 0 flattens every curve. To correct for this, the change from the third to
+    the last quarter of the training is divided by the mean learning-rate factor of the steps between the
+    middles of these quarters.
 
     Args:
         curve: the training.
-        by_accuracy: whether a flat validation accuracy suffices. A stitch can memorize its training
-            images forever, while a matrix shows the accuracy on other images.
+        by_accuracy: whether a constant validation accuracy is enough. The training loss may fall forever,
+            because a stitch memorizes its training images, but a matrix shows the accuracy on other
+            images.
 
     Returns:
         None for a training of fewer than four epochs.
@@ -75,7 +78,7 @@ def has_settled(curve: LearningCurve, *, by_accuracy: bool) -> bool | None:
         curve.schedule.factor(step, curve.total_steps)
         for step in range(middle - half, middle + half)
     )
-    # A loss that still rises has settled no more than a loss that still falls.
+    # Use the absolute change, because a loss that still rises hasn't settled either.
     if abs(change(curve.losses)) <= PLATEAU * abs(curve.losses[0]) * factor:
         return True
     if not by_accuracy:

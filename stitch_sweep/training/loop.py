@@ -63,7 +63,7 @@ class StitchTraining:
         seed: the sweep's seed; decides order, augmentation and the stitch's initial weights.
         repeat: selects other initial weights under the same seed.
         threads: torch's intra-op threads.
-        cache: representations shared with other trainings; a private cache if not given.
+        cache: representations shared with other trainings; by default a private cache.
 
     Raises:
         InputError: the stitch can't join these layers, a layer doesn't exist, or a loss needs the
@@ -89,7 +89,7 @@ class StitchTraining:
         seed_everything(derive(seed, repeat, "training"), threads)
         self.settings = settings
         self._networks: tuple[FrozenSender, FrozenNetwork] = (sender, receiver)
-        for network in dict.fromkeys(self._networks):  # a self-pair is one network
+        for network in dict.fromkeys(self._networks):  # sender and receiver may be the same network
             network.verify()
         train = loaders["train"]
         self._device = train.device
@@ -115,7 +115,7 @@ class StitchTraining:
         )
         self.stitch = self._cell.stitch
         self._steps_per_epoch = len(train)
-        # An identity has nothing to train, and an optimizer refuses an empty list.
+        # An identity has no parameters, and an optimizer refuses an empty list.
         parameters = [p for p in self.stitch.parameters() if p.requires_grad]
         epochs = settings.training.epochs if parameters else 0
         self.total_steps = epochs * self._steps_per_epoch
@@ -151,7 +151,7 @@ class StitchTraining:
 
     @property
     def seconds(self) -> float:
-        """Duration so far, earlier processes included."""
+        """Duration so far, including the time in earlier processes."""
         return self._earlier_seconds + time.perf_counter() - self._began
 
     def run_epoch(self) -> None:
@@ -169,7 +169,7 @@ class StitchTraining:
                     break
 
     def finish(self) -> StitchResult:
-        """Evaluate the final stitch, once, and check that the networks stayed frozen.
+        """Evaluate the final stitch once, and check that the networks have not changed.
 
         Metrics, each for `train`, `val` and `test` (on images without augmentation): `_accuracy`;
         `_loss`, the loss of the training, and `_loss.<term>`, its terms before weighting. Further
@@ -178,8 +178,8 @@ class StitchTraining:
         - `receiver_accuracy`, `sender_accuracy`: the networks' own accuracies on the test set; None for a
           sender that doesn't classify.
         - `penalty` = receiver_accuracy - test_accuracy.
-        - `accuracy_raw` (the test accuracy) and `accuracy_calibrated`, the test accuracy behind the map
-          that restores what the loss is blind to.
+        - `accuracy_raw` (the test accuracy) and `accuracy_calibrated`, the test accuracy with the
+          calibration: a map after the stitch that corrects what the loss is blind to.
         - `val_<measure>`: every measure of `SimilarityMeasures` on the validation images; None if
           undefined.
         - `stitch_parameters`, `stitch_multiply_adds`: see `Capacity`.
@@ -235,7 +235,7 @@ class StitchTraining:
         return pack_stitch(self.stitch, stitch.name, *self._cell.shapes, stitch.options, about)
 
     def checkpoint(self) -> bytes:
-        """Serialize everything that is needed to resume, in another process too: see `restore`."""
+        """Serialize everything that is needed to resume, also in another process: see `restore`."""
         state = {
             "of": self._identity,
             "stitch": dict(self.stitch.state_dict()),
@@ -254,8 +254,8 @@ class StitchTraining:
         """Resume a training of the same cell and settings from its checkpoint.
 
         Raises:
-            CheckpointError: the bytes are damaged, or they are no checkpoint of this training. Nothing
-                has changed then.
+            CheckpointError: the bytes are damaged, or aren't a checkpoint of this training. In this case
+                nothing is changed.
         """
         state = read_checkpoint(checkpoint, self._identity)
         self.stitch.load_state_dict(state["stitch"])

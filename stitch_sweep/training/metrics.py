@@ -1,4 +1,4 @@
-"""The final metrics of a stitch: accuracy behind a calibration, and similarity measures."""
+"""The final metrics of a stitch: accuracy with calibration, and similarity measures."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def calibrated_accuracy(
     test: SplitRepresentations,
     device: torch.device,
 ) -> float:
-    """Compute the test accuracy behind the map that restores what the loss is blind to.
+    """Compute the test accuracy with a map after the stitch that corrects what the loss is blind to.
 
     Args:
         network: the stitched network, in eval mode.
         group: the group of maps to which the loss is blind.
         pairs: the training set, (input of the stitch, expected representation).
         test: the test images.
-        device: where the networks are.
+        device: device of the networks.
     """
     calibration = Calibration(group)
     for x, y in pairs:

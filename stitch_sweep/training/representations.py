@@ -15,7 +15,7 @@ from stitch_sweep.losses.rows import channels_first
 from stitch_sweep.networks.frozen import FrozenSender
 
 Source = tuple[FrozenSender, int | None]
-"""A frozen network and the layer that is read; None stands for its logits."""
+"""A frozen network and one of its layers; None stands for its logits."""
 
 Rows = dict[str, Tensor]
 """One batch of a cell before the stitch: `sender`, the input of the stitch, [B, *sender shape]; and by
@@ -39,15 +39,16 @@ class ActivationCache:
     """Cache of frozen representations of whole splits, shared by the trials of one process.
 
     For each role (sender or expected, and split) the cache keeps only the latest representation, because
-    cells come sender by sender.
+    the cells of one sender are trained one after the other.
 
     Args:
         limit_bytes: a larger representation is never cached but recomputed batch by batch. The decision
-            depends on size alone, never on what else is in memory, so that results don't depend on the
-            history of a process. Results may depend on the limit, in their last bits: cached
-            representations are computed in evaluation chunks, the others in batches.
-        shelf: representations shared with other processes, of networks of the same names and the same
-            images; None to share with no other process.
+            depends on the size only and not on the other content of the cache, so that results don't
+            depend on the history of a process. The limit may change the last bits of results, because
+            cached representations are computed in evaluation chunks, and other representations in
+            batches.
+        shelf: store that is shared with other processes, which must have the same images and the same
+            networks under the same names; None if nothing is shared.
     """
 
     def __init__(self, limit_bytes: float, shelf: RepresentationShelf | None = None) -> None:
@@ -61,7 +62,8 @@ class ActivationCache:
     ) -> Tensor | None:
         """Return the representation of every image, [N, *shape], or None if it is too large."""
         images, kept_network, kept_layer, whole = self._kept.get(role, (None, None, 0, None))
-        # Compared by identity: the cache holds both, so no other object can have their address.
+        # Compare by identity. The cache stores references to both objects, so no other object can have
+        # their addresses.
         if images is loader.images.images and kept_network is network and kept_layer == layer:
             return whole
         self._kept.pop(role, None)
@@ -90,7 +92,7 @@ class ActivationCache:
 def representation_chunks(
     cache: ActivationCache, role: str, network: FrozenSender, layer: int | None, loader: Loader
 ) -> Iterator[tuple[Tensor, int]]:
-    """Walk over one layer's representation of a whole split, in padded chunks.
+    """Iterate over one layer's representation of a whole split, in padded chunks.
 
     Args:
         cache: keeps the representation if it is small enough.
@@ -112,7 +114,7 @@ def representation_chunks(
 
 
 class SplitRepresentations:
-    """The representations of one split that a training reads: from the cache, or computed on the fly.
+    """The representations of one split for a training: from the cache, or computed batch by batch.
 
     Args:
         split: the split's name; part of the cache's keys.
@@ -161,7 +163,7 @@ class SplitRepresentations:
             yield rows["sender"][:valid], rows["expected"][:valid]
 
     def expected_variance(self) -> float:
-        """Return the variance of the expected representation, a mean over its channels."""
+        """Return the variance of the expected representation, averaged over its channels."""
         count, total, squares = 0, torch.zeros(()), torch.zeros(())
         for _, expected in self.pairs():
             values = channels_first(expected.double())

@@ -18,7 +18,7 @@ class StitchedNetwork:
     Args:
         stitch: S.
         receiver: B.
-        layer: j, the layer that the stitch's output stands for.
+        layer: j, the receiver's layer whose representation the stitch replaces.
         with_hints: whether a loss compares the receiver's layers after j.
     """
 
@@ -28,7 +28,7 @@ class StitchedNetwork:
         self.stitch = stitch
         self.rest = receiver.suffix(layer)
         self._with_hints = with_hints
-        # From each later layer to the next, and from the last one to the logits.
+        # Parts from each later layer to the next, and from the last layer to the logits.
         self._segments: list[tuple[int | None, nn.Module]] = []
         if with_hints:
             layers = range(layer, len(receiver.layer_names))

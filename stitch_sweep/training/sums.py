@@ -13,10 +13,10 @@ from stitch_sweep.networks.evaluation import Scores
 
 
 class WeightedSums:
-    """Sums of named scalars, each weighted by the number of images that it is a mean over.
+    """Weighted sums of named scalars. The weight of a batch's mean is its number of images.
 
     Args:
-        state: the sums so far, as in the attribute; empty if not given.
+        state: the sums so far, as in the attribute; by default empty.
 
     Attributes:
         state: `count` (number of images) and one float64 scalar per name; part of a checkpoint.
@@ -29,7 +29,7 @@ class WeightedSums:
         """Add the means of a batch of `count` images."""
         self.state["count"] = self.state.get("count", 0) + count
         for name, value in values.items():
-            # Sums stay on the device: reading them at every step would stall a GPU.
+            # Keep the sums on the device, because reading them at every step would stall a GPU.
             self.state[name] = self.state.get(name, 0) + value.detach().double() * count
 
     def means(self) -> dict[str, float]:

@@ -32,8 +32,8 @@ class AssemblyResult:
     Attributes:
         status: `finished`, or `failed` if the loss became NaN or infinite.
         metrics: `train_`, `val_` and `test_accuracy` and `_loss`; `receiver_accuracy`, the test accuracy
-            of the network that the last part is a piece of; `penalty` = receiver_accuracy -
-            test_accuracy; `parameters`, the number of trained parameters.
+            of the network of the last part; `penalty` = receiver_accuracy - test_accuracy; `parameters`,
+            the number of trained parameters.
         trajectory: a row per epoch and split: `part` (the position of the trained part, None if several
             are trained), step, epoch, split, loss, loss.<term>, accuracy, lr, time (seconds so far).
         predictions: int64 [N], the predicted class of every test image; None for a failed training.
@@ -51,8 +51,8 @@ def check_loss(loss: LossConfig) -> None:
     """Check that a loss needs only an assembly's predictions and the labels.
 
     Raises:
-        InputError: the loss compares with a representation or a teacher, and an assembly has no single
-            receiver that could provide them.
+        InputError: the loss compares with a representation or a teacher. An assembly has no single
+            receiver that provides them.
     """
     allowed = []
     for name in LOSSES.names():
@@ -85,19 +85,19 @@ def train_assembly(
         loaders: `train`, `validation` and `test`.
         loss: a loss of predictions; see `check_loss`.
         training: epochs, optimizer and schedule of every stage.
-        order: `together`, or `in_turn`: one part after the other, from the first on, `training.epochs`
-            each, while the others don't change.
+        order: `together`, or `in_turn`: one part after the other in their order, `training.epochs` each,
+            while the other parts don't change.
         seed: seed of this process's generators.
         threads: torch's intra-op threads.
 
     Yields:
-        (completed epochs, all epochs) after every epoch; last the result.
+        (completed epochs, all epochs) after every epoch; finally the result.
 
     Raises:
-        InputError: an assembly can't have this loss.
+        InputError: an assembly can't be trained with this loss.
         FrozenError: a frozen part changed.
     """
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     seed_everything(derive(seed, "assembly"), threads)
     check_loss(loss)
     terms = CombinedLoss([(t.name, t.weight, t.options) for t in loss.terms], LossContext())
@@ -118,7 +118,7 @@ def train_assembly(
             rows = _train_epoch(assembly, stage, loaders, terms, optimization, done)
             done += 1
             common = {"part": stage[0] if len(stage) == 1 else None, "epoch": done}
-            elapsed = {"time": time.perf_counter() - began}
+            elapsed = {"time": time.perf_counter() - start_time}
             trajectory += [{**common, **row, **elapsed} for row in rows]
             failed = not all(math.isfinite(row["loss"]) for row in rows)
             if failed:
@@ -136,7 +136,7 @@ def train_assembly(
         metrics["receiver_accuracy"] = receiver.accuracy
         metrics["penalty"] = metrics["receiver_accuracy"] - metrics["test_accuracy"]
         metrics["parameters"] = sum(p.numel() for k in positions for p in assembly.trained[k])
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start_time
     status = "failed" if failed else "finished"
     yield AssemblyResult(status, metrics, trajectory, predictions, seconds)
 
@@ -149,7 +149,7 @@ def _train_epoch(
     optimization: Optimization,
     epoch: int,
 ) -> list[dict[str, Any]]:
-    """Train for an epoch; return its row, and the row of the validation images after it."""
+    """Train for an epoch; return its row of the trajectory, and the row of the validation images."""
     assembly.learn(stage)
     sums, lr = WeightedSums(), 0.0
     for batch in loaders["train"].batches(epoch):

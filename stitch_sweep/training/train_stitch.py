@@ -41,9 +41,9 @@ def train_stitch(
         receiver_layer: -1 (the image) or the index of one of `layers(receiver)`.
         data: the images.
         settings: stitch, loss and training settings; the defaults of `TrialSettings` if not given.
-        seed: decides order, augmentation and initial weights.
+        seed: seed of order, augmentation and initial weights.
         repeat: selects other initial weights under the same seed.
-        threads: torch's intra-op threads; they decide the last bits of the result.
+        threads: torch's intra-op threads, which influence the last bits of the result.
         device: the device of the training, such as `cpu` or `cuda`.
         augment: how training images are augmented: `none` or `crop_flip`.
 
@@ -60,7 +60,7 @@ def train_stitch(
     frozen_receiver = _freeze(receiver, "receiver", device)
     if not isinstance(frozen_receiver, FrozenNetwork):
         name = frozen_receiver.name
-        raise InputError(f"{name} knows only the class: it can send, but not receive")
+        raise InputError(f"{name} knows only the class: it can be a sender, but not a receiver")
     training = StitchTraining(
         _freeze(sender, "sender", device),
         frozen_receiver,

@@ -1,4 +1,4 @@
-"""What the trials of one process share: images, frozen networks, cached representations."""
+"""The objects that the trials of one process share: images, frozen networks, representations."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Workbench:
         config: the configuration; its seed, threads, cache and augmentation apply to every training.
         data: the images.
         modules: networks and controls by name; they are moved to the device and frozen in place.
-        device: the device of the trainings; `config.resources.device` if not given.
+        device: the device of the trainings; by default `config.resources.device`.
         shelf: representations shared with other processes that have the same configuration.
 
     Raises:
-        InputError: the configuration asks for FFCV, and it isn't installed.
+        InputError: the configuration selects FFCV, but it isn't installed.
 
     Attributes:
         senders: everything that can send, by name: the networks, and senders that know only the class.
@@ -47,7 +47,7 @@ class Workbench:
         device: str | None = None,
         shelf: RepresentationShelf | None = None,
     ) -> None:
-        # Before anything touches a GPU: cuBLAS allocates its workspace at its first use.
+        # Seed before the GPU is used, because cuBLAS allocates its workspace at its first use.
         seed_everything(config.seed, config.resources.cpu)
         self.device = device or config.resources.device
         self._config = config
@@ -64,7 +64,7 @@ class Workbench:
         }
         self.cache = ActivationCache(config.resources.cache_gb * 2**30, shelf)
         self._loaders: dict[int, dict[str, Loader]] = {}
-        # A missing FFCV must show now; it is not the failure of a trial.
+        # Report a missing FFCV now, because it isn't a failure of a trial.
         self.loaders(config.training.batch_size)
 
     def loaders(self, batch_size: int = CHUNK) -> dict[str, Loader]:

@@ -1,1 +1,1 @@
-"""Where images come from: one module per data set, and the helpers that find its files."""
+"""Sources of images: one module per data set, and helpers that find its files."""

@@ -77,7 +77,8 @@ class FolderScan:
         """Return the image files of a class, at any depth, sorted by path."""
         images: list[Path] = []
         start = self.root / split / name
-        # Each folder comes with the real paths of the folders above it: a link to one is a loop.
+        # Each folder is stored with the real paths of the folders above it, because a link to one of them
+        # is a loop.
         top = (Path(os.path.realpath(start.parent)),)
         folders: list[tuple[Path, tuple[Path, ...]]] = [(start, top)]
         while folders:
@@ -116,7 +117,7 @@ class FolderScan:
     def notes(self) -> list[str]:
         """Describe the skipped images and folders, a sentence each."""
         notes = [
-            f"{self.data_set}: images left out because {reason}: {counts.total()} "
+            f"{self.data_set}: images skipped because {reason}: {counts.total()} "
             f"({join_names(f'{place}: {count}' for place, count in sorted(counts.items()))})"
             for reason, counts in self._skipped.items()
             if counts
@@ -130,7 +131,7 @@ class FolderScan:
         ]
         if other_folders:
             notes.append(
-                f"{self.data_set}: folders other than train and test are left out: "
+                f"{self.data_set}: folders other than train and test are skipped: "
                 f"{join_names(other_folders)}; validation images are cut from train "
                 "(data.val_fraction)"
             )
@@ -160,11 +161,11 @@ class FolderScan:
         """Count the images in a skipped file or folder."""
         place = Path(entry.path).relative_to(self.root)
         if entry.is_dir(follow_symlinks=False):
-            # `walk` ignores unreadable folders; their files are skipped anyway.
+            # `walk` ignores unreadable folders, whose files are skipped in any case.
             files = (name for _, _, names in os.walk(entry.path) for name in names)
             count = sum(map(self._is_image, files))
         else:
-            # Editors lock a file with a dangling link, which is no image.
+            # Editors lock a file with a dangling link, which is not an image.
             is_file = explain_unusable(Path(entry.path)) is None
             count = int(is_file and self._is_image(entry.name))
             place = place.parent / ".*"
@@ -173,12 +174,12 @@ class FolderScan:
 
 
 def _is_skipped(name: str) -> bool:
-    """Whether a file or folder of this name is hidden, or a folder in which a tool keeps copies."""
+    """Return whether a name is that of a hidden file or folder, or of a folder for a tool's copies."""
     return name.startswith(".") or name.casefold() in _TOOL_FOLDERS
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder or a link to one; a circular link is neither."""
+    """Return whether an entry is a folder or a link to a folder; a circular link is neither."""
     try:
         return entry.is_dir()
     except OSError:

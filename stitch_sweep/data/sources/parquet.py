@@ -32,10 +32,10 @@ def parquet(
 ) -> Source:
     """Read encoded images from `train*.parquet` and `test*.parquet`, as the Hugging Face hub stores them.
 
-    The hub's converted layout, `train/0000.parquet` and `test/0000.parquet`, is read too. The files of
-    a split are read in sorted order. An image is bytes, or a struct with a field `bytes`; a label is
-    an integer from 0. Class names come from the Hugging Face metadata and must be equal in all files
-    that have any; without metadata, the names are the numbers.
+    The hub's converted layout, `train/0000.parquet` and `test/0000.parquet`, is read too. The files of a
+    split are read in sorted order. An image is bytes, or a struct with a field `bytes`; a label is an
+    integer from 0. Class names come from the Hugging Face metadata and must be equal in all files that
+    have them; without metadata, the names are the labels' numbers.
 
     Args:
         image_size: required if the images differ in size or aren't square.
@@ -78,7 +78,7 @@ def parquet(
     train, test = Images(train_images, labels["train"]), Images(test_images, labels["test"])
     if unused := [*files.others, *files.partial_folders]:
         notes.append(
-            f"{data_set}: what is neither train nor test is left out: "
+            f"{data_set}: files and folders that are neither train nor test are skipped: "
             f"{join_names(entry.name for entry in unused)}; validation images are cut from the "
             "training images (data.val_fraction)"
         )
@@ -116,7 +116,7 @@ def _read_shard(file: Path, image_column: str, label_column: str) -> _Shard:
         if pa.types.is_struct(encoded.type):
             encoded = pc.struct_field(encoded, "bytes")
         labels = table.column(label_name).cast(pa.int64())
-    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a name isn't UTF-8, say
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a name isn't UTF-8
         raise InputError(f"{file} can't be read as a parquet file: {printable(error)}") from error
     for name, column, content in (
         (image_name, encoded, "image bytes"),
@@ -179,7 +179,7 @@ def _agree_on_classes(
 
 
 def _explain_difference(shard: _Shard, reference: _Shard) -> str:
-    """Say how the class names of a file differ from those of another."""
+    """Describe how the class names of a file differ from those of another file."""
     names, expected = shard.classes or (), reference.classes or ()
     remedy = "a label would mean different classes in the two files; write both with the same names"
     if len(names) != len(expected):
@@ -229,7 +229,7 @@ def _find_column(
     candidates = defaults if choice == "auto" else (choice,)
     for name in candidates:
         if schema.names.count(name) > 1:
-            raise InputError(f"{file} has several columns {name!r}; set {option} to another one")
+            raise InputError(f"{file} has several columns {name!r}; set {option} to another column")
         if name in schema.names:
             return name
     raise InputError(

@@ -1,4 +1,4 @@
-"""Find the parquet files of a data set: to which split each belongs, and whether any are missing."""
+"""Find the parquet files of a data set, sort them into splits, and check that none is missing."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def find_parquet_files(path: str, data_set: str) -> ParquetFiles:
         data_set: the data set and its path, for messages.
 
     Raises:
-        InputError: nothing matches, or too much; a split has no file; or files of a split are missing,
-            repeated, or don't belong together.
+        InputError: no file matches, or too many match; a split has no file; or files of a split are
+            missing, repeated, or don't belong together.
     """
     entries = _list_matches(path, data_set)
     files = _sort_into_splits(entries)
@@ -58,8 +58,8 @@ def find_parquet_files(path: str, data_set: str) -> ParquetFiles:
         partial = [folder for folder in files.partial_folders if folder.name == f"partial-{split}"]
         if partial and not split_files:
             raise InputError(
-                f"{data_set}: {partial[0].name} holds the first part of the {split} split only, "
-                "because the hub converts no more of a large data set; download the original files"
+                f"{data_set}: {partial[0].name} contains only the first part of the {split} split, "
+                "because the hub converts only a part of a large data set; download the original files"
             )
         if not split_files:
             raise InputError(
@@ -162,7 +162,7 @@ def _numbering_problems(files: list[Path]) -> Iterator[str]:
             names = [file.name for file in numbered]
             yield (
                 f"{join_names(unnumbered)} beside {join_names(names)}; keep one of the two sets, in a "
-                "folder of its own"
+                "separate folder"
             )
         elif numbered:
             yield from _series_problems(numbered)

@@ -42,9 +42,9 @@ def _load(name: str, folder: str, image_size: int | None, path: str, download: b
 
     Args:
         name: class in `torchvision.datasets`.
-        folder: where torchvision expects the files, relative to `path`.
+        folder: folder in which torchvision expects the files, relative to `path`.
         image_size: see `resize`.
-        path: folder that holds `folder`.
+        path: folder that contains `folder`.
         download: whether torchvision may download missing files.
 
     Raises:

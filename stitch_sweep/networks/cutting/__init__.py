@@ -1,1 +1,1 @@
-"""Cutting a network at a layer: traced graphs, hooks, and the blocks to cut between."""
+"""Cutting of networks at layers: traced graphs, hooks, and the search for blocks."""

@@ -1,4 +1,4 @@
-"""Build a part of a traced network as a module of its own."""
+"""Build a part of a traced network as a separate module."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def assemble_part(
         graph: the traced network.
         first: position of the part's input.
         last: position of its output.
-        channels_last: positions of maps that keep their channels last; the part takes and returns these
+        channels_last: positions of maps whose channels are last; the part takes and returns these maps
             with channels first.
 
     Returns:
@@ -58,6 +58,6 @@ def assemble_part(
     }
     network = fx.GraphModule(used, part, class_name=f"{type(graph.model).__name__}Part")
     for module in network.modules():
-        if module is network or type(module) is nn.Module:  # the containers that fx adds
+        if module is network or type(module) is nn.Module:  # the containers that torch.fx adds
             module.training = graph.model.training
     return network, copies

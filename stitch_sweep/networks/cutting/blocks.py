@@ -1,10 +1,10 @@
-"""Find the blocks of a network: one layer of stitching for each.
+"""Find the blocks of a network. Each block is one layer of stitching.
 
-A *block* is an outermost module inside which several tensors cross (a residual block, an Inception
-module), of a type that contains no other such block. Outside of blocks, every convolution or linear
-layer is a layer of stitching, together with the normalization, activation and dropout that follow it.
-So is every module with weights that is a single value of the graph (a recurrent or transformer layer of
-torch).
+A *block* is an outermost module that can't be cut inside because several tensors cross (a residual block,
+an Inception module), and whose type contains no other such block. Outside of blocks, every convolution or
+linear layer is a layer of stitching, together with the normalization, activation and dropout that follow
+it. So is every module with weights that is a single value of the graph (a recurrent or transformer layer
+of torch).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class NetworkValue:
 
 
 def one_per_block(values: Sequence[NetworkValue], modules: dict[str, nn.Module]) -> list[str]:
-    """Return the names of cut points, one for each block; see this module.
+    """Return the names of cut points, one for each block; see the module's docstring.
 
     Args:
         values: all values except the image and the network's output.
@@ -93,14 +93,14 @@ def one_per_block(values: Sequence[NetworkValue], modules: dict[str, nn.Module])
 
 
 def _follows_convolution(value: NetworkValue, module: nn.Module | None) -> bool:
-    """Return whether a value only normalizes, activates or drops the output of a convolution."""
+    """Return whether a value is only a normalization, activation or dropout of a convolution's output."""
     if module is not None:
         return any(base.__module__ in _FOLLOWING_MODULES for base in type(module).__mro__)
     return value.kind.rstrip("_") in _FOLLOWING_FUNCTIONS
 
 
 def _cuttable_modules(values: Sequence[NetworkValue]) -> list[str]:
-    """Return the modules whose output is a cut point, and that consist of several values."""
+    """Return the modules whose output is a cut point and that compute several values."""
     count = _count_values(values)
     return [
         path for value in values if value.is_cut for path in value.ends if count.get(path, 0) > 1
@@ -117,7 +117,7 @@ def _count_values(values: Sequence[NetworkValue]) -> dict[str, int]:
 
 
 def _crossed_modules(values: Sequence[NetworkValue], modules: dict[str, nn.Module]) -> list[str]:
-    """Return the cuttable modules with a value inside that is no cut point; containers are excluded."""
+    """Return the cuttable modules that contain a value that is not a cut point, without containers."""
     crossed = {path for value in values if not value.is_cut for path in value.around}
     return [
         path

@@ -1,4 +1,4 @@
-"""Maps that keep their channels last.
+"""Conversion of maps whose channels are last.
 
 Stitches see maps as [C, H, W]. Networks such as Swin keep [H, W, C]: the part before a cut then ends
 with a permutation to channels first, and the part after it begins with the reverse.

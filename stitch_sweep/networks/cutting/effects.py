@@ -11,7 +11,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-# Modules and functions whose result never shares memory with an argument. All others may share it.
+# Modules and functions whose result never shares memory with an argument. All others may share memory.
 _MODULES_WITH_OWN_MEMORY = (
     nn.modules.conv._ConvNd,
     nn.modules.batchnorm._BatchNorm,
@@ -79,7 +79,7 @@ def written_values(node: fx.Node, objects: dict[str, Any]) -> list[fx.Node]:
 
 
 def has_effect(node: fx.Node, objects: dict[str, Any]) -> bool:
-    """Return whether a node does more than compute its value: a write, a random draw, a check."""
+    """Return whether a node has an effect besides its value: a write, a random draw, a check."""
     if node.op == "call_module":
         module = objects[str(node.target)]
         return bool(written_values(node, objects)) or getattr(module, "_is_impure", False)
@@ -89,7 +89,7 @@ def has_effect(node: fx.Node, objects: dict[str, Any]) -> bool:
 
 
 def has_own_memory(node: fx.Node, objects: dict[str, Any]) -> bool:
-    """Return whether a node's value certainly shares no memory with its inputs."""
+    """Return whether it is certain that a node's value shares no memory with its inputs."""
     if node.op == "call_module":
         return isinstance(objects[str(node.target)], _MODULES_WITH_OWN_MEMORY)
     if node.op == "call_function":

@@ -24,7 +24,7 @@ def explain_no_cut(
         graph: the traced network.
         position: the position of the value.
         cuts: positions of the network's cut points, in order.
-        unfit: reasons why the values at some positions can't be stitched.
+        unfit: reasons why the values at certain positions can't be stitched.
     """
     names = graph.names
     if crossing := graph.crossing_positions(position):
@@ -51,7 +51,7 @@ def explain_no_cut(
 
 
 def explain_unknown_name(graph: NetworkGraph, name: str, cuts: Sequence[int]) -> CutError:
-    """Return the error for a name that means no value of a network, or several.
+    """Return the error for a name of no value of a network, or of several values.
 
     Args:
         graph: the traced network.

@@ -14,12 +14,12 @@ from stitch_sweep.networks.errors import describe_error
 
 @dataclass(frozen=True)
 class GradientFlow:
-    """How far gradients reach into a network from its logits.
+    """The layers of a network that gradients from its logits reach.
 
     Attributes:
         last_blocked: the last layer that no gradient reaches, -2 if gradients reach all layers. A stitch
             into it or an earlier layer can't be trained through the logits.
-        place: the two layers between which the gradient ends, with the exception if there was one.
+        place: the two layers between which the gradient ends, and the exception that ended it, if any.
         last_zero: the last layer whose gradient is exactly 0, -2 if there is none.
     """
 
@@ -29,7 +29,7 @@ class GradientFlow:
 
 
 def gradient_flow(model: nn.Module, network: CuttableNetwork, images: Tensor) -> GradientFlow:
-    """Send a gradient back through a network, from each layer to the one before it.
+    """Send a gradient back through a network, from each layer to the previous layer.
 
     Args:
         model: the network.
@@ -62,8 +62,8 @@ def gradient_through(part: nn.Module, value: Tensor) -> tuple[Tensor | None, str
         value: the part's input.
 
     Returns:
-        The gradient with respect to `value`, None if there is none; and the part's exception in brackets,
-        empty if it raised none.
+        The gradient with respect to `value`, None without a gradient; and the part's exception in
+        brackets, empty without an exception.
     """
     value = value.detach().clone().requires_grad_()
     generator = torch.Generator().manual_seed(0)

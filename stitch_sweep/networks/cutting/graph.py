@@ -1,4 +1,4 @@
-"""The values of a traced network: which are constant, where each is used, and where to cut."""
+"""The values of a traced network: constants, uses of values, and possible cuts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class NetworkGraph:
         position: the position of every node.
         constant: per position, whether the value follows from parameters and buffers alone, and nothing
             writes into it.
-        last_use: per position, the last position that uses the value; -1 if none does.
+        last_use: per position, the last position that uses the value; -1 without use.
         names: names of the nodes.
 
     Raises:
@@ -66,7 +66,7 @@ class NetworkGraph:
         return len(self.nodes) - 1
 
     def find_cuts(self) -> list[int]:
-        """Return the positions, in order, of the values that alone cross from before to after them."""
+        """Return the positions, in order, whose value is the only one so far that is used later."""
         cuts = []
         reach = 0  # the last position that uses any value so far
         for position, node in enumerate(self.nodes[:-1]):
@@ -110,7 +110,7 @@ class NetworkGraph:
         ]
 
     def opaque_module(self, name: str) -> str:
-        """Return the path of the module that runs as one node and contains a module; empty if none."""
+        """Return the path of the single-node module that contains a module; empty if there is none."""
         if submodule(self.model, name) is None:
             return ""
         run = {str(node.target) for node in self.nodes if node.op == "call_module"}
@@ -140,7 +140,7 @@ class NetworkGraph:
         return constant
 
     def _is_tuple(self, node: fx.Node) -> bool:
-        """Return whether a node's value is a tuple or a size, as far as the graph tells without a run."""
+        """Return whether the graph shows, without a run, that a value is a tuple or a size."""
         users = [user for user in node.users if user in self.position]
         if users and all(
             user.target is operator.getitem and isinstance(user.args[1], int) for user in users
@@ -156,6 +156,6 @@ class NetworkGraph:
 
 
 def _is_tensor_attribute(name: str) -> bool:
-    """Return whether tensors have an attribute of that name that is no method."""
+    """Return whether tensors have an attribute of that name that is not a method."""
     attribute = getattr(torch.Tensor, name, None)
     return attribute is not None and not callable(attribute)

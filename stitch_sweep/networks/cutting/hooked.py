@@ -1,9 +1,9 @@
 """Cut a network that torch.fx can't trace, with hooks on its named submodules.
 
-The network is sequential at a submodule's end if no value computed before the end is used after it.
-Each place is tested on images of several kinds. It is a cut point only if `suffix(prefix(x))` has the
-bits of `model(x)` for all of them. This is a test and no proof: it misses a branch that none of these
-images takes.
+The network is sequential at a submodule's end if no value computed before the end is used after it. Each
+place is tested on images of several kinds. It is a cut point only if `suffix(prefix(x))` equals
+`model(x)` bit for bit for all of these images. This is a test, not a proof: it misses a branch that none
+of these images takes.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class _Call:
             self.version = self.output._version
 
     def same_value(self, other: _Call) -> bool:
-        """Return whether both outputs are one tensor, without a write in between."""
+        """Return whether both outputs are the same tensor, without a write in between."""
         return self.output is other.output and self.version == other.version
 
 
@@ -73,13 +73,14 @@ class HookedNetwork:
         image_shape: `(C, H, W)` of the images that verify cuts.
         obstacle: the reason why torch.fx can't trace the network, for messages.
         layer_names: see `TracedNetwork`.
-        images: `[B, C, H, W]`, images of the data; cuts are verified on these beside artificial ones.
+        images: `[B, C, H, W]`, images of the data set. Cuts are verified on these and on artificial
+            images.
 
     Attributes:
         layers: see `stitch_sweep.networks.cutting.traced.layers`.
 
     Raises:
-        CutError: there is no place to cut, or a name in `layer_names` is none.
+        CutError: there is no place to cut, or a name in `layer_names` is not a cut point.
     """
 
     def __init__(
@@ -115,13 +116,13 @@ class HookedNetwork:
         self.layers = layers_in_order(names, lambda name: self._order.index(self._check_cut(name)))
         if not self.layers:
             raise CutError(
-                f"{obstacle}. Hooks offer no place to cut either: every submodule runs several times, or "
+                f"{obstacle}. Hooks find no place to cut either: every submodule runs several times, or "
                 "other tensors cross at its end"
             )
 
     @property
     def cut_points(self) -> list[CutPoint]:
-        """Every submodule's end at which the network is sequential; verified at the first access."""
+        """The submodules' ends at which the network is sequential; verified at the first access."""
         if self._cut_points is None:
             cuts = [path for path in self._order if not self._explain_no_cut(path)]
             kinds = {path: type(required_submodule(self._model, path)).__name__ for path in cuts}
@@ -132,7 +133,7 @@ class HookedNetwork:
         """Build the part from `start` to `end`: see `create_sub_network`.
 
         Raises:
-            CutError: a place is no cut point, or the start comes after the end.
+            CutError: a place is not a cut point, or the start comes after the end.
         """
         first = IMAGE if start is None else self._locate(start)
         last = None if end is None else self._locate(end)
@@ -166,7 +167,7 @@ class HookedNetwork:
     def costs(self, image_shape: Sequence[int]) -> dict[str, Cost]:
         """Measure the parts before and after every cut point: see `TracedNetwork.costs`.
 
-        A submodule that has not ended yet, or isn't used, counts after the cut.
+        Submodules that end after the cut or aren't used count as after the cut.
 
         Raises:
             CutError: the network can't take such images.
@@ -196,7 +197,7 @@ class HookedNetwork:
     def _run(
         self, image_shape: Sequence[int] | None = None, count: int = 1
     ) -> tuple[list[_Call], _Call]:
-        """Return every submodule's output, in the order in which they end, and the network's.
+        """Return the outputs of all submodules, in the order in which they end, and of the network.
 
         Raises:
             CutError: the network can't take such images.
@@ -248,7 +249,7 @@ class HookedNetwork:
         return self._trials.explain_difference(path)
 
     def _distinct(self, paths: Sequence[str]) -> list[str]:
-        """Return one path for each tensor: the block's rather than that of its last activation."""
+        """Return one path for each tensor: a block's path rather than its last activation's path."""
         kept: list[str] = []
         for path in paths:
             if kept and self._calls[kept[-1]].same_value(self._calls[path]):
@@ -279,7 +280,7 @@ class HookedNetwork:
         """Return the path of a layer, a cut point or the image.
 
         Raises:
-            CutError: there is no such place, or it is no cut point.
+            CutError: there is no such place, or it is not a cut point.
         """
         if location == -1:
             return IMAGE
@@ -294,7 +295,7 @@ class HookedNetwork:
         """Return the name of a cut point unchanged.
 
         Raises:
-            CutError: it is no cut point.
+            CutError: it is not a cut point.
         """
         if name not in self._calls:
             raise CutError(

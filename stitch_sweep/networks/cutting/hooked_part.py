@@ -13,10 +13,10 @@ from stitch_sweep.networks.cutting.modules import inner_prefix, required_submodu
 from stitch_sweep.networks.cutting.running import black_image, eval_mode
 
 IMAGE = ""
-"""Stands for the image among paths of submodules."""
+"""Represents the image among paths of submodules."""
 
 
-class _Stop(Exception):  # noqa: N818  (no error: it carries the value)
+class _Stop(Exception):  # noqa: N818  (not an error: it carries the value)
     def __init__(self, value: Tensor) -> None:
         self.value = value
 
@@ -24,16 +24,16 @@ class _Stop(Exception):  # noqa: N818  (no error: it carries the value)
 class HookedPart(nn.Module):
     """A part of a network between two of its submodules.
 
-    A prefix runs the model and stops behind a submodule. A suffix runs the model on black images and puts
-    its input in the place of that submodule's output, so it takes the time of the whole network.
+    A prefix runs the model and stops behind a submodule. A suffix runs the model on black images and
+    replaces that submodule's output by its input, so it takes the time of the whole network.
 
     Args:
         model: the whole network.
         start: path of the submodule whose output the part takes; empty for the image.
         end: path of the submodule whose output the part returns; None for the network's output.
         image_shape: `(C, H, W)`.
-        channels_last: whether the submodules at the start and at the end keep channels last; the part
-            itself takes and returns maps with channels first.
+        channels_last: whether the maps at the start and at the end have channels last; the part takes and
+            returns maps with channels first.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class HookedPart(nn.Module):
         if start == end:
             return value
         hooks = []
-        # Copies, because the model may work in place.
+        # Copy the value, because the model may work in place.
         entry, image = value.clone(), value.clone()
         if self._channels_last[0]:
             entry = entry.permute(TO_CHANNELS_LAST).contiguous()
@@ -85,7 +85,7 @@ class HookedPart(nn.Module):
         return _leave_inference_mode(result)
 
     def used_tensors(self) -> dict[str, Tensor]:
-        """Return the parameters that the output depends on, and the buffers beside them.
+        """Return the parameters that the output depends on, and the buffers of the same modules.
 
         Returns:
             Tensors by the network's names.
@@ -129,7 +129,8 @@ class HookedPart(nn.Module):
 def tensors_of_part(part: nn.Module) -> dict[str, Tensor]:
     """Return the parameters and buffers of a part of a network.
 
-    A part with hooks holds the whole network; only the tensors that its output depends on are returned.
+    A part with hooks contains the whole network; only the tensors that its output depends on are
+    returned.
     """
     if isinstance(part, HookedPart):
         return part.used_tensors()
@@ -137,5 +138,5 @@ def tensors_of_part(part: nn.Module) -> dict[str, Tensor]:
 
 
 def _leave_inference_mode(value: Tensor) -> Tensor:
-    """Return a copy that autograd accepts of a tensor from inference mode; any other value as it is."""
+    """Return a tensor from inference mode as a copy that autograd accepts; other values unchanged."""
     return value.clone() if isinstance(value, Tensor) and value.is_inference() else value

@@ -10,13 +10,13 @@ from torch import nn
 
 def inner_prefix(model: nn.Module) -> str:
     """Return the prefix that a wrapper adds to the names of the network inside; empty if none."""
-    # Read from the class, because a network may have a part of that name.
+    # Read the prefix from the class, because a network may have a part of that name.
     prefix = getattr(type(model), "inner_prefix", "")
     return prefix if isinstance(prefix, str) else ""
 
 
 def find_attribute(model: nn.Module, path: str) -> Any:
-    """Return the module, parameter or buffer at a traced path; a wrapped network's come first.
+    """Return the module, parameter or buffer at a traced path, first searched in a wrapped network.
 
     Raises:
         AttributeError: the model has no such attribute.
@@ -28,7 +28,7 @@ def find_attribute(model: nn.Module, path: str) -> Any:
 
 
 def submodule(model: nn.Module, path: str) -> nn.Module | None:
-    """Return the module at a path, or None if there is none; a wrapped network's come first."""
+    """Return the module at a path, first searched in a wrapped network; None if it doesn't exist."""
     try:
         module = find_attribute(model, path)
     except AttributeError:
@@ -49,12 +49,12 @@ def network_type_name(model: nn.Module) -> str:
 
 
 def is_row(module: nn.Module) -> bool:
-    """Return whether a module only runs others, one after the other."""
+    """Return whether a module only runs other modules, one after the other."""
     return type(module) is nn.Sequential or is_plain_encoder(module)
 
 
 def is_plain_encoder(module: nn.Module) -> bool:
-    """Return whether a module is torch's `TransformerEncoder` with its own `forward`."""
+    """Return whether a module is torch's `TransformerEncoder` with torch's `forward`."""
     return isinstance(module, nn.TransformerEncoder) and (
         type(module).forward is nn.TransformerEncoder.forward
     )

@@ -40,7 +40,8 @@ class NodeNames:
         for node in nodes[:-1]:
             around = modules_around(node)
             paths = [p for p in outputs.get(node, ()) if p in around and self.nodes.get(p) is node]
-            # A block's output is named after the block, not after a Sequential that ends with it.
+            # A block's output is named after the block, and not after a Sequential whose last module is
+            # the block.
             modules = [path for path in paths if not is_row(find_attribute(model, path))]
             self.nodes["%" + node.name] = node
             self.nodes.setdefault(node.name, node)
@@ -53,12 +54,12 @@ class NodeNames:
                 self.kind[node] = function_name(node)
 
     def aliases(self, node: fx.Node) -> list[str]:
-        """Return all names of a node but its label, sorted."""
+        """Return all names of a node except its label, sorted."""
         label = self.label[node]
         return sorted(name for name, other in self.nodes.items() if other is node and name != label)
 
     def describe(self, node: fx.Node) -> str:
-        """Return a node's quoted name, with the module around it where the name doesn't tell it."""
+        """Return a node's quoted name, with the module that contains it unless the name shows it."""
         if node.op == "placeholder":
             return "the image"
         if node.op == "output":

@@ -29,11 +29,11 @@ def open_network(
         model: a network with one image batch as its input.
         layer_names: the meaning of layer indices; see `TracedNetwork`.
         image_shape: `(C, H, W)`, to verify cuts with hooks; an external network has its own.
-        images: `[B, C, H, W]`, images of the data; cuts with hooks are verified on these too.
+        images: `[B, C, H, W]`, images of the data set; cuts with hooks are verified on these too.
 
     Raises:
-        CutError: a name is no cut point. Or torch.fx can't trace the model, and either no image shape is
-            given or hooks find no place to cut; the message gives the reason.
+        CutError: a name is not a cut point. Or torch.fx can't trace the model, and either no image shape
+            is given or hooks find no place to cut; the message gives the reason.
     """
     shape: Any = image_shape
     if shape is None and inner_prefix(model):

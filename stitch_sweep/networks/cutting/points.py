@@ -32,7 +32,7 @@ class CutPoint:
 
     Attributes:
         name: dotted path of the module whose output the tensor is. If a block and its last activation
-            return the same tensor, this is the block's path. If no module returns the tensor, this is
+            return the same tensor, the name is the block's path. If no module returns the tensor, it is
             the name of the torch.fx node.
         kind: type of that module, or the function's name.
         aliases: further names of the same place; `"%" + node name` is always one of them.
@@ -52,7 +52,7 @@ class Cost:
     Attributes:
         shape: shape of the tensor at the cut, without the batch; (C, H, W) for maps.
         params_before: parameters of the prefix.
-        params_after: parameters of the suffix. Parameters that both use count in both.
+        params_after: parameters of the suffix. Parameters that both parts use count in both parts.
         mult_adds_before: multiply-adds of the prefix.
         mult_adds_after: multiply-adds of the suffix.
     """
@@ -77,11 +77,11 @@ def layers_in_order(names: Sequence[str], find: Callable[[str], int]) -> list[La
 
     Args:
         names: names of cut points.
-        find: returns a cut point's position in the order of computation, and raises `CutError` for a
-            name that is no cut point.
+        find: returns a cut point's position in the order of computation, and raises `CutError` for a name
+            that is not a cut point.
 
     Raises:
-        CutError: some names are no cut points (each with its reason), or the names are not in the order
+        CutError: some names are not cut points (each with its reason), or the names are not in the order
             of computation.
     """
     positions: list[int] = []
@@ -107,20 +107,22 @@ def explain_missing_layer(model_name: str, index: int, count: int) -> str:
     )
 
 
-def explain_unstitchable(one: Any, two: Any, dtype: torch.dtype) -> str:
+def explain_unstitchable(value_for_one: Any, value_for_two: Any, dtype: torch.dtype) -> str:
     """Explain why a stitch can't take a value; return an empty string if it can.
 
     Args:
-        one: the value for one image.
-        two: the value for two images.
+        value_for_one: the value for one image.
+        value_for_two: the value for two images.
         dtype: number format of the images, in which stitches compute.
     """
-    if not isinstance(one, torch.Tensor):
-        return f"it is {describe_type(one)}, not a single tensor"
-    if one.dtype != dtype:
-        actual, required = (str(kind).removeprefix("torch.") for kind in (one.dtype, dtype))
+    if not isinstance(value_for_one, torch.Tensor):
+        return f"it is {describe_type(value_for_one)}, not a single tensor"
+    if value_for_one.dtype != dtype:
+        actual, required = (
+            str(kind).removeprefix("torch.") for kind in (value_for_one.dtype, dtype)
+        )
         return f"it is a tensor of {actual}, and stitches compute in {required}"
-    shapes = [tuple(one.shape), tuple(two.shape)]
+    shapes = [tuple(value_for_one.shape), tuple(value_for_two.shape)]
     if shapes == [(1, *shapes[0][1:]), (2, *shapes[0][1:])]:
         return ""
     return (

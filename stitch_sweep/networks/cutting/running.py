@@ -22,7 +22,7 @@ def black_image(model: nn.Module, image_shape: Sequence[int]) -> torch.Tensor:
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put every module of `model` into eval mode, and restore each module's own mode afterwards."""
+    """Put every module of `model` into eval mode, and restore each module's previous mode afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         for module, _ in modes:
@@ -35,7 +35,7 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def raise_cut_errors(model: nn.Module, image_shape: Sequence[int]) -> Iterator[None]:
-    """Turn every exception that a network raises for an image into an input error.
+    """Convert every exception that a network raises for an image into an input error.
 
     Raises:
         CutError: the network raised an exception.
@@ -55,7 +55,7 @@ def raise_cut_errors(model: nn.Module, image_shape: Sequence[int]) -> Iterator[N
 def count_operations() -> Iterator[FlopCounterMode]:
     """Count operations, without gradients.
 
-    Attention's fast path is off meanwhile, because its operations can't be counted.
+    In this block, attention's fast path is disabled, because its operations can't be counted.
     """
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -86,10 +86,10 @@ def multiply_adds(counter: FlopCounterMode) -> int:
 
 
 def count_parameters(holders: Iterable[Any]) -> int:
-    """Count the values of parameters, each once.
+    """Count the values of all parameters; a shared parameter counts once.
 
     Args:
-        holders: modules and parameters; anything else counts nothing.
+        holders: modules and parameters; other objects are ignored.
     """
     sizes: dict[int, int] = {}
     for holder in holders:

@@ -1,10 +1,10 @@
-"""Cut a network in two at any place where a single tensor joins the halves.
+"""Cut a network into two parts at any place where a single tensor joins them.
 
 torch.fx traces a network once, in eval mode, into a list of values in the order in which they are
-computed. A value is a *cut point* if no other value computed before it is used after it: then
-`suffix(prefix(x))` is the network. Inside a residual or dense block several values cross, so there is
-no cut point. Parameters, buffers and values computed from them alone do not cross: each side that uses
-them refers to the same tensors.
+computed. A value is a *cut point* if no other value that is computed before it is used after it. In this
+case `suffix(prefix(x))` equals the network. Inside a residual or dense block several values cross, so
+there is no cut point. Parameters, buffers and values computed from them alone do not cross: each side
+that uses them refers to the same tensors.
 
 Every part of a network computes the same bits as the network itself, because in-place operations stay in
 place. A part that could write into its input works on a copy of that input.
@@ -53,7 +53,7 @@ from stitch_sweep.networks.cutting.running import (
 
 
 def cut_points(model: nn.Module) -> list[CutPoint]:
-    """List every place where one tensor joins the two halves of `model`, in order of computation.
+    """List every place where a single tensor joins two parts of `model`, in order of computation.
 
     The image and the network's output are excluded, and so are values that the graph shows to be tuples
     of tensors (`chunk`, attention with its weights).
@@ -77,7 +77,7 @@ def layers(model: nn.Module, *, layer_names: LayerNames = None) -> list[Layer]:
             for one per block (`stitch_sweep.networks.cutting.blocks`).
 
     Raises:
-        CutError: one of the names is no cut point, or torch.fx can't trace the model.
+        CutError: one of the names is not a cut point, or torch.fx can't trace the model.
     """
     return TracedNetwork(model, layer_names=layer_names).layers
 
@@ -92,7 +92,7 @@ def create_sub_network(
     """Build the part of `model` that maps the value at `start` to the value at `end`.
 
     The part shares the model's modules, parameters and buffers, and with the modules their train or eval
-    mode. Tracing happens in eval mode, so the equality with the whole network holds in eval mode.
+    mode. Tracing happens in eval mode, so the parts equal the whole network in eval mode.
 
     Args:
         model: a network with one image batch as its input; it stays unchanged.
@@ -117,10 +117,10 @@ def create_sub_network(
 
 
 class TracedNetwork:
-    """A network traced once, to be cut many times; the functions of this module are shorthands.
+    """A network that is traced once and can be cut many times; this module's functions are shorthands.
 
     torch.fx patches `nn.Module` during the milliseconds of tracing, so no other thread of the process
-    should run a model meanwhile.
+    should run a model at the same time.
 
     Args:
         model: a network whose `forward` takes one image batch; further parameters keep their
@@ -128,8 +128,8 @@ class TracedNetwork:
         layer_names: the meaning of layer indices; by default the model's `layer_names`, or all cut
             points; `auto` for one per block (`stitch_sweep.networks.cutting.blocks`).
         image_shape: `(C, H, W)`; an external network has its own. If it is given, the network runs on
-            images. Values that turn out to be no tensors, or whose first axis is not the batch, are then
-            no cut points, and maps with channels last become channels first at the cuts.
+            images. Values that aren't tensors, or whose first axis is not the batch, are then not cut
+            points, and maps with channels last become channels first at the cuts.
 
     Attributes:
         cut_points: see `cut_points`.
@@ -247,22 +247,24 @@ class TracedNetwork:
 
     def _inspect_values(self, image_shape: Sequence[int]) -> None:
         """Run the network on images; remove unfit values from the cuts, and find channels-last maps."""
-        one, two = (self._values(image_shape, count) for count in (1, 2))
-        self._values_of_one = tuple(image_shape), one
+        values_for_one, values_for_two = (self._values(image_shape, count) for count in (1, 2))
+        self._values_of_one = tuple(image_shape), values_for_one
         dtype = black_image(self._model, image_shape).dtype
         for position in self._cuts:
             node = self._graph.nodes[position]
-            if node not in one:  # the node has only an effect, or does not run in this way
+            if (
+                node not in values_for_one
+            ):  # the node has only an effect, or can't run on the device meta
                 continue
-            reason = explain_unstitchable(one[node], two[node], dtype)
+            reason = explain_unstitchable(values_for_one[node], values_for_two[node], dtype)
             if reason:
                 self._unfit[position] = reason
-            elif keeps_channels_last(one[node].shape[1:]):
+            elif keeps_channels_last(values_for_one[node].shape[1:]):
                 self._channels_last.add(position)
         self._cuts = [position for position in self._cuts if position not in self._unfit]
 
     def _values(self, image_shape: Sequence[int], count: int = 1) -> dict[fx.Node, Any]:
-        """Return the value of every node for black images; tensors without memory, on the device meta.
+        """Return the value of every node for black images, as tensors without memory on the device meta.
 
         Raises:
             CutError: the network can't take such images.
@@ -329,7 +331,7 @@ class TracedNetwork:
         """Return the position of a layer, a cut point or the image.
 
         Raises:
-            CutError: there is no such place, or it is no cut point.
+            CutError: there is no such place, or it is not a cut point.
         """
         if isinstance(location, str):
             return self._locate_name(location)

@@ -34,8 +34,8 @@ class Trace:
     """The result of tracing a network.
 
     Attributes:
-        nodes: the image, then the nodes that the output needs or that have an effect, then the output,
-            in order of computation.
+        nodes: the image, the nodes that the output needs or that have an effect, and the output, in order
+            of computation.
         objects: modules, parameters and buffers that the nodes name, by path.
         outputs: for each node, paths of the modules whose output it is.
     """
@@ -71,23 +71,23 @@ for _operation in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipo
 
 
 class Tracer(fx.Tracer):
-    """A tracer that records which module's output each value is, and where tracing failed.
+    """A tracer that records the module of each output, and the place where tracing failed.
 
     Args:
         inner: prefix that a wrapper adds to the names of the network inside.
     """
 
-    proxy_buffer_attributes = True  # a buffer read in `forward` stays that buffer
+    proxy_buffer_attributes = True  # a buffer that `forward` reads remains that buffer
 
     def __init__(self, inner: str = "") -> None:
         super().__init__()
         self.outputs: dict[fx.Node, list[str]] = {}
         self.failed_in = ""
-        self._opened: nn.Module | None = None  # a module of torch that is traced into
+        self._opened: nn.Module | None = None  # a module of torch whose operations are traced
         self._inner = inner
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Return whether a module is one node rather than the operations inside it."""
+        """Return whether a module becomes one node, and not the operations inside it."""
         if m is self._opened:
             return False
         return getattr(m, "traced_as_one", False) or super().is_leaf_module(
@@ -112,7 +112,7 @@ class Tracer(fx.Tracer):
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Trace a module's call, and record whose output the result is."""
         path = self.path_of_module(m)
-        alone = len(args) == 1 and all(given is None or given is False for given in kwargs.values())
+        alone = len(args) == 1 and all(value is None or value is False for value in kwargs.values())
         if alone and isinstance(m, nn.TransformerEncoder) and is_plain_encoder(m):
             self._opened, forward = m, partial(run_encoder, m)
             kwargs = {}
@@ -130,7 +130,7 @@ def trace_network(model: nn.Module) -> Trace:
     """Trace `model` as a function of its first argument, and leave it unchanged.
 
     torch.fx patches `nn.Module` during the milliseconds of tracing, so no other thread of the process
-    should run a model meanwhile.
+    should run a model at the same time.
 
     Raises:
         CutError: the model needs more than an image, or torch.fx can't trace its `forward`.
@@ -138,7 +138,7 @@ def trace_network(model: nn.Module) -> Trace:
     defaults = _defaults(model)
     tracer = Tracer(inner_prefix(model))
     with _tracing, eval_mode(model):
-        # `forward` may store proxies on modules, and fx stores constants on the model: undo both.
+        # `forward` may store proxies on modules, and torch.fx stores constants on the model: remove both.
         attributes = [(module, dict(module.__dict__)) for module in model.modules()]
         try:
             graph = tracer.trace(model, concrete_args=defaults or None)

@@ -1,4 +1,4 @@
-"""Verify a cut with hooks on images: `suffix(prefix(x))` must have the bits of the network's output."""
+"""Verify a cut with hooks on images: `suffix(prefix(x))` must equal the network's output bit for bit."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from stitch_sweep.networks.cutting.running import black_image, eval_mode
 _COUNT = 2
 """Number of test images of each kind used to verify a cut."""
 _BRIGHT = 3.0
-"""Value of a pixel brighter than most white pixels of normalized images."""
+"""Value of a pixel that is brighter than most white pixels of normalized images."""
 _LOUD = 30.0
-"""Standard deviation of noise far beyond any normalized image."""
+"""Standard deviation of noise that is far stronger than any normalized image."""
 
 
 class CutTrials:
@@ -28,7 +28,7 @@ class CutTrials:
         model: the network.
         image_shape: `(C, H, W)`.
         obstacle: the reason why torch.fx can't trace the network, for messages.
-        images: `[B, C, H, W]`, images of the data to test cuts on as well.
+        images: `[B, C, H, W]`, further test images, from the data set.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class CutTrials:
                     raise CutError(
                         f"can't take {kind}: {type(error).__name__}: {error}. ({self._obstacle})"
                     ) from error
-                # The network may refuse artificial images, which no sweep gives it.
+                # The network may refuse artificial images, because a sweep never passes them to it.
         return outputs
 
 

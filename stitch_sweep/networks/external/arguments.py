@@ -11,7 +11,7 @@ from stitch_sweep.core.errors import InputError
 _LOADING_NAMES = re.compile(
     r"(pretrained(?!_window_size)|checkpoint|weights|cache|download|hub|hf_|url|progress).*|.*_(url|uri|file|dir)"
 )
-"""Names of arguments that make libraries load weights."""
+"""Names of arguments with which libraries load weights."""
 
 
 def check_arguments(
@@ -25,7 +25,7 @@ def check_arguments(
         refused: names of further arguments that make this library load something.
 
     Raises:
-        InputError: an argument makes the library load a file, could do so, or is no plain data.
+        InputError: an argument makes the library load a file or may do so, or is not plain data.
     """
     problems = []
     for place, key, value in _entries("arguments", arguments):

@@ -17,9 +17,9 @@ from stitch_sweep.storage.digests import digest, tensors_of
 _IMAGES = 2
 """Number of test images."""
 _LOUD = 30.0
-"""Standard deviation of noise far beyond any normalized image."""
+"""Standard deviation of noise that is far stronger than any normalized image."""
 _SUM_TOLERANCE = 1e-3
-"""Largest distance from 1 of the sum of an image's probabilities, which float32 rounds."""
+"""Tolerance for the sum of an image's probabilities, because float32 rounds it."""
 
 
 @torch.no_grad()
@@ -34,10 +34,10 @@ def examine(network: Imported, *, learns: bool = False) -> int:
         K, the length of its logits.
 
     Raises:
-        InputError: its parts can't be used (`check_parts`), it can't take the images, its output is no
-            [B, K] of finite float32 numbers, two runs differ (the message names the first submodule with
-            different outputs), it changes its own parameters or buffers, or in training it returns
-            something other than logits.
+        InputError: its parts can't be used (`check_parts`), it can't take the images, its output is not a
+            tensor [B, K] of finite float32 numbers, two runs differ (the message names the first
+            submodule with different outputs), it changes its own parameters or buffers, or in training it
+            returns something other than logits.
     """
     check_parts(network)
     images = _noise(network)
@@ -129,13 +129,13 @@ def explain_probabilities(network: Imported, images: Tensor) -> str | None:
 
 
 def _noise(network: Imported) -> Tensor:
-    """Return a few images of standard normal noise, always the same."""
+    """Return a few images of standard normal noise; the images are always the same."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(_IMAGES, *network.image_shape, generator=generator)
 
 
 def _run(network: Imported, images: Tensor) -> tuple[Any, list[tuple[str, Any]]]:
-    """Return the output, and a copy of every submodule's output, in the order in which they end."""
+    """Return the output, and a copy of every submodule's output, in the order in which submodules end."""
     outputs: list[tuple[str, Any]] = []
 
     def record(path: str, module: nn.Module, output: Any) -> None:

@@ -27,19 +27,19 @@ def call_factory(make: Callable[..., Any], arguments: Mapping[str, Any], name: s
     """
     try:
         with limited_size(name, MOST_EXTERNAL_PARAMETERS):
-            made = make(**arguments)
+            network = make(**arguments)
     except InputError:
         raise
     except (Exception, SystemExit) as error:  # a user's factory may raise anything
         raise InputError(f"{name} could not be made: {describe_error(error)}") from error
-    if not isinstance(made, nn.Module):
-        raise InputError(f"{name} returned a {type(made).__name__}, not a torch.nn.Module")
-    if isinstance(made, torch.jit.ScriptModule):
+    if not isinstance(network, nn.Module):
+        raise InputError(f"{name} returned a {type(network).__name__}, not a torch.nn.Module")
+    if isinstance(network, torch.jit.ScriptModule):
         raise InputError(
             f"{name} returned a TorchScript module, which can't be cut; return the torch.nn.Module it "
             "was made from, with its state_dict()"
         )
-    return _unwrap_all(made)
+    return _unwrap_all(network)
 
 
 def _unwrap_all(network: nn.Module) -> nn.Module:

@@ -1,4 +1,4 @@
-"""The libraries of networks: a common interface, and their modules, imported when they are used."""
+"""The libraries of networks: their common interface, and the import of a library at its first use."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def find_library(source: str) -> Library:
     """Return the module for a network's `source`.
 
     Args:
-        source: `torchvision` or `timm`. The library itself is imported only now, because that takes
-            seconds that other networks need not wait for.
+        source: `torchvision` or `timm`. The library is imported only now, because the import takes
+            seconds and other networks don't need it.
     """
     return cast(Library, import_module(f"stitch_sweep.networks.external.{source}"))

@@ -25,11 +25,11 @@ _LOADING_EVENTS = {
     "socket.connect": "something from a network address",
     "socket.getaddrinfo": "something from a network address",
 }
-"""Python's audit events for loading, whatever function a library loads with."""
+"""Python's audit events for loading, which occur with every function that loads something."""
 
 
 class _Guard(threading.local):
-    """The network that is being made in this thread, and the refusal of its last attempt to load."""
+    """The network that is made in this thread, and the refusal of its last attempt to load something."""
 
     building: str | None = None
     refused: InputError | None = None
@@ -50,10 +50,10 @@ def nothing_loaded(name: str) -> Iterator[None]:
     """Refuse to load files with torch, to unpickle classes and to connect, in this thread.
 
     Args:
-        name: the network that a library makes meanwhile, for messages.
+        name: the network that a library makes in this block, for messages.
 
     Raises:
-        InputError: the library tried to load something, even if it continued without.
+        InputError: the library tried to load something, even if it continued without it.
     """
     _add_audit_hook()
     _guard.building, _guard.refused = name, None
@@ -75,7 +75,7 @@ def nothing_loaded(name: str) -> Iterator[None]:
 
 @contextmanager
 def torch_weights_only(source: str) -> Iterator[None]:
-    """Make torch.load read only weights, whoever calls it.
+    """Make torch.load read only weights, for every caller.
 
     Args:
         source: the network and its weights, for messages.
@@ -85,7 +85,7 @@ def torch_weights_only(source: str) -> Iterator[None]:
     """
     try:
         with mock.patch.dict(os.environ, {_FORCE: "1"}):
-            os.environ.pop(_FORBID, None)  # torch refuses both together
+            os.environ.pop(_FORBID, None)  # torch refuses both arguments together
             yield
     except InputError as error:
         raise InputError(*(f"{source}: {problem}" for problem in error.problems)) from None
@@ -93,7 +93,7 @@ def torch_weights_only(source: str) -> Iterator[None]:
 
 @functools.cache
 def _add_audit_hook() -> None:
-    """Make Python ask before it unpickles a class or connects; an audit hook can't be removed."""
+    """Make Python call the guard before it unpickles or connects; audit hooks can't be removed."""
 
     def check(event: str, _: tuple[Any, ...]) -> None:
         if event in _LOADING_EVENTS and _guard.building is not None:

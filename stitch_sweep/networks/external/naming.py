@@ -37,7 +37,7 @@ def build_by_name(
         channels: channels of the image, for built-in families.
         classes: length of the logits; a factory does not get it.
         arguments: further arguments of the function that makes the network; options of built-in families.
-        width: width of a network of a built-in family; by default the family's own.
+        width: width of a network of a built-in family; by default the family's default.
         image_size: pixels on a side, for built-in families.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Convert the data's images for a network that was trained on other images."""
+"""Conversion of the data's images for a network that was trained on other images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Preprocessing(nn.Module):
     """
 
     traced_as_one: ClassVar[bool] = True
-    """Makes the module a single value of a traced network rather than several operations."""
+    """Makes the module a single value of a traced network, instead of several operations."""
 
     resize: Tensor | None
     scale: Tensor | None
@@ -76,7 +76,7 @@ def _interpolation(size: int, image_size: int) -> Tensor:
 
 
 class Imported(nn.Module):
-    """An external network that takes the data's images; its places keep their own names.
+    """An external network that takes the data's images; its cut points keep their names.
 
     Args:
         network: any module from images to logits.
@@ -85,14 +85,14 @@ class Imported(nn.Module):
 
     Attributes:
         layer_names: the layers of stitching; None until they are chosen.
-        classifies: whether its logits are those of the data's classes; True until it is checked.
+        classifies: whether its logits are for the data's classes; True until it is checked.
 
     Raises:
         InputError: the network has a part with the name of a part of this class.
     """
 
     inner_prefix: ClassVar[str] = "network."
-    """Removed from the names of places, so that they are those of the network itself."""
+    """Prefix that is removed from the names of cut points, so that they are the network's names."""
 
     def __init__(
         self,

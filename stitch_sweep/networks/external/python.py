@@ -1,7 +1,7 @@
-"""Networks that a user's function makes.
+"""Networks from a user's function, the *factory*.
 
-A factory is code that Stitch Sweep runs, so only a configuration that the user starts may name one.
-Code that a results folder or a zoo names is never imported.
+A factory is code that Stitch Sweep runs, so only the configuration that the user starts may name a
+factory. Code that is named in a results folder or a zoo is never imported.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def find(factory: str) -> Callable[..., Any]:
         functions = [key for key, value in vars(module).items() if callable(value)]
         public = [key for key in functions if not key.startswith("_")]
         raise InputError(f"{path} has no function {name!r}: {nearest(name, public)}")
-    made: Callable[..., Any] = function
-    return made
+    typed_function: Callable[..., Any] = function
+    return typed_function
 
 
 def file_hash(factory: str) -> str | None:
@@ -71,14 +71,14 @@ def _read(path: str) -> bytes:
 
 
 def _import_file(path: str) -> ModuleType:
-    # The name depends on the content, so an edited file is another module and no name is taken.
+    # The name depends on the content, so an edited file gets a new name and replaces no other module.
     name = f"stitch_sweep_file_{hashlib.sha256(_read(path)).hexdigest()[:16]}"
     if name not in _files:
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:
-            raise InputError(f"factory {path}: is no Python file (.py)")
+            raise InputError(f"factory {path}: is not a Python file (.py)")
         module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module  # dataclasses, for example, look their module up there
+        sys.modules[name] = module  # dataclasses, for example, look up their module there
         try:
             spec.loader.exec_module(module)
         except (Exception, SystemExit) as error:

@@ -16,7 +16,7 @@ from stitch_sweep.networks.external.libraries import COLOR_CHANNELS, Expectation
 from stitch_sweep.networks.external.loading_guard import nothing_loaded, torch_weights_only
 
 _HARMLESS = {"kwargs", "exportable", "no_jit"}
-"""Parameters of `create_model` that load nothing."""
+"""Parameters of `create_model` with which nothing is loaded."""
 _LONGEST_HINT = 200
 
 
@@ -55,7 +55,7 @@ def channels(arguments: Mapping[str, Any]) -> int:
     """Return the number of channels of the images that a network takes.
 
     Raises:
-        InputError: `in_chans` is no whole number above 0.
+        InputError: `in_chans` is not a whole number above 0.
     """
     count = arguments.get("in_chans", COLOR_CHANNELS)
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
@@ -75,7 +75,7 @@ def expectation(model: str, weights: str) -> Expectation:
 
 
 def _check_arguments(timm: Any, arguments: Mapping[str, Any]) -> None:
-    """Refuse the parameters of `create_model`, and of what it calls, that describe no network."""
+    """Refuse parameters of `create_model`, and of functions it calls, that don't describe a network."""
     parameters = {
         name
         for function in (timm.create_model, timm.models.build_model_with_cfg)
@@ -98,7 +98,7 @@ def _import_timm() -> Any:
 
 
 def _check_model(timm: Any, model: str) -> str:
-    # Only timm's own names: a name with hf-hub: in it would download any user's description.
+    # Allow only timm's own names, because a name with hf-hub: would download any user's description.
     names = timm.list_models()
     if model not in names:
         hint = nearest(model, names)

@@ -1,4 +1,4 @@
-"""DenseNets for small images, with all, fewer or no skips."""
+"""DenseNets for small images, with all skips, fewer skips or none."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ class DenseNet(nn.Module):
     the head at torch's default, drawn from torch's global generator.
 
     A dense layer returns one tensor, the concatenation of all outputs of its block so far, instead of a
-    list of tensors. The network is the same, but it can be cut after every layer: that tensor contains
-    all earlier outputs that later layers read.
+    list of tensors. The network computes the same, but it can be cut after every layer, because this
+    tensor contains all earlier outputs that later layers read.
 
     Args:
         in_channels: channels of the image.

@@ -1,4 +1,4 @@
-"""Parts shared by several network families: initial weights, and checks of sizes."""
+"""Functions shared by several network families: initial weights, and checks of sizes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from stitch_sweep.core.errors import InputError
 def limited_size(name: str, most: int = MOST_PARAMETERS) -> Iterator[None]:
     """Stop making a network as soon as its parameters and buffers have more than `most` values.
 
-    Each tensor is counted before anything is written to it, and torch's unwritten memory costs nothing.
+    Each tensor is counted before it is written, and unwritten memory costs nothing.
 
     Args:
         name: name of the network in the message.
@@ -56,7 +56,7 @@ def limited_size(name: str, most: int = MOST_PARAMETERS) -> Iterator[None]:
 
 
 def initialize_weights(network: nn.Module, mode: Literal["fan_in", "fan_out"]) -> None:
-    """Draw all weights but the head's from He et al.'s (2015, arXiv 1502.01852) normal distribution.
+    """Draw all weights except the head's from He et al.'s (2015, arXiv 1502.01852) normal distribution.
 
     The variance is 2 / fan. Biases become 0. The head is the module named `fc`; it keeps torch's default.
     Linear layers are included only with "fan_in", for networks without normalization: there the

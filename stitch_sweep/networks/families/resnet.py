@@ -13,7 +13,7 @@ from stitch_sweep.core.bounds import Blocks, Width
 from stitch_sweep.core.registry import FAMILIES
 from stitch_sweep.networks.families.parts import initialize_weights
 
-# Excluded at its default, so that the recipes of older zoo networks keep their hashes.
+# Excluded if it has its default, so that the recipes of older zoo networks keep their hashes.
 Skip = Annotated[Literal["residual", "none"], Field(exclude_if=lambda skip: skip == "residual")]
 
 _NAMED = {"resnet10": [1, 1, 1, 1], "resnet18": [2, 2, 2, 2], "resnet34": [3, 4, 6, 3]}

@@ -1,4 +1,4 @@
-"""Load weights that were trained elsewhere into a configured network, with a check of every tensor."""
+"""Load external weights into a configured network, with a check of every tensor."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from stitch_sweep.networks.errors import describe_error
 from stitch_sweep.networks.external.preprocessing import Imported
 from stitch_sweep.networks.weights.reading import explain_no_state_dict, read_mapping
 
-_COMPILED = "_orig_mod."  # added by torch.compile to the names of a state dict
+_COMPILED = "_orig_mod."  # torch.compile adds it to the names of a state dict
 _MOST_PROBLEMS = 5
 
 
 def load_pretrained(network: NetworkConfig, data: Data) -> nn.Module:
-    """Make a configured network whose weights were trained elsewhere (its `kind` is in `EXTERNAL_KINDS`).
+    """Make a configured network with external weights (its `kind` is in `EXTERNAL_KINDS`).
 
     Raises:
         InputError: see `load_from_file` and `construction.load`.
@@ -38,13 +38,13 @@ def load_from_file(network: NetworkConfig, data: Data) -> nn.Module:
     """Make a configured network with weights from its file, and check every name, shape and value.
 
     Raises:
-        InputError: the file contains no weights, or those of another network; the message lists the
+        InputError: the file contains no weights, or weights of another network; the message lists the
             differences.
     """
     path = network.weights_file
     assert path is not None
     module = construction.build(network, data)
-    # The file of an external network has its author's names, without the wrapper's prefix.
+    # A file for an external network has the names of the network's author, without the wrapper's prefix.
     inner = module.network if isinstance(module, Imported) else module
     state, mapping_keys = read_mapping(path, network.weights_key)
     if (prefix := network.weights_prefix) is not None:
@@ -55,11 +55,11 @@ def load_from_file(network: NetworkConfig, data: Data) -> nn.Module:
     targets = inner.state_dict(keep_vars=True)
     refused = dict(_refused_values(inner, state, targets))
     try:
-        # Torch decides which names may be missing, and converts the names of older versions.
+        # Torch determines which names may be missing, and converts the names of older versions.
         result = inner.load_state_dict(
             {name: value for name, value in state.items() if name not in refused}, strict=False
         )
-    except Exception as error:  # a network may define its own way of loading
+    except Exception as error:  # a network may define how it is loaded
         raise InputError(
             f"network {network.name!r}: {path} doesn't fit: {describe_error(error)}"
         ) from error
@@ -99,7 +99,7 @@ def _refused_values(
             yield name, "contains NaN or infinite values"
         first = first_names.setdefault(id(target), name)
         if first != name and not torch.equal(state[first].to(target.dtype), converted):
-            yield name, f"differs from {first}, and in the network both are one tensor"
+            yield name, f"differs from {first}, but in the network both are the same tensor"
 
 
 def _explain_refusal(value: Any, target: Tensor) -> str | None:
@@ -128,7 +128,7 @@ def _explain_refusal(value: Any, target: Tensor) -> str | None:
 
 
 def _tied_names(targets: Mapping[str, Any], state: Mapping[str, Any]) -> set[str]:
-    """Return the names whose tensor a file has under another name: safetensors stores it once."""
+    """Return the names whose tensor is in the file under another name: safetensors stores it once."""
 
     def memory(tensor: Tensor) -> tuple[Any, ...]:
         return (tensor.data_ptr(), tuple(tensor.shape), tensor.stride())
@@ -145,11 +145,9 @@ def _prefix_hint(state: Mapping[str, Any], names: set[str], missing: set[str]) -
         for k in (k + 1 for k, character in enumerate(name) if character == "."):
             if name[k:] in names:
                 behind.setdefault(name[:k], set()).add(name[k:])
-    fitting = [prefix for prefix, found in behind.items() if missing and missing <= found]
+    fitting = [prefix for prefix, stripped in behind.items() if missing and missing <= stripped]
     if not fitting:
         return ""
     if all(name.startswith(fitting[0]) for name in state):
         return f"; all its names begin with {fitting[0]!r}: set weights_prefix: {fitting[0]}"
-    return (
-        f"; the missing names are there behind a prefix: set weights_prefix: {' or '.join(fitting)}"
-    )
+    return f"; the file has the missing names with a prefix: set weights_prefix: {' or '.join(fitting)}"

@@ -1,4 +1,4 @@
-"""Read a state dict from a file, and explain why a file has none."""
+"""Read a state dict from a file, and explain why a file has no state dict."""
 
 from __future__ import annotations
 
@@ -47,8 +47,7 @@ def read_mapping(path: Path, key: str | None) -> tuple[dict[str, Any], list[str]
         key: see `load_weights`.
 
     Returns:
-        The mapping, empty if there is none; and the keys of a PyTorch file under which there are
-        mappings.
+        The mapping, empty without a mapping; and the keys of a PyTorch file whose values are mappings.
 
     Raises:
         InputError: the file is missing or unreadable, or has no such key.
@@ -121,7 +120,7 @@ def _explain_unreadable(path: Path, error: Exception) -> str:
         return f"is truncated or damaged ({_first_line(error)}); copy or download it again"
     if type(error).__name__ != "UnpicklingError":
         return f"can't be read as PyTorch weights ({_first_line(error)})"
-    # Torch's own message explains how to run the code, so it is not passed on.
+    # Torch's message explains how to run the code, so it is not shown.
     code = re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", str(error))
     if code is None and start[:1] != _PICKLED and start != _ZIP:
         return "can't be read as PyTorch weights: it is another kind of file"

@@ -86,7 +86,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path):
     _, said = process.communicate()
     assert process.returncode == 0, said
     assert f"checkpoint {newest.path}: its checksum doesn't fit" in said
-    assert f"; the one before it is used: {earlier.path}\n" in said
+    assert f"; the previous checkpoint is used: {earlier.path}\n" in said
     record = ledger.read(trial)
     found = {
         "status": record["status"],

@@ -137,7 +137,7 @@ def test_an_unknown_key_is_named_with_the_nearest_right_one(path, message, tmp_p
         ("seed", "0", "expected a whole number, got '0'"),
         ("seed", True, "expected a whole number, got true"),
         ("seed", -1, "expected a number of at least 0, got -1"),
-        ("seed", None, "expected a whole number, got nothing; leave the key out for its default"),
+        ("seed", None, "expected a whole number, got nothing; remove the key to use its default"),
         ("repeats", 0, "expected a number of at least 1, got 0"),
         ("training.epochs", 2.5, "expected a whole number, got 2.5"),
         ("training", [1], "expected key: value pairs, got a list of 1"),

@@ -96,7 +96,7 @@ def test_the_sentence_has_count_labels_and_examples():
         "(a.png = b.png; c.png = d.png)"
     )
     entry = Duplicates("train", "train", 1, 0, (("a.png", "b.png"),))
-    message = "train images that repeat an earlier one, pixel for pixel: 1 (a.png = b.png)"
+    message = "train images that repeat an earlier image, pixel for pixel: 1 (a.png = b.png)"
     assert str(entry) == message
 
 

@@ -1,4 +1,4 @@
-"""Every image below a folder is read, noted as left out, or refused by name."""
+"""Every image below a folder is read, noted as skipped, or refused by name."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_hidden_images_and_other_tools_copies_are_left_out_and_counted(root, cop
     assert data.fingerprint == clean.fingerprint
     assert data.classes == clean.classes
     (note,) = data.notes
-    assert "images left out because they are hidden, or in a folder where another tool" in note
+    assert "images skipped because they are hidden, or in a folder where another tool" in note
     assert note.endswith(f"keeps copies: 1 ({place}: 1)")
 
 
@@ -169,7 +169,7 @@ def test_many_problems_are_counted_and_names_cannot_control_the_terminal(root):
     assert "\x1b" not in str(refused.value)
 
 
-# Images that are left out are counted
+# Skipped images are counted
 
 
 def test_images_in_no_class_of_no_format_and_other_splits_are_noted(root):
@@ -179,9 +179,9 @@ def test_images_in_no_class_of_no_format_and_other_splits_are_noted(root):
     (root / "test" / "dog" / "readme.txt").write_text("no image")
     notes = load_folder(root).notes
     assert [note.partition(f"{root}: ")[2] for note in notes] == [
-        "images left out because they are in no class folder: 1 (train: 1)",
-        "images left out because Pillow does not read their format: 1 (.heic: 1)",
-        "folders other than train and test are left out: val; validation images are cut from train "
+        "images skipped because they are in no class folder: 1 (train: 1)",
+        "images skipped because Pillow does not read their format: 1 (.heic: 1)",
+        "folders other than train and test are skipped: val; validation images are cut from train "
         "(data.val_fraction)",
     ]
 
@@ -223,7 +223,7 @@ def test_two_folders_of_one_name_in_two_unicode_forms_are_refused(root):
     ("content", "message"),
     [
         (b"", r"it is empty$"),
-        (b"<html>not found</html>", r"its format is not one that Pillow reads$"),
+        (b"<html>not found</html>", r"Pillow does not read its format$"),
         (encoded(pixels(64, 64, 3), "JPEG")[:900], r"image file is truncated"),
     ],
 )

@@ -166,7 +166,7 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path):
             ["train-0", "train-99999999999999999999"],
             "files before train-99999999999999999999.parquet",
         ),
-        (["partial-train/0000"], "partial-train holds the first part of the train split only"),
+        (["partial-train/0000"], "partial-train contains only the first part of the train split"),
     ],
 )
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -215,7 +215,7 @@ def test_the_hubs_converted_layout_is_read(tmp_path, pattern):
     source = read_parquet(tmp_path / pattern)
     assert (len(source.train), len(source.test)) == (2, 2)
     (note,) = source.notes
-    assert "what is neither train nor test is left out: " in note
+    assert "files and folders that are neither train nor test are skipped: " in note
     assert "validation images are cut from the training images" in note
 
 
@@ -223,7 +223,7 @@ def test_the_part_of_a_split_is_refused_by_its_folder_and_by_a_pattern(tmp_path)
     write(tmp_path / "partial-train" / "0000.parquet")
     write(tmp_path / "test" / "0000.parquet")
     for path in (tmp_path, tmp_path / "*", tmp_path / "*" / "*.parquet"):
-        assert "partial-train holds the first part of the train split only" in refusal(path)
+        assert "partial-train contains only the first part of the train split" in refusal(path)
 
 
 def test_other_splits_are_left_out_with_a_note(tmp_path):
@@ -231,7 +231,7 @@ def test_other_splits_are_left_out_with_a_note(tmp_path):
         write(tmp_path / f"{name}.parquet")
     write(tmp_path / ".train.parquet")
     (note,) = read_parquet(tmp_path).notes
-    assert "is left out: extra.parquet, validation.parquet; validation images are cut" in note
+    assert "are skipped: extra.parquet, validation.parquet; validation images are cut" in note
 
 
 @pytest.mark.parametrize("make", [shutil.copy, os.link, os.symlink])

@@ -98,18 +98,19 @@ A, B = Path("new"), Path("new.previous")
         (
             [CheckpointFile(A, b"x"), CheckpointFile(B, b"1")],
             1,
-            "checkpoint new: no number; the one before it is used: new.previous",
+            "checkpoint new: no number; the previous checkpoint is used: new.previous",
         ),
         (
             [CheckpointFile(A, None, "Is a directory")],
             None,
-            "checkpoint new: can't be read (Is a directory); there is none before it: start again",
+            "checkpoint new: can't be read (Is a directory); "
+            "there is no previous checkpoint: start again",
         ),
         (
             [CheckpointFile(A, b""), CheckpointFile(B, b"x")],
             None,
             "checkpoint new: no number; checkpoint new.previous: no number; "
-            "there is none before it: start again",
+            "there is no previous checkpoint: start again",
         ),
     ],
 )

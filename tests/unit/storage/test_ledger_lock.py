@@ -73,7 +73,7 @@ def folder_with(*names: str):
     ("make", "said"),
     [
         (file, "is a file"),
-        (lambda path: path.symlink_to(path.parent / "nowhere"), "is a symbolic link to nothing"),
+        (lambda path: path.symlink_to(path.parent / "nowhere"), "is a broken symbolic link"),
         (folder_with("accounts.csv"), r"contains accounts\.csv, which no sweep made"),
         (folder_with("lock"), "contains lock, which no sweep made"),
         (folder_with("lock.json"), r"contains lock\.json, which no sweep made"),

@@ -147,7 +147,7 @@ def test_a_network_goes_on_from_the_checkpoint_before_a_damaged_one(
     said = capfd.readouterr().err
     assert said.startswith(f"checkpoint {path}: ")
     assert named in said
-    assert said.endswith(f"; the one before it is used: {earlier}\n")
+    assert said.endswith(f"; the previous checkpoint is used: {earlier}\n")
     assert epochs == [2, 3]
     assert (entry.folder / "weights.safetensors").read_bytes() == progress[-1].weights
     assert sorted(p.name for p in entry.folder.iterdir()) == ["recipe.json", "weights.safetensors"]
@@ -169,7 +169,7 @@ def test_where_no_checkpoint_is_whole_a_network_starts_from_the_beginning_and_sa
     assert capfd.readouterr().err == (
         f"checkpoint {path}: can't be read (is not a regular file); "
         f"checkpoint {path}.previous: it is empty; "
-        "there is none before it: the training of network 'n' starts from the beginning\n"
+        "there is no previous checkpoint: the training of network 'n' starts from the beginning\n"
     )
 
 

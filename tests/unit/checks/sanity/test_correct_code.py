@@ -51,7 +51,7 @@ def test_images_that_occur_twice_are_warned_of(subject):
     )
     assert (finding.verdict, finding.difference) == ("warn", None)
     assert "test images that are train images too, pixel for pixel: 1" in finding.detail
-    assert "test images that repeat an earlier one, pixel for pixel: 1" in finding.detail
+    assert "test images that repeat an earlier image, pixel for pixel: 1" in finding.detail
     entries = finding.to_dict()["figures"]["duplicates"]
     assert [(entry["split"], entry["origin"]) for entry in entries] == [
         ("test", "train"),

@@ -138,7 +138,7 @@ def test_a_network_with_no_place_at_all_says_what_stood_in_the_way():
             y = self.one(x) if x.sum() < 1e9 else x
             return (y + x.mean()).mean((2, 3))
 
-    with pytest.raises(CutError, match=r"(?s)x\.sum\(\) < 1e9.*Hooks offer no place to cut either"):
+    with pytest.raises(CutError, match=r"(?s)x\.sum\(\) < 1e9.*Hooks find no place to cut either"):
         open_network(Whole().eval(), image_shape=(3, 4, 4))
 
 

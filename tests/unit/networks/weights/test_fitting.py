@@ -100,7 +100,7 @@ def test_tied_weights_that_safetensors_stores_once_are_accepted(folder):
     state = dict(network.state_dict())
     state["c.weight"] = state["c.weight"] + 1
     message = unfit(folder, state, "Tied")
-    assert "c.weight differs from b.weight, and in the network both are one tensor" in message
+    assert "c.weight differs from b.weight, but in the network both are the same tensor" in message
     del state["c.weight"], state["b.weight"]
     assert "lacks b.weight; lacks c.weight" in unfit(folder, state, "Tied")
 
@@ -111,7 +111,7 @@ def test_a_prefix_is_suggested_beside_other_keys_and_leaves_them_out(state, fold
     beside = {"epoch": 3, "loss.weight": torch.ones(2), "optimizer_state": {"lr": 0.1}}
     message = unfit(folder, model | beside)
     assert message.endswith(
-        "the missing names are there behind a prefix: set weights_prefix: model."
+        "the file has the missing names with a prefix: set weights_prefix: model."
     )
     message = unfit(folder, model | ema | beside)
     assert message.endswith("behind a prefix: set weights_prefix: model. or ema.")
