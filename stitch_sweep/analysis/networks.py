@@ -10,7 +10,7 @@ from pandas.api import types
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a table's entry is missing; a list never is."""
+    """Whether a table's entry is missing; a list is never missing."""
     return value is None or (types.is_scalar(value) and bool(pd.isna(value)))
 
 

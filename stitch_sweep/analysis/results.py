@@ -21,7 +21,7 @@ PAIR = ["sender", "receiver"]
 CELL = ["sender_layer", "receiver_layer"]
 
 MAX_CELLS = 10_000_000
-"""The most cells that all matrices of a table may have together; more fill the memory."""
+"""Maximum number of cells of all matrices of a table together; more would fill the memory."""
 _INTEGER_LIMIT = 2**31
 _INTEGERS = [*CELL, "repeat", "number"]
 _NUMBERS = ["val_accuracy", "test_accuracy", "penalty", "sender_accuracy", "receiver_accuracy"]
@@ -94,40 +94,40 @@ def check_results(results: pd.DataFrame) -> pd.DataFrame:
     if missing:
         raise InputError(f"missing columns: {', '.join(missing)}; is it a sweep's results.parquet?")
     if results.empty:
-        raise InputError("it holds no trials")
+        raise InputError("it contains no trials")
     results = results.reset_index(drop=True)
     problems = []
     for name in _INTEGERS:
         column = results[name]
-        whole = types.is_numeric_dtype(column) and bool(column.notna().all())
-        if whole and bool(((column % 1 == 0) & (column.abs() < _INTEGER_LIMIT)).all()):
+        is_number = types.is_numeric_dtype(column) and bool(column.notna().all())
+        if is_number and bool(((column % 1 == 0) & (column.abs() < _INTEGER_LIMIT)).all()):
             results[name] = column.astype("int64")
         else:
-            problems.append(f"column {name} must hold whole numbers in every row")
+            problems.append(f"column {name} must contain whole numbers in every row")
     optional = [c for c in map(str, results.columns) if _OPTIONAL_NUMBERS.fullmatch(c)]
     for name in dict.fromkeys([*_NUMBERS, *optional]):
         # A column that has missing values only is stored without a type.
         if types.is_numeric_dtype(results[name]) or results[name].isna().all():
             results[name] = results[name].astype("float64")
         else:
-            problems.append(f"column {name} must hold numbers")
+            problems.append(f"column {name} must contain numbers")
             continue
         if name.endswith("_accuracy") and not results[name].dropna().between(0, 1).all():
-            problems.append(f"column {name} must hold numbers from 0 to 1")
+            problems.append(f"column {name} must contain numbers from 0 to 1")
     for name in ["trial", *PAIR]:
         if not results[name].map(lambda value: isinstance(value, str)).all():
-            problems.append(f"column {name} must hold text in every row")
+            problems.append(f"column {name} must contain text in every row")
     for name in factor_columns(results):
         if results[name].map(types.is_list_like).any():
-            problems.append(f"column {name} must hold text or numbers")
+            problems.append(f"column {name} must contain text or numbers")
     try:
         results["converged"] = results["converged"].astype("boolean")
     except (TypeError, ValueError):
-        problems.append("column converged must hold true, false or nothing")
+        problems.append("column converged must contain true, false or nothing")
     statuses = set(results["status"]) - {"finished", "failed"}
     if statuses:
         values = ", ".join(sorted(map(repr, statuses)))
-        problems.append(f"column status holds {values}; allowed: 'finished', 'failed'")
+        problems.append(f"column status contains {values}; allowed: 'finished', 'failed'")
     if problems:
         raise InputError(*problems)
     if (cells := _count_cells(results)) > MAX_CELLS:
@@ -148,7 +148,7 @@ def _count_cells(results: pd.DataFrame) -> int:
 def best_trials(
     results: pd.DataFrame, metric: str = "val_accuracy", mode: Mode = "max"
 ) -> pd.DataFrame:
-    """Choose the trial that represents each study, without using the test images.
+    """Choose the trial that represents each study; test images are not used.
 
     A study is one (sender, receiver, sender layer, receiver layer, repeat, factor values). It is
     represented by its finished trial with the best `metric`; on a tie, by that with the lowest `number`.
@@ -158,7 +158,7 @@ def best_trials(
     Args:
         results: a row per trial, as `load_results` returns it.
         metric: the column that the search optimized.
-        mode: whether "max" or "min" of it is best.
+        mode: whether its "max" or its "min" is best.
 
     Returns:
         A row per study with all columns of `results`, sorted by pair, factors, layers and repeat.

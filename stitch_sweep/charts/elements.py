@@ -145,8 +145,8 @@ class Heatmap:
         column_title: title of the horizontal axis.
         limits: lower and upper end of the color scale.
         value_title: title of the color scale.
-        states: why a cell has no value; "" where it has a value or there is nothing to say.
-        title: the title above.
+        states: the reason why a cell has no value; "" where it has a value or no reason is known.
+        title: the title above the heatmap.
         subtitle: a line below the title.
         digits: number of decimals on hover.
     """
@@ -201,8 +201,8 @@ class SmallMultiples:
         cells: (row, column) -> the series of its chart.
         x: the common horizontal axis.
         y: the common vertical axis.
-        title: the title above; empty for none.
-        is_compact: whether cells have a frame only and no ticks. Both axes need limits then.
+        title: the title above the charts; empty for none.
+        is_compact: whether cells have only a frame, without ticks. Both axes then need limits.
     """
 
     row_labels: Sequence[str]
@@ -229,5 +229,5 @@ Chart = LineChart | ChartRow | BarChart | Heatmap | HeatmapGrid | SmallMultiples
 
 
 def has_values(values: Sequence[float]) -> bool:
-    """Tell whether any value is not NaN."""
+    """Whether any value is not NaN."""
     return any(not math.isnan(value) for value in values)

@@ -91,7 +91,7 @@ def save_figure(figure: Figure, folder: str | Path, name: str, *, pdf: bool = Fa
         figure: the figure.
         folder: the target folder; created if needed.
         name: the file name without suffix: letters, digits, `.`, `_`, `-`.
-        pdf: whether to write `<name>.pdf` too, without a date, so that it is the same each time.
+        pdf: whether to write `<name>.pdf` too. It contains no date, so equal figures have equal files.
 
     Returns:
         The PNG's path.

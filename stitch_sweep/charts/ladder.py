@@ -18,9 +18,9 @@ _CURVE_POINTS = 200
 
 
 def describe_ladder(size: str, points: pd.DataFrame, fits: Mapping[str, LadderFit]) -> LineChart:
-    """Describe order parameters with intervals, their fits, and where a transition may lie.
+    """Describe order parameters with intervals, their fits, and the interval of a transition.
 
-    A dashed curve is a trend only; a shaded range is the interval of a transition.
+    A dashed curve shows a trend without a selected model; a shaded range is the interval of a transition.
 
     Args:
         size: the kind of size on the horizontal axis: "depth", "width" or "parameters".

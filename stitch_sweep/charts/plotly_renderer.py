@@ -83,7 +83,7 @@ def base_layout(x: str = "", y: str = "", **more: Any) -> dict[str, Any]:
 
 
 def to_plotly(chart: LineChart | ChartRow | BarChart | Heatmap) -> go.Figure:
-    """Draw a chart for a page. Its width is the page's to set."""
+    """Draw a chart for a page, which sets the chart's width."""
     match chart:
         case LineChart():
             return _lines(chart)
@@ -261,13 +261,13 @@ def _row(row: ChartRow) -> go.Figure:
     axes: dict[str, Any] = {}
     for position, chart in enumerate(row.charts):
         number = str(position + 1) if position else ""
-        left = position * (width + gap)
+        x_start = position * (width + gap)
         for series in chart.series:
             trace = _trace(series)
             trace.update(xaxis=f"x{number}", yaxis=f"y{number}")
             trace.showlegend = bool(series.name) and not position
             figure.add_trace(trace)
-        domain = {"domain": [left, left + width], "anchor": f"y{number}"}
+        domain = {"domain": [x_start, x_start + width], "anchor": f"y{number}"}
         axes[f"xaxis{number}"] = base["xaxis"] | _axis(chart.x) | domain
         axes[f"yaxis{number}"] = base["yaxis"] | _axis(chart.y) | {"anchor": f"x{number}"}
         axes[f"xaxis{number}"]["title"] = {"text": escape_markup(chart.title), "standoff": 8}

@@ -1,4 +1,4 @@
-"""What the search tells: importances of settings, and the fronts of several objectives."""
+"""Charts of the search: importances of settings, and the fronts of several objectives."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from stitch_sweep.charts.colors import SeriesStyle, series_style
 from stitch_sweep.charts.elements import Axis, BarChart, BarGroup, Series, SmallMultiples
 
 MOST_BAR_GROUPS = 6
-"""With more groups than these, importances are drawn as points."""
+"""Maximum number of groups for bars; importances of more groups are drawn as points."""
 MOST_FRONTS = 150
-"""A figure with more small charts than these would be illegible, so it is not drawn."""
+"""Maximum number of small charts in a figure; a larger figure would be illegible and is not drawn."""
 _TRIAL_STYLE = SeriesStyle("#9a9a9a")
 _FRONT_STYLE = SeriesStyle("#0072b2")
 
@@ -96,12 +96,12 @@ def front_charts(
 ) -> Iterator[tuple[str, Callable[[], SmallMultiples]]]:
     """Iterate over the charts of the fronts of each matrix: file name, and a function that describes it.
 
-    A matrix without a front or with more than `MOST_FRONTS` cells has no chart.
+    A matrix without a front, or with more than `MOST_FRONTS` cells has no chart.
 
     Args:
         results: a row per trial, as `load_results` returns it.
         matrices: matrices of these results.
-        objectives: as for `pareto_front`; without any there are no charts.
+        objectives: as for `pareto_front`; if empty, there are no charts.
     """
     if not objectives:
         return

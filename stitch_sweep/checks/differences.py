@@ -37,7 +37,7 @@ def largest_difference(first: Tensor, second: Tensor) -> float:
 def first_difference(
     first: Mapping[str, Tensor], second: Mapping[str, Tensor]
 ) -> tuple[str, float] | None:
-    """Find the first name whose tensors differ, or that only one mapping has.
+    """Find the first name whose tensors differ, or that is missing in one mapping.
 
     Names are compared in the order of `first`, then of `second`.
 

@@ -16,10 +16,12 @@ from stitch_sweep.core.errors import InputError
 def analyze(
     folders: Annotated[
         list[Path] | None,
-        typer.Argument(help="Experiment folders: parts of one study are merged, others compared."),
+        typer.Argument(
+            help="Experiment folders. Parts of the same study are merged; others are compared."
+        ),
     ] = None,
     matrix: Annotated[
-        Path | None, typer.Option(help="A bare matrix of accuracies (CSV), instead of folders.")
+        Path | None, typer.Option(help="Judge this matrix of accuracies (CSV) instead of folders.")
     ] = None,
     chance: Annotated[
         float | None,
@@ -36,7 +38,7 @@ def analyze(
     test_images: Annotated[
         int | None,
         typer.Option(
-            min=1, max=10**9, help="With --matrix: number of test images behind the accuracies."
+            min=1, max=10**9, help="With --matrix: number of test images of the accuracies."
         ),
     ] = None,
     output: Annotated[
@@ -45,34 +47,34 @@ def analyze(
     ] = None,
     no_measure: Annotated[
         bool,
-        typer.Option("--no-measure", help="Skip what needs networks, images and stitches."),
+        typer.Option("--no-measure", help="Skip results that need networks, images and stitches."),
     ] = False,
     run_code: Annotated[
         bool,
         typer.Option(
-            "--run-code", help="Measure networks of `source: python` too: runs their code."
+            "--run-code", help="Run the code of networks with `source: python`, to measure them."
         ),
     ] = False,
     allow: Annotated[
         list[Path] | None,
         typer.Option(
             metavar="FOLDER",
-            help="Measure networks and images below this folder too; repeatable.",
+            help="Also read networks and images below this folder; repeatable.",
         ),
     ] = None,
     download: Annotated[
         list[str] | None,
         typer.Option(
             metavar="LIBRARY",
-            help="Measure networks with published weights of torchvision or timm too; repeatable.",
+            help="Also load published weights of torchvision or timm; repeatable.",
         ),
     ] = None,
     track: Annotated[
         str | None,
         typer.Option(
             metavar="URI",
-            help="MLflow's server or store: link trials to their runs, and upload the report. "
-            "Default: no server is contacted.",
+            help="MLflow server or store with the runs: link trials to them, and upload the report. "
+            "Default: contact no server.",
         ),
     ] = None,
     # Accepted because older scripts pass it: contacting no server has become the default.
@@ -89,10 +91,10 @@ def analyze(
         raise InputError("analyze needs either experiment folders or --matrix FILE.csv, not both")
     if no_track and track is not None:
         raise InputError("--no-track and --track contradict each other")
-    given = [name for name, value in matrix_options.items() if value is not None]
-    if matrix is None and given:
+    options_given = [name for name, value in matrix_options.items() if value is not None]
+    if matrix is None and options_given:
         raise InputError(
-            f"{', '.join(given)}: only with --matrix; the results of a folder contain it"
+            f"{', '.join(options_given)}: only with --matrix; the results of a folder contain it"
         )
     from stitch_sweep.report import terminal, writing
     from stitch_sweep.sweep.progress import Reporter

@@ -20,10 +20,14 @@ def describe(
     ],
     width: Annotated[
         int | None,
-        typer.Option(min=1, max=2**16, help="For a built-in family. Default: the family's width."),
+        typer.Option(
+            min=1, max=2**16, help="Base width of a built-in family. Default: the family's width."
+        ),
     ] = None,
-    image_size: Annotated[int, typer.Option(min=1, max=1024, help="Pixels on a side.")] = 32,
-    channels: Annotated[int, typer.Option(min=1, max=64, help="Channels of the image.")] = 3,
+    image_size: Annotated[
+        int, typer.Option(min=1, max=1024, help="Width and height of the image.")
+    ] = 32,
+    channels: Annotated[int, typer.Option(min=1, max=64, help="Color channels of the image.")] = 3,
     classes: Annotated[int, typer.Option(min=2, max=100_000, help="Number of classes.")] = 10,
     argument: Annotated[
         list[str] | None,
@@ -33,7 +37,7 @@ def describe(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Describe only this place: its shape, or why it can't be cut; repeatable.",
+            help="Show only this place: its shape, or why it can't be cut; repeatable.",
         ),
     ] = None,
     as_json: AsJson = False,

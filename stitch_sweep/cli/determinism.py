@@ -62,7 +62,7 @@ def record_run(
 
 @app.command("compare")
 def compare_recordings(
-    first: Annotated[Path, typer.Argument(help="The recording that the second is compared with.")],
+    first: Annotated[Path, typer.Argument(help="The reference recording.")],
     second: Annotated[Path, typer.Argument(help="Another recording.")],
     as_json: AsJson = False,
 ) -> None:

@@ -25,7 +25,7 @@ def sanity(
     images: Annotated[
         int,
         typer.Option(
-            help="Number of training and of test images for the checks that don't need all."
+            help="Number of training and of test images for checks that don't use all images."
         ),
     ] = 1000,
     only: Annotated[
@@ -39,7 +39,7 @@ def sanity(
     set_: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Rule out bugs: check copies, storing, evaluation, order, frozen networks, precision, loaders."""
+    """Check for bugs: copies, storing, evaluation, order, frozen networks, precision, loaders."""
     from stitch_sweep.checks.sanity.suite import run_sanity
     from stitch_sweep.checks.sanity.table import details, findings_table
 

@@ -24,7 +24,8 @@ def sweep(
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume", help="Continue the sweep in the folder; show it again if it is finished."
+            "--resume",
+            help="Resume the sweep in the folder; if it is finished, show its results again.",
         ),
     ] = False,
     dry_run: Annotated[
@@ -36,7 +37,9 @@ def sweep(
     ] = False,
     address: Annotated[
         str | None,
-        typer.Option(help="A running Ray cluster: auto or HOST:PORT. Default: a local Ray."),
+        typer.Option(
+            help="Address of a running Ray cluster: auto or HOST:PORT. Default: start a local Ray."
+        ),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Maximum number of trials at the same time.")
@@ -46,13 +49,16 @@ def sweep(
     ] = None,
     mirror: Annotated[
         str | None,
-        typer.Option(metavar="URI", help="Keep a copy there, such as s3://bucket/prefix."),
+        typer.Option(
+            metavar="URI",
+            help="Keep a copy of the folder at this address, such as s3://bucket/prefix.",
+        ),
     ] = None,
     retrain_stitches: Annotated[
         bool,
         typer.Option(
             "--retrain-stitches",
-            help="With --resume: repeat trials whose stored stitches are missing or damaged.",
+            help="With --resume: run trials again whose stored stitches are missing or damaged.",
         ),
     ] = False,
     set_: Overrides = None,
@@ -113,12 +119,12 @@ def _print_outcome(outcome: Outcome, config: Config, file: Path, folder: Path) -
     )
     if outcome.copied:
         stdout.print(
-            f"{outcome.copied} of {outcome.ended} trials were equal to earlier ones and copied."
+            f"{outcome.copied} of {outcome.ended} trials were equal to earlier trials and copied."
         )
     if outcome.lost:
         stderr.print(
-            f"{outcome.lost} trials were tried too often. "
-            "Try them again with the same command and --resume",
+            f"{outcome.lost} trials had too many attempts. "
+            "Run the same command with --resume to try them again",
             soft_wrap=True,
         )
     if _local_store(config) is not None and not outcome.tracking_problem:

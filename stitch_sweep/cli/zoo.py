@@ -39,7 +39,8 @@ def train_networks(config: ConfigFile, set_: Overrides = None, as_json: AsJson =
 
 @app.command("list")
 def list_networks(
-    folder: Annotated[Path, typer.Argument(help="A zoo.")] = Path("zoo"), as_json: AsJson = False
+    folder: Annotated[Path, typer.Argument(help="Folder of the zoo.")] = Path("zoo"),
+    as_json: AsJson = False,
 ) -> None:
     """List the networks of a zoo with their accuracies."""
     from rich.table import Table
@@ -47,7 +48,7 @@ def list_networks(
     from stitch_sweep.networks.zoo import Zoo
 
     if not folder.is_dir():
-        raise InputError(f"{folder}: there is no such zoo; `stitch-sweep zoo train` makes one")
+        raise InputError(f"{folder}: there is no such zoo; `stitch-sweep zoo train` creates it")
     entries = Zoo(folder).entries()
     if as_json:
         print_json(

@@ -84,7 +84,7 @@ MEASURES = _by_name(
         "channels without variance",
         None,
         _UNBOUNDED,
-        "number of channels that the correlation leaves out because they do not vary",
+        "number of constant channels, which the correlation skips",
     ),
     Measure(
         "cca",
@@ -98,14 +98,14 @@ MEASURES = _by_name(
         "SVCCA",
         "higher",
         _SHARE,
-        "CCA of the leading principal components of s and e that hold 99 % of their variance",
+        "CCA of the leading principal components of s and e that explain 99 % of their variance",
     ),
     Measure(
         "pwcca",
         "PWCCA",
         "higher",
         _SHARE,
-        "canonical correlations, each weighted by what its variate explains of e",
+        "canonical correlations, each weighted by the share of e that its variate explains",
     ),
     Measure(
         "cka",
@@ -119,7 +119,7 @@ MEASURES = _by_name(
         "blocks of images for CKA",
         None,
         (1.0, math.inf),
-        "number of blocks of images that CKA is computed in; 1 is exact",
+        "number of blocks of images in which CKA is computed; 1 is exact",
     ),
     Measure(
         "procrustes",
@@ -233,12 +233,12 @@ ACCURACIES = _by_name(
 """The accuracies in `results.parquet`, by column."""
 
 SIMILARITIES = {f"val_{name}": m for name, m in MEASURES.items() if m.direction is not None}
-"""The columns of `results.parquet` that hold a similarity measure, computed on validation images."""
+"""The columns of `results.parquet` that contain a similarity measure, computed on validation images."""
 
 COLUMNS = {**ACCURACIES, **SIMILARITIES, **DIFFERENCES, **AGREEMENTS}
 """Every registered column of `results.parquet` and of the measured tables, by its name."""
 
 
 def short_title(column: str) -> str:
-    """Title a column of results in a few words; an unregistered one by its own name."""
+    """Return a short title for a column of results; an unregistered column keeps its name."""
     return COLUMNS[column].short if column in COLUMNS else column.replace("_", " ")

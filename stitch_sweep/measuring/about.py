@@ -21,9 +21,9 @@ class TableOrigin:
     """The origin of one table.
 
     Attributes:
-        key: digest of the table's inputs: the ledger's id and ended trials.
-        rows: number of rows; with 0 there is no file.
-        notes: what could not be computed, and the reason.
+        key: digest of the table's inputs: the ledger's id and the ended trials.
+        rows: number of rows; an empty table has no file.
+        notes: the results that could not be computed, and the reasons.
         awaits: missing files; the table is incomplete as soon as one of them exists.
         again: whether to compute the table again in any case, because no new file would show that
             the computation may now succeed.
@@ -36,7 +36,7 @@ class TableOrigin:
     again: bool = False
 
     def is_current(self, key: str, file: Path, exists: Callable[[str], bool]) -> bool:
-        """Return whether computing the table again would give the same.
+        """Return whether computing the table again would give the same content.
 
         Args:
             key: digest of the current inputs.

@@ -19,7 +19,7 @@ def represent(
     Args:
         bench: the networks.
         role: key under which the workbench caches the representations if they are small enough.
-        name: the network, or the sender in its place.
+        name: the network, or the class-only sender.
         layer: -1 for the image.
         split: train, validation or test.
 

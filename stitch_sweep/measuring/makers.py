@@ -1,4 +1,4 @@
-"""The content of each table of `measured/`: one function a table."""
+"""The content of each table of `measured/`: a function per table."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Content:
 
     Attributes:
         table: rows or pictures; None where there is nothing to compute.
-        notes: what could not be computed, and the reason.
+        notes: the results that could not be computed, and the reasons.
         awaits: missing files.
         again: whether to compute the table again in any case.
     """
@@ -246,8 +246,8 @@ def _add_stitch_notes(content: Content, source: SweepSource, stored: StoredStitc
 
 def _stitch_notes(source: SweepSource, stored: StoredStitches) -> Iterator[str]:
     if stored.missing and source.config.keep_stitches == "none":
-        yield "the sweep stored no stitches (keep_stitches: none), so nothing can be computed from them"
+        yield "the sweep stored no stitches (keep_stitches: none), so results that need them are missing"
     elif stored.missing:
-        others = f", and {len(stored.missing) - 1} others" if len(stored.missing) > 1 else ""
+        others = f", and {len(stored.missing) - 1} more" if len(stored.missing) > 1 else ""
         yield f"{stored.missing[0]} is missing{others}: results that need these stitches are left out"
     yield from stored.problems

@@ -38,7 +38,7 @@ class AvailableNetworks:
         rows: the properties of each network that need no weights, by name.
         notes: the reason for each network that is not loaded.
         awaits: missing files; a network can be loaded once they exist.
-        damaged: whether a file exists but is unusable, which no new file would show.
+        damaged: whether a file exists but is unusable; no new file would show a repair.
     """
 
     modules: dict[str, nn.Module] = field(default_factory=dict)

@@ -130,7 +130,7 @@ class Permissions:
             return any(_is_below(path, default) and _exists(path) for path in candidates)
 
     def _candidates(self, name: str) -> Iterator[Path]:
-        """Yield the possible places of a path without access to them, which could mount a drive."""
+        """Yield the possible places of a path without accessing them: access could mount a drive."""
         if "\0" in name:
             return
         path = Path(name)
@@ -148,7 +148,7 @@ class Permissions:
         return any(real.is_relative_to(root.resolve()) for root in self._roots)
 
     def _first_stray(self, start: Path) -> Path | None:
-        """Find the first entry below a folder that is a pipe or device, or a link to elsewhere.
+        """Find the first entry below a folder that is a pipe or device, or a link out of the folder.
 
         Links to folders count as well: they can form loops.
         """

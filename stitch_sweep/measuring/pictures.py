@@ -85,11 +85,11 @@ def choose(labels: Sequence[int], count: int = COUNT) -> list[int]:
         >>> choose([1, 1, 0, 1, 0], count=3)
         [2, 0, 4]
     """
-    seen: dict[int, int] = {}
+    counts: dict[int, int] = {}
     ranked = []
     for position, label in enumerate(labels):
-        seen[label] = seen.get(label, -1) + 1
-        ranked.append((seen[label], label, position))
+        counts[label] = counts.get(label, -1) + 1
+        ranked.append((counts[label], label, position))
     return [position for _, _, position in sorted(ranked)[:count]]
 
 
@@ -161,13 +161,13 @@ def read_pictures(path: Path | str) -> Pictures:
         if originals.shape[0] != len(content.labels):
             raise ValueError(f"{originals.shape[0]} images with {len(content.labels)} labels")
     except UnreadableFileError as error:
-        raise InputError(f"{path}: holds no images of `measure` ({error.reason})") from None
+        raise InputError(f"{path}: contains no images of `measure` ({error.reason})") from None
     except ValidationError as error:
         problem = describe_problems(error, _FileMetadata)[0]
-        raise InputError(f"{path}: holds no images of `measure` ({problem})") from None
+        raise InputError(f"{path}: contains no images of `measure` ({problem})") from None
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"{path}: holds no images of `measure` ({reason})") from None
+        raise InputError(f"{path}: contains no images of `measure` ({reason})") from None
     pictures = [
         Picture(about.model_dump(), stack)
         for about, stack in zip(content.pictures, images, strict=True)
@@ -213,5 +213,5 @@ class _FileMetadata(BaseModel):
 
 
 def _are_images(stack: np.ndarray, shape: tuple[int, ...]) -> bool:
-    """Return whether an array is displayable images [N, C, H, W] of the originals' shape."""
+    """Whether an array contains displayable images [N, C, H, W] of the originals' shape."""
     return stack.dtype == np.uint8 and stack.ndim == 4 and stack.shape == shape and 0 not in shape

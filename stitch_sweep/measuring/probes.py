@@ -54,8 +54,8 @@ def probe(train: Features, validation: Features, test: Features, threads: int) -
     """Fit a multinomial logistic regression (Alain and Bengio 2016, arXiv 1610.01644).
 
     Features are standardized by the training images' mean and standard deviation; a feature without
-    variance becomes 0. The regularization is the one of `STRENGTHS` with the best validation accuracy,
-    on a tie the strongest. The test images are read once, for the selected classifier.
+    variance becomes 0. The regularization is the member of `STRENGTHS` with the best validation accuracy;
+    on a tie, the strongest. The test images are read once, for the selected classifier.
 
     Args:
         train: features to fit.

@@ -20,10 +20,10 @@ from stitch_sweep.training.workbench import Workbench
 
 @dataclass
 class RepresentationRows:
-    """The rows of `representations.parquet`, and the number of cells that are left out.
+    """The rows of `representations.parquet`, and the number of skipped cells.
 
     Attributes:
-        rows: one per cell, repeat, factors and loss other than the task's.
+        rows: a row per cell, repeat, factors and loss other than the task's.
         compared: number of cells (with repeat and factors) that have rows.
         without_task: number of cells that have a similarity-trained stitch, but no task-trained one.
         without_similarity: number of cells that have only a task-trained stitch.
@@ -101,7 +101,7 @@ def compare_representations(
 
 
 def group_by_cell(best: pd.DataFrame, bench: Workbench) -> Iterator[tuple[Cell, pd.DataFrame]]:
-    """Yield the best trials by cell, ordered by sender and sender layer, which the cache favors."""
+    """Yield the best trials by cell, ordered by sender and sender layer, so that the cache is reused."""
     order = {name: k for k, name in enumerate(bench.senders)}
     groups: dict[Cell, pd.DataFrame] = {}
     for key, trials in best.groupby([*PAIR, *CELL]):

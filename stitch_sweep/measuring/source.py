@@ -30,7 +30,7 @@ from stitch_sweep.sweep.result_tables import results_table
 from stitch_sweep.training.workbench import Workbench
 
 FORMAT = 1
-"""Raised when a table's content changes although its sweep has not."""
+"""Version of the tables; increase it when a table's content changes without a change of the sweep."""
 
 
 class NotMeasurableError(Exception):
@@ -55,7 +55,7 @@ class SweepSource:
         general: plain data about the sweep and the software.
 
     Raises:
-        InputError: the folder holds no sweep.
+        InputError: the folder contains no sweep.
     """
 
     def __init__(self, folder: Path, permissions: Permissions) -> None:
@@ -65,7 +65,7 @@ class SweepSource:
         self.ledger = Ledger(folder)
         description = self.ledger.description()
         if description is None:
-            raise InputError(f"{folder}: holds no sweep; `stitch-sweep sweep CONFIG` starts one")
+            raise InputError(f"{folder}: contains no sweep; `stitch-sweep sweep CONFIG` starts one")
         self._description: Mapping[str, Any] = description
         self.damaged: list[str] = []
         records = self.ledger.records(lambda error: self.damaged.append(f"left out: {error}"))

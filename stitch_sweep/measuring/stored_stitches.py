@@ -108,7 +108,7 @@ class StoredStitches:
             list(self._bench.networks[cell.receiver].shape(cell.receiver_layer, image)),
         ]
         if stored_trial != trained_trial:
-            self.problems.append(f"{path}: holds the stitch of trial {stored_trial}")
+            self.problems.append(f"{path}: contains the stitch of trial {stored_trial}")
         elif [description["sender"], description["receiver"]] != shapes:
             self.problems.append(
                 f"{path}: joins {description['sender']} to {description['receiver']}, but the layers "
@@ -124,6 +124,6 @@ class StoredStitches:
 
 
 def combined_loss(loss: Any) -> CombinedLoss:
-    """Build the loss of a trial's record, to ask for its properties."""
+    """Build the loss of a trial's record, to read its properties."""
     terms = LossConfig.model_validate(loss).terms
     return CombinedLoss([(term.name, term.weight, term.options) for term in terms], LossContext())

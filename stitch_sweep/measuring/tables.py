@@ -30,8 +30,8 @@ class Measured:
     Attributes:
         folder: the folder of the tables.
         tables: number of rows by table; 0 where there is no file.
-        written: the tables that this call wrote; the others were current.
-        notes: sentences about results that could not be computed, and about the others.
+        written: the tables that this call wrote; the other tables were current.
+        notes: sentences on the computed results, and on results that could not be computed.
     """
 
     folder: Path
@@ -56,7 +56,7 @@ def measure(
     """Compute the tables that need a sweep's networks, images and stored stitches.
 
     Works on finished and on running sweeps, with the best trial of every study. Nothing is trained: the
-    notes name networks that the zoo lacks, and results that depend on them are left out. Tables that
+    notes name networks that the zoo lacks, and results that depend on them are skipped. Tables that
     are current are not computed again; `about.json` contains the origin of each. Networks and data are
     those of `config.resolved.yml`, whose paths are relative to its folder or to the current one, as in
     a sweep. Nothing is downloaded, and only files below the folder are read, because it may come from a
@@ -68,7 +68,7 @@ def measure(
         on_progress: called with (table, finished parts, all parts).
         only: names in `TABLES`; all of them if not given.
         run_code: whether to run the factories of networks with `source: python`. The folder names
-            them, and it may come from a stranger; without this, these networks are left out.
+            them, and it may come from a stranger; otherwise these networks are skipped.
         allow: further folders whose files are read if the configuration names them.
         download: libraries ("torchvision", "timm") whose published weights are loaded, from their cache
             or the network.
@@ -77,9 +77,9 @@ def measure(
         The tables, and notes about results that could not be computed.
 
     Raises:
-        InputError: the folder holds no sweep; a name in `only` is no table, a folder in `allow` doesn't
-            exist, or a library in `download` is unknown; `measured` is a link to another place, or
-            contains files that Stitch Sweep may not have written and would replace.
+        InputError: the folder contains no sweep; a name in `only` is no table, a folder in `allow`
+            doesn't exist, or a library in `download` is unknown; `measured` is a link to another place,
+            or contains files that Stitch Sweep may not have written and would replace.
         FrozenError: a network changed during the computation.
 
     Example:
@@ -125,7 +125,7 @@ def _check_free(folder: Path) -> None:
     """Check that a folder without `about.json` has no files that tables would replace.
 
     Raises:
-        InputError: it has.
+        InputError: it has such files.
     """
     blocking = [str(path) for table in TABLES if (path := _table_path(folder, table)).exists()]
     if blocking:

@@ -1,4 +1,4 @@
-"""One cell of a matrix, as named by `--pair` on the command line."""
+"""A cell of a matrix, as `--pair` names it on the command line."""
 
 from __future__ import annotations
 

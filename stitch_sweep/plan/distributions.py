@@ -49,7 +49,7 @@ def encode_value(distribution: Distribution, value: Any) -> Any:
 
 
 def suggest_value(trial: optuna.Trial, path: str, distribution: Distribution) -> Any:
-    """Ask an Optuna trial for the value of a path."""
+    """Ask an Optuna trial to suggest the value of a path."""
     converted = to_optuna(distribution)
     if isinstance(converted, CategoricalDistribution):
         raw = trial.suggest_categorical(path, converted.choices)

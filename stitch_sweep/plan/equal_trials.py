@@ -41,7 +41,7 @@ class EffectiveSettings:
         self._trainable: dict[tuple[str, Shape, Shape], bool] = {}
 
     def key(self, study: Study, settings: TrialSettings) -> str:
-        """Return a text that is equal for two trials of a study exactly if their results are."""
+        """Return a text that is equal for two trials of a study exactly if their results are equal."""
         stitch = settings.stitch
         effective: dict[str, Any] = {
             "stitch": stitch.model_dump(mode="json"),

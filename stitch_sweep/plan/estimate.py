@@ -45,7 +45,8 @@ class Estimate:
         timed_on: `cpu` or `cuda`.
         hours_one_at_a_time: all stitches, without the networks' training.
         disk_megabytes: of the experiment folder, without MLflow's store.
-        notes: notes that the sweep would print before it starts, such as cells that a loss can't teach.
+        notes: notes that the sweep would print before its start, such as cells
+            whose loss can't train them.
     """
 
     studies: int
@@ -145,7 +146,7 @@ def _count_bytes(prepared: Prepared, trials: int, trainings: int) -> float:
     steps = math.ceil(len(prepared.data.train) / config.training.batch_size)
     rows = config.training.epochs * (1 + min(4, steps))
     record = 300 * rows + 4000 + len(prepared.data.test)
-    kept = {"all": trainings, "best": len(studies), "none": 0}[config.keep_stitches]
+    stitches_kept = {"all": trainings, "best": len(studies), "none": 0}[config.keep_stitches]
     outlines = prepared.outlines
     with torch.device("meta"):
         cells = {
@@ -161,4 +162,4 @@ def _count_bytes(prepared: Prepared, trials: int, trainings: int) -> float:
                 options=settings.stitch.options,
             )
             sizes.append(4 * sum(p.numel() for p in stitch.parameters()))
-    return 1.6 * trials * record + kept * sum(sizes) / len(sizes)
+    return 1.6 * trials * record + stitches_kept * sum(sizes) / len(sizes)

@@ -14,7 +14,7 @@ def check_local(resources: ResourcesConfig) -> None:
     """Check that this machine can run one trial.
 
     Raises:
-        InputError: it has no GPU, or too few CPUs.
+        InputError: the machine has no GPU, or too few CPUs.
     """
     if resources.gpu_at_most > torch.cuda.device_count():
         raise InputError(

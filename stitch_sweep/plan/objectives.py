@@ -12,7 +12,7 @@ from stitch_sweep.core.measures import MEASURES
 
 
 def check_objectives(config: Config) -> None:
-    """Check that every objective is a metric of a trial that no test image decides.
+    """Check that every objective is a metric of a trial that doesn't depend on test images.
 
     Raises:
         InputError: an objective isn't.
@@ -31,7 +31,7 @@ def check_objectives(config: Config) -> None:
                 f"search.objectives.{name}: is computed on test images and can't guide a search"
             )
         elif name not in metrics:
-            problems.append(f"search.objectives.{name}: is no metric: {nearest(name, metrics)}")
+            problems.append(f"search.objectives.{name}: is not a metric: {nearest(name, metrics)}")
     if problems:
         raise InputError(*problems)
 

@@ -22,7 +22,7 @@ from stitch_sweep.networks.weights.fitting import load_pretrained
 from stitch_sweep.stitches.shapes import Shape
 
 _GRADIENT_IMAGES = 2
-"""Number of images that gradients are computed for."""
+"""Number of images for which gradients are computed."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,8 @@ def _outline(network: NetworkConfig, data: Data) -> Outline:
     notes = [explain_probabilities(module, images)]
     if is_given and flow.last_zero > flow.last_blocked:  # a network to train may start with zeros
         notes.append(
-            f"for the images tried, only gradients of 0 come back from its logits to layer "
-            f"{flow.last_zero} and those before it: no stitch into them learns from the logits"
+            f"for the tested images, the gradients of its logits are 0 at layer "
+            f"{flow.last_zero} and all earlier layers: a stitch into them learns nothing from the logits"
         )
     present = tuple(note for note in notes if note is not None)
     return Outline(data.image_shape, layers, outputs, flow, present)

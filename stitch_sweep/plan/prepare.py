@@ -57,7 +57,7 @@ class Prepared:
         for name, outline in self.outlines.items():
             notes += [f"network {name!r}: {note}" for note in outline.notes]
         if self.config.parts:
-            notes.append("parts: a sweep leaves them out; `stitch-sweep assemble` trains them")
+            notes.append("parts: a sweep skips them; `stitch-sweep assemble` trains them")
         trials, trainings = self.trials, self.trainings
         if trainings < trials:
             notes.append(
@@ -88,7 +88,7 @@ class Prepared:
     def recipes(self) -> list[Recipe]:
         """Return the recipes of the networks that the zoo has to provide.
 
-        Networks with weights of their own and class-only senders need no recipe.
+        Class-only senders, and networks whose configuration names weights, need no recipe.
         """
         return [
             make_recipe(network, self.config, self.data)
@@ -145,7 +145,8 @@ def prepare(config: Config, cells: bool = True) -> Prepared:
     """
     if cells and not (config.pairs or config.knock_out):
         raise InputError(
-            "pairs: there are none, and no knock_out; `stitch-sweep assemble` trains what has parts"
+            "pairs: is empty, and so is knock_out; add either, or train parts with "
+            "`stitch-sweep assemble`"
         )
     data = load_data(config.data)
     outlines = outline_networks(config, data)
@@ -162,7 +163,7 @@ def prepare_networks(config: Config, names: Collection[str]) -> Prepared:
 
     Args:
         config: the configuration.
-        names: of the networks.
+        names: names of the networks.
 
     Returns:
         As `prepare`, without studies, and as if the configuration had these networks alone.
@@ -214,5 +215,5 @@ def make_local_trainer(config: Config, data: Data) -> Train:
 
 
 def _count_rest(problems: list[str]) -> list[str]:
-    rest = len(problems) - _MOST_PROBLEMS
-    return [f"... and {rest} more cells"] if rest > 0 else []
+    hidden_count = len(problems) - _MOST_PROBLEMS
+    return [f"... and {hidden_count} more cells"] if hidden_count > 0 else []

@@ -33,7 +33,7 @@ SAMPLER_CLASSES = {
     # These two enumerate a space and stop the study. `grid` does the same here, with conditions.
     and name not in {"GridSampler", "BruteForceSampler"}
 }
-"""Name -> class of every sampler that `search.sampler.name` may name."""
+"""Name -> class of every sampler that `search.sampler.name` may contain."""
 
 _PLAIN = re.compile(r"(int|float|bool|str|dict\[str, Any\])( \| None)?")
 """Annotations of the sampler arguments that a YAML file can contain."""
@@ -116,7 +116,7 @@ def build_sampler(sampler: SamplerConfig, seed: int, sweep_seed: int = 0) -> Bas
 
 
 def count_startup_trials(sampler: SamplerConfig) -> float:
-    """Count a study's first trials that the sampler draws without a look at results."""
+    """Count the start-up trials of a study, which the sampler draws without any results."""
     cls = _sampler_class(sampler)
     if cls.__name__ in _RESULT_FREE:
         return math.inf

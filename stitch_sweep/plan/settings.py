@@ -1,4 +1,4 @@
-"""The settings that a study's search may choose, as far as its stitch and its loss differ."""
+"""The settings that a study's search may choose: one for each stitch, or one for each loss."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def first_settings(config: Config, study: Study) -> TrialSettings:
 
 
 def combined_loss(settings: TrialSettings) -> CombinedLoss:
-    """Build the loss of some settings without networks, to ask for its needs and defaults."""
+    """Build the loss of some settings without networks, to read its requirements and defaults."""
     terms = [(term.name, term.weight, term.options) for term in settings.loss.terms]
     return CombinedLoss(terms, LossContext())
 

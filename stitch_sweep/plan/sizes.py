@@ -57,10 +57,10 @@ def compute_once_per_factors(
 
 
 def check_sweep_size(config: Config, cells: int) -> None:
-    """Check that a sweep over a number of cells has not too many studies, trials and checks.
+    """Check that a sweep over a number of cells doesn't have too many studies, trials or checks.
 
     Raises:
-        InputError: it has; the message names the factors of the product.
+        InputError: there are too many; the message names the factors of the product.
     """
     search = config.search
     factors = f"{cells} cells x {config.repeats} repeats"
@@ -74,8 +74,10 @@ def check_sweep_size(config: Config, cells: int) -> None:
     trials = cells * config.repeats * sum(count_trials(config, crossed))
     if trials > MOST_TRIALS:
         grid = search.sampler.name == "grid" and search.distributions
-        each = "points of the grid (search.space)" if grid else f"{search.samples} samples"
-        raise InputError(f"{factors} x {each} = {trials} trials; a sweep has {MOST_TRIALS} at most")
+        samples_text = "points of the grid (search.space)" if grid else f"{search.samples} samples"
+        raise InputError(
+            f"{factors} x {samples_text} = {trials} trials; a sweep has {MOST_TRIALS} at most"
+        )
     every = (
         chosen
         for study in crossed

@@ -54,7 +54,7 @@ def count_grid_points(config: Config, study: Study) -> int:
     """Count the combinations of a study's searched settings without making them.
 
     Raises:
-        InputError: the combinations that decide conditions are too many to count.
+        InputError: there are too many combinations of the settings on which conditions depend.
     """
     space = config.search.distributions
     order = order_parents_first(space, space)
@@ -122,7 +122,7 @@ def is_applicable(
     base: Mapping[str, Any],
     chosen: Mapping[str, Any],
 ) -> bool:
-    """Return whether the conditions of a path hold.
+    """Return whether the conditions of a path are met.
 
     Args:
         path: of the space.
@@ -132,7 +132,7 @@ def is_applicable(
     """
     conditions = space[path].when
     if any(parent in space and parent not in chosen for parent in conditions):
-        return False  # a parent whose own conditions don't hold
+        return False  # a parent whose own conditions aren't met
     settings = replaced(base, chosen) if conditions else base
     for parent, allowed in conditions.items():
         try:

@@ -64,14 +64,14 @@ def _knock_out_problems(part: KnockOutConfig, last: int) -> Iterator[str]:
     """Iterate over the layers of a knock-out beyond its network, whose last layer is `last`."""
     stem = part.first != "all" and 0 in part.first  # the stem is one layer more
     for key, most, allowed in (
-        ("first", last, f"layers 0 (the stem) to {last} to take out"),
-        ("removed", last + stem, f"{last + stem} of them"),
+        ("first", last, f"layers 0 (the stem) to {last} to remove"),
+        ("removed", last + stem, f"at most {last + stem} removable layers"),
     ):
         numbers = getattr(part, key)
         if numbers != "all" and (beyond := [str(k) for k in numbers if k > most]):
             yield f"{key}: {part.network} has {allowed}, not {', '.join(beyond)}"
     if not part.cells(last):
-        yield f"removed: {part.network} ends at layer {last}, before so many could be taken out"
+        yield f"removed: {part.network} ends at layer {last}, so this many layers can't be removed"
 
 
 def _layers(pair: PairConfig, side: str, outlines: Mapping[str, Outline]) -> list[int]:

@@ -64,7 +64,7 @@ class StudySearch:
         """Return the searched settings of a trial, as {dotted path: value}.
 
         Args:
-            number: of the trial. Ask in the order of the numbers: some samplers have a memory.
+            number: of the trial. Ask in the order of the numbers: some samplers keep a state.
 
         Raises:
             IndexError: the grid has no such point.
@@ -85,7 +85,7 @@ class StudySearch:
         Args:
             number: of the trial.
             params: its searched settings, as {dotted path: value}.
-            values: one for each objective, from `objective_values`; None for a failed trial.
+            values: a value for each objective, from `objective_values`; None for a failed trial.
         """
         distributions = {
             path: to_optuna(self._space[path]) for path in params if path in self._space

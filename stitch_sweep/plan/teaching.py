@@ -1,4 +1,4 @@
-"""Notes on cells whose loss can't teach their stitch, before anything trains."""
+"""Notes, before anything trains, on cells whose loss can't train their stitch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _CELLS_NAMED = 3
 def teaching_notes(
     config: Config, studies: list[Study], shape: Callable[[str, int], Shape]
 ) -> list[str]:
-    """Write a sentence for each reason why a loss teaches nothing or little, with its cells.
+    """Write a sentence for each reason why a loss trains a stitch badly or not at all, with its cells.
 
     Args:
         config: the configuration.
@@ -80,7 +80,7 @@ def _choices(config: Config, study: Study) -> _Choices:
 
 
 def _reasons(choices: _Choices, sender: Shape, receiver: Shape) -> list[str]:
-    """List why a sum of losses can't teach a stitch; warnings where only some of its terms can't."""
+    """List the reasons why a sum of losses can't train a stitch; warnings where only some terms can't."""
     reasons: dict[str, None] = {}
     for config in choices.stitches:
         with torch.device("meta"):

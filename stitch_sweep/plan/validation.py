@@ -1,7 +1,7 @@
 """The checks of cells and networks before anything trains.
 
-Networks and stitches are checked for every cell: shapes that no stitch can join, receivers with other
-classes, senders that can't teach, receivers that pass no gradient.
+Networks and stitches are checked for every cell: shapes that no stitch can join, receivers for other
+classes, senders whose logits a loss can't use, receivers that pass no gradient.
 """
 
 from __future__ import annotations
@@ -54,44 +54,44 @@ def find_head_problems(
 
 
 def explain_wrong_head(name: str, outline: Outline, data: Data) -> str | None:
-    """Say why a network can't receive: its logits aren't for the data's classes; None if they are."""
+    """Explain that a network can't receive, because its logits are for other classes; None if it can."""
     if outline.outputs in (None, data.num_classes):
         return None
     return (
         f"{name!r} has a head for {outline.outputs} classes, and the data has {data.num_classes}, so "
         "its predictions can't be compared with the labels. It can be a sender; to receive it needs a "
-        "head for these classes: its own with weights trained for them (arguments: {num_classes: "
-        f"{data.num_classes}}}), or a factory that adds one"
+        "head for these classes: weights trained for them (arguments: {num_classes: "
+        f"{data.num_classes}}}), or a factory that adds such a head"
     )
 
 
 def explain_no_gradient(name: str, outline: Outline, layers: Iterable[int]) -> str:
-    """Say why no stitch into these layers of a network can be trained by its logits."""
+    """Explain why the logits of a network can't train a stitch into these of its layers."""
     last = outline.gradients.last_blocked
     remedy = (
         f"its layers from {last + 1} on can receive"
         if last + 1 < len(outline.layers)
-        else "no layer of it can receive"
+        else "none of its layers can receive"
     )
     return (
         f"{name!r} can't receive at layer {', '.join(map(str, layers))}: its forward passes no gradient "
-        f"back {outline.gradients.place}, so a stitch before that learns nothing from the logits (as "
-        f"with detach(), no_grad() or inference_mode()); {remedy}, and a loss of representations alone, "
-        "such as mse, needs no gradient from there"
+        f"back {outline.gradients.place} (for example because of detach(), no_grad() or "
+        f"inference_mode()), so an earlier stitch learns nothing from the logits; {remedy}, and "
+        "a loss of representations alone, such as mse, does not need this gradient"
     )
 
 
 def explain_untrainable(
     outline: Outline, name: str, layer: int, settings: TrialSettings
 ) -> str | None:
-    """Say why no stitch into a receiver's layer can be trained under these settings; None if it can."""
+    """Explain why these settings can't train a stitch into a receiver's layer; None if they can."""
     if layer <= outline.gradients.last_blocked and _needs_receiver(combined_loss(settings)):
         return explain_no_gradient(name, outline, [layer])
     return None
 
 
 def misfit(stitch: StitchConfig, sender: Shape, receiver: Shape) -> str | None:
-    """Say why a configured stitch can't join two shapes; None if it can."""
+    """Explain why a configured stitch can't join two shapes; None if it can."""
     return building.misfit(
         stitch.name, sender, receiver, start=stitch.start, options=stitch.options
     )

@@ -21,7 +21,7 @@ MIN_POINTS = 8
 BUDGET = 240_000
 """Approximate largest number of values in all trajectories together."""
 MAX_TRIALS = 3_000
-"""With more trials than these, only the best trial of each study keeps its trajectory."""
+"""With more trials, only the best trial of each study keeps its trajectory."""
 DIGITS = 4
 """Significant digits of the page's numbers."""
 _MAX_ERROR_LENGTH = 300

@@ -12,15 +12,17 @@ from stitch_sweep.report.tables.formats import fixed
 from stitch_sweep.report.tables.table import Column, Table
 
 
-def comparison_table(found: Sequence[Findings]) -> Table:
+def comparison_table(all_findings: Sequence[Findings]) -> Table:
     """Build the table of the matrices of several experiments side by side.
 
     Args:
-        found: at least two findings, each of an experiment.
+        all_findings: the findings of at least two experiments.
     """
     rows: dict[tuple[str, str, str], dict[str, Any]] = {}
-    names = _number_duplicates([f.experiment.name for f in found if f.experiment is not None])
-    for name, findings in zip(names, found, strict=True):
+    names = _number_duplicates(
+        [f.experiment.name for f in all_findings if f.experiment is not None]
+    )
+    for name, findings in zip(names, all_findings, strict=True):
         for verdict in findings.verdicts:
             matrix = verdict.matrix
             row = rows.setdefault((matrix.sender, matrix.receiver, matrix.factor_text), {})

@@ -14,11 +14,11 @@ from stitch_sweep.report.findings import Findings, makes_images
 from stitch_sweep.report.wording import capitalize_sentence, pluralize
 
 MAX_SERIES = 3
-"""With more combinations of factors than these, a doubt gives their number instead of their names."""
+"""With more combinations of factors, a doubt gives their number instead of their names."""
 
 _INTERVAL_BASIS = {
-    IMAGES: "over test images, for these very networks: other seeds of them may differ by more",
-    BINOMIAL: "measurement error only: neither networks nor trainings are in them",
+    IMAGES: "over test images, for these networks only: networks of other seeds may differ more",
+    BINOMIAL: "measurement error only: they don't cover other networks or other trainings",
 }
 
 
@@ -89,15 +89,15 @@ def _control_doubts(verdicts: Sequence[Verdict]) -> list[str]:
     ]
     if not uncontrolled:
         return []
-    scope, there = "", ""
+    scope, place = "", ""
     if controlled:
         series = sorted({v.matrix.factor_text for v in uncontrolled})
         scope = f" for {'; '.join(name or 'matrices without factors' for name in series)}"
-        there = "there "
+        place = "there "
     labels = listed(sorted({v.label for v in uncontrolled}))
     return [
         f"No controls were run{scope} (untrained networks, a sender that knows only the class), so "
-        f"nothing shows whether {labels} {there}says anything about representations."
+        f"nothing shows whether {labels} {place}is evidence about representations."
     ]
 
 
@@ -120,7 +120,7 @@ def _interval_doubts(verdicts: Sequence[Verdict]) -> list[str]:
 
 
 def _name_members(members: Sequence[Verdict], groups: Mapping[str, Sequence[Verdict]]) -> str:
-    """Name matrices by their factors, or by number if others share those; empty if all are meant."""
+    """Name matrices by their factors, or by number if others share those; "" if all are members."""
     others = [v for group in groups.values() if group is not members for v in group]
     if not others:
         return ""

@@ -97,7 +97,7 @@ class Experiment:
 
     @property
     def objectives(self) -> dict[str, Mode]:
-        """The objectives of a search with several; otherwise empty. Those of the first part."""
+        """The objectives of a search with several objectives, from the first part; otherwise empty."""
         objectives = self.parts[0].search.get("objectives")
         return dict(objectives) if isinstance(objectives, dict) else {}
 

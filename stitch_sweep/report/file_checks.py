@@ -19,7 +19,7 @@ from stitch_sweep.config.knock_out import KnockOutConfig
 from stitch_sweep.core.problems import describe_problems
 
 MAX_LAYERS = 10_000
-"""A larger number of layers is taken for a mistake."""
+"""A larger number of layers is treated as a mistake."""
 _MAX_DEPTH = 50
 
 Layers = Literal["all"] | list[Annotated[int, Field(ge=-1, le=MAX_LAYERS)]]
@@ -212,12 +212,12 @@ def column_problems(table: pd.DataFrame) -> list[str]:
         table: a table of `measured/`, predictions or trajectories.
     """
     problems = [
-        f"column {name} must hold {expected}"
+        f"column {name} must contain {expected}"
         for name, (fits, expected) in _COLUMNS.items()
         if name in table.columns and not fits(table[name])
     ]
     return problems + [
-        f"column {name} must hold texts or numbers"
+        f"column {name} must contain texts or numbers"
         for name in map(str, table.columns)
         if name.startswith(FACTOR) and table[name].map(types.is_list_like).any()
     ]

@@ -34,8 +34,8 @@ def check_target(folder: Path) -> None:
     """Check that a report can be written into a folder.
 
     Raises:
-        InputError: it can't, the report would be written through a link to another place, or the
-            folder has a page that isn't known to be Stitch Sweep's.
+        InputError: the folder is a file, the report would be written through a link to another place,
+            or the folder has a page that isn't known to be Stitch Sweep's.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output {folder}: is a file; give a folder")
@@ -54,7 +54,7 @@ def check_target(folder: Path) -> None:
 def write(
     folder: Path,
     page: Page,
-    found: Sequence[Findings],
+    all_findings: Sequence[Findings],
     on_progress: OnProgress = lambda step, done, total: None,
 ) -> list[Path]:
     """Write page, figures and tables; remove files of an earlier report that this one lacks.
@@ -62,7 +62,7 @@ def write(
     Args:
         folder: the target folder.
         page: the page.
-        found: the findings that figures and tables show.
+        all_findings: the findings for figures and tables.
         on_progress: called with ("figures", done, total).
 
     Returns:
@@ -70,8 +70,8 @@ def write(
     """
     charts: dict[str, Callable[[], Chart]] = {}
     texts: dict[str, Callable[[], str]] = {}
-    for k, findings in enumerate(found):
-        prefix = "" if len(found) == 1 else f"{k + 1}-{safe_name(_name(findings))}__"
+    for k, findings in enumerate(all_findings):
+        prefix = "" if len(all_findings) == 1 else f"{k + 1}-{safe_name(_name(findings))}__"
         for name, describe in list_charts(findings):
             charts[prefix + name] = describe
         for table in all_tables(findings):

@@ -58,7 +58,7 @@ class Findings:
     Attributes:
         experiment: the analyzed experiment; None for a bare matrix.
         verdicts: one per matrix.
-        architectures: one per pair of architectures that at least three networks represent.
+        architectures: one per pair of architectures with at least three networks each.
         chance: the accuracy of guessing.
         ladders: one per kind of size of which the networks have several.
         losses: `comparison.losses.loss_table`.
@@ -68,7 +68,7 @@ class Findings:
         correlations: `comparison.losses.measure_correlations`, without controls, for layers from
             0 on.
         hacking: `comparison.losses.hacking`, for layers from 0 on, with a column `control`: the
-            kind of control, missing for a pair that is none.
+            kind of control, missing for a pair that is not a control.
         agreement: `comparison.agreement.agreement`.
         notes: failed computations with their reasons, a sentence each.
     """
@@ -132,16 +132,18 @@ class _Analysis:
 
     def run(self) -> Findings:
         experiment, results = self.experiment, self.experiment.results
-        found = self._verdicts()
+        verdict_list = self._verdicts()
         losses = self._attempt("the comparison of losses", lambda: loss_table(results, **self.rule))
         regions_of_pairs = {
             (v.matrix.sender, v.matrix.receiver): regions(
                 v.matrix.values, **_layer_numbers(v.matrix, self.networks)
             )
-            for v in found
+            for v in verdict_list
         }
         representations = experiment.table("representations")
-        controls = {(v.matrix.sender, v.matrix.receiver): v.control for v in found if v.control}
+        controls = {
+            (v.matrix.sender, v.matrix.receiver): v.control for v in verdict_list if v.control
+        }
         inner_losses = None if losses is None else from_layer_zero(losses)
         hacked = self._attempt(
             "well performing cells far from the expected representation",
@@ -151,10 +153,10 @@ class _Analysis:
         )
         return Findings(
             experiment=experiment,
-            verdicts=found,
+            verdicts=verdict_list,
             chance=self.chance,
-            architectures=self._architectures(found),
-            ladders=self._ladders(found),
+            architectures=self._architectures(verdict_list),
+            ladders=self._ladders(verdict_list),
             losses=losses,
             against_task=None if inner_losses is None else against_task(inner_losses),
             representations=None
@@ -198,7 +200,7 @@ class _Analysis:
             seed=self.seed,
             **self.rule,
         )
-        found = self._attempt(
+        verdict_list = self._attempt(
             "intervals",
             lambda: judge(
                 predictions=experiment.predictions,
@@ -208,16 +210,16 @@ class _Analysis:
             ),
         )
         # The matrices can be judged without the measured tables.
-        return judge() if found is None else found
+        return judge() if verdict_list is None else verdict_list
 
-    def _architectures(self, found: list[Verdict]) -> list[Verdict]:
+    def _architectures(self, verdict_list: list[Verdict]) -> list[Verdict]:
         networks = self.networks
         if networks is None:
             return []
         return (
             self._attempt(
                 "verdicts on architectures",
-                lambda: architecture_verdicts(found, networks, seed=self.seed),
+                lambda: architecture_verdicts(verdict_list, networks, seed=self.seed),
             )
             or []
         )
@@ -232,11 +234,11 @@ class _Analysis:
             lambda: agreement(results, predictions, labels, networks, **self.rule),
         )
 
-    def _ladders(self, found: list[Verdict]) -> list[Ladder]:
+    def _ladders(self, verdict_list: list[Verdict]) -> list[Ladder]:
         """Compute a ladder for each kind of size of which the pairs have at least two."""
         if self.networks is None:
             return []
-        pairs = [v.matrix for v in found if v.control is None]
+        pairs = [v.matrix for v in verdict_list if v.control is None]
         used = {name for matrix in pairs for name in (matrix.sender, matrix.receiver)}
         # Some controls have no size: a class-only sender has no parameters.
         networks = self.networks[self.networks["network"].isin(used)]
@@ -245,14 +247,12 @@ class _Analysis:
             if size not in networks.columns or networks[size].dropna().nunique() < 2:
                 continue
             subject = f"the ladder over {size}"
-            points = self._attempt(subject, partial(ladder_points, found, networks, size))
+            points = self._attempt(subject, partial(ladder_points, verdict_list, networks, size))
             if points is None or points["size"].dropna().nunique() < 2:
                 continue
             if (points["reason"] != "").all():
                 reasons = " and ".join(sorted(set(points["reason"])))
-                self.notes.append(
-                    f"{subject} could not be computed: of every matrix on it, {reasons}"
-                )
+                self.notes.append(f"{subject} could not be computed: for every matrix, {reasons}")
             fits = self._attempt(subject, partial(fit_ladders, points, seed=self.seed))
             ladders.append(Ladder(size, points, fits or {}))
         return ladders
@@ -295,7 +295,7 @@ def _layer_numbers(matrix: Matrix, networks: pd.DataFrame | None) -> dict[str, i
 
 
 def _control_kinds(table: pd.DataFrame, controls: Mapping[Pair, str]) -> pd.Series:
-    """Return the kind of control of each row's pair, missing where it is none."""
+    """Return the kind of control of each row's pair, missing where it is not a control."""
     kinds = [controls.get((str(a), str(b))) for a, b in zip(*(table[k] for k in PAIR), strict=True)]
     return pd.Series(kinds, index=table.index, dtype="object")
 
@@ -312,7 +312,7 @@ def from_layer_zero(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def makes_images(matrix: Matrix) -> bool:
-    """Tell whether all stitches that were run lead into layer -1. Such a matrix has no shape."""
+    """Whether all stitches that were run lead into layer -1. Such a matrix has no shape."""
     ran = ~matrix.missing
     columns = [layer for layer in matrix.values.columns if int(layer) >= 0]
     return not columns or bool(ran.any(axis=None) and not ran[columns].any(axis=None))
@@ -330,7 +330,7 @@ def headline(verdict: Verdict) -> str:
 
 
 def counted_cells(matrix: Matrix, table: pd.DataFrame) -> pd.DataFrame:
-    """Select the layers from 0 on, which means and counts are computed over.
+    """Select the layers from 0 on: means and counts are computed over them.
 
     Args:
         matrix: the matrix.
@@ -351,7 +351,7 @@ def mean_accuracy(verdict: Verdict) -> float:
     return float(finite.mean()) if len(finite) else math.nan
 
 
-def own_accuracies(found: Sequence[Verdict]) -> list[float]:
+def own_accuracies(verdict_list: Sequence[Verdict]) -> list[float]:
     """Return the receivers' own test accuracies, ascending, as far as known."""
-    accuracies = (verdict.matrix.receiver_accuracy for verdict in found)
+    accuracies = (verdict.matrix.receiver_accuracy for verdict in verdict_list)
     return sorted(accuracy for accuracy in accuracies if not math.isnan(accuracy))

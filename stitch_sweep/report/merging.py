@@ -112,7 +112,7 @@ def _differing_paths(parts: Sequence[Part]) -> list[str]:
 def _distinguishing_factors(
     factors: Sequence[str], tables: Sequence[pd.DataFrame], crossed: set[str]
 ) -> list[str]:
-    """Select factors that tell the folders' trials apart; the others would only lengthen titles.
+    """Select factors that distinguish the folders' trials; the others would only lengthen titles.
 
     Args:
         factors: all factors.
@@ -155,7 +155,7 @@ def _cell_to_text(value: Any) -> str:
 
 
 def _have_conflicting_results(first: Experiment, second: Experiment) -> bool:
-    """Tell whether a trial that both have, under the same factors, has different results."""
+    """Whether a trial that both have, with the same factors, has different results."""
     factors = _differing_paths([first.parts[0], second.parts[0]])
     compared = ["status", "val_accuracy", "test_accuracy"]
     tables = [_add_factors(e.results, _factor_values(e.parts[0], factors)) for e in (first, second)]
@@ -189,22 +189,22 @@ def _merge_group(group: Sequence[Experiment]) -> Experiment:
     if others := [path for path in differing if path not in factors]:
         notes.append(
             f"The folders differ in {', '.join(others)} too, always together with "
-            f"{' and '.join(factors)}; the section on how they were made has the values"
+            f"{' and '.join(factors)}; the last section has the values"
         )
     renaming = _TrialRenaming.of_parts(parts, results, factors)
 
     def concatenate(tables: Sequence[pd.DataFrame | None]) -> pd.DataFrame | None:
-        """Concatenate tables of trials; a trial of two folders comes from the first."""
-        seen: set[str] = set()
-        kept = []
+        """Concatenate tables of trials; a trial of two folders is read from the first."""
+        known_trials: set[str] = set()
+        new_rows = []
         for tag, table in zip(renaming.tags, tables, strict=True):
             if table is None:
                 continue
             trials = renaming.rename(table["trial"], tag)
-            is_new = ~trials.isin(seen)
-            seen |= set(trials)
-            kept.append(table.assign(trial=trials)[is_new])
-        return pd.concat(kept, ignore_index=True) if kept else None
+            is_new = ~trials.isin(known_trials)
+            known_trials |= set(trials)
+            new_rows.append(table.assign(trial=trials)[is_new])
+        return pd.concat(new_rows, ignore_index=True) if new_rows else None
 
     def concatenate_measured(name: str) -> pd.DataFrame:
         tables = []
@@ -242,7 +242,7 @@ def _merge_group(group: Sequence[Experiment]) -> Experiment:
 
 
 class _TrialRenaming:
-    """Makes trial ids unique. An id holds the crossed factors, but no setting of the whole folder.
+    """Makes trial ids unique. An id contains the crossed factors, but no setting of the whole folder.
 
     Args:
         tags: a tag per folder.

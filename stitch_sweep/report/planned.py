@@ -1,4 +1,4 @@
-"""The cells that the configurations of an experiment ask for."""
+"""The cells that the configurations of an experiment contain."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def planned_cells(experiment: Experiment) -> pd.DataFrame:
 
 
 def _configured_last_layers(part: Part) -> dict[str, int]:
-    """Return the last layer of every network whose configuration tells it."""
+    """Return the last layer of every network whose configuration determines it."""
     last_layers = {}
     for network in part.sections("networks"):
         names, blocks = network.get("layers"), network.get("blocks")
@@ -60,4 +60,4 @@ def _configured_last_layers(part: Part) -> dict[str, int]:
 
 def _check_number(cells: int) -> None:
     if cells > MAX_CELLS:
-        raise InputError(f"the configuration asks for more than {MAX_CELLS:,} cells")
+        raise InputError(f"the configuration has more than {MAX_CELLS:,} cells")

@@ -161,7 +161,7 @@ def _read_tables(
 
             if not has_results:
                 notes.append(
-                    "results.parquet is not there yet; the trials are read from the ledger"
+                    "results.parquet does not exist yet; the trials are read from the ledger"
                 )
             return (
                 check_results(results_table(records, _network_kinds(part, records))),
@@ -174,7 +174,7 @@ def _read_tables(
         if ledger.exists:
             raise InputError(f"{folder}: its sweep has started, but no trial has ended yet")
         raise InputError(
-            f"{folder}: holds neither results.parquet nor a ledger; expected an experiment folder"
+            f"{folder}: contains neither results.parquet nor a ledger; expected an experiment folder"
         )
     columns = ["trial", "predictions"]
     return (
@@ -194,7 +194,7 @@ def _add_network_kinds(results: pd.DataFrame, part: Part, notes: list[str]) -> p
     if kinds is None:
         notes.append(
             "neither the results nor config.resolved.yml say which networks are untrained or know "
-            "only the class; the networks that `stitch-sweep analyze` measures may show it"
+            "only the class; measuring the networks with `stitch-sweep analyze` may show it"
         )
         return results
     return results.assign(**{columns[role]: results[role].map(kinds) for role in PAIR})
@@ -268,7 +268,7 @@ def _read_sanity(path: Path, notes: list[str]) -> dict[str, Any] | None:
         misfit = f"it {error.reason}"
     if misfit is not None:
         notes.append(
-            f"sanity.json is not what `stitch-sweep sanity` writes, and is skipped ({misfit})"
+            f"sanity.json was not written by `stitch-sweep sanity` and is skipped ({misfit})"
         )
         return None
     return redact(content)
@@ -278,7 +278,7 @@ def _check_single_sweep(part: Part, results: pd.DataFrame, ledger: Ledger) -> No
     """Check that table, configuration and ledger belong to one sweep.
 
     Raises:
-        InputError: they don't; every contradiction is named.
+        InputError: they don't; the message names every contradiction.
     """
     problems = []
     duplicates = results["trial"][results["trial"].duplicated()]
@@ -294,12 +294,12 @@ def _check_single_sweep(part: Part, results: pd.DataFrame, ledger: Ledger) -> No
         unrecorded = sorted(set(map(str, results["trial"])) - ledger.trial_ids())
         if unrecorded:
             problems.append(
-                f"results.parquet has {len(unrecorded)} trials that the ledger doesn't know, such "
+                f"results.parquet has {len(unrecorded)} trials that the ledger lacks, such "
                 f"as {unrecorded[0]}"
             )
     problems += _contradicting_accuracies(results)
     if problems:
-        start = f"{part.folder}: holds files of different sweeps:"
+        start = f"{part.folder}: contains files of different sweeps:"
         raise InputError(*(f"{start} {problem}" for problem in problems))
 
 

@@ -25,10 +25,10 @@ SCHEMES = ("http", "https", "file", "sqlite", "postgresql", "mysql", "mssql", "d
 def check_address(uri: str) -> None:
     """Check that a text is the address of a server or of an existing store.
 
-    MLflow takes any other text for a folder, and creates it.
+    MLflow treats any other text as a folder, and creates it.
 
     Raises:
-        InputError: it is not.
+        InputError: the text is not an address.
     """
     scheme, separator, _ = uri.partition(":")
     if not separator or scheme.partition("+")[0] not in SCHEMES:

@@ -20,18 +20,18 @@ from stitch_sweep.report.findings import Findings, makes_images, mean_accuracy, 
 from stitch_sweep.report.wording import format_duration, format_signed, pluralize
 
 MEANING = {
-    "triangle": "deeper sender layers can be stitched into earlier receiver layers, not the other way",
-    "diagonal": "only layers of like depth can be stitched",
+    "triangle": "deeper sender layers can be stitched into earlier receiver layers, but not vice versa",
+    "diagonal": "only layers of similar depth can be stitched",
     "full": "every layer can be stitched to every layer",
     "none": "no stitched network is better than chance",
-    "upper": "earlier sender layers can be stitched into deeper receiver layers, not the other way",
-    "gradient": "accuracy follows sender or receiver depth by itself, whatever the other",
+    "upper": "earlier sender layers can be stitched into deeper receiver layers, but not vice versa",
+    "gradient": "accuracy depends on the sender's or on the receiver's depth alone",
     "unclear": "no shape can be named",
 }
 """The meaning of each label."""
 
 MAX_SENTENCES = 10
-"""With more matrices than these, labels are counted by series; the table lists every matrix."""
+"""With more matrices, labels are counted by series; the table lists every matrix."""
 
 MAX_GAPS = 4
 """Largest number of knocked-out layers in a sentence; the table has the rest."""
@@ -56,7 +56,7 @@ class Statement:
     Attributes:
         subject: the subject; may be empty.
         text: the statement.
-        shape: the label, which stands before the text; empty for none.
+        shape: the label, printed before the text; empty for none.
         target: id of the page's element that shows the subject; empty for none.
     """
 
@@ -182,7 +182,7 @@ def _count_by_series(verdicts: Sequence[Verdict], experiment: Experiment | None)
 def _describe_images(
     verdicts: Sequence[Verdict], subject: str, experiment: Experiment | None, target: str = ""
 ) -> Statement:
-    """Describe the accuracy of receivers on images from stitches, and where the pictures are."""
+    """Describe the accuracy of receivers on images from stitches, and the location of the pictures."""
     values_with_layers = [
         (float(value), int(layer))
         for v in verdicts
@@ -224,12 +224,12 @@ def _have_pictures(verdicts: Sequence[Verdict], experiment: Experiment) -> bool:
 def _describe_knock_out(verdict: Verdict, target: str) -> Statement:
     matrix = verdict.matrix
     means = by_removed(gap_matrix(matrix))
-    kept = [
+    accuracies = [
         f"{mean:.2f} without {pluralize(n, 'layer')}"
         for n, mean in zip(means["layers_removed"], means["mean"], strict=True)
     ]
-    text = f"a stitch in place of some layers keeps an accuracy of {listed(kept[:MAX_GAPS])}"
-    if len(kept) > 1:
+    text = f"a stitch in place of some layers keeps an accuracy of {listed(accuracies[:MAX_GAPS])}"
+    if len(accuracies) > 1:
         text += " on average"
     if not math.isnan(matrix.receiver_accuracy):
         text += f", where the whole network has {matrix.receiver_accuracy:.2f}"
@@ -250,7 +250,7 @@ def _describe_verdict(verdict: Verdict, target: str, experiment: Experiment | No
     text = f": {MEANING[verdict.label]}"
     shape = verdict.parameters.label()
     if verdict.label == "unclear" and shape != "unclear":
-        text += f"; too many cells are missing or not converged, and the others make it {shape}"
+        text += f"; too many cells are missing or not converged, and the other cells give {shape}"
     text += _index_text(verdict)
     if verdict.explained_by:
         controls = listed([CONTROL_TITLES.get(name, name) for name in verdict.explained_by])

@@ -108,7 +108,7 @@ def analyze(
         on_progress: called with (step, done, total).
 
     Raises:
-        InputError: a path is no experiment folder or an empty one, or a folder has files of another
+        InputError: a path is not an experiment folder or has no trials, or a folder has files of another
             program or of two sweeps.
 
     Example:
@@ -131,19 +131,19 @@ def analyze(
         on_progress("tracking", 0, 1)
     page = Page(_title(experiments), tracking.addresses())
     page.separate = reasons
-    found, doubts = [], []
+    all_findings, doubts = [], []
     for k, experiment in enumerate(experiments):
         on_progress("analysis", k, len(experiments))
         findings = derive_findings(experiment, chance=chance, seed=seed)
         notes = [*_name_folders(experiment, unmeasured), *tracking.notes]
         page.add(findings, notes)
-        found.append(findings)
+        all_findings.append(findings)
         doubts.append(list_doubts(findings, notes))
-    if len(found) > 1:
-        page.comparison = comparison_table(found)
-    files = write(target, page, found, on_progress)
+    if len(all_findings) > 1:
+        page.comparison = comparison_table(all_findings)
+    files = write(target, page, all_findings, on_progress)
     sent = tracking.send(target, files)
-    return Report(target / layout.REPORT_PAGE, found, doubts, files, sent)
+    return Report(target / layout.REPORT_PAGE, all_findings, doubts, files, sent)
 
 
 def _load(folders: Iterable[Path], chance: float | None, track: str | None) -> list[Experiment]:
@@ -222,12 +222,12 @@ def analyze_matrix(
     """
     values = read_matrix(file)
     if values.size > MAX_BARE_CELLS:
-        raise InputError(f"{file}: has {values.size} cells, and {MAX_BARE_CELLS} is the most")
+        raise InputError(f"{file}: has {values.size} cells; at most {MAX_BARE_CELLS} are allowed")
     if math.isnan(sender_accuracy) and math.isnan(receiver_accuracy):
         raise InputError(
-            "--sender-accuracy or --receiver-accuracy: give the own accuracy of at least one of "
+            "--sender-accuracy or --receiver-accuracy: give the test accuracy of at least one of "
             "the two networks; without it, a low matrix of good networks can't be told apart from "
-            "a high one of poor networks"
+            "a high matrix of poor networks"
         )
     verdict = judge_bare(
         values,

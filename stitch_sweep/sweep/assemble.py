@@ -1,4 +1,4 @@
-"""The assembly of a network from parts, in this process, without Ray."""
+"""Assemble and train a network from parts, in this process, without Ray."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def run_assembly(config: Config, folder: Path) -> dict[str, Any]:
     returned values), `predictions.parquet`, and in `parts/` every trained part, by its position.
 
     Args:
-        config: with `parts`.
+        config: a configuration with `parts`.
         folder: where to write; files that `.assembly.json` lists, from an earlier assembly, are
             replaced.
 
@@ -55,13 +55,13 @@ def run_assembly(config: Config, folder: Path) -> dict[str, Any]:
         `status`, `seconds` and the metrics of `AssemblyResult`.
 
     Raises:
-        InputError: no parts, parts that can't be joined, a loss that is none of predictions, a folder
-            with a sweep in it, or with files that would be replaced and are not an earlier assembly's.
+        InputError: no parts, parts that can't be joined, a loss that doesn't compare predictions, a
+            folder that contains a sweep, or files to replace that don't come from an earlier assembly.
     """
     if not config.parts:
         raise InputError("parts: is missing; it lists the pieces of networks and the stitches")
     if Ledger(folder).exists:
-        raise InputError(f"{folder}: holds a sweep; give the assembly a folder of its own")
+        raise InputError(f"{folder}: contains a sweep; give the assembly a separate folder")
     if not (config.pairs or config.knock_out) and (unused := list(_unused_settings(config))):
         raise InputError(*unused)
     check_loss(config.loss)
@@ -112,7 +112,7 @@ def _unused_settings(config: Config) -> Iterator[str]:
 
 
 def _check_free(config: Config, folder: Path) -> None:
-    """Check that the assembly replaces no file of the user's, and none of its own inputs."""
+    """Check that the assembly replaces neither the user's files nor its own inputs."""
     manifest = Manifest(folder / layout.ASSEMBLY_MANIFEST, _ASSEMBLY_NAMES)
     manifest.check_free(
         {*_FILES, *(_part_file(config, k) for k in range(len(config.parts)))}, _REMEDY

@@ -1,4 +1,4 @@
-"""The description of a sweep, which decides its results, and the checks that a resume keeps it."""
+"""The description of a sweep, which decides its results, and the check that a resume keeps it."""
 
 from __future__ import annotations
 
@@ -70,12 +70,12 @@ def check_unchanged(ledger: Ledger, prepared: Prepared) -> None:
     missing = sorted(ledger.trial_ids() - current)
     if missing:
         problems.append(
-            f"{len(missing)} trials that were run are no longer asked for, {missing[0]} for one"
+            f"the configuration no longer contains {len(missing)} recorded trials, such as {missing[0]}"
         )
     if problems:
         raise InputError(
-            f"{ledger.folder}: the configuration no longer fits the sweep in this folder; more pairs, "
-            "repeats, samples or crossed values may be added, nothing else changed:",
+            f"{ledger.folder}: the configuration no longer fits the sweep in this folder; you may "
+            "add pairs, repeats, samples or crossed values, and change nothing else:",
             *problems,
         )
 
@@ -84,7 +84,7 @@ def check_networks(ledger: Ledger, fingerprints: Mapping[str, str]) -> None:
     """Check that the networks' weights are those that the sweep began with.
 
     Raises:
-        InputError: they aren't.
+        InputError: the weights have changed.
     """
     before = (ledger.description() or {}).get("networks", {})
     changed = [name for name, value in fingerprints.items() if before.get(name, value) != value]

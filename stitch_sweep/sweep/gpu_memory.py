@@ -1,4 +1,4 @@
-"""The memory of a GPU: what a process takes of it, and the limit to a process's share."""
+"""The memory of a GPU: the memory that a process takes, and the limit of a process's share."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Footprint:
 def count_refused_allocations() -> int:
     """Count the allocations on the GPU that this process was refused; 0 without a GPU.
 
-    A refusal need not raise an error: cuDNN chooses another algorithm, which gives other bits.
+    A refusal need not raise an error: cuDNN chooses another algorithm, which changes the last bits.
     """
     return int(torch.cuda.memory_stats().get("num_ooms", 0))
 
@@ -55,7 +55,7 @@ def limit_memory(share: float, context: int) -> None:
     """Limit torch's allocator in this process to its share of the GPU, minus the process's context.
 
     Args:
-        share: of one GPU; 0 and whole GPUs have no limit.
+        share: share of a GPU; 0 and whole GPUs have no limit.
         context: bytes that the process takes outside of torch's allocator.
     """
     if 0 < share < 1:
@@ -67,7 +67,7 @@ def allocatable(share: float, total: int, context: int) -> float:
     """Return torch's share of a GPU's memory: (share * total - context) / total.
 
     Raises:
-        InputError: the context takes all of the share.
+        InputError: the context takes the whole share.
     """
     remaining = share - context / total
     if remaining <= 0:

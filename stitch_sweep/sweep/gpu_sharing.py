@@ -27,7 +27,7 @@ MOST_TRIALS_PER_GPU = 32
 
 
 class LargestTrial(NamedTuple):
-    """The study and the settings of a trial that takes as much memory as any."""
+    """The study and the settings of a trial that takes the most memory."""
 
     study: Study
     settings: TrialSettings
@@ -114,8 +114,8 @@ def describe_share(share: float, footprint: Footprint) -> str:
     """Return the message about the choice of `gpu: auto`."""
     return (
         f"resources.gpu: auto is {share:g}: the largest trial took {format_gib(footprint.peak)} and a "
-        f"CUDA context {format_gib(footprint.context)} of {format_gib(footprint.total)}; with a quarter "
-        f"more, {int(1 / share)} fit on a GPU"
+        f"CUDA context {format_gib(footprint.context)} of {format_gib(footprint.total)}; with a margin "
+        f"of a quarter, {int(1 / share)} fit on a GPU"
     )
 
 

@@ -31,15 +31,17 @@ def check_job(folder: Path, zoo: Path, *, address: str | None, tracked_here: boo
 
     problems = []
     if address is None:
-        problems.append("--address is missing: a job of the cluster wants --address auto")
+        problems.append("--address is missing: a job on the cluster needs --address auto")
     if is_deleted(folder):
-        problems.append(f"--folder {folder}: vanishes with the job; name one that lasts, in full")
+        problems.append(
+            f"--folder {folder}: is deleted with the job; give the full path of a permanent folder"
+        )
     if is_deleted(zoo) and not zoo.exists():
-        problems.append(f"zoo {zoo}: vanishes with the job; add --set zoo=/a/folder/that/lasts")
+        problems.append(f"zoo {zoo}: is deleted with the job; add --set zoo=/a/permanent/folder")
     if tracked_here and is_deleted(Path()):
         problems.append(
-            "tracking.uri: mlflow.db vanishes with the job; add --set tracking.uri=URI, such as "
-            "sqlite:////a/folder/that/lasts/mlflow.db, or --set tracking.enabled=false"
+            "tracking.uri: mlflow.db is deleted with the job; add --set tracking.uri=URI, such as "
+            "sqlite:////a/permanent/folder/mlflow.db, or --set tracking.enabled=false"
         )
     if problems:
         raise InputError(*problems)

@@ -27,7 +27,7 @@ _WRITTEN_FILES = re.compile(
     rf"{re.escape(layout.PARETO_FRONT)}"
     rf"|{layout.MATRICES}/{layout.FILE_STEM}\.csv|{layout.FIGURES}/{layout.FILE_STEM}\.png"
 )
-_REMEDY = "give the sweep a folder of its own"
+_REMEDY = "give the sweep a separate folder"
 
 
 def write_analysis(
@@ -39,7 +39,7 @@ def write_analysis(
     objectives: Mapping[str, Mode] | None = None,
     knocked_out: Collection[str] = (),
 ) -> list[Matrix]:
-    """Write `matrices/*.csv` and `figures/*.png`, one of each per matrix of test accuracies.
+    """Write a `matrices/*.csv` and a `figures/*.png` for each matrix of test accuracies.
 
     A network whose layers were knocked out gets its gap matrix too. With several objectives,
     `pareto.csv` lists the non-dominated trials of each cell, and each matrix gets a figure of them.
@@ -51,7 +51,7 @@ def write_analysis(
         folder: the experiment folder.
         results: a row per trial, as `load_results` returns it.
         metric: the column by which the best trials are chosen.
-        mode: whether "max" or "min" of the metric is best.
+        mode: whether the "max" or the "min" of the metric is best.
         objectives: the searched objectives, if there are several.
         knocked_out: names of the networks that lose layers; see `gap_matrices`.
 
@@ -92,7 +92,7 @@ def write_analysis(
 def check_analysis(
     folder: Path, pairs: Collection[tuple[str, str]], *, with_front: bool = False
 ) -> None:
-    """Check before a sweep that its matrices and figures would replace no file of the user's.
+    """Check before a sweep that its matrices and figures would replace none of the user's files.
 
     Args:
         folder: the experiment folder.

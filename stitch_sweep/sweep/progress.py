@@ -1,4 +1,4 @@
-"""Live progress on a terminal, plain lines elsewhere; always on standard error."""
+"""Live progress on a terminal, else plain lines; always on standard error."""
 
 from __future__ import annotations
 
@@ -70,8 +70,10 @@ class Reporter:
     def network(self, recipe: Recipe, progress: NetworkProgress) -> None:
         """Show an epoch of a network's training."""
         note = f"validation accuracy {progress.val_accuracy:.3f}"
-        done = progress.weights is not None
-        self._show(f"network {recipe.name}", progress.epoch, progress.epochs, note, last=done)
+        is_complete = progress.weights is not None
+        self._show(
+            f"network {recipe.name}", progress.epoch, progress.epochs, note, last=is_complete
+        )
 
     def stitch(self, pair: str, epoch: int, epochs: int) -> None:
         """Show an epoch of a single stitch's training."""
@@ -93,7 +95,7 @@ class Reporter:
         """Show an event of a trial.
 
         Args:
-            event: `started`, `ended`, `retried` (its worker died), `lost` (tried too often), or
+            event: `started`, `ended`, `retried` (its worker died), `lost` (too many attempts), or
                 `message` (from a worker to the user).
             record: the trial's record; for `message`, a mapping with the `text`.
         """
@@ -105,7 +107,7 @@ class Reporter:
             self.say(record["text"])
             return
         if event in ("retried", "lost"):
-            action = "tried again" if event == "retried" else "tried too often"
+            action = "tried again" if event == "retried" else "too many attempts"
             self.say(f"{record['trial']}: {action}: {record.get('error', 'its worker died')}")
             return
         self._ended += 1

@@ -50,7 +50,7 @@ def connect(address: str | None, resources: ResourcesConfig, temporary: Path | N
         ray.shutdown()
         raise InputError(
             f"a trial takes cpu: {resources.cpu}, gpu: {format_gpu(resources)}, which the cluster at "
-            f"{redact_uri(address)} can't give, not by adding nodes either (it has {available})"
+            f"{redact_uri(address)} can't provide, even by adding nodes (it has {available})"
         )
     return count
 
@@ -90,7 +90,7 @@ def _join_cluster(address: str) -> None:
     shown = redact_uri(address)
     if "/" in address:
         raise InputError(
-            f"--address {shown}: wants auto or HOST:PORT, on a node of the cluster; from another "
+            f"--address {shown}: must be auto or HOST:PORT, on a node of the cluster; from another "
             "machine, `ray job submit --address http://...` runs the command there (docs/cluster.md)"
         )
     try:
@@ -112,8 +112,8 @@ def _check_access(address: str) -> None:
     Raises:
         InputError: the cluster needs another token, or there is no token to read.
         OSError: no process listens at the address.
-        RpcError: the process that listens is no Ray cluster.
-        ValueError: the text is no address.
+        RpcError: the process that listens is not a Ray cluster.
+        ValueError: the text is not an address.
     """
     resolved = ray_internals.resolve_address(address)
     if resolved:

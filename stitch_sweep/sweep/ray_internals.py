@@ -1,4 +1,4 @@
-"""Private names of Ray, each with the reason why no public name serves.
+"""Private names of Ray, each with the reason why no public name suffices.
 
 Ray may change them in any version. `tests/process/sweep/test_ray_internals.py` has a test for each, which
 fails when an upgrade of Ray breaks it.
@@ -92,7 +92,7 @@ def resolve_address(address: str) -> str | None:
     Ray has no public function for it.
 
     Raises:
-        ValueError: the text is no address.
+        ValueError: the text is not an address.
     """
     resolved: str | None = canonicalize_bootstrap_address(address)
     return resolved

@@ -59,7 +59,7 @@ class StudyRounds:
         self._total = total
         self._size = size
         self._records: dict[int, dict[str, Any]] = {n: r for n, r in enumerate(records) if r}
-        self._told = 0
+        self._result_count = 0
         self._handed_out: set[int] = set()
         self._params: list[dict[str, Any]] = []  # Optuna's suggestions, in order
         self._tell_whole_rounds()
@@ -72,7 +72,7 @@ class StudyRounds:
     def next(self) -> NextTrial | None:
         """Return the next trial that may start now, or None."""
         self._has_waiting_copy = False
-        for number in range(self._told, min(self._told + self._size, self._total)):
+        for number in range(self._result_count, min(self._result_count + self._size, self._total)):
             record = self._records.get(number)
             if number in self._handed_out or (record and record["status"] != "running"):
                 continue
@@ -116,8 +116,8 @@ class StudyRounds:
     def _tell_whole_rounds(self) -> bool:
         """Tell Optuna the results of complete rounds, in order; return whether a new round is open."""
         has_new_round = False
-        while self._told < self._total:
-            numbers = range(self._told, min(self._told + self._size, self._total))
+        while self._result_count < self._total:
+            numbers = range(self._result_count, min(self._result_count + self._size, self._total))
             records = [self._records.get(number) for number in numbers]
             if any(record is None or record["status"] == "running" for record in records):
                 return has_new_round
@@ -127,12 +127,12 @@ class StudyRounds:
                 assert record is not None
                 search = self._open_search()
                 search.tell(number, record["params"], objective_values(record, search.config))
-            self._told = numbers.stop
-            has_new_round = self._told < self._total
+            self._result_count = numbers.stop
+            has_new_round = self._result_count < self._total
         return has_new_round
 
     def _ask_up_to(self, number: int) -> None:
-        """Ask for suggestions in order, also again after a resume: some samplers have a memory."""
+        """Ask for suggestions in order, also after a resume, because some samplers keep a state."""
         while len(self._params) <= number:
             self._params.append(self._open_search().ask(len(self._params)))
 

@@ -49,8 +49,8 @@ class Outcome:
         interrupted: whether Ctrl-C or SIGTERM stopped the sweep before its end.
         tracked: whether MLflow has everything; None when tracking is off.
         mirrored: whether the copy of the folder is complete; None without one.
-        tracking_problem: why MLflow refuses the runs, and what to do; empty if it doesn't, and after
-            an outage, which a later `--resume` makes up for.
+        tracking_problem: why MLflow refuses the runs, and the remedy; empty if it accepts them, and
+            after an outage: a later `--resume` then sends the missing runs.
     """
 
     results: pd.DataFrame
@@ -154,7 +154,7 @@ def _run_locked(
     copy: Mirror | None,
     repair: Callable[[], None],
 ) -> Outcome:
-    """Lock the ledger, update the folder from its copy, and run the sweep."""
+    """Lock the ledger, fetch missing trials from the folder's copy, and run the sweep."""
     check_unchanged(ledger, prepared)
     notes = [describe_startup(prepared.config), *prepared.notes]
     for note in filter(None, notes):
@@ -168,7 +168,7 @@ def _run_locked(
             if copy is not None and copy.check(resume=resume):
                 reporter.say("comparing the folder with its copy")
                 if count := copy.fetch():
-                    reporter.say(f"{count} trials brought from the copy")
+                    reporter.say(f"{count} trials fetched from the copy")
                 for note in copy.notes:
                     reporter.say(f"note: {note}")
             check_unchanged(ledger, prepared)
@@ -214,13 +214,13 @@ def _run(
         tracking_problem = "" if tracked else tracking.refusal
         if tracking_problem:
             reporter.say(
-                f"MLflow did not take everything: {tracking_problem}. "
-                "After that, the same command with --resume sends the rest"
+                f"MLflow did not accept everything: {tracking_problem}. "
+                "Then run the same command with --resume to send the rest"
             )
         elif not tracked:
             reporter.say(
-                f"MLflow did not take everything ({tracking.error or 'no answer'}); "
-                "nothing is lost: the same command with --resume sends the rest"
+                f"MLflow did not accept everything ({tracking.error or 'no answer'}); "
+                "nothing is lost: run the same command with --resume to send the rest"
             )
     mirrored = None
     if mirroring is not None:
@@ -228,7 +228,7 @@ def _run(
         if not mirrored:
             reporter.say(
                 f"the copy is not complete ({mirroring.error or 'no answer'}); "
-                "nothing is lost: the same command with --resume sends the rest"
+                "nothing is lost: run the same command with --resume to send the rest"
             )
     return Outcome(
         results=results,
@@ -254,7 +254,7 @@ def _repair_stitches(ledger: Ledger, reporter: Reporter, retrain: bool) -> None:
     if retrain:
         for record in itertools.chain(*unusable.values()):
             begin_retraining(ledger, record)
-        reporter.say(f"{sum(map(len, unusable.values()))} trials run again for their stitches")
+        reporter.say(f"{sum(map(len, unusable.values()))} trials run again to store their stitches")
         return
     for note in stitch_notes({k: [r["trial"] for r in v] for k, v in unusable.items()}):
         reporter.say(f"note: {note}")
@@ -263,8 +263,8 @@ def _repair_stitches(ledger: Ledger, reporter: Reporter, retrain: bool) -> None:
 def _check_stitches_are_kept(config: Config, retrain: bool) -> None:
     if retrain and config.keep_stitches == "none":
         raise InputError(
-            "--retrain-stitches: keep_stitches is none, so no stitch would be kept; leave the option "
-            "out, or set keep_stitches to best or all"
+            "--retrain-stitches: keep_stitches is none, so no stitch would be kept; remove the "
+            "option, or set keep_stitches to best or all"
         )
 
 
@@ -272,14 +272,14 @@ def _check_folder(ledger: Ledger, resume: bool) -> None:
     """Check that the sweep may write to the experiment folder.
 
     Raises:
-        InputError: it is a file, can't be written, or holds a sweep and `resume` isn't given.
+        InputError: it is a file, can't be written, or contains a sweep and `resume` isn't given.
     """
     if ledger.folder.exists() and not ledger.folder.is_dir():
         raise InputError(f"{ledger.folder}: is a file, but must be a folder; name another folder")
     if ledger.exists and not resume:
         raise InputError(
-            f"{ledger.folder}: holds a sweep already; add --resume to resume it or to show it "
-            "again, or put the configuration into a folder of its own"
+            f"{ledger.folder}: already contains a sweep; add --resume to resume it or to show it "
+            "again, or put the configuration into a separate folder"
         )
     ledger.check_place()
     check_writable(ledger.root, "the ledger")
@@ -287,8 +287,9 @@ def _check_folder(ledger: Ledger, resume: bool) -> None:
 
 def _stopped_by_storage(reason: str) -> StoppedError:
     return StoppedError(
-        f"the sweep stopped: {reason}. Every trial that had ended is recorded; once that can be written "
-        "again (a full disk: free some space), the same command with --resume goes on"
+        f"the sweep stopped: {reason}. All ended trials are recorded; when writing works again "
+        "(if the disk is full, free some space), run the same command with --resume to "
+        "continue"
     )
 
 

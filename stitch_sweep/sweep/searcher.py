@@ -21,7 +21,7 @@ from stitch_sweep.sweep.rounds import StudyRounds
 from stitch_sweep.sweep.trainable import MESSAGE, STOPPED
 
 RETRIES = 3
-"""Number of further attempts of a trial whose worker died, if none of them makes progress."""
+"""Maximum number of further attempts without progress of a trial whose worker died."""
 
 _RESULT_KEYS = ("status", "metric", "metrics", "trajectory", "error")
 """Keys of a record that hold a trial's result, besides the predictions."""
@@ -32,7 +32,7 @@ class SweepSearcher(tune.search.Searcher):
 
     A study's next round of suggestions waits for the results of the round before; parallelism comes
     from running many studies. A trial is recorded in the ledger before it is handed out. A trial that
-    the ledger has as running is handed out again under its number, with its parameters.
+    the ledger lists as running is handed out again under its number, with its parameters.
 
     If a trial's settings have the same effect as an earlier trial's of its study, it is not handed out:
     its record gets a copy of the earlier result, with `copied_from`. It waits until the earlier trial
@@ -169,7 +169,7 @@ class SweepSearcher(tune.search.Searcher):
                 self._queue.append(StudyRounds(search, total, size, records, self._key))
 
     def _begin(self, trial: str, content: Mapping[str, Any]) -> None:
-        """Record that a trial runs, unless it has ended: a worker thought dead may have finished it."""
+        """Record that a trial runs, unless it has ended: a worker presumed dead may have finished it."""
         before = self._ledger.read(trial)
         if before is None or before["status"] == "running":
             self._ledger.begin(trial, content)

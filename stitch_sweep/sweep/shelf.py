@@ -32,14 +32,14 @@ class ShelfActor:
         self._entries: OrderedDict[str, tuple[Any, int]] = OrderedDict()
 
     def take(self, key: str) -> list[Any]:
-        """Return a list of the one reference that is stored under a key, or an empty list."""
+        """Return a list with the reference stored under a key, or an empty list."""
         if key not in self._entries:
             return []
         self._entries.move_to_end(key)
         return [self._entries[key][0]]
 
     def offer(self, key: str, array: np.ndarray) -> list[Any]:
-        """Store an array, unless its key is there; return the value of `take`."""
+        """Store an array, unless its key exists; return the value of `take`."""
         if key not in self._entries and array.nbytes <= self._limit:
             # This process puts, and so owns, the object: the worker may die.
             self._entries[key] = (ray.put(array), array.nbytes)
@@ -51,7 +51,7 @@ class ShelfActor:
 class NodeShelf:
     """A worker's access to the shelf of its node; see `training.loop.Shelf`.
 
-    After any error of Ray, the worker computes for itself.
+    After any error of Ray, the worker computes the representation itself.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""One pair in this process, without Ray: for a first look, and to find a problem."""
+"""Train a single pair in this process, without Ray: for a first look, and for debugging."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def run_pair(config: Config, pair: str, save: Path | None = None) -> dict[str, A
     """Train the stitch of one pair with the configuration's own settings.
 
     Args:
-        config: its factors, searched settings and other cells play no part; networks outside of the
-            pair are neither examined nor trained.
+        config: its factors, searched settings and other cells are ignored; networks outside the pair
+            are neither examined nor trained.
         pair: `sender:layer,receiver:layer`.
         save: file for the stitch, if any.
 
@@ -31,7 +31,7 @@ def run_pair(config: Config, pair: str, save: Path | None = None) -> dict[str, A
 
     Raises:
         InputError: the pair has another form, or names a network or layer that doesn't exist; or `save`
-            is a folder, or a file that is no stitch.
+            is a folder, or a file that is not a stitch.
     """
     check_local(config.resources)
     if save is not None:
@@ -69,5 +69,5 @@ def _check_save(path: Path) -> None:
         describe_stitch(path)
     except InputError:
         raise InputError(
-            f"--save {path}: holds no stitch, and would be replaced; name another file"
+            f"--save {path}: contains no stitch, and would be replaced; name another file"
         ) from None

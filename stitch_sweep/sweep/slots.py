@@ -14,7 +14,7 @@ import yaml
 from stitch_sweep.sweep.ray_setup import ray
 
 UNLIMITED_SLOTS = 64
-"""Number of trials to ask of an autoscaling cluster whose limit is unknown."""
+"""Number of trials to request from an autoscaling cluster whose limit is unknown."""
 _REFRESH_SECONDS = 5.0
 
 
@@ -63,8 +63,8 @@ def count_current_slots(cpu: int, gpu: float) -> int:
 def count_autoscaled_slots(cpu: int, gpu: float, workers: int | None = None) -> int:
     """Count the trials that fit on an autoscaling cluster with all its nodes; 0 if it doesn't grow.
 
-    Ray doesn't tell a driver the limit of its cluster. On a head that `ray up` made, a file contains it.
-    With KubeRay it is unknown, and `--workers` should name it.
+    A driver can't ask Ray for the limit of its cluster. On a head that `ray up` made, a file contains it.
+    With KubeRay it is unknown, and the user should set `--workers`.
     """
     file = Path("~/ray_bootstrap_config.yaml").expanduser()
     if not file.is_file():

@@ -136,7 +136,7 @@ class StitchTrainable(tune.Trainable):
         """Do nothing; see `save_checkpoint`."""
 
     def _note(self, error: Exception) -> None:
-        """Record why the trial must start again in a new process, through no fault of its own."""
+        """Record why the trial must start again in a new process; the trial itself is not at fault."""
         reason = f"{type(error).__name__}: {error}"
         out_of_memory = is_out_of_memory(error)
         writer = self._shared.writer
@@ -176,7 +176,7 @@ class StitchTrainable(tune.Trainable):
     def _check_memory(self) -> None:
         if 0 < self._gpu < 1 and count_refused_allocations() > self._refused_before:
             raise torch.OutOfMemoryError(
-                "CUDA out of memory: a library went on with another algorithm, which gives other bits"
+                "CUDA out of memory: a library continued with another algorithm, which gives other bits"
             )
 
     def _maybe_checkpoint(self, training: StitchTraining) -> None:

@@ -97,7 +97,7 @@ def _run_on_ray(
     try:
         with watch:
             if not count_current_slots(config.resources.cpu, config.resources.gpu_at_most):
-                reporter.say("waiting for nodes: the cluster has none yet that a trial fits on")
+                reporter.say("waiting for nodes: the cluster has no node yet that fits a trial")
             networks = train_networks(prepared, reporter, min(count, pace.workers or count))
             share, context = choose_gpu_share(prepared, reporter)
             slots = Slots(config.resources.cpu, share, pace.workers)
@@ -134,7 +134,7 @@ def choose_gpu_share(prepared: Prepared, reporter: Reporter) -> tuple[float, int
     config = prepared.config
     share, cpu = config.resources.gpu, config.resources.cpu
     if share == "auto":
-        reporter.say("measuring what a trial takes of a GPU")
+        reporter.say("measuring the GPU memory of a trial")
         task = make_task(measure_trial, num_cpus=cpu, num_gpus=1)
         trial = find_largest_trial(prepared)
         footprint = ray.get(task.remote(config, prepared.data, prepared.untrained(), trial))

@@ -42,7 +42,7 @@ def check_views(folder: Path, studies: Iterable[Study], config: Config, *, is_ne
         folder: the experiment folder.
         studies: of the sweep.
         config: its configuration.
-        is_new: whether the folder has no ledger yet. If it has one, the sweep made the tables.
+        is_new: whether the folder has no ledger yet. If it has a ledger, the sweep wrote the tables.
 
     Raises:
         InputError: a file that would be replaced isn't in a manifest of Stitch Sweep.
@@ -50,7 +50,7 @@ def check_views(folder: Path, studies: Iterable[Study], config: Config, *, is_ne
     if is_new:
         journal = [layout.OPTUNA_JOURNAL] if config.search.distributions else []
         names = {*_TABLES, layout.RESOLVED_CONFIG, *journal}
-        _manifest(folder).check_free(names, "give the sweep a folder of its own")
+        _manifest(folder).check_free(names, "give the sweep a separate folder")
     pairs = {(study.sender, study.receiver) for study in studies}
     check_analysis(folder, pairs, with_front=bool(config.search.objectives))
 
@@ -126,7 +126,7 @@ def ended_records(
 ) -> Iterator[dict[str, Any]]:
     """Iterate over the records of finished and failed trials, in the order of studies and numbers.
 
-    Each record is read when the iterator reaches it: all of them, with their trajectories, take memory.
+    Each record is read when the iterator reaches it, because all records together take much memory.
 
     Raises:
         RecordError: a record can't be used.

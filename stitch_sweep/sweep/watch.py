@@ -1,4 +1,4 @@
-"""A watch over Ray: tell the user that it has died; Ray itself prints a log, or ends the process."""
+"""Watch Ray and tell the user when it dies; Ray itself prints a log, or ends the process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HEAD_SECONDS = 5.0
 _LOCAL_SECONDS = 0.2
 _GRACE_SECONDS = 2.0
 _END_SECONDS = 10.0
-_RESUME = "Every trial that had ended is recorded; the same command with --resume goes on"
+_RESUME = "All ended trials are recorded; run the same command with --resume to continue"
 
 
 class Watch:
@@ -27,8 +27,8 @@ class Watch:
 
     A local Ray can't continue without its raylet or GCS server: if one of them dies, the main thread is
     interrupted, and `failure` gives the reason. Of a cluster, the head is checked. Ray waits a minute
-    for a head that is gone, in case it is restarted with its state, and then ends this process. No
-    handler can prevent that, so the user is told before.
+    for a lost head, in case it is restarted with its state, and then ends this process. No handler
+    can prevent that, so the user gets a message before.
 
     Args:
         say: is called with a line for the user.
@@ -94,8 +94,8 @@ class Watch:
         if not interrupts.received():
             cause = f"signal {-status}" if status < 0 else f"status {status}"
             self.failure = (
-                f"the sweep stopped: Ray's process {name} on this machine ended ({cause}), killed by the "
-                f"system when memory ran out, or by somebody. {_RESUME}"
+                f"the sweep stopped: Ray's process {name} on this machine ended ({cause}): the system "
+                f"may have killed it because memory ran out. {_RESUME}"
             )
         if not self._in_main:
             self._say(self.failure)
@@ -121,8 +121,8 @@ class Watch:
             if answered_before and not answers:
                 self._say(
                     f"the head of the Ray cluster ({address}) does not answer; Ray waits for it for a "
-                    "minute and then ends this process. Every trial that had ended is recorded: once "
-                    "there is a cluster, the same command with --resume goes on"
+                    "minute and then ends this process. All ended trials are recorded: once "
+                    "a cluster runs, run the same command with --resume to continue"
                 )
             elif answers and not answered_before:
                 self._say("the head of the Ray cluster answers again")

@@ -1,4 +1,4 @@
-"""Errors of a tracking server or store that waiting can't end, each with its remedy."""
+"""Permanent errors of a tracking server or store, each with its remedy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _OTHER_PROTOCOL = re.compile(r"WRONG_VERSION_NUMBER|record layer failure|packet 
 
 
 class RefusedError(Exception):
-    """MLflow won't accept a sweep's runs until somebody changes something.
+    """MLflow won't accept a sweep's runs until the problem is solved.
 
     Args:
         problem: a sentence with the problem and the remedy.
@@ -63,7 +63,7 @@ def refused_experiment(name: str, error: Exception) -> RefusedError:
     """Return the error for an experiment name that the server doesn't accept."""
     return RefusedError(
         f"the server refuses the experiment {name!r} ({error}). Set tracking.experiment to another "
-        "name; Databricks wants a path such as /Users/NAME/EXPERIMENT"
+        "name; Databricks requires a path such as /Users/NAME/EXPERIMENT"
     )
 
 
@@ -76,7 +76,7 @@ def _problem(error: BaseException, text: str, words: str, uri: str, experiment: 
     if isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
         return (
             f"artifacts of the experiment {experiment!r} can't be written from this machine ({words}). "
-            "An experiment keeps its place of artifacts: set tracking.experiment to another name, or "
+            "An experiment keeps its artifact location: set tracking.experiment to another name, or "
             "let the server serve artifacts (`mlflow server --artifacts-destination`)"
         )
     if "out-of-date database schema" in text or "Can't locate revision" in text:
@@ -89,12 +89,10 @@ def _problem(error: BaseException, text: str, words: str, uri: str, experiment: 
     if _OTHER_PROTOCOL.search(text):
         return f"{shown} doesn't speak TLS. Write http:// in place of https://"
     if _DENIED.search(text):
-        return (
-            f"the database at {shown} refuses the user ({words}). Check user, password and rights"
-        )
+        return f"the database at {shown} refuses the user ({words}). Check user, password and permissions"
     if _NO_DATABASE.search(text):
         return (
-            f"the server at {shown} has no such database ({words}). Create it, or name another one"
+            f"the server at {shown} has no such database ({words}). Create it, or give another name"
         )
     if _NO_SQLITE.search(text):
         return (
@@ -109,7 +107,7 @@ def _answer_problem(error: BaseException, words: str, shown: str, uri: str) -> s
     from mlflow.exceptions import InvalidUrlException, MlflowException
 
     if isinstance(error, InvalidUrlException):
-        return f"{shown} is no address of a server. Write it as http://HOST:PORT"
+        return f"{shown} is not the address of a server. Write it as http://HOST:PORT"
     if not isinstance(error, MlflowException):
         return None
     if "Databricks" in words and "credential" in words:
@@ -120,12 +118,12 @@ def _answer_problem(error: BaseException, words: str, shown: str, uri: str) -> s
     if status in (401, 403):
         return (
             f"{shown} denies access ({words}). Set MLFLOW_TRACKING_USERNAME and "
-            "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, or ask for the rights"
+            "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, or ask for permission"
         )
     if status in (404, 405) and "RESOURCE_DOES_NOT_EXIST" not in words:
-        return f"{shown} has no such interface of MLflow ({words}). Check host, port and path"
+        return f"{shown} doesn't have this interface of MLflow ({words}). Check host, port and path"
     if 400 <= status < 500 and status not in _TEMPORARY:
-        return f"{shown} refuses the request ({words}). Sending it again can't help by itself"
+        return f"{shown} refuses the request ({words}). Sending it again has the same result"
     return None
 
 
@@ -153,17 +151,17 @@ def _schema_problem(text: str, uri: str) -> str:
     revision = match and (match.group(1) or match.group(2))
     if revision and revision != "None" and not _is_earlier(revision):
         return (
-            f"the database {shown} was written by a later MLflow. Update it here: `pip install "
+            f"the database {shown} was written by a newer MLflow. Update it here: `pip install "
             "--upgrade mlflow`"
         )
     return (
-        f"the database {shown} was written by an earlier MLflow. Make a copy of it, then run `mlflow "
+        f"the database {shown} was written by an older MLflow. Make a copy of it, then run `mlflow "
         f"db upgrade {shown if shown == uri else 'URI'}`"
     )
 
 
 def _is_earlier(revision: str) -> bool:
-    """Return whether the installed MLflow knows a revision of the schema."""
+    """Whether the installed MLflow knows a revision of the schema."""
     from alembic.script import ScriptDirectory
     from alembic.util import CommandError
     from mlflow.store.db.utils import _get_alembic_config

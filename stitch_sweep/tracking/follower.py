@@ -1,4 +1,4 @@
-"""The loop that follows a ledger: send what is new, wait longer after errors, finish in time.
+"""The loop that follows a ledger: send new results, wait longer after errors, finish in time.
 
 MLflow and the mirror use it: both send a sweep's results to a place that may be slow or out of reach.
 """
@@ -34,7 +34,7 @@ def follow(
         over: is set when the sweep is over.
         on_error: gets an exception of `send` and its argument; returns whether to try again.
         poll_seconds: seconds between two calls.
-        abandoned: is set to stop after the present transfer, without the rest.
+        abandoned: is set to stop after the present transfer and skip the rest.
 
     Returns:
         Whether everything was sent.

@@ -75,38 +75,38 @@ class Mirror:
             resume: whether to resume an existing sweep.
 
         Returns:
-            Whether the copy holds a sweep, which `fetch` can read.
+            Whether the copy contains a sweep, which `fetch` can read.
 
         Raises:
-            InputError: the URI can't be reached; it holds a sweep and `resume` isn't given, another
-                sweep than the folder, or files that aren't from a sweep's copy.
+            InputError: the URI can't be reached; it contains a sweep and `resume` isn't given, a
+                different sweep than the folder, or files that don't belong to a sweep's copy.
         """
         description = self._read_description()
         if description is None:
             # The description is the first file of every copy, so these files are somebody else's.
             if foreign := sorted(self._names()):
                 raise InputError(
-                    f"--mirror {self._shown}: holds {list_briefly(foreign)}, which would be replaced, "
-                    "and no sweep; name a place of its own"
+                    f"--mirror {self._shown}: contains {list_briefly(foreign)}, which would be replaced, "
+                    "and no sweep; give an empty location"
                 )
             return False
         if not resume:
             raise InputError(
-                f"--mirror {self._shown}: holds a sweep already; add --resume to resume it, or "
-                "name a place of its own"
+                f"--mirror {self._shown}: already contains a sweep; add --resume to resume it, or "
+                "give another location"
             )
         local = Ledger(self._folder).description()
         if local is not None and local["id"] != description["id"]:
             raise InputError(
-                f"--mirror {self._shown}: holds another sweep than {self._folder}; a sweep's copy "
-                "needs a place of its own"
+                f"--mirror {self._shown}: contains a different sweep than {self._folder}; each "
+                "sweep needs a separate location"
             )
         return True
 
     def fetch(self) -> int:
-        """Copy to the folder the trials that it lacks, or that ended elsewhere while they ran here.
+        """Copy to the folder the trials that it lacks, or that ended on another machine.
 
-        If the folder holds no sweep, all trials are copied. Trials that ended here stay unchanged, and
+        If the folder contains no sweep, all trials are copied. Trials that ended here stay unchanged, and
         views are not copied but rebuilt. After an interruption, the next call copies the rest.
 
         Returns:
@@ -130,7 +130,7 @@ class Mirror:
         return sum(self._fetch_trial(trial_of_record(name), ledger, names) for name in records)
 
     def send(self) -> Iterator[str]:
-        """Bring the copy up to the folder, and yield each file's name after it is sent.
+        """Send the files that the copy lacks, and yield each file's name after it is sent.
 
         After an interruption at any moment, a sweep can be resumed from the copy: a trial's record is
         read before its stitch is sent, and sent after it.
@@ -145,7 +145,7 @@ class Mirror:
         for name in filter(is_record, changed):
             data = _read_bytes(self._folder / name)
             if data is None or not _is_valid_record(name, data):
-                continue  # a damaged record would replace a good one
+                continue  # a damaged record would replace an intact one
             # A new stamp: the trial may have ended after the list was made.
             stitch = stitch_name(trial_of_record(name))
             stamp = read_stamp(self._folder / stitch)
@@ -171,7 +171,7 @@ class Mirror:
             yield name
 
     def _delete_removed(self) -> None:
-        """Delete checkpoints of ended trials, stitches that were beaten, and outdated figures."""
+        """Delete checkpoints of ended trials, superseded stitches, and outdated figures."""
         for name in [name for name in self._sent if not (self._folder / name).exists()]:
             # If the whole folder is gone, the copy is all that is left.
             if is_record(name) or not (self._folder / DESCRIPTION).exists():
@@ -229,7 +229,7 @@ class Mirror:
         except FileNotFoundError:
             return
         except _DamagedError:
-            self.notes.append(f"--mirror {self._shown}: {name} is damaged, and was not brought")
+            self.notes.append(f"--mirror {self._shown}: {name} is damaged and was not copied")
 
     def _names(self) -> set[str]:
         """Return the names of the copy's files, without files of other origin."""
@@ -243,8 +243,8 @@ class Mirror:
         for name in sorted(names):
             if ".." in PurePosixPath(name).parts:
                 raise InputError(
-                    f"--mirror {self._shown}: holds {name!r}, which is a path out of it; nothing was "
-                    "brought"
+                    f"--mirror {self._shown}: contains {name!r}, a path that leads out of it; nothing "
+                    "was copied"
                 )
         return set(filter(is_copied, names))
 
@@ -267,8 +267,7 @@ class Mirror:
             raise self._unreadable(error) from None
         if len(data) > LARGEST_JSON:
             raise InputError(
-                f"--mirror {self._shown}: {name} is larger than {size(LARGEST_JSON)}, the most that "
-                "is read"
+                f"--mirror {self._shown}: {name} is larger than the limit of {size(LARGEST_JSON)}"
             )
         return data
 
@@ -287,7 +286,7 @@ class Mirror:
             self._fs.move(place, path)
 
     def _read_description(self) -> dict[str, Any] | None:
-        """Return the description of the copy's sweep; None if it holds none."""
+        """Return the description of the copy's sweep; None if there is none."""
         data = self._read(DESCRIPTION)
         if data is None:
             return None

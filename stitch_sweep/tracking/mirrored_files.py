@@ -1,6 +1,6 @@
-"""The files of an experiment folder that its copy gets.
+"""The files of an experiment folder that are copied.
 
-The folder may also contain the user's files: config.yml, which may hold a password, and, where it is the
+The folder may also contain the user's files: config.yml, which may contain a password, and, if it is the
 current folder, data, networks or a repository. None of these is copied.
 """
 

@@ -15,7 +15,7 @@ POLL_SECONDS = 2.0
 
 
 class Mirroring:
-    """Keeps a mirror up to date, in a thread that a slow or dead place delays, and nothing else.
+    """Keeps a mirror up to date. A slow or dead server delays its thread and nothing else.
 
     The thread lives as long as a `with` block. If the block ends without `finish`, no further file is
     sent.
@@ -57,7 +57,7 @@ class Mirroring:
         """Send the rest.
 
         Args:
-            patience: seconds that the place may accept nothing.
+            patience: seconds to wait for a server that accepts nothing.
 
         Returns:
             Whether the copy is complete.

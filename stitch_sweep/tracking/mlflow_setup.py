@@ -1,6 +1,6 @@
 """MLflow, imported after the environment variables that it reads.
 
-Import MLflow's client from here, inside of the function that needs it: the import takes seconds.
+Import MLflow's client from here, inside the function that needs it: the import takes seconds.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The tracking process of a sweep, seen from the sweep.
+"""The tracking process of a sweep, as the sweep's process controls it.
 
-A slow or dead tracking server delays logging and nothing else, because a process of its own feeds MLflow
+A slow or dead tracking server delays logging and nothing else, because a separate process feeds MLflow
 from the ledger.
 """
 
@@ -32,7 +32,7 @@ class TrackingProcess:
     Attributes:
         sent: number of trials sent so far.
         error: the latest error, which may be an outage; empty after a success.
-        refusal: why MLflow accepts no runs until somebody changes something, with the remedy; or empty.
+        refusal: the permanent reason why MLflow accepts no runs, with the remedy; or empty.
     """
 
     def __init__(
@@ -63,12 +63,12 @@ class TrackingProcess:
         self._thread.start()
 
     def finish(self, patience: float = PATIENCE_SECONDS) -> bool:
-        """Let the process send the rest.
+        """Let the process send the remaining results.
 
-        A server that refuses is asked once more, and not waited for.
+        A server that refuses gets a single further request; the method doesn't wait for it.
 
         Args:
-            patience: seconds that a server may accept nothing.
+            patience: seconds to wait for a server that accepts nothing.
 
         Returns:
             Whether MLflow has everything.
@@ -99,7 +99,7 @@ class TrackingProcess:
             if kind == "refused":
                 self.error = self.refusal = text
                 if text != self._reported:
-                    self._say(f"MLflow takes no runs: {text}. The sweep goes on without it")
+                    self._say(f"MLflow accepts no runs: {text}. The sweep continues without it")
                     self._reported = text
             elif kind == "error":
                 self.error, self.refusal = text, ""
@@ -108,5 +108,5 @@ class TrackingProcess:
                 self._last_progress = time.monotonic()
                 self.error = self.refusal = ""
                 if self._reported:
-                    self._say("MLflow takes runs again")
+                    self._say("MLflow accepts runs again")
                     self._reported = ""

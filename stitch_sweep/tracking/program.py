@@ -1,7 +1,7 @@
 """The program of the tracking process: `python -m stitch_sweep.tracking.program FOLDER EXPERIMENT`.
 
 It reports each event to the sweep as a line on standard output: `sent TRIAL`, `artifact NAME`,
-`error TEXT` for a possible outage, `refused TEXT` for an error that waiting can't end. It ends after
+`error TEXT` for a possible outage, `refused TEXT` for a permanent error. It ends after
 `finish` on standard input, or after the sweep's process.
 """
 
@@ -72,7 +72,7 @@ class _Sender:
     Args:
         connect: makes the tracker, and is called again after a failure: a database that can't be
             opened yet is a server that doesn't answer yet.
-        words: that the sweep's process has written.
+        words: lines that the sweep's process has written.
         uri: tracking URI.
         experiment: name of the MLflow experiment.
     """
@@ -122,7 +122,7 @@ class _Sender:
 
 
 def _report_early_refusal(folder: Path, experiment: str, uri: str) -> None:
-    """Report what MLflow will refuse, before the sweep begins; create nothing there."""
+    """Report a permanent error before the sweep begins; create nothing on the server."""
     from mlflow.store.db import utils
     from sqlalchemy import inspect
 

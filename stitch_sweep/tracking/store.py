@@ -1,4 +1,4 @@
-"""The place where MLflow keeps runs: its address, the address's check, and the place of artifacts.
+"""The place where MLflow keeps runs: its address, the check of the address, and the artifact location.
 
 Nothing in this module imports MLflow, which takes seconds, or contacts a server.
 """
@@ -65,7 +65,7 @@ def local_database(uri: str) -> Path | None:
 
 
 def artifact_location(uri: str) -> str | None:
-    """Return the place of a new experiment's artifacts: beside an sqlite file; None for the server's."""
+    """Return the folder for a new experiment's artifacts beside an sqlite file; None for the server's."""
     database = local_database(uri)
     return None if database is None else (database.parent.resolve() / "mlruns").as_uri()
 
@@ -92,12 +92,12 @@ def _problem(address: str) -> str:
         return (
             "has white space around it, or characters that aren't printable: remove or quote them"
         )
-    scheme, colon, rest = address.partition(":")
+    scheme, colon, address_part = address.partition(":")
     scheme = scheme.lower() if re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]+", scheme) and colon else ""
     if re.match(r"(\[[0-9A-Fa-f:]+\]|[\w.-]+):\d+(/|$)", address):
         return f"has no scheme: write http://{redact_uri(address)} or https://"
     if address == "databricks" or scheme == "databricks":
-        return _databricks_problem(rest)
+        return _databricks_problem(address_part)
     if address in ("uc", "databricks-uc"):
         scheme = address
     if scheme in ("", "file"):
@@ -164,7 +164,7 @@ def _sqlite_problem(address: str) -> str:
     except OSError as error:
         return f"can't be opened: {error.strerror}"
     if "+" not in address.partition(":")[0] and header not in (b"", _SQLITE_HEADER):
-        return "is not an sqlite database: give the path of one, or of no file"
+        return "is not an sqlite database: give the path of a database or of a new file"
     return _unwritable(path)  # sqlite writes its journal beside the file
 
 
@@ -172,7 +172,7 @@ def _unwritable(path: Path) -> str:
     try:
         check_writable(path, "")
     except (InputError, OSError):
-        return "can't be written: its folder isn't one, or isn't writable; give another path"
+        return "can't be written: its parent is not a folder, or isn't writable; give another path"
     return ""
 
 
@@ -183,7 +183,7 @@ def _driver_problem(address: str) -> str:
     try:
         make_url(address).get_dialect().import_dbapi()
     except NoSuchModuleError:
-        return "names a driver that SQLAlchemy doesn't know: leave out the + and what follows"
+        return "names a driver that SQLAlchemy doesn't know: remove the + and the text after it"
     except ImportError as error:
         module = error.name or str(error)
         package = _PACKAGES.get(module, module)
@@ -196,9 +196,9 @@ def _driver_problem(address: str) -> str:
     return ""
 
 
-def _databricks_problem(rest: str) -> str:
+def _databricks_problem(address_part: str) -> str:
     """Return the problem of a Databricks address: no host, no credentials, or no such profile."""
-    profile = rest.removeprefix("//") or os.environ.get("DATABRICKS_CONFIG_PROFILE", "")
+    profile = address_part.removeprefix("//") or os.environ.get("DATABRICKS_CONFIG_PROFILE", "")
     file = Path(os.environ.get("DATABRICKS_CONFIG_FILE") or "~/.databrickscfg").expanduser()
     if ":" in profile or (not profile and any(n.startswith("DATABRICKS_") for n in os.environ)):
         return ""

@@ -1,4 +1,4 @@
-"""A sweep's runs on MLflow: sends what the server lacks.
+"""A sweep's runs on MLflow: sends the trials that the server lacks.
 
     parent run    a sweep: its configuration, matrices and tables as artifacts
     child run     a trial: cell and settings as params, trajectory as step metrics
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from stitch_sweep.tracking.mlflow_setup import MlflowClient, Run
 
 BATCH, PARAMS = 1000, 100
-"""Entries and, among them, params per call; MLflow takes no more."""
+"""Entries and, among them, params per call; MLflow accepts no more."""
 PAGE = 100
 """Runs per page of a query: a larger page takes longer than a call may last."""
 SENDERS = 4
@@ -188,7 +188,7 @@ class Tracker:
         """Return the id of the MLflow experiment; None if it doesn't exist yet.
 
         Raises:
-            RefusedError: it was deleted, so MLflow takes no further runs in it.
+            RefusedError: it was deleted, so MLflow accepts no further runs in it.
         """
         name = self._experiment_name
         experiment = self._client.get_experiment_by_name(name)
@@ -276,7 +276,7 @@ class Tracker:
                 return
 
     def _send_trial(self, trial: str) -> bool:
-        """Send a trial if it has ended; return whether it has."""
+        """Send a trial if it has ended; return whether it has ended."""
         try:
             record = self._ledger.read(trial)
         except RecordError:  # a resume, or the end of the sweep, reports it

@@ -10,7 +10,7 @@ from stitch_sweep.config.paths import flatten
 from stitch_sweep.core.splits import SHORT_SPLITS
 
 MOST_CHARACTERS = 500
-"""Length of a param or tag; MLflow takes no more."""
+"""Length of a param or tag; MLflow accepts no more."""
 
 
 class Point(NamedTuple):
@@ -96,7 +96,7 @@ def run_tags(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def flatten_settings(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings as {dotted path: value}, without empty values, other values as JSON.
+    """Return nested settings as {dotted path: value}. Empty values are skipped, other values become JSON.
 
     Args:
         tree: nested settings.

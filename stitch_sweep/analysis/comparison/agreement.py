@@ -17,20 +17,20 @@ from stitch_sweep.core.errors import InputError
 def error_consistency(first: np.ndarray, second: np.ndarray) -> float:
     """Compute Cohen's kappa of two classifiers' correctness.
 
-    It tells whether they fail on the same images:
+    It measures whether they fail on the same images:
 
         kappa = (c - c_0) / (1 - c_0),   c_0 = p q + (1 - p)(1 - q)
 
     with c the share of images that both get right or both get wrong, and p and q the two accuracies.
     c_0 is the expected share for two classifiers of these accuracies that fail independently. 1: they
-    fail on the same images; 0: they agree as much as by chance; below 0: less. NaN where c_0 is 1, that
-    is where both are always right or both always wrong.
+    fail on the same images; 0: they agree as much as by chance; below 0: less. NaN where c_0 is 1, which
+    happens where both are always right or both are always wrong.
 
     Source: Geirhos, Meding and Wichmann 2020 (arXiv 2006.16736).
 
     Args:
         first: bool, shape (N,): which images the first classifier gets right.
-        second: bool, shape (N,): the same of the second classifier.
+        second: bool, shape (N,): which images the second classifier gets right.
 
     Raises:
         ValueError: there are no images, or the shapes differ.
@@ -46,8 +46,8 @@ def error_consistency(first: np.ndarray, second: np.ndarray) -> float:
     chance = a * b + (count - a) * (count - b)
     if chance == count * count:
         return math.nan
-    same = int((first == second).sum())
-    return (same * count - chance) / (count * count - chance)
+    equal_count = int((first == second).sum())
+    return (equal_count * count - chance) / (count * count - chance)
 
 
 def agreement(
@@ -77,7 +77,7 @@ def agreement(
         labels: column `label`, a row per test image.
         networks: columns `network` and `predictions`; missing predictions are allowed.
         metric: the column that chooses trials.
-        mode: whether "max" or "min" of it is best.
+        mode: whether its "max" or its "min" is best.
 
     Returns:
         A row per finished best trial of a cell and loss: its identity, `trial`, `accuracy_raw`,
@@ -102,7 +102,7 @@ def agreement(
     table = loss_table(results, metric=metric, mode=mode)
     table = table[(table["status"] == "finished") & table["trial"].isin(list(stitched))]
     identity = [*PAIR, *identity_columns(table), *CELL, "repeat", "loss"]
-    kept = [*identity, "trial", "accuracy_raw", "accuracy_calibrated"]
+    shown_columns = [*identity, "trial", "accuracy_raw", "accuracy_calibrated"]
     rows = [
         _compare(
             stitched[row["trial"]],
@@ -113,7 +113,7 @@ def agreement(
         for row in table.to_dict("records")
     ]
     compared = pd.DataFrame(rows, columns=_COLUMNS, index=table.index)
-    return table[kept].join(compared).reset_index(drop=True)
+    return table[shown_columns].join(compared).reset_index(drop=True)
 
 
 _COLUMNS = [

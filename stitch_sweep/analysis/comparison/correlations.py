@@ -28,9 +28,9 @@ def spearman(first: np.ndarray, second: np.ndarray) -> float:
         first: shape (N,).
         second: shape (N,).
     """
-    both = np.isfinite(first) & np.isfinite(second)
-    first, second = first[both], second[both]
-    if both.sum() < FEWEST_CELLS or np.ptp(first) == 0 or np.ptp(second) == 0:
+    is_finite = np.isfinite(first) & np.isfinite(second)
+    first, second = first[is_finite], second[is_finite]
+    if is_finite.sum() < FEWEST_CELLS or np.ptp(first) == 0 or np.ptp(second) == 0:
         return math.nan
     return float(spearmanr(first, second).statistic)
 
@@ -40,7 +40,7 @@ def measure_correlations(
 ) -> pd.DataFrame:
     """Compute rank correlations between measures over the cells of each matrix.
 
-    Measures of which lower is better count with the opposite sign, so that 1 always means that two
+    Measures whose lower values are better count with the opposite sign, so that 1 always means that two
     measures order the cells alike. Repeats of a cell are averaged first. There is no p-value: the cells
     of a matrix share two networks and their neighbors' layers, so they are not an independent sample.
 

@@ -15,8 +15,8 @@ from stitch_sweep.core.measures import SIMILARITIES
 WELL = 0.9
 """Rescaled calibrated accuracy from which a cell performs well."""
 FAR = 1.0
-"""Relative mean squared error from which a representation is far from the expected one. A constant, the
-expected representation's own mean, is then as near."""
+"""Relative mean squared error from which a representation is far from the expected one. At 1, a constant
+(the expected representation's mean) is equally near."""
 
 # Mean squared errors depend on scale and shift, which some losses do not determine. Each is replaced
 # by the column of `representations.parquet` that is measured behind the calibration.
@@ -41,7 +41,7 @@ def hacking(
     is *far* when `measure` is on the far side of `far`: by default when the stitched representation
     differs from the expected one by at least the expected one's own variance, so that a constant would
     be as near. Both together are *hacking*: the cell performs with a representation that is not the
-    one to be compared. It does not tell the cause; `nearest` tells whether a stitch of the same cell,
+    one to be compared. It does not show the cause; `nearest` shows whether a stitch of the same cell,
     trained for any loss, came nearer.
 
     A loss that is blind to scale and shift does not determine them, so the mean squared errors of its
@@ -53,12 +53,12 @@ def hacking(
         results: a row per trial, as `load_results` returns it.
         chance: accuracy of guessing.
         well: rescaled accuracy from which a cell performs well.
-        far: value of `measure` from which a representation is far; for a measure of which higher is
-            better, the value up to which it is far.
+        far: value of `measure` from which a representation is far; for a measure whose higher
+            values are better, the value up to which it is far.
         measure: a key of `measures.SIMILARITIES`.
         representations: `representations.parquet` as `measure` wrote it.
         metric: the column that chooses trials.
-        mode: whether "max" or "min" of it is best.
+        mode: whether its "max" or its "min" is best.
 
     Returns:
         The finished trials of `loss_table`, with `rescaled`, `nearest` and `nearest_loss` (the best

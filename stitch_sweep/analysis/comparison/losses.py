@@ -30,13 +30,13 @@ def loss_table(
     """Tabulate accuracy and every measure per cell and loss, of the best trial.
 
     The best trial is chosen on validation images. If the loss was searched rather than crossed, the
-    table holds the best trial of each loss that a study tried; the losses may then have had different
+    table contains the best trial of each loss that a study tried; the losses may then have had different
     numbers of trials.
 
     Args:
         results: a row per trial, as `load_results` returns it.
         metric: the column that chooses trials.
-        mode: whether "max" or "min" of it is best.
+        mode: whether its "max" or its "min" is best.
 
     Returns:
         A row per sender, receiver, combination of factors other than the loss, sender layer, receiver
@@ -77,12 +77,12 @@ def cell_means(
 ) -> pd.DataFrame:
     """Average the defined values of each cell over its repeats.
 
-    The row of the image is left out: it is a control, not a layer of the sender.
+    The row of the image is skipped: it is a control, not a layer of the sender.
 
     Args:
         table: a row per cell and repeat, such as the result of `loss_table`.
         matrix: the columns that identify a matrix.
-        loss: the column that holds the loss.
+        loss: the column of the loss.
         quantities: the numeric columns to average.
     """
     keys = [*matrix, loss, *CELL]

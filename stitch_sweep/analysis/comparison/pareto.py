@@ -14,11 +14,11 @@ def pareto_front(results: pd.DataFrame, objectives: Mapping[str, Mode]) -> pd.Da
     """Select the trials of each study that no other trial of the study dominates.
 
     A trial dominates another when it is at least as good in every objective and better in one. Trials
-    that failed or lack an objective are left out. Of equal trials none dominates, and all stay.
+    that failed or lack an objective are skipped. Equal trials don't dominate each other, and all stay.
 
     Args:
         results: a row per trial, as `load_results` returns it.
-        objectives: column -> whether "max" or "min" of it is best.
+        objectives: column -> whether its "max" or its "min" is best.
 
     Returns:
         Rows of `results`, study by study, within a study from best to worst in the first objective.
@@ -43,13 +43,13 @@ def pareto_front(results: pd.DataFrame, objectives: Mapping[str, Mode]) -> pd.Da
 
 
 def _undominated(values: np.ndarray) -> np.ndarray:
-    """Tell which rows of values (N, M), higher is better, no other row dominates: bool, shape (N,)."""
-    kept = np.ones(len(values), dtype=bool)
+    """Find the rows of values (N, M) that no other row dominates (higher is better): bool, shape (N,)."""
+    is_undominated = np.ones(len(values), dtype=bool)
     for k, row in enumerate(
         values
     ):  # row by row: an N x N x M array is too large for large studies
-        kept[k] = not ((values >= row).all(axis=1) & (values > row).any(axis=1)).any()
-    return kept
+        is_undominated[k] = not ((values >= row).all(axis=1) & (values > row).any(axis=1)).any()
+    return is_undominated
 
 
 def pareto_table(front: pd.DataFrame, objectives: Mapping[str, Mode]) -> pd.DataFrame:

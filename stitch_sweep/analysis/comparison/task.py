@@ -28,7 +28,7 @@ def against_task(table: pd.DataFrame, *, behind: float = BEHIND) -> pd.DataFrame
         and its `standard_error` over cells (an underestimate, since cells share networks), `lowest`
         and `highest` difference of a cell, the share of cells `behind`, and `spearman`, the rank
         correlation of the two accuracies over cells. It is NaN under three cells, or where one
-        accuracy is constant. If several weights of the task loss were run, the first label in
+        accuracy is constant. If the sweep has several weights of the task loss, the first label in
         alphabetical order is the reference.
     """
     names = identity_columns(table)
@@ -42,23 +42,26 @@ def against_task(table: pd.DataFrame, *, behind: float = BEHIND) -> pd.DataFrame
         for label, cells in by_loss.items():
             if is_task(label):
                 continue
-            both = cells.merge(task, on=CELL, suffixes=("", "_task")).dropna(
+            shared_cells = cells.merge(task, on=CELL, suffixes=("", "_task")).dropna(
                 subset=["accuracy_calibrated", "accuracy_calibrated_task"]
             )
-            accuracy, task_accuracy = both["accuracy_calibrated"], both["accuracy_calibrated_task"]
+            accuracy, task_accuracy = (
+                shared_cells["accuracy_calibrated"],
+                shared_cells["accuracy_calibrated_task"],
+            )
             difference = accuracy - task_accuracy
             rows.append(
                 {
                     **dict(zip([*PAIR, *names], key, strict=True)),
                     "loss": label,
-                    "cells": len(both),
+                    "cells": len(shared_cells),
                     "accuracy": accuracy.mean(),
                     "task_accuracy": task_accuracy.mean(),
                     "difference": difference.mean(),
                     "standard_error": difference.sem(),
                     "lowest": difference.min(),
                     "highest": difference.max(),
-                    "behind": (difference < -behind).mean() if len(both) else math.nan,
+                    "behind": (difference < -behind).mean() if len(shared_cells) else math.nan,
                     "spearman": spearman(accuracy.to_numpy(), task_accuracy.to_numpy()),
                 }
             )

@@ -16,7 +16,7 @@ from stitch_sweep.analysis.ladder.points import shared_networks
 from stitch_sweep.analysis.ladder.scale import SizeScale
 
 PLACES = 40
-"""Number of places that are tried along the ladder, roughly."""
+"""Approximate number of places that are tried along the ladder."""
 
 WIDTHS = (0.0, 0.1, 0.14, 0.2, 0.28, 0.4, 0.56, 0.8)
 """Widths of a logistic change, from one tenth of it to nine tenths, as shares of the ladder; 0 is a step.

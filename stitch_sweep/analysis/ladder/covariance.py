@@ -55,7 +55,7 @@ class Errors:
     def residuals(self, z: np.ndarray, directions: np.ndarray) -> np.ndarray:
         """Compute squared residuals (B, D) of whitened `z` (B, n) from a constant and each direction.
 
-        The smallest residual is that of rounding, because the logarithm of 0 is infinite.
+        Residuals are at least as large as rounding errors, because the logarithm of 0 is infinite.
         """
         total = np.einsum("bn,bn->b", z, z)[:, None]
         constant = total - (z @ self.constant)[:, None] ** 2

@@ -81,12 +81,12 @@ class LadderFit:
         transition: interval of the place, None without a transition.
         per_doubling: the line's slope per doubling of size.
         slope: interval of that slope, None under three points.
-        slope_p_value: of the slope against 0 (t test), None likewise.
+        slope_p_value: of the slope against 0 (t test), None under three points.
         rank_correlation: Kendall's tau-b with size if the status is "trend"; else None.
         rank_p_value: its two-sided permutation p-value, see `rank_correlation`.
         undefined: names of the pairs whose value is undefined, with their sizes, and of those
             without a size.
-        notes: sentences that a reader needs beside the statement.
+        notes: sentences that help to interpret the statement.
         statement: the result in words, notes included.
     """
 

@@ -28,7 +28,7 @@ def make_model(
     Args:
         name: "constant", "linear", "step" or "logistic".
         parameters: as in `LadderModel`.
-        likelihood: the log-likelihood, a number or an array of one.
+        likelihood: the log-likelihood, a number or an array with a single entry.
         points: the number of points of the ladder.
         smallest: the smallest size.
     """

@@ -142,7 +142,7 @@ def _read_sizes(networks: pd.DataFrame, size: str) -> dict[str, float]:
     try:
         values = networks[size].astype("Float64").to_numpy("float64", na_value=math.nan)
     except (TypeError, ValueError) as error:
-        raise InputError(f"the table of networks: column {size} must hold numbers") from error
+        raise InputError(f"the table of networks: column {size} must contain numbers") from error
     wrong = [
         str(k) for k, v in zip(networks["network"], values, strict=True) if not _is_size(float(v))
     ]
@@ -181,7 +181,7 @@ def check_points(points: pd.DataFrame, value: str) -> pd.DataFrame:
     prefix = "" if value == "order" else f"{value}_"
     ends = [f"{prefix}low", f"{prefix}high"]
     problems = [
-        f"column {name} of the points must hold numbers"
+        f"column {name} of the points must contain numbers"
         for name in ("size", value, *ends)
         if name in points.columns
         and not types.is_numeric_dtype(points[name])
@@ -197,7 +197,7 @@ def check_points(points: pd.DataFrame, value: str) -> pd.DataFrame:
 
     size, (low, high) = numbers("size"), map(numbers, ends)
     if not all(map(_is_size, size)):
-        raise InputError("column size of the points must hold positive numbers")
+        raise InputError("column size of the points must contain positive numbers")
     if np.any(low > high):
         raise InputError(f"{ends[0]} is above {ends[1]} in some point")
     own_names = [f"point {k}" for k in range(len(points))]

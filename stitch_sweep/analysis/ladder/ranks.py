@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 MOST_VALUES = 10
-"""Largest number of different sizes with an exact p-value; each more doubles the time."""
+"""Largest number of different sizes with an exact p-value; each further size doubles the time."""
 
 
 def rank_correlation(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
@@ -20,8 +20,8 @@ def rank_correlation(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     with several seeds has equal sizes; `scipy.stats.permutation_test` refuses a size with one point, and
     lists the orders, of which a ladder of 20 points at 4 sizes has 10^10.
 
-    This function counts the orders instead. It distributes the values of y in ascending order
-    over the values of x. The remaining places at each value of x are all that matters for the rest, so
+    This function therefore counts the orders. It distributes the values of y in ascending order
+    over the values of x. Later steps depend only on the remaining places at each value of x, so
     states with equal remainders are merged. With more than `MOST_VALUES` different values of x, the
     p-value is the normal approximation.
 
@@ -54,16 +54,16 @@ def _count_orders(places: tuple[int, ...], ties: list[int]) -> Counter[int]:
     for equal in ties:
         following: dict[tuple[int, ...], Counter[int]] = defaultdict(Counter)
         for remaining, scores in states.items():
-            for taken in _ways_to_take(remaining, equal):
-                rest = tuple(a - b for a, b in zip(remaining, taken, strict=True))
-                ways = math.prod(map(math.comb, remaining, taken))
+            for used in _ways_to_take(remaining, equal):
+                remainder = tuple(a - b for a, b in zip(remaining, used, strict=True))
+                ways = math.prod(map(math.comb, remaining, used))
                 # The remaining points have a larger y: they are concordant where x is larger too.
                 gain = sum(
-                    count * (sum(rest[k + 1 :]) - sum(rest[:k]))
-                    for k, count in enumerate(taken)
+                    count * (sum(remainder[k + 1 :]) - sum(remainder[:k]))
+                    for k, count in enumerate(used)
                     if count
                 )
-                counts = following[rest]
+                counts = following[remainder]
                 for score, orders in scores.items():
                     counts[score + gain] += orders * ways
         states = following
@@ -78,5 +78,5 @@ def _ways_to_take(groups: tuple[int, ...], count: int) -> Iterator[tuple[int, ..
             yield ()
         return
     for first in range(max(0, count - sum(groups[1:])), min(groups[0], count) + 1):
-        for others in _ways_to_take(groups[1:], count - first):
-            yield (first, *others)
+        for later_counts in _ways_to_take(groups[1:], count - first):
+            yield (first, *later_counts)

@@ -16,7 +16,7 @@ _SIMULATIONS = 1999  # of the null; with 1999 of them, 0.05 is a possible p-valu
 _PLACE_SIMULATIONS = 499
 _FIRST_LEVEL = 0.99  # level of the first, rough interval of the place
 # The 0.99 quantile of chi squared with one degree of freedom: the largest drop of twice the
-# log-likelihood at which a width is still likely.
+# log-likelihood at which a width remains plausible.
 _LIKELY = float(2 * gammaincinv(0.5, 0.99))
 
 
@@ -114,7 +114,7 @@ def _accepted_range(
     noise: np.ndarray,
     level: float,
 ) -> tuple[float, float]:
-    """Return the ends of the cells whose middles are not rejected; the best cell never is."""
+    """Return the ends of the cells whose middles are not rejected; the best cell is never rejected."""
     z = errors.whiten(y)
     shapes, _ = errors.direction(changes.shapes(t))
     squares = errors.residuals(z[None], shapes)[0]
@@ -139,7 +139,7 @@ def _accepted_range(
 
 
 def _share_above(simulated: np.ndarray, observed: float) -> float:
-    """Compute a p-value from simulations; it counts the observed one, so it is never 0."""
+    """Compute a p-value from simulations; the observed ratio counts too, so it is never 0."""
     # Ratios that differ by rounding alone count as equal.
     above = simulated >= observed - 1e-9 * max(1.0, abs(observed))
     return (1 + int(above.sum())) / (1 + len(simulated))

@@ -1,4 +1,4 @@
-"""Put the result of a fit into words."""
+"""Describe the result of a fit in words."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _format_p(p: float) -> str:
 
 
 def statement(fit: dict[str, Any]) -> str:
-    """Put a fit into words.
+    """Describe a fit in words.
 
     Args:
         fit: the attributes of `LadderFit` except the statement.
@@ -41,7 +41,7 @@ def statement(fit: dict[str, Any]) -> str:
     ends = f"{_format_size(fit['smallest'])} to {_format_size(fit['largest'])}{unit}"
     if fit["status"] == "undefined":
         text = (
-            f"Undefined: {points} have a defined {noun}, and even a trend takes three points and "
+            f"Undefined: {points} have a defined {noun}, and even a trend needs three points and "
             "two sizes."
         )
     elif fit["status"] == "trend":
@@ -57,7 +57,7 @@ def statement(fit: dict[str, Any]) -> str:
         text = f"No transition between these sizes ({ends}; {points}): "
         if fit["selected"] == "constant":
             value = models["constant"].parameters["value"]
-            text += f"the {noun} is {value:z.2f} on average and not seen to depend on size: it"
+            text += f"the {noun} is {value:z.2f} on average and shows no dependence on size: it"
         else:
             text += f"the {noun}"
         text += f" {_describe_slope(fit)}"
@@ -100,5 +100,7 @@ def _describe_trend(fit: dict[str, Any], noun: str) -> str:
 
 def point_name(sender: str, receiver: str, size: float, measure: str) -> str:
     """Name a point for notes: its networks and its size."""
-    where = f"{measure} unknown" if math.isnan(size) else f"{measure} {_format_size(size)}"
-    return f"{sender} ({where})" if sender == receiver else f"{sender} → {receiver} ({where})"
+    size_text = f"{measure} unknown" if math.isnan(size) else f"{measure} {_format_size(size)}"
+    return (
+        f"{sender} ({size_text})" if sender == receiver else f"{sender} → {receiver} ({size_text})"
+    )

@@ -13,7 +13,7 @@ from stitch_sweep.analysis.matrix.verdict import CONTROL_TITLES, Verdict
 from stitch_sweep.analysis.networks import architectures
 
 _EXPLANATIONS = {
-    "class_only": "class information suffices for it, and nothing more is shown",
+    "class_only": "class information alone suffices for it",
     "untrained_sender": "stitch and receiver reach it from untrained features",
     "untrained_receiver": "the stitch reaches it from the sender without a trained receiver",
     "untrained_both": "the stitch reaches it without any trained network",
@@ -47,7 +47,7 @@ def network_kind(cells: pd.DataFrame, role: str, weights: Mapping[str, str]) -> 
 
 
 def control_kind(sender_kind: str | None, receiver_kind: str | None) -> str | None:
-    """Return the kind of control that a pair is, a key of `CONTROL_TITLES`; None if it is none."""
+    """Return the pair's kind of control, a key of `CONTROL_TITLES`; None if it is not a control."""
     if sender_kind == "class_only":
         return "class_only"
     untrained = (sender_kind in _UNTRAINED, receiver_kind in _UNTRAINED)
@@ -93,15 +93,15 @@ def controls_of(
 
 
 def explain(verdict: Verdict, controls: Sequence[Verdict], thresholds: Thresholds) -> Verdict:
-    """Add the controls that do the same as the pair.
+    """Add the controls that explain the pair.
 
-    A control does the same if it has the same label, or if it is at most `slack` below the pair in
+    A control explains the pair if it has the same label, or if it is at most `slack` below the pair in
     every region in which the pair performs, with values in at least half as many cells. A control
     that performs everywhere explains a triangle in this way: its good half shows nothing that is
     specific to the sender.
 
     An `unclear` matrix has no shape to explain, but readers look at its regions. A note therefore
-    names each control that is as high there.
+    names each control that is as high in them.
     """
     if verdict.label == "none":
         return verdict
@@ -114,7 +114,7 @@ def explain(verdict: Verdict, controls: Sequence[Verdict], thresholds: Threshold
         kind = str(control.control)
         name = _control_name(control)
         if control.label == verdict.label:
-            notes.append(f"{name} makes the same shape: {_EXPLANATIONS[kind]}")
+            notes.append(f"{name} has the same shape: {_EXPLANATIONS[kind]}")
         elif _is_as_high(control.parameters, verdict.parameters, thresholds):
             notes.append(f"{name} is as high wherever this pair performs: {_EXPLANATIONS[kind]}")
         else:
@@ -135,7 +135,7 @@ def _unclear_notes(
 ) -> Iterator[str]:
     """Note each control that is as high wherever a matrix without a shape performs."""
     performing = _performing_regions(verdict.parameters, thresholds)
-    where = (
+    place = (
         "every region"
         if len(performing) == len(REGIONS)
         else f"the {listed(performing)} {'region' if len(performing) == 1 else 'regions'}, wherever "
@@ -143,7 +143,7 @@ def _unclear_notes(
     )
     for control in controls:
         if _is_as_high(control.parameters, verdict.parameters, thresholds):
-            yield f"{_control_name(control)} reaches as much in {where}: {_LITTLE}"
+            yield f"{_control_name(control)} reaches as much in {place}: {_LITTLE}"
     if _is_image_as_high(verdict, thresholds):
         yield f"the row of the image is as high as the band: {_LITTLE}"
 

@@ -33,13 +33,13 @@ def chance_level(
         if len(classes) > 1:
             raise InputError(
                 f"networks of {listed([str(k) for k in sorted(classes)])} classes have no chance "
-                "level in common; give it"
+                "level in common; set the accuracy of guessing"
             )
         if classes:
             return 1 / classes.pop()
     if labels is not None:
         return 1 / len(np.unique(read_labels(labels)))
-    raise InputError("chance: unknown without the test images' labels or the networks; give it")
+    raise InputError("chance: unknown without the test images' labels or the networks; set it")
 
 
 def read_labels(labels: pd.DataFrame | ArrayLike) -> NDArray[np.int64]:
@@ -59,7 +59,7 @@ class Evidence:
         predictions: columns `trial` and `predictions` (the class predicted for every test image).
         truth: shape (N,), the test images' classes.
         networks: a row per network; see `verdicts`.
-        planned: a row per cell that the sweep is to run; see `verdicts`.
+        planned: a row per planned cell of the sweep; see `verdicts`.
 
     Attributes:
         layers: network -> number of layers from 0 on.
@@ -125,13 +125,13 @@ class Evidence:
         """
         if self._truth is None or not self._predictions:
             return None, []
-        done = best[(best["status"] == "finished") & best[matrix.value_name].notna()]
-        if not done["trial"].isin(list(self._predictions)).all():
+        finished = best[(best["status"] == "finished") & best[matrix.value_name].notna()]
+        if not finished["trial"].isin(list(self._predictions)).all():
             return None, [
                 "not every cell's predictions are stored, so test images can't be resampled"
             ]
         cells = np.full((*matrix.values.shape, len(self._truth)), np.nan, dtype=np.float32)
-        for (i, j), trials in done.groupby(["sender_layer", "receiver_layer"]):
+        for (i, j), trials in finished.groupby(["sender_layer", "receiver_layer"]):
             repeats = [self._compare(self._predictions[t], f"trial {t}") for t in trials["trial"]]
             position = matrix.values.index.get_loc(i), matrix.values.columns.get_loc(j)
             cells[position] = np.mean(repeats, axis=0)
@@ -153,6 +153,6 @@ class Evidence:
 
 
 def _better_network(matrix: Matrix) -> str:
-    """Return the name of the network with the higher accuracy of its own."""
+    """Return the name of the network with the higher own accuracy."""
     sender, receiver = matrix.sender_accuracy, matrix.receiver_accuracy
     return matrix.sender if math.isnan(receiver) or sender >= receiver else matrix.receiver

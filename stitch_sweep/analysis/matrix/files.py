@@ -17,7 +17,7 @@ from stitch_sweep.core.untrusted import MIB, UnreadableFileError, read_file
 from stitch_sweep.storage.files import write_atomically
 
 CORNER = "sender_layer\\receiver_layer"
-"""The top left cell of a matrix whose first row and column hold layer indices."""
+"""The top left cell of a matrix whose first row and column contain layer indices."""
 LARGEST_FILE = 4 * MIB
 """Bytes of the largest CSV file that is read as a matrix: 400 by 400 cells with every digit."""
 
@@ -25,8 +25,8 @@ LARGEST_FILE = 4 * MIB
 def write_matrix(matrix: Matrix, folder: str | Path) -> Path:
     """Write a matrix's values atomically as `<file_name>.csv`.
 
-    The first row holds the receiver layers, the first column the sender layers; in a gap matrix they
-    hold the number of removed layers and the first removed layer. Values have every digit, so that
+    The first row contains the receiver layers, the first column the sender layers; in a gap matrix
+    they contain the number of removed layers and the first removed layer. Values have every digit, so
     `read_matrix` returns the same numbers. A missing or failed cell is empty.
 
     Returns:
@@ -56,7 +56,7 @@ def read_matrix(path: str | Path) -> pd.DataFrame:
     Raises:
         InputError: the file is missing, larger than `LARGEST_FILE`, empty, not text, ragged or not
             numeric (the message names the line); or its first row or column is ambiguous: it may
-            hold layer indices or values.
+            contain layer indices or values.
 
     Example:
         >>> read_matrix("shared/reference/r1111_r1111.csv").loc[4, 0]  # doctest: +SKIP
@@ -88,14 +88,14 @@ def read_matrix(path: str | Path) -> pd.DataFrame:
         # Otherwise a layer index could be read as a value, or a value as a layer index.
         raise InputError(
             f"{path}: the top left cell is empty; write {CORNER} there if the first row and column "
-            "hold layer indices, nan if it is a missing value"
+            "contain layer indices, nan if it is a missing value"
         )
     if corner == CORNER:
         columns = [_layer(path, lines[0][0], cell) for cell in lines[0][1][1:]]
         rows = [_layer(path, number, line[0]) for number, line in lines[1:]]
         lines = [(number, line[1:]) for number, line in lines[1:]]
         if not rows or not columns:
-            raise InputError(f"{path}: it holds layer indices and no values")
+            raise InputError(f"{path}: it contains layer indices and no values")
         if len(set(rows)) < len(rows) or len(set(columns)) < len(columns):
             raise InputError(f"{path}: a layer index occurs twice")
     else:

@@ -40,7 +40,7 @@ class Correct:
     Attributes:
         cells: shape (I J, N), a matrix's cells row by row: 1 where right, else 0, or the share of
             repeats that are; NaN in all images of a cell without a value.
-        better: shape (N,), for the network with the higher accuracy of its own, None if unknown.
+        better: shape (N,), for the network with the higher own accuracy, None if unknown.
     """
 
     cells: NDArray[np.float32]
@@ -68,10 +68,10 @@ def judge(
         chance: accuracy of guessing.
         correct: which test images each cell gets right: for a paired bootstrap over test images.
         test_images: the number of test images of the accuracies: without `correct`, for binomial
-            measurement error. With neither there are no intervals.
+            measurement error. Without both, there are no intervals.
         sender_layers: the number of the whole sender's layers from 0 on; None: as many as the matrix
             shows.
-        receiver_layers: the same of the receiver.
+        receiver_layers: the same for the receiver.
         control: a key of `CONTROL_TITLES` if the matrix is a control.
         thresholds: the thresholds between labels.
         resamples: number of resamples.
@@ -127,7 +127,7 @@ def judge_bare(
     control: str | None = None,
     seed: int = 0,
 ) -> Verdict:
-    """Judge a matrix of which only the values are known, such as a published one.
+    """Judge a matrix whose values alone are known, such as a published matrix.
 
     Its intervals are binomial measurement error. They do not include the variation between networks
     or between trainings.
@@ -144,7 +144,7 @@ def judge_bare(
         receiver: the receiver's name; the sender's name for a network stitched to itself.
         sender_layers: the number of the whole sender's layers from 0 on; None: the number of rows
             from 0 on.
-        receiver_layers: the same of the receiver.
+        receiver_layers: the same for the receiver.
         control: a key of `CONTROL_TITLES` if the matrix is a control, so that it is not shown as a
             finding.
         seed: of the resampling.
@@ -162,7 +162,7 @@ def judge_bare(
     if math.isnan(sender_accuracy) and math.isnan(receiver_accuracy):
         raise InputError(
             "at least one of the two networks' own accuracies is needed: without them a low matrix "
-            "of good networks can't be told from a high one of poor networks"
+            "of good networks can't be told from a high matrix of poor networks"
         )
     matrix = Matrix.bare(
         values,

@@ -23,15 +23,15 @@ def is_knock_out(matrix: Matrix) -> bool:
 
 
 def gap_matrix(matrix: Matrix) -> Matrix:
-    """Rearrange the cells above the diagonal of a self-pair by the layers they leave out.
+    """Rearrange the cells above the diagonal of a self-pair by the removed layers.
 
     Args:
         matrix: of one network with itself, shape (I, J).
 
     Returns:
         A matrix indexed by the first removed layer f, with the number n of removed layers as columns:
-        the cell (f, n) is the matrix's cell (f - 1, f + n - 1). Both axes hold the values that occur in
-        the matrix; a cell beyond the last layer is missing. The other attributes are the matrix's.
+        the cell (f, n) is the matrix's cell (f - 1, f + n - 1). Both axes contain the values that occur
+        in the matrix; a cell beyond the last layer is missing. The other attributes are the matrix's.
 
     Raises:
         ValueError: two networks, or no cell above the diagonal.

@@ -40,9 +40,9 @@ def matrices(
 
     Args:
         results: a row per trial, as `load_results` returns it.
-        value: the numeric column that the matrices hold.
+        value: the numeric column of the matrices' values.
         metric: the column that chooses trials.
-        mode: whether "max" or "min" of it is best.
+        mode: whether its "max" or its "min" is best.
 
     Returns:
         The matrices, sorted by sender, receiver and factor values.
@@ -102,12 +102,12 @@ def _matrix(
     def table(cells: pd.Series) -> pd.DataFrame:
         return cells.unstack("receiver_layer").reindex(index=rows, columns=columns)
 
-    done = best[best["status"] == "finished"].groupby(CELL)
-    finished = table(done[value].count()).fillna(0).astype("int64")
-    values = table(done[value].mean().astype("float64"))
+    finished_trials = best[best["status"] == "finished"].groupby(CELL)
+    finished = table(finished_trials[value].count()).fillna(0).astype("int64")
+    values = table(finished_trials[value].mean().astype("float64"))
     ran = table(best.groupby(CELL).size()).fillna(0) > 0
     # Kleene logic over the repeats: False if any is False, else NA if any is NA, else True.
-    converged = table(done["converged"].agg(lambda repeats: repeats.all(skipna=False)))
+    converged = table(finished_trials["converged"].agg(lambda repeats: repeats.all(skipna=False)))
     return Matrix(
         sender=pair[0],
         receiver=pair[1],

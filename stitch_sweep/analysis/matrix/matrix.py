@@ -1,4 +1,4 @@
-"""One stitching matrix: its values, what is known about them, and its names."""
+"""One stitching matrix: its values, their state (converged, failed), and its names."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Matrix:
         sender: the sender's name.
         receiver: the receiver's name.
         factors: crossed settings: dotted config path -> value (None where it doesn't apply).
-        value_name: the column that `values` holds.
+        value_name: the column of `values`.
         values: mean over repeats of the best trial's value; NaN where missing or failed.
         converged: False where the best trial of a repeat didn't converge, else NA where that is
             unknown or nothing finished, else True.
@@ -67,14 +67,14 @@ class Matrix:
         sender_accuracy: float = math.nan,
         receiver_accuracy: float = math.nan,
     ) -> Matrix:
-        """Make a matrix of which only the values are known, such as a published one.
+        """Make a matrix whose values alone are known, such as a published matrix.
 
         Args:
             values: shape (I, J), as `read_matrix` returns it; NaN where a cell is missing.
             sender: the sender's name.
             receiver: the receiver's name; the sender's name for a network stitched to itself.
             factors: settings that distinguish it from other matrices, as in `Matrix.factors`.
-            value_name: the column that the values stand for.
+            value_name: the column that the values represent.
             sender_accuracy: the sender's own test accuracy.
             receiver_accuracy: the receiver's own test accuracy.
         """

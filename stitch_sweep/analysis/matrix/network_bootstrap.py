@@ -1,4 +1,4 @@
-"""Resample networks: intervals that hold for other seeds of the same architectures."""
+"""Resample networks: intervals that cover other seeds of the same architectures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FEWEST_NETWORKS = 3
 
 
 def pools(pairs: Sequence[tuple[str, str]]) -> list[list[str]]:
-    """List the populations that networks are drawn from: one if a network has both roles, else two."""
+    """List the populations to draw networks from: a single one if a network has both roles, else two."""
     senders = {sender for sender, _ in pairs}
     receivers = {receiver for _, receiver in pairs}
     return (
@@ -47,7 +47,7 @@ def resample_networks(pairs: Sequence[tuple[str, str]], resamples: int, seed: in
 
     Raises:
         InputError: fewer than three networks on a side, a pair twice, or self-pairs among other
-            pairs, which are another experiment.
+            pairs, which are a different experiment.
     """
     if len(set(pairs)) < len(pairs):
         raise InputError("a pair occurs twice; average its repeats cell by cell first")
@@ -65,8 +65,8 @@ def resample_networks(pairs: Sequence[tuple[str, str]], resamples: int, seed: in
         [pool.index(pair[side]) for pair in pairs]
         for side, pool in ((0, populations[0]), (1, populations[-1]))
     )
-    kept: list[Floats] = []
-    while sum(map(len, kept)) < resamples:
+    weight_blocks: list[Floats] = []
+    while sum(map(len, weight_blocks)) < resamples:
         drawn = [
             draw.multinomial(len(pool), np.full(len(pool), 1 / len(pool)), resamples)
             for pool in populations
@@ -75,8 +75,8 @@ def resample_networks(pairs: Sequence[tuple[str, str]], resamples: int, seed: in
             1.0 if all(self_pairs) else drawn[-1][:, receiver_index]
         )
         total = weights.sum(axis=1)
-        kept.append(weights[total > 0] / total[total > 0, None])
-    return np.concatenate(kept)[:resamples]
+        weight_blocks.append(weights[total > 0] / total[total > 0, None])
+    return np.concatenate(weight_blocks)[:resamples]
 
 
 def widening(pairs: Sequence[tuple[str, str]], weights: Floats, level: float) -> float:

@@ -31,12 +31,12 @@ def scale_notes(best: float, chance: float) -> list[str]:
 def layer_notes(
     matrix: Matrix, sender_layers: int | None, receiver_layers: int | None
 ) -> list[str]:
-    """Note which layers are left out, and how to read self-pairs and repeats.
+    """Note the layers that are missing, and how to read self-pairs and repeats.
 
     Args:
         matrix: the matrix.
         sender_layers: the number of the whole sender's layers from 0 on, None if unknown.
-        receiver_layers: the same of the receiver.
+        receiver_layers: the same for the receiver.
     """
     notes = []
     sides = (
@@ -82,12 +82,12 @@ def shape_notes(label: str, p_value: float | None) -> list[str]:
 
 
 def training_notes(unknown: Sequence[str]) -> list[str]:
-    """Note networks of which nothing records whether they are trained."""
+    """Note the networks for which no file records whether they are trained."""
     if not unknown:
         return []
     names = sorted(set(unknown))
     verb = "is" if len(names) == 1 else "are"
-    return [f"nothing says whether {listed(names)} {verb} trained; the verdict assumes so"]
+    return [f"no file records whether {listed(names)} {verb} trained; the verdict assumes so"]
 
 
 def probe_notes(
@@ -123,5 +123,5 @@ def probe_notes(
         ]
     return [
         f"{sentence}: from layer {layers[-readable]} on ({REACHED:g} and more) the class is linearly "
-        "readable anyway, so what these layers reach below the band needs no shared representation"
+        "readable anyway, so the accuracy of these layers below the band needs no shared representation"
     ]

@@ -1,7 +1,7 @@
 """Order parameters and labels: the shape of a stitching matrix, in numbers and in one word.
 
 Rows are I sender layers at depth u = i / (I - 1), columns J receiver layers at depth v = j / (J - 1).
-The *band* holds the cells where |u - v| is at most half a step of the coarser of the two networks;
+The *band* contains the cells where |u - v| is at most half a step of the coarser of the two networks;
 *lower* those where the sender is cut deeper than the receiver (u > v), *upper* those where it is cut
 earlier. L, D and U are the mean rescaled accuracies of lower, band and upper.
 """
@@ -36,8 +36,8 @@ Floats = NDArray[np.float64]
 class Thresholds:
     """The thresholds between labels, in units of rescaled accuracy.
 
-    `docs/analysis.md` names the published matrices they were derived from, and their accuracy on the
-    other published matrices.
+    `docs/analysis.md` names the published matrices from which they were derived, and their accuracy on
+    the other published matrices.
 
     Attributes:
         high: lowest mean of a region that performs.
@@ -122,7 +122,7 @@ def regions(
             not used.
         sender_layers: I, the number of the whole sender's layers from 0 on; None: one more than the
             highest layer of `values`.
-        receiver_layers: J, the same of the receiver.
+        receiver_layers: J, the same for the receiver.
 
     Returns:
         "lower", "band" or "upper", of the shape of `values`; NA where a layer is the image, or
@@ -137,16 +137,17 @@ def regions(
     """
     rows, columns = ([int(k) for k in axis] for axis in (values.index, values.columns))
     sizes = []
-    for role, layers, given in (
+    for role, layers, layer_count in (
         ("sender", rows, sender_layers),
         ("receiver", columns, receiver_layers),
     ):
         highest = max(layers, default=-1)
-        if given is not None and highest >= given:
+        if layer_count is not None and highest >= layer_count:
             raise InputError(
-                f"{role} layer {highest} is beyond the {role}'s {given} layers (0 to {given - 1})"
+                f"{role} layer {highest} is beyond the {role}'s {layer_count} layers "
+                f"(0 to {layer_count - 1})"
             )
-        sizes.append((highest + 1 if given is None else given) - 1)
+        sizes.append((highest + 1 if layer_count is None else layer_count) - 1)
     i, j = np.array(rows)[:, None], np.array(columns)[None, :]
     # u - v in units of 1 / ((I - 1) (J - 1)).
     difference = i * sizes[1] - j * sizes[0]
@@ -202,7 +203,7 @@ def region_means(
 
 
 def in_region(where: NDArray[np.object_], region: str) -> NDArray[np.bool_]:
-    """Tell which cells, of any shape, belong to a region; NA belongs to none."""
+    """Find the cells, of any shape, that belong to a region; NA belongs to none."""
     return np.asarray(np.where(pd.isna(where), "", where) == region, dtype=bool)
 
 
@@ -302,8 +303,8 @@ def reach(values: pd.DataFrame) -> pd.Series:
     Returns:
         Per sender layer, the image included, the highest receiver layer from 0 on whose rescaled
         accuracy is at least `REACHED`; NA where the row has values and all are lower. Cells before
-        the farthest may be lower or have failed. Rows without a value, not run or failed, are left
-        out.
+        the farthest may be lower or have failed. Rows without a value (not run, or failed) are
+        skipped.
     """
     rows = values.loc[:, [k for k in values.columns if int(k) >= 0]].dropna(how="all")
     farthest = [

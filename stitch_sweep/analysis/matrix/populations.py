@@ -1,4 +1,4 @@
-"""Judge pairs of architectures by several of their networks, so that verdicts hold for other seeds.
+"""Judge pairs of architectures by several of their networks, so that verdicts cover other seeds.
 
 Example:
     >>> judged = verdicts(load_results(folder), networks=networks)  # doctest: +SKIP
@@ -66,7 +66,7 @@ def judge_networks(
     deviations of L, D and U from their means are multiplied by `widening`.
 
     Pairs without a scale (the better of their networks is near chance or unknown) or without a value
-    are left out, and a note names them.
+    are skipped, and a note names them.
 
     Args:
         group: matrices of the same layers, values and factors, of at least three networks on each
@@ -82,7 +82,7 @@ def judge_networks(
         seed: of the resampling.
 
     Returns:
-        A verdict whose matrix holds mean accuracies. Its parameters are computed from the mean of the
+        A verdict whose matrix contains mean accuracies. Its parameters are computed from the mean of the
         rescaled matrices.
 
     Raises:
@@ -155,16 +155,18 @@ def judge_networks(
 
 def _select_usable(group: Sequence[Matrix], chance: float) -> tuple[list[Matrix], list[str]]:
     """Select the matrices that have values and a scale, with a note that names the others."""
-    kept = [
+    usable_matrices = [
         m
         for m in group
         if np.fmax(m.sender_accuracy, m.receiver_accuracy) - chance >= LEAST_RANGE
         and m.without_image().values.notna().any(axis=None)
     ]
-    unusable = [f"{m.sender} → {m.receiver}" for m in group if not any(m is k for k in kept)]
+    unusable = [
+        f"{m.sender} → {m.receiver}" for m in group if not any(m is k for k in usable_matrices)
+    ]
     if not unusable:
-        return kept, []
-    return kept, [
+        return usable_matrices, []
+    return usable_matrices, [
         "left out because the better of their networks is near chance or unknown, or because they "
         f"have no values: {listed(unusable)}"
     ]
@@ -224,7 +226,7 @@ def architecture_verdicts(
     """Judge each pair of architectures that has three or more networks on each side.
 
     Args:
-        judged: verdicts of single pairs, as `verdicts` returns them; controls are left out.
+        judged: verdicts of single pairs, as `verdicts` returns them; controls are skipped.
         networks: a row per network, with `network`, `family`, `options` and `depth`.
         thresholds: the thresholds between labels.
         resamples: number of resamples.

@@ -71,7 +71,11 @@ def check_quality(
         The label, or `unclear` if it is withheld; the reason, None if it is not; and notes.
     """
     if is_knock_out(matrix):
-        return "unclear", "gaps", ["layers were knocked out: the gap matrix shows what that costs"]
+        return (
+            "unclear",
+            "gaps",
+            ["layers were knocked out: the gap matrix shows the loss of accuracy"],
+        )
     inside = where.notna()
     cells = int(inside.to_numpy().sum())
     if not cells:

@@ -58,7 +58,7 @@ def verdicts(
             `predictions`, `weights`. Without it, the networks' own accuracies are held fixed in the
             intervals, and layers are counted from the results. `weights` identifies untrained
             networks where `results` has no `sender_kind` and `receiver_kind`.
-        planned: a row per cell that the sweep is to run, with `sender`, `receiver`, `sender_layer` and
+        planned: a row per planned cell of the sweep, with `sender`, `receiver`, `sender_layer` and
             `receiver_layer`: planned layers that no trial of a pair has reached yet are missing cells
             of its matrices. None: a pair's layers are those of its trials.
         probes: linear probes, with `network`, `layer` and `test_accuracy`; the notes report the
@@ -68,7 +68,7 @@ def verdicts(
             where all matrices have it in all of their cells, else `test_accuracy`, so that pairs and
             controls are compared by the same column.
         metric: the column that chose trials.
-        mode: whether "max" or "min" of it is best.
+        mode: whether its "max" or its "min" is best.
         thresholds: the thresholds between labels.
         resamples: number of resamples.
         seed: of the resampling.

@@ -30,7 +30,7 @@ class Interval:
         low: lower end, NaN if undefined.
         high: upper end, NaN if undefined.
         level: the share of resamples between the two, such as 0.95.
-        method: `IMAGES`, `NETWORKS` or `BINOMIAL`: what was resampled, and therefore the source of
+        method: `IMAGES`, `NETWORKS` or `BINOMIAL`: the resampled quantity, and therefore the source of
             variation that the interval covers.
     """
 
@@ -108,9 +108,9 @@ def resample_images(correct: NDArray[np.float32], resamples: int, seed: int) -> 
 def resample_counts(accuracies: Floats, images: int, resamples: int, seed: int) -> Floats:
     """Draw accuracies on N other images, independently for each row: Binomial(N, p) / N.
 
-    This is measurement error only, without another training of the stitch or another network. It does
-    not know what cells share by being tested on the same images, so differences vary more than in a
-    paired bootstrap.
+    This is measurement error only, without another training of the stitch or another network. It
+    ignores that cells are tested on the same images, so differences vary more than in a paired
+    bootstrap.
 
     Args:
         accuracies: shape (rows,), in [0, 1]; NaN stays NaN.

@@ -49,12 +49,12 @@ class Verdict:
         p_value: of the null hypothesis of row and column effects only; None with too few cells.
         reach: sender layer -> farthest receiver layer it reaches, NA where none; layers without a
             value are left out. See `order.reach`.
-        control: a key of `CONTROL_TITLES`, None for a pair that is no control.
+        control: a key of `CONTROL_TITLES`, None for a pair that is not a control.
         withheld: the reason that the label is withheld: "gaps" (too few cells have a value) or
             "unconverged"; None if it is not.
-        explained_by: the kinds of controls that do the same as this pair; empty for `none` and
+        explained_by: the kinds of controls that explain this pair; empty for `none` and
             `unclear`, which need no explanation.
-        notes: sentences that a reader needs beside the label.
+        notes: sentences that help to interpret the label.
     """
 
     matrix: Matrix

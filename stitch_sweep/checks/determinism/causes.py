@@ -51,7 +51,7 @@ _CAUSES = {
     "stitch": "the stitch's initial weights depend on seed, repeat, stitch and shapes: one of these, "
     "or torch's initialization, differs.",
     "shape": "another architecture: family, width, blocks, image size, or the pair.",
-    "mode": "one of the two was left in train mode; call .eval() before you use a network.",
+    "mode": "one of the two networks was left in train mode; call .eval() before you use a network.",
     "layer": "equal inputs and weights gave another output: the code of this layer or between it and "
     "the layer before, or a kernel that sums in another order (thread count, device, library "
     "version, flags).",
@@ -65,7 +65,7 @@ _CAUSES = {
     "evaluation": "the stitch after the recorded steps is equal and its evaluation is not: the "
     "evaluation's code, or validation images outside the recorded batches.",
     "end": "the stitch differs outside its recorded parameters: in a buffer.",
-    "generator": "one of the two drew from a global generator: dropout, sampling, or a library that "
+    "generator": "one of the two runs used a global generator: dropout, sampling, or a library that "
     "draws when it is used.",
     "setting": "two different configurations.",
     "fact": "two different machines, installations or shells; the last bits of sums depend on the "

@@ -166,8 +166,8 @@ def _summarize_stage(
     item = differing[0]
     largest, values, total = item.gap, None, None
     if item.tensor in first.tensors and item.tensor in second.tensors:
-        kept = first.tensors[item.tensor], second.tensors[item.tensor]
-        largest, values, total = largest_difference(*kept), kept[0].numel(), item.total
+        kept_pair = first.tensors[item.tensor], second.tensors[item.tensor]
+        largest, values, total = largest_difference(*kept_pair), kept_pair[0].numel(), item.total
     stage = Stage(
         name, compared, len(differing), item.place, item.difference, largest, values, total
     )

@@ -36,14 +36,14 @@ def record(
     steps: int = STEPS,
     on_progress: Callable[[Recipe, Progress], None] = lambda recipe, progress: None,
 ) -> Recording:
-    """Run the start of a training and record everything that an equal run must repeat.
+    """Run the start of a training, and record everything that an equal run must reproduce.
 
     The networks come from the configuration's zoo; networks that it lacks are trained first. Then one
     cell is trained for a few steps, as by `stitch-sweep stitch`.
 
     Args:
         config: the cell is trained with the first of its factors and searched stitches.
-        folder: where to write; must not exist, or be empty.
+        folder: output folder; must be empty or not exist.
         pair: `sender:layer,receiver:layer`; the middle layers of the first pair if not given.
         steps: number of optimizer steps to record.
         on_progress: called after every epoch of a network that is trained.

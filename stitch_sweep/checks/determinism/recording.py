@@ -37,7 +37,7 @@ from stitch_sweep.core.errors import InputError
 from stitch_sweep.storage.files import write_atomically
 
 FORMAT = 1
-"""Raised when the meaning of the files changes."""
+"""Version of the files' meaning; increase it when the meaning changes."""
 
 MANIFEST = "recording.json"
 COLUMNS = (
@@ -136,13 +136,13 @@ def read_recording(folder: Path) -> Recording:
         hashes = {name: str(files[name]) for name in _FILES.values()} if version == FORMAT else {}
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
-            f"{folder}: holds no recording; `stitch-sweep determinism record` makes one"
+            f"{folder}: contains no recording; `stitch-sweep determinism record` makes one"
         ) from None
     except (ValueError, LookupError, TypeError, AttributeError):
         raise InputError(f"{manifest}: is damaged; record it again") from None
     if version != FORMAT:
         raise InputError(
-            f"{manifest}: is of format {version!r}, and this version of Stitch Sweep reads "
+            f"{manifest}: has format {version!r}, but this version of Stitch Sweep reads "
             f"{FORMAT}; record both again"
         )
     contents: dict[str, Any] = {}
@@ -173,7 +173,7 @@ def check_free(folder: Path) -> None:
     """
     if folder.is_dir():
         if (folder / MANIFEST).exists():
-            raise InputError(f"{folder}: holds a recording already; give another folder")
+            raise InputError(f"{folder}: already contains a recording; give another folder")
         if any(folder.iterdir()):
             raise InputError(f"{folder}: is not empty; give an empty or a new folder")
     elif folder.exists():

@@ -49,10 +49,10 @@ def _describe_size(stage: Stage) -> str:
     """Describe the largest difference, and the values that it covers."""
     assert stage.values is not None
     assert stage.total is not None
-    kept = f"the first {stage.values:,} of {stage.total:,} values, the only ones that are kept"
+    kept_text = f"the first {stage.values:,} of {stage.total:,} values, the only stored values"
     if stage.largest == 0:
-        return f"Equal in {kept}; a later value differs"
-    values = f"all {stage.total:,} values" if stage.values == stage.total else kept
+        return f"Equal in {kept_text}; a later value differs"
+    values = f"all {stage.total:,} values" if stage.values == stage.total else kept_text
     return f"Largest difference {_format(stage.largest)}, over {values}"
 
 

@@ -36,8 +36,8 @@ def no_abstractions(subject: Subject) -> Finding:
             gap, defect = _compare_training(subject, bench, modules, loss, cache_gb)
             largest = max(largest, gap)
             if defect:
-                how = "from cached activations" if cache_gb else "batch by batch"
-                defects.append(f"trained for {' + '.join(loss)} {how}, {defect}")
+                source = "from cached activations" if cache_gb else "batch by batch"
+                defects.append(f"trained for {' + '.join(loss)} {source}, {defect}")
     return judge("no abstractions", compared, largest, defects)
 
 

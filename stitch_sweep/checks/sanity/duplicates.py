@@ -10,7 +10,7 @@ from stitch_sweep.data.duplicates import find_duplicates
 
 
 def duplicates(subject: Subject) -> Finding:
-    """Warn of images with equal pixels, within a split or in two splits."""
+    """Warn about images with equal pixels, within a split or in two splits."""
     groups = find_duplicates(subject.all_data)
     return Finding(
         "duplicates",

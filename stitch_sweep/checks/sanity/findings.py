@@ -16,7 +16,7 @@ class Finding:
 
     Attributes:
         name: name of the check.
-        compared: the two things that the check compares.
+        compared: the two quantities that the check compares.
         difference: the largest difference; None where the check subtracts nothing.
         verdict: `fail` is a defect; `warn` is a fact to know before you trust a result.
         detail: the defect and its place, or the fact; may be empty.

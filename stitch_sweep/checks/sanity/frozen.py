@@ -69,7 +69,7 @@ def _watch_modes(networks: dict[str, FrozenNetwork]) -> list[str]:
 
 
 def _unfrozen_part(network: FrozenNetwork) -> str:
-    """Describe the first part of a network that is in train mode or takes gradients; else empty."""
+    """Describe the first part of a network that is in train mode or takes gradients; "" if none."""
     for path, part in network.network.named_modules():
         if part.training:
             return f"{path or 'the whole network'} is in train mode"

@@ -1,4 +1,4 @@
-"""The check of the order of training images, and of the images that an evaluation sees."""
+"""The check of the order of training images, and of the images that an evaluation reads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def order(subject: Subject) -> Finding:
     )
     return judge(
         "order",
-        "order of training and what the seed gives; evaluation and stored order",
+        "training order and the seed's order; evaluation order and stored order",
         None,
         list(dict.fromkeys(defects[:_MOST_DEFECTS])),
     )
@@ -45,18 +45,18 @@ def _epoch_defects(subject: Subject) -> list[str]:
             expected = subject.normalized(augmented, "train")
             expected = expected[expected_order.to(subject.device)].cpu()
             epochs = [_read_epoch(loaders["train"], epoch) for loaders in (first, second)]
-            indices, seen, seen_labels = epochs[0]
-            where = f"in epoch {epoch} (augment: {augment})"
+            indices, images_read, labels_read = epochs[0]
+            place = f"in epoch {epoch} (augment: {augment})"
             if not torch.equal(indices, expected_order):
-                defects.append(f"{where} the training order differs from that of seed {seed}")
-            if not torch.equal(seen_labels, labels):
-                defects.append(f"{where} labels do not belong to the images at their indices")
-            if not torch.equal(seen, expected):
+                defects.append(f"{place} the training order differs from that of seed {seed}")
+            if not torch.equal(labels_read, labels):
+                defects.append(f"{place} labels do not belong to the images at their indices")
+            if not torch.equal(images_read, expected):
                 defects.append(
-                    f"{where} the images differ from the augmented images at their indices"
+                    f"{place} the images differ from the augmented images at their indices"
                 )
             if not all(torch.equal(x, y) for x, y in zip(*epochs, strict=True)):
-                defects.append(f"{where} two loaders with one seed differ")
+                defects.append(f"{place} two loaders with one seed differ")
     return defects
 
 
@@ -105,11 +105,11 @@ def _stitch_input_defects(subject: Subject) -> list[str]:
     prefix = bench.networks[subject.cell.sender].prefix(subject.cell.sender_layer)
     expected_order = plain.order(subject.config.seed, 0, len(images)).to(images.device)
     batches = expected_order.split(subject.short.training.batch_size)
-    for step, (seen, indices) in enumerate(zip(inputs, batches, strict=False)):
+    for step, (images_read, indices) in enumerate(zip(inputs, batches, strict=False)):
         with torch.no_grad():
             expected = prefix(images[indices])
         # Cached and fresh representations may differ in last bits, which depend on the batch size.
         scale = expected.abs().max().item() or 1.0
-        if largest_difference(seen, expected) > 1e-4 * scale:
-            return [f"at step {step} the stitch sees other images than the seed's order says"]
+        if largest_difference(images_read, expected) > 1e-4 * scale:
+            return [f"at step {step} the stitch receives other images than the seed's order gives"]
     return []

@@ -79,11 +79,11 @@ def factor(schedule: str, warmup: float, step: int, total: int) -> float:
     ramp = round(warmup * total)
     if step < ramp:
         return (step + 1) / ramp
-    done = (step - ramp) / max(1, total - ramp)
+    progress = (step - ramp) / max(1, total - ramp)
     return {
         "constant": 1.0,
-        "linear": 1 - done,
-        "warmup_cosine": (1 + math.cos(math.pi * done)) / 2,
+        "linear": 1 - progress,
+        "warmup_cosine": (1 + math.cos(math.pi * progress)) / 2,
     }[schedule]
 
 
@@ -188,20 +188,28 @@ def train(
     total = settings.epochs * math.ceil(count / batch)
     step = 0
     for epoch in range(settings.epochs):
-        for at in order(seed, epoch, count).to(device).split(batch):
+        for batch_indices in order(seed, epoch, count).to(device).split(batch):
             share = factor(settings.schedule.name, settings.schedule.warmup, step, total)
             for group in optimizer.param_groups:
                 group["lr"] = lr * share
             optimizer.zero_grad()
             with torch.no_grad():
-                x = all_x[at] if whole else representation(*sender, images[at])
-                e = all_e[at] if whole else representation(*receiver, images[at])
+                x = (
+                    all_x[batch_indices]
+                    if whole
+                    else representation(*sender, images[batch_indices])
+                )
+                e = (
+                    all_e[batch_indices]
+                    if whole
+                    else representation(*receiver, images[batch_indices])
+                )
             with torch.autocast(device.type, dtype=cast, enabled=cast is not None):
                 s = stitched(weight, bias, x, e.shape[-1])
                 values = {}
                 if "task" in loss:
-                    logits = continued(*receiver, images[at], s)
-                    values["task"] = functional.cross_entropy(logits, labels[at])
+                    logits = continued(*receiver, images[batch_indices], s)
+                    values["task"] = functional.cross_entropy(logits, labels[batch_indices])
                 if "mse" in loss:
                     values["mse"] = (s - e).square().mean() * (e.shape[1] / (variance or 1.0))
             weighted = torch.stack([loss[term] * value for term, value in values.items()])

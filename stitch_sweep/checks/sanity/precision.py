@@ -56,7 +56,9 @@ def precision(subject: Subject) -> Finding:
         for name, figure in figures.items()
         if "difference" in figure
     )
-    note = f"differences of logits: {differences} (a scaler skips steps until its scale fits)"
+    note = (
+        f"differences of logits: {differences} (a gradient scaler skips steps until its scale fits)"
+    )
     return Finding(
         "precision",
         compared,
@@ -70,7 +72,7 @@ def precision(subject: Subject) -> Finding:
 def _warnings(
     subject: Subject, bench: Workbench, figures: dict[str, Any], base_accuracy: float, count: int
 ) -> list[str]:
-    """Warn of networks that are stored in 16 bits, and of accuracies that 16-bit storage changes."""
+    """Warn about networks that are stored in 16 bits, and of accuracies that 16-bit storage changes."""
     warnings = []
     short_networks = {
         name: short
@@ -95,7 +97,7 @@ def _warnings(
 
 
 def _is_practical(subject: Subject, name: str) -> bool:
-    """Whether to compute in a format: float16 on a CPU is twenty times slower, and nobody uses it."""
+    """Whether to compute in a format: float16 on a CPU is rare and twenty times slower."""
     return name != "float16" or subject.device != "cpu" or subject.is_tiny
 
 
@@ -119,14 +121,14 @@ def _difference_from_double(
 
 
 def _reduced_tensor(subject: Subject, bench: Workbench, stitch: nn.Module, images: Tensor) -> str:
-    """Describe the first tensor with fewer bits than float32 whose source has more; else empty."""
+    """Describe the first tensor with fewer bits than float32 whose source has more; "" if none."""
     cell = subject.cell
     sender, receiver = bench.networks[cell.sender], bench.networks[cell.receiver]
     stages: dict[str, Tensor] = {f"the stitch's {n}": p for n, p in stitch.named_parameters()}
     for name, network in bench.networks.items():
-        given = dict(subject.modules[name].named_parameters())
+        originals = dict(subject.modules[name].named_parameters())
         for path, parameter in network.network.named_parameters():
-            if not _short_type(given[path]):
+            if not _short_type(originals[path]):
                 stages[f"network {name!r}: {path}"] = parameter
     with torch.no_grad():
         x = images[:FEW_IMAGES]

@@ -49,15 +49,15 @@ class CompletedTraining:
         return self.result.predictions
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return everything but times by a descriptive name, in the order of its computation."""
+        """Return all results except times, by a descriptive name, in the order of computation."""
         tensors = {
             f"the stitch's {name} before the first step": t for name, t in self.start.items()
         }
         for row in self.result.trajectory:
-            where = f"at step {row['step']} ({row['split']})"
+            place = f"at step {row['step']} ({row['split']})"
             for key, value in row.items():
                 if isinstance(value, float) and key != "time":
-                    tensors[f"{key} {where}"] = torch.tensor(value, dtype=torch.float64)
+                    tensors[f"{key} {place}"] = torch.tensor(value, dtype=torch.float64)
         final = self.result.stitch.state_dict()
         tensors |= {f"the trained stitch's {name}": t for name, t in final.items()}
         for key, value in self.result.metrics.items():
@@ -187,7 +187,7 @@ class Subject:
         """Run a training from start to end; arguments as for `start`.
 
         Raises:
-            DivergedError: the training diverges, and its values say nothing.
+            DivergedError: the training diverges, so its values are meaningless.
         """
         training = self.start(bench, cell, settings)
         start = {name: t.detach().cpu().clone() for name, t in training.stitch.state_dict().items()}

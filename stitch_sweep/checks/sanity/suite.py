@@ -97,7 +97,7 @@ def run_sanity(
 
 
 def check_output_file(path: Path) -> None:
-    """Check that a path is free or holds an earlier report.
+    """Check that a path is free or contains an earlier report.
 
     Raises:
         InputError: it is a folder, or a file of another kind.
@@ -112,7 +112,7 @@ def check_output_file(path: Path) -> None:
         is_report = False
     if not is_report:
         raise InputError(
-            f"--output {path}: holds no results of `stitch-sweep sanity`, and would be replaced; name "
+            f"--output {path}: contains no results of `stitch-sweep sanity`, and would be replaced; name "
             "another file"
         )
 

@@ -15,7 +15,7 @@ _STYLES = {"pass": "green", "fail": "bold red", "warn": "yellow", "skip": "dim"}
 
 def findings_table(report: SanityReport) -> Table:
     """Return a table with one row per check: the configuration's networks, and the tiny ones."""
-    table = Table("check", "what it compared", "difference", "verdict", "little")
+    table = Table("check", "compared", "difference", "verdict", "little")
     table.columns[0].no_wrap = table.columns[2].no_wrap = True
     findings = {finding.name: finding for finding in report.findings}
     for name in CHECKS:

@@ -19,8 +19,8 @@ MAX_ROWS = 60
 """Largest number of rows of a gallery; a note gives the number of further ones."""
 
 _NOTE = (
-    "Under a picture: the class that the receiver names for it. A reconstruction comes "
-    "from a stitch trained to be like the image, the other from one trained for the task."
+    "The text below an image is the class that the receiver predicts. A reconstruction comes from a "
+    "stitch trained to match the image, the other images from a stitch trained for the task."
 )
 
 

@@ -261,7 +261,7 @@ class _GroupBuilder:
         }
 
     def _has_positive_losses(self, drawn: Sequence[Mapping[str, Any]]) -> bool:
-        """Tell whether every training loss can stand on a logarithmic axis."""
+        """Whether every training loss fits on a logarithmic axis."""
         trajectories = self.data.trajectories
         losses = [
             min(trajectories[trial]["loss"], default=1.0)
@@ -292,8 +292,8 @@ def _matrices_of_values(findings: Findings, experiment: Experiment) -> dict[str,
         if key not in results or not pd.api.types.is_numeric_dtype(results[key]):
             continue
         if results[key].notna().any() or key == "test_accuracy":
-            made = matrices(results, key, metric=experiment.metric, mode=experiment.mode)
-            by_value[key] = {_identity(matrix): matrix for matrix in made}
+            value_matrices = matrices(results, key, metric=experiment.metric, mode=experiment.mode)
+            by_value[key] = {_identity(matrix): matrix for matrix in value_matrices}
     return by_value
 
 

@@ -31,7 +31,7 @@ Item = Table | Panel
 
 _LADDER_NOTE = (
     "Each point is a matrix. Bars are its interval; a dashed line is a trend only, a "
-    "shaded stretch is where a transition may lie."
+    "shaded range is the interval of a transition."
 )
 _CORRELATION_NOTE = (
     "Spearman's rank correlation over the cells of a matrix, averaged over the matrices of "

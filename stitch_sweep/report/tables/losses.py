@@ -74,8 +74,8 @@ def representation_table(findings: Findings) -> Table | None:
     if findings.representations is None or findings.representations.empty:
         return None
     note = (
-        "Mean squared differences between the receiver's expected representation (E), the one of a "
-        "stitch trained for the task (V, vanilla) and of one trained for similarity (S), as in "
+        "Mean squared differences between the receiver's expected representation (E), that of a "
+        "task-trained stitch (V, vanilla) and that of a similarity-trained stitch (S), as in "
         "arXiv 2303.11277; relative ones are divided by the expected representation's variance. "
         f"{_REGION_NOTE}"
     )
@@ -146,7 +146,7 @@ def hacking_table(findings: Findings) -> Table | None:
     note = (
         "Rescaled accuracy of 0.9 or more, and a relative mean squared error to the expected "
         "representation of 1 or more: no nearer than a constant. Nearest: the smallest error that "
-        "any loss reached in that cell. Controls stand last; layers are those from 0 on."
+        "any loss reached in that cell. Controls come last; layers are those from 0 on."
     )
     return Table("hacking", "Performing well, far from the expected", note, frame, columns)
 
@@ -168,7 +168,7 @@ def agreement_table(findings: Findings) -> Table | None:
     ]
     note = (
         "Agreement: the share of test images for which both name the same class. Error consistency "
-        "κ: how often they fail on the same images, beyond what their accuracies make likely. Means "
+        "κ: how often they fail on the same images, compared with chance at their accuracies. Means "
         "over cells of layers from 0 on; tables/agreement_cells.csv has each cell."
     )
     return Table("agreement", "How similarly they decide", note, frame, columns)

@@ -133,7 +133,7 @@ def test_a_trial_that_needs_more_gets_twice_the_share(plain, zoo, tmp_path, gpu_
     assert status == 0, output
     again = "tried again: OutOfMemoryError: CUDA out of memory"
     assert f"{again}; it gets twice the share" in output
-    assert f"{again}: a library went on with another algorithm" in output
+    assert f"{again}: a library continued with another algorithm" in output
     # A failed GPU costs its process only the present trial, which is tried again.
     assert output.count("AcceleratorError: CUDA error: an illegal memory access") == 1
     for record in Ledger(tmp_path).records():

@@ -20,7 +20,7 @@ def test_a_refusal_is_said_before_the_sweep_begins_and_not_waited_for(tmp_path):
         make_ledger(tmp_path)
         assert not process.finish(patience=1000)
     (sentence,) = said
-    assert f"MLflow takes no runs: {address} denies access" in sentence
+    assert f"MLflow accepts no runs: {address} denies access" in sentence
     assert "pass" not in sentence
     assert process.refusal
     assert process.refusal in sentence

@@ -80,5 +80,5 @@ def test_a_ladder_of_unconverged_matrices_says_why_there_is_nothing_on_it(tmp_pa
     networks.to_parquet(path)
     found = derive_findings(load_experiment(folder))
     assert {v.withheld for v in found.verdicts} == {"unconverged"}
-    assert any("the ladder over parameters could not be computed: of every matrix on it, most "
+    assert any("the ladder over parameters could not be computed: for every matrix, most "
                "stitches did not converge" in note for note in found.notes)  # fmt: skip

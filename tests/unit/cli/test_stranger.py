@@ -131,7 +131,7 @@ def test_a_table_that_is_none_or_too_large_is_refused(tmp_path, kind):
         ({"test_accuracy": 3.0}, "from 0 to 1"),
         ({"val_accuracy": np.inf}, "from 0 to 1"),
         ({"sender_layer": 1e300}, "whole numbers"),
-        ({"trial": 5}, "column trial must hold text in every row"),
+        ({"trial": 5}, "column trial must contain text in every row"),
     ],
 )
 def test_results_that_can_not_be_are_refused(sweep, change, message):
@@ -189,7 +189,7 @@ def test_sanity_of_another_shape_is_left_out_with_a_note(sweep, content):
     os.mkfifo(path) if content == "pipe" else path.write_text(content)
     experiment = load_experiment(sweep)
     assert experiment.parts[0].sanity is None
-    assert any("sanity.json is not what" in note for note in experiment.notes)
+    assert any("sanity.json was not written by" in note for note in experiment.notes)
 
 
 @pytest.mark.parametrize(

@@ -389,7 +389,7 @@ class TestMatrix:
         with pytest.raises(InputError, match="is larger than 4 MiB"):
             read_matrix(file)
         file.write_text(("0.5," * 199 + "0.5\n") * 100)
-        with pytest.raises(InputError, match="has 20000 cells, and 10000 is the most"):
+        with pytest.raises(InputError, match="has 20000 cells; at most 10000 are allowed"):
             analyze_matrix(file, sender_accuracy=0.9)
 
 

@@ -257,7 +257,7 @@ def test_a_table_that_was_deleted_is_written_again(folder):
 def test_a_folder_that_holds_no_sweep_is_refused(tmp_path, folder):
     with pytest.raises(InputError, match="is not a folder"):
         measure(tmp_path / "none")
-    with pytest.raises(InputError, match="holds no sweep"):
+    with pytest.raises(InputError, match="contains no sweep"):
         measure(tmp_path)
     with pytest.raises(InputError, match="did you mean 'labels'"):
         measure(folder, only=["lables"])

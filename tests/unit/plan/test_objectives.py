@@ -40,7 +40,7 @@ class TestObjectives:
         ("objective", "message"),
         [
             ("test_accuracy", "is computed on test images and can't guide a search"),
-            ("val_acuracy", "is no metric: did you mean 'val_accuracy'"),
+            ("val_acuracy", "is not a metric: did you mean 'val_accuracy'"),
         ],
     )
     def test_refuses(self, objective, message):

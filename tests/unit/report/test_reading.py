@@ -17,7 +17,7 @@ from tests.support.reports import make_folder
 def test_a_half_finished_sweep_gives_a_report_that_says_so(tmp_path):
     folder = make_folder(tmp_path / "sweep", ended=9, tables=False)
     notes = " ".join(doubts_of(folder))
-    assert "results.parquet is not there yet" in notes
+    assert "results.parquet does not exist yet" in notes
     assert "9 of 32 trials have ended" in notes
     assert len(load_experiment(folder).results) == 9
     assert "9 of 32 trials have ended" in " ".join(read(folder).text)
@@ -95,7 +95,7 @@ def test_foreign_tables_beside_the_results_are_left_out_and_named(tmp_path):
     notes = " ".join(experiment.notes)
     assert "measured/networks.parquet lacks columns" in notes
     assert "images.safetensors" in notes
-    assert "sanity.json is not what" in notes
+    assert "sanity.json was not written by" in notes
     assert "traj.parquet is missing" in notes
     assert experiment.table("networks") is None
     assert len(read(folder).data["groups"]) == 1

@@ -140,10 +140,10 @@ def test_each_kind_of_interval_is_said_of_its_own_matrices(tmp_path):
     methods = {v.matrix.factors["loss"]: v.intervals["order"].method for v in findings.verdicts}
     assert methods == {"mse": BINOMIAL, "task": IMAGES}
     assert sorted(doubt(findings, "Intervals")) == [
-        "Intervals of loss = mse are measurement error only: neither networks nor trainings are in "
-        "them.",
-        "Intervals of loss = task are over test images, for these very networks: other seeds of "
-        "them may differ by more.",
+        "Intervals of loss = mse are measurement error only: they don't cover other networks or "
+        "other trainings.",
+        "Intervals of loss = task are over test images, for these networks only: networks of "
+        "other seeds may differ more.",
     ]
     alike = replace(findings, verdicts=findings.verdicts[1:])
     (text,) = doubt(alike, "Intervals")

@@ -257,14 +257,14 @@ def test_an_assembly_does_not_replace_its_own_inputs(tmp_path):
 def test_a_stitch_is_not_saved_over_another_kind_of_file(tmp_path):
     config = read_config(write_config(tmp_path, tmp_path / "zoo"))
     mine = put(tmp_path, "network.safetensors")
-    with pytest.raises(InputError, match=r"--save .*holds no stitch, and would be replaced"):
+    with pytest.raises(InputError, match=r"--save .*contains no stitch, and would be replaced"):
         run_pair(config, "a:1,b:1", mine)
     assert mine.read_text() == "mine"
 
 
 @pytest.mark.parametrize("text", ["mine", "{}", "[]"])
 def test_results_of_sanity_are_not_written_over_another_kind_of_file(tmp_path, text):
-    with pytest.raises(InputError, match="holds no results of"):
+    with pytest.raises(InputError, match="contains no results of"):
         check_output_file(put(tmp_path, "notes.json", text))
     check_output_file(put(tmp_path, "sanity.json", '{"checks": []}'))
     check_output_file(tmp_path / "new.json")

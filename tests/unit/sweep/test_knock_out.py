@@ -133,7 +133,7 @@ def test_what_is_kept_by_number_of_layers():
 def test_no_shape_is_claimed_of_it():
     verdict = judge(square(above(5)), chance=0.1)
     assert (verdict.label, verdict.withheld) == ("unclear", "gaps")
-    assert "layers were knocked out: the gap matrix shows what that costs" in verdict.notes
+    assert "layers were knocked out: the gap matrix shows the loss of accuracy" in verdict.notes
 
 
 @pytest.mark.parametrize(
@@ -150,12 +150,15 @@ def test_no_shape_is_claimed_of_it():
         ),
         (
             {"network": "a", "first": [5]},
-            "knock_out[0].first: a has layers 0 (the stem) to 4 to take out, not 5",
+            "knock_out[0].first: a has layers 0 (the stem) to 4 to remove, not 5",
         ),
-        ({"network": "a", "removed": [2, 9]}, "knock_out[0].removed: a has 4 of them, not 9"),
+        (
+            {"network": "a", "removed": [2, 9]},
+            "knock_out[0].removed: a has at most 4 removable layers, not 9",
+        ),
         (
             {"network": "a", "first": [0, 1], "removed": [5, 6]},
-            "knock_out[0].removed: a has 5 of them, not 6",
+            "knock_out[0].removed: a has at most 5 removable layers, not 6",
         ),
         ({"network": "a", "first": [4], "removed": [2]}, "knock_out[0].removed: a ends at layer 4"),
         ({"network": "a", "frist": [1]}, "knock_out[0].frist: unknown key: did you mean 'first'?"),

@@ -246,7 +246,7 @@ def test_a_damaged_stitch_of_the_copy_is_not_brought(folder, uri, copy, tmp_path
     (copy / "stitches" / f"{STUDY.trial(1)}.safetensors").write_bytes(b"stitch 2")
     mirror = Mirror(tmp_path / "other", uri)
     assert mirror.fetch() == 3
-    assert "is damaged, and was not brought" in mirror.notes[0]
+    assert "is damaged and was not copied" in mirror.notes[0]
     assert not Ledger(tmp_path / "other").stitch_path(STUDY.trial(1)).exists()
 
 
@@ -324,12 +324,12 @@ def test_a_folder_that_stayed_behind_gets_what_ended_elsewhere(folder, uri, copy
 def test_a_place_that_is_taken_is_refused(folder, uri, tmp_path):
     begin_sweep(folder)
     list(Mirror(folder, uri).send())
-    with pytest.raises(InputError, match="holds a sweep already; add --resume"):
+    with pytest.raises(InputError, match="already contains a sweep; add --resume"):
         Mirror(tmp_path / "new", uri).check(resume=False)
     begin_sweep(tmp_path / "new")
-    with pytest.raises(InputError, match="holds another sweep"):
+    with pytest.raises(InputError, match="contains a different sweep"):
         Mirror(tmp_path / "new", uri).check(resume=True)
-    with pytest.raises(InputError, match="holds another sweep"):
+    with pytest.raises(InputError, match="contains a different sweep"):
         list(Mirror(tmp_path / "new", uri).send())
 
 

@@ -155,7 +155,7 @@ INVALID = '{"error_code": "INVALID_PARAMETER_VALUE", "message": "an absolute pat
         (404, "<html>nothing</html>", "Check host, port and path"),
         (404, '{"detail": "Not Found"}', "Check host, port and path"),
         (200, "<html>welcome</html>", "it isn't MLflow, or asks for a login"),
-        (400, INVALID, "Sending it again can't help by itself"),
+        (400, INVALID, "Sending it again has the same result"),
         (429, "slow down", None),
         (500, "<html>broken</html>", None),
         (503, '{"detail": "later"}', None),

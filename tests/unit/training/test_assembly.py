@@ -332,7 +332,7 @@ def test_a_folder_with_a_sweep_in_it_is_left_alone(zoo, tmp_path):
     (tmp_path / "ledger").mkdir()
     (tmp_path / "ledger" / "sweep.json").write_text("{}")
     config = read_config(write_assembly(tmp_path, zoo, three_parts()))
-    with pytest.raises(InputError, match="holds a sweep"):
+    with pytest.raises(InputError, match="contains a sweep"):
         run_assembly(config, tmp_path)
     assert not (tmp_path / "summary.json").exists()
 

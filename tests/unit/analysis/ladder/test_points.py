@@ -114,7 +114,7 @@ class TestPoints:
             (NETWORKS[:1], "depth", "network 'b' has a matrix, but no row"),
             (pd.concat([NETWORKS, NETWORKS[:1]]), "depth", "lists a more than once"),
             (NETWORKS.assign(depth=[4, 0, 9]), "depth", "depth of b is not a positive number"),
-            (NETWORKS.assign(depth="deep"), "depth", "must hold numbers"),
+            (NETWORKS.assign(depth="deep"), "depth", "must contain numbers"),
         ],
     )
     def test_a_wrong_table_of_networks_is_refused(self, networks, size, said):

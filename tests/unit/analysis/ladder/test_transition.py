@@ -249,7 +249,7 @@ class TestWrongTables:
             (make_points([math.inf, 1.0], [0.0, 1.0]), "positive"),
             (
                 make_points(["small", "big"], [0.0, 1.0]),
-                "column size of the points must hold numbers",
+                "column size of the points must contain numbers",
             ),
             (make_points([1.0], [0.5], low=[0.6], high=[0.4]), "low is above high"),
         ],

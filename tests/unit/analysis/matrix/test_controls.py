@@ -63,8 +63,8 @@ def test_a_triangle_that_class_information_makes_too_is_called_that():
     assert found.label == "triangle"
     assert found.explained_by == ["class_only"]
     assert any(
-        "a-class-only → b (class-only sender) makes the same shape" in note
-        and "class information suffices" in note
+        "a-class-only → b (class-only sender) has the same shape" in note
+        and "class information alone suffices" in note
         for note in found.notes
     )
 

@@ -114,12 +114,12 @@ def test_a_table_without_kinds_is_of_trained_networks():
         del row["sender_kind"], row["receiver_kind"], row["accuracy_calibrated"]
     found = sweep.judge()["a", "b"]
     assert found.control is None
-    assert any("nothing says whether a and b are trained" in note for note in found.notes)
+    assert any("no file records whether a and b are trained" in note for note in found.notes)
     sweep.network("a", weights="random")
     sweep.network("b")
     found = sweep.judge()["a", "b"]
     assert found.control == "untrained_sender"
-    assert not any("nothing says" in note for note in found.notes)
+    assert not any("no file records" in note for note in found.notes)
 
 
 def test_layers_that_no_trial_has_reached_are_missing_from_the_plan():

@@ -460,7 +460,7 @@ class TestOnTheCommandLine:
         assert [stage["name"] for stage in found["stages"]][2:] == list(COMPUTED)
 
     def test_wrong_input_is_refused(self, run, base, tmp_path):
-        with pytest.raises(InputError, match="holds no recording"):
+        with pytest.raises(InputError, match="contains no recording"):
             run("compare", base, tmp_path)
         with pytest.raises(InputError, match="there is no such file"):
             run("record", tmp_path / "config.yml", "--output-dir", tmp_path / "new")

@@ -121,7 +121,7 @@ class TestWhatIsWritten:
 class TestRefusals:
     def test_of_a_folder_that_is_taken(self, base, tmp_path):
         config = configured({})
-        with pytest.raises(InputError, match="holds a recording already"):
+        with pytest.raises(InputError, match="already contains a recording"):
             record(config, base)
         (tmp_path / "file").touch()
         with pytest.raises(InputError, match="is a file"):
@@ -182,12 +182,12 @@ class TestRefusals:
     def test_of_another_format(self, base, damaged):
         manifest = json.loads((damaged / "recording.json").read_text())
         (damaged / "recording.json").write_text(json.dumps({**manifest, "format": 2}))
-        with pytest.raises(InputError, match="is of format 2, and this version"):
+        with pytest.raises(InputError, match="has format 2, but this version"):
             compare(base, damaged)
 
     def test_of_a_folder_without_a_recording(self, base, tmp_path):
         for path in (tmp_path, tmp_path / "nowhere", base / "recording.json"):
-            with pytest.raises(InputError, match="holds no recording"):
+            with pytest.raises(InputError, match="contains no recording"):
                 compare(base, path)
 
 

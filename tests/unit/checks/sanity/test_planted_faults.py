@@ -432,7 +432,7 @@ FAULTS: dict[str, tuple[str, Plant, str]] = {
     "another order from the cache": (
         "order",
         another_order_from_the_cache,
-        "at step 0 the stitch sees other images",
+        "at step 0 the stitch receives other images",
     ),
     "an accuracy of the last batch only": (
         "batch size",

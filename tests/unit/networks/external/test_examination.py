@@ -133,7 +133,7 @@ def test_what_is_computed_in_inference_mode_can_send(folder):
 
 def test_an_operation_whose_derivative_is_zero_is_noted(folder):
     notes = prepare(config(folder, ready("Rounds"))).notes
-    assert any("only gradients of 0 come back from its logits to layer 0" in note for note in notes)
+    assert any("the gradients of its logits are 0 at layer 0" in note for note in notes)
     assert not prepare(config(folder, ready("Net"))).outlines["n"].notes
 
 
