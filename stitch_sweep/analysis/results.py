@@ -11,7 +11,7 @@ import pandas as pd
 from pandas.api import types
 
 from stitch_sweep.core.errors import InputError, nearest
-from stitch_sweep.storage.tables import read_table
+from stitch_sweep.storage.parquet import read_table
 
 Mode = Literal["max", "min"]
 

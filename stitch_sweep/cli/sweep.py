@@ -104,7 +104,7 @@ def tracks_here(config: Config) -> bool:
 
 def _local_store(config: Config) -> Path | None:
     """MLflow's database file of a sweep; None without tracking, or with a server."""
-    from stitch_sweep.tracking.store import local_database, resolve
+    from stitch_sweep.tracking.mlflow_address import local_database, resolve
 
     return local_database(resolve(config.tracking.uri)) if config.tracking.enabled else None
 

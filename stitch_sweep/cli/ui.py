@@ -27,7 +27,7 @@ def ui(
     """Open the MLflow UI of the store that contains a sweep's runs, on this machine only."""
     from stitch_sweep.config.tracking import TrackingConfig
     from stitch_sweep.core.credentials import redact_uri
-    from stitch_sweep.tracking.store import check_tracking, local_database, resolve
+    from stitch_sweep.tracking.mlflow_address import check_tracking, local_database, resolve
 
     tracking = TrackingConfig() if config is None else read_with_overrides(config, set_).tracking
     check_tracking(tracking)

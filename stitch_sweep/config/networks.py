@@ -37,6 +37,8 @@ FROM_FACTORY = "factory"
 """Value of `weights` for the weights that the user's factory returns."""
 EXTERNAL_KINDS = ("file", "named", FROM_FACTORY)
 """Kinds of weights that were trained outside of Stitch Sweep."""
+LIBRARIES = ("torchvision", "timm")
+"""Libraries of networks with published weights; each has a module in `networks/external/`."""
 
 Name = Annotated[str, Field(pattern=NAME, max_length=LONGEST_NAME)]
 
@@ -212,7 +214,7 @@ class NetworkConfig(Component):
         return self
 
     def _source_problems(self) -> Iterator[tuple[Location, str]]:
-        required = {"torchvision": "model", "timm": "model", "python": "factory"}.get(self.source)
+        required = {**dict.fromkeys(LIBRARIES, "model"), "python": "factory"}.get(self.source)
         if self.source != "family" and "family" in self.model_fields_set:
             yield ("family",), f"not allowed with source: {self.source}; use {required}"
         for key in ("model", "factory"):
@@ -226,7 +228,7 @@ class NetworkConfig(Component):
         for key in ("arguments", "normalisation", "image_size"):
             if self.source == "family" and getattr(self, key) is not None:
                 yield (key,), "only for external networks (source: torchvision, timm, python)"
-        if self.expects is not None and self.source not in ("torchvision", "timm"):
+        if self.expects is not None and self.source not in LIBRARIES:
             yield (
                 ("expects",),
                 "only for source: torchvision and timm, whose weights have a normalization",

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from stitch_sweep.config.optimizer import OptimizerConfig, ScheduleConfig
+from stitch_sweep.config.optimizer import OptimizerConfig
+from stitch_sweep.config.schedule import ScheduleConfig
 from stitch_sweep.core.bounds import Epochs, Positive
 from stitch_sweep.core.registry import Options
 

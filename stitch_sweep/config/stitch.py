@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from pydantic import Field
 
 from stitch_sweep.config.components import Component
 from stitch_sweep.core.bounds import From0
 from stitch_sweep.core.registry import STITCHES, Registry
+
+Start = Literal["random", "identity", "permutation", "least_squares", "procrustes"]
+STARTS: tuple[Start, ...] = get_args(Start)
+"""All starts: the ways to initialize a stitch."""
+DATA_STARTS = ("permutation", "least_squares", "procrustes")
+"""Starts that depend on the training set."""
 
 
 class StitchConfig(Component):
@@ -20,7 +26,7 @@ class StitchConfig(Component):
         default="paper",
         description="Name of a registered stitch. Its options are keys of this section, too.",
     )
-    start: Literal["random", "identity", "permutation", "least_squares", "procrustes"] = Field(
+    start: Start = Field(
         default="random",
         description="Initial weights: random; the identity; channels matched one to one by correlation; "
         "the exact least-squares solution on the training images; the best rotation.",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from stitch_sweep.config.optimizer import OptimizerConfig, ScheduleConfig
+from stitch_sweep.config.optimizer import OptimizerConfig
+from stitch_sweep.config.schedule import ScheduleConfig
 from stitch_sweep.core.bounds import Epochs, Positive
 from stitch_sweep.core.registry import Options
 

@@ -13,13 +13,11 @@ from glob import glob, has_magic
 from itertools import takewhile
 from pathlib import Path
 
-from stitch_sweep.config.networks import NetworkConfig, is_file
+from stitch_sweep.config.networks import LIBRARIES, NetworkConfig, is_file
 from stitch_sweep.config.root import Config
 from stitch_sweep.core.errors import InputError, nearest
 
 _DEFAULT_ZOO: str = Config.model_fields["zoo"].default
-LIBRARIES = ("torchvision", "timm")
-"""Libraries that publish weights."""
 
 
 class Permissions:

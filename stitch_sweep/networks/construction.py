@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from stitch_sweep.config.networks import FROM_FACTORY, NetworkConfig, is_file
+from stitch_sweep.config.networks import FROM_FACTORY, LIBRARIES, NetworkConfig, is_file
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.seeding import derive
 from stitch_sweep.data.augmentation import normalize_images
@@ -161,12 +161,12 @@ def _preprocessing(
     """Return the arguments of `Preprocessing`; None if the network takes the images unchanged."""
     trained_with = None
     if weights := network.expects or (network.weights if network.kind == "named" else None):
-        library = find_library("torchvision" if network.source == "torchvision" else "timm")
+        library = find_library(network.source)
         trained_with = library.expectation(str(network.model), weights)
     normalization = network.normalisation or trained_with
     size = network.image_size or (trained_with.image_size if trained_with else None)
     channels = data.channels
-    if network.source in ("torchvision", "timm"):
+    if network.source in LIBRARIES:
         channels = find_library(network.source).channels(arguments)
     elif normalization is not None:
         channels = len(normalization.mean)

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from stitch_sweep.config.optimizer import OptimizerConfig, ScheduleConfig
+from stitch_sweep.config.optimizer import OptimizerConfig
+from stitch_sweep.config.schedule import ScheduleConfig
 
 
 class Optimization:

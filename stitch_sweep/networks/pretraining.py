@@ -13,7 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from stitch_sweep.config.optimizer import OptimizerConfig, ScheduleConfig
+from stitch_sweep.config.optimizer import OptimizerConfig
+from stitch_sweep.config.schedule import ScheduleConfig
 from stitch_sweep.core.errors import DivergedError
 from stitch_sweep.core.generators import capture_generators, restore_generators
 from stitch_sweep.core.seeding import derive, seed_everything

@@ -20,7 +20,7 @@ from stitch_sweep.plan.prepare import Prepared, prepare
 from stitch_sweep.plan.samplers import check_sampler, describe_startup
 from stitch_sweep.plan.settings import first_settings
 from stitch_sweep.stitches.building import build_stitch
-from stitch_sweep.tracking.store import check_tracking
+from stitch_sweep.tracking.mlflow_address import check_tracking
 from stitch_sweep.training.workbench import Workbench
 
 TIMED_CELLS = 3

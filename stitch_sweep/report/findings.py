@@ -22,7 +22,7 @@ from stitch_sweep.analysis.ladder.points import Size, ladder_points
 from stitch_sweep.analysis.ladder.transition import fit_ladders
 from stitch_sweep.analysis.matrix.knock_out import gap_matrices
 from stitch_sweep.analysis.matrix.matrix import Matrix
-from stitch_sweep.analysis.matrix.order import regions
+from stitch_sweep.analysis.matrix.order_parameters import regions
 from stitch_sweep.analysis.matrix.populations import architecture_verdicts
 from stitch_sweep.analysis.matrix.sweep_verdicts import verdicts
 from stitch_sweep.analysis.matrix.verdict import CONTROL_TITLES, Verdict

@@ -26,7 +26,7 @@ from stitch_sweep.report.file_checks import (
 )
 from stitch_sweep.storage import layout
 from stitch_sweep.storage.ledger import Ledger
-from stitch_sweep.storage.tables import read_table
+from stitch_sweep.storage.parquet import read_table
 
 _TRAJECTORY_COLUMNS = ["trial", "step", "epoch", "split", "loss"]
 _MEASURED_COLUMNS: dict[str, list[str]] = {

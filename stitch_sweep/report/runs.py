@@ -12,7 +12,7 @@ from urllib.request import url2pathname
 from stitch_sweep.core.credentials import redact
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.report.experiment import Experiment, Part
-from stitch_sweep.tracking.tracker import Tracker, look_up
+from stitch_sweep.tracking.mlflow_tracker import Tracker, look_up
 
 LOCAL = "http://127.0.0.1:5000"
 """Address at which `stitch-sweep ui` shows a store that is a file."""

@@ -7,17 +7,13 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from stitch_sweep.config.stitch import DATA_STARTS
 from stitch_sweep.stitches.closed_forms import AffineMap, least_squares
 from stitch_sweep.stitches.moments import RegressionMoments
 from stitch_sweep.stitches.shapes import Shape
 
 MAX_INPUTS = 8192
 """Longest rows with closed forms; the second moments of longer rows would take more than half a GiB."""
-
-DATA_STARTS = ("permutation", "least_squares", "procrustes")
-"""Starts (kinds of initial weights) that depend on the training set."""
-STARTS = ("random", "identity", *DATA_STARTS)
-"""All starts."""
 
 
 class Stitch(nn.Module, ABC):

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from stitch_sweep.config.stitch import DATA_STARTS, STARTS
 from stitch_sweep.core.errors import InputError, nearest
-from stitch_sweep.stitches.base import DATA_STARTS, STARTS, AffineStitch, Stitch
+from stitch_sweep.stitches.base import AffineStitch, Stitch
 from stitch_sweep.stitches.closed_forms import correlation_assignment, procrustes
 from stitch_sweep.stitches.least_squares import LeastSquares
 from stitch_sweep.stitches.orthogonal import OrthogonalStitch

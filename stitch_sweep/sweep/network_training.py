@@ -15,7 +15,7 @@ from stitch_sweep.plan.prepare import Prepared
 from stitch_sweep.sweep.gpu_errors import is_broken_device, is_out_of_memory
 from stitch_sweep.sweep.progress import Reporter
 from stitch_sweep.sweep.ray_setup import ray
-from stitch_sweep.sweep.searcher import RETRIES
+from stitch_sweep.sweep.retries import RETRIES
 
 
 def train_networks(prepared: Prepared, reporter: Reporter, slots: int) -> dict[str, Any]:

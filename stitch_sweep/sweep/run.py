@@ -30,8 +30,8 @@ from stitch_sweep.sweep.progress import Reporter
 from stitch_sweep.sweep.views import check_views, ended_records, write_views
 from stitch_sweep.tracking.mirror import Mirror
 from stitch_sweep.tracking.mirroring import Mirroring
+from stitch_sweep.tracking.mlflow_address import check_tracking
 from stitch_sweep.tracking.process import TrackingProcess
-from stitch_sweep.tracking.store import check_tracking
 
 
 @dataclass(frozen=True)

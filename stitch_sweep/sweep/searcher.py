@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -17,11 +17,9 @@ from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.predictions import decode_predictions
 from stitch_sweep.storage.study import Study
 from stitch_sweep.sweep.ray_setup import tune
+from stitch_sweep.sweep.retries import FailureCounter
 from stitch_sweep.sweep.rounds import StudyRounds
 from stitch_sweep.sweep.trainable import MESSAGE, STOPPED
-
-RETRIES = 3
-"""Maximum number of further attempts without progress of a trial whose worker died."""
 
 _RESULT_KEYS = ("status", "metric", "metrics", "trajectory", "error")
 """Keys of a record that hold a trial's result, besides the predictions."""
@@ -50,7 +48,7 @@ class SweepSearcher(tune.search.Searcher):
         shape: see `EffectiveSettings`.
 
     Attributes:
-        lost: trials whose workers died more than `RETRIES` times without progress.
+        lost: trials whose workers died more than `retries.RETRIES` times without progress.
         stopped: why the ledger can't be written any more, so that the sweep must stop; or empty.
         exhausted: whether every trial that could be handed out has ended.
     """
@@ -75,7 +73,7 @@ class SweepSearcher(tune.search.Searcher):
         self._needs_larger_share: set[str] = set()
         self._running: dict[str, tuple[StudyRounds, int]] = {}
         self._queue: deque[StudyRounds] = deque()
-        self._failures: Counter[tuple[str, int | None]] = Counter()
+        self._failures = FailureCounter()
         self.lost: list[str] = []
         self.stopped = ""
         self.exhausted = False
@@ -180,10 +178,7 @@ class SweepSearcher(tune.search.Searcher):
         if record is not None and record.get("out_of_memory") and 0 < self._gpu < 1:
             self._needs_larger_share.add(trial)
             record["error"] += "; it gets twice the share of a GPU"
-        # A long trial may outlive many nodes; only a trial without progress is given up.
-        attempt = (trial, self._ledger.checkpoint_time(trial))
-        self._failures[attempt] += 1
-        is_retried = self._failures[attempt] <= RETRIES
+        is_retried = self._failures.allows_retry(trial, self._ledger.checkpoint_time(trial))
         if is_retried:
             rounds.take_back(number)
             self._queue.appendleft(rounds)

@@ -7,7 +7,7 @@ import re
 
 from stitch_sweep.core.credentials import conceal, redact_uri
 from stitch_sweep.core.untrusted import printable
-from stitch_sweep.tracking.store import VARIABLE
+from stitch_sweep.tracking.mlflow_address import VARIABLE
 
 _LONGEST = 300
 """Maximum length of the server's text in a message."""

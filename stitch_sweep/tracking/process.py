@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stitch_sweep.tracking.follower import PATIENCE_SECONDS, join_while_progressing
-from stitch_sweep.tracking.store import VARIABLE, resolve
+from stitch_sweep.tracking.mlflow_address import VARIABLE, resolve
 
 
 class TrackingProcess:

@@ -26,8 +26,8 @@ from stitch_sweep.storage import layout
 from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.tracking.errors import explain
 from stitch_sweep.tracking.follower import follow
-from stitch_sweep.tracking.store import local_database, resolve
-from stitch_sweep.tracking.tracker import PAGE_READ, Tracker
+from stitch_sweep.tracking.mlflow_address import local_database, resolve
+from stitch_sweep.tracking.mlflow_tracker import PAGE_READ, Tracker
 
 POLL_SECONDS = 0.5
 

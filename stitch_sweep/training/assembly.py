@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from stitch_sweep.config.parts import PartConfig
+from stitch_sweep.config.stitch import DATA_STARTS
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.registry import STITCHES
 from stitch_sweep.data.loader import Loader
@@ -24,7 +25,6 @@ from stitch_sweep.networks.cutting.hooked_part import tensors_of_part
 from stitch_sweep.networks.cutting.opening import CuttableNetwork, open_network
 from stitch_sweep.networks.cutting.points import LayerNames
 from stitch_sweep.networks.frozen import IMAGE_LAYER, FrozenNetwork
-from stitch_sweep.stitches.base import DATA_STARTS
 from stitch_sweep.stitches.building import build_stitch, misfit
 from stitch_sweep.stitches.shapes import Shape, format_shape
 from stitch_sweep.stitches.starts import start_stitch

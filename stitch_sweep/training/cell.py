@@ -7,13 +7,14 @@ from typing import Any
 
 from torch import Tensor
 
+from stitch_sweep.config.stitch import DATA_STARTS
 from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.splits import SPLITS
 from stitch_sweep.data.loader import Loader
 from stitch_sweep.losses.base import CombinedLoss, LossContext, explain_missing_teacher
 from stitch_sweep.networks.frozen import FrozenNetwork, FrozenSender
-from stitch_sweep.stitches.base import DATA_STARTS, AffineStitch
+from stitch_sweep.stitches.base import AffineStitch
 from stitch_sweep.stitches.building import build_stitch
 from stitch_sweep.stitches.capacity import capacity
 from stitch_sweep.stitches.least_squares import has_optimum

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stitch_sweep.config.optimizer import ScheduleConfig
+from stitch_sweep.config.schedule import ScheduleConfig
 from stitch_sweep.stitches.base import AffineStitch
 from stitch_sweep.stitches.least_squares import LeastSquares
 from stitch_sweep.stitches.shapes import channel_axis

@@ -22,9 +22,10 @@ from optuna.storages.journal import JournalFileBackend
 from stitch_sweep.config.reading import read_config
 from stitch_sweep.plan.prepare import prepare
 from stitch_sweep.storage.ledger import Ledger
-from stitch_sweep.sweep.searcher import RETRIES, SweepSearcher
+from stitch_sweep.sweep.retries import RETRIES
+from stitch_sweep.sweep.searcher import SweepSearcher
+from stitch_sweep.tracking.mlflow_tracker import Tracker
 from stitch_sweep.tracking.process import TrackingProcess
-from stitch_sweep.tracking.tracker import Tracker
 from tests.support.faults import (
     CLOCK,
     Cable,

@@ -16,8 +16,9 @@ import torch
 from torch import nn
 
 from stitch_sweep.config.data import DataConfig
-from stitch_sweep.config.optimizer import _CLASSES, ScheduleConfig
+from stitch_sweep.config.optimizer import _CLASSES
 from stitch_sweep.config.root import Config
+from stitch_sweep.config.schedule import ScheduleConfig
 from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.registry import LOSSES, STITCHES

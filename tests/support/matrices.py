@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from stitch_sweep.analysis.matrix.matrix import Matrix
-from stitch_sweep.analysis.matrix.order import regions
+from stitch_sweep.analysis.matrix.order_parameters import regions
 from stitch_sweep.analysis.matrix.sweep_verdicts import verdicts
 from stitch_sweep.analysis.matrix.verdict import Verdict
 from stitch_sweep.analysis.results import check_results

@@ -22,7 +22,7 @@ from rich.progress import Progress
 from stitch_sweep.analysis.comparison.regional import regional
 from stitch_sweep.analysis.matrix.matrices import matrices
 from stitch_sweep.analysis.matrix.matrix import Matrix
-from stitch_sweep.analysis.matrix.order import regions
+from stitch_sweep.analysis.matrix.order_parameters import regions
 from stitch_sweep.analysis.results import CELL, PAIR, best_trials, load_results
 from stitch_sweep.charts.figures import grid, save_figure
 from stitch_sweep.config.reading import parse_value, read_config

@@ -7,7 +7,7 @@ import math
 import pandas as pd
 
 from stitch_sweep.analysis.comparison.losses import identity_columns, loss_table
-from stitch_sweep.analysis.matrix.order import rescaled
+from stitch_sweep.analysis.matrix.order_parameters import rescaled
 from stitch_sweep.analysis.results import CELL, PAIR, Mode
 from stitch_sweep.core.errors import InputError, nearest
 from stitch_sweep.core.measures import SIMILARITIES

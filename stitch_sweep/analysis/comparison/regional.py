@@ -8,7 +8,7 @@ import pandas as pd
 from pandas.api import types
 
 from stitch_sweep.analysis.comparison.losses import cell_means, identity_columns
-from stitch_sweep.analysis.matrix.order import REGIONS
+from stitch_sweep.analysis.matrix.order_parameters import REGIONS
 from stitch_sweep.analysis.results import CELL, PAIR
 from stitch_sweep.core.errors import InputError, nearest
 from stitch_sweep.core.measures import DIFFERENCES, SIMILARITIES

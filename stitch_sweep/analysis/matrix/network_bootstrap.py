@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from stitch_sweep.analysis.matrix.order import Floats
+from stitch_sweep.analysis.matrix.indices import Floats
 from stitch_sweep.analysis.matrix.uncertainty import NETWORKS, random_stream
 from stitch_sweep.core.errors import InputError
 

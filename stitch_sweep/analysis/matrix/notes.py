@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from stitch_sweep.analysis.matrix.matrix import Matrix
-from stitch_sweep.analysis.matrix.order import LEAST_RANGE, REACHED, rescaled
+from stitch_sweep.analysis.matrix.order_parameters import LEAST_RANGE, REACHED, rescaled
 
 
 def listed(names: Sequence[str]) -> str:

@@ -18,6 +18,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stitch_sweep.analysis.matrix.effects import row_and_column_test
+from stitch_sweep.analysis.matrix.indices import Floats
+from stitch_sweep.analysis.matrix.labels import THRESHOLDS, Thresholds
 from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.analysis.matrix.network_bootstrap import (
     FEWEST_NETWORKS,
@@ -26,11 +28,8 @@ from stitch_sweep.analysis.matrix.network_bootstrap import (
     widening,
 )
 from stitch_sweep.analysis.matrix.notes import layer_notes, listed, shape_notes
-from stitch_sweep.analysis.matrix.order import (
+from stitch_sweep.analysis.matrix.order_parameters import (
     LEAST_RANGE,
-    THRESHOLDS,
-    Floats,
-    Thresholds,
     order_parameters,
     reach,
     region_means,

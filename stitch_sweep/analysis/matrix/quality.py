@@ -11,7 +11,7 @@ import pandas as pd
 from stitch_sweep.analysis.matrix.knock_out import is_knock_out
 from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.analysis.matrix.notes import listed
-from stitch_sweep.analysis.matrix.order import REGIONS, in_region
+from stitch_sweep.analysis.matrix.order_parameters import REGIONS, in_region
 from stitch_sweep.core.errors import InputError
 
 MOST_MISSING = 0.25

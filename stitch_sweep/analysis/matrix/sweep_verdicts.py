@@ -23,10 +23,10 @@ from stitch_sweep.analysis.matrix.controls import (
 )
 from stitch_sweep.analysis.matrix.evidence import Evidence, chance_level, read_labels
 from stitch_sweep.analysis.matrix.judging import judge
+from stitch_sweep.analysis.matrix.labels import THRESHOLDS, Thresholds
 from stitch_sweep.analysis.matrix.matrices import best_by_matrix, matrices
 from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.analysis.matrix.notes import listed, probe_notes, training_notes
-from stitch_sweep.analysis.matrix.order import THRESHOLDS, Thresholds
 from stitch_sweep.analysis.matrix.verdict import Verdict
 from stitch_sweep.analysis.results import CELL, PAIR, Mode, best_trials
 from stitch_sweep.core.errors import InputError

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stitch_sweep.analysis.matrix.order import LABELS, Floats, Thresholds, classify, indices
+from stitch_sweep.analysis.matrix.indices import Floats, indices
+from stitch_sweep.analysis.matrix.labels import LABELS, Thresholds, classify
 
 IMAGES = "paired bootstrap over test images"
 NETWORKS = "cluster bootstrap over networks"

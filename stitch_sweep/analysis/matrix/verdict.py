@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from stitch_sweep.analysis.matrix.matrix import Matrix
-from stitch_sweep.analysis.matrix.order import OrderParameters
+from stitch_sweep.analysis.matrix.order_parameters import OrderParameters
 from stitch_sweep.analysis.matrix.quality import Withheld
 from stitch_sweep.analysis.matrix.uncertainty import Interval
 

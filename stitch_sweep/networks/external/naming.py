@@ -10,14 +10,12 @@ from typing import Any
 
 from torch import nn
 
-from stitch_sweep.config.networks import is_file
+from stitch_sweep.config.networks import LIBRARIES, is_file
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.networks.external import python
 from stitch_sweep.networks.external.factories import call_factory
 from stitch_sweep.networks.external.libraries import find_library
 from stitch_sweep.networks.families.building import build, resolve
-
-_LIBRARIES = ("torchvision", "timm")
 
 
 def build_by_name(
@@ -56,12 +54,12 @@ def build_by_name(
         return build(family, channels, classes, options, image_size=image_size)
     if width is not None:
         raise InputError(f"--width: {name} has no width; pass its arguments with --argument")
-    if source in _LIBRARIES:
+    if source in LIBRARIES:
         return find_library(source).build(rest, {"num_classes": classes, **given})
     try:
         factory = python.find(name)
     except InputError as error:
-        close = get_close_matches(source, _LIBRARIES, n=1)
+        close = get_close_matches(source, LIBRARIES, n=1)
         hint = f"did you mean '{close[0]}:{rest}'? " if close else ""
         raise InputError(*(hint + problem for problem in error.problems)) from error
     return call_factory(factory, given, name)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from stitch_sweep.analysis.matrix.matrices import best_by_matrix, matrices
 from stitch_sweep.analysis.matrix.matrix import Matrix
-from stitch_sweep.analysis.matrix.order import REGIONS
+from stitch_sweep.analysis.matrix.order_parameters import REGIONS
 from stitch_sweep.analysis.matrix.verdict import CONTROL_TITLES, Verdict
 from stitch_sweep.analysis.results import best_trials
 from stitch_sweep.charts.captions import describe_networks, explain_marks, format_value

@@ -7,7 +7,7 @@ import math
 import pandas as pd
 
 from stitch_sweep.analysis.comparison.losses import identity_columns
-from stitch_sweep.analysis.matrix.order import REGIONS
+from stitch_sweep.analysis.matrix.order_parameters import REGIONS
 from stitch_sweep.analysis.matrix.verdict import CONTROL_TITLES
 from stitch_sweep.analysis.results import FACTOR, PAIR
 from stitch_sweep.core.measures import SIMILARITIES, short_title

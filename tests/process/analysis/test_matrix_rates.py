@@ -12,7 +12,7 @@ from scipy import stats
 
 from stitch_sweep.analysis.matrix.effects import row_and_column_test
 from stitch_sweep.analysis.matrix.judging import Correct, judge
-from stitch_sweep.analysis.matrix.order import order_parameters, regions
+from stitch_sweep.analysis.matrix.order_parameters import order_parameters, regions
 from stitch_sweep.analysis.matrix.populations import judge_networks
 from tests.support.matrices import (
     TRIANGLE,

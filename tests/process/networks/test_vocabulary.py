@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from stitch_sweep.config.reading import read_config
-from stitch_sweep.config.stitch import StitchConfig
+from stitch_sweep.config.stitch import DATA_STARTS, STARTS, StitchConfig
 from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.registry import LOSSES, STITCHES
@@ -18,7 +18,6 @@ from stitch_sweep.networks.families.building import build
 from stitch_sweep.networks.frozen import FrozenNetwork
 from stitch_sweep.plan.prepare import prepare, provide_networks
 from stitch_sweep.plan.validation import misfit
-from stitch_sweep.stitches.base import DATA_STARTS, STARTS
 from stitch_sweep.stitches.shapes import Shape
 from stitch_sweep.training.workbench import Workbench
 from tests.support.networks_training import finish_training, start_training

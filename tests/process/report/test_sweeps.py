@@ -9,7 +9,7 @@ import yaml
 
 from stitch_sweep.report.runs import LOCAL
 from stitch_sweep.report.writing import analyze
-from stitch_sweep.tracking.tracker import Tracker
+from stitch_sweep.tracking.mlflow_tracker import Tracker
 from tests.support.report_pages import page_of
 from tests.support.reports import make_folder
 from tests.support.sweeps import run, write_config

@@ -20,7 +20,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.sweep.ray_setup import ray
-from stitch_sweep.sweep.searcher import RETRIES
+from stitch_sweep.sweep.retries import RETRIES
 from stitch_sweep.tracking.process import TrackingProcess
 from tests.support.faults import descendants, kill, named, wait_for
 from tests.support.sweeps import (

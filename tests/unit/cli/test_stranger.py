@@ -30,7 +30,7 @@ from stitch_sweep.networks.zoo import Zoo
 from stitch_sweep.report.files import check_target
 from stitch_sweep.report.reading import load_experiment
 from stitch_sweep.storage.manifest import Manifest, replacing_files
-from stitch_sweep.storage.tables import read_table
+from stitch_sweep.storage.parquet import read_table
 from stitch_sweep.sweep.matrix_files import MANIFEST
 from stitch_sweep.sweep.progress import Reporter
 from tests.support.foreign_folders import RECIPE, small_sweep

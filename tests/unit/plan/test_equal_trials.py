@@ -35,7 +35,7 @@ from stitch_sweep.storage.study import Study
 from stitch_sweep.sweep.progress import Reporter
 from stitch_sweep.sweep.searcher import SweepSearcher
 from stitch_sweep.sweep.views import write_views
-from stitch_sweep.tracking.tracker import Tracker
+from stitch_sweep.tracking.mlflow_tracker import Tracker
 from stitch_sweep.training.loop import StitchResult
 from stitch_sweep.training.workbench import Workbench
 from tests.support.digits import DIGITS, TINY

@@ -12,13 +12,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stitch_sweep.config.stitch import DATA_STARTS, STARTS
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.registry import STITCHES
 from stitch_sweep.data.loader import Loader
 from stitch_sweep.networks.evaluation import evaluate
 from stitch_sweep.networks.frozen import FrozenNetwork
 from stitch_sweep.stitches import least_squares as accumulation
-from stitch_sweep.stitches.base import DATA_STARTS, STARTS, AffineStitch, Stitch
+from stitch_sweep.stitches.base import AffineStitch, Stitch
 from stitch_sweep.stitches.building import build_stitch
 from stitch_sweep.stitches.capacity import capacity
 from stitch_sweep.stitches.closed_forms import RIDGE_BELOW, least_squares, procrustes, reduced_rank

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from stitch_sweep.config.stitch import StitchConfig
+from stitch_sweep.config.stitch import STARTS, StitchConfig
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.registry import STITCHES
 from stitch_sweep.core.seeding import seed_everything
-from stitch_sweep.stitches.base import STARTS, AffineStitch
+from stitch_sweep.stitches.base import AffineStitch
 from stitch_sweep.stitches.building import build_stitch
 from stitch_sweep.stitches.capacity import capacity, l1_norm
 from stitch_sweep.stitches.resizing import Resize

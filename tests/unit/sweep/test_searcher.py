@@ -11,7 +11,8 @@ from stitch_sweep.plan.samplers import check_sampler
 from stitch_sweep.plan.sizes import count_samples
 from stitch_sweep.plan.study_search import StudySearch
 from stitch_sweep.storage.ledger import Ledger
-from stitch_sweep.sweep.searcher import RETRIES, SweepSearcher
+from stitch_sweep.sweep.retries import RETRIES
+from stitch_sweep.sweep.searcher import SweepSearcher
 from tests.support.searches import (
     ENDED,
     FINITE,

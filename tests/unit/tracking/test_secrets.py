@@ -21,7 +21,7 @@ from stitch_sweep.sweep.ray_connection import connect
 from stitch_sweep.sweep.run import _without_credentials
 from stitch_sweep.tracking.errors import explain
 from stitch_sweep.tracking.mirror import Mirror
-from stitch_sweep.tracking.store import check_tracking
+from stitch_sweep.tracking.mlflow_address import check_tracking
 from tests.support.sweeps import write_config
 from tests.support.tracking import BASE
 

@@ -11,7 +11,7 @@ from stitch_sweep.cli.sweep import tracks_here
 from stitch_sweep.config.root import Config
 from stitch_sweep.config.tracking import TrackingConfig
 from stitch_sweep.core.errors import InputError
-from stitch_sweep.tracking.store import check_tracking, resolve
+from stitch_sweep.tracking.mlflow_address import check_tracking, resolve
 from tests.support.sweeps import write_config
 from tests.support.tracking import BASE, uri_of
 

@@ -13,8 +13,8 @@ import pytest
 
 from stitch_sweep.sweep.run import Outcome
 from stitch_sweep.tracking.errors import RefusedError, explain
-from stitch_sweep.tracking.store import artifact_location, local_database
-from stitch_sweep.tracking.tracker import Tracker
+from stitch_sweep.tracking.mlflow_address import artifact_location, local_database
+from stitch_sweep.tracking.mlflow_tracker import Tracker
 from tests.support.tracking import answering, make_ledger, uri_of
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import nn
 
-from stitch_sweep.config.optimizer import OptimizerConfig, ScheduleConfig
+from stitch_sweep.config.optimizer import OptimizerConfig
+from stitch_sweep.config.schedule import ScheduleConfig
 from stitch_sweep.networks.optimization import Optimization
 from stitch_sweep.storage.checkpoints import pack, unpack
 

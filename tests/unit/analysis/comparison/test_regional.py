@@ -11,7 +11,7 @@ import pytest
 
 from stitch_sweep.analysis.comparison.losses import loss_table
 from stitch_sweep.analysis.comparison.regional import regional
-from stitch_sweep.analysis.matrix.order import regions
+from stitch_sweep.analysis.matrix.order_parameters import regions
 from stitch_sweep.core.errors import InputError
 from tests.support.comparisons import table, trial
 

@@ -16,7 +16,7 @@ from stitch_sweep.analysis.ladder.points import (
 )
 from stitch_sweep.analysis.ladder.transition import fit_ladder, fit_ladders
 from stitch_sweep.analysis.matrix.matrix import Matrix
-from stitch_sweep.analysis.matrix.order import OrderParameters
+from stitch_sweep.analysis.matrix.order_parameters import OrderParameters
 from stitch_sweep.analysis.matrix.uncertainty import Interval
 from stitch_sweep.analysis.matrix.verdict import Verdict
 from stitch_sweep.core.errors import InputError

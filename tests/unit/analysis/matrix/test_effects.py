@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from stitch_sweep.analysis.matrix.effects import row_and_column_test
-from stitch_sweep.analysis.matrix.order import regions
+from stitch_sweep.analysis.matrix.order_parameters import regions
 from tests.support.matrices import (
     DIAGONAL,
     TRIANGLE,

@@ -13,7 +13,7 @@ import pytest
 from stitch_sweep.analysis.matrix.files import read_matrix
 from stitch_sweep.analysis.matrix.judging import Correct, judge, judge_bare
 from stitch_sweep.analysis.matrix.matrix import Matrix
-from stitch_sweep.analysis.matrix.order import regions
+from stitch_sweep.analysis.matrix.order_parameters import regions
 from stitch_sweep.analysis.matrix.uncertainty import (
     BINOMIAL,
     IMAGES,

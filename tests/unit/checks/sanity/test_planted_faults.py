@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stitch_sweep.config.optimizer import ScheduleConfig
+from stitch_sweep.config.schedule import ScheduleConfig
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.data.augmentation import AUGMENTATIONS
 from stitch_sweep.data.loader import Loader

@@ -17,8 +17,8 @@ from stitch_sweep.checks.sanity.findings import Finding
 from stitch_sweep.checks.sanity.plain_subject import find_cut_modules
 from stitch_sweep.checks.sanity.suite import run_sanity
 from stitch_sweep.cli import main as cli
-from stitch_sweep.config.optimizer import ScheduleConfig
 from stitch_sweep.config.root import Config
+from stitch_sweep.config.schedule import ScheduleConfig
 from stitch_sweep.plan.cells import Cell
 from stitch_sweep.training.loop import StitchTraining
 from tests.support.subjects import around, make_subject, run_check

@@ -1,4 +1,4 @@
-"""Order parameters and labels: the shape of a stitching matrix, in numbers and in one word.
+"""Order parameters: the shape of a stitching matrix in numbers.
 
 Rows are I sender layers at depth u = i / (I - 1), columns J receiver layers at depth v = j / (J - 1).
 The *band* contains the cells where |u - v| is at most half a step of the coarser of the two networks;
@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from stitch_sweep.analysis.matrix.indices import Floats, indices
+from stitch_sweep.analysis.matrix.labels import THRESHOLDS, Thresholds, classify
 from stitch_sweep.core.errors import InputError
 
-LABELS = ("triangle", "diagonal", "full", "none", "upper", "gradient", "unclear")
 REGIONS = ("lower", "band", "upper")
 
 REACHED = 0.9
@@ -25,37 +26,6 @@ REACHED = 0.9
 
 LEAST_RANGE = 0.1
 """Smallest distance of the better network's accuracy from chance by which values are rescaled."""
-
-LEAST_DROP = 0.05
-"""Smallest D - U for which the order parameter, which divides by it, is defined."""
-
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """The thresholds between labels, in units of rescaled accuracy.
-
-    `docs/analysis.md` names the published matrices from which they were derived, and their accuracy on
-    the other published matrices.
-
-    Attributes:
-        high: lowest mean of a region that performs.
-        contrast: smallest difference between the good and the poor regions of a triangle, diagonal
-            or gradient.
-        slack: largest difference between two regions that count as equal.
-        nothing: highest mean of a region of `none`.
-        steepest: highest order parameter of a triangle; that of a gradient is above it.
-    """
-
-    high: float = 0.75
-    contrast: float = 0.2
-    slack: float = 0.1
-    nothing: float = 0.1
-    steepest: float = 1.3
-
-
-THRESHOLDS = Thresholds()
 
 
 @dataclass(frozen=True)
@@ -205,64 +175,6 @@ def region_means(
 def in_region(where: NDArray[np.object_], region: str) -> NDArray[np.bool_]:
     """Find the cells, of any shape, that belong to a region; NA belongs to none."""
     return np.asarray(np.where(pd.isna(where), "", where) == region, dtype=bool)
-
-
-def indices(lower: ArrayLike, band: ArrayLike, upper: ArrayLike) -> tuple[Floats, Floats, Floats]:
-    """Compute triangle index L - U, diagonal index D - max(L, U), order parameter (L - U) / (D - U)."""
-    low, middle, up = (np.asarray(x, dtype=np.float64) for x in (lower, band, upper))
-    drop = middle - up
-    order = (low - up) / np.where(drop >= LEAST_DROP, drop, np.nan)
-    return low - up, middle - np.maximum(low, up), order
-
-
-def classify(
-    lower: ArrayLike, band: ArrayLike, upper: ArrayLike, thresholds: Thresholds = THRESHOLDS
-) -> NDArray[np.str_]:
-    """Label region means L, D, U; arrays element by element.
-
-    The label is the first of these that fits, with t the thresholds:
-
-    - `none`: L, D and U <= t.nothing.
-    - `full`: L, D and U >= t.high, and no two further apart than t.slack.
-    - `gradient`: L - U >= t.contrast and the order parameter is defined and above t.steepest; or
-      the same with L and U swapped.
-    - `triangle`: D >= t.high, L - U >= t.contrast, D - L <= t.slack, and the order parameter is
-      defined and at most t.steepest.
-    - `upper`: the same with L and U swapped.
-    - `diagonal`: D - max(L, U) >= t.contrast.
-    - `unclear`: everything else, NaN included.
-
-    Returns:
-        Labels of the shape of the arguments. Swapping L and U swaps `triangle` and `upper` and
-        nothing else.
-    """
-    low, middle, up = (np.asarray(x, dtype=np.float64) for x in (lower, band, upper))
-    highest = np.maximum(np.maximum(low, middle), up)
-    lowest = np.minimum(np.minimum(low, middle), up)
-    t = thresholds
-
-    def gradient(good: Floats, bad: Floats) -> NDArray[np.bool_]:
-        order = indices(good, middle, bad)[2]
-        return (good - bad >= t.contrast) & (order > t.steepest)
-
-    def triangle(good: Floats, bad: Floats) -> NDArray[np.bool_]:
-        # With an undefined order parameter it is no triangle: D is not above the bad side.
-        order = indices(good, middle, bad)[2]
-        performs = (middle >= t.high) & (middle - good <= t.slack)
-        return performs & (good - bad >= t.contrast) & (order <= t.steepest)
-
-    return np.select(
-        [
-            highest <= t.nothing,
-            (lowest >= t.high) & (highest - lowest <= t.slack),
-            gradient(low, up) | gradient(up, low),
-            triangle(low, up),
-            triangle(up, low),
-            middle - np.maximum(low, up) >= t.contrast,
-        ],
-        ["none", "full", "gradient", "triangle", "upper", "diagonal"],
-        "unclear",
-    )
 
 
 def order_parameters(values: pd.DataFrame, where: pd.DataFrame) -> OrderParameters:

@@ -13,13 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stitch_sweep.analysis.matrix.order import (
-    LABELS,
+from stitch_sweep.analysis.matrix.indices import indices
+from stitch_sweep.analysis.matrix.labels import LABELS, classify
+from stitch_sweep.analysis.matrix.order_parameters import (
     REACHED,
     REGIONS,
-    classify,
     depths,
-    indices,
     order_parameters,
     reach,
     region_means,

@@ -24,7 +24,7 @@ from stitch_sweep.storage import layout
 from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.records import RecordError
 from stitch_sweep.tracking.errors import deleted_experiment, refused_experiment
-from stitch_sweep.tracking.store import artifact_location, resolve
+from stitch_sweep.tracking.mlflow_address import artifact_location, resolve
 from stitch_sweep.tracking.trial_content import (
     MOST_CHARACTERS,
     Point,

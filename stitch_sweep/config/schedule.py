@@ -1,0 +1,44 @@
+"""Learning-rate schedules, with their warm-up."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from stitch_sweep.core.registry import Options
+
+
+class ScheduleConfig(Options):
+    """Learning-rate schedule: a factor on the base learning rate at each step.
+
+    With T total steps and W = round(warmup * T), the factor at step t (from 0) is
+
+        (t + 1) / W                                    for t < W
+        1                                              afterwards, `constant`
+        (1 + cos(pi * (t - W) / (T - W))) / 2          afterwards, `warmup_cosine`
+        1 - (t - W) / (T - W)                          afterwards, `linear`
+
+    The cosine schedule is that of Loshchilov & Hutter 2017 (arXiv 1608.03983), without restarts. The
+    warm-up is a share of the training below 1, so it always ends before the training.
+    """
+
+    name: Literal["warmup_cosine", "linear", "constant"] = Field(
+        default="warmup_cosine",
+        description="Shape of the schedule after the warm-up: a cosine to 0, a line to 0, or constant.",
+    )
+    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.1,
+        description="Share of the steps in which the learning rate rises linearly to its base value.",
+    )
+
+    def factor(self, step: int, total: int) -> float:
+        """Return the factor at step `step` (from 0) of `total` steps."""
+        warmup = round(self.warmup * total)
+        if step < warmup:
+            return (step + 1) / warmup
+        progress = (step - warmup) / max(1, total - warmup)
+        if self.name == "warmup_cosine":
+            return (1 + math.cos(math.pi * progress)) / 2
+        return 1.0 if self.name == "constant" else 1 - progress
