@@ -25,8 +25,8 @@ from _common import QUICKSTART, ROOT, machine, table
 
 from stitch_sweep.config.optimizer import OptimizerConfig
 from stitch_sweep.config.reading import read_config
-from stitch_sweep.data.batches import CHUNK
 from stitch_sweep.config.schedule import ScheduleConfig
+from stitch_sweep.data.batches import CHUNK
 from stitch_sweep.data.loader import Loader
 from stitch_sweep.networks.evaluation import Scores
 from stitch_sweep.networks.optimization import Optimization
