@@ -9,7 +9,7 @@ from stitch_sweep.analysis.matrix.matrix import Matrix
 
 
 def format_value(value: float) -> str:
-    """Format a value for a cell: two decimals, or three digits from 10 on."""
+    """Format a value for a cell: two decimals below 10, else three significant digits."""
     return f"{value:z.2f}" if abs(value) < 10 else f"{value:.3g}"
 
 

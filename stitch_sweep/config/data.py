@@ -45,7 +45,7 @@ class DataConfig(Component):
     augment: Literal["none", "crop_flip"] = Field(
         default="none",
         description="Augmentation: `crop_flip` is a random crop after padding and a random horizontal "
-        "flip, equal for all trials.",
+        "flip, the same in all trials.",
     )
     loader: Literal["torch", "ffcv"] = Field(
         default="torch",

@@ -84,7 +84,7 @@ def assign(tree: dict[str, Any], path: str, value: Any) -> None:
                 )
             key = int(part)
         elif not isinstance(node, dict):
-            raise InputError(f"{path}: {parent} is {show(node)}, nothing can be below it")
+            raise InputError(f"{path}: {parent} is {show(node)}, so it has no keys below it")
         elif not is_last and node.get(part) is None:
             node[part] = {}
         elif not is_last and parts[:i] == ["loss"] and isinstance(node[part], int | float):

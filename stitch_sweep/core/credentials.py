@@ -20,7 +20,7 @@ _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]*\]|[\w.-]*)(:\d*)?(,[\w.-]*(:\d*)?)*"
 # Characters that may follow an address in a sentence.
 _PUNCTUATION = "'\")]}>,.:!"
 _LONGEST_SCHEME = 64
-# Shorter secrets occur in messages by chance.
+# A shorter secret could occur in a message by chance, so it is not replaced.
 _SHORTEST_SECRET = 4
 _ENVIRONMENT = (
     *("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "RAY_AUTH_TOKEN"),

@@ -52,7 +52,8 @@ class Duplicates:
 def find_duplicates(data: Data) -> list[Duplicates]:
     """Count images with equal pixels, within each split and between every two splits.
 
-    Images are compared in the form that networks receive: decoded, resized, after subsets are drawn.
+    Images are compared in the form that networks receive: decoded and resized. Only
+    images of the drawn subsets count.
 
     Returns:
         one entry for each split or two splits with duplicates, in the order train, validation, test.

@@ -214,7 +214,7 @@ def _make_picture(
 
 
 def _picture_kind(loss: Any) -> str:
-    """Return whether a loss compares with the image, or uses the receiver's outputs."""
+    """Return the kind of a picture: `shown` if the loss uses the receiver's outputs, else `reconstruction`."""
     combined = combined_loss(loss)
     return "shown" if combined.needs_logits or combined.needs_hints else "reconstruction"
 

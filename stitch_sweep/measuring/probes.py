@@ -60,7 +60,7 @@ def probe(train: Features, validation: Features, test: Features, threads: int) -
     Args:
         train: features to fit.
         validation: features that select the regularization.
-        test: features of the reported accuracy.
+        test: features on which the accuracy is reported.
         threads: threads of the linear algebra; the last bits depend on them.
 
     Returns:

@@ -130,8 +130,8 @@ def _check_free(folder: Path) -> None:
     blocking = [str(path) for table in TABLES if (path := _table_path(folder, table)).exists()]
     if blocking:
         raise InputError(
-            f"{list_briefly(blocking)}: would be replaced, and without {folder / MEASURED_ABOUT} "
-            "nothing shows that Stitch Sweep made it; move it away"
+            f"{list_briefly(blocking)}: would be replaced, but {folder / MEASURED_ABOUT} is missing, so "
+            "these files may not be Stitch Sweep's; move them away"
         )
 
 

@@ -183,7 +183,9 @@ def describe(model: nn.Module, image_shape: Sequence[int]) -> ModelDescription:
         21276992
     """
     if len(image_shape) != 3 or min(image_shape) < 1:
-        raise InputError(f"an image has the shape (C, H, W), each at least 1, not {image_shape}")
+        raise InputError(
+            f"the image shape must be (C, H, W) with numbers of at least 1, not {image_shape}"
+        )
     image = black_image(model, image_shape)
     try:
         with eval_mode(model), count_operations() as counter:

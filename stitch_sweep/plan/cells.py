@@ -101,7 +101,7 @@ def choose_cell(prepared: Prepared, named: Cell | None) -> tuple[Cell, TrialSett
     if not pairs if named is None else named.sender in class_only:
         subject = "every sender" if named is None else f"--pair {named}: {named.sender}"
         raise InputError(
-            f"{subject} knows only the class, but two networks are needed; use --pair with another "
+            f"{subject} is a class-only sender (a control), but this command needs two real networks; use --pair with another "
             "sender, or add a pair of networks"
         )
     cells = {

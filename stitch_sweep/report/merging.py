@@ -159,7 +159,7 @@ def _have_conflicting_results(first: Experiment, second: Experiment) -> bool:
     factors = _differing_paths([first.parts[0], second.parts[0]])
     compared = ["status", "val_accuracy", "test_accuracy"]
     tables = [_add_factors(e.results, _factor_values(e.parts[0], factors)) for e in (first, second)]
-    # As text, because a default of one folder may be an explicit number in the other.
+    # Compare as text: a default in one folder may be written as a number in the other.
     keys = ["trial", *_factor_columns(factors)]
     texts = [table[keys].map(_cell_to_text) for table in tables]
     both = (

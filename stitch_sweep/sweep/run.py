@@ -134,7 +134,7 @@ def run_sweep(
             check_views(folder, prepared.studies, config, is_new=not ledger.exists)
             repair = partial(_repair_stitches, ledger, reporter, retrain_stitches)
             return _run_locked(prepared, ledger, resume, pace, reporter, tracking, copy, repair)
-        except OSError as error:  # not from `prepare`, which reads the user's files only
+        except OSError as error:  # `prepare`, which reads the user's files, runs before
             if is_storage_error(error):
                 raise _stopped_by_storage(str(error)) from error
             raise
@@ -189,7 +189,7 @@ def _run(
     tracking: TrackingProcess | None,
     mirroring: Mirroring | None,
 ) -> Outcome:
-    """Run the missing trials, write the views, and finish tracking and mirror."""
+    """Run the missing trials, write tables and figures, and finish tracking and the mirror."""
     config, folder = prepared.config, ledger.folder
     total = prepared.trials
     before = sum(1 for _ in ended_records(ledger, prepared.studies, config))

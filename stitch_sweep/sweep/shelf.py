@@ -41,7 +41,7 @@ class ShelfActor:
     def offer(self, key: str, array: np.ndarray) -> list[Any]:
         """Store an array, unless its key exists; return the value of `take`."""
         if key not in self._entries and array.nbytes <= self._limit:
-            # This process puts, and so owns, the object: the worker may die.
+            # Put the object from this process, which then owns it: its worker could die.
             self._entries[key] = (ray.put(array), array.nbytes)
             while sum(size for _, size in self._entries.values()) > self._limit:
                 self._entries.popitem(last=False)

@@ -69,7 +69,7 @@ _INFRASTRUCTURE = (
 
 
 class StitchTrainable(tune.Trainable):
-    """One trial for Ray Tune; its actor is reused for the next trial."""
+    """One trial for Ray Tune. Ray reuses its process for the next trial."""
 
     def setup(self, config: dict[str, Any], shared: Shared | None = None) -> None:
         """Prepare the process; called once."""

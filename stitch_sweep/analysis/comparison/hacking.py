@@ -45,16 +45,16 @@ def hacking(
     trained for any loss, came nearer.
 
     A loss that is blind to scale and shift does not determine them, so the mean squared errors of its
-    stitches are arbitrary. They are replaced by those behind the calibration from `representations`;
-    without them, such a trial's distance is missing. A loss counts as blind when calibration changed
+    stitches are arbitrary. The errors after calibration, from `representations`, replace
+    them; without that table, the distance of such a trial is missing. A loss counts as blind when calibration changed
     the accuracy of any of its trials.
 
     Args:
         results: a row per trial, as `load_results` returns it.
         chance: accuracy of guessing.
         well: rescaled accuracy from which a cell performs well.
-        far: value of `measure` from which a representation is far; for a measure whose higher
-            values are better, the value up to which it is far.
+        far: threshold of `measure`. A representation is far if its value is at least this; for a
+            measure whose higher values are better, if its value is at most this.
         measure: a key of `measures.SIMILARITIES`.
         representations: `representations.parquet` as `measure` wrote it.
         metric: the column that chooses trials.

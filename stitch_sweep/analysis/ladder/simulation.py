@@ -32,8 +32,8 @@ def transition_p_value(
         random: source of the simulations.
 
     Returns:
-        The share of simulated lines on which a transition fits at least as much better than the line;
-        1 where the line fits better.
+        The share of simulated lines where a transition beats the line by at least the observed margin;
+        1 where the line fits the observed ladder better.
     """
 
     def likelihood_ratio(y: np.ndarray) -> np.ndarray:

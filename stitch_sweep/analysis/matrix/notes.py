@@ -35,7 +35,7 @@ def layer_notes(
 
     Args:
         matrix: the matrix.
-        sender_layers: the number of the whole sender's layers from 0 on, None if unknown.
+        sender_layers: number of layers of the complete sender, counted from layer 0, None if unknown.
         receiver_layers: the same for the receiver.
     """
     notes = []

@@ -97,7 +97,7 @@ def resample_images(correct: NDArray[np.float32], resamples: int, seed: int) -> 
     images = correct.shape[1]
     draw = random_stream(seed, IMAGES)
     accuracies = np.empty((resamples, len(correct)))
-    # Counts of the draws of each image make this a matrix product, instead of R copies of the table.
+    # Count how often each image is drawn: one matrix product then replaces R resampled tables.
     for start in range(0, resamples, 200):
         rows = min(200, resamples - start)
         drawn = draw.integers(images, size=(rows, images)) + images * np.arange(rows)[:, None]

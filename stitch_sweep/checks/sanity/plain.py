@@ -104,7 +104,10 @@ def chunks(images: Tensor) -> Iterator[tuple[Tensor, int]]:
 
 
 def representation(network: nn.Module, module: nn.Module | None, images: Tensor) -> Tensor:
-    """Return the output of `module` inside `network` for images [B, C, H, W]; the images for None."""
+    """Return the output of `module` inside `network` for images [B, C, H, W].
+
+    If `module` is None, return the images themselves.
+    """
     if module is None:
         return images
     outputs = []

@@ -104,7 +104,7 @@ def _is_practical(subject: Subject, name: str) -> bool:
 def _difference_from_double(
     subject: Subject, bench: Workbench, stitch: nn.Module, images: Tensor, base: Tensor
 ) -> float:
-    """Return the largest difference of the first logits from those in float64."""
+    """Return the largest difference of the first images' logits from their logits in float64."""
     few = images[:FEW_IMAGES]
     cell = subject.cell
     sender, receiver = (

@@ -177,7 +177,7 @@ class TracedNetwork:
     def shapes(self, image_shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
         """Return the shape of the tensor at every cut point and layer, without the batch dimension.
 
-        Runs the network once, in eval mode, on one black image of a new shape.
+        Runs the network in eval mode on one black image, once for each new image shape.
 
         Args:
             image_shape: `(C, H, W)`.

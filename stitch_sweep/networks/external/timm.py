@@ -98,7 +98,7 @@ def _import_timm() -> Any:
 
 
 def _check_model(timm: Any, model: str) -> str:
-    # Allow only timm's own names, because a name with hf-hub: would download any user's description.
+    # Allow only timm's own names, because `hf-hub:NAME` would download a file of any Hub user.
     names = timm.list_models()
     if model not in names:
         hint = nearest(model, names)

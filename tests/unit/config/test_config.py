@@ -287,7 +287,7 @@ class TestSpaces:
             ),
             (
                 {"training.epochs": EPOCHS, "training.epochs.x": EPOCHS},
-                ".training.epochs.x = 1: training.epochs is 4, nothing can be below it",
+                ".training.epochs.x = 1: training.epochs is 4, so it has no keys below it",
             ),
         ],
     )  # fmt: skip
@@ -391,7 +391,7 @@ class TestOverrides:
     @pytest.mark.parametrize(
         ("key", "message"),
         [
-            ("data.name.x", "--set data.name.x: data.name is 'digits', nothing can be below it"),
+            ("data.name.x", "--set data.name.x: data.name is 'digits', so it has no keys below it"),
             ("networks.x", "--set networks.x: networks is a list of 2; its entries are named"),
             ("networks[2].width", "--set networks[2].width: networks is a list of 2"),
             ("sed", "{file}: sed: unknown key: did you mean 'seed'?"),
