@@ -214,7 +214,7 @@ def _make_picture(
 
 
 def _picture_kind(loss: Any) -> str:
-    """Return the kind of a picture: `shown` if the loss uses the receiver's outputs, else `reconstruction`."""
+    """Return the kind of a picture: `shown` if the loss uses the receiver's outputs."""
     combined = combined_loss(loss)
     return "shown" if combined.needs_logits or combined.needs_hints else "reconstruction"
 

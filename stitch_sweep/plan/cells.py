@@ -101,8 +101,8 @@ def choose_cell(prepared: Prepared, named: Cell | None) -> tuple[Cell, TrialSett
     if not pairs if named is None else named.sender in class_only:
         subject = "every sender" if named is None else f"--pair {named}: {named.sender}"
         raise InputError(
-            f"{subject} is a class-only sender (a control), but this command needs two real networks; use --pair with another "
-            "sender, or add a pair of networks"
+            f"{subject} is a class-only sender (a control), but this command needs two real networks; "
+            "use --pair with another sender, or add a pair of networks"
         )
     cells = {
         Cell(study.sender, study.sender_layer, study.receiver, study.receiver_layer): study

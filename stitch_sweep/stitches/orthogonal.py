@@ -102,7 +102,7 @@ class OrthogonalStitch(PatchStitch):
         if start == "least_squares" and not self.has_optimum:
             return (
                 f"rotations from {self.inputs} into {self.outputs} channels have no closed form for "
-                "the squared error; use 'procrustes', which has one"
+                "the squared error; use 'procrustes', which has a closed form"
             )
         return super().explain_start_refusal(start)
 

@@ -68,8 +68,8 @@ def judge(
         correct: which test images each cell gets right: for a paired bootstrap over test images.
         test_images: the number of test images of the accuracies: without `correct`, for binomial
             measurement error. Without both, there are no intervals.
-        sender_layers: number of layers of the complete sender, counted from layer 0. If None, the number that
-            the matrix shows.
+        sender_layers: number of layers of the complete sender, counted from layer 0. If None,
+            the number that the matrix shows.
         receiver_layers: the same for the receiver.
         control: a key of `CONTROL_TITLES` if the matrix is a control.
         thresholds: the thresholds between labels.
@@ -141,8 +141,8 @@ def judge_bare(
         chance: accuracy of guessing.
         sender: the sender's name.
         receiver: the receiver's name; the sender's name for a network stitched to itself.
-        sender_layers: number of layers of the complete sender, counted from layer 0. If None, the number of
-            rows, without that of the image.
+        sender_layers: number of layers of the complete sender, counted from layer 0. If None,
+            the number of rows, without that of the image.
         receiver_layers: the same for the receiver.
         control: a key of `CONTROL_TITLES` if the matrix is a control, so that it is not shown as a
             finding.

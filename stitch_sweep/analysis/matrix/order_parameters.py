@@ -90,8 +90,8 @@ def regions(
     Args:
         values: any table with sender layers as index and receiver layers as columns; its contents are
             not used.
-        sender_layers: I, number of layers of the complete sender, counted from layer 0; None: one more than the
-            highest layer of `values`.
+        sender_layers: I, number of layers of the complete sender, counted from layer 0. If None, one
+            more than the highest layer of `values`.
         receiver_layers: J, the same for the receiver.
 
     Returns:
