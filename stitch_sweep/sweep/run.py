@@ -134,7 +134,7 @@ def run_sweep(
             check_views(folder, prepared.studies, config, is_new=not ledger.exists)
             repair = partial(_repair_stitches, ledger, reporter, retrain_stitches)
             return _run_locked(prepared, ledger, resume, pace, reporter, tracking, copy, repair)
-        # Only errors of the experiment folder get here: `prepare` reads the user's files outside this `try`.
+        # These are errors of the experiment folder: `prepare` has read the user's files before.
         except OSError as error:
             if is_storage_error(error):
                 raise _stopped_by_storage(str(error)) from error

@@ -45,8 +45,8 @@ def hacking(
     trained for any loss, came nearer.
 
     A loss that is blind to scale and shift does not determine them, so the mean squared errors of its
-    stitches are arbitrary. The errors after calibration,
-    from `representations`, replace them; without that table, the distance of such a trial is missing. A loss counts as blind when calibration changed
+    stitches are arbitrary. The errors after calibration, from `representations`, replace them; without
+    that table, the distance of such a trial is missing. A loss counts as blind when calibration changed
     the accuracy of any of its trials.
 
     Args:
