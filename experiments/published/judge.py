@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 
 from stitch_sweep.analysis.matrix.files import read_matrix
 from stitch_sweep.analysis.matrix.judging import judge, judge_bare
-from stitch_sweep.analysis.matrix.labels import LABELS, THRESHOLDS
+from stitch_sweep.analysis.matrix.label_thresholds import LABELS, THRESHOLDS
 from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.analysis.matrix.verdict import Verdict
 from stitch_sweep.charts.figures import grid, save_figure

@@ -11,6 +11,7 @@ import pandas as pd
 from pandas.api import types
 
 from stitch_sweep.core.errors import InputError, nearest
+from stitch_sweep.storage.layout import RESULTS
 from stitch_sweep.storage.parquet import read_table
 
 Mode = Literal["max", "min"]
@@ -66,7 +67,7 @@ def load_results(folder: str | Path) -> pd.DataFrame:
     Example:
         >>> results = load_results("experiments/quickstart/digits")  # doctest: +SKIP
     """
-    path = Path(folder) / "results.parquet"
+    path = Path(folder) / RESULTS
     if not Path(folder).is_dir():
         raise InputError(f"{folder}: not a folder; expected an experiment folder")
     if not path.is_file():

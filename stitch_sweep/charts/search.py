@@ -94,9 +94,9 @@ def describe_fronts(
 def front_charts(
     results: pd.DataFrame, matrices: Iterable[Matrix], objectives: Mapping[str, Mode]
 ) -> Iterator[tuple[str, Callable[[], SmallMultiples]]]:
-    """Iterate over the charts of the fronts of each matrix: file name, and a function that describes it.
+    """Iterate over the charts of Pareto fronts, one per matrix: file name, and a function that describes it.
 
-    A matrix without a front, or with more than `MOST_FRONTS` cells has no chart.
+    A matrix without a front, or with more than `MOST_FRONTS` cells, has no chart.
 
     Args:
         results: a row per trial, as `load_results` returns it.

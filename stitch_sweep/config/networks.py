@@ -151,13 +151,13 @@ class NetworkConfig(Component):
     )
     normalisation: NormalizationConfig | None = Field(
         default=None,
-        description="Normalization that an external network was trained with. Default: the "
-        "normalization of named weights, else of the data set.",
+        description="Normalization that an external network was trained with. Default: that "
+        "of the named weights; without these, that of the data set.",
     )
     image_size: ImageSize | None = Field(
         default=None,
         description="Side of an external network's input images in pixels. Default: the "
-        "size that named weights expect, else the size of the data set's images.",
+        "size that the named weights expect; without these, that of the data set's images.",
     )
     noise: From0 | None = Field(
         default=None,

@@ -1,4 +1,7 @@
-"""Learning-rate schedules, with their warm-up."""
+"""Learning-rate schedules, with their warm-up.
+
+`checks.sanity.plain` repeats these formulas independently: change both.
+"""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def redact_uri(uri: str) -> str:
         # A path may contain an @. Only text that looks like user:password is removed.
         return scheme + re.split(r"[?;]", rest, maxsplit=1)[0]
     if at_sign and re.search(r"[?#;]", before):
-        # The @ may belong to a parameter, and the ? may belong to a password.
+        # Ambiguous: the @ may belong to a parameter, or the ? to a password. Hide everything.
         return scheme + HIDDEN
     address = re.split(r"[?#;]", after, maxsplit=1)[0]
     if not _AUTHORITY.fullmatch(address.partition("/")[0] if scheme or at_sign else "host"):

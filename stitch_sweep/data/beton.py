@@ -125,7 +125,7 @@ def _is_intact(path: Path) -> bool:
 
 
 def _checksum_path(path: Path) -> Path:
-    """Return the path of the file's checksum, in the format of `sha256sum`."""
+    """Return the path of the checksum file of `path`; its format is that of `sha256sum`."""
     return path.with_name(f"{path.name}.sha256")
 
 

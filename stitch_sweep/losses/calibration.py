@@ -35,7 +35,7 @@ class ChannelMap(nn.Module):
 
 
 class Calibration:
-    """The map of a group that makes the stitched representation most similar to the expected one.
+    """The map, among those of a group, that brings the stitched representation closest to the expected.
 
         argmin over (W, b) of the group of   sum over positions of |W s + b - e|^2
 

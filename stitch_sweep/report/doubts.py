@@ -14,7 +14,7 @@ from stitch_sweep.report.findings import Findings, makes_images
 from stitch_sweep.report.wording import capitalize_sentence, pluralize
 
 MAX_SERIES = 3
-"""With more combinations of factors, a doubt gives their number instead of their names."""
+"""A doubt names at most this many combinations of factors; if there are more, it gives their number."""
 
 _INTERVAL_BASIS = {
     IMAGES: "over test images, for these networks only: networks of other seeds may differ more",

@@ -89,8 +89,10 @@ def start_stitch(
     elif start == "procrustes":
         scaled = isinstance(stitch, OrthogonalStitch) and stitch.scale is not None
         weight, bias, _ = procrustes(moments, scaled)
-    else:
+    elif start == "permutation":
         weight = correlation_assignment(moments)
         bias = torch.zeros_like(moments.y_mean)
+    else:
+        raise NotImplementedError(f"start {start!r} has no implementation")
     stitch.set_map(weight, bias, moments)
     return fit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 RETRIES = 3
-"""Number of retries of a trial without progress, and of the training of a network."""
+"""Number of retries without progress between them, of a trial or of the training of a network."""
 
 
 class FailureCounter:

@@ -40,8 +40,8 @@ from stitch_sweep.tracking.trial_content import (
 if TYPE_CHECKING:
     from stitch_sweep.tracking.mlflow_setup import MlflowClient, Run
 
-BATCH, PARAMS = 1000, 100
-"""Entries and, among them, params per call; MLflow accepts no more."""
+ENTRIES_PER_CALL, PARAMS_PER_CALL = 1000, 100
+"""Largest numbers of entries and, among them, of params that MLflow accepts in a call."""
 PAGE = 100
 """Runs per page of a query: a larger page takes longer than a call may last."""
 SENDERS = 4
@@ -337,8 +337,8 @@ class Tracker:
         all_params = [Param(key, str(value)[:MOST_CHARACTERS]) for key, value in params.items()]
         metrics = [Metric(*point) for point in points]
         while all_params or metrics or all_tags:
-            batch, all_params = all_params[:PARAMS], all_params[PARAMS:]
-            room = BATCH - len(batch) - len(all_tags)
+            batch, all_params = all_params[:PARAMS_PER_CALL], all_params[PARAMS_PER_CALL:]
+            room = ENTRIES_PER_CALL - len(batch) - len(all_tags)
             self._client.log_batch(run, metrics=metrics[:room], params=batch, tags=all_tags)
             metrics, all_tags = metrics[room:], []
 

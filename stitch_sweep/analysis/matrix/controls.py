@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from stitch_sweep.analysis.matrix.labels import Thresholds
+from stitch_sweep.analysis.matrix.label_thresholds import Thresholds
 from stitch_sweep.analysis.matrix.notes import listed
 from stitch_sweep.analysis.matrix.order_parameters import REGIONS, OrderParameters, rescaled
 from stitch_sweep.analysis.matrix.verdict import CONTROL_TITLES, Verdict

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stitch_sweep.analysis.matrix.effects import row_and_column_test
-from stitch_sweep.analysis.matrix.labels import THRESHOLDS, Thresholds
+from stitch_sweep.analysis.matrix.label_thresholds import THRESHOLDS, Thresholds
 from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.analysis.matrix.notes import layer_notes, scale_notes, shape_notes
 from stitch_sweep.analysis.matrix.order_parameters import (

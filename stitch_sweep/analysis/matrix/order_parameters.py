@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from stitch_sweep.analysis.matrix.indices import Floats, indices
-from stitch_sweep.analysis.matrix.labels import THRESHOLDS, Thresholds, classify
+from stitch_sweep.analysis.matrix.label_thresholds import THRESHOLDS, Thresholds, classify
 from stitch_sweep.core.errors import InputError
 
 REGIONS = ("lower", "band", "upper")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from stitch_sweep.analysis.matrix.effects import row_and_column_test
 from stitch_sweep.analysis.matrix.indices import Floats
-from stitch_sweep.analysis.matrix.labels import THRESHOLDS, Thresholds
+from stitch_sweep.analysis.matrix.label_thresholds import THRESHOLDS, Thresholds
 from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.analysis.matrix.network_bootstrap import (
     FEWEST_NETWORKS,

@@ -23,7 +23,7 @@ from stitch_sweep.analysis.matrix.controls import (
 )
 from stitch_sweep.analysis.matrix.evidence import Evidence, chance_level, read_labels
 from stitch_sweep.analysis.matrix.judging import judge
-from stitch_sweep.analysis.matrix.labels import THRESHOLDS, Thresholds
+from stitch_sweep.analysis.matrix.label_thresholds import THRESHOLDS, Thresholds
 from stitch_sweep.analysis.matrix.matrices import best_by_matrix, matrices
 from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.analysis.matrix.notes import listed, probe_notes, training_notes

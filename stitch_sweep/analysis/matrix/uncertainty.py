@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stitch_sweep.analysis.matrix.indices import Floats, indices
-from stitch_sweep.analysis.matrix.labels import LABELS, Thresholds, classify
+from stitch_sweep.analysis.matrix.label_thresholds import LABELS, Thresholds, classify
 
 IMAGES = "paired bootstrap over test images"
 NETWORKS = "cluster bootstrap over networks"

@@ -41,8 +41,8 @@ class Verdict:
         matrix: the matrix.
         chance: accuracy of guessing.
         best_accuracy: the better of the networks' own accuracies, NaN if both are unknown.
-        label: one of `LABELS`; `unclear` too where too many cells are missing, failed or
-            unconverged. For a control it is a shape, never a finding: show `headline`.
+        label: one of `label_thresholds.LABELS`. It is also `unclear` where too many cells are missing,
+            failed or unconverged. For a control it is a shape, never a finding: show `headline`.
         parameters: the region means and indices.
         intervals: of "triangle", "diagonal" and "order"; empty where nothing can be resampled.
         label_shares: label by the thresholds alone -> share of resamples; empty likewise.

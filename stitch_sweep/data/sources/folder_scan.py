@@ -132,8 +132,8 @@ class FolderScan:
         if other_folders:
             notes.append(
                 f"{self.data_set}: folders other than train and test are skipped: "
-                f"{join_names(other_folders)}; validation images are cut from train "
-                "(data.val_fraction)"
+                f"{join_names(other_folders)}; validation images are taken from train: "
+                "data.val_fraction sets their share"
             )
         return notes
 

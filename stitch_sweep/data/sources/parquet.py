@@ -229,7 +229,9 @@ def _find_column(
     candidates = defaults if choice == "auto" else (choice,)
     for name in candidates:
         if schema.names.count(name) > 1:
-            raise InputError(f"{file} has several columns {name!r}; set {option} to another column")
+            raise InputError(
+                f"{file} has several columns named {name!r}; set {option} to another column"
+            )
         if name in schema.names:
             return name
     raise InputError(

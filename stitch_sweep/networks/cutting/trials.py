@@ -56,12 +56,12 @@ class CutTrials:
                 with eval_mode(self._model):
                     output = suffix(prefix(images))
             except Exception as error:
-                return f"the part after it can't run alone ({type(error).__name__}: {error})"
+                return f"the part behind the cut can't run alone ({type(error).__name__}: {error})"
             if not _same_bits(output, expected):
                 if kind == "noise" and output.shape == expected.shape and output.allclose(expected):
                     return "with hooks on it, torch takes another computation, with other last bits"
                 others = "" if kind == "noise" else f" for {kind}, though not for noise"
-                return f"other tensors cross there{others}: a value computed before it is used after it"
+                return f"other tensors cross there{others}: a value from before the cut is used behind it"
         return ""
 
     @cached_property

@@ -181,8 +181,8 @@ def test_images_in_no_class_of_no_format_and_other_splits_are_noted(root):
     assert [note.partition(f"{root}: ")[2] for note in notes] == [
         "images skipped because they are in no class folder: 1 (train: 1)",
         "images skipped because Pillow does not read their format: 1 (.heic: 1)",
-        "folders other than train and test are skipped: val; validation images are cut from train "
-        "(data.val_fraction)",
+        "folders other than train and test are skipped: val; validation images are taken from train: "
+        "data.val_fraction sets their share",
     ]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from stitch_sweep.analysis.matrix.controls import controls_of
 from stitch_sweep.analysis.matrix.judging import judge
-from stitch_sweep.analysis.matrix.labels import LABELS
+from stitch_sweep.analysis.matrix.label_thresholds import LABELS
 from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.analysis.matrix.verdict import CONTROL_TITLES, Verdict
 from tests.support.matrices import (

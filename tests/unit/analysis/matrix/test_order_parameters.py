@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stitch_sweep.analysis.matrix.indices import indices
-from stitch_sweep.analysis.matrix.labels import LABELS, classify
+from stitch_sweep.analysis.matrix.label_thresholds import LABELS, classify
 from stitch_sweep.analysis.matrix.order_parameters import (
     REACHED,
     REGIONS,
