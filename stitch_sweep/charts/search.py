@@ -94,7 +94,7 @@ def describe_fronts(
 def front_charts(
     results: pd.DataFrame, matrices: Iterable[Matrix], objectives: Mapping[str, Mode]
 ) -> Iterator[tuple[str, Callable[[], SmallMultiples]]]:
-    """Iterate over the charts of Pareto fronts, one per matrix: file name, and a function that describes it.
+    """Iterate over the charts of Pareto fronts, one per matrix: file name and describing function.
 
     A matrix without a front, or with more than `MOST_FRONTS` cells, has no chart.
 

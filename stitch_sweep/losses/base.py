@@ -92,8 +92,8 @@ class Loss(ABC):
         needs_hints: the loss needs the receiver's later layers, for both representations.
         default_lr: learning rate if the user sets none, by optimizer name; "" is for all others.
         invariance: maps of the stitched representation that don't change the loss.
-        calibration: group of maps from which `Calibration` fits one on training data. It corrects what the
-            loss leaves undetermined, before the receiver sees the representation.
+        calibration: group of maps from which `Calibration` fits one on training data. It corrects what
+            the loss leaves undetermined, before the receiver sees the representation.
 
     Args:
         context: facts of the cell.

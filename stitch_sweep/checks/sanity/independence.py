@@ -51,7 +51,9 @@ def other_trials(subject: Subject) -> Finding:
     loss = LossConfig.model_validate({"task": 1.0, "mse": 1.0})  # needs both representations
     settings = subject.short.model_copy(update={"loss": loss})
     expected = subject.run(subject.bench(), settings=settings).tensors()
-    compared = "a trial that runs alone, and the same trial after trials of other cells in the same process"
+    compared = (
+        "a trial that runs alone, and the same trial after trials of other cells in its process"
+    )
     others: list[Cell | None] = [*_similar_cells(subject)] or [None]
     for other in others:
         bench = subject.bench()
