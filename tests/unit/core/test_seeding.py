@@ -203,6 +203,7 @@ def test_nothing_else_seeds_the_process_or_sets_flags():
     assert found <= {
         # Within a fork of the generators, which are restored afterwards.
         ("stitches/building.py", "torch.manual_seed"),
+        ("stitches/building.py", "cuda.manual_seed"),
         ("networks/construction.py", "torch.manual_seed"),
         ("checks/sanity/plain.py", "torch.manual_seed"),
         # Restores the value from before the import of FFCV.

@@ -117,7 +117,7 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path):
     images = pa.array([encoded(pixels(4, 4, 3))])
     table = pa.Table.from_arrays([images, images, pa.array([0])], names=["img", "img", "label"])
     pq.write_table(table, tmp_path / "train.parquet")
-    assert "has several columns 'img'; set image_column" in refusal(tmp_path)
+    assert "has several columns named 'img'; set image_column" in refusal(tmp_path)
 
 
 # Numbered files

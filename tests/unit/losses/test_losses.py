@@ -442,7 +442,7 @@ def test_few_rows_are_warned_of_with_what_chance_would_give():
     (found,) = weak_loss_warnings("cca", StitchProfile("affine", 64, 32, 4, 64))
     assert "256 rows" in found
     assert "need 960" in found
-    assert f"by {chance_level(256, 32, 32):.2f}" in found
+    assert f"correlation of {chance_level(256, 32, 32):.2f}" in found
     assert weak_loss_warnings("cca", StitchProfile("affine", 64, 32, 16, 64)) == []
     # Upsampling makes copies, not data.
     (found,) = weak_loss_warnings("cca", StitchProfile("affine", 64, 32, 16, 64, replication=4))

@@ -308,7 +308,7 @@ class TestCommands:
         with pytest.raises(InputError, match="a-class-only is a class-only sender"):
             choose_cell(prepared, Cell("a-class-only", 2, "b", 2))
         only = [pair for pair in given.pairs if pair.sender == "a-class-only"]
-        with pytest.raises(InputError, match="every sender knows only the class"):
+        with pytest.raises(InputError, match="every sender is a class-only sender"):
             choose_cell(prepare(given.model_copy(update={"pairs": only})), None)
         settings = TrialSettings.model_validate(given.settings)
         with pytest.raises(InputError, match="a-class-only knows only the class: it can't receive"):

@@ -56,7 +56,7 @@ def swap_config(folder, name):
         (lambda f: swap_config(f, "other"), "has a, which config.resolved.yml doesn't name"),
         (
             lambda f: (f / "ledger/trials").rename(f / "t") and None,
-            "trials that the ledger doesn't know",
+            "trials that the ledger lacks",
         ),
         (lambda f: edit(f, lambda t: pd.concat([t, t.iloc[:1]])), "is in results.parquet twice"),
         (

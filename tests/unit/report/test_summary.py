@@ -121,7 +121,7 @@ def test_controls_of_one_combination_say_nothing_of_another(tmp_path):
 
     (text,) = results_by_name("mse", ("mse",))
     assert text.startswith("No controls were run for loss = task (untrained networks")
-    assert "whether triangle there says" in text
+    assert "so nothing shows whether triangle there is evidence" in text
     assert results_by_name("both", ("mse", "task")) == []
     (text,) = results_by_name("none", ())
     assert text.startswith("No controls were run (untrained networks")

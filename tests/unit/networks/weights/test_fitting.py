@@ -114,7 +114,7 @@ def test_a_prefix_is_suggested_beside_other_keys_and_leaves_them_out(state, fold
         "the file has the missing names with a prefix: set weights_prefix: model."
     )
     message = unfit(folder, model | ema | beside)
-    assert message.endswith("behind a prefix: set weights_prefix: model. or ema.")
+    assert message.endswith("with a prefix: set weights_prefix: model. or ema.")
     found = from_file(folder, model | ema | beside, weights_prefix="ema.")
     assert torch.equal(found.b.weight, state["b.weight"] + 1)
     incomplete = {k: v for k, v in model.items() if k != "model.b.bias"}
