@@ -16,6 +16,16 @@ from stitch_sweep.core.errors import InputError
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
+@pytest.fixture(autouse=True)
+def default_handlers():
+    """Python's own handlers: a shell starts background processes with some signals ignored."""
+    defaults = {signal.SIGINT: signal.default_int_handler}
+    previous = {k: signal.signal(k, defaults.get(k, signal.SIG_DFL)) for k in SIGNALS}
+    yield
+    for number, handler in previous.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture
 def status(monkeypatch, tmp_path, capsys):
     """Exit status and standard error of `status`, whose work is replaced by a function."""

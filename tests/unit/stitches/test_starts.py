@@ -19,7 +19,7 @@ from stitch_sweep.data.loader import Loader
 from stitch_sweep.networks.evaluation import evaluate
 from stitch_sweep.networks.frozen import FrozenNetwork
 from stitch_sweep.stitches import least_squares as accumulation
-from stitch_sweep.stitches.base import AffineStitch, Stitch
+from stitch_sweep.stitches.base import AffineStitch
 from stitch_sweep.stitches.building import build_stitch
 from stitch_sweep.stitches.capacity import capacity
 from stitch_sweep.stitches.closed_forms import RIDGE_BELOW, least_squares, procrustes, reduced_rank
@@ -27,7 +27,7 @@ from stitch_sweep.stitches.least_squares import has_optimum
 from stitch_sweep.stitches.starts import check_start, start_stitch
 from stitch_sweep.stitches.storage import load_stitch, pack_stitch
 from tests.support.cases import check_all
-from tests.support.closed_forms import OPTIMAL, batches, fitted, mse
+from tests.support.closed_forms import KINDS, OPTIMAL, batches, fitted, inputs, mse
 from tests.support.stitches import (
     build,
     cells_for,
@@ -35,73 +35,12 @@ from tests.support.stitches import (
     draw,
     every_stitch,
     every_stitch_of,
-    select_cells,
 )
 
-
-def inputs(kind: str, *shape: int) -> torch.Tensor:
-    x = draw(*shape)
-    if kind == "dead channel":
-        x[:, 1] = 0.0
-    elif kind == "dependent":
-        x[:, 1] = 2 * x[:, 0] - 3
-    elif kind == "constant":
-        x[:] = 0.7
-    elif kind == "far from 0":
-        x = x + 1000
-    elif kind == "relu":
-        x = x.relu()
-    return x
-
-
-KINDS = ["plain", "relu", "dead channel", "dependent", "constant", "far from 0"]
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 # --- least squares ------------------------------------------------------------------------------
-
-# Stitches that are linear in few parameters: numpy gets the design matrix by probing the stitch.
-LINEAR = select_cells(
-    lambda stitch, name: (
-        name in ("paper", "conv1x1", "conv3x3", "linear", "affine")
-        and capacity(stitch).parameters <= 200
-    )
-)
-
-
-def by_numpy(stitch: Stitch, x: torch.Tensor, y: torch.Tensor) -> float:
-    """Least squares without `rows`: S is linear in its parameters, so its columns are probed."""
-    parameters = list(stitch.parameters())
-    columns = []
-    with torch.no_grad():
-        for parameter in parameters:
-            parameter.zero_()
-        for parameter in parameters:
-            for k in range(parameter.numel()):
-                parameter.view(-1)[k] = 1.0
-                columns.append(stitch(x).flatten().numpy().copy())
-                parameter.view(-1)[k] = 0.0
-    design = np.stack(columns, axis=1)
-    target = y.flatten().numpy()
-    solution = np.linalg.pinv(design, rcond=1e-12) @ target
-    return float(np.mean((design @ solution - target) ** 2))
-
-
-@every_stitch_of(LINEAR)
-def test_least_squares_finds_what_the_pseudo_inverse_finds(name, options):
-    cells = cells_of(name, options, LINEAR)
-    check_all(((*cell, kind) for cell in cells for kind in KINDS), check_pseudo_inverse)
-
-
-def check_pseudo_inverse(name, options, sender, receiver, kind):
-    if kind in ("dead channel", "dependent") and sender[0] < 2:
-        return  # a single channel
-    stitch = build(name, options, sender, receiver).double()
-    x, y = inputs(kind, 12, *sender), draw(12, *receiver, seed=1)
-    expected = by_numpy(stitch, x, y)
-    fit = start_stitch(stitch, "least_squares", batches(x, y))
-    assert fit.optimum() == pytest.approx(expected, rel=1e-8, abs=1e-10)
-    assert mse(stitch, x, y) == pytest.approx(expected, rel=1e-8, abs=1e-9)
 
 
 @every_kind
