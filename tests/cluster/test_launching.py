@@ -494,7 +494,12 @@ class TestAJob:
     def test_that_would_lose_its_results_is_refused(self, submitted):
         with pytest.raises(InputError) as caught:
             check_job(Path(), Path("zoo"), address=None, tracked_here=True)
-        starts = ["--address is", "--folder .: van", "zoo zoo: van", "tracking.uri: mlflow.db van"]
+        starts = [
+            "--address is missing",
+            "--folder .: is deleted with the job",
+            "zoo zoo: is deleted with the job",
+            "tracking.uri: mlflow.db is deleted with the job",
+        ]
         problems = caught.value.problems
         assert [p.startswith(s) for p, s in zip(problems, starts, strict=True)] == [True] * 4
 
