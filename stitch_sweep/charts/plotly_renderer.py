@@ -97,7 +97,7 @@ def to_plotly(chart: LineChart | ChartRow | BarChart | Heatmap) -> go.Figure:
 def matrix_to_plotly(heatmap: Heatmap) -> go.Figure:
     """Draw a matrix. The page sets its size, and the outline of the selected cell.
 
-    The page may replace the values; `meta` has the numbers of rows and columns.
+    The page's script may replace the values. It reads the numbers of rows and columns from `meta`.
     """
     figure = _heatmap(heatmap)
     empty = heatmap.empty_cells()

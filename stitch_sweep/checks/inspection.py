@@ -21,11 +21,11 @@ class TensorSummary:
     Attributes:
         shape: shape of the tensor.
         dtype: such as `float32`.
-        mean: mean of the finite values, in float64; None where there are none.
-        std: their population standard deviation; None where there are none.
+        mean: mean of the finite values, in float64; None if there are none.
+        std: population standard deviation of the finite values; None if there are none.
         min: smallest finite value.
         max: largest finite value.
-        not_finite: number of NaN and infinite values.
+        not_finite: number of values that are NaN or infinite.
         sha256: see `sha256_of`.
     """
 

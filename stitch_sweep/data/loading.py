@@ -168,7 +168,7 @@ def _check_classes(name: str, source: Source) -> None:
         if len(invalid):
             problems.append(
                 f"data set {name}: {split} images have the label {int(invalid[0])}; allowed: 0 to "
-                f"{last}, the classes of the training images"
+                f"{last}, because the training images have {last + 1} classes"
             )
     if problems:
         raise InputError(*problems)

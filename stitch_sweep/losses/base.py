@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
+from stitch_sweep.config.loss import LossConfig
 from stitch_sweep.core.registry import LOSSES
 
 Invariance = Literal["none", "position_scale", "channel_affine", "isotropic", "affine"]
@@ -135,6 +136,12 @@ class CombinedLoss:
             name: (weight, LOSSES.build(name, context, options=options))
             for name, weight, options in terms
         }
+
+    @classmethod
+    def from_config(cls, config: LossConfig, context: LossContext | None = None) -> CombinedLoss:
+        """Build the loss of a configuration; without a context, to read its requirements and defaults."""
+        terms = [(term.name, term.weight, term.options) for term in config.terms]
+        return cls(terms, LossContext() if context is None else context)
 
     @staticmethod
     def needs_expected(names: Iterable[str]) -> bool:

@@ -79,7 +79,7 @@ class _SingularVectors(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, matrix: Tensor) -> tuple[Tensor, Tensor]:
         rows, columns = matrix.shape
-        # All right vectors, including the null space, because the gradient of the others needs them.
+        # Compute the right vectors of the null space too: the gradient of the others depends on them.
         left, singular, right = torch.linalg.svd(matrix, full_matrices=rows < columns)
         left = left[:, : len(singular)]
         ctx.save_for_backward(left, singular, right)

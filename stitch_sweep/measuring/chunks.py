@@ -27,7 +27,7 @@ def represent(
         As `representation_chunks` does.
     """
     loader = bench.loaders()[split]
-    return representation_chunks(bench.cache, f"{role} {split}", bench.senders[name], layer, loader)
+    return representation_chunks(bench.cache, role, bench.senders[name], layer, loader)
 
 
 def cell_chunks(bench: Workbench, cell: Cell, split: str) -> Iterator[tuple[Tensor, Tensor, int]]:

@@ -27,7 +27,7 @@ from stitch_sweep.measuring.representations import (
     group_by_cell,
 )
 from stitch_sweep.measuring.source import SweepSource
-from stitch_sweep.measuring.stored_stitches import StoredStitch, StoredStitches, combined_loss
+from stitch_sweep.measuring.stored_stitches import StoredStitch, StoredStitches, recorded_loss
 from stitch_sweep.networks.frozen import IMAGE_LAYER
 from stitch_sweep.plan.cells import Cell
 
@@ -215,7 +215,7 @@ def _make_picture(
 
 def _picture_kind(loss: Any) -> str:
     """Return the kind of a picture: `shown` if the loss uses the receiver's outputs."""
-    combined = combined_loss(loss)
+    combined = recorded_loss(loss)
     return "shown" if combined.needs_logits or combined.needs_hints else "reconstruction"
 
 

@@ -21,7 +21,7 @@ from stitch_sweep.networks.cutting.opening import open_network
 from stitch_sweep.networks.frozen import FrozenSender
 from stitch_sweep.networks.recipes import make_recipe
 from stitch_sweep.networks.weights.fitting import load_pretrained
-from stitch_sweep.networks.zoo import Zoo, load
+from stitch_sweep.networks.zoo import RECIPE_FILE, Zoo, load
 from stitch_sweep.storage.digests import fingerprint
 from stitch_sweep.training.workbench import Workbench
 
@@ -174,7 +174,7 @@ def _load_network(
     zoo, recipe = Zoo(permissions.zoo(config)), make_recipe(network, config, data)
     entry = zoo.find(recipe)
     if entry is None:
-        raise _MissingError(zoo.root / recipe.folder / "recipe.json")
+        raise _MissingError(zoo.root / recipe.folder / RECIPE_FILE)
     return load(entry.folder, into=module)
 
 

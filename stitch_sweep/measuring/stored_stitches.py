@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from stitch_sweep.config.loss import LossConfig
 from stitch_sweep.core.errors import InputError
-from stitch_sweep.losses.base import CombinedLoss, LossContext
+from stitch_sweep.losses.base import CombinedLoss
 from stitch_sweep.losses.calibration import Calibration
 from stitch_sweep.measuring.chunks import cell_chunks
 from stitch_sweep.plan.cells import Cell
@@ -87,7 +87,7 @@ class StoredStitches:
         return stitches
 
     def _calibration_group(self, trial: str) -> str:
-        return combined_loss(self._records[trial]["settings"]["loss"]).calibration
+        return recorded_loss(self._records[trial]["settings"]["loss"]).calibration
 
     def _load_module(self, cell: Cell, trial: str) -> nn.Module | None:
         trained_trial = self._ledger.trained_trial(trial)
@@ -123,7 +123,6 @@ class StoredStitches:
         return tuple(self._bench.loaders()["test"].images.images.shape[1:])
 
 
-def combined_loss(loss: Any) -> CombinedLoss:
+def recorded_loss(loss: Any) -> CombinedLoss:
     """Build the loss of a trial's record, to read its properties."""
-    terms = LossConfig.model_validate(loss).terms
-    return CombinedLoss([(term.name, term.weight, term.options) for term in terms], LossContext())
+    return CombinedLoss.from_config(LossConfig.model_validate(loss))

@@ -175,7 +175,7 @@ def describe(model: nn.Module, image_shape: Sequence[int]) -> ModelDescription:
         image_shape: `(C, H, W)`, each at least 1.
 
     Raises:
-        InputError: the shape is not an image's shape, or the network can't take such images.
+        InputError: the shape is not an image's shape, or the network doesn't accept images of this shape.
 
     Example:
         >>> family, options = resolve("resnet34")

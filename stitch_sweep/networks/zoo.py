@@ -38,7 +38,7 @@ from stitch_sweep.storage.checkpoints import unpack
 from stitch_sweep.storage.files import remove_temporaries, write_atomically
 
 _LARGEST_RECIPE = MIB
-_RECIPE_FILE = "recipe.json"
+RECIPE_FILE = "recipe.json"
 _WEIGHTS_FILE = "weights.safetensors"
 _CHECKPOINT_FILE = "checkpoint.safetensors"
 
@@ -62,6 +62,11 @@ class StoredNetwork:
     versions: dict[str, str | None]
 
     @property
+    def weights_file(self) -> Path:
+        """Its weights, as safetensors."""
+        return self.folder / _WEIGHTS_FILE
+
+    @property
     def options(self) -> dict[str, Any]:
         """Options of the network's family, or the arguments of an external network."""
         options = self.recipe.get("options")
@@ -81,11 +86,11 @@ class Zoo:
     def find(self, recipe: Recipe) -> StoredNetwork | None:
         """Return the stored network of a recipe; None if the zoo doesn't have it."""
         folder = self.root / recipe.folder
-        return _read_stored_network(folder) if (folder / _RECIPE_FILE).exists() else None
+        return _read_stored_network(folder) if (folder / RECIPE_FILE).exists() else None
 
     def entries(self) -> list[StoredNetwork]:
         """Return every complete network, sorted by folder."""
-        recipes = sorted(self.root.glob(f"*/{_RECIPE_FILE}"))
+        recipes = sorted(self.root.glob(f"*/{RECIPE_FILE}"))
         return [_read_stored_network(path.parent) for path in recipes]
 
     def lock(self, recipe: Recipe) -> FileLock:
@@ -125,7 +130,7 @@ class Zoo:
                 "versions": versions(["torch"]),
             }
             text = json.dumps(description, indent=2) + "\n"
-            write_atomically(folder / _RECIPE_FILE, text.encode())
+            write_atomically(folder / RECIPE_FILE, text.encode())
             remove_checkpoints(self._checkpoint_path(recipe))
             remove_temporaries(folder)
 
@@ -194,7 +199,7 @@ def load(folder: Path | str, into: nn.Module | None = None) -> nn.Module:
         >>> network = load("zoo/resnet-digits-seed0-0123456789abcdef")
     """
     stored = _read_stored_network(Path(folder))
-    path = stored.folder / _WEIGHTS_FILE
+    path = stored.weights_file
     try:
         state = unpack(path.read_bytes())["model"]
     except (OSError, CheckpointError, KeyError) as error:
@@ -232,7 +237,7 @@ class _RecipeFile(BaseModel):
 
 
 def _read_stored_network(folder: Path) -> StoredNetwork:
-    path = folder / _RECIPE_FILE
+    path = folder / RECIPE_FILE
     try:
         content = _RecipeFile.model_validate(read_json(path, _LARGEST_RECIPE), strict=True)
     except FileNotFoundError:

@@ -9,10 +9,11 @@ from stitch_sweep.config.networks import CLASS_ONLY
 from stitch_sweep.config.root import Config
 from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.core.errors import InputError, nearest
-from stitch_sweep.losses.base import explain_missing_teacher
+from stitch_sweep.losses.base import CombinedLoss, explain_missing_teacher
 from stitch_sweep.plan.prepare import Prepared
-from stitch_sweep.plan.settings import combined_loss, first_settings
-from stitch_sweep.plan.validation import explain_untrainable, explain_wrong_head, misfit
+from stitch_sweep.plan.settings import first_settings
+from stitch_sweep.plan.validation import explain_untrainable, explain_wrong_head
+from stitch_sweep.stitches.building import misfit
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ def check_cell(prepared: Prepared, cell: Cell, settings: TrialSettings) -> None:
         outlines[cell.receiver], cell.receiver, cell.receiver_layer, settings
     )
     outputs = outlines[cell.sender].outputs
-    if outputs != prepared.data.num_classes and "sender" in combined_loss(settings).teachers:
+    needs_sender = "sender" in CombinedLoss.from_config(settings.loss).teachers
+    if outputs != prepared.data.num_classes and needs_sender:
         problem = problem or explain_missing_teacher(
             f"network {cell.sender!r}", network=outputs is not None
         )

@@ -10,13 +10,11 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
-
 from stitch_sweep.config.stitch import StitchConfig
 from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.core.errors import InputError
-from stitch_sweep.plan.settings import combined_loss
-from stitch_sweep.stitches.building import build_stitch
+from stitch_sweep.losses.base import CombinedLoss
+from stitch_sweep.stitches.building import build_on_meta
 from stitch_sweep.stitches.shapes import Shape
 from stitch_sweep.storage.study import Study
 
@@ -50,7 +48,7 @@ class EffectiveSettings:
         }
         if self._is_trained(study, settings):
             training = settings.training
-            default_lr = combined_loss(settings).default_lr(training.optimizer.name)
+            default_lr = CombinedLoss.from_config(settings.loss).default_lr(training.optimizer.name)
             effective["training"] = {
                 **training.model_dump(mode="json"),
                 "optimizer": training.optimizer.arguments(default_lr),
@@ -71,10 +69,7 @@ class EffectiveSettings:
         key = (stitch.model_dump_json(), sender, receiver)
         if key not in self._trainable:
             try:
-                with torch.device("meta"):
-                    built = build_stitch(
-                        stitch.name, sender, receiver, start=stitch.start, options=stitch.options
-                    )
+                built = build_on_meta(stitch, sender, receiver)
             except InputError:
                 return True  # the trial itself reports the reason
             self._trainable[key] = any(p.requires_grad for p in built.parameters())

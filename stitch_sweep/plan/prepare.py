@@ -126,9 +126,7 @@ class Prepared:
                 modules[network.name] = self.class_only(network)
                 continue
             module = construction.build(network, self.data)
-            module.load_state_dict(
-                load_weights(entries[network.name].folder / "weights.safetensors")
-            )
+            module.load_state_dict(load_weights(entries[network.name].weights_file))
             modules[network.name] = module.eval()
         return modules
 

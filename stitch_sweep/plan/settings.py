@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from stitch_sweep.config.root import Config
 from stitch_sweep.config.trial import TrialSettings
-from stitch_sweep.losses.base import CombinedLoss, LossContext
 from stitch_sweep.plan.space import combinations
 from stitch_sweep.storage.study import Study
 
@@ -24,12 +23,6 @@ def settings_per_loss(config: Config, study: Study) -> Iterator[TrialSettings]:
 def first_settings(config: Config, study: Study) -> TrialSettings:
     """Return a study's settings under the first stitch that its search may choose."""
     return next(settings_per_stitch(config, study))
-
-
-def combined_loss(settings: TrialSettings) -> CombinedLoss:
-    """Build the loss of some settings without networks, to read its requirements and defaults."""
-    terms = [(term.name, term.weight, term.options) for term in settings.loss.terms]
-    return CombinedLoss(terms, LossContext())
 
 
 def _settings_per(config: Config, study: Study, section: str) -> Iterator[TrialSettings]:

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 from torch import nn
 
 from stitch_sweep.config.root import Config
@@ -16,7 +15,7 @@ from stitch_sweep.losses.flat_losses import StitchProfile, explain_flat_loss, we
 from stitch_sweep.plan.settings import settings_per_loss, settings_per_stitch
 from stitch_sweep.plan.validation import format_cell
 from stitch_sweep.stitches.base import AffineStitch
-from stitch_sweep.stitches.building import build_stitch
+from stitch_sweep.stitches.building import build_on_meta
 from stitch_sweep.stitches.channelwise import ChannelwiseStitch
 from stitch_sweep.stitches.dora import DoraStitch
 from stitch_sweep.stitches.identity import IdentityStitch
@@ -83,10 +82,7 @@ def _reasons(choices: _Choices, sender: Shape, receiver: Shape) -> list[str]:
     """List the reasons why a sum of losses can't train a stitch; warnings where only some terms can't."""
     reasons: dict[str, None] = {}
     for config in choices.stitches:
-        with torch.device("meta"):
-            stitch = build_stitch(
-                config.name, sender, receiver, start=config.start, options=config.options
-            )
+        stitch = build_on_meta(config, sender, receiver)
         lesson = _lesson(stitch, sender, receiver, choices.batch_size)
         for names in choices.losses:
             flat = [explain_flat_loss(name, lesson) for name in names]

@@ -16,9 +16,8 @@ from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.data.images import Data
 from stitch_sweep.losses.base import CombinedLoss, explain_missing_teacher
 from stitch_sweep.plan.outlines import Outline
-from stitch_sweep.plan.settings import combined_loss, settings_per_loss, settings_per_stitch
-from stitch_sweep.stitches import building
-from stitch_sweep.stitches.shapes import Shape
+from stitch_sweep.plan.settings import settings_per_loss, settings_per_stitch
+from stitch_sweep.stitches.building import misfit
 from stitch_sweep.storage.study import Study
 
 
@@ -85,16 +84,11 @@ def explain_untrainable(
     outline: Outline, name: str, layer: int, settings: TrialSettings
 ) -> str | None:
     """Explain why these settings can't train a stitch into a receiver's layer; None if they can."""
-    if layer <= outline.gradients.last_blocked and _needs_receiver(combined_loss(settings)):
-        return explain_no_gradient(name, outline, [layer])
-    return None
-
-
-def misfit(stitch: StitchConfig, sender: Shape, receiver: Shape) -> str | None:
-    """Explain why a configured stitch can't join two shapes; None if it can."""
-    return building.misfit(
-        stitch.name, sender, receiver, start=stitch.start, options=stitch.options
-    )
+    if layer > outline.gradients.last_blocked:
+        return None
+    if not _needs_receiver(CombinedLoss.from_config(settings.loss)):
+        return None
+    return explain_no_gradient(name, outline, [layer])
 
 
 def format_cell(study: Study) -> str:
@@ -164,7 +158,7 @@ def _gradient_problems(
 
 
 def _losses(config: Config, study: Study) -> Iterator[CombinedLoss]:
-    return map(combined_loss, settings_per_loss(config, study))
+    return (CombinedLoss.from_config(s.loss) for s in settings_per_loss(config, study))
 
 
 def _needs_receiver(loss: CombinedLoss) -> bool:

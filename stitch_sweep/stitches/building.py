@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from stitch_sweep.config.stitch import StitchConfig
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.registry import STITCHES
 from stitch_sweep.core.seeding import derive
@@ -75,26 +76,27 @@ def _seed_weights(seed: int) -> None:
         torch.cuda.manual_seed_all(seed)
 
 
-def misfit(
-    name: str,
-    sender: Shape,
-    receiver: Shape,
-    *,
-    start: str = "random",
-    options: Mapping[str, Any] | None = None,
-) -> str | None:
-    """Explain why a stitch can't join two shapes or can't have a start; None if it can.
+def build_on_meta(config: StitchConfig, sender: Shape, receiver: Shape) -> nn.Module:
+    """Build a configured stitch without weights, to read its class, its sizes and its parameters.
 
     Args:
-        name: a registered stitch.
+        config: name, start and options of the stitch.
         sender: shape of the input without the batch.
         receiver: shape of the output, likewise.
-        start: one of `STARTS`.
-        options: the stitch's options.
+
+    Raises:
+        InputError: the stitch can't join these shapes, or can't have this start.
     """
+    with torch.device("meta"):
+        return build_stitch(
+            config.name, sender, receiver, start=config.start, options=config.options
+        )
+
+
+def misfit(config: StitchConfig, sender: Shape, receiver: Shape) -> str | None:
+    """Explain why a configured stitch can't join two shapes or can't have its start; None if it can."""
     try:
-        with torch.device("meta"):
-            build_stitch(name, sender, receiver, start=start, options=options)
+        build_on_meta(config, sender, receiver)
     except InputError as error:
         return str(error)
     return None

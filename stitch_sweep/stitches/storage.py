@@ -11,6 +11,7 @@ from torch import nn
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.registry import STITCHES
 from stitch_sweep.stitches.shapes import Shape
+from stitch_sweep.storage import layout
 from stitch_sweep.storage.checkpoint_files import CheckpointError
 from stitch_sweep.storage.checkpoints import pack, unpack
 from stitch_sweep.storage.ledger import Ledger
@@ -76,7 +77,7 @@ def describe_stitch(path: Path | str) -> dict[str, Any]:
 
 def _read(path: Path | str) -> dict[str, Any]:
     path = Path(path)
-    if path.parent.name == "stitches" and not path.exists():
+    if path.parent.name == layout.STITCHES and not path.exists():
         ledger = Ledger(path.parent.parent)
         path = ledger.stitch_path(ledger.trained_trial(path.stem))
     try:

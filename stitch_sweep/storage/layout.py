@@ -70,11 +70,6 @@ def stitch_path(folder: Path, trial: str) -> Path:
     return folder / STITCHES / f"{trial}.safetensors"
 
 
-def description_path(folder: Path) -> Path:
-    """Return the path of the sweep's description in an experiment folder."""
-    return folder / LEDGER / DESCRIPTION
-
-
 def record_path(folder: Path, trial: str) -> Path:
     """Return the path of a trial's record in an experiment folder."""
     return folder / LEDGER / RECORDS / f"{trial}.json"

@@ -33,7 +33,7 @@ def decode_predictions(record: Mapping[str, Any]) -> np.ndarray | None:
     """Return the class predicted for each test image, int [N]; None if the record has no predictions.
 
     Raises:
-        InputError: the predictions are damaged, or larger than any test set.
+        InputError: the predictions are damaged, or larger than `_LARGEST`.
     """
     encoded = record.get("predictions")
     if encoded is None:

@@ -14,7 +14,7 @@ from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.data.images import Data
 from stitch_sweep.plan.prepare import Prepared
 from stitch_sweep.plan.settings import settings_per_stitch
-from stitch_sweep.stitches.building import build_stitch
+from stitch_sweep.stitches.building import build_on_meta
 from stitch_sweep.stitches.capacity import capacity
 from stitch_sweep.storage.study import Study
 from stitch_sweep.sweep.gpu_memory import Footprint, format_gib, measure_context
@@ -80,9 +80,7 @@ def find_largest_trial(prepared: Prepared) -> LargestTrial:
         stored = [math.prod(shape) * len(data.train) for shape in roles]
         stored = [count for count in stored if 4 * count <= config.resources.cache_gb * 2**30]
         batch = trial.settings.training.batch_size * sum(map(math.prod, shapes))
-        chosen = trial.settings.stitch
-        with torch.device("meta"):
-            stitch = build_stitch(chosen.name, *shapes, start=chosen.start, options=chosen.options)
+        stitch = build_on_meta(trial.settings.stitch, *shapes)
         parameters = 4 * capacity(stitch).parameters
         return sum(stored) * images // len(data.train) + batch + parameters
 

@@ -45,7 +45,7 @@ def main(folder: Path, experiment: str, stdin: TextIO) -> int:
     os.nice(19)  # trials come first
     uri = resolve(None)
     try:
-        # Before the sweep begins, because the imports take seconds. In this order; see mlflow_setup.
+        # Import before the sweep begins, because this takes seconds. `mlflow_setup` must come first.
         import_module("stitch_sweep.tracking.mlflow_setup")
         database: Any = import_module("mlflow.store.db.utils")
     except ImportError as error:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from stitch_sweep.config.parts import PartConfig
-from stitch_sweep.config.stitch import DATA_STARTS
+from stitch_sweep.config.stitch import DATA_STARTS, StitchConfig
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.registry import STITCHES
 from stitch_sweep.data.loader import Loader
@@ -83,8 +83,7 @@ def outline(
             assert before is not None  # the configuration has a piece of a network on each side
             assert after is not None
             pieces[k] = Piece(part, before.gives, after.takes)
-            stitch, shapes = part.stitch, (before.gives, after.takes)
-            problem = misfit(stitch.name, *shapes, start=stitch.start, options=stitch.options)
+            problem = misfit(part.stitch, before.gives, after.takes)
             problems += [] if problem is None else [f"parts[{k}]: {problem}"]
         elif k and (before := pieces[k - 1]) is not None:
             piece = pieces[k]
@@ -129,7 +128,9 @@ def _network_piece(part: PartConfig, network: CuttableNetwork, image: Shape, lea
 
 def _joining_stitches(takes: Shape, gives: Shape) -> str:
     """List the stitches that can join two shapes with their default options."""
-    names = [name for name in STITCHES.names() if misfit(name, takes, gives) is None]
+    names = [
+        name for name in STITCHES.names() if misfit(StitchConfig(name=name), takes, gives) is None
+    ]
     return (
         f"stitches that can join them: {', '.join(names)}" if names else "no stitch can join them"
     )

@@ -86,9 +86,8 @@ class TrainingCell:
             seed=seed,
             repeat=repeat,
         ).to(loaders["train"].device)
-        terms = [(term.name, term.weight, term.options) for term in settings.loss.terms]
         # The loss is built twice, because its context depends on the inputs that the loss needs.
-        needs = CombinedLoss(terms, LossContext())
+        needs = CombinedLoss.from_config(settings.loss)
         sources: dict[str, Source] = {
             "sender": (sender, sender_layer),
             "expected": (receiver, receiver_layer),
@@ -100,7 +99,7 @@ class TrainingCell:
         self._context = LossContext(
             self.splits["train"].expected_variance() if has_expected else None
         )
-        self.loss = CombinedLoss(terms, self._context)
+        self.loss = CombinedLoss.from_config(settings.loss, self._context)
         self.stitched = StitchedNetwork(
             self.stitch, receiver, receiver_layer, with_hints=self.loss.needs_hints
         )
@@ -127,7 +126,7 @@ class TrainingCell:
         for split in SPLITS:
             roles = loss.roles | ({"expected"} if needs_expected[split] else set())
             needed = {role: source for role, source in sources.items() if role in roles}
-            splits[split] = SplitRepresentations(split, loaders[split], needed, cache)
+            splits[split] = SplitRepresentations(loaders[split], needed, cache)
         return splits
 
     def measure(self, split: str) -> tuple[dict[str, float], Tensor]:

@@ -38,7 +38,7 @@ class RepresentationShelf(Protocol):
 class ActivationCache:
     """Cache of frozen representations of whole splits, shared by the trials of one process.
 
-    For each role (sender or expected, and split) the cache keeps only the latest representation, because
+    For each role (sender or expected) and split the cache keeps only the latest representation, because
     the cells of one sender are trained one after the other.
 
     Args:
@@ -54,25 +54,26 @@ class ActivationCache:
     def __init__(self, limit_bytes: float, shelf: RepresentationShelf | None = None) -> None:
         self.limit_bytes = limit_bytes
         self._shelf = shelf
-        self._kept: dict[str, tuple[Tensor, FrozenSender, int | None, Tensor]] = {}
+        self._kept: dict[tuple[str, str], tuple[Tensor, FrozenSender, int | None, Tensor]] = {}
 
     @torch.no_grad()
     def get(
         self, role: str, network: FrozenSender, layer: int | None, loader: Loader
     ) -> Tensor | None:
         """Return the representation of every image, [N, *shape], or None if it is too large."""
-        images, kept_network, kept_layer, whole = self._kept.get(role, (None, None, 0, None))
+        key = role, loader.split
+        images, kept_network, kept_layer, whole = self._kept.get(key, (None, None, 0, None))
         # Compare by identity. The cache stores references to both objects, so no other object can have
         # their addresses.
         if images is loader.images.images and kept_network is network and kept_layer == layer:
             return whole
-        self._kept.pop(role, None)
+        self._kept.pop(key, None)
         count = len(loader.images)
         shape = network.shape(layer, loader.images.images.shape[1:])
         if 4 * count * math.prod(shape) > self.limit_bytes:
             return None
         whole = self._share(network, layer, loader, (count, *shape))
-        self._kept[role] = (loader.images.images, network, layer, whole)
+        self._kept[key] = (loader.images.images, network, layer, whole)
         return whole
 
     def _share(
@@ -96,7 +97,7 @@ def representation_chunks(
 
     Args:
         cache: keeps the representation if it is small enough.
-        role: the role in the cache, such as `sender train`.
+        role: the role in the cache, such as `sender`.
         network: the frozen network or control.
         layer: -1 for the image, None for the logits.
         loader: the split.
@@ -117,19 +118,18 @@ class SplitRepresentations:
     """The representations of one split for a training: from the cache, or computed batch by batch.
 
     Args:
-        split: the split's name; part of the cache's keys.
         loader: the split's images.
         sources: the network and layer of every representation in `Rows` that is needed.
         cache: keeps what is small enough.
     """
 
     def __init__(
-        self, split: str, loader: Loader, sources: Mapping[str, Source], cache: ActivationCache
+        self, loader: Loader, sources: Mapping[str, Source], cache: ActivationCache
     ) -> None:
         self._loader = loader
         self._sources = sources
         self._whole = {
-            role: cache.get(f"{role} {split}", network, layer, loader)
+            role: cache.get(role, network, layer, loader)
             for role, (network, layer) in sources.items()
         }
         self._complete = all(whole is not None for whole in self._whole.values())

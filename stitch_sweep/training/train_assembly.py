@@ -17,7 +17,7 @@ from stitch_sweep.core.registry import LOSSES
 from stitch_sweep.core.seeding import derive, seed_everything
 from stitch_sweep.core.splits import SHORT_SPLITS
 from stitch_sweep.data.loader import Loader
-from stitch_sweep.losses.base import CombinedLoss, LossContext, LossInputs
+from stitch_sweep.losses.base import CombinedLoss, LossInputs
 from stitch_sweep.networks.optimization import Optimization
 from stitch_sweep.training.assembly import Assembly
 from stitch_sweep.training.sums import WeightedSums, measure, name_losses
@@ -100,7 +100,7 @@ def train_assembly(
     start_time = time.perf_counter()
     seed_everything(derive(seed, "assembly"), threads)
     check_loss(loss)
-    terms = CombinedLoss([(t.name, t.weight, t.options) for t in loss.terms], LossContext())
+    terms = CombinedLoss.from_config(loss)
     assembly.start(loaders["train"])
     positions = list(assembly.trained)
     stages = [positions] if order == "together" and positions else [[k] for k in positions]

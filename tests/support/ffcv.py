@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from stitch_sweep.data.images import Images
+from stitch_sweep.config.root import Config
+from stitch_sweep.data.images import Data, Images
 from stitch_sweep.data.loader import Loader
+from tests.support.digits import DIGITS
 
 MEAN, STD = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.25])
+
+
+def with_ffcv(data: Data, folder: Path) -> Data:
+    """Return the same data, read by FFCV from files in a folder."""
+    return dataclasses.replace(data, beton_folder=str(folder))
+
+
+def ffcv_config(**data: Any) -> Config:
+    """A configuration of one tiny network on augmented digits; `data` are further keys of its data."""
+    return Config.model_validate(
+        {
+            "data": {**DIGITS, "augment": "crop_flip", **data},
+            "networks": [{"name": "n", "family": "resnet1111", "width": 2}],
+            "pairs": [{"sender": "n", "receiver": "n"}],
+            "pretraining": {"epochs": 2, "batch_size": 64},
+        }
+    )
 
 
 def make_both(

@@ -38,6 +38,12 @@ def make_subject(
     )
 
 
+@pytest.fixture
+def subject(digits: Data, trained: dict[str, nn.Module]) -> Subject:
+    """A subject of the two trained networks: the stitch from layer 1 of `a` to layer 2 of `b`."""
+    return make_subject(digits, copy.deepcopy(trained), Cell("a", 1, "b", 2))
+
+
 def run_check(name: str, subject: Subject) -> Finding:
     """Run one check by its name, with seeds set."""
     seed_everything(0, threads=1)

@@ -93,7 +93,7 @@ def _overwritten_cache(subject: Subject, bench: Workbench) -> tuple[float, str]:
     for split, loader in bench.loaders(subject.short.training.batch_size).items():
         for role, name, layer in sides:
             network = bench.networks[name]
-            cached = bench.cache.get(f"{role} {split}", network, layer, loader)
+            cached = bench.cache.get(role, network, layer, loader)
             if cached is None:  # too large for the cache
                 continue
             images = subject.normalized(subject.data, split)

@@ -19,7 +19,7 @@ from stitch_sweep.core.errors import DivergedError
 from stitch_sweep.data.images import Data
 from stitch_sweep.data.splits import stratified_sample
 from stitch_sweep.plan.cells import Cell
-from stitch_sweep.plan.validation import misfit
+from stitch_sweep.stitches.building import misfit
 from stitch_sweep.stitches.shapes import Shape
 from stitch_sweep.training.loop import StitchResult, StitchTraining
 from stitch_sweep.training.workbench import Workbench

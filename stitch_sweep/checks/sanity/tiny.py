@@ -15,7 +15,7 @@ from stitch_sweep.data.loading import load
 from stitch_sweep.networks.pretraining import train_network
 from stitch_sweep.networks.recipes import make_recipe
 from stitch_sweep.plan.cells import Cell
-from stitch_sweep.plan.validation import misfit
+from stitch_sweep.stitches.building import misfit
 from stitch_sweep.storage.checkpoints import unpack
 
 _SHAPE = (8, 8, 8)

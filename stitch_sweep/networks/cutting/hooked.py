@@ -155,7 +155,7 @@ class HookedNetwork:
             image_shape: `(C, H, W)`.
 
         Raises:
-            CutError: the network can't take such images.
+            CutError: the network doesn't accept images of this shape.
         """
         calls, _ = self._run(image_shape)
         by_path = {call.path: call for call in calls}
@@ -170,7 +170,7 @@ class HookedNetwork:
         Submodules that end after the cut or aren't used count as after the cut.
 
         Raises:
-            CutError: the network can't take such images.
+            CutError: the network doesn't accept images of this shape.
         """
         calls, end = self._run(image_shape)
         total = count_parameters([self._model])
@@ -200,7 +200,7 @@ class HookedNetwork:
         """Return the outputs of all submodules, in the order in which they end, and of the network.
 
         Raises:
-            CutError: the network can't take such images.
+            CutError: the network doesn't accept images of this shape.
         """
         calls: list[_Call] = []
         prefix = inner_prefix(self._model)

@@ -187,7 +187,8 @@ class TracedNetwork:
             sequences, ...
 
         Raises:
-            CutError: the network can't take such images, or a layer's value is not a single tensor.
+            CutError: the network doesn't accept images of this shape, or a layer's value is not a
+                single tensor.
         """
         if self._values_of_one is None or self._values_of_one[0] != tuple(image_shape):
             self._values_of_one = tuple(image_shape), self._values(image_shape)
@@ -212,7 +213,7 @@ class TracedNetwork:
             image_shape: `(C, H, W)`.
 
         Raises:
-            CutError: the network can't take such images.
+            CutError: the network doesn't accept images of this shape.
         """
         measured: dict[fx.Node, tuple[int, tuple[int, ...]]] = {}
 
@@ -267,7 +268,7 @@ class TracedNetwork:
         """Return the value of every node for black images, as tensors without memory on the device meta.
 
         Raises:
-            CutError: the network can't take such images.
+            CutError: the network doesn't accept images of this shape.
         """
         values: dict[fx.Node, Any] = {}
 

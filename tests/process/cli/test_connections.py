@@ -22,7 +22,7 @@ for command in ("ip link set lo up", "ip link add out type veth peer name far",
                 "ip link set far up", "ip link set out arp off up",
                 "ip addr add 10.1.1.1/24 dev out", "ip route add default dev out"):
     subprocess.run(command.split(), check=True)
-# Every frame of every device, loopback included; ICMPv6 is the kernel's own.
+# Record every frame of every device, loopback included, but no ICMPv6: the kernel sends it by itself.
 recorder = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
 recorder.setblocking(False)
 def frames():

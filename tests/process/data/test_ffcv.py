@@ -5,7 +5,6 @@ Importing FFCV and compiling its code take 20 seconds, and nothing runs where it
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -19,7 +18,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stitch_sweep.config.data import DataConfig
-from stitch_sweep.config.root import Config
 from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.splits import SPLITS
@@ -29,21 +27,16 @@ from stitch_sweep.networks.frozen import FrozenNetwork
 from stitch_sweep.networks.pretraining import train_network
 from stitch_sweep.networks.recipes import make_recipe
 from stitch_sweep.plan.prepare import prepare
-from stitch_sweep.storage.digests import fingerprint
 from stitch_sweep.sweep.data_transfer import data_from_arrays, data_to_arrays
 from stitch_sweep.sweep.description import describe_sweep
-from stitch_sweep.training.loop import StitchResult, StitchTraining
-from tests.support.digits import DIGITS
-from tests.support.ffcv import assert_equal, betons, make_both
+from stitch_sweep.training.loop import StitchTraining
+from tests.support.ffcv import assert_equal, betons, ffcv_config, make_both, with_ffcv
 from tests.support.image_files import random_images
 from tests.support.paths import SHARED
 from tests.support.sweeps import figures, run, write_config
+from tests.support.training import outcome
 
 CIFAR = SHARED / "data/cifar10"
-
-
-def with_ffcv(data: Data, folder: Path) -> Data:
-    return dataclasses.replace(data, beton_folder=str(folder))
 
 
 # The same batches
@@ -143,17 +136,6 @@ def test_a_gpu_gets_the_same_batches(ffcv, digits, tmp_path):
 # The same results
 
 
-def describe_result(result: StitchResult) -> dict[str, Any]:
-    """All of a result except times, in a form that compares bit for bit."""
-    return {
-        "status": result.status,
-        "metrics": result.metrics,
-        "trajectory": [{k: v for k, v in row.items() if k != "time"} for row in result.trajectory],
-        "predictions": None if result.predictions is None else result.predictions.tolist(),
-        "stitch": fingerprint(result.stitch),
-    }
-
-
 @pytest.mark.usefixtures("ffcv")
 @pytest.mark.parametrize("augment", ["none", "crop_flip"])
 def test_a_stitch_learns_the_same(a, b, digits, tmp_path, augment):
@@ -172,25 +154,14 @@ def test_a_stitch_learns_the_same(a, b, digits, tmp_path, augment):
         training.advance(3)  # stops within an epoch, which is resumed
         while not training.done:
             training.run_epoch()
-        results.append(describe_result(training.finish()))
+        results.append(outcome(training.finish()))
     assert results[0]["status"] == "finished"
     assert results[0] == results[1]
 
 
-def config(**data: Any) -> Config:
-    return Config.model_validate(
-        {
-            "data": {**DIGITS, "augment": "crop_flip", **data},
-            "networks": [{"name": "n", "family": "resnet1111", "width": 2}],
-            "pairs": [{"sender": "n", "receiver": "n"}],
-            "pretraining": {"epochs": 2, "batch_size": 64},
-        }
-    )
-
-
 @pytest.mark.usefixtures("ffcv")
 def test_the_zoo_trains_the_same_network_and_finds_it_under_the_same_name(digits, tmp_path):
-    chosen = config()
+    chosen = ffcv_config()
     stored = []
     for data in (digits, with_ffcv(digits, tmp_path)):
         recipe = make_recipe(chosen.networks[0], chosen, data)
@@ -202,8 +173,8 @@ def test_the_zoo_trains_the_same_network_and_finds_it_under_the_same_name(digits
 
 @pytest.mark.usefixtures("ffcv")
 def test_the_loader_is_no_part_of_what_identifies_a_sweep(tmp_path):
-    plain = prepare(config())
-    other = prepare(config(loader="ffcv", beton_folder=str(tmp_path / "betons")))
+    plain = prepare(ffcv_config())
+    other = prepare(ffcv_config(loader="ffcv", beton_folder=str(tmp_path / "betons")))
     assert other.data.beton_folder == str(tmp_path / "betons")
     assert other.data.fingerprint == plain.data.fingerprint
     assert describe_sweep(other)["decides"] == describe_sweep(plain)["decides"]
@@ -214,7 +185,7 @@ def test_the_loader_is_no_part_of_what_identifies_a_sweep(tmp_path):
 @pytest.mark.usefixtures("ffcv")
 def test_the_folder_means_the_same_in_a_worker_that_runs_elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert load(config(loader="ffcv").data).beton_folder == str(tmp_path / "beton")
+    assert load(ffcv_config(loader="ffcv").data).beton_folder == str(tmp_path / "beton")
 
 
 @pytest.mark.long
@@ -241,7 +212,7 @@ def test_a_sweep_gives_the_same_figures_and_can_be_resumed_with_the_other_loader
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "taken").touch()
     with pytest.raises(InputError, match=r"data\.beton_folder: .*taken is a file"):
-        load(config(loader="ffcv", beton_folder=str(tmp_path / "taken")).data)
+        load(ffcv_config(loader="ffcv", beton_folder=str(tmp_path / "taken")).data)
 
 
 # Threads and memory

@@ -17,7 +17,7 @@ from stitch_sweep.core.registry import LOSSES, STITCHES
 from stitch_sweep.networks.families.building import build
 from stitch_sweep.networks.frozen import FrozenNetwork
 from stitch_sweep.plan.prepare import prepare, provide_networks
-from stitch_sweep.plan.validation import misfit
+from stitch_sweep.stitches.building import misfit
 from stitch_sweep.stitches.shapes import Shape
 from stitch_sweep.training.workbench import Workbench
 from tests.support.networks_training import finish_training, start_training

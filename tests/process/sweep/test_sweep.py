@@ -63,8 +63,8 @@ def test_every_trial_is_in_the_results_once(undisturbed):
 def test_two_runs_of_a_sweep_are_identical(undisturbed, tmp_path):
     """Compare two sweeps bit for bit: results, trajectories, predictions, stitches and matrices.
 
-    The second has another driver, one worker instead of two, other hashes of texts, and networks of its
-    own. The first process that trains one of them is killed.
+    The second sweep has another driver, one worker instead of two and another hash seed of Python. It
+    trains its networks again, and the first process that trains a network is killed.
     """
     assert len({r["worker"] for r in records(undisturbed)}) == 2, "both workers must have worked"
     config = write_config(tmp_path, tmp_path / "zoo")

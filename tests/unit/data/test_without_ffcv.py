@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import yaml
 
 from stitch_sweep.cli import main as cli
-from stitch_sweep.config.root import Config
 from stitch_sweep.core.errors import InputError
-from stitch_sweep.data.images import Data
 from stitch_sweep.data.loading import make_loaders
-from tests.support.digits import DIGITS
+from tests.support.ffcv import ffcv_config, with_ffcv
 from tests.support.paths import ROOT
-
-
-def with_ffcv(data: Data, folder: Path) -> Data:
-    return dataclasses.replace(data, beton_folder=str(folder))
-
-
-def config(**data: Any) -> Config:
-    return Config.model_validate(
-        {
-            "data": {**DIGITS, "augment": "crop_flip", **data},
-            "networks": [{"name": "n", "family": "resnet1111", "width": 2}],
-            "pairs": [{"sender": "n", "receiver": "n"}],
-            "pretraining": {"epochs": 2, "batch_size": 64},
-        }
-    )
 
 
 def test_pixels_that_ffcv_reads_are_not_sent_to_the_device(digits):
@@ -66,7 +47,7 @@ def test_the_command_line_says_how_to_install_what_is_missing(
 ):
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "config.yml"
-    file.write_text(yaml.safe_dump(config(loader="ffcv").model_dump(mode="json")))
+    file.write_text(yaml.safe_dump(ffcv_config(loader="ffcv").model_dump(mode="json")))
     monkeypatch.setattr(sys, "argv", ["stitch-sweep", *command, str(file)])
     threads = torch.get_num_threads()
     with pytest.raises(SystemExit) as ended:

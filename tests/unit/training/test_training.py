@@ -209,7 +209,7 @@ def test_in_place_activations_overwrite_neither_the_cache_nor_what_a_loss_sees(d
         fresh = ActivationCache(limit)
         loader = make_loaders(digits, 64, seed=0)["train"]
         assert torch.equal(
-            cache.get("sender train", network, 1, loader), fresh.get("x", network, 1, loader)
+            cache.get("sender", network, 1, loader), fresh.get("x", network, 1, loader)
         )
 
 
