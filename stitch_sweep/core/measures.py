@@ -166,7 +166,10 @@ DIFFERENCES = _by_name(
     ),
 )
 """The differences in `representations.parquet`, by column: mean squared differences of a cell's
-representations, all behind the calibration."""
+representations, all computed after the calibration."""
+
+RELATIVE_DIFFERENCES = [name for name in DIFFERENCES if name.endswith("_relative")]
+"""EV, ES and SV, each divided by the variance of the expected representation."""
 
 _PARTNERS = {
     "sender": "with the sender",
@@ -204,7 +207,7 @@ ACCURACIES = _by_name(
         "test accuracy, calibrated",
         "higher",
         _SHARE,
-        "share of test images that are right, behind the map that restores what the loss is blind to",
+        "share of test images that are classified correctly after the stitch is calibrated",
         "calibrated accuracy",
     ),
     Measure(
@@ -212,7 +215,7 @@ ACCURACIES = _by_name(
         "test accuracy, raw",
         "higher",
         _SHARE,
-        "share of test images that are right",
+        "share of test images that are classified correctly",
         "test accuracy",
     ),
     Measure(
@@ -220,7 +223,7 @@ ACCURACIES = _by_name(
         "validation accuracy",
         "higher",
         _SHARE,
-        "share of validation images that are right",
+        "share of validation images that are classified correctly",
     ),
     Measure(
         "penalty",

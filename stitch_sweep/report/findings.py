@@ -29,6 +29,7 @@ from stitch_sweep.analysis.matrix.verdict import CONTROL_TITLES, Verdict
 from stitch_sweep.analysis.networks import layer_counts
 from stitch_sweep.analysis.results import CELL, PAIR
 from stitch_sweep.core.errors import InputError
+from stitch_sweep.core.measures import RELATIVE_DIFFERENCES
 from stitch_sweep.report.experiment import Experiment
 from stitch_sweep.report.planned import planned_cells
 
@@ -99,8 +100,8 @@ class Findings:
         """Those of relative EV, ES and SV that `representations` has."""
         if self.representations is None or self.representations.empty:
             return []
-        names = ("ev_relative", "es_relative", "sv_relative")
-        return [name for name in names if (self.representations["quantity"] == name).any()]
+        present = set(self.representations["quantity"])
+        return [name for name in RELATIVE_DIFFERENCES if name in present]
 
 
 def derive_findings(

@@ -24,7 +24,7 @@ from stitch_sweep.charts.plotly_renderer import (
     matrix_to_plotly,
     to_json_values,
 )
-from stitch_sweep.core.measures import COLUMNS
+from stitch_sweep.core.measures import AGREEMENTS, COLUMNS, RELATIVE_DIFFERENCES
 from stitch_sweep.report.experiment import Experiment
 from stitch_sweep.report.findings import Findings, headline, makes_images
 from stitch_sweep.report.page.data import PageData
@@ -44,9 +44,7 @@ _COLUMNS = (
     "val_pwcca",
     "val_cka",
     "val_procrustes",
-    "ev_relative",
-    "es_relative",
-    "sv_relative",
+    *RELATIVE_DIFFERENCES,
     "agreement_sender",
     "agreement_receiver",
     "kappa_sender",
@@ -302,7 +300,7 @@ def _add_differences(experiment: Experiment) -> pd.DataFrame:
     results, table = experiment.results, experiment.table("representations")
     if table is None or "similarity_trial" not in table or table.empty:
         return results
-    names = [name for name in ("ev_relative", "es_relative", "sv_relative") if name in table]
+    names = [name for name in RELATIVE_DIFFERENCES if name in table]
     by_trial = table.drop_duplicates("similarity_trial").set_index("similarity_trial")[names]
     return results.join(by_trial.astype("float64"), on="trial")
 
@@ -311,7 +309,7 @@ def _add_agreement(results: pd.DataFrame, table: pd.DataFrame | None) -> pd.Data
     """Return the results with agreement and error consistency of each trial."""
     if table is None or table.empty:
         return results
-    names = [name for name in VALUES if name in table and name.startswith(("agreement_", "kappa_"))]
+    names = [name for name in VALUES if name in AGREEMENTS and name in table]
     by_trial = table.drop_duplicates("trial").set_index("trial")[names]
     return results.join(by_trial.astype("float64"), on="trial")
 
