@@ -18,7 +18,7 @@ def describe_regions(table: pd.DataFrame, quantities: Sequence[str]) -> ChartRow
     """Describe means by region of the matrix: a chart per quantity, a line per loss and pair.
 
     Args:
-        table: as `comparison.losses.regional` returns it.
+        table: as `comparison.regional.regional` returns it.
         quantities: names of quantities in the table.
     """
     loss = "similarity_loss" if "similarity_loss" in table else "loss"

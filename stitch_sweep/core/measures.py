@@ -1,8 +1,8 @@
 """The registry of measures: name, title, direction, range and formula of every compared quantity.
 
-`losses/measures.py` computes the similarity measures, `measuring/representations.py` the differences,
-`comparison/agreement.py` the agreements. Tables, charts and comparisons read this registry. To add a
-similarity measure, write its function and register it here.
+`losses/measures.py` computes the similarity measures, `measuring/squared_differences.py` the
+differences, `analysis/comparison/agreement.py` the agreements. Tables, charts and comparisons read this
+registry. To add a similarity measure, write its function and register it here.
 """
 
 from __future__ import annotations

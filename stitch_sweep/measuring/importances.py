@@ -52,7 +52,7 @@ def importances(
     The studies of a group (its cells and repeats) are pooled by `shares_better`; a study with a single
     ended trial carries no information and is left out. The importance of a setting is the difference
     between its distribution among the best tenth of all trials (in studies of up to ten trials: the
-    best trial of each) and its distribution among all. See `plan.search.importance_evaluator`.
+    best trial of each) and its distribution among all. See `plan.importances.importance_evaluator`.
 
     The p-value comes from a permutation test: the shares are shuffled within every study `SHUFFLES`
     times, and the p-value is the number of importances, the observed one included, that are at least

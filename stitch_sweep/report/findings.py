@@ -63,12 +63,12 @@ class Findings:
         chance: the accuracy of guessing.
         ladders: one per kind of size of which the networks have several.
         losses: `comparison.losses.loss_table`.
-        against_task: `comparison.losses.against_task`, for layers from 0 on.
-        representations: EV, ES and SV by region, from `comparison.losses.regional`.
+        against_task: `comparison.task.against_task`, for layers from 0 on.
+        representations: EV, ES and SV by region, from `comparison.regional.regional`.
         measures: every measure by region, likewise.
-        correlations: `comparison.losses.measure_correlations`, without controls, for layers from
+        correlations: `comparison.correlations.measure_correlations`, without controls, for layers from
             0 on.
-        hacking: `comparison.losses.hacking`, for layers from 0 on, with a column `control`: the
+        hacking: `comparison.hacking.hacking`, for layers from 0 on, with a column `control`: the
             kind of control, missing for a pair that is not a control.
         agreement: `comparison.agreement.agreement`.
         notes: failed computations with their reasons, a sentence each.

@@ -209,7 +209,7 @@ def analyze_matrix(
     """Analyze a bare matrix from a CSV file, and write a report if `output` is given.
 
     Args:
-        file: a file for `analysis.matrix.matrices.read_matrix`.
+        file: a file for `analysis.matrix.files.read_matrix`.
         output: the target folder; None: nothing is written.
         chance: the accuracy of guessing.
         sender_accuracy: the sender's own test accuracy; one of the two is required.

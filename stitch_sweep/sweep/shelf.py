@@ -49,7 +49,7 @@ class ShelfActor:
 
 
 class NodeShelf:
-    """A worker's access to the shelf of its node; see `training.loop.Shelf`.
+    """A worker's access to the shelf of its node; see `training.representations.RepresentationShelf`.
 
     After any error of Ray, the worker computes the representation itself.
     """

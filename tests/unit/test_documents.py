@@ -11,6 +11,17 @@ from tests.support.paths import ROOT
 
 PACKAGE = ROOT / "stitch_sweep"
 
+OTHER_REFERENCES = {
+    "networks.0.width": "the path of a setting",
+    "output.summary.shape": "an attribute of a value",
+    "torchvision.datasets": "the library",
+    "torchvision.models.list_models": "the library",
+    "timm.list_models": "the library",
+    "timm.create_model": "the library",
+    "training/losses.py": "a file of published code",
+}
+"""Dotted names and paths that look like references to a module of the package, and their meaning."""
+
 
 def documents() -> list[Path]:
     return [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
@@ -46,6 +57,45 @@ def test_paths_in_documents_exist():
             if not (ROOT / name).exists():
                 faults.append(f"{path.name}: {name}")
     assert faults == []
+
+
+def test_references_in_the_package_name_what_exists():
+    """`module.name` and `folder/module.py` in docstrings and comments refer to existing things."""
+    paths = sorted(PACKAGE.rglob("*.py"))
+    names: dict[tuple[str, ...], set[str]] = {}
+    for path in paths:
+        module = path.relative_to(ROOT).with_suffix("").parts
+        defined = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                defined.add(node.name)
+            elif isinstance(getattr(node, "ctx", None), ast.Store):
+                defined.add(getattr(node, "id", getattr(node, "attr", "")))
+        names[module[:-1] if module[-1] == "__init__" else module] = defined
+    folders = {part for module in names for part in module}
+
+    def exists(reference: list[str]) -> bool:
+        return any(
+            module[-k:] == tuple(reference[:k]) and (k == len(reference) or reference[k] in defined)
+            for module, defined in names.items()
+            for k in range(1, len(reference) + 1)
+        )
+
+    faults = []
+    for path in paths:
+        text = path.read_text()
+        for reference in re.findall(r"`([a-z_]+(?:\.\w+)+)`", text):
+            parts = reference.split(".")
+            is_file = parts[-1] in {"py", "json", "yml", "js", "csv", "parquet", "html"}
+            if parts[0] in folders and not is_file and not exists(parts):
+                faults.append(f"{path.relative_to(ROOT)}: {reference}")
+        for reference in re.findall(r"`((?:[a-z_]+/)+[a-z_]+\.py)`", text):
+            if (
+                not any(ROOT.glob(f"stitch_sweep/**/{reference}"))
+                and not (ROOT / reference).exists()
+            ):
+                faults.append(f"{path.relative_to(ROOT)}: {reference}")
+    assert [fault for fault in faults if fault.split(": ")[1] not in OTHER_REFERENCES] == []
 
 
 def test_the_map_names_every_package():

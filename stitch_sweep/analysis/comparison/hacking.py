@@ -104,7 +104,7 @@ def rescaled_accuracy(table: pd.DataFrame, *, chance: float) -> pd.Series:
 
     Returns:
         A value per row, not clipped; NaN where neither network's accuracy is known or the better one is
-        near chance (see `analysis.matrix.order.rescaled`).
+        near chance (see `analysis.matrix.order_parameters.rescaled`).
     """
     best = table[["sender_accuracy", "receiver_accuracy"]].max(axis=1)
     accuracies = pd.Series(math.nan, index=table.index, dtype="float64")

@@ -24,8 +24,8 @@ def regional(
     Args:
         table: `representations.parquet` as `measure` wrote it, or the result of `loss_table`.
         regions: by sender layer (rows) and receiver layer (columns), "lower", "band" or "upper", missing
-            where a cell belongs to none, as `analysis.matrix.order.regions` returns them; one table for
-            all pairs, or one per (sender, receiver).
+            where a cell belongs to none, as `analysis.matrix.order_parameters.regions` returns them; one
+            table for all pairs, or one per (sender, receiver).
         quantities: numeric columns of `table`; if not given, those of `measures.DIFFERENCES` that it
             has, or else those of `measures.SIMILARITIES`.
 

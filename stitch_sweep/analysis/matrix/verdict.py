@@ -48,7 +48,7 @@ class Verdict:
         label_shares: label by the thresholds alone -> share of resamples; empty likewise.
         p_value: of the null hypothesis of row and column effects only; None with too few cells.
         reach: sender layer -> farthest receiver layer it reaches, NA where none; layers without a
-            value are left out. See `order.reach`.
+            value are left out. See `order_parameters.reach`.
         control: a key of `CONTROL_TITLES`, None for a pair that is not a control.
         withheld: the reason that the label is withheld: "gaps" (too few cells have a value) or
             "unconverged"; None if it is not.

@@ -30,7 +30,7 @@ def region_table(frame: pd.DataFrame, name: str, title: str, note: str) -> Table
     """Build a table of means by region.
 
     Args:
-        frame: as `comparison.losses.regional` returns it.
+        frame: as `comparison.regional.regional` returns it.
         name: file name without suffix.
         title: the table's title.
         note: how to read it.
