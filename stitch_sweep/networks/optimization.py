@@ -39,11 +39,19 @@ class Optimization:
 
     def step(self, loss: torch.Tensor) -> float:
         """Backpropagate `loss` (a scalar), take one step, and return its learning rate."""
+        self.clear_gradients()
+        loss.backward()
+        return self.apply_gradients()
+
+    def clear_gradients(self) -> None:
+        """Forget the gradients of the last step."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def apply_gradients(self) -> float:
+        """Take one step with the present gradients, and return its learning rate."""
         factor = self.schedule.factor(self.step_count, self.total_steps)
         for group, base in zip(self.optimizer.param_groups, self._base, strict=True):
             group["lr"] = base * factor
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
         self.optimizer.step()
         self.step_count += 1
         return self._base[0] * factor

@@ -50,6 +50,21 @@ class StitchResult:
     seconds: float
 
 
+@dataclass(frozen=True)
+class StepLoss:
+    """The loss of one training batch.
+
+    Attributes:
+        total: the training loss, a scalar to be differentiated.
+        values: what the trajectory shows of the batch: losses, and the accuracy where there are logits.
+        count: number of images.
+    """
+
+    total: Tensor
+    values: dict[str, Tensor]
+    count: int
+
+
 class StitchTraining:
     """The training of one stitch, which can be advanced, stored and resumed.
 
@@ -168,6 +183,20 @@ class StitchTraining:
                 if self.failed or self.step >= stop:
                     break
 
+    def _forward(self, rows: Rows) -> StepLoss:
+        """Compute the loss of one training batch, of which the gradients are taken."""
+        self.stitch.train()
+        inputs = self._cell.stitched.loss_inputs(rows, self._cell.loss.needs_logits)
+        total, terms = self._cell.loss(inputs)
+        if l1 := self.settings.stitch.l1:
+            terms["l1"] = l1_norm(self.stitch)
+            total = total + l1 * terms["l1"]
+        values = name_losses(total, terms)
+        if inputs.logits is not None:
+            correct = inputs.logits.argmax(dim=1) == inputs.labels
+            values["accuracy"] = correct.double().mean()
+        return StepLoss(total, values, len(inputs.labels))
+
     def finish(self) -> StitchResult:
         """Evaluate the final stitch once, and check that the networks have not changed.
 
@@ -275,19 +304,16 @@ class StitchTraining:
         )
 
     def _train_step(self, rows: Rows) -> None:
-        self.stitch.train()
-        inputs = self._cell.stitched.loss_inputs(rows, self._cell.loss.needs_logits)
-        total, terms = self._cell.loss(inputs)
-        if l1 := self.settings.stitch.l1:
-            terms["l1"] = l1_norm(self.stitch)
-            total = total + l1 * terms["l1"]
-        self._lr = self._optimization.step(total)
-        values = name_losses(total, terms)
-        if inputs.logits is not None:
-            correct = inputs.logits.argmax(dim=1) == inputs.labels
-            values["accuracy"] = correct.double().mean()
+        step = self._forward(rows)
+        self._optimization.clear_gradients()
+        step.total.backward()
+        self._end_step(step)
+
+    def _end_step(self, step: StepLoss) -> None:
+        """Update the stitch with its gradients; log what is due."""
+        self._lr = self._optimization.apply_gradients()
         for sums in (self._interval_sums, self._epoch_sums):
-            sums.add(values, len(inputs.labels))
+            sums.add(step.values, step.count)
         ends_epoch = self.step % self._steps_per_epoch == 0
         if ends_epoch or self.step % self._log_every == 0:
             self._log_train()
