@@ -8,7 +8,7 @@ a suggestion.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -22,6 +22,7 @@ from stitch_sweep.plan.distributions import (
     suggest_value,
     to_optuna,
 )
+from stitch_sweep.plan.objectives import learning_curve, objective_values
 from stitch_sweep.plan.samplers import build_sampler, count_startup_trials
 from stitch_sweep.plan.space import (
     combinations,
@@ -79,21 +80,44 @@ class StudySearch:
             return self._points[number]
         return self._sample(number)
 
-    def tell(self, number: int, params: Mapping[str, Any], values: list[float] | None) -> None:
+    def tell_record(self, record: Mapping[str, Any]) -> None:
+        """Add the result of an ended trial. Call it in the order of the numbers.
+
+        A stopped trial is a pruned one for Optuna. With a scheduler, Optuna gets learning curves too.
+        """
+        curve = learning_curve(record, self.config) if self.config.search.scheduler else []
+        values = objective_values(record, self.config)
+        was_stopped = record["status"] == "stopped"
+        self.tell(record["number"], record["params"], values, curve, stopped=was_stopped)
+
+    def tell(
+        self,
+        number: int,
+        params: Mapping[str, Any],
+        values: list[float] | None,
+        curve: Sequence[float] = (),
+        *,
+        stopped: bool = False,
+    ) -> None:
         """Add a trial's result. Call it in the order of the numbers.
 
         Args:
             number: of the trial.
             params: its searched settings, as {dotted path: value}.
-            values: a value for each objective, from `objective_values`; None for a failed trial.
+            values: a value for each objective, from `objective_values`; None for a failed or stopped
+                trial.
+            curve: the search metric after each epoch.
+            stopped: whether a scheduler stopped the trial.
         """
+        without_value = TrialState.PRUNED if stopped else TrialState.FAIL
         distributions = {
             path: to_optuna(self._space[path]) for path in params if path in self._space
         }
         self.optuna.add_trial(
             optuna.trial.create_trial(
-                state=TrialState.FAIL if values is None else TrialState.COMPLETE,
+                state=without_value if values is None else TrialState.COMPLETE,
                 values=values,
+                intermediate_values=dict(enumerate(curve, start=1)),
                 params={
                     path: encode_value(self._space[path], params[path]) for path in distributions
                 },
