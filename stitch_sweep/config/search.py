@@ -225,6 +225,18 @@ class SearchConfig(Options):
         expected = "a file's path, or dotted paths with their distributions"
         raise refusal(mismatch(expected, value))
 
+    @field_validator("enqueue", mode="before")
+    @classmethod
+    def _validate_enqueue(cls, value: Any) -> Any:
+        if value is None or (isinstance(value, str) and value):
+            return value
+        items = value if isinstance(value, list) else []
+        wrong = [item for item in items if not isinstance(item, Mapping) or not item]
+        if items and not wrong:
+            return value
+        expected = "an experiment's folder, a file's path, or a list of {dotted path: value}"
+        raise refusal(mismatch(expected, wrong[0] if wrong else value))
+
     @model_validator(mode="before")
     @classmethod
     def _derive_mode(cls, values: Any) -> Any:

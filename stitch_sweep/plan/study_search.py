@@ -8,7 +8,7 @@ a suggestion.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -22,6 +22,7 @@ from stitch_sweep.plan.distributions import (
     suggest_value,
     to_optuna,
 )
+from stitch_sweep.plan.enqueue import enqueued_settings
 from stitch_sweep.plan.objectives import learning_curve, objective_values
 from stitch_sweep.plan.samplers import build_sampler, count_startup_trials
 from stitch_sweep.plan.space import (
@@ -36,15 +37,20 @@ from stitch_sweep.storage.study import Study
 class StudySearch:
     """The search of one study.
 
+    It begins with the settings of neighboring studies and of `search.enqueue`, each once.
+
     Args:
         study: the study.
         config: the configuration.
+        shared: settings of neighboring studies, from `neighbors.shared_settings`.
 
     Attributes:
         optuna: the Optuna study, with every trial that `tell` was called for.
     """
 
-    def __init__(self, study: Study, config: Config) -> None:
+    def __init__(
+        self, study: Study, config: Config, shared: Iterable[Mapping[str, Any]] = ()
+    ) -> None:
         self.study = study
         self.config = config
         self._space = config.search.distributions
@@ -53,6 +59,10 @@ class StudySearch:
         self._trial_states: dict[int, dict[str, Any]] = {}
         self._study_state: dict[str, Any] = {}
         self._grid = combinations(config, study)
+        self._beginning: list[dict[str, Any]] = []
+        for settings in (*shared, *enqueued_settings(config, study)):
+            if settings and settings not in self._beginning:
+                self._beginning.append(dict(settings))
         self._points: list[dict[str, Any]] = []  # points of the grid that were asked for
         self.optuna = optuna.create_study(
             study_name=study.id,
@@ -142,6 +152,11 @@ class StudySearch:
         identity = storage.get_study_id_from_name(copy.study_name)
         for name, value in self._study_state.items():
             storage.set_study_system_attr(identity, name, value)
+        if number < len(self._beginning):
+            settings = self._beginning[number]
+            copy.enqueue_trial(
+                {path: encode_value(self._space[path], value) for path, value in settings.items()}
+            )
         trial = copy.ask()
         chosen: dict[str, Any] = {}
         for path in self._order:

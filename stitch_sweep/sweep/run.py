@@ -16,10 +16,12 @@ from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.config.root import Config
 from stitch_sweep.core.credentials import redact_uri
 from stitch_sweep.core.errors import InputError, StoppedError, check_all
+from stitch_sweep.plan.enqueue import check_enqueued
 from stitch_sweep.plan.machine import check_local
 from stitch_sweep.plan.objectives import check_objectives
 from stitch_sweep.plan.prepare import Prepared, prepare
 from stitch_sweep.plan.samplers import check_sampler, describe_startup
+from stitch_sweep.plan.schedulers import check_scheduler
 from stitch_sweep.storage.files import check_writable, is_storage_error
 from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.retraining import begin_retraining, compare_retrained
@@ -112,6 +114,8 @@ def run_sweep(
     check_all(
         lambda: check_objectives(config),
         lambda: check_sampler(config),
+        lambda: check_scheduler(config),
+        lambda: check_enqueued(config),
         lambda: _check_folder(ledger, resume),
         lambda: _check_stitches_are_kept(config, retrain_stitches),
         lambda: check_tracking(config.tracking),
