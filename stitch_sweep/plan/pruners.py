@@ -41,6 +41,8 @@ PRUNER_CLASSES: dict[str, type[BasePruner]] = {
 # The decisions of these pruners depend on no earlier decision.
 _STATELESS = {"MedianPruner", "PercentilePruner", "ThresholdPruner"}
 _WRAPPED = "wrapped_pruner"
+_RESOURCES = {"min_resource", "max_resource"}
+"""Arguments that are a number of epochs; the default of some is the text `auto`."""
 
 
 def find_problems(scheduler: SchedulerConfig) -> Iterator[tuple[Location, str]]:
@@ -53,6 +55,13 @@ def find_problems(scheduler: SchedulerConfig) -> Iterator[tuple[Location, str]]:
     cls = PRUNER_CLASSES[scheduler.name]
     if cls is PatientPruner and (wrapped := options.pop(_WRAPPED, None)) is not None:
         yield from (((_WRAPPED, *place), reason) for place, reason in _wrapped_problems(wrapped))
+    parameters = inspect.signature(cls).parameters
+    for name in _RESOURCES & parameters.keys() & options.keys():
+        value, allows_auto = options.pop(name), "str" in str(parameters[name].annotation)
+        is_count = isinstance(value, int) and not isinstance(value, bool) and value > 0
+        if not (is_count or (allows_auto and value == "auto")):
+            expected = "a whole number above 0" + (", or 'auto'" if allows_auto else "")
+            yield (name,), mismatch(expected, value)
     yield from argument_problems(cls, options)
 
 
@@ -249,6 +258,11 @@ def _decision_epochs(scheduler: SchedulerConfig) -> Callable[[int], bool]:
         return lambda epoch: epoch >= warmup and (epoch == 1 or (epoch - warmup) % interval == 0)
     if name in ("SuccessiveHalvingPruner", "HyperbandPruner"):
         least, factor = arguments["min_resource"], arguments["reduction_factor"]
+        if factor < 2:
+            raise ValueError(f"reduction_factor must be at least 2, got {factor!r}")
+        largest = arguments.get("max_resource")
+        if isinstance(largest, int) and least > largest:
+            raise ValueError(f"min_resource = {least} is above max_resource = {largest}")
         if isinstance(least, int):
             first = least * factor ** arguments.get("min_early_stopping_rate", 0)
             return lambda epoch: _is_rung(epoch, first, factor)

@@ -89,8 +89,8 @@ def check_scheduler(config: Config) -> None:
     if problems := list(_problems(scheduler)):
         raise InputError(*problems)
     try:
-        _construct(scheduler, StudyPlan("", 0, maximize=True, longest=1, round_size=2, total=2))
-    except (TypeError, ValueError) as error:
+        _rehearse(scheduler)
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise InputError(f"search.scheduler: {scheduler.name}: {error}") from None
     if scheduler.name == "hyperband" and config.search.parallel_per_study == 1:
         raise InputError(
@@ -123,6 +123,17 @@ def _construct(scheduler: SchedulerConfig, plan: StudyPlan) -> Scheduler:
         built: Scheduler = _OWN_CLASSES[scheduler.name](plan, **scheduler.options)
         return built
     return PrunerScheduler(plan, scheduler)
+
+
+def _rehearse(scheduler: SchedulerConfig) -> None:
+    """Let a scheduler decide once: some pruners of Optuna refuse their arguments only then."""
+    epochs = 10
+    built = _construct(
+        scheduler, StudyPlan("", 0, maximize=True, longest=epochs, round_size=2, total=4)
+    )
+    for epoch in built.rungs(2, epochs)[:1]:
+        histories = {n: [0.5] * (epochs if n < 2 else epoch) for n in range(4)}
+        built.stops(epoch, [2, 3], histories, {0, 1})
 
 
 def _plan_study(config: Config, study: Study) -> StudyPlan:
