@@ -119,13 +119,15 @@ class StudySearch:
             curve: the search metric after each epoch.
             stopped: whether a scheduler stopped the trial.
         """
-        without_value = TrialState.PRUNED if stopped else TrialState.FAIL
+        state = TrialState.FAIL if values is None else TrialState.COMPLETE
+        if stopped:  # as `optuna.Study.tell` does for a pruned trial
+            state, values = TrialState.PRUNED, [curve[-1]]
         distributions = {
             path: to_optuna(self._space[path]) for path in params if path in self._space
         }
         self.optuna.add_trial(
             optuna.trial.create_trial(
-                state=without_value if values is None else TrialState.COMPLETE,
+                state=state,
                 values=values,
                 intermediate_values=dict(enumerate(curve, start=1)),
                 params={

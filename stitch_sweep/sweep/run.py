@@ -44,7 +44,7 @@ class Outcome:
         results: a row per ended trial.
         matrices: the stitching matrices.
         total: number of trials of the configuration.
-        ended: trials that finished or failed, earlier runs included.
+        ended: trials that finished, failed or were stopped early, earlier runs included.
         failed: trials that ended without a result.
         copied: trials that were equal to earlier ones and got their results without a training.
         lost: trials whose workers died too often; `--resume` tries them again.
@@ -66,6 +66,11 @@ class Outcome:
     tracked: bool | None
     mirrored: bool | None
     tracking_problem: str = ""
+
+    @property
+    def stopped_early(self) -> int:
+        """Number of trials that the scheduler stopped before their end."""
+        return int((self.results["status"] == "stopped").sum()) if len(self.results) else 0
 
     @property
     def exit_status(self) -> int:
