@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from stitch_sweep.core.errors import InputError
-from stitch_sweep.plan.prepare import Prepared, prepare
+from stitch_sweep.data.loading import load
+from stitch_sweep.plan.outlines import Outline
+from stitch_sweep.plan.prepare import Prepared
+from stitch_sweep.plan.studies import enumerate_studies
 from stitch_sweep.sweep.description import check_unchanged, describe_sweep
 from tests.support.searches import LR, make_config
 
@@ -15,12 +18,13 @@ def prepared(pairs=(("a", "b", [0, 2]),), **search: object) -> Prepared:
     config = make_config({"training.optimizer.lr": LR}, **{"samples": 4, **search})
     tree = config.model_dump(mode="json")
     tree["data"] |= {"image_size": 16, "train_images": 100, "test_images": 20}
-    tree["networks"] = [{**network, "width": 2} for network in tree["networks"]]
     tree["pairs"] = [
         {"sender": a, "receiver": b, "sender_layers": layers, "receiver_layers": [1]}
         for a, b, layers in pairs
     ]
-    return prepare(type(config).model_validate(tree))
+    config = type(config).model_validate(tree)
+    outlines = {name: Outline((1, 16, 16), [(4, 8, 8)] * 5, 10) for name in ("a", "b")}
+    return Prepared(config, load(config.data), outlines, enumerate_studies(config, outlines))
 
 
 def resume(before: Prepared, after: Prepared) -> None:
