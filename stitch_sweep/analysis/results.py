@@ -58,7 +58,8 @@ def load_results(folder: str | Path) -> pd.DataFrame:
 
     Returns:
         A row per trial. Layers, `repeat` and `number` are int64, accuracies float64 in [0, 1],
-        `converged` is pandas' nullable boolean, `status` is "finished" or "failed".
+        `converged` is pandas' nullable boolean, `status` is "finished", "failed" or "stopped" (by a
+        scheduler, before its end).
 
     Raises:
         InputError: the file is missing, is not a parquet table or contains no trials, or columns
@@ -125,10 +126,12 @@ def check_results(results: pd.DataFrame) -> pd.DataFrame:
         results["converged"] = results["converged"].astype("boolean")
     except (TypeError, ValueError):
         problems.append("column converged must contain true, false or nothing")
-    statuses = set(results["status"]) - {"finished", "failed"}
+    statuses = set(results["status"]) - {"finished", "failed", "stopped"}
     if statuses:
         values = ", ".join(sorted(map(repr, statuses)))
-        problems.append(f"column status contains {values}; allowed: 'finished', 'failed'")
+        problems.append(
+            f"column status contains {values}; allowed: 'finished', 'failed', 'stopped'"
+        )
     if problems:
         raise InputError(*problems)
     if (cells := _count_cells(results)) > MAX_CELLS:
@@ -154,7 +157,7 @@ def best_trials(
     A study is one (sender, receiver, sender layer, receiver layer, repeat, factor values). It is
     represented by its finished trial with the best `metric`; on a tie, by that with the lowest `number`.
     A finished trial without the metric comes last. A failed trial represents a study in which no
-    trial finished.
+    trial finished. Trials that a scheduler stopped never represent a study: they have no result.
 
     Args:
         results: a row per trial, as `load_results` returns it.
@@ -175,6 +178,7 @@ def best_trials(
     if metric not in numeric:
         raise InputError(f"metric {metric!r} is not a numeric column; {nearest(metric, numeric)}")
     study = [*PAIR, *factor_columns(results), *CELL, "repeat"]
+    results = results[results["status"] != "stopped"]
     sign = -1.0 if mode == "max" else 1.0
     ranking = pd.DataFrame(
         {

@@ -117,6 +117,8 @@ def _print_outcome(outcome: Outcome, config: Config, file: Path, folder: Path) -
         f"Tables, matrices and figures: {folder}",
         soft_wrap=True,
     )
+    if outcome.stopped_early:
+        stdout.print(f"{outcome.stopped_early} of {outcome.ended} trials were stopped early.")
     if outcome.copied:
         stdout.print(
             f"{outcome.copied} of {outcome.ended} trials were equal to earlier trials and copied."
@@ -159,6 +161,7 @@ def _describe_outcome(outcome: Outcome, folder: Path) -> dict[str, Any]:
         "total": outcome.total,
         "ended": outcome.ended,
         "failed": outcome.failed,
+        "stopped_early": outcome.stopped_early,
         "copied": outcome.copied,
         "lost": outcome.lost,
         "interrupted": outcome.interrupted,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import os
 from collections.abc import Mapping
 from glob import has_magic
@@ -63,16 +65,23 @@ def read_yaml(path: Path) -> dict[str, Any]:
         InputError: missing, a folder, empty, binary, not valid YAML, with a repeated key, or not a
             mapping.
     """
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder, expected a YAML file")
+    tree = _read_plain(path)
+    if tree is None:
+        raise InputError(f"{path}: is empty")
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: {mismatch('key: value pairs', tree)}")
+    return tree
+
+
+def _read_plain(path: Path) -> Any:
+    """Read a YAML file that contains plain data.
+
+    Raises:
+        InputError: see `read_yaml`.
+    """
+    text = _read_text(path)
     try:
-        text = read_file(path, LARGEST_FILE).decode("utf-8")
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: is not a text file (UTF-8), expected a YAML file") from None
-    try:
-        tree = parse(text)
+        return parse(text)
     except InputError as error:
         raise InputError(*(f"{path}: {problem}" for problem in error.problems)) from None
     except yaml.MarkedYAMLError as error:
@@ -82,11 +91,41 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: is not YAML of plain values: {reason}") from None
-    if tree is None:
-        raise InputError(f"{path}: is empty")
-    if not isinstance(tree, dict):
-        raise InputError(f"{path}: {mismatch('key: value pairs', tree)}")
-    return tree
+
+
+def _read_text(path: Path) -> str:
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, expected a YAML file")
+    try:
+        return read_file(path, LARGEST_FILE).decode("utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is not a text file (UTF-8), expected a YAML file") from None
+
+
+def _read_settings(path: Path) -> Any:
+    """Read a list of settings from a file: YAML, JSON, or CSV with a header of dotted paths.
+
+    In a CSV file, an empty cell means that the row doesn't have the setting.
+
+    Raises:
+        InputError: the file can't be read.
+    """
+    if path.suffix.lower() != ".csv":
+        return _read_plain(path)
+    rows = csv.DictReader(io.StringIO(_read_text(path)), restkey="", restval="")
+    settings = []
+    for row in rows:
+        if row.get("") is not None:
+            raise InputError(f"{path}: line {rows.line_num}: has more cells than the header")
+        try:
+            settings.append({key: parse_value(text) for key, text in row.items() if text})
+        except InputError as error:
+            raise InputError(
+                *(f"{path}: line {rows.line_num}: {problem}" for problem in error.problems)
+            ) from None
+    return settings
 
 
 def parse_value(text: str) -> Any:
@@ -107,7 +146,7 @@ def to_yaml(config: BaseModel) -> str:
 
 
 def _resolve_paths(tree: dict[str, Any], folder: Path) -> list[str]:
-    """Resolve all paths in a raw configuration in place, and read the file of a search space.
+    """Resolve all paths in a raw configuration in place; read the files of space and settings.
 
     Args:
         tree: raw configuration, which is changed.
@@ -148,6 +187,14 @@ def _resolve_paths(tree: dict[str, Any], folder: Path) -> list[str]:
             file, _, function = name.rpartition(":")
             section["factory"] = f"{resolve({'factory': file}, 'factory', place)}:{function}"
     search = tree.get("search")
+    if isinstance(search, dict) and isinstance(search.get("enqueue"), str):
+        try:
+            source = Path(_resolve(search["enqueue"], folder))
+            # The folder of an experiment is read when the sweep is prepared.
+            search["enqueue"] = str(source) if source.is_dir() else _read_settings(source)
+        except InputError as error:
+            problems += [f"search.enqueue: {problem}" for problem in error.problems]
+            del search["enqueue"]  # validation would report it a second time
     if isinstance(search, dict) and isinstance(search.get("space"), str):
         try:
             search["space"] = read_yaml(Path(_resolve(search["space"], folder)))

@@ -1,4 +1,4 @@
-"""Section `search`: crossed factors, searched settings, and the sampler."""
+"""Section `search`: crossed factors, searched settings, the sampler and the scheduler."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from stitch_sweep.config.paths import first_repeated
 from stitch_sweep.core.bounds import (
@@ -16,6 +24,7 @@ from stitch_sweep.core.bounds import (
     Above0,
     Number,
     Positive,
+    Text,
 )
 from stitch_sweep.core.problems import Location, errors_at, mismatch, refusal
 from stitch_sweep.core.registry import Options
@@ -107,18 +116,10 @@ class Distribution(Options):
         return [cast(self.low or 0), cast(self.high or 0)]
 
 
-class SamplerConfig(BaseModel):
-    """A sampler: `tpe`, `random`, `grid`, or another sampler class of Optuna, with its arguments.
-
-    The package `plan`, which imports Optuna, checks the name and the arguments.
-    """
+class NamedClass(BaseModel):
+    """A class of another library: its name, and its arguments as further keys."""
 
     model_config = ConfigDict(extra="allow", strict=True)
-    name: str = Field(
-        default="tpe",
-        description="`tpe`, `random`, `grid`, or the name of another sampler class of Optuna. All "
-        "further keys are arguments of the class.",
-    )
 
     @model_validator(mode="before")
     @classmethod
@@ -127,8 +128,37 @@ class SamplerConfig(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Arguments of the sampler's class."""
+        """Arguments of the class."""
         return dict(self.model_extra or {})
+
+
+class SamplerConfig(NamedClass):
+    """A sampler: `tpe`, `random`, `grid`, or another sampler class of Optuna, with its arguments.
+
+    The package `plan`, which imports Optuna, checks the name and the arguments.
+    """
+
+    name: str = Field(
+        default="tpe",
+        description="`tpe`, `random`, `grid`, or the name of another sampler class of Optuna. All "
+        "further keys are arguments of the class.",
+    )
+
+
+class SchedulerConfig(NamedClass):
+    """A scheduler, which stops trials early: Ray Tune's, or a pruner class of Optuna.
+
+    The package `plan` checks the name and the arguments.
+    """
+
+    name: str = Field(
+        description="`asha`, `hyperband`, `median_stopping`, or the name of a pruner class of Optuna. "
+        "All further keys are arguments of the class; times are in epochs.",
+    )
+
+
+EnqueuedSettings = Annotated[list[dict[str, Any]], Field(min_length=1, max_length=LARGEST_COUNT)]
+"""Settings to begin with, each as {dotted path: value}."""
 
 
 class SearchConfig(Options):
@@ -170,6 +200,23 @@ class SearchConfig(Options):
         "all k have ended. Useful for few pairs on many machines.",
     )
 
+    scheduler: SchedulerConfig | None = Field(
+        default=None,
+        description="Scheduler that stops trials early: a name, or a section with `name` and arguments. "
+        "Default: every trial runs to its end.",
+    )
+    share: Literal["none", "neighbors"] = Field(
+        default="none",
+        description="`neighbors`: a study begins with the best settings of the study of an adjacent "
+        "sender layer, and with its best stitch where the shapes agree.",
+    )
+    enqueue: EnqueuedSettings | Text | None = Field(
+        default=None,
+        description="Known good settings, which are the first trials of every study: a list of "
+        "{dotted path: value}, the path of a file with such a list (YAML, JSON or CSV), or the folder of "
+        "an earlier experiment.",
+    )
+
     @field_validator("space", mode="before")
     @classmethod
     def _validate_space(cls, value: Any) -> Any:
@@ -177,6 +224,18 @@ class SearchConfig(Options):
             return value
         expected = "a file's path, or dotted paths with their distributions"
         raise refusal(mismatch(expected, value))
+
+    @field_validator("enqueue", mode="before")
+    @classmethod
+    def _validate_enqueue(cls, value: Any) -> Any:
+        if value is None or (isinstance(value, str) and value):
+            return value
+        items = value if isinstance(value, list) else []
+        wrong = [item for item in items if not isinstance(item, Mapping) or not item]
+        if items and not wrong:
+            return value
+        expected = "an experiment's folder, a file's path, or a list of {dotted path: value}"
+        raise refusal(mismatch(expected, wrong[0] if wrong else value))
 
     @model_validator(mode="before")
     @classmethod
@@ -201,12 +260,55 @@ class SearchConfig(Options):
         if len(self.objectives) == 1:
             problem = "needs at least two metrics; for a single metric, use search.metric"
             problems.append((("objectives",), problem))
+        problems += self._scheduler_problems()
+        problems += self._beginning_problems()
         mode = "min" if self.metric == "val_loss" else "max"
         if self.mode != mode:
             problems.append((("mode",), mismatch(f"{mode!r} for {self.metric}", self.mode)))
         if problems:
             raise errors_at("search", problems)
         return self
+
+    def _scheduler_problems(self) -> Iterator[tuple[Location, str]]:
+        if self.scheduler is None:
+            return
+        if not self.space:
+            yield (
+                ("scheduler",),
+                "compares the trials of a study, and without a space a study has only one",
+            )
+        if self.objectives:
+            yield (
+                ("scheduler",),
+                "can't compare trials by several objectives; remove scheduler or objectives",
+            )
+        is_grid = self.sampler.name == "grid"
+        if not is_grid and self.samples % self.parallel_per_study:
+            yield (
+                ("samples",),
+                f"is {self.samples}, which is not a multiple of parallel_per_study = "
+                f"{self.parallel_per_study}; a scheduler compares the trials of whole rounds",
+            )
+
+    def _beginning_problems(self) -> Iterator[tuple[Location, str]]:
+        if self.enqueue is None:
+            return
+        if not self.space:
+            yield ("enqueue",), "has settings to begin with, but there is no space to search"
+        if self.sampler.name == "grid":
+            yield ("enqueue",), "has no use with grid, which runs every point of the space"
+        if isinstance(self.enqueue, list) and len(self.enqueue) > self.samples:
+            yield (
+                ("enqueue",),
+                f"has {len(self.enqueue)} settings, and a study has only {self.samples} trials "
+                "(search.samples)",
+            )
+
+    @model_serializer(mode="wrap")
+    def _drop_unused_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Descriptions of sweeps, and hashes of them, must not change when a version adds a key.
+        unused = {"scheduler": None, "share": "none", "enqueue": None}
+        return {k: v for k, v in handler(self).items() if not (k in unused and v == unused[k])}
 
     @property
     def distributions(self) -> dict[str, Distribution]:

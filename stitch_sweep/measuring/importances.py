@@ -27,7 +27,7 @@ def shares_better(metric: np.ndarray, mode: str) -> np.ndarray:
     another over 0.6; pooled without ranks, only the second cell would count.
 
     Args:
-        metric: [N], NaN for a failed trial, which is worse than every finished one.
+        metric: [N], NaN for a failed or stopped trial, which is worse than every finished one.
         mode: "max" or "min".
 
     Returns:
@@ -90,7 +90,12 @@ def _group_rows(
     studies: list[pd.DataFrame], params: dict[str, dict[str, Any]], config: Config, label: str
 ) -> list[dict[str, Any]]:
     scores = [
-        shares_better(s["metric"].to_numpy(dtype="float64"), config.search.mode) for s in studies
+        # A stopped trial is worse than every finished one; its value is of an earlier epoch.
+        shares_better(
+            s["metric"].where(s["status"] == "finished").to_numpy(dtype="float64"),
+            config.search.mode,
+        )
+        for s in studies
     ]
     pooled = np.concatenate(scores)
     evaluate = importance_evaluator(config, [params[t] for s in studies for t in s["trial"]])

@@ -14,10 +14,12 @@ import torch
 from stitch_sweep.config.root import Config
 from stitch_sweep.core.errors import check_all
 from stitch_sweep.networks.zoo import Zoo
+from stitch_sweep.plan.enqueue import check_enqueued
 from stitch_sweep.plan.machine import check_local
 from stitch_sweep.plan.objectives import check_objectives
 from stitch_sweep.plan.prepare import Prepared, prepare
 from stitch_sweep.plan.samplers import check_sampler, describe_startup
+from stitch_sweep.plan.schedulers import check_scheduler
 from stitch_sweep.plan.settings import first_settings
 from stitch_sweep.stitches.building import build_stitch
 from stitch_sweep.tracking.mlflow_address import check_tracking
@@ -43,7 +45,8 @@ class Estimate:
         networks_to_train: networks that the zoo lacks.
         seconds_per_trial: measured on untrained networks on this machine, a few steps of a few cells.
         timed_on: `cpu` or `cuda`.
-        hours_one_at_a_time: all stitches, without the networks' training.
+        hours_one_at_a_time: all stitches, without the networks' training. With a scheduler, an upper
+            bound: it stops trials early.
         disk_megabytes: of the experiment folder, without MLflow's store.
         notes: notes that the sweep would print before its start, such as cells
             whose loss can't train them.
@@ -81,6 +84,8 @@ def estimate(
     check_all(
         lambda: check_objectives(config),
         lambda: check_sampler(config),
+        lambda: check_scheduler(config),
+        lambda: check_enqueued(config),
         lambda: check_tracking(config.tracking),
         *(local_checks if address is None else []),
     )
@@ -97,7 +102,7 @@ def estimate(
         timed_on=_device(config),
         hours_one_at_a_time=round(seconds * trainings / 3600, 3),
         disk_megabytes=round(_count_bytes(prepared, trials, trainings) / 2**20, 1),
-        notes=[*filter(None, [describe_startup(config)]), *prepared.notes],
+        notes=[*filter(None, [describe_startup(config), _bound_note(config)]), *prepared.notes],
     )
 
 
@@ -127,6 +132,17 @@ def _seconds_per_trial(prepared: Prepared, say: Callable[[str], object]) -> floa
         # The set-up runs each split once, which costs about as much as the evaluation at the end.
         seconds.append(2 * set_up + train + validation)
     return sum(seconds) / len(seconds)
+
+
+def _bound_note(config: Config) -> str | None:
+    """Return a note that the estimate is an upper bound, if a scheduler stops trials early."""
+    if config.search.scheduler is None:
+        return None
+    name = config.search.scheduler.name
+    return (
+        f"search.scheduler: {name} stops trials early, so time and disk space are upper bounds: they "
+        "count every trial as if it ran to its end"
+    )
 
 
 def _now() -> float:

@@ -36,8 +36,18 @@ def check_objectives(config: Config) -> None:
         raise InputError(*problems)
 
 
+def learning_curve(record: Mapping[str, Any], config: Config) -> list[float]:
+    """Return the search metric after each epoch of a trial, from the trajectory in its record."""
+    column = config.search.metric.removeprefix("val_")
+    return [
+        row[column]
+        for row in record.get("trajectory", ())
+        if row["split"] == "validation" and row.get(column) is not None
+    ]
+
+
 def objective_values(record: Mapping[str, Any], config: Config) -> list[float] | None:
-    """Return a trial's value of each objective; None if it failed or lacks one."""
+    """Return a trial's value of each objective; None if it failed, was stopped, or lacks one."""
     if record["status"] != "finished":
         return None
     values = [record["metrics"].get(name) for name in config.search.goals]

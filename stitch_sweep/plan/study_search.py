@@ -8,7 +8,7 @@ a suggestion.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -22,6 +22,8 @@ from stitch_sweep.plan.distributions import (
     suggest_value,
     to_optuna,
 )
+from stitch_sweep.plan.enqueue import enqueued_settings
+from stitch_sweep.plan.objectives import learning_curve, objective_values
 from stitch_sweep.plan.samplers import build_sampler, count_startup_trials
 from stitch_sweep.plan.space import (
     combinations,
@@ -35,15 +37,20 @@ from stitch_sweep.storage.study import Study
 class StudySearch:
     """The search of one study.
 
+    It begins with the settings of neighboring studies and of `search.enqueue`, each once.
+
     Args:
         study: the study.
         config: the configuration.
+        shared: settings of neighboring studies, from `neighbors.shared_settings`.
 
     Attributes:
         optuna: the Optuna study, with every trial that `tell` was called for.
     """
 
-    def __init__(self, study: Study, config: Config) -> None:
+    def __init__(
+        self, study: Study, config: Config, shared: Iterable[Mapping[str, Any]] = ()
+    ) -> None:
         self.study = study
         self.config = config
         self._space = config.search.distributions
@@ -52,6 +59,10 @@ class StudySearch:
         self._trial_states: dict[int, dict[str, Any]] = {}
         self._study_state: dict[str, Any] = {}
         self._grid = combinations(config, study)
+        self._beginning: list[dict[str, Any]] = []
+        for settings in (*shared, *enqueued_settings(config, study)):
+            if settings and settings not in self._beginning:
+                self._beginning.append(dict(settings))
         self._points: list[dict[str, Any]] = []  # points of the grid that were asked for
         self.optuna = optuna.create_study(
             study_name=study.id,
@@ -79,21 +90,46 @@ class StudySearch:
             return self._points[number]
         return self._sample(number)
 
-    def tell(self, number: int, params: Mapping[str, Any], values: list[float] | None) -> None:
+    def tell_record(self, record: Mapping[str, Any]) -> None:
+        """Add the result of an ended trial. Call it in the order of the numbers.
+
+        A stopped trial is a pruned one for Optuna. With a scheduler, Optuna gets learning curves too.
+        """
+        curve = learning_curve(record, self.config) if self.config.search.scheduler else []
+        values = objective_values(record, self.config)
+        was_stopped = record["status"] == "stopped"
+        self.tell(record["number"], record["params"], values, curve, stopped=was_stopped)
+
+    def tell(
+        self,
+        number: int,
+        params: Mapping[str, Any],
+        values: list[float] | None,
+        curve: Sequence[float] = (),
+        *,
+        stopped: bool = False,
+    ) -> None:
         """Add a trial's result. Call it in the order of the numbers.
 
         Args:
             number: of the trial.
             params: its searched settings, as {dotted path: value}.
-            values: a value for each objective, from `objective_values`; None for a failed trial.
+            values: a value for each objective, from `objective_values`; None for a failed or stopped
+                trial.
+            curve: the search metric after each epoch.
+            stopped: whether a scheduler stopped the trial.
         """
+        state = TrialState.FAIL if values is None else TrialState.COMPLETE
+        if stopped:  # as `optuna.Study.tell` does for a pruned trial
+            state, values = TrialState.PRUNED, [curve[-1]]
         distributions = {
             path: to_optuna(self._space[path]) for path in params if path in self._space
         }
         self.optuna.add_trial(
             optuna.trial.create_trial(
-                state=TrialState.FAIL if values is None else TrialState.COMPLETE,
+                state=state,
                 values=values,
+                intermediate_values=dict(enumerate(curve, start=1)),
                 params={
                     path: encode_value(self._space[path], params[path]) for path in distributions
                 },
@@ -118,6 +154,11 @@ class StudySearch:
         identity = storage.get_study_id_from_name(copy.study_name)
         for name, value in self._study_state.items():
             storage.set_study_system_attr(identity, name, value)
+        if number < len(self._beginning):
+            settings = self._beginning[number]
+            copy.enqueue_trial(
+                {path: encode_value(self._space[path], value) for path, value in settings.items()}
+            )
         trial = copy.ask()
         chosen: dict[str, Any] = {}
         for path in self._order:

@@ -41,7 +41,7 @@ def describe_trials(
     settings = short_names([str(n) for n in results.columns if str(n).startswith(SETTING)])
     described = {}
     for row in results.to_dict("records"):
-        has_failed = row["status"] != "finished"
+        has_failed = row["status"] == "failed"
         trial = str(row["trial"])
         id_in_folder = trial.partition("@")[0]
         described[trial] = {
@@ -57,6 +57,7 @@ def describe_trials(
             "error": str(row.get("error") or "no result")[:_MAX_ERROR_LENGTH]
             if has_failed
             else None,
+            "stopped": int(row["stopped_at"]) if row["status"] == "stopped" else None,
             "settings": ", ".join(
                 f"{short} {format_setting(row[name])}"
                 for name, short in settings.items()

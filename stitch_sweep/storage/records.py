@@ -27,7 +27,7 @@ _ID = re.compile(r"[^./\s()][^/\s()]*-n(?:0|[1-9][0-9]*)")
 _CHECKSUM = "sha256"
 # Distinguishes a file that lost its checksum from a file of a version without checksums.
 _FORMAT, _VERSION = "format", 2
-_STATUSES = ("running", "finished", "failed")
+_STATUSES = ("running", "finished", "failed", "stopped")
 _MOST_SECONDS = 1e11
 _LARGEST_INTEGER = 2**63
 # Limits the recursion of readers, which process settings recursively.
@@ -189,6 +189,8 @@ def _check_record(content: Mapping[str, Any], trial: str) -> None:
             _check(name, content.get(name), is_valid)
     if content["status"] == "finished":
         _check("metric", content["metric"], _is_number)
+    if content["status"] == "stopped":
+        _check_stopped(content)
     for name, is_valid in _OPTIONAL.items():
         if content.get(name) is not None:
             _check(name, content[name], is_valid)
@@ -198,6 +200,19 @@ def _check_record(content: Mapping[str, Any], trial: str) -> None:
         original.rpartition("-n")[0] == content["study"] and _ID.fullmatch(original)
     ):
         raise ValueError(f"it is copied from {original!r}, which is not a trial of its study")
+
+
+def _check_stopped(content: Mapping[str, Any]) -> None:
+    """Validate what distinguishes a trial that a scheduler stopped: it was never evaluated."""
+    _check("stopped_at", content.get("stopped_at"), lambda value: _is_count(value) and value > 0)
+    _check("metric", content["metric"], _is_number)
+    _check("metrics", content["metrics"], lambda value: not value)
+    for name in ("predictions", "stitch"):
+        if content.get(name) is not None:
+            raise ValueError(f"a stopped trial has no {name}")
+    epochs = {row.get("epoch") for row in content["trajectory"] if row["split"] == "validation"}
+    if content["stopped_at"] not in epochs:
+        raise ValueError("its trajectory doesn't reach the epoch after which it was stopped")
 
 
 def _check_description(content: Mapping[str, Any]) -> None:

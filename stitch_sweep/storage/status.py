@@ -29,12 +29,13 @@ def read_status(folder: Path) -> dict[str, Any]:
     description = ledger.description()
     if description is None:
         raise InputError(f"{folder}: contains no sweep; `stitch-sweep sweep CONFIG` starts one")
-    counts = {"finished": 0, "failed": 0, "running": 0}
+    counts = {"finished": 0, "failed": 0, "stopped_early": 0, "running": 0}
     seconds, latest, copied, hashed, unhashed = 0.0, 0.0, 0, 0, 0
     damaged: list[RecordError] = []
     stitches: dict[str, list[str]] = {"missing": [], "damaged": []}
     for record in ledger.records(damaged.append):
-        counts[record["status"]] += 1
+        status = record["status"]
+        counts["stopped_early" if status == "stopped" else status] += 1
         copied += "copied_from" in record
         seconds += record.get("seconds", 0.0)
         latest = max(latest, record.get("started", 0.0) + record.get("seconds", 0.0))
@@ -51,12 +52,13 @@ def read_status(folder: Path) -> dict[str, Any]:
     if is_active:
         state = "running"
     else:
-        state = "complete" if counts["finished"] + counts["failed"] >= total else "stopped"
+        ended = sum(counts[status] for status in ("finished", "failed", "stopped_early"))
+        state = "complete" if ended >= total else "stopped"
     return {
         "state": state,
         "trials": total,
         **counts,
-        "copied": copied,  # also counted as finished or failed
+        "copied": copied,  # also counted under its status
         "not_started": max(0, total - sum(counts.values()) - len(damaged)),
         "damaged": len(damaged),
         "compute_hours": round(seconds / 3600, 3),

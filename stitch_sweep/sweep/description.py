@@ -11,6 +11,8 @@ from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.seeding import processor
 from stitch_sweep.core.versions import MAIN_PACKAGES, versions
 from stitch_sweep.networks import construction
+from stitch_sweep.plan.enqueue import describe_enqueued
+from stitch_sweep.plan.neighbors import describe_chains
 from stitch_sweep.plan.prepare import Prepared
 from stitch_sweep.plan.sizes import count_samples
 from stitch_sweep.storage.ledger import Ledger
@@ -26,6 +28,9 @@ def describe_sweep(prepared: Prepared) -> dict[str, Any]:
     decisive = ["space", "sampler", "metric", "mode", "parallel_per_study"]
     if config.search.objectives:
         decisive.append("objectives")  # older sweeps have no such key, and must stay resumable
+    decisive += [key for key in ("scheduler", "share", "enqueue") if key in search]
+    if config.search.enqueue is not None:
+        search["enqueue"] = describe_enqueued(config)
     return {
         "decides": {
             "seed": config.seed,
@@ -34,6 +39,7 @@ def describe_sweep(prepared: Prepared) -> dict[str, Any]:
             "networks": _describe_networks(prepared),
             **config.model_dump(mode="json", include={"stitch", "loss", "training"}),
             "search": {key: search[key] for key in decisive},
+            **_describe_sharing(prepared),
             "resources": {"cpu": config.resources.cpu, "device": config.resources.device,
                           "cache_gb": config.resources.cache_gb},
         },
@@ -59,8 +65,9 @@ def check_unchanged(ledger: Ledger, prepared: Prepared) -> None:
             )
         return
     old, new = before.get("decides", {}), describe_sweep(prepared)["decides"]
-    # Networks may be added; the networks of the sweep must stay unchanged.
-    new["networks"] = {k: v for k, v in new["networks"].items() if k in old.get("networks", {})}
+    # Networks and pairs may be added; those of the sweep must stay unchanged.
+    for part in {"networks", "chains"} & new.keys():
+        new[part] = {k: v for k, v in new[part].items() if k in old.get(part, {})}
     problems = [f"{path}: was {was!r}, is {now!r}" for path, was, now in _differences(old, new)]
     current = {
         study.trial(number)
@@ -93,6 +100,13 @@ def check_networks(ledger: Ledger, fingerprints: Mapping[str, str]) -> None:
             f"{ledger.folder}: the weights of {', '.join(changed)} are not those that the sweep in "
             "this folder began with"
         )
+
+
+def _describe_sharing(prepared: Prepared) -> dict[str, Any]:
+    """Describe which studies learn from each other, if they do."""
+    if prepared.config.search.share == "none":
+        return {}
+    return {"chains": describe_chains(prepared.studies)}
 
 
 def _describe_networks(prepared: Prepared) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from stitch_sweep.config.root import Config
-from stitch_sweep.plan.objectives import objective_values
 from stitch_sweep.plan.study_search import StudySearch
 from stitch_sweep.storage import layout, scratch
 from stitch_sweep.storage.files import write_atomically
@@ -41,7 +40,7 @@ def write_optuna_journal(
                 continue
             search = StudySearch(study, config)
             for record in by_study[study.id]:
-                search.tell(record["number"], record["params"], objective_values(record, config))
+                search.tell_record(record)
             view = optuna.create_study(
                 study_name=study.id, storage=storage, directions=search.optuna.directions
             )

@@ -49,7 +49,7 @@ class Reporter:
         )
         self._tasks: dict[str, TaskID] = {}
         self._printed: dict[str, float] = {}
-        self._total = self._ended = self._failed = self._copied = 0
+        self._total = self._ended = self._failed = self._stopped = self._copied = 0
 
     def __enter__(self) -> Reporter:
         self._bars.start()
@@ -112,6 +112,7 @@ class Reporter:
             return
         self._ended += 1
         self._copied += "copied_from" in record
+        self._stopped += record["status"] == "stopped"
         if record["status"] == "failed":
             self._failed += 1
             self.say(f"failed: {record['trial']}: {record.get('error', '')}")
@@ -123,6 +124,8 @@ class Reporter:
         note = cell if accuracy is None else f"{cell} {accuracy:.3f}"
         if self._failed:
             note += f", {self._failed} failed"
+        if self._stopped:
+            note += f", {self._stopped} stopped early"
         if self._copied:
             note += f", {self._copied} copied"
         self._show("trials", self._ended, self._total, note, last=self._ended == self._total)

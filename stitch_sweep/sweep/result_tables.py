@@ -54,6 +54,7 @@ def results_table(
                     if value is not None
                 },
                 "status": record["status"],
+                **({"stopped_at": record["stopped_at"]} if "stopped_at" in record else {}),
                 "error": record.get("error"),
                 "copied_from": record.get("copied_from"),
                 "metric": record["metric"],
@@ -72,6 +73,8 @@ def results_table(
         table[column] = table[column].astype("float64")
     for column in ("sender_accuracy", "receiver_accuracy"):
         table[column] = table[column].astype("float64")
+    if "stopped_at" in table:
+        table["stopped_at"] = table["stopped_at"].astype("Int64")
     table["converged"] = table["converged"].astype("boolean")
     for column in table.columns[table.columns.str.match(r"(factor|setting|training)\.")]:
         # Parquet has no column for numbers beside `null` or names.

@@ -16,10 +16,12 @@ from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.config.root import Config
 from stitch_sweep.core.credentials import redact_uri
 from stitch_sweep.core.errors import InputError, StoppedError, check_all
+from stitch_sweep.plan.enqueue import check_enqueued
 from stitch_sweep.plan.machine import check_local
 from stitch_sweep.plan.objectives import check_objectives
 from stitch_sweep.plan.prepare import Prepared, prepare
 from stitch_sweep.plan.samplers import check_sampler, describe_startup
+from stitch_sweep.plan.schedulers import check_scheduler
 from stitch_sweep.storage.files import check_writable, is_storage_error
 from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.retraining import begin_retraining, compare_retrained
@@ -42,7 +44,7 @@ class Outcome:
         results: a row per ended trial.
         matrices: the stitching matrices.
         total: number of trials of the configuration.
-        ended: trials that finished or failed, earlier runs included.
+        ended: trials that finished, failed or were stopped early, earlier runs included.
         failed: trials that ended without a result.
         copied: trials that were equal to earlier ones and got their results without a training.
         lost: trials whose workers died too often; `--resume` tries them again.
@@ -64,6 +66,11 @@ class Outcome:
     tracked: bool | None
     mirrored: bool | None
     tracking_problem: str = ""
+
+    @property
+    def stopped_early(self) -> int:
+        """Number of trials that the scheduler stopped before their end."""
+        return int((self.results["status"] == "stopped").sum()) if len(self.results) else 0
 
     @property
     def exit_status(self) -> int:
@@ -112,6 +119,8 @@ def run_sweep(
     check_all(
         lambda: check_objectives(config),
         lambda: check_sampler(config),
+        lambda: check_scheduler(config),
+        lambda: check_enqueued(config),
         lambda: _check_folder(ledger, resume),
         lambda: _check_stitches_are_kept(config, retrain_stitches),
         lambda: check_tracking(config.tracking),

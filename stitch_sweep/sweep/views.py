@@ -111,6 +111,7 @@ def write_views(
         "trials": len(records),
         "finished": int((results["status"] == "finished").sum()),
         "failed": int((results["status"] == "failed").sum()),
+        "stopped": int((results["status"] == "stopped").sum()),
         "copied": int(results["copied_from"].notna().sum()),
         "not_converged": int((results["converged"] == False).sum()),  # noqa: E712 (nullable)
         "compute_seconds": float(results["seconds"].sum()),
@@ -124,7 +125,7 @@ def write_views(
 def ended_records(
     ledger: Ledger, studies: Iterable[Study], config: Config
 ) -> Iterator[dict[str, Any]]:
-    """Iterate over the records of finished and failed trials, in the order of studies and numbers.
+    """Iterate over the records of ended trials, in the order of studies and numbers.
 
     Each record is read when the iterator reaches it, because all records together take much memory.
 

@@ -49,6 +49,9 @@ SENDERS = 4
 PAGE_READ = "looked"
 """`send_artifacts` yields it for each page of runs that it read."""
 
+_STATUSES = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
+"""MLflow's status of a run, by the status of its ended trial."""
+
 _NOTE = """One sweep. Its child runs are the trials: one stitch each, from a sender's layer to a
 receiver's. Sort and compare them by the metrics `sender_layer`, `receiver_layer`, `test_accuracy` and
 `penalty`, and by the params `stitch` and `loss`; `train/...` and `val/...` are trajectories. Matrices
@@ -260,7 +263,7 @@ class Tracker:
                 page_token=token,
             )
             for run in page:
-                ended = run.info.status in ("FINISHED", "FAILED")
+                ended = run.info.status in _STATUSES.values()
                 child = _Child(run.info.run_id, run.info.start_time, ended)
                 trial = run.data.tags.get("stitch_sweep.trial")
                 if trial is None:
@@ -299,8 +302,7 @@ class Tracker:
             ).info.run_id
             self._children[trial] = _Child(run, started, False)
         self._log(run, run_params(record), run_metrics(record), run_tags(record))
-        status = "FINISHED" if record["status"] == "finished" else "FAILED"
-        client.set_terminated(run, status=status, end_time=ended)
+        client.set_terminated(run, status=_STATUSES[record["status"]], end_time=ended)
         self._children[trial] = _Child(run, started, True)
         return True
 

@@ -88,8 +88,10 @@ def run_metrics(record: Mapping[str, Any]) -> list[Point]:
 
 
 def run_tags(record: Mapping[str, Any]) -> dict[str, str]:
-    """Return the error of a failed trial, and the trial that a result was copied from."""
+    """Return a failed trial's error, a stopped trial's last epoch, and the original of a copy."""
     tags = {"error": record["error"][:MOST_CHARACTERS]} if record.get("error") else {}
+    if record["status"] == "stopped":
+        tags |= {"status": "stopped", "stopped_at": str(record["stopped_at"])}
     if record.get("copied_from"):
         tags["copied_from"] = record["copied_from"]
     return tags

@@ -26,6 +26,15 @@ def outcome(metric: float | None) -> dict:
     return {"status": status, "metric": metric, "metrics": {}, "trajectory": [], "seconds": 1.0}
 
 
+def stopped_outcome(metric: float) -> dict:
+    """The outcome of a trial that a scheduler stopped after its second epoch."""
+    path = [
+        {"split": "validation", "step": 4 * epoch, "epoch": epoch, "time": 1.0, "accuracy": metric}
+        for epoch in (1, 2)
+    ]
+    return {**outcome(metric), "status": "stopped", "stopped_at": 2, "trajectory": path}
+
+
 def end_trial(writer: LedgerWriter, ledger: Ledger, number: int, metric: float | None) -> None:
     """Begin and end a trial."""
     ledger.begin(STUDY.trial(number), trial_content(number))

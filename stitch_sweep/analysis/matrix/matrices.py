@@ -60,7 +60,7 @@ def matrices(
     best = best_trials(results, metric, mode)
     layers = {
         (str(sender), str(receiver)): [sorted({int(k) for k in cells[name]}) for name in CELL]
-        for (sender, receiver), cells in best.groupby(PAIR)
+        for (sender, receiver), cells in results.groupby(PAIR)
     }
     return [
         _matrix(cells, value, pair=pair, factors=factors, layers=layers[pair])

@@ -24,7 +24,12 @@ from stitch_sweep.report.tables.losses import (
 )
 from stitch_sweep.report.tables.matrices import gap_table, ladder_table
 from stitch_sweep.report.tables.networks import network_table, probe_table
-from stitch_sweep.report.tables.search import front_table, group_names, importance_table
+from stitch_sweep.report.tables.search import (
+    front_table,
+    group_names,
+    importance_table,
+    stopped_table,
+)
 from stitch_sweep.report.tables.table import Table
 
 Item = Table | Panel
@@ -110,7 +115,7 @@ def build_search(findings: Findings, data: PageData) -> list[Item]:
         alt = "Importance of every searched setting"
         figure = to_plotly(describe_importances(table.frame, group_names(table.frame)))
         items.append(data.add_figure(table.title, table.note, alt, figure, table))
-    items.append(front_table(findings))
+    items += [stopped_table(findings), front_table(findings)]
     return _drop_none(items)
 
 

@@ -12,7 +12,7 @@ from stitch_sweep.report.tables.losses import (
 )
 from stitch_sweep.report.tables.matrices import gap_table, ladder_table, verdict_table
 from stitch_sweep.report.tables.networks import network_table, probe_table
-from stitch_sweep.report.tables.search import front_table, importance_table
+from stitch_sweep.report.tables.search import front_table, importance_table, stopped_table
 from stitch_sweep.report.tables.table import Table
 
 
@@ -29,6 +29,7 @@ def all_tables(findings: Findings) -> list[Table]:
         network_table(findings),
         probe_table(findings),
         importance_table(findings),
+        stopped_table(findings),
         front_table(findings),
         gap_table(findings),
     ]

@@ -55,6 +55,41 @@ def group_names(frame: pd.DataFrame) -> list[str]:
     ]
 
 
+def stopped_table(findings: Findings) -> Table | None:
+    """Build the table of the trials that the scheduler stopped; None if it stopped none."""
+    experiment = findings.experiment
+    if experiment is None or not (experiment.results["status"] == "stopped").any():
+        return None
+    results = experiment.results
+    planned = pd.to_numeric(results["training.epochs"], errors="coerce")
+    is_stopped = results["status"] == "stopped"
+    trained = results["stopped_at"].astype("float64").where(is_stopped, planned)
+    keys = [column.name for column in pair_columns(results)]
+    frame = (
+        results.assign(is_stopped=is_stopped, planned=planned, trained=trained)
+        .groupby(keys, dropna=False)
+        .agg(
+            trials=("trial", "size"),
+            stopped=("is_stopped", "sum"),
+            planned_epochs=("planned", "sum"),
+            trained_epochs=("trained", "sum"),
+        )
+        .reset_index()
+    )
+    frame["share_of_epochs"] = frame["trained_epochs"] / frame["planned_epochs"]
+    columns = [
+        *pair_columns(frame),
+        Column("trials", "trials", format_whole, number=True),
+        Column("stopped", "stopped", format_whole, number=True),
+        Column("share_of_epochs", "epochs trained", fixed(2), number=True),
+    ]
+    note = (
+        "Trials that the scheduler stopped before their end, and the share of all planned epochs that "
+        "was trained. Stopped trials have a trajectory, and no test accuracy; no matrix contains them."
+    )
+    return Table("stopped", "Trials that were stopped early", note, frame, columns)
+
+
 def front_table(findings: Findings) -> Table | None:
     """Build the table of non-dominated trials, if several objectives were searched."""
     experiment = findings.experiment

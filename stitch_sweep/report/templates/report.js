@@ -185,9 +185,13 @@
           type: "scatter", mode: path[y].length === 1 ? "markers" : "lines",
           x: data.steps[path[x]], y: path[y],
           name: variant.hover, showlegend: false,
-          line: { color: variant.color, width: trial.best ? 2 : 1, dash: variant.dash },
+          line: {
+            color: variant.color,
+            width: trial.best ? 2 : 1,
+            dash: trial.stopped ? "dot" : variant.dash,
+          },
           opacity: trial.best ? 1 : 0.4,
-          hovertemplate: "epoch %{x:.1f}: %{y:.4g}",
+          hovertemplate: "epoch %{x:.1f}: %{y:.4g}" + (trial.stopped ? ", stopped early" : ""),
         });
       }
     });

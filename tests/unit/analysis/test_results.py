@@ -49,6 +49,23 @@ def test_a_finished_trial_beats_failed_ones_and_a_missing_metric_comes_last() ->
     assert best["status"].tolist() == ["finished", "failed"]
 
 
+def test_a_stopped_trial_represents_no_study() -> None:
+    stopped = {"val_accuracy": None, "test_accuracy": None, "penalty": None, "converged": None}
+    results = table(
+        trial(trial="best", number=1, test=0.6),
+        trial(trial="cut", number=0, metric=0.9, status="stopped", **stopped),
+        failed(0, 1, trial="broken", number=1),
+        trial(0, 1, trial="cut 2", number=0, status="stopped", **stopped),
+        trial(1, 0, trial="cut 3", status="stopped", **stopped),
+        trial(1, 1, trial="other", test=0.7),
+    )
+    assert best_trials(results)["trial"].tolist() == ["best", "broken", "other"]
+    (matrix,) = matrices(results)
+    assert matrix.failed.to_numpy().tolist() == [[False, True], [False, False]]
+    # A cell of which all trials were stopped has no value, and its layers stay in the matrix.
+    assert matrix.missing.to_numpy().tolist() == [[False, False], [True, False]]
+
+
 def test_repeats_and_factors_are_studies_of_their_own() -> None:
     rows = [
         trial(repeat=r, number=n, **{"factor.loss": loss})

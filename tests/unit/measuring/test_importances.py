@@ -43,7 +43,8 @@ def many_trials(
         metric = score(chosen, numbers) * (1 if study % 2 else spread)
         rows.append(
             {"trial": trial, "sender": "a", "receiver": "b", "sender_layer": study,
-             "receiver_layer": 0, "repeat": 0, "number": number, "metric": metric}
+             "receiver_layer": 0, "repeat": 0, "number": number, "status": "finished",
+             "metric": metric}
         )  # fmt: skip
     return pd.DataFrame(rows), params
 
@@ -102,3 +103,20 @@ def test_a_failed_trial_is_the_worst_of_its_study():
     assert shares_better(metric, "max").tolist() == [0.5, 0.75, 0, 0]
     assert shares_better(-metric, "min").tolist() == [0.5, 0.75, 0, 0]
     assert shares_better(np.exp(7 * metric), "max").tolist() == [0.5, 0.75, 0, 0]
+
+
+def test_stopped_trials_are_worse_than_finished_ones_whatever_their_value():
+    """Their value is of an earlier epoch; a loss that early may even be the lowest."""
+    config = searched(SPACE)
+    score = lambda chosen, numbers: -abs(chosen["training.optimizer.lr"] - 0.3)  # noqa: E731
+    results, params = many_trials(config, 12, score)
+    far = results["metric"] < results["metric"].median()
+    failed = results.assign(
+        status=results["status"].mask(far, "failed"), metric=results["metric"].mask(far)
+    )
+    stopped = results.assign(
+        status=results["status"].mask(far, "stopped"), metric=results["metric"].mask(far, 9.0)
+    )
+    pd.testing.assert_frame_equal(
+        importances(stopped, params, config), importances(failed, params, config)
+    )

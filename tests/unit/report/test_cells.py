@@ -40,3 +40,25 @@ def test_only_the_best_of_very_many_trials_keep_their_trajectories(tmp_path, mon
     monkeypatch.setattr("stitch_sweep.report.cells.MAX_TRIALS", 15)
     kept, _ = thin_trajectories(experiment, described)
     assert set(kept) == {trial for trial, about in described.items() if about["best"]}
+
+
+def test_a_stopped_trial_is_no_failure_and_shows_how_far_it_ran(tmp_path):
+    folder = make_folder(tmp_path / "sweep", samples=3, layers=2, stopped=(1, 2), failed=((0, 0),))
+    experiment = load_experiment(folder)
+    described = describe_trials(experiment, {})
+    by_status = {
+        status: [described[trial] for trial in rows["trial"]]
+        for status, rows in experiment.results.groupby("status")
+    }
+    assert {status: len(trials) for status, trials in by_status.items()} == {
+        "failed": 6,
+        "finished": 6,
+        "stopped": 12,
+    }
+    assert all(t["stopped"] == 2 and not t["error"] for t in by_status["stopped"])
+    assert not any(t["best"] for t in by_status["stopped"])
+    assert not any(t["stopped"] or t["error"] for t in by_status["finished"])
+    assert all(t["error"] and not t["stopped"] for t in by_status["failed"])
+    thinned, steps = thin_trajectories(experiment, described)
+    stopped = experiment.results.loc[experiment.results["status"] == "stopped", "trial"]
+    assert {steps[thinned[trial]["xv"]][-1] for trial in stopped} == {2.0}

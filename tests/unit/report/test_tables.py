@@ -52,6 +52,24 @@ def test_csv_has_every_digit_and_reads_back(tmp_path):
     np.testing.assert_array_equal([float(r["triangle"]) for r in rows], table.frame["triangle"])
 
 
+def test_stopped_trials_are_listed_and_change_nothing_else(tmp_path):
+    """The other tables are those of the same sweep without the stopped trials."""
+    options = {"layers": 3, "losses": ("task", "mse")}
+    searched = make_folder(tmp_path / "one" / "sweep", samples=3, stopped=(1, 2), **options)
+    single = make_folder(tmp_path / "two" / "sweep", samples=1, **options)
+    tables, plain = (
+        {table.name: table for table in all_tables(derive_findings(load_experiment(folder)))}
+        for folder in (searched, single)
+    )
+    stopped = tables.pop("stopped").frame
+    assert tables.keys() == plain.keys()
+    for name, table in plain.items():
+        assert tables[name].csv() == table.csv(), name
+    assert stopped[["trials", "stopped"]].to_numpy().tolist() == [[27, 18]] * 2
+    # One of three trials ran 5 epochs, the others 2 of 5.
+    np.testing.assert_allclose(stopped["share_of_epochs"], 9 / 15)
+
+
 def test_fronts_of_several_objectives_are_listed(tmp_path):
     folder = make_folder(tmp_path / "sweep", samples=2, losses=("task",), layers=2,
                          objectives={"val_accuracy": "max", "val_mse": "min"})  # fmt: skip

@@ -13,7 +13,7 @@ from stitch_sweep.storage.checkpoint_files import CheckpointError
 from stitch_sweep.storage.ledger_writer import LedgerWriter
 from stitch_sweep.storage.records import RecordError, seal, unseal_description, unseal_record
 from stitch_sweep.storage.status import read_status
-from tests.support.ledgers import STUDY, TRIAL, ended_ledger
+from tests.support.ledgers import STUDY, TRIAL, ended_ledger, stopped_outcome, trial_content
 
 
 def number(data: bytes) -> int:
@@ -197,3 +197,47 @@ def test_copies_that_other_programs_made_are_no_records(tmp_path):
     (note,) = status["notes"]
     assert "are not records and are ignored" in note
     LedgerWriter(str(tmp_path), "best", "max")
+
+
+class TestStopped:
+    """A trial that a scheduler stopped has a trajectory up to that epoch, and no evaluation."""
+
+    def read(self, tmp_path: Path, **changes: object) -> dict | None:
+        ledger = ended_ledger(tmp_path)
+        ledger.begin(STUDY.trial(1), trial_content(1))
+        ledger.finish(STUDY.trial(1), {**stopped_outcome(0.5), **changes}, None)
+        if "predictions" in changes:
+            record = {**ledger_record(ledger), "predictions": changes["predictions"]}
+            ledger.write(STUDY.trial(1), record)
+        return ledger.read(STUDY.trial(1))
+
+    def test_its_record_is_read(self, tmp_path):
+        record = self.read(tmp_path)
+        assert (record["status"], record["stopped_at"], record["metric"]) == ("stopped", 2, 0.5)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"stopped_at": None}, "'stopped_at' is missing or not valid"),
+            ({"stopped_at": 0}, "'stopped_at' is missing or not valid"),
+            ({"stopped_at": 3}, "trajectory doesn't reach the epoch"),
+            ({"trajectory": []}, "trajectory doesn't reach the epoch"),
+            ({"metric": None}, "'metric' is missing or not valid"),
+            ({"metrics": {"test_accuracy": 0.5}}, "'metrics' is missing or not valid"),
+            ({"stitch": {"sha256": "0" * 64, "bytes": 1}}, "a stopped trial has no stitch"),
+            (
+                {"predictions": {"zlib": "", "dtype": "uint8"}},
+                "a stopped trial has no predictions",
+            ),
+        ],
+        ids=str,
+    )
+    def test_a_record_that_says_otherwise_is_damaged(self, tmp_path, changes, message):
+        with pytest.raises(RecordError, match=message):
+            self.read(tmp_path, **changes)
+
+
+def ledger_record(ledger) -> dict:
+    record = ledger.read(STUDY.trial(1))
+    assert record is not None
+    return record

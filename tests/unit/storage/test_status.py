@@ -7,7 +7,7 @@ import pytest
 from stitch_sweep.storage.checkpoint_files import CheckpointError
 from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.status import read_status
-from tests.support.ledgers import TRIAL, ended_ledger
+from tests.support.ledgers import STUDY, TRIAL, ended_ledger, stopped_outcome, trial_content
 
 
 def number(data: bytes) -> int:
@@ -31,6 +31,18 @@ def test_stitches_that_are_missing_or_damaged_are_named(tmp_path, harm):
     kind = "missing" if harm == "missing" else "damaged"
     assert f"1 kept stitches are {kind}, of trials {TRIAL};" in note
     assert "--retrain-stitches" in note
+
+
+def test_stopped_trials_have_ended(tmp_path):
+    ledger = ended_ledger(tmp_path, 2)
+    trial = STUDY.trial(2)
+    ledger.begin(trial, trial_content(2))
+    ledger.start({"trials": 3})
+    assert read_status(tmp_path)["state"] == "stopped"
+    ledger.finish(trial, stopped_outcome(0.5), None)
+    status = read_status(tmp_path)
+    assert (status["state"], status["finished"], status["stopped_early"]) == ("complete", 2, 1)
+    assert (status["failed"], status["not_started"], status["notes"]) == (0, 0, [])
 
 
 def test_status_writes_nothing(tmp_path):

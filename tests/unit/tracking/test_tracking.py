@@ -143,6 +143,30 @@ def test_a_number_of_the_summary_has_one_point_for_each_number_of_ended_trials(t
     assert ledger.trial_ids() == {"s-n0"}
 
 
+def test_a_stopped_trial_is_a_killed_run_with_its_values(tmp_path, copied):
+    """It is sent once: a second tracker knows that it has ended."""
+    from mlflow import MlflowClient
+
+    folder = tmp_path / "sweep"
+    ledger = make_ledger(folder, 2)
+    row = {"split": "validation", "step": 4, "epoch": 1, "time": 0.5, "accuracy": 0.25}
+    changes = {"status": "stopped", "stopped_at": 1, "metric": 0.25, "metrics": {}}
+    ledger.write("s-n1", {**(ledger.read("s-n1") or {}), **changes, "trajectory": [row]})
+    assert sorted(Tracker(folder, "exp", uri_of(copied)).send()) == ["s-n0", "s-n1"]
+    tracker = Tracker(folder, "exp", uri_of(copied))
+    assert list(tracker.send()) == []
+    client = MlflowClient(uri_of(copied))
+    runs = {trial: client.get_run(run) for trial, run in tracker.runs().children.items()}
+    assert {trial: run.info.status for trial, run in runs.items()} == {
+        "s-n0": "FINISHED",
+        "s-n1": "KILLED",
+    }
+    tags, metrics = runs["s-n1"].data.tags, runs["s-n1"].data.metrics
+    assert (tags["status"], tags["stopped_at"]) == ("stopped", "1")
+    assert metrics["val/accuracy"] == 0.25
+    assert "status" not in runs["s-n0"].data.tags
+
+
 INVALID = '{"error_code": "INVALID_PARAMETER_VALUE", "message": "an absolute path is required"}'
 
 

@@ -1,0 +1,94 @@
+"""Results of stopped trials in Optuna's studies."""
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from stitch_sweep.plan.objectives import learning_curve
+from stitch_sweep.plan.study_search import StudySearch
+from stitch_sweep.sweep.optuna_journal import write_optuna_journal
+from tests.support.curves import make_curves, scheduled_config
+from tests.support.searches import STUDIES
+
+STUDY = STUDIES[0]
+
+
+def record(number, params, curve, status="finished", column="accuracy"):
+    path = [
+        {"split": split, "step": epoch, "epoch": epoch, "accuracy": value, "loss": 1 - value}
+        for epoch, value in enumerate(curve, start=1)
+        for split in ("train", "validation")
+    ]
+    metrics = {"val_accuracy": curve[-1], "val_loss": 1 - curve[-1]}
+    return {
+        "study": STUDY.id,
+        "number": number,
+        "params": params,
+        "status": status,
+        "metrics": metrics if status == "finished" else {},
+        "trajectory": path,
+    }
+
+
+def tell_all(search, statuses, curves):
+    records = []
+    for number, (status, curve) in enumerate(zip(statuses, curves, strict=True)):
+        epochs = {"stopped": 2, "failed": 1}.get(status, len(curve))
+        records.append(record(number, search.ask(number), curve[:epochs], status))
+        search.tell_record(records[-1])
+    return records
+
+
+STATUSES = ["finished", "stopped", "failed", "finished"]
+
+
+@pytest.mark.parametrize("metric", ["val_accuracy", "val_loss"])
+def test_the_learning_curve_is_the_metric_after_each_epoch(metric):
+    config = scheduled_config("asha", 4, 4, metric=metric)
+    expected = [0.5, 0.75] if metric == "val_accuracy" else [0.5, 0.25]
+    assert learning_curve(record(0, {}, [0.5, 0.75]), config) == expected
+
+
+def test_a_stopped_trial_is_pruned_with_its_values_for_optuna():
+    search = StudySearch(STUDY, scheduled_config("asha", 4, 4))
+    curves = make_curves(4)
+    tell_all(search, STATUSES, curves)
+    trials = search.optuna.trials
+    assert [trial.state for trial in trials] == [
+        TrialState.COMPLETE,
+        TrialState.PRUNED,
+        TrialState.FAIL,
+        TrialState.COMPLETE,
+    ]
+    assert trials[1].intermediate_values == {1: curves[1][0], 2: curves[1][1]}
+    assert trials[0].intermediate_values == dict(enumerate(curves[0], start=1))
+    assert (trials[0].value, trials[1].value) == (curves[0][-1], curves[1][1])
+
+
+def test_without_a_scheduler_optuna_gets_what_it_got_before():
+    search = StudySearch(STUDY, scheduled_config(None, 4, 4))
+    tell_all(search, ["finished", "failed"], make_curves(2))
+    assert [trial.intermediate_values for trial in search.optuna.trials] == [{}, {}]
+
+
+def test_the_sampler_learns_from_stopped_trials():
+    """TPE counts pruned trials among its start-up trials, and follows their values."""
+    sampler = {"name": "tpe", "n_startup_trials": 4}
+    suggestions = []
+    for levels in ((0.1, 0.2, 0.3, 0.4), (0.4, 0.3, 0.2, 0.1)):
+        search = StudySearch(STUDY, scheduled_config("asha", 8, 1, sampler=sampler))
+        tell_all(search, ["stopped"] * 4, [[level] * 9 for level in levels])
+        suggestions.append(search.ask(4))
+    assert suggestions[0] != suggestions[1]
+
+
+def test_the_journal_shows_pruned_trials(tmp_path):
+    config = scheduled_config("asha", 4, 4)
+    records = tell_all(StudySearch(STUDY, config), STATUSES, make_curves(4))
+    write_optuna_journal(tmp_path / "optuna.log", [STUDY], records, config)
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "optuna.log")))
+    trials = optuna.load_study(study_name=STUDY.id, storage=storage).trials
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "PRUNED", "FAIL", "COMPLETE"]
+    assert [len(trial.intermediate_values) for trial in trials] == [9, 2, 1, 9]
