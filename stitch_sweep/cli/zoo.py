@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -16,20 +17,39 @@ app = typer.Typer(no_args_is_help=True, help="Train and list the frozen networks
 
 @app.command("train")
 def train_networks(config: ConfigFile, set_: Overrides = None, as_json: AsJson = False) -> None:
-    """Train the networks of a configuration that the zoo lacks, in this process."""
+    """Train the networks of a configuration that the zoo lacks, as many at a time as there are CPUs."""
+    from stitch_sweep.networks.side_by_side import ensure_side_by_side
     from stitch_sweep.networks.zoo import Zoo
     from stitch_sweep.plan.machine import check_local
     from stitch_sweep.plan.prepare import make_local_trainer, prepare
     from stitch_sweep.sweep.progress import Reporter
 
     settings = read_with_overrides(config, set_)
-    check_local(settings.resources)
+    resources = settings.resources
+    check_local(resources)
     prepared = prepare(settings, cells=False)
-    zoo, train = Zoo(settings.zoo), make_local_trainer(settings, prepared.data)
-    entries = []
+    zoo, recipes = Zoo(settings.zoo), prepared.recipes()
+    missing = [recipe for recipe in recipes if zoo.find(recipe) is None]
+    slots = min(
+        len({recipe.folder for recipe in missing}), len(os.sched_getaffinity(0)) // resources.cpu
+    )
     with Reporter() as reporter:
-        for recipe in prepared.recipes():
-            entries.append((recipe.name, zoo.ensure(recipe, train, reporter.network)))
+        # Another process can't import a user's function from its file.
+        if (
+            slots > 1
+            and resources.device == "cpu"
+            and all(recipe.factory is None for recipe in missing)
+        ):
+            ensure_side_by_side(
+                zoo,
+                missing,
+                prepared.data,
+                threads=resources.cpu,
+                slots=slots,
+                on_progress=reporter.network,
+            )
+        train = make_local_trainer(settings, prepared.data)
+        entries = [(r.name, zoo.ensure(r, train, reporter.network)) for r in recipes]
     if as_json:
         print_json([{"name": n, "folder": str(e.folder), **e.accuracy} for n, e in entries])
         return

@@ -110,10 +110,17 @@ class Config(TrialSettings):
             errors.insert(0, error)
         if errors:
             raise join_errors(cls.__name__, errors)
-        for network in config.networks:
-            if (pretraining := network.pretraining) is not None:
-                given = {key: getattr(pretraining, key) for key in pretraining.model_fields_set}
-                network.pretraining = config.pretraining.model_copy(update=given)
+        problems = []
+        for k, network in enumerate(config.networks):
+            if network.pretraining is None:
+                continue
+            try:
+                network.pretraining = config.pretraining.overridden(network.pretraining)
+            except ValidationError as error:
+                place = ("networks", k, "pretraining")
+                problems += [((*place, *e["loc"]), e["msg"]) for e in error.errors()]
+        if problems:
+            raise errors_at(cls.__name__, problems)
         try:
             config.networks, config.pairs = expand(config.networks, config.pairs, config.controls)
         except ControlError as error:

@@ -3,6 +3,10 @@
 An augmentation has two halves. `draw` makes the random numbers of a whole epoch on the CPU, one row
 per image of the split; `apply` uses the rows of a batch. An image is therefore changed in the same way
 at any batch size, on any device, and after a restart in the middle of an epoch.
+
+Alternating flips are those of Jordan 2024 (arXiv 2404.00498): the flips of the first epoch are random,
+and every later epoch inverts those of the epoch before. Any two successive epochs show each image in
+both orientations, which independent flips do for half of the images only.
 """
 
 from __future__ import annotations
@@ -14,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from stitch_sweep.core.seeding import generator
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -22,10 +28,30 @@ class Augmentation:
     Args:
         draw: (number of images N, image size, CPU generator) -> int64 `N x K`, a row per image.
         apply: (uint8 `B x C x H x W`, rows int64 `B x K` on the same device) -> uint8, same shape.
+        alternating: whether the last number of a row is a flip that every epoch inverts.
     """
 
     draw: Callable[[int, int, torch.Generator], Tensor]
     apply: Callable[[Tensor, Tensor], Tensor]
+    alternating: bool = False
+
+    def draw_epoch(self, count: int, size: int, seed: int, epoch: int) -> Tensor:
+        """Draw the rows of an epoch, which depend on the arguments only.
+
+        Args:
+            count: number of images N.
+            size: height and width in pixels.
+            seed: the sweep's seed.
+            epoch: counted from 0.
+
+        Returns:
+            `N x K`, int64, on the CPU.
+        """
+        draws = self.draw(count, size, generator(seed, "augment", epoch))
+        if self.alternating:
+            first = self.draw(count, size, generator(seed, "augment", 0))
+            draws[:, -1] = (first[:, -1] + epoch) % 2
+        return draws
 
 
 def normalize_images(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -95,7 +121,36 @@ def crop_flip(images: Tensor, draws: Tensor) -> Tensor:
     return padded[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
 
 
+def draw_flip(count: int, size: int, generator: torch.Generator) -> Tensor:
+    """Draw a row (flip) for each image, 0 or 1.
+
+    Args:
+        count: number of images N.
+        size: height and width in pixels.
+        generator: CPU generator of the random numbers.
+
+    Returns:
+        `N x 1`, int64.
+    """
+    return torch.randint(2, (count, 1), generator=generator)
+
+
+def flip_images(images: Tensor, draws: Tensor) -> Tensor:
+    """Mirror images where drawn.
+
+    Args:
+        images: `B x C x H x W`, uint8.
+        draws: `B x 1`, int64, rows of `draw_flip`.
+
+    Returns:
+        `B x C x H x W`, uint8.
+    """
+    return torch.where(draws[:, :, None, None].bool(), images.flip(-1), images)
+
+
 AUGMENTATIONS = {
     "none": Augmentation(_draw_nothing, _keep_images),
     "crop_flip": Augmentation(draw_crop_flip, crop_flip),
+    "alternating_flip": Augmentation(draw_flip, flip_images, alternating=True),
+    "crop_alternating_flip": Augmentation(draw_crop_flip, crop_flip, alternating=True),
 }

@@ -108,10 +108,8 @@ class Loader:
             ValueError: `start` is out of range.
         """
         augmentation = AUGMENTATIONS[self.augment]
-        draws = augmentation.draw(
-            len(self.images),
-            self.images.images.shape[-1],
-            generator(self.seed, "augment", epoch),
+        draws = augmentation.draw_epoch(
+            len(self.images), self.images.images.shape[-1], self.seed, epoch
         ).to(self.device)
         groups = list(self.indices(epoch, start))
         for indices, pixels in zip(groups, self.read(groups), strict=True):

@@ -13,8 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from stitch_sweep.config.optimizer import OptimizerConfig
-from stitch_sweep.config.schedule import ScheduleConfig
+from stitch_sweep.config.pretraining import PretrainingConfig
 from stitch_sweep.core.errors import DivergedError
 from stitch_sweep.core.generators import capture_generators, restore_generators
 from stitch_sweep.core.seeding import derive, seed_everything
@@ -25,9 +24,15 @@ from stitch_sweep.data.loading import make_loaders
 from stitch_sweep.networks.evaluation import evaluate
 from stitch_sweep.networks.optimization import Optimization
 from stitch_sweep.networks.recipes import Recipe
+from stitch_sweep.networks.stem import whiten_stem
 from stitch_sweep.storage.checkpoint_files import CheckpointError
 from stitch_sweep.storage.checkpoints import FORMAT as CHECKPOINT_FORMAT
 from stitch_sweep.storage.checkpoints import pack, unpack
+
+_MEMORY_FORMATS = {
+    "contiguous": torch.contiguous_format,
+    "channels_last": torch.channels_last,
+}
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,8 @@ def train_network(
         for progress in _train(recipe, network, loaders, resume, checkpoint_seconds):
             if progress.epoch < progress.epochs:
                 yield progress
-    network.eval()
+    # As a loaded network, whose stored accuracy this is.
+    network.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     accuracy = {split: evaluate(network, loader).accuracy for split, loader in loaders.items()}
     yield Progress(
         progress.epochs,
@@ -159,14 +165,21 @@ def _train(
     checkpoint_seconds: float,
 ) -> Iterator[Progress]:
     train = loaders["train"]
-    pretraining = recipe.content["pretraining"]
-    epochs = pretraining["epochs"]
+    pretraining = PretrainingConfig.model_validate(recipe.content["pretraining"])
+    epochs = pretraining.epochs
+    if pretraining.whiten_stem and resume is None:
+        whiten_stem(network, next(train.in_order()).images)
+    # Convolutions return the layout of their weights, so images need no conversion.
+    network.to(memory_format=_MEMORY_FORMATS[pretraining.memory_format])  # type: ignore[call-overload]
     optimization = Optimization(
         network.parameters(),
-        OptimizerConfig.model_validate(pretraining["optimizer"]),
-        ScheduleConfig.model_validate(pretraining["schedule"]),
+        pretraining.optimizer,
+        pretraining.schedule,
         epochs * len(train),
         default_lr=0.1,
+    )
+    shortened = torch.autocast(
+        train.device.type, torch.bfloat16, enabled=pretraining.precision == "bfloat16"
     )
     if resume is not None:
         state = unpack_training_checkpoint(resume, recipe)
@@ -178,7 +191,11 @@ def _train(
         network.train()
         total = torch.zeros((), dtype=torch.float64, device=train.device)
         for batch in train.batches(epoch):
-            loss = functional.cross_entropy(network(batch.images), batch.labels)
+            with shortened:
+                logits = network(batch.images)
+            loss = functional.cross_entropy(
+                logits.float(), batch.labels, label_smoothing=pretraining.label_smoothing
+            )
             optimization.step(loss)
             total += loss.detach().double() * batch.valid
         mean = (total / len(train.images)).item()
@@ -200,7 +217,9 @@ def _train(
                     "generators": capture_generators(train.device),
                 }
             )
-        accuracy = evaluate(network, loaders["validation"]).accuracy
+        # The caller evaluates the finished network on all splits.
+        finished = epoch + 1 == epochs
+        accuracy = float("nan") if finished else evaluate(network, loaders["validation"]).accuracy
         yield Progress(epoch + 1, epochs, mean, accuracy, checkpoint)
 
 

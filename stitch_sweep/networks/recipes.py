@@ -120,9 +120,9 @@ def make_recipe(network: NetworkConfig, config: Config, data: Data) -> Recipe:
         content["threads"] = config.resources.cpu
         content["device"] = config.resources.device
     if network.weights == "trained":
-        content["data"]["augment"] = config.data.augment
         pretraining = network.pretraining or config.pretraining
-        content["pretraining"] = pretraining.model_dump(mode="json")
+        content["data"]["augment"] = pretraining.augment or config.data.augment
+        content["pretraining"] = pretraining.training_values()
     return Recipe(network.name, content, construction.find_factory(network))
 
 

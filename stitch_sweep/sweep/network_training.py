@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,7 +20,9 @@ from stitch_sweep.sweep.retries import RETRIES
 
 
 def train_networks(prepared: Prepared, reporter: Reporter, slots: int) -> dict[str, Any]:
-    """Return all networks of a sweep; train those that the zoo lacks.
+    """Return all networks of a sweep; train those that the zoo lacks, side by side.
+
+    The longest trainings start first, so that no slot waits long for the last one.
 
     Args:
         prepared: the configuration.
@@ -42,24 +45,44 @@ def train_networks(prepared: Prepared, reporter: Reporter, slots: int) -> dict[s
 
         return zoo.ensure(recipe, train, reporter.network, stop.is_set)
 
+    # Networks with one recipe are one network, which needs one slot.
+    jobs: dict[str, Recipe] = {}
+    for recipe in _sort_by_length(prepared, recipes.values()):
+        jobs.setdefault(recipe.folder, recipe)
     with ThreadPoolExecutor(max_workers=slots) as pool:
         try:
-            entries = dict(zip(recipes, pool.map(ensure, recipes.values()), strict=True))
+            stored = dict(zip(jobs, pool.map(ensure, jobs.values()), strict=True))
         except BaseException:
             # The pool waits for its threads, and they wait for Ray or for another process.
             stop.set()
             ray.shutdown()
             raise
-    return prepared.networks(entries)
+    return prepared.networks({name: stored[recipe.folder] for name, recipe in recipes.items()})
 
 
-def make_task(function: Callable[..., Any], **options: Any) -> Any:
-    """Make a Ray task of a function, whose worker ends with it.
+def make_task(function: Callable[..., Any], *, num_gpus: float, **options: Any) -> Any:
+    """Make a Ray task of a function; the worker of a task on a GPU ends with it.
 
-    A worker that lived on would keep its CUDA context, its memory and its GPU.
+    Such a worker would keep its CUDA context, its memory and its GPU. Other workers stay, and the next
+    task or trial doesn't have to start one and import torch.
     """
-    decorate: Any = ray.remote(max_calls=1, **options)
+    if num_gpus:
+        options["max_calls"] = 1
+    decorate: Any = ray.remote(num_gpus=num_gpus, **options)
     return decorate(function)
+
+
+def _sort_by_length(prepared: Prepared, recipes: Iterable[Recipe]) -> list[Recipe]:
+    """Sort recipes by the length of their training, longest first.
+
+    Length is estimated as epochs times the values of all layers, which dominate the time of a step.
+    """
+
+    def length(recipe: Recipe) -> int:
+        layers = prepared.outlines[recipe.name].layers
+        return recipe.epochs * sum(math.prod(shape) for shape in layers)
+
+    return sorted(recipes, key=length, reverse=True)
 
 
 def train_network_remotely(

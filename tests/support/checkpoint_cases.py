@@ -239,21 +239,26 @@ def resume_all(folder: Path) -> None:
         path.with_name(f"{path.name}.done").write_bytes(found[-1].weights)
 
 
-ZOO = {
-    "momentum": ({"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}, "crop_flip"),
-    "adam": ({"name": "adam", "lr": 0.01}, "none"),
+ZOO: dict[str, tuple[dict[str, Any], str]] = {
+    "momentum": (
+        {"optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}},
+        "crop_flip",
+    ),
+    "adam": ({"optimizer": {"name": "adam", "lr": 0.01}}, "none"),
+    "fast": ({"recipe": "fast", "augment": "crop_alternating_flip"}, "none"),
 }
+"""Keys of `pretraining`, and `data.augment`."""
 
 
 def zoo_recipe(kind: str, data: Data) -> Recipe:
     """Return the recipe of a tiny network; `kind` is a key of `ZOO`."""
-    optimizer, augment = ZOO[kind]
+    pretraining, augment = ZOO[kind]
     config = Config.model_validate(
         {
             "data": {**DIGITS, "augment": augment},
             "networks": [{"name": "n", "family": "resnet1111", "width": 2}],
             "pairs": [{"sender": "n", "receiver": "n"}],
-            "pretraining": {"epochs": 3, "batch_size": 64, "optimizer": optimizer},
+            "pretraining": {"epochs": 3, "batch_size": 64, **pretraining},
         }
     )
     return make_recipe(config.networks[0], config, data)

@@ -15,6 +15,7 @@ from stitch_sweep.data.augmentation import (
     normalize_images,
 )
 from stitch_sweep.data.batches import Batch
+from stitch_sweep.data.images import Images
 from stitch_sweep.data.loader import Loader
 from tests.support.image_files import random_images
 
@@ -172,6 +173,40 @@ def test_crop_flip_cuts_the_window_that_was_drawn(channels, size, padding):
         padded[:, padding : padding + size, padding : padding + size] = image
         window = padded[:, top : top + size, left : left + size]
         assert torch.equal(result, window.flip(-1) if flip else window)
+
+
+@pytest.mark.parametrize("augment", ["alternating_flip", "crop_alternating_flip"])
+def test_an_alternating_flip_mirrors_every_image_in_exactly_every_other_epoch(augment):
+    """With a mark in the left half of every image, a mirrored one has its mark in the right half."""
+    images = torch.zeros(60, 3, 32, 32, dtype=torch.uint8)
+    images[:, :, 12:20, 6:10] = 255
+    marked = Images(images, torch.zeros(60, dtype=torch.int64))
+    options = {"batch_size": 7, "seed": 3, "augment": augment}
+    mirrored = []
+    for epoch in range(4):
+        flips = torch.empty(60, dtype=torch.bool)
+        # A loader of its own for each epoch: nothing is remembered between them.
+        for batch in Loader(marked, torch.zeros(3), torch.ones(3), **options).batches(epoch):
+            halves = batch.images.unflatten(3, (2, 16)).sum(dim=(1, 2, 4))
+            assert (halves.min(dim=1).values == 0).all()
+            flips[batch.indices] = halves[:, 1] > 0
+        mirrored.append(flips)
+    first = mirrored[0]
+    assert 15 < first.sum() < 45, "the first flips are random"
+    for epoch, flips in enumerate(mirrored):
+        assert torch.equal(flips, first ^ bool(epoch % 2)), epoch
+    other = Loader(marked, torch.zeros(3), torch.ones(3), **{**options, "seed": 4})
+    assert not torch.equal(joined(other.batches(0))[1], joined(other.batches(1))[1])
+
+
+def test_alternating_crops_differ_in_every_epoch_and_are_those_of_crop_flip():
+    plain, alternating = (AUGMENTATIONS[n] for n in ("crop_flip", "crop_alternating_flip"))
+    draws = [alternating.draw_epoch(50, 32, 0, epoch) for epoch in range(3)]
+    for epoch in range(3):
+        expected = plain.draw_epoch(50, 32, 0, epoch)
+        assert torch.equal(draws[epoch][:, :2], expected[:, :2])
+    assert torch.equal(draws[0], plain.draw_epoch(50, 32, 0, 0))
+    assert not torch.equal(draws[0][:, :2], draws[2][:, :2])
 
 
 def test_draws_cover_every_shift_and_flip_half_of_the_images():

@@ -113,3 +113,68 @@ def test_a_training_that_diverges_is_named_and_stores_nothing(digits, tmp_path, 
         zoo.ensure(network_recipe, lambda r, resume: train_network(r, digits, threads=1))
     assert zoo.find(network_recipe) is None
     assert not list(tmp_path.glob("*/*"))
+
+
+EVERY_KEY = {
+    "precision": "bfloat16",
+    "memory_format": "channels_last",
+    "augment": "crop_alternating_flip",
+    "label_smoothing": 0.1,
+    "whiten_stem": True,
+}
+
+
+def test_bfloat16_is_no_format_of_weights_and_another_training(digits):
+    states = {}
+    for precision in ("float32", "bfloat16"):
+        last = train(recipe(digits, pretraining={"precision": precision, "epochs": 1}), digits)[-1]
+        states[precision] = weights(last)
+    for name, tensor in states["bfloat16"].items():
+        counts = name.endswith("num_batches_tracked")
+        assert tensor.dtype == (torch.int64 if counts else torch.float32), name
+    distance = sum(
+        (states["bfloat16"][name] - value).norm()
+        for name, value in states["float32"].items()
+        if value.is_floating_point()
+    )
+    size = sum(v.norm() for v in states["float32"].values() if v.is_floating_point())
+    # bfloat16 has 8 significant bits, and the errors of 10 steps add up.
+    assert 2**-16 < distance / size < 2**-3
+
+
+@pytest.mark.parametrize("pretraining", [{"recipe": "fast", "epochs": 3}, EVERY_KEY])
+def test_a_training_repeats_and_resumes_bit_for_bit_with_every_key(digits, pretraining):
+    network_recipe = recipe(digits, pretraining=pretraining)
+    whole = train(network_recipe, digits, checkpoint_seconds=0)
+    assert [progress.checkpoint is None for progress in whole] == [False, False, True]
+    for start in (None, whole[0].checkpoint, whole[1].checkpoint):
+        torch.manual_seed(7)
+        again = train(network_recipe, digits, resume=start)
+        assert again[-1].weights == whole[-1].weights
+        assert again[-1].accuracy == whole[-1].accuracy
+
+
+@pytest.mark.parametrize("key", EVERY_KEY)
+def test_every_key_changes_the_weights(digits, key):
+    plain = train(recipe(digits, pretraining={"epochs": 1}), digits)[-1]
+    changed = train(recipe(digits, pretraining={"epochs": 1, key: EVERY_KEY[key]}), digits)[-1]
+    assert changed.weights != plain.weights
+
+
+def test_the_smoothed_loss_is_cross_entropy_with_softened_labels(digits):
+    """The only batch of an epoch, at the initial weights, against the formula."""
+    smoothing, count = 0.3, len(digits.train)
+    one_step = {"epochs": 1, "batch_size": count, "schedule": {"name": "constant", "warmup": 0}}
+    (progress,) = train(
+        recipe(digits, pretraining={**one_step, "label_smoothing": smoothing}), digits
+    )
+    network = build("resnet", 1, 10, {"blocks": [1, 1, 1, 1], "width": 2})
+    network.load_state_dict(weights(train(recipe(digits, {"weights": "random_raw"}), digits)[0]))
+    images = (digits.train.images.float() / 255 - digits.mean[0]) / digits.std[0]
+    with torch.no_grad():
+        logs = network.train()(images).double().log_softmax(dim=1)
+    soft = torch.full((count, 10), smoothing / 10, dtype=torch.float64)
+    soft[torch.arange(count), digits.train.labels] += 1 - smoothing
+    assert progress.loss == pytest.approx(-(soft * logs).sum(dim=1).mean().item(), rel=1e-5)
+    hard = torch.nn.functional.cross_entropy(logs, digits.train.labels).item()
+    assert progress.loss != pytest.approx(hard, rel=1e-3)
