@@ -26,6 +26,13 @@ def describe_sweep(prepared: Prepared) -> dict[str, Any]:
     decisive = ["space", "sampler", "metric", "mode", "parallel_per_study"]
     if config.search.objectives:
         decisive.append("objectives")  # older sweeps have no such key, and must stay resumable
+    resources: dict[str, Any] = {
+        "cpu": config.resources.cpu,
+        "device": config.resources.device,
+        "cache_gb": config.resources.cache_gb,
+    }
+    if config.resources.pack != 1:
+        resources["pack"] = config.resources.pack  # likewise
     return {
         "decides": {
             "seed": config.seed,
@@ -34,8 +41,7 @@ def describe_sweep(prepared: Prepared) -> dict[str, Any]:
             "networks": _describe_networks(prepared),
             **config.model_dump(mode="json", include={"stitch", "loss", "training"}),
             "search": {key: search[key] for key in decisive},
-            "resources": {"cpu": config.resources.cpu, "device": config.resources.device,
-                          "cache_gb": config.resources.cache_gb},
+            "resources": resources,
         },
         "config": config.model_dump(mode="json", exclude={"tracking"}),
         "trials": prepared.trials,
