@@ -129,6 +129,12 @@ class TrainingCell:
             splits[split] = SplitRepresentations(loaders[split], needed, cache)
         return splits
 
+    def runs_foreign_code(self) -> bool:
+        """Return whether the stitch or a loss was defined outside of Stitch Sweep and torch."""
+        losses = [loss for _, loss in self.loss.terms.values()]
+        modules = {type(part).__module__ for part in (*self.stitch.modules(), *losses)}
+        return not all(name.startswith(("stitch_sweep.", "torch.")) for name in modules)
+
     def measure(self, split: str) -> tuple[dict[str, float], Tensor]:
         """Measure the current stitch on a split: see `sums.measure`. It is in eval mode afterwards."""
         self.stitch.eval()

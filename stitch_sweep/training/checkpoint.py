@@ -22,6 +22,7 @@ def training_identity(
     seed: int,
     repeat: int,
     threads: int,
+    pack_width: int,
 ) -> dict[str, Any]:
     """Describe everything that determines the bits of a training's result.
 
@@ -35,9 +36,10 @@ def training_identity(
         seed: the sweep's seed.
         repeat: number of the repeat.
         threads: torch's intra-op threads, which influence the last bits of results.
+        pack_width: number of places in a pass of the frozen rest, which influences them, too.
     """
     train = loaders["train"]
-    return {
+    identity = {
         "format": FORMAT,
         "sender": [sender[0].fingerprint, sender[1]],
         "receiver": [receiver[0].fingerprint, receiver[1]],
@@ -48,6 +50,8 @@ def training_identity(
         "threads": threads,
         "device": train.device.type,
     }
+    # Checkpoints of older versions, which had no packs, stay valid.
+    return identity if pack_width == 1 else {**identity, "pack": pack_width}
 
 
 def read_checkpoint(checkpoint: bytes, identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,6 +69,7 @@ def read_checkpoint(checkpoint: bytes, identity: Mapping[str, Any]) -> dict[str,
     if not isinstance(checkpoint_identity, Mapping):
         raise CheckpointError("foreign: not a checkpoint of a stitch's training")
     if checkpoint_identity != identity:
-        parts = [key for key, value in identity.items() if checkpoint_identity.get(key) != value]
+        keys = {**identity, **checkpoint_identity}
+        parts = [key for key in keys if checkpoint_identity.get(key) != identity.get(key)]
         raise CheckpointError(f"a checkpoint of another training ({', '.join(parts)} not the same)")
     return state
