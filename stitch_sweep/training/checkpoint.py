@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,7 @@ def training_identity(
     repeat: int,
     threads: int,
     pack_width: int,
+    start: bytes | None,
 ) -> dict[str, Any]:
     """Describe everything that determines the bits of a training's result.
 
@@ -37,6 +39,7 @@ def training_identity(
         repeat: number of the repeat.
         threads: torch's intra-op threads, which influence the last bits of results.
         pack_width: number of places in a pass of the frozen rest, which influences them, too.
+        start: file of the stitch that the training starts from; None if the settings say it all.
     """
     train = loaders["train"]
     identity = {
@@ -50,8 +53,12 @@ def training_identity(
         "threads": threads,
         "device": train.device.type,
     }
-    # Checkpoints of older versions, which had no packs, stay valid.
-    return identity if pack_width == 1 else {**identity, "pack": pack_width}
+    # Checkpoints of older versions, which had neither packs nor such starts, stay valid.
+    if pack_width > 1:
+        identity["pack"] = pack_width
+    if start is not None:
+        identity["start"] = hashlib.sha256(start).hexdigest()
+    return identity
 
 
 def read_checkpoint(checkpoint: bytes, identity: Mapping[str, Any]) -> dict[str, Any]:

@@ -86,6 +86,8 @@ class StitchTraining:
         pack_width: number of places in a pass of the receiver's rest, which influences the last bits of
             the result. See `Pack` for several trainings in one pass; a training that runs alone leaves
             the other places empty.
+        start: file of a stitch of the same type and shapes, whose weights are the initial ones; None to
+            start as the settings say.
 
     Raises:
         InputError: the stitch can't join these layers, a layer doesn't exist, or a loss needs the
@@ -107,6 +109,7 @@ class StitchTraining:
         threads: int = 1,
         cache: ActivationCache | None = None,
         pack_width: int = 1,
+        start: bytes | None = None,
     ) -> None:
         self._began = time.perf_counter()
         seed_everything(derive(seed, repeat, "training"), threads)
@@ -125,6 +128,7 @@ class StitchTraining:
             repeat=repeat,
             threads=threads,
             pack_width=pack_width,
+            start=start,
         )
         self._cell = TrainingCell(
             sender,
@@ -136,6 +140,7 @@ class StitchTraining:
             seed,
             repeat,
             cache or ActivationCache(limit_bytes=2**31),
+            start,
         )
         self.stitch = self._cell.stitch
         self.pack_width = pack_width
