@@ -69,6 +69,7 @@ def read(trials: int, folder: Path, store: str) -> Any:
 def stand_in(milliseconds: float) -> type:
     """Return a Trainable that sleeps, and then reports the data of a training."""
     from stitch_sweep.sweep.trainable import StitchTrainable
+    from stitch_sweep.sweep.worker_trial import WorkerTrial
 
     class StandIn(StitchTrainable):
         def setup(self, config: dict[str, Any], shared: Any = None) -> None:
@@ -77,8 +78,9 @@ def stand_in(milliseconds: float) -> type:
 
         def step(self) -> dict[str, Any]:
             time.sleep(milliseconds / 1000)
-            rng = np.random.default_rng(self._spec["number"])
-            rate = self._spec["settings"]["training"]["optimizer"]["lr"]
+            spec = self._waiting[0]["spec"]
+            rng = np.random.default_rng(spec["number"])
+            rate = spec["settings"]["training"]["optimizer"]["lr"]
             accuracy = 0.9 - abs(np.log10(rate) + 2) / 10
             rows = [
                 {
@@ -95,7 +97,8 @@ def stand_in(milliseconds: float) -> type:
                 "status": "finished", "metric": accuracy, "metrics": metrics,
                 "trajectory": rows, "seconds": milliseconds / 1000,
             }  # fmt: skip
-            self._tell_ledger(outcome, rng.integers(0, 10, TEST_IMAGES), None)
+            trial = WorkerTrial(spec, None, None, self._shared.writer, "val_accuracy")
+            trial.record(outcome, rng.integers(0, 10, TEST_IMAGES), None)
             return {"done": True}
 
     return StandIn

@@ -38,6 +38,13 @@ class _End:
     spec: dict[str, Any] = field(compare=False)
 
 
+def _spec(suggested: dict[str, Any]) -> dict[str, Any]:
+    """Return the recorded content of the only trial of a group."""
+    (entry,) = json.loads(suggested["group"])["trials"]
+    spec: dict[str, Any] = entry["spec"]
+    return spec
+
+
 @dataclass
 class _Server:
     """A process that handles one call at a time. Times are virtual, durations are measured."""
@@ -85,9 +92,7 @@ def simulate(workers: int, seconds: float, tune: float, worker: float) -> dict[s
         handed += 1
         # Durations differ by a tenth, so that the workers don't all request trials at the same time.
         length = seconds * (1 + 0.1 * rng.standard_normal()) + worker
-        heapq.heappush(
-            ends, _End(answered + max(0.0, length), trial_id, json.loads(suggested["spec"]))
-        )
+        heapq.heappush(ends, _End(answered + max(0.0, length), trial_id, _spec(suggested)))
 
     for _ in range(workers):
         hand_out(0.0)

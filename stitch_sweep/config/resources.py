@@ -12,6 +12,14 @@ from stitch_sweep.core.problems import mismatch, refusal
 from stitch_sweep.core.registry import Options
 
 _MOST_GPUS = 1024
+_WIDEST_PACK = 256
+
+
+def _check_pack(value: Any) -> Any:
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    if value != "auto" and not (is_number and 1 <= value <= _WIDEST_PACK):
+        raise refusal(mismatch(f"'auto' or a whole number from 1 to {_WIDEST_PACK}", value))
+    return value
 
 
 def _check_gpu(value: Any) -> Any:
@@ -46,6 +54,15 @@ class ResourcesConfig(Options):
         default=1.0,
         description="Largest size in GiB of a frozen network's representation of one split that is kept "
         "in memory. A worker keeps the sender's and, if the loss needs it, the receiver's.",
+    )
+    # Excluded if it has its default, so that descriptions of older sweeps keep their hashes.
+    pack: Annotated[
+        Literal["auto"] | int, PlainValidator(_check_pack), Field(exclude_if=lambda pack: pack == 1)
+    ] = Field(
+        default=1,
+        description="Number of stitches into one receiver layer that a worker trains side by side, in one "
+        "pass of the frozen rest of the receiver; `auto` chooses a number per layer. It changes the last "
+        "bits of results, and which stitches share a pass does not.",
     )
 
     @property

@@ -66,6 +66,20 @@ def load_stitch(path: Path | str) -> nn.Module:
     return stitch.eval()
 
 
+def load_weights(stitch: nn.Module, data: bytes) -> None:
+    """Give a stitch the weights of a stored one of the same type and shapes.
+
+    Args:
+        stitch: its tensors are replaced, on their device.
+        data: as `pack_stitch` returned it.
+
+    Raises:
+        CheckpointError: the bytes are damaged.
+        RuntimeError: the stored stitch has other tensors.
+    """
+    stitch.load_state_dict(unpack(data)["stitch"])
+
+
 def describe_stitch(path: Path | str) -> dict[str, Any]:
     """Return the description of a stored stitch: name, shapes, options, and the trial it comes from.
 

@@ -5,7 +5,7 @@ anywhere else. Results tables, Optuna studies and MLflow runs are views that can
 ledger.
 
     ledger/sweep.json               the sweep: its settings, and an id
-    ledger/trials/<trial>.json      a trial: running, finished or failed
+    ledger/trials/<trial>.json      a trial: running, finished, failed or stopped
     ledger/checkpoints/<trial>      newest checkpoint of a running trial; <trial>.previous is older
     ledger/retrained/<trial>.json   former record of a trial that runs again for its stitch
     ledger/set_aside/               damaged files, and files whose place was needed
@@ -45,6 +45,12 @@ from stitch_sweep.storage.records import (
     seal,
     trial_from_path,
 )
+
+PAUSED_AT = "paused_at"
+"""Key of a running trial's record: the epoch after which it waits, or waited last, for a decision."""
+
+_PROGRESS = (PAUSED_AT, "trajectory", "seconds", "started")
+"""Keys that `Ledger.pause` adds to the record of a running trial."""
 
 
 class Ledger:
@@ -115,6 +121,46 @@ class Ledger:
         """Record a running trial with its parameters, before a worker starts it."""
         self.write(trial, {**content, "trial": trial, "status": "running"})
 
+    def hand_out(self, trial: str, content: Mapping[str, Any]) -> None:
+        """Record a trial that a worker starts or continues. An outcome, and a pause, are kept."""
+        existing = self.read(trial) or {}
+        if existing.get("status", "running") == "running":
+            progress = {key: existing[key] for key in _PROGRESS if key in existing}
+            self.begin(trial, {**content, **progress})
+
+    def pause(self, trial: str, progress: Mapping[str, Any], checkpoint: bytes) -> None:
+        """Store the state of a trial that waits for a decision: its checkpoint first, then its record.
+
+        Args:
+            trial: id of a running trial; an ended one stays as it is.
+            progress: `paused_at` (the number of completed epochs), `trajectory`, `seconds` and `started`.
+            checkpoint: from which the trial continues.
+        """
+        record = self.read(trial)
+        if record is not None and record["status"] == "running":
+            self.write_checkpoint(trial, checkpoint)
+            self.begin(trial, {**record, **progress})
+
+    def stop(self, trial: str, metric: float) -> dict[str, Any]:
+        """Record that a paused trial ends where it waits; return the whole record.
+
+        Args:
+            trial: id of a trial that `pause` was called for.
+            metric: the search metric where it waits.
+        """
+        record = self.read(trial) or {}
+        outcome: dict[str, Any] = {
+            "status": "stopped",
+            "stopped_at": record.get(PAUSED_AT),
+            "trajectory": record.get("trajectory"),
+            "seconds": record.get("seconds"),
+            "started": record.get("started"),
+            "metric": metric,
+            "metrics": {},
+            "stitch": None,
+        }
+        return self.finish(trial, outcome, None)
+
     def finish(
         self, trial: str, outcome: Mapping[str, Any], predictions: np.ndarray | None
     ) -> dict[str, Any]:
@@ -122,7 +168,7 @@ class Ledger:
 
         Args:
             trial: id of a trial that was recorded with `begin`.
-            outcome: `status` (finished or failed), `metrics`, `trajectory`, `seconds`, ...
+            outcome: `status` (finished, failed or stopped), `metrics`, `trajectory`, `seconds`, ...
             predictions: int [N], the class predicted for each test image; None without predictions.
 
         Returns:
@@ -137,6 +183,9 @@ class Ledger:
             # ran again.
             return existing
         record = {**existing, **outcome, "trial": trial}
+        if "started" in existing:  # the trial was paused in between
+            record["started"] = existing["started"]
+        record.pop(PAUSED_AT, None)
         record["predictions"] = None if predictions is None else encode_predictions(predictions)
         self.write(trial, record)
         self.remove_checkpoints(trial)

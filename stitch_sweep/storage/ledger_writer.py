@@ -75,6 +75,18 @@ class LedgerWriter:
         if record is None or record["status"] == "running":
             self._ledger.write_checkpoint(trial, data)
 
+    def pause(self, trial: str, progress: dict[str, Any], checkpoint: bytes) -> None:
+        """Store the state of a trial that waits for a decision; see `Ledger.pause`."""
+        self._ledger.pause(trial, progress, checkpoint)
+
+    def read_stitch(self, trial: str) -> bytes:
+        """Read the file of a trial's stitch, from which another trial starts.
+
+        Raises:
+            OSError: it is missing, or can't be read.
+        """
+        return self._ledger.stitch_path(trial).read_bytes()
+
     def read_checkpoints(self, trial: str) -> list[CheckpointFile]:
         """Read the checkpoints of an interrupted trial, newest first."""
         return self._ledger.read_checkpoints(trial)

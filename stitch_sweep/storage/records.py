@@ -51,7 +51,7 @@ class RecordError(InputError):
 
 def without_outcome(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields that a trial's record has before the trial ends: identity and settings."""
-    return {name: record[name] for name in _RECORD}
+    return {name: record[name] for name in (*_RECORD, "start") if name in record}
 
 
 def trial_from_path(path: Path) -> str | None:
@@ -187,6 +187,9 @@ def _check_record(content: Mapping[str, Any], trial: str) -> None:
     if content["status"] != "running":
         for name, is_valid in _ENDED.items():
             _check(name, content.get(name), is_valid)
+    if content["status"] == "running" and content.get("paused_at") is not None:
+        for name in ("trajectory", "seconds"):
+            _check(name, content.get(name), _ENDED[name])
     if content["status"] == "finished":
         _check("metric", content["metric"], _is_number)
     if content["status"] == "stopped":
@@ -322,6 +325,16 @@ def _is_stitch(value: Any) -> bool:
     )
 
 
+def _is_start(value: Any) -> bool:
+    # The id becomes a file name.
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("trial"), str)
+        and _ID.fullmatch(value["trial"]) is not None
+        and _is_digest(value.get("sha256"))
+    )
+
+
 _RECORD: dict[str, Callable[[Any], bool]] = {
     "trial": _is_text,
     "study": _is_text,
@@ -351,6 +364,8 @@ _OPTIONAL: dict[str, Callable[[Any], bool]] = {
     "error": _is_text,
     "traceback": _is_text,
     "out_of_memory": _is_bool,
+    "paused_at": _is_count,
+    "start": _is_start,
 }
 _DESCRIPTION: dict[str, Callable[[Any], bool]] = {
     "trials": _is_count,

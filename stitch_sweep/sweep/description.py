@@ -31,6 +31,13 @@ def describe_sweep(prepared: Prepared) -> dict[str, Any]:
     decisive += [key for key in ("scheduler", "share", "enqueue") if key in search]
     if config.search.enqueue is not None:
         search["enqueue"] = describe_enqueued(config)
+    resources: dict[str, Any] = {
+        "cpu": config.resources.cpu,
+        "device": config.resources.device,
+        "cache_gb": config.resources.cache_gb,
+    }
+    if config.resources.pack != 1:
+        resources["pack"] = config.resources.pack  # likewise
     return {
         "decides": {
             "seed": config.seed,
@@ -40,8 +47,7 @@ def describe_sweep(prepared: Prepared) -> dict[str, Any]:
             **config.model_dump(mode="json", include={"stitch", "loss", "training"}),
             "search": {key: search[key] for key in decisive},
             **_describe_sharing(prepared),
-            "resources": {"cpu": config.resources.cpu, "device": config.resources.device,
-                          "cache_gb": config.resources.cache_gb},
+            "resources": resources,
         },
         "config": config.model_dump(mode="json", exclude={"tracking"}),
         "trials": prepared.trials,

@@ -26,3 +26,7 @@ class FailureCounter:
         """
         self._failures[trial, progress] += 1
         return self._failures[trial, progress] <= RETRIES
+
+    def count(self, trial: str, progress: int | None) -> int:
+        """Return the number of failures of a trial without progress between them."""
+        return self._failures[trial, progress]

@@ -6,73 +6,105 @@ results of the round before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from stitch_sweep.config.root import Config
-from stitch_sweep.plan.objectives import objective_values
+from stitch_sweep.config.trial import TrialSettings
+from stitch_sweep.plan.neighbors import shared_settings, shared_stitch
+from stitch_sweep.plan.objectives import learning_curve
+from stitch_sweep.plan.schedulers import build_scheduler
 from stitch_sweep.plan.study_search import StudySearch
+from stitch_sweep.stitches.shapes import Shape
 from stitch_sweep.storage.study import Study
+from stitch_sweep.sweep.segments import RoundSegments
+
+Record = dict[str, Any]
 
 
 class NextTrial(NamedTuple):
-    """A trial that may start now.
+    """A trial that may start or continue now.
 
     Attributes:
         number: of the trial.
         params: its searched settings.
+        settings: all settings.
         original: the record of an equal trial with a result, to be copied; None to train.
+        until: number of completed epochs after which it waits; None if it runs to its end.
+        start: the trial whose stitch it starts from, with the stitch's checksum (`trial`, `sha256`); None
+            if it starts as its settings say.
     """
 
     number: int
     params: dict[str, Any]
-    original: dict[str, Any] | None
+    settings: TrialSettings
+    original: Record | None
+    until: int | None
+    start: dict[str, str] | None
 
 
 class StudyRounds:
     """Hands out the trials of a study in rounds.
 
     Args:
-        search: the study, or its search.
+        study: the study.
         total: number of trials of the study.
-        size: number of trials in a round.
+        config: the configuration.
         records: of the trials, by number; None where a trial has none.
-        key: returns a text that is equal for parameters with equal results; see `EffectiveSettings`.
-        config: the configuration, if `search` is a study.
+        key: returns a text that is equal for settings with equal results; see `EffectiveSettings`.
+        stop: ends a paused trial where it waits, from its id and metric; returns its record.
+        parents: records of the best trials of the studies that it learns from, a list for each; see
+            `plan.neighbors`.
+        shape: returns the shape of a network's layer; without it, no trial starts from another one's
+            stitch.
     """
 
     def __init__(
         self,
-        search: StudySearch | Study,
+        study: Study,
         total: int,
-        size: int,
-        records: list[dict[str, Any] | None],
-        key: Callable[[Study, Mapping[str, Any]], str],
-        config: Config | None = None,
+        config: Config,
+        records: Sequence[Record | None],
+        key: Callable[[Study, TrialSettings], str],
+        stop: Callable[[str, float], Record],
+        parents: Sequence[Sequence[Record]] = (),
+        shape: Callable[[str, int], Shape] | None = None,
     ) -> None:
-        # A study's search is built at its first trial: 10,000 of them take memory.
-        self._search = search
+        self.study = study
         self._config = config
         self._key = key
-        self._keys: list[str] = []
-        self._has_waiting_copy = False
+        self._stop = stop
+        self._parents = parents
+        self._shape = shape
         self._total = total
-        self._size = size
-        self._records: dict[int, dict[str, Any]] = {n: r for n, r in enumerate(records) if r}
+        self._size = config.search.parallel_per_study
+        self._records: dict[int, Record] = {n: r for n, r in enumerate(records) if r}
         self._result_count = 0
         self._handed_out: set[int] = set()
+        self._has_waiting_copy = False
+        # Built at the study's first trial: 10,000 of them take memory.
+        self._search: StudySearch | None = None
+        self._segments: RoundSegments | None = None
         self._params: list[dict[str, Any]] = []  # Optuna's suggestions, in order
-        self._tell_whole_rounds()
+        self._settings: dict[int, TrialSettings] = {}  # of the current round
+        self._keys: list[tuple[str, str | None]] = []
 
     @property
-    def study(self) -> Study:
-        """The study."""
-        return self._search if isinstance(self._search, Study) else self._search.study
+    def is_complete(self) -> bool:
+        """Whether all trials have ended, and `next` has no more."""
+        return self._result_count == self._total
+
+    @property
+    def ready_at_most(self) -> int:
+        """Upper limit on the number of trials that `next` would return now."""
+        records = (self._records.get(n) for n in self._round if n not in self._handed_out)
+        return sum(record is None or record["status"] == "running" for record in records)
 
     def next(self) -> NextTrial | None:
-        """Return the next trial that may start now, or None."""
+        """Return the next trial that may start or continue now, or None."""
+        self._settle()
         self._has_waiting_copy = False
-        for number in range(self._result_count, min(self._result_count + self._size, self._total)):
+        for number in self._round:
             record = self._records.get(number)
             if number in self._handed_out or (record and record["status"] != "running"):
                 continue
@@ -81,26 +113,94 @@ class StudyRounds:
             if must_wait:
                 self._has_waiting_copy = True
                 continue
+            segments = self._open_segments()
+            if segments.is_waiting(number, record):
+                continue
             self._handed_out.add(number)
-            return NextTrial(number, self._params_of(number), original)
+            return NextTrial(
+                number,
+                self._params_of(number),
+                self._settings_of(number),
+                original,
+                segments.next_rung(number, record),
+                self._start_of(number),
+            )
         return None
 
     def take_back(self, number: int) -> None:
         """Let `next` hand out a trial once more."""
         self._handed_out.discard(number)
 
-    def add_result(self, number: int, record: dict[str, Any]) -> bool:
-        """Add the record of an ended trial; return whether `next` may now return more trials."""
+    def add_result(self, number: int, record: Record) -> bool:
+        """Add the record of an ended or paused trial; return whether `next` may now return more."""
         self._records[number] = record
-        return self._tell_whole_rounds() or self._has_waiting_copy
+        self._handed_out.discard(number)
+        if self._config.search.scheduler is not None or self._has_waiting_copy:
+            return True
+        return not any(other in self._handed_out for other in self._round)
 
-    def _find_original(self, number: int) -> tuple[dict[str, Any] | None, bool]:
+    @property
+    def _round(self) -> range:
+        """The numbers of the current round."""
+        return range(self._result_count, min(self._result_count + self._size, self._total))
+
+    def _settle(self) -> None:
+        """Tell Optuna the results of complete rounds, and stop the trials that end at their rung."""
+        while self._tell_round() or self._stop_trials():
+            pass
+
+    def _tell_round(self) -> bool:
+        """Tell Optuna the results of the current round, in order; return False if one is missing."""
+        records = [self._records.get(number) for number in self._round]
+        if not records or any(r is None or r["status"] == "running" for r in records):
+            return False
+        numbers = self._round
+        self._ask_up_to(numbers[-1])
+        # The recorded parameters count, even if this version of Optuna suggests others.
+        for number in numbers:
+            self._open_search().tell_record(self._records[number])
+        self._result_count = numbers.stop
+        self._segments = None
+        self._settings.clear()
+        return True
+
+    def _stop_trials(self) -> bool:
+        """Make the next decision about paused trials; return False if none is due."""
+        if self._config.search.scheduler is None or self.is_complete:
+            return False
+        segments = self._open_segments()
+        numbers = segments.decide(self._records, self._histories(), self._finished())
+        for number in numbers or ():
+            record = self._records[number]
+            metric = learning_curve(record, self._config)[-1]
+            self._records[number] = self._stop(record["trial"], metric)
+        return numbers is not None
+
+    def _open_segments(self) -> RoundSegments:
+        if self._segments is None:
+            scheduler = build_scheduler(self._config, self.study)
+            epochs = {}
+            if scheduler is not None:
+                self._ask_up_to(self._round[-1])
+                taking_part = filter(self._takes_part, self._round)
+                epochs = {n: self._settings_of(n).training.epochs for n in taking_part}
+            self._segments = RoundSegments(scheduler, epochs)
+        return self._segments
+
+    def _takes_part(self, number: int) -> bool:
+        """Return whether the decisions of the current round concern a trial.
+
+        A trial that equals an earlier one waits for the result of that one. If it must be trained in the
+        end, because the machine may have caused that result, it isn't stopped early.
+        """
+        return not any(
+            earlier in self._round or _is_repeatable(self._records[earlier])
+            for earlier in self._equal_trials(number)
+        )
+
+    def _find_original(self, number: int) -> tuple[Record | None, bool]:
         """Return the record of the first equal trial with a result, and whether to wait for one."""
-        while number and len(self._keys) <= number:
-            self._keys.append(self._key(self.study, self._params_of(len(self._keys))))
-        for earlier in range(number):
-            if self._keys[earlier] != self._keys[number]:
-                continue
+        for earlier in self._equal_trials(number):
             record = self._records.get(earlier)
             if record is None or record["status"] == "running":
                 return None, True
@@ -108,28 +208,54 @@ class StudyRounds:
                 return record, False
         return None, False
 
+    def _equal_trials(self, number: int) -> list[int]:
+        """Return the numbers of the earlier trials that equal a trial."""
+        while number and len(self._keys) <= number:
+            earlier = len(self._keys)
+            start = self._start_of(earlier)
+            key = self._key(self.study, self._settings_of(earlier))
+            self._keys.append((key, None if start is None else start["trial"]))
+        return [earlier for earlier in range(number) if self._keys[earlier] == self._keys[number]]
+
+    def _histories(self) -> dict[int, list[float]]:
+        """Return the search metric after each epoch, of every trial that decisions may see."""
+        taking_part = filter(self._takes_part, self._round)
+        return {
+            number: learning_curve(self._records[number], self._config)
+            for number in (*range(self._result_count), *taking_part)
+            if number in self._records
+        }
+
+    def _finished(self) -> list[int]:
+        """Return the numbers of the finished trials of earlier rounds."""
+        earlier = range(self._result_count)
+        return [number for number in earlier if self._records[number]["status"] == "finished"]
+
+    def _start_of(self, number: int) -> dict[str, str] | None:
+        """Return the stitch that a trial starts from. If the trial has a record, the record decides."""
+        record = self._records.get(number)
+        if record is not None:
+            start: dict[str, str] | None = record.get("start")
+            return start
+        if not self._parents or self._shape is None:
+            return None
+        settings = self._settings_of(number)
+        trial = shared_stitch(self.study, settings, self._parents, self._config, self._shape)
+        if trial is None:
+            return None
+        (stitch,) = [r["stitch"] for best in self._parents for r in best if r["trial"] == trial]
+        return {"trial": trial, "sha256": stitch["sha256"]}
+
     def _params_of(self, number: int) -> dict[str, Any]:
         record = self._records.get(number)
         params: dict[str, Any] = record["params"] if record else self._params[number]
         return params
 
-    def _tell_whole_rounds(self) -> bool:
-        """Tell Optuna the results of complete rounds, in order; return whether a new round is open."""
-        has_new_round = False
-        while self._result_count < self._total:
-            numbers = range(self._result_count, min(self._result_count + self._size, self._total))
-            records = [self._records.get(number) for number in numbers]
-            if any(record is None or record["status"] == "running" for record in records):
-                return has_new_round
-            self._ask_up_to(numbers[-1])
-            # The recorded parameters count, even if this version of Optuna suggests others.
-            for number, record in zip(numbers, records, strict=True):
-                assert record is not None
-                search = self._open_search()
-                search.tell(number, record["params"], objective_values(record, search.config))
-            self._result_count = numbers.stop
-            has_new_round = self._result_count < self._total
-        return has_new_round
+    def _settings_of(self, number: int) -> TrialSettings:
+        if number not in self._settings:
+            overrides = {**self.study.factors, **self._params_of(number)}
+            self._settings[number] = self._config.trial_settings(overrides)
+        return self._settings[number]
 
     def _ask_up_to(self, number: int) -> None:
         """Ask for suggestions in order, also after a resume, because some samplers keep a state."""
@@ -137,9 +263,9 @@ class StudyRounds:
             self._params.append(self._open_search().ask(len(self._params)))
 
     def _open_search(self) -> StudySearch:
-        if isinstance(self._search, Study):
-            assert self._config is not None
-            self._search = StudySearch(self._search, self._config)
+        if self._search is None:
+            shared = shared_settings(self._parents, self._config)
+            self._search = StudySearch(self.study, self._config, shared)
         return self._search
 
 
@@ -147,5 +273,6 @@ def _is_repeatable(record: Mapping[str, Any]) -> bool:
     """Return whether an equal trial is certain to end like this one.
 
     The machine may have caused an exception. A loss that became infinite or NaN is recorded without one.
+    A stopped trial is repeated by definition: its equals are stopped where it was.
     """
-    return record["status"] == "finished" or "traceback" not in record
+    return record["status"] != "failed" or "traceback" not in record

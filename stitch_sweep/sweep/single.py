@@ -10,6 +10,7 @@ from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.plan.cells import check_cell, parse_cell
 from stitch_sweep.plan.machine import check_local
+from stitch_sweep.plan.packing import pack_width
 from stitch_sweep.plan.prepare import prepare_networks, provide_networks
 from stitch_sweep.stitches.storage import describe_stitch
 from stitch_sweep.storage.files import write_atomically
@@ -45,8 +46,21 @@ def run_pair(config: Config, pair: str, save: Path | None = None) -> dict[str, A
             reporter.say(f"note: {note}")
         modules = provide_networks(prepared, reporter.network)
         bench = Workbench(config, prepared.data, modules)
+        # Its other places stay empty: the result is that of a sweep.
+        width = pack_width(
+            config.resources,
+            bench.networks[cell.receiver],
+            cell.receiver_layer,
+            prepared.data.train.images.shape[1:],
+            settings.training.batch_size,
+        )
         training = bench.training(
-            cell.sender, cell.sender_layer, cell.receiver, cell.receiver_layer, settings
+            cell.sender,
+            cell.sender_layer,
+            cell.receiver,
+            cell.receiver_layer,
+            settings,
+            pack_width=width,
         )
         while not training.done:
             training.run_epoch()

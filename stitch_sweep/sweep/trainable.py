@@ -1,4 +1,4 @@
-"""The program of a worker: a Tune Trainable that trains stitches one after the other.
+"""The program of a worker: a Tune Trainable that trains groups of stitches, one group after the other.
 
 The actor is reused, so its process pays only once for the import of torch, for receiving the data and the
 networks, and for a sender's activations.
@@ -8,25 +8,24 @@ from __future__ import annotations
 
 import json
 import time
-import traceback
+from collections import OrderedDict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from stitch_sweep.config.root import Config
-from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.networks.frozen import FrozenError
-from stitch_sweep.storage.checkpoint_files import resume_newest
 from stitch_sweep.storage.files import is_storage_error
 from stitch_sweep.sweep.data_transfer import data_from_arrays
 from stitch_sweep.sweep.gpu_errors import is_broken_device, is_out_of_memory
 from stitch_sweep.sweep.gpu_memory import count_refused_allocations, limit_memory
 from stitch_sweep.sweep.ray_setup import ray, tune
 from stitch_sweep.sweep.shelf import NodeShelf
+from stitch_sweep.sweep.worker_trial import WorkerTrial, note_error
 from stitch_sweep.training.loop import StitchTraining
+from stitch_sweep.training.pack import Pack
 from stitch_sweep.training.workbench import Workbench
 
 
@@ -40,7 +39,7 @@ class Shared:
         networks: reference to the networks by name.
         writer: the `LedgerWriter` actor.
         context: bytes that a process takes of a GPU before it computes; see `sweep.gpu_memory`.
-        report_seconds: minimum duration of a trial's step, after which Tune hears of the trial.
+        report_seconds: minimum duration of a step in which no trial ends, after which Tune hears of it.
         checkpoint_seconds: minimum time between two checkpoints of a trial.
     """
 
@@ -53,11 +52,17 @@ class Shared:
     checkpoint_seconds: float = 60.0
 
 
-MESSAGE = "said"
-"""Key of a worker's result: a text for the user, because a worker's own output goes to log files."""
+LEFT = "left"
+"""Key of a worker's result: ids of the trials that have ended or wait since the result before."""
+
+MESSAGES = "said"
+"""Key of a worker's result: texts for the user, because a worker's own output goes to log files."""
 
 STOPPED = "stopped"
 """Key of a worker's result: why no worker can record anything any more."""
+
+HELD = 2
+"""Number of waiting trainings that a worker keeps in memory, in multiples of a pack's places."""
 
 # A changed network is one of them: a new process has the original.
 _INFRASTRUCTURE = (
@@ -69,12 +74,13 @@ _INFRASTRUCTURE = (
 
 
 class StitchTrainable(tune.Trainable):
-    """One trial for Ray Tune. Ray reuses its process for the next trial."""
+    """One group of trials for Ray Tune. Ray reuses its process for the next group."""
 
     def setup(self, config: dict[str, Any], shared: Shared | None = None) -> None:
         """Prepare the process; called once."""
         assert shared is not None
         self._shared = shared
+        self._held: OrderedDict[str, StitchTraining] = OrderedDict()
         self._begin(config)
         try:
             limit_memory(self._gpu, shared.context)
@@ -83,51 +89,34 @@ class StitchTrainable(tune.Trainable):
                 shared.config, data, ray.get(shared.networks), shelf=NodeShelf()
             )
         except Exception as error:
-            self._note(error)
+            for entry in self._waiting:
+                note_error(shared.writer, entry["spec"]["trial"], error)
             raise
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Begin a further trial in this process."""
+        """Begin a further group in this process."""
         self._begin(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train for a while. At the end, the ledger hears of the result before Tune does."""
+        """Train until a trial ends or waits, or for a while. The ledger hears of it before Tune does."""
         began = time.monotonic()
+        self._left: list[str] = []
+        self._messages: list[str] = []
         try:
-            training = self._training
-            if training is None:
-                training, message = self._resume_training()
-                if message is not None:
-                    return {"done": False, "epoch": training.epoch, MESSAGE: message}
-            while not training.done:
-                training.run_epoch()
-                self._check_memory()  # before anything of the epoch is stored
-                self._maybe_checkpoint(training)
+            self._fill_places()
+            while self._open and not (self._left or self._messages):
+                self._run_epoch()
                 if time.monotonic() - began >= self._shared.report_seconds:
                     break
-            if not training.done:
-                return {"done": False, "epoch": training.epoch}
-            self._record_result(training)
         except Exception as error:
             cause = getattr(error, "cause", None)  # the exception that the ledger's actor raised
             if is_storage_error(cause):
                 return {"done": True, STOPPED: str(cause)}
-            out_of_memory = is_out_of_memory(error)
-            has_larger_share = out_of_memory and not self._larger and self._gpu < 1
-            if has_larger_share or (not out_of_memory and self._is_infrastructure(error, cause)):
-                self._note(error)
-                raise
-            self._record_failure(error)  # a trial that can't be trained is a result
-        return {"done": True}
-
-    @staticmethod
-    def _is_infrastructure(error: Exception, cause: BaseException | None) -> bool:
-        # If the ledger's actor can't write a trial's values, the trial is at fault.
-        is_trial_fault = isinstance(cause, ValueError)
-        return not is_trial_fault and (
-            isinstance(error, _INFRASTRUCTURE) or is_broken_device(error)
-        )
+            self._note(error)
+            raise
+        is_done = not (self._open or self._waiting)
+        return {"done": is_done, LEFT: self._left, MESSAGES: self._messages}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Do nothing: Tune's checkpoints are off, because the ledger keeps the checkpoints."""
@@ -135,43 +124,92 @@ class StitchTrainable(tune.Trainable):
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Do nothing; see `save_checkpoint`."""
 
-    def _note(self, error: Exception) -> None:
-        """Record why the trial must start again in a new process; the trial itself is not at fault."""
-        reason = f"{type(error).__name__}: {error}"
-        out_of_memory = is_out_of_memory(error)
-        writer = self._shared.writer
-        ray.get(writer.note.remote(self._spec["trial"], reason, out_of_memory=out_of_memory))
-
     def _begin(self, config: Mapping[str, Any]) -> None:
-        self._spec = json.loads(config["spec"])
+        group = json.loads(config["group"])
+        self._width: int = group["width"]
+        self._waiting = deque(group["trials"])
+        self._open: list[WorkerTrial] = []
+        self._pack = Pack(self._width)
         self._gpu, self._larger = float(config["gpu"]), bool(config["larger"])
         self._refused_before = count_refused_allocations()
-        self._training: StitchTraining | None = None
-        self._started = time.time()
-        self._stored = time.monotonic()
 
-    def _resume_training(self) -> tuple[StitchTraining, str | None]:
-        """Build the trial's training, from its checkpoint if it has one.
+    def _fill_places(self) -> None:
+        """Open the next trials of the group while the pack has free places."""
+        while self._waiting and self._pack.free:
+            entry = self._waiting.popleft()
+            trial = WorkerTrial(
+                entry["spec"],
+                entry["until"],
+                self._bench,
+                self._shared.writer,
+                self._shared.config.search.metric,
+            )
+            self._open.append(trial)
+            try:
+                message = trial.open(self._width, self._held.pop(trial.id, None))
+                if message is not None:
+                    self._messages.append(message)
+            except Exception as error:
+                self._fail(trial, error)
+                continue
+            if trial.is_over:
+                self._close(trial)
+            elif self._pack.fits(trial.training) or not self._pack.members:
+                self._pack.add(trial.training)
+            else:  # it trains when the members have left
+                self._open.remove(trial)
+                self._held[trial.id] = trial.training
+                self._waiting.appendleft(entry)
+                return
 
-        Returns:
-            The training, and a message for the user if a checkpoint couldn't be used.
-        """
-        spec = self._spec
-        training = self._bench.training(
-            spec["sender"],
-            spec["sender_layer"],
-            spec["receiver"],
-            spec["receiver_layer"],
-            TrialSettings.model_validate(spec["settings"]),
-            spec["repeat"],
+    def _run_epoch(self) -> None:
+        """Train every open trial to the end of its epoch."""
+        errors = self._pack.run_epoch()
+        self._check_memory()  # before anything of the epoch is stored
+        for trial in list(self._open):
+            if trial.training in errors:
+                self._fail(trial, errors[trial.training])
+            elif trial.is_over:
+                self._close(trial)
+            else:
+                trial.store(self._shared.checkpoint_seconds)
+
+    def _close(self, trial: WorkerTrial) -> None:
+        try:
+            trial.close(self._check_memory)
+        except Exception as error:
+            self._fail(trial, error)
+            return
+        self._leave(trial)
+        if not trial.training.done:
+            self._hold(trial)
+
+    def _fail(self, trial: WorkerTrial, error: Exception) -> None:
+        """Record the error of a trial that can't be trained, which is a result; raise other errors."""
+        if self._is_infrastructure(error):
+            raise error
+        trial.fail(error)
+        self._leave(trial)
+
+    def _leave(self, trial: WorkerTrial) -> None:
+        if trial.is_open and trial.training in self._pack.members:
+            self._pack.remove(trial.training)
+        self._open.remove(trial)
+        self._left.append(trial.id)
+
+    def _is_infrastructure(self, error: Exception) -> bool:
+        """Return whether the process, the machine or the ledger is at fault, and not a trial."""
+        cause = getattr(error, "cause", None)
+        if is_storage_error(cause):
+            return True
+        if is_out_of_memory(error):
+            # Twice the share may do, or fewer trials at once.
+            return (not self._larger and self._gpu < 1) or len(self._open) > 1
+        # If the ledger's actor can't write a trial's values, the trial is at fault.
+        is_trial_fault = isinstance(cause, ValueError)
+        return not is_trial_fault and (
+            isinstance(error, _INFRASTRUCTURE) or is_broken_device(error)
         )
-        _, message = resume_newest(
-            ray.get(self._shared.writer.read_checkpoints.remote(spec["trial"])),
-            training.restore,
-            f"trial {spec['trial']} starts from the beginning",
-        )
-        self._training = training
-        return training, message
 
     def _check_memory(self) -> None:
         if 0 < self._gpu < 1 and count_refused_allocations() > self._refused_before:
@@ -179,48 +217,15 @@ class StitchTrainable(tune.Trainable):
                 "CUDA out of memory: a library continued with another algorithm, which gives other bits"
             )
 
-    def _maybe_checkpoint(self, training: StitchTraining) -> None:
-        now = time.monotonic()
-        if not training.done and now - self._stored >= self._shared.checkpoint_seconds:
-            data = training.checkpoint()
-            ray.get(self._shared.writer.checkpoint.remote(self._spec["trial"], data))
-            self._stored = now
+    def _note(self, error: Exception) -> None:
+        """Record why all open trials must start again in a new process."""
+        for trial in self._open:
+            note_error(self._shared.writer, trial.id, error)
 
-    def _record_result(self, training: StitchTraining) -> None:
-        result = training.finish()
-        self._check_memory()
-        metric = self._shared.config.search.metric
-        outcome = {
-            "status": result.status,
-            "metric": result.metrics.get(metric),
-            "metrics": result.metrics,
-            "trajectory": result.trajectory,
-            "seconds": result.seconds,
-        }
-        predictions, stitch = None, None
-        if result.predictions is None:
-            outcome["error"] = "the loss stopped being finite"
-        else:
-            predictions = result.predictions.numpy()
-            stitch = training.pack_stitch(self._spec)
-        self._tell_ledger(outcome, predictions, stitch)
-
-    def _record_failure(self, error: Exception) -> None:
-        training = self._training
-        outcome: dict[str, Any] = {
-            "status": "failed",
-            "metric": None,
-            "metrics": {},
-            "trajectory": training.trajectory if training else [],
-            "seconds": training.seconds if training else 0.0,
-            "error": f"{type(error).__name__}: {error}",
-            "traceback": traceback.format_exc(),
-        }
-        self._tell_ledger(outcome, None, None)
-
-    def _tell_ledger(
-        self, outcome: dict[str, Any], predictions: np.ndarray | None, stitch: bytes | None
-    ) -> None:
-        outcome |= {"started": self._started, "worker": ray.get_runtime_context().get_worker_id()}
-        writer = self._shared.writer
-        ray.get(writer.finish.remote(self._spec["trial"], outcome, predictions, stitch))
+    def _hold(self, trial: WorkerTrial) -> None:
+        """Keep a waiting training in memory, unless other processes share this one's GPU."""
+        if 0 < self._gpu < 1:
+            return
+        self._held[trial.id] = trial.training
+        while len(self._held) > HELD * self._width:
+            self._held.popitem(last=False)

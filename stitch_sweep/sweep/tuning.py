@@ -29,7 +29,9 @@ from stitch_sweep.sweep.gpu_sharing import (
     measure_trial,
 )
 from stitch_sweep.sweep.network_training import make_task, train_networks
+from stitch_sweep.sweep.openings import stitches_to_keep
 from stitch_sweep.sweep.pace import Pace
+from stitch_sweep.sweep.pack_widths import PackWidths
 from stitch_sweep.sweep.progress import Reporter
 from stitch_sweep.sweep.ray_connection import connect
 from stitch_sweep.sweep.ray_setup import ray, tune
@@ -107,7 +109,15 @@ def _run_on_ray(
             write_atomically(folder / layout.RESOLVED_CONFIG, to_yaml(config).encode())
             reporter.say(f"{slots()} trials at a time")
             searcher = SweepSearcher(
-                prepared.studies, config, ledger, reporter.trial, slots, share, prepared.shape
+                prepared.studies,
+                config,
+                ledger,
+                reporter.trial,
+                slots,
+                share,
+                prepared.shape,
+                PackWidths(prepared, networks),
+                lambda name: len(prepared.outlines[name].layers),
             )
             _tune(prepared, ledger, networks, searcher, slots(), context, pace, temporary)
     except (KeyboardInterrupt, Exception) as error:
@@ -214,5 +224,5 @@ def _start_writer(ledger: Ledger, prepared: Prepared) -> Any:
         ray.remote(LedgerWriter)
         # No worker can record anything without the writer: if killed, it restarts and repeats its calls.
         .options(num_cpus=0, scheduling_strategy=this_node, max_restarts=-1, max_task_retries=-1)
-        .remote(str(ledger.folder.resolve()), config.keep_stitches, config.search.mode)
+        .remote(str(ledger.folder.resolve()), stitches_to_keep(config), config.search.mode)
     )

@@ -19,6 +19,7 @@ from stitch_sweep.stitches.building import build_stitch
 from stitch_sweep.stitches.capacity import capacity
 from stitch_sweep.stitches.least_squares import has_optimum
 from stitch_sweep.stitches.starts import start_stitch
+from stitch_sweep.stitches.storage import load_weights
 from stitch_sweep.training.convergence import (
     LEAST_IMAGES,
     LearningCurve,
@@ -44,6 +45,8 @@ class TrainingCell:
         seed: the sweep's seed.
         repeat: number of the repeat.
         cache: representations shared with other trainings.
+        start: file of a stitch of the same type and shapes, whose weights are the initial ones; None to
+            start as the settings say.
 
     Raises:
         InputError: the stitch can't join these layers, a layer doesn't exist, or a loss needs the
@@ -69,6 +72,7 @@ class TrainingCell:
         seed: int,
         repeat: int,
         cache: ActivationCache,
+        start: bytes | None = None,
     ) -> None:
         self.networks: tuple[FrozenSender, FrozenNetwork] = (sender, receiver)
         self._settings = settings
@@ -103,6 +107,8 @@ class TrainingCell:
         self.stitched = StitchedNetwork(
             self.stitch, receiver, receiver_layer, with_hints=self.loss.needs_hints
         )
+        if start is not None:
+            load_weights(self.stitch, start)
         self._fit = start_stitch(self.stitch, settings.stitch.start, self.splits["train"].pairs())
 
     def _read_splits(
@@ -128,6 +134,12 @@ class TrainingCell:
             needed = {role: source for role, source in sources.items() if role in roles}
             splits[split] = SplitRepresentations(loaders[split], needed, cache)
         return splits
+
+    def runs_foreign_code(self) -> bool:
+        """Return whether the stitch or a loss was defined outside of Stitch Sweep and torch."""
+        losses = [loss for _, loss in self.loss.terms.values()]
+        modules = {type(part).__module__ for part in (*self.stitch.modules(), *losses)}
+        return not all(name.startswith(("stitch_sweep.", "torch.")) for name in modules)
 
     def measure(self, split: str) -> tuple[dict[str, float], Tensor]:
         """Measure the current stitch on a split: see `sums.measure`. It is in eval mode afterwards."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,8 @@ def training_identity(
     seed: int,
     repeat: int,
     threads: int,
+    pack_width: int,
+    start: bytes | None,
 ) -> dict[str, Any]:
     """Describe everything that determines the bits of a training's result.
 
@@ -35,9 +38,11 @@ def training_identity(
         seed: the sweep's seed.
         repeat: number of the repeat.
         threads: torch's intra-op threads, which influence the last bits of results.
+        pack_width: number of places in a pass of the frozen rest, which influences them, too.
+        start: file of the stitch that the training starts from; None if the settings say it all.
     """
     train = loaders["train"]
-    return {
+    identity = {
         "format": FORMAT,
         "sender": [sender[0].fingerprint, sender[1]],
         "receiver": [receiver[0].fingerprint, receiver[1]],
@@ -48,6 +53,12 @@ def training_identity(
         "threads": threads,
         "device": train.device.type,
     }
+    # Checkpoints of older versions, which had neither packs nor such starts, stay valid.
+    if pack_width > 1:
+        identity["pack"] = pack_width
+    if start is not None:
+        identity["start"] = hashlib.sha256(start).hexdigest()
+    return identity
 
 
 def read_checkpoint(checkpoint: bytes, identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,6 +76,7 @@ def read_checkpoint(checkpoint: bytes, identity: Mapping[str, Any]) -> dict[str,
     if not isinstance(checkpoint_identity, Mapping):
         raise CheckpointError("foreign: not a checkpoint of a stitch's training")
     if checkpoint_identity != identity:
-        parts = [key for key, value in identity.items() if checkpoint_identity.get(key) != value]
+        keys = {**identity, **checkpoint_identity}
+        parts = [key for key in keys if checkpoint_identity.get(key) != identity.get(key)]
         raise CheckpointError(f"a checkpoint of another training ({', '.join(parts)} not the same)")
     return state

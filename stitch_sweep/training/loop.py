@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stitch_sweep.config.trial import TrialSettings
-from stitch_sweep.core.generators import capture_generators, restore_generators
+from stitch_sweep.core.generators import OwnGenerators
 from stitch_sweep.core.seeding import derive, seed_everything
 from stitch_sweep.core.splits import SHORT_SPLITS, SPLITS
 from stitch_sweep.data.loader import Loader
@@ -24,7 +24,9 @@ from stitch_sweep.storage.checkpoints import pack
 from stitch_sweep.training.cell import TrainingCell
 from stitch_sweep.training.checkpoint import read_checkpoint, training_identity
 from stitch_sweep.training.convergence import LearningCurve
+from stitch_sweep.training.joint_step import joint_step
 from stitch_sweep.training.representations import ActivationCache, Rows
+from stitch_sweep.training.shared_pass import SharedPass
 from stitch_sweep.training.sums import WeightedSums, name_losses
 
 
@@ -55,12 +57,14 @@ class StepLoss:
     """The loss of one training batch.
 
     Attributes:
-        total: the training loss, a scalar to be differentiated.
+        loss: the loss of the batch, a scalar to be differentiated.
+        penalty: the weighted penalty of the stitch's own weights, likewise; None without a penalty.
         values: what the trajectory shows of the batch: losses, and the accuracy where there are logits.
         count: number of images.
     """
 
-    total: Tensor
+    loss: Tensor
+    penalty: Tensor | None
     values: dict[str, Tensor]
     count: int
 
@@ -79,6 +83,11 @@ class StitchTraining:
         repeat: selects other initial weights under the same seed.
         threads: torch's intra-op threads.
         cache: representations shared with other trainings; by default a private cache.
+        pack_width: number of places in a pass of the receiver's rest, which influences the last bits of
+            the result. See `Pack` for several trainings in one pass; a training that runs alone leaves
+            the other places empty.
+        start: file of a stitch of the same type and shapes, whose weights are the initial ones; None to
+            start as the settings say.
 
     Raises:
         InputError: the stitch can't join these layers, a layer doesn't exist, or a loss needs the
@@ -99,6 +108,8 @@ class StitchTraining:
         repeat: int = 0,
         threads: int = 1,
         cache: ActivationCache | None = None,
+        pack_width: int = 1,
+        start: bytes | None = None,
     ) -> None:
         self._began = time.perf_counter()
         seed_everything(derive(seed, repeat, "training"), threads)
@@ -116,6 +127,8 @@ class StitchTraining:
             seed=seed,
             repeat=repeat,
             threads=threads,
+            pack_width=pack_width,
+            start=start,
         )
         self._cell = TrainingCell(
             sender,
@@ -127,13 +140,18 @@ class StitchTraining:
             seed,
             repeat,
             cache or ActivationCache(limit_bytes=2**31),
+            start,
         )
         self.stitch = self._cell.stitch
-        self._steps_per_epoch = len(train)
+        self.pack_width = pack_width
+        self.rest = self._cell.stitched.rest
+        self._pass_shape = self.rest, pack_width, len(train.images), train.batch_size, train.device
+        self._shared = SharedPass(self.rest, pack_width)
+        self.steps_per_epoch = len(train)
         # An identity has no parameters, and an optimizer refuses an empty list.
         parameters = [p for p in self.stitch.parameters() if p.requires_grad]
         epochs = settings.training.epochs if parameters else 0
-        self.total_steps = epochs * self._steps_per_epoch
+        self.total_steps = epochs * self.steps_per_epoch
         self._optimization = Optimization(
             parameters or [nn.Parameter(torch.zeros(1))],
             settings.training.optimizer,
@@ -141,13 +159,14 @@ class StitchTraining:
             self.total_steps,
             self._cell.loss.default_lr(settings.training.optimizer.name),
         )
-        self._log_every = settings.training.log_every or max(1, self._steps_per_epoch // 4)
+        self._log_every = settings.training.log_every or max(1, self.steps_per_epoch // 4)
         self._interval_sums, self._epoch_sums = WeightedSums(), WeightedSums()
         self._epoch_losses: list[float] = []
         self._lr = 0.0
         self._earlier_seconds = 0.0
         self.trajectory: list[dict[str, Any]] = []
         self.failed = False
+        self.generators = OwnGenerators(self._device, every=self._cell.runs_foreign_code())
 
     @property
     def step(self) -> int:
@@ -157,7 +176,7 @@ class StitchTraining:
     @property
     def epoch(self) -> int:
         """Number of completed epochs."""
-        return self.step // self._steps_per_epoch
+        return self.step // self.steps_per_epoch
 
     @property
     def done(self) -> bool:
@@ -171,31 +190,56 @@ class StitchTraining:
 
     def run_epoch(self) -> None:
         """Train to the end of the current epoch."""
-        self.advance(self._steps_per_epoch - self.step % self._steps_per_epoch)
+        self.advance(self.steps_per_epoch - self.step % self.steps_per_epoch)
 
     def advance(self, steps: int) -> None:
         """Take at most `steps` optimizer steps; stop when done or when the loss isn't finite."""
         stop = min(self.step + steps, self.total_steps)
         while self.step < stop and not self.failed:
-            start = self.step % self._steps_per_epoch
-            for rows in self._cell.splits["train"].batches(self.epoch, start):
+            for rows in self.remaining_batches():
                 self._train_step(rows)
                 if self.failed or self.step >= stop:
                     break
 
-    def _forward(self, rows: Rows) -> StepLoss:
-        """Compute the loss of one training batch, of which the gradients are taken."""
+    def remaining_batches(self) -> Iterator[Rows]:
+        """Iterate over the batches of the current epoch that the training hasn't seen."""
+        return self._cell.splits["train"].batches(self.epoch, self.step % self.steps_per_epoch)
+
+    @property
+    def shares_rest(self) -> bool:
+        """Whether the logits come from a pass of the whole rest, which several trainings can share."""
+        return self._cell.loss.needs_logits and not self._cell.loss.needs_hints
+
+    def can_share_with(self, other: StitchTraining) -> bool:
+        """Return whether the batches of both trainings fit into one pass of the rest, step by step."""
+        return self._pass_shape == other._pass_shape
+
+    def stitch_batch(self, rows: Rows) -> Tensor:
+        """Apply the stitch to a training batch; return its output with its history."""
         self.stitch.train()
-        inputs = self._cell.stitched.loss_inputs(rows, self._cell.loss.needs_logits)
-        total, terms = self._cell.loss(inputs)
+        self._optimization.clear_gradients()
+        return self.stitch(rows["sender"])
+
+    def compute_loss(self, rows: Rows, stitched: Tensor, logits: Tensor | None) -> StepLoss:
+        """Compute the loss of a training batch.
+
+        Args:
+            rows: the batch.
+            stitched: the stitch's output.
+            logits: the output of the receiver's rest; None unless `shares_rest`.
+        """
+        inputs = self._cell.stitched.complete_inputs(rows, stitched, logits)
+        loss, terms = self._cell.loss(inputs)
+        total, penalty = loss, None
         if l1 := self.settings.stitch.l1:
             terms["l1"] = l1_norm(self.stitch)
-            total = total + l1 * terms["l1"]
+            penalty = l1 * terms["l1"]
+            total = loss + penalty
         values = name_losses(total, terms)
         if inputs.logits is not None:
             correct = inputs.logits.argmax(dim=1) == inputs.labels
             values["accuracy"] = correct.double().mean()
-        return StepLoss(total, values, len(inputs.labels))
+        return StepLoss(loss, penalty, values, len(inputs.labels))
 
     def finish(self) -> StitchResult:
         """Evaluate the final stitch once, and check that the networks have not changed.
@@ -240,7 +284,7 @@ class StitchTraining:
             curve = LearningCurve(
                 losses=self._epoch_losses,
                 accuracies=[r["accuracy"] for r in self.trajectory if r["split"] == "validation"],
-                steps_per_epoch=self._steps_per_epoch,
+                steps_per_epoch=self.steps_per_epoch,
                 total_steps=self.total_steps,
                 schedule=self.settings.training.schedule,
             )
@@ -275,7 +319,7 @@ class StitchTraining:
             "trajectory": self.trajectory,
             "failed": self.failed,
             "seconds": self.seconds,
-            "generators": capture_generators(self._device),
+            "generators": self.generators.states,
         }
         return pack(state)
 
@@ -296,7 +340,7 @@ class StitchTraining:
         self.failed = state["failed"]
         self._earlier_seconds = state["seconds"]
         self._began = time.perf_counter()
-        restore_generators(state["generators"], self._device)
+        self.generators.states = state["generators"]
 
     def _restore_sums(self, state: Mapping[str, Any]) -> WeightedSums:
         return WeightedSums(
@@ -304,17 +348,16 @@ class StitchTraining:
         )
 
     def _train_step(self, rows: Rows) -> None:
-        step = self._forward(rows)
-        self._optimization.clear_gradients()
-        step.total.backward()
-        self._end_step(step)
+        members = [(self, rows), *[None] * (self.pack_width - 1)]
+        for error in joint_step(members, self._shared).values():
+            raise error
 
-    def _end_step(self, step: StepLoss) -> None:
+    def end_step(self, step: StepLoss) -> None:
         """Update the stitch with its gradients; log what is due."""
         self._lr = self._optimization.apply_gradients()
         for sums in (self._interval_sums, self._epoch_sums):
             sums.add(step.values, step.count)
-        ends_epoch = self.step % self._steps_per_epoch == 0
+        ends_epoch = self.step % self.steps_per_epoch == 0
         if ends_epoch or self.step % self._log_every == 0:
             self._log_train()
         if ends_epoch and not self.failed:
@@ -334,6 +377,6 @@ class StitchTraining:
         if not all(math.isfinite(value) for value in values.values()):
             self.failed = True
             return
-        epoch = math.ceil(self.step / self._steps_per_epoch)
+        epoch = math.ceil(self.step / self.steps_per_epoch)
         row = {"step": self.step, "epoch": epoch, "split": split, "accuracy": None, **values}
         self.trajectory.append({**row, "lr": self._lr, "time": self.seconds})

@@ -37,14 +37,23 @@ class StitchedNetwork:
 
     def loss_inputs(self, rows: Rows, with_logits: bool) -> LossInputs:
         """Run a batch through the stitch and, if asked for, through the rest of the receiver."""
-        frozen = dict(rows)
-        stitched = self.stitch(frozen.pop("sender"))
+        stitched = self.stitch(rows["sender"])
+        logits = self.rest(stitched) if with_logits and not self._with_hints else None
+        return self.complete_inputs(rows, stitched, logits)
+
+    def complete_inputs(self, rows: Rows, stitched: Tensor, logits: Tensor | None) -> LossInputs:
+        """Collect the inputs of the loss after the stitch, and after the rest of the receiver.
+
+        Args:
+            rows: the batch.
+            stitched: the stitch's output for it, [B, *receiver shape].
+            logits: the output of the rest for `stitched`, [B, K]; None if no loss needs it, or if a loss
+                needs hints, which are computed here together with the logits.
+        """
+        frozen = {role: tensor for role, tensor in rows.items() if role != "sender"}
         hints: dict[int, tuple[Tensor, Tensor]] | None = None
-        logits: Tensor | None = None
         if self._with_hints:
             hints, logits = self._follow(stitched, frozen["expected"])
-        elif with_logits:
-            logits = self.rest(stitched)
         return LossInputs(stitched=stitched, logits=logits, hints=hints, **frozen)
 
     def evaluation_chunks(self, split: SplitRepresentations) -> Iterator[tuple[LossInputs, int]]:

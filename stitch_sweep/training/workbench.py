@@ -91,8 +91,21 @@ class Workbench:
         receiver_layer: int,
         settings: TrialSettings,
         repeat: int = 0,
+        pack_width: int = 1,
+        start: bytes | None = None,
     ) -> StitchTraining:
         """Set up the training of one stitch.
+
+        Args:
+            sender: name of the sender.
+            sender_layer: the layer after which it is cut.
+            receiver: name of the receiver.
+            receiver_layer: the layer after which it continues.
+            settings: stitch, loss and training settings.
+            repeat: number of the repeat.
+            pack_width: number of places in a pass of the receiver's rest; see `plan.packing`.
+            start: file of a stitch of the same type and shapes, whose weights are the initial ones;
+                None to start as the settings say.
 
         Raises:
             InputError: the stitch can't join these layers, a layer doesn't exist, or a loss needs the
@@ -110,4 +123,6 @@ class Workbench:
             repeat=repeat,
             threads=self._config.resources.cpu,
             cache=self.cache,
+            pack_width=pack_width,
+            start=start,
         )

@@ -40,6 +40,7 @@ from tests.support.faults import (
     kill,
     wait_for,
 )
+from tests.support.searches import only_spec
 from tests.support.sweeps import ended, figures, run, write_config
 
 pytestmark = pytest.mark.skipif(
@@ -442,11 +443,11 @@ def test_a_trial_is_given_up_only_where_it_gets_no_further(zoo, tmp_path):
         lambda event, record: events.append(event),
         lambda: 1,
     )
-    trial = json.loads(searcher.suggest("0")["spec"])["trial"]
+    trial = only_spec(searcher.suggest("0"))["trial"]
     for attempt in range(4 * RETRIES):
         ledger.write_checkpoint(trial, b"further")
         searcher.on_trial_complete(str(attempt), error=True)
-        assert json.loads(searcher.suggest(str(attempt + 1))["spec"])["trial"] == trial
+        assert only_spec(searcher.suggest(str(attempt + 1)))["trial"] == trial
     assert searcher.lost == []
     for attempt in range(4 * RETRIES, 5 * RETRIES):
         assert searcher.lost == []

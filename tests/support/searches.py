@@ -75,6 +75,27 @@ def score(study: str, params: dict) -> float:
     return random.Random(text).random()
 
 
+def only_spec(suggestion: dict) -> dict:
+    """The recorded content of the only trial of a suggested group."""
+    (entry,) = json.loads(suggestion["group"])["trials"]
+    return entry["spec"]
+
+
+def curve(spec: dict, epochs: int) -> list[dict]:
+    """Return the validation rows of a training that depends on study and parameters only."""
+    return [
+        {
+            "step": 10 * epoch,
+            "epoch": epoch,
+            "split": "validation",
+            "accuracy": score(f"{spec['study']} {epoch}", spec["params"]),
+            "loss": score(f"{spec['study']} loss {epoch}", spec["params"]),
+            "time": 1.0,
+        }
+        for epoch in range(1, epochs + 1)
+    ]
+
+
 def run_searcher(
     config: Config,
     folder: Path,
@@ -84,55 +105,88 @@ def run_searcher(
     shuffle: int = 0,
     crash_after: float = math.inf,
     fails: int = 0,
+    deaths: float = 0.0,
+    width: int = 1,
+    log: list[dict] | None = None,
+    **options: object,
 ) -> dict[str, dict]:
-    """Drive a searcher as Tune does: keep `slots` trials running, finish one at a time.
+    """Drive a searcher as Tune does: keep `slots` groups running, end or pause one trial at a time.
 
     Args:
         config: the configuration.
         folder: of the ledger.
         studies: the studies.
-        slots: number of trials that run at once.
-        shuffle: seed of the order in which they end.
-        crash_after: stop after this number of ended trials; the others stay `running`.
+        slots: number of groups that run at once.
+        shuffle: seed of the order in which trials end.
+        crash_after: stop after this number of ended or paused trials; the others stay `running`.
         fails: trials whose number is a multiple of it fail; 0 for none.
+        deaths: probability that a worker dies instead of ending a trial.
+        width: number of places of a pack.
+        log: gets every group that was handed out.
+        **options: further arguments of the searcher.
 
     Returns:
         The params of every trial.
     """
     ledger = Ledger(folder)
-    searcher = SweepSearcher(studies, config, ledger)
+    searcher = SweepSearcher(
+        studies, config, ledger, limit=lambda: slots, width=lambda *_: width, **options
+    )
     order, running, ids, ended = random.Random(shuffle), {}, itertools.count(), 0
     while True:
         while len(running) < slots:
             suggestion = searcher.suggest(trial_id := f"t{next(ids)}")
             if suggestion is None or suggestion == SweepSearcher.FINISHED:
                 break
-            running[trial_id] = json.loads(suggestion["spec"])
+            running[trial_id] = json.loads(suggestion["group"])["trials"]
+            if log is not None:
+                log.append({"entries": list(running[trial_id]), "width": width})
         if not running:
             assert suggestion == SweepSearcher.FINISHED
             assert searcher.exhausted
             break
         trial_id = order.choice(sorted(running))
-        spec = running.pop(trial_id)
-        failed = fails and spec["number"] % fails == 0
-        metrics = {
-            name: score(spec["study"] + name, spec["params"])
-            for name in config.search.goals
-            if not failed
-        }
-        status = "failed" if failed else "finished"
-        outcome = {
-            "status": status,
-            "metrics": metrics,
-            "metric": metrics.get(config.search.metric),
-            **TRAINED,
-        }
-        ledger.finish(spec["trial"], outcome, None)
+        entries = running[trial_id]
+        if order.random() < deaths:
+            del running[trial_id]
+            searcher.on_trial_complete(trial_id, error=True)
+            continue
+        entry = entries.pop(order.randrange(min(width, len(entries))))
+        _end_or_pause(config, ledger, entry, fails)
         if ended == crash_after:
             break
         ended += 1
-        searcher.on_trial_complete(trial_id, {})
+        result = {"left": [entry["spec"]["trial"]]}
+        if entries:
+            searcher.on_trial_result(trial_id, result)
+        else:
+            del running[trial_id]
+            searcher.on_trial_complete(trial_id, result)
     return {record["trial"]: record["params"] for record in ledger.records()}
+
+
+def _end_or_pause(config: Config, ledger: Ledger, entry: dict, fails: int) -> None:
+    spec, until = entry["spec"], entry["until"]
+    failed = fails and spec["number"] % fails == 0
+    if until is not None and not failed:
+        progress = {"paused_at": until, "trajectory": curve(spec, until), "seconds": 1.0}
+        ledger.pause(spec["trial"], {**progress, "started": 1.0}, b"checkpoint")
+        return
+    metrics = {
+        name: score(spec["study"] + name, spec["params"])
+        for name in config.search.goals
+        if not failed
+    }
+    epochs = 1 if failed else spec["settings"]["training"]["epochs"]
+    trained = {"trajectory": curve(spec, epochs)} if config.search.scheduler else {}
+    outcome = {
+        "status": "failed" if failed else "finished",
+        "metrics": metrics,
+        "metric": metrics.get(config.search.metric),
+        **TRAINED,
+        **trained,
+    }
+    ledger.finish(spec["trial"], outcome, None)
 
 
 def needs(sampler: str) -> object:

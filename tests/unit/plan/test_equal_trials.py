@@ -39,6 +39,7 @@ from stitch_sweep.tracking.mlflow_tracker import Tracker
 from stitch_sweep.training.loop import StitchResult
 from stitch_sweep.training.workbench import Workbench
 from tests.support.digits import DIGITS, TINY
+from tests.support.searches import only_spec
 from tests.support.training import finished, training
 
 STUDY = Study("a", 1, "b", 1)
@@ -237,7 +238,7 @@ def swept(digits: Data, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     writer = LedgerWriter(str(folder), CONFIG.keep_stitches, CONFIG.search.mode)
     searcher = SweepSearcher([STUDY], CONFIG, ledger)
     while isinstance(suggestion := searcher.suggest("t"), dict):
-        spec = json.loads(suggestion["spec"])
+        spec = only_spec(suggestion)
         running = trained(bench, spec)
         result = finished(running)
         outcome = {

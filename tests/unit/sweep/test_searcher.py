@@ -26,6 +26,7 @@ from tests.support.searches import (
     by_number,
     finish_trial,
     make_config,
+    only_spec,
     records_of,
     run_searcher,
     sampler_config,
@@ -115,9 +116,9 @@ def test_a_running_record_is_handed_out_again_with_its_parameters(tmp_path):
     (study,) = STUDIES[:1]
     ledger = Ledger(tmp_path)
     stored = {"training.optimizer.lr": 0.01, "training.schedule.warmup": 0.25}
-    record = SweepSearcher([study], config, ledger)._content(study, 0, stored)
-    ledger.begin(study.trial(0), record)
-    spec = json.loads(SweepSearcher([study], config, ledger).suggest("t")["spec"])
+    record = only_spec(SweepSearcher([study], config, ledger).suggest("t"))
+    ledger.begin(study.trial(0), {**record, "params": stored})
+    spec = only_spec(SweepSearcher([study], config, ledger).suggest("t"))
     assert spec["number"] == 0
     assert spec["params"] == stored
     assert spec["settings"]["training"]["schedule"]["warmup"] == 0.25
@@ -130,7 +131,7 @@ def test_a_round_waits_for_all_of_the_one_before(tmp_path):
 
     def suggest(name: str) -> int | None:
         found = searcher.suggest(name)
-        return json.loads(found["spec"])["number"] if found else None
+        return only_spec(found)["number"] if found else None
 
     def end(name: str, number: int) -> None:
         ledger.finish(STUDIES[0].trial(number), ENDED, None)
@@ -182,7 +183,7 @@ def test_a_trial_tried_again_holds_its_round_up_and_nothing_else(tmp_path):
 
     def suggest(name: str) -> int | None:
         found = searcher.suggest(name)
-        return json.loads(found["spec"])["number"] if found else None
+        return only_spec(found)["number"] if found else None
 
     assert [suggest(name) for name in "ab"] == [0, 1]
     searcher.on_trial_complete("a", error=True)
@@ -261,7 +262,7 @@ class TestEqualTrials:
         )
         trained = set()
         while (suggestion := searcher.suggest(str(len(trained)))) != SweepSearcher.FINISHED:
-            spec = json.loads(suggestion["spec"])
+            spec = only_spec(suggestion)
             finish_trial(tmp_path, spec)
             searcher.on_trial_complete(str(len(trained)), {})
             trained.add(spec["trial"])
@@ -312,8 +313,8 @@ class TestEqualTrials:
     def test_an_equal_trial_waits_while_the_first_one_runs(self, tmp_path):
         config = sampler_config("random", ONE, 4, parallel_per_study=3)
         searcher = SweepSearcher(STUDIES[:2], config, Ledger(tmp_path))
-        first = json.loads(searcher.suggest("a")["spec"])
-        other = json.loads(searcher.suggest("b")["spec"])
+        first = only_spec(searcher.suggest("a"))
+        other = only_spec(searcher.suggest("b"))
         assert (first["number"], other["number"]) == (0, 0)
         assert first["study"] != other["study"], "other studies go on meanwhile"
         assert searcher.suggest("c") is None
@@ -332,7 +333,7 @@ class TestEqualTrials:
         config = sampler_config("random", ONE, 2, parallel_per_study=2)
         searcher = SweepSearcher(STUDIES[:1], config, Ledger(tmp_path))
         for k in range(RETRIES + 1):
-            assert json.loads(searcher.suggest(str(k))["spec"])["number"] == 0
+            assert only_spec(searcher.suggest(str(k)))["number"] == 0
             searcher.on_trial_complete(str(k), error=True)
         assert searcher.lost == [STUDIES[0].trial(0)]
         assert searcher.suggest("x") == SweepSearcher.FINISHED
@@ -341,7 +342,7 @@ class TestEqualTrials:
     def test_a_loss_that_was_not_finite_is_copied_as_a_failure(self, tmp_path):
         config = sampler_config("random", ONE, 3)
         searcher = SweepSearcher(STUDIES[:1], config, Ledger(tmp_path))
-        spec = json.loads(searcher.suggest("a")["spec"])
+        spec = only_spec(searcher.suggest("a"))
         why = "the loss stopped being finite"
         finish_trial(tmp_path, spec, status="failed", metric=None, metrics={}, error=why)
         searcher.on_trial_complete("a", {})
@@ -354,12 +355,12 @@ class TestEqualTrials:
         """The machine may have caused it, by a lack of memory for example."""
         config = sampler_config("random", ONE, 3)
         searcher = SweepSearcher(STUDIES[:1], config, Ledger(tmp_path))
-        spec = json.loads(searcher.suggest("a")["spec"])
+        spec = only_spec(searcher.suggest("a"))
         finish_trial(
             tmp_path, spec, status="failed", metric=None, metrics={}, traceback="Traceback"
         )
         searcher.on_trial_complete("a", {})
-        spec = json.loads(searcher.suggest("b")["spec"])
+        spec = only_spec(searcher.suggest("b"))
         assert spec["number"] == 1
         finish_trial(tmp_path, spec)
         searcher.on_trial_complete("b", {})
@@ -399,7 +400,7 @@ class TestEqualTrials:
     def test_a_disk_that_is_full_stops_the_sweep_with_its_reason(self, tmp_path, monkeypatch):
         config = sampler_config("random", ONE, 2)
         searcher = SweepSearcher(STUDIES[:1], config, Ledger(tmp_path))
-        spec = json.loads(searcher.suggest("a")["spec"])
+        spec = only_spec(searcher.suggest("a"))
         finish_trial(tmp_path, spec)
         searcher.on_trial_complete("a", {})
 

@@ -1,0 +1,145 @@
+"""Groups of trials that one worker trains side by side."""
+
+import itertools
+import json
+from collections import Counter
+
+import pytest
+
+from stitch_sweep.storage.ledger import Ledger
+from stitch_sweep.storage.ledger_writer import LedgerWriter
+from stitch_sweep.sweep.groups import LONGEST, choose_size
+from stitch_sweep.sweep.retries import RETRIES
+from stitch_sweep.sweep.searcher import SweepSearcher
+from tests.support.searches import (
+    FLAT,
+    STUDIES,
+    finish_trial,
+    make_config,
+    records_of,
+    run_searcher,
+    sampler_config,
+)
+
+
+def test_a_group_is_within_its_limits_for_every_load():
+    for width, column, others, slots in itertools.product(
+        (1, 2, 8), (1, 3, 8, 40, 1000), (0, 5, 500), (1, 2, 7)
+    ):
+        for idle in range(1, slots + 1):
+            size = choose_size(width, column, column + others, idle, slots)
+            load = (width, column, others, idle, slots)
+            assert 1 <= size <= LONGEST * width, load
+            assert width > 1 or size == 1, load
+            # The trials of the other idle workers aren't taken away.
+            assert size == 1 or (size - 1) * idle < column + others, load
+
+
+def specs(log):
+    return [[entry["spec"] for entry in group["entries"]] for group in log]
+
+
+def test_a_group_has_one_receiver_layer_and_one_batch_size(tmp_path):
+    space = {"training.batch_size": {"type": "categorical", "choices": [16, 32, 64]}, **FLAT}
+    log = []
+    config = make_config(space, sampler="random", samples=8, parallel_per_study=4)
+    run_searcher(config, tmp_path, width=4, slots=2, log=log)
+    kinds = [
+        {
+            (s["receiver"], s["receiver_layer"], s["settings"]["training"]["batch_size"])
+            for s in group
+        }
+        for group in specs(log)
+    ]
+    assert all(len(kind) == 1 for kind in kinds)
+    assert max(map(len, specs(log))) > 1
+
+
+def test_every_trial_is_handed_out_once(tmp_path):
+    log = []
+    config = sampler_config("random", FLAT, 6, parallel_per_study=3)
+    run_searcher(config, tmp_path, width=4, slots=3, shuffle=1, log=log)
+    counts = Counter(spec["trial"] for group in specs(log) for spec in group)
+    assert set(counts.values()) == {1}
+    assert len(counts) == 6 * len(STUDIES)
+    assert max(map(len, specs(log))) <= LONGEST * 4
+
+
+def test_places_are_filled_and_no_worker_is_left_without_trials(tmp_path):
+    """One study of eight trials at a time: a pack of eight for one worker, two of four for two."""
+    config = sampler_config("random", FLAT, 8, parallel_per_study=8)
+    for slots, sizes in ((1, [8]), (2, [4, 4]), (8, [1] * 8)):
+        log = []
+        run_searcher(
+            config, tmp_path / str(slots), studies=STUDIES[:1], width=8, slots=slots, log=log
+        )
+        assert sorted(map(len, specs(log))) == sizes, slots
+
+
+def test_with_one_place_a_group_is_one_trial(tmp_path):
+    log = []
+    run_searcher(sampler_config("random", FLAT, 6, parallel_per_study=3), tmp_path, log=log)
+    assert {len(group) for group in specs(log)} == {1}
+
+
+@pytest.mark.parametrize("scheduler", [None, {"name": "asha", "reduction_factor": 2}])
+def test_neither_width_nor_workers_nor_deaths_change_a_record(scheduler, tmp_path):
+    search = {"parallel_per_study": 4, **({"scheduler": scheduler} if scheduler else {})}
+    config = sampler_config("tpe", FLAT, 8, **search)
+    run_searcher(config, tmp_path / "alone")
+    wanted = records_of(tmp_path / "alone")
+    variants = itertools.product((1, 3, 8), (1, 4), (0.0, 0.1))
+    for number, (width, slots, deaths) in enumerate(variants):
+        folder = tmp_path / str(number)
+        run_searcher(config, folder, width=width, slots=slots, deaths=deaths, shuffle=number)
+        assert records_of(folder) == wanted, (width, slots, deaths)
+
+
+def test_a_trial_that_kills_its_worker_is_tried_alone_in_the_end(tmp_path):
+    """It dies in every group; the other trials of its group end all the same."""
+    config = sampler_config("random", FLAT, 6, parallel_per_study=6)
+    searcher = SweepSearcher(
+        STUDIES[:1], config, Ledger(tmp_path), limit=lambda: 1, width=lambda *_: 6
+    )
+    deadly, sizes = STUDIES[0].trial(2), []
+    for attempt in itertools.count():
+        suggestion = searcher.suggest(str(attempt))
+        if suggestion == SweepSearcher.FINISHED:
+            break
+        trials = json.loads(suggestion["group"])["trials"]
+        kills = deadly in {entry["spec"]["trial"] for entry in trials}
+        sizes.append((len(trials), kills))
+        for entry in () if kills else trials:
+            finish_trial(tmp_path, entry["spec"])
+        searcher.on_trial_complete(str(attempt), {}, error=kills)
+    assert searcher.lost == [deadly]
+    statuses = Counter(record["status"] for record in records_of(tmp_path))
+    assert statuses == {"finished": 5, "running": 1}
+    assert [size for size, kills in sizes if kills] == [6, 6] + [1] * (RETRIES - 1)
+
+
+def test_a_reason_spares_the_trials_that_were_not_begun(tmp_path):
+    """The worker notes its error in the records of the trials in its pack, not of those that wait."""
+    config = sampler_config("random", FLAT, 6, parallel_per_study=6)
+    events, limit = [], 1
+    searcher = SweepSearcher(
+        STUDIES[:1],
+        config,
+        Ledger(tmp_path),
+        lambda event, record: events.append((event, record["trial"])),
+        limit=lambda: limit,
+        width=lambda *_: 4,
+    )
+    trials = json.loads(searcher.suggest("a")["group"])["trials"]
+    assert len(trials) == 6
+    begun = [entry["spec"]["trial"] for entry in trials[:4]]
+    writer = LedgerWriter(str(tmp_path), "all", "max")
+    for trial in begun:
+        writer.note(trial, "FrozenError: a network changed")
+    events.clear()
+    searcher.on_trial_complete("a", error=True)
+    assert sorted(events) == [("retried", trial) for trial in begun]
+    limit = 5
+    groups = [json.loads(searcher.suggest(str(k))["group"])["trials"] for k in range(5)]
+    assert [len(group) for group in groups] == [1, 1, 1, 1, 2]
+    assert searcher.suggest("x") is None

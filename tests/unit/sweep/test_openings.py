@@ -1,0 +1,168 @@
+"""Studies that wait for the studies that they learn from."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stitch_sweep.storage.ledger import Ledger
+from stitch_sweep.storage.ledger_writer import LedgerWriter
+from stitch_sweep.storage.study import Study
+from stitch_sweep.sweep.openings import stitches_to_keep
+from stitch_sweep.sweep.retries import RETRIES
+from stitch_sweep.sweep.searcher import SweepSearcher
+from tests.support.searches import (
+    ENDED,
+    FLAT,
+    finish_trial,
+    only_spec,
+    records_of,
+    run_searcher,
+    sampler_config,
+)
+
+CHAIN = [Study("a", i, "b", 2) for i in range(5)]
+LAYERS = {"layers": lambda name: 5}
+SHAPE = (4, 8, 8)
+
+
+def shared_config(samples: int = 4, **search: object):
+    return sampler_config("random", FLAT, samples, share="neighbors", **search)
+
+
+def by_layer(records: list[dict]) -> dict[int, list[dict]]:
+    chains: dict[int, list[dict]] = {}
+    for record in records:
+        chains.setdefault(record["sender_layer"], []).append(record)
+    return chains
+
+
+def test_a_study_begins_with_the_best_settings_of_its_neighbor(tmp_path):
+    run_searcher(shared_config(), tmp_path, studies=CHAIN, slots=3, **LAYERS)
+    chains = by_layer(records_of(tmp_path))
+    for child, parent in ((1, 2), (3, 2), (0, 1), (4, 3)):
+        best = max(chains[parent], key=lambda record: record["metric"])
+        assert chains[child][0]["params"] == best["params"]
+    firsts = {record["params"]["training.optimizer.lr"] for record in chains[2]}
+    assert len(firsts) == 4
+
+
+def test_a_study_is_not_begun_before_its_neighbor_has_ended(tmp_path):
+    config = shared_config(2, parallel_per_study=2)
+    ledger = Ledger(tmp_path)
+    searcher = SweepSearcher(CHAIN, config, ledger, limit=lambda: 20, **LAYERS)
+    running = {}
+
+    def start() -> set[int]:
+        while (suggestion := searcher.suggest(str(len(running)))) is not None:
+            running[str(len(running))] = only_spec(suggestion)
+        return {spec["sender_layer"] for spec in running.values()}
+
+    def end(layer: int, count: int) -> None:
+        ready = [k for k, spec in running.items() if spec["sender_layer"] == layer]
+        for trial_id in ready[:count]:
+            finish_trial(tmp_path, running[trial_id])
+            searcher.on_trial_complete(trial_id, {})
+
+    assert start() == {2}
+    end(2, 1)
+    assert start() == {2}
+    end(2, 2)
+    assert start() == {1, 2, 3}
+    end(3, 2)
+    assert start() == {1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("scheduler", [None, {"name": "asha", "reduction_factor": 2}])
+def test_neither_workers_nor_crashes_change_what_is_learned(scheduler, tmp_path):
+    search = {"scheduler": scheduler, "parallel_per_study": 2} if scheduler else {}
+    config = shared_config(**search)
+    run_searcher(config, tmp_path / "whole", studies=CHAIN, **LAYERS)
+    wanted = records_of(tmp_path / "whole")
+    for k in range(0, 20, 4):
+        folder = tmp_path / str(k)
+        options = {"studies": CHAIN, "slots": 1 + k % 5, "shuffle": k, "width": 1 + k % 3}
+        run_searcher(config, folder, crash_after=k, **options, **LAYERS)
+        run_searcher(config, folder, deaths=0.1, **options, **LAYERS)
+        assert records_of(folder) == wanted, k
+
+
+def test_a_study_after_a_lost_trial_is_left_to_a_resume(tmp_path):
+    config = shared_config(1)
+    searcher = SweepSearcher(CHAIN, config, Ledger(tmp_path), **LAYERS)
+    for k in range(RETRIES + 1):
+        assert only_spec(searcher.suggest(str(k)))["sender_layer"] == 2
+        searcher.on_trial_complete(str(k), error=True)
+    assert searcher.suggest("x") == SweepSearcher.FINISHED
+    assert searcher.lost == [CHAIN[2].trial(0)]
+    run_searcher(config, tmp_path, studies=CHAIN, **LAYERS)
+    assert len(records_of(tmp_path)) == 5
+
+
+def end_with_stitch(folder: Path, writer: LedgerWriter, spec: dict) -> None:
+    accuracy = random.Random(spec["trial"]).random()
+    outcome = {
+        **ENDED,
+        "metric": accuracy,
+        "metrics": {"val_accuracy": accuracy},
+        "trajectory": [],
+        "started": 1.0,
+    }
+    writer.finish(spec["trial"], outcome, np.zeros(3, dtype=np.int64), spec["trial"].encode())
+
+
+def run_with_stitches(folder: Path, keep: str, shape=lambda name, layer: SHAPE) -> list[dict]:
+    config = shared_config(3).model_copy(update={"keep_stitches": keep})
+    ledger = Ledger(folder)
+    writer = LedgerWriter(str(folder), stitches_to_keep(config), "max")
+    searcher = SweepSearcher(CHAIN, config, ledger, shape=shape, **LAYERS)
+    specs = []
+    while (suggestion := searcher.suggest("t")) != SweepSearcher.FINISHED:
+        specs.append(only_spec(suggestion))
+        end_with_stitch(folder, writer, specs[-1])
+        searcher.on_trial_complete("t", {})
+    return specs
+
+
+@pytest.mark.parametrize("keep", ["all", "best", "none"])
+def test_a_trial_starts_from_the_best_stitch_of_its_neighbor(keep, tmp_path):
+    """Its record names the trial and the stitch's checksum; a stitch is kept as long as it is needed."""
+    specs = run_with_stitches(tmp_path, keep)
+    chains = by_layer(records_of(tmp_path))
+    for spec in specs:
+        layer = spec["sender_layer"]
+        record = next(r for r in chains[layer] if r["number"] == spec["number"])
+        assert record.get("start") == spec.get("start")
+        if layer == 2:
+            assert "start" not in spec
+            continue
+        parent = {1: 2, 3: 2, 0: 1, 4: 3}[layer]
+        best = max(chains[parent], key=lambda record: record["metric"])
+        assert spec["start"]["trial"] == best["trial"]
+        if keep != "none":
+            assert spec["start"]["sha256"] == best["stitch"]["sha256"]
+    stored = {path.stem for path in (tmp_path / "stitches").glob("*")}
+    assert len(stored) == {"all": len(specs), "best": 5, "none": 0}[keep]
+    records = [record for chain in chains.values() for record in chain]
+    assert {record["trial"] for record in records if record.get("stitch")} == stored
+
+
+def test_stitches_of_another_shape_are_no_start(tmp_path):
+    specs = run_with_stitches(
+        tmp_path, "best", lambda name, layer: SHAPE if layer < 4 else (8, 4, 4)
+    )
+    assert {s["sender_layer"] for s in specs if "start" in s} == {0, 1, 3}
+
+
+def test_a_recorded_start_stays_whatever_the_neighbor_has_now(tmp_path):
+    """A trial that is trained again, for its stitch, starts where it started."""
+    ledger, child = Ledger(tmp_path), CHAIN[1].trial(0)
+    run_with_stitches(tmp_path, "all")
+    record = ledger.read(child)
+    start = {"trial": CHAIN[2].trial(1), "sha256": "0" * 64}
+    ledger.begin(child, {**record, "start": start})
+    searcher = SweepSearcher(
+        CHAIN, shared_config(3), ledger, shape=lambda name, layer: SHAPE, **LAYERS
+    )
+    assert only_spec(searcher.suggest("t"))["start"] == start
