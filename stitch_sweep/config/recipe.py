@@ -18,6 +18,32 @@ from stitch_sweep.config.training import TrainingConfig
 
 RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
+        "fast": {
+            "training": {
+                "epochs": 2,
+                "batch_size": 32,
+                "optimizer": {"name": "adam", "betas": [0.8, 0.95]},
+                "schedule": {"name": "linear", "warmup": 0.0},
+                "coordinates": "whitened",
+                "keep": "best",
+                "patience": 4,
+                "evaluate_every": 0.5,
+            },
+            "stitch": {"start": "auto"},
+        },
+        "thorough": {
+            "training": {
+                "epochs": 16,
+                "batch_size": 64,
+                "optimizer": {"name": "adam"},
+                "schedule": {"name": "linear", "warmup": 0.0},
+                "coordinates": "whitened",
+                "keep": "best",
+                "patience": 8,
+                "evaluate_every": 0.5,
+            },
+            "stitch": {"start": "auto"},
+        },
         # The settings of Hernandez et al. 2023, as in experiments/cifar10/r1111/config.yml.
         "paper": {
             "training": {
@@ -44,7 +70,8 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 _SECTIONS = ("optimizer", "schedule")
 """Keys of `training` that are sections: a recipe fills in their keys one by one."""
 _START = "stitch.start"
-_MARK = "keys_beside_recipe"
+MARK = "keys_beside_recipe"
+"""Key of `training` that names the keys that are set beside a recipe."""
 
 
 def with_recipe(values: Any, *, marked: bool) -> Any:
@@ -62,14 +89,14 @@ def with_recipe(values: Any, *, marked: bool) -> Any:
     if not isinstance(values, Mapping) or not isinstance(values.get("training", {}), Mapping):
         return values
     training = values.get("training", {})
-    if not marked and training.get("recipe") is None and _MARK not in training:
+    if not marked and training.get("recipe") is None and MARK not in training:
         return values
     own = _own_settings(values)
     resolved = _with_section(dict(values), _fill_in(own))
     training = resolved["training"]
-    training.pop(_MARK, None)
+    training.pop(MARK, None)
     if marked:
-        training[_MARK] = sorted(_own_paths(own))
+        training[MARK] = sorted(_own_paths(own))
     return resolved
 
 
@@ -112,7 +139,7 @@ def _own_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     training = dict(values.get("training", {}))
     stitch = values.get("stitch")
     start = {"start": stitch["start"]} if isinstance(stitch, Mapping) and "start" in stitch else {}
-    marks = training.pop(_MARK, None)
+    marks = training.pop(MARK, None)
     given = {"training": training, "stitch": start}
     if not isinstance(marks, list):
         return copy.deepcopy(given)
@@ -141,7 +168,7 @@ def _select(given: Mapping[str, Any], paths: set[str]) -> dict[str, Any]:
 def _leaves(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Iterate over the keys that a recipe may set, as (dotted path, value); sections key by key."""
     for path, value in flatten(given):
-        if path not in ("training.recipe", f"training.{_MARK}"):
+        if path not in ("training.recipe", f"training.{MARK}"):
             yield path, value
 
 

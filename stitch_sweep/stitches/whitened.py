@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from stitch_sweep.stitches.base import ChannelMixer, Stitch
 
-EIGENVALUE_FLOOR = 1e-4
+EIGENVALUE_FLOOR = 1e-3
 """Smallest eigenvalue that is scaled to 1, as a share of the mean eigenvalue. Smaller ones are scaled by
 the same factor, because noise would be amplified otherwise."""
 
