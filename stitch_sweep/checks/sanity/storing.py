@@ -52,6 +52,11 @@ def store_and_load(subject: Subject) -> Finding:
     for how, settings in {"as configured": subject.short, **_other_settings(subject)}.items():
         other = training if settings is subject.short else subject.run(bench, settings=settings)
         stored = accuracy(subject.outputs(subject.stitched(bench, _reload(other)), images), labels)
+        for key in ("accuracy", "loss") if other.validation else ():
+            gap = abs(other.validation[key] - other.result.metrics[f"val_{key}"])
+            if gap > 0:
+                largest = max(largest, gap)
+                defects.append(f"trained {how}: the result isn't the stitch that was validated")
         validated = other.validation.get("accuracy", stored)
         if abs(validated - stored) > 1e-9:
             largest = max(largest, abs(validated - stored))

@@ -561,7 +561,7 @@ FAULTS: dict[str, tuple[str, Plant, str]] = {
     "the last stitch instead of the best": (
         "store and load",
         the_last_stitch_instead_of_the_best,
-        "best stitch kept: validated with an accuracy of",
+        "best stitch kept: the result isn't the stitch that was validated",
     ),
 }
 
