@@ -82,8 +82,8 @@ class PretrainingConfig(Options):
     augment: Literal["none", "crop_flip", "alternating_flip", "crop_alternating_flip"] | None = (
         Field(
             default=None,
-            description="Augmentation of the images in pretraining alone. Every epoch inverts alternating "
-            "flips. Default: `data.augment`.",
+            description="Augmentation of the images in pretraining alone. Every epoch inverts "
+            "alternating flips. Default: `data.augment`.",
         )
     )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(

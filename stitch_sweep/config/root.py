@@ -24,6 +24,7 @@ from stitch_sweep.config.pairs import PairConfig
 from stitch_sweep.config.parts import PartConfig
 from stitch_sweep.config.paths import replaced
 from stitch_sweep.config.pretraining import PretrainingConfig
+from stitch_sweep.config.recipe import can_choose_recipe, without_recipe
 from stitch_sweep.config.references import reference_problems
 from stitch_sweep.config.resources import ResourcesConfig
 from stitch_sweep.config.search import SearchConfig
@@ -136,20 +137,28 @@ class Config(TrialSettings):
     @property
     def settings(self) -> dict[str, Any]:
         """Settings of a trial as plain data, without factors and searched values."""
-        return self.model_dump(include=set(TrialSettings.model_fields))
+        return self.all_values()
+
+    @classmethod
+    def _marks_keys(cls, values: Any) -> bool:
+        return can_choose_recipe(values)
 
     def trial_settings(self, overrides: Mapping[str, Any]) -> TrialSettings:
         """Return the validated settings of a trial.
 
         Args:
             overrides: factors and searched values, {dotted path: value}. A whole section is replaced
-                before the values in it.
+                before the values in it. A recipe among them replaces the values of the configuration's
+                own recipe; keys that the configuration sets itself stay.
 
         Raises:
             pydantic.ValidationError: a setting is not valid.
             InputError: a path does not exist.
         """
-        return TrialSettings.model_validate(replaced(self.settings, overrides))
+        base = self.settings
+        if self.training.keys_beside_recipe is not None:
+            base = without_recipe(base)
+        return TrialSettings.model_validate(replaced(base, overrides))
 
     def factor_combinations(self) -> Iterator[dict[str, Any]]:
         """Iterate over the combinations of the crossed factors, each as {dotted path: value}."""

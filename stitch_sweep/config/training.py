@@ -2,17 +2,49 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field, PlainValidator, SerializerFunctionWrapHandler, model_serializer
 
 from stitch_sweep.config.optimizer import OptimizerConfig
 from stitch_sweep.config.schedule import ScheduleConfig
-from stitch_sweep.core.bounds import Epochs, Positive
+from stitch_sweep.core.bounds import LARGEST_COUNT, Epochs, Positive
+from stitch_sweep.core.problems import mismatch, refusal
 from stitch_sweep.core.registry import Options
+
+Recipe = Literal["fast", "thorough", "paper"]
+RECIPE_NAMES: tuple[Recipe, ...] = get_args(Recipe)
+Coordinates = Literal["raw", "whitened"]
+
+
+def _check_interval(value: Any) -> float | int | None:
+    """Return a share of an epoch (a float between 0 and 1), a number of steps (an int), or None."""
+    is_steps = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    if value is None or (is_steps and value <= LARGEST_COUNT):
+        return value
+    if isinstance(value, float) and 0 < value < 1:
+        return value
+    expected = "a share of an epoch (above 0, below 1) or a whole number of steps from 1"
+    raise refusal(mismatch(expected, value))
+
+
+Interval = Annotated[float | int | None, PlainValidator(_check_interval)]
+"""A share of an epoch, or a number of steps."""
 
 
 class TrainingConfig(Options):
     """Training of a stitch."""
 
+    recipe: Recipe | None = Field(
+        default=None,
+        description="Recipe: values for the keys of this section and for `stitch.start` that you don't "
+        "set.",
+    )
+    keys_beside_recipe: list[str] | None = Field(
+        default=None,
+        description="Keys that are set beside a recipe. Stitch Sweep writes it to "
+        "`config.resolved.yml`; leave it out of your own file.",
+    )
     epochs: Epochs = Field(
         default=4, description="Number of epochs. 0 evaluates the stitch with its initial weights."
     )
@@ -25,3 +57,46 @@ class TrainingConfig(Options):
         default=None,
         description="Number of steps between two rows of the trajectory. Default: four rows per epoch.",
     )
+    coordinates: Coordinates = Field(
+        default="raw",
+        description="Coordinates of the sender's channels in which the weights are trained: `raw`, or "
+        "`whitened` (centered and decorrelated). The stored stitch is an ordinary one.",
+    )
+    keep: Literal["last", "best"] = Field(
+        default="last",
+        description="Which stitch is the result: that of the last step, or that of the best validation.",
+    )
+    patience: Positive | None = Field(
+        default=None,
+        description="Number of successive validations without improvement after which the training "
+        "stops. Default: it never stops early.",
+    )
+    evaluate_every: Interval = Field(
+        default=None,
+        description="Share of an epoch, or number of steps, between two validations within an epoch. "
+        "Every epoch ends with one. Default: once an epoch.",
+    )
+
+    @model_serializer(mode="wrap")
+    def _drop_unused_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Descriptions of sweeps, identities of trials, and hashes of them, must not change when a
+        # version adds a key. Beside a recipe every key is kept, because its default isn't the recipe's
+        # value.
+        values: dict[str, Any] = handler(self)
+        unused = {"keys_beside_recipe": None} if self.recipe else UNUSED
+        return {k: v for k, v in values.items() if not (k in unused and v == unused[k])}
+
+    def all_values(self) -> dict[str, Any]:
+        """Return the settings as plain data, with the keys that `model_dump` drops."""
+        return {**UNUSED, **self.model_dump(mode="json")}
+
+
+UNUSED = {
+    "recipe": None,
+    "keys_beside_recipe": None,
+    "coordinates": "raw",
+    "keep": "last",
+    "patience": None,
+    "evaluate_every": None,
+}
+"""Keys that dumps lack while they have these values, their defaults."""

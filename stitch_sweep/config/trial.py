@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from stitch_sweep.config.loss import LossConfig
+from stitch_sweep.config.recipe import with_recipe
 from stitch_sweep.config.stitch import StitchConfig
 from stitch_sweep.config.training import TrainingConfig
 from stitch_sweep.core.registry import Options
@@ -26,6 +27,21 @@ class TrialSettings(Options):
     training: TrainingConfig = Field(
         default=TrainingConfig(), description="Training of the stitch."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve_recipe(cls, values: Any) -> Any:
+        return with_recipe(values, marked=cls._marks_keys(values))
+
+    @classmethod
+    def _marks_keys(cls, values: Any) -> bool:
+        """Return whether the settings record which keys are set beside a recipe."""
+        return False
+
+    def all_values(self) -> dict[str, Any]:
+        """Return the settings as plain data, with the keys that `model_dump` drops."""
+        values = self.model_dump(include=set(TrialSettings.model_fields))
+        return {**values, "training": self.training.all_values()}
 
 
 def label(value: Any) -> str | int | float | bool:

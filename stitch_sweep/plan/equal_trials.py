@@ -10,12 +10,16 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from torch import nn
+
 from stitch_sweep.config.stitch import StitchConfig
 from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.losses.base import CombinedLoss
+from stitch_sweep.stitches.base import Stitch
 from stitch_sweep.stitches.building import build_on_meta
 from stitch_sweep.stitches.shapes import Shape
+from stitch_sweep.stitches.starts import choose_start
 from stitch_sweep.storage.study import Study
 
 
@@ -26,6 +30,9 @@ class EffectiveSettings:
 
     - whether a default is written out: options of a stitch, a loss or an optimizer, the learning
       rate that the loss chooses, upper and lower case in an optimizer's name;
+    - whether a recipe is named, or its values are written out;
+    - whitened coordinates, for a stitch that is trained in raw ones, and `start: auto`, for a stitch
+      whose start is then random;
     - for a stitch that is not trained, because `training.epochs` is 0 or because it has no trainable
       parameters: everything under `training`, and the strength of `stitch.l1`.
 
@@ -36,44 +43,50 @@ class EffectiveSettings:
 
     def __init__(self, shape: Callable[[str, int], Shape] | None = None) -> None:
         self._shape = shape
-        self._trainable: dict[tuple[str, Shape, Shape], bool] = {}
+        self._outlines: dict[tuple[str, Shape, Shape], nn.Module | None] = {}
 
     def key(self, study: Study, settings: TrialSettings) -> str:
         """Return a text that is equal for two trials of a study exactly if their results are equal."""
-        stitch = settings.stitch
+        stitch, outline = settings.stitch, self._outline(study, settings.stitch)
         effective: dict[str, Any] = {
             "stitch": stitch.model_dump(mode="json"),
             # In their order, which is the order of the sum.
             "loss": [(term.name, term.weight, term.options) for term in settings.loss.terms],
         }
-        if self._is_trained(study, settings):
+        if outline is not None and choose_start(outline, stitch.start) == "random":
+            effective["stitch"]["start"] = "random"
+        if settings.training.epochs > 0 and (outline is None or _has_parameters(outline)):
             training = settings.training
             default_lr = CombinedLoss.from_config(settings.loss).default_lr(training.optimizer.name)
             effective["training"] = {
-                **training.model_dump(mode="json"),
+                **training.all_values(),
                 "optimizer": training.optimizer.arguments(default_lr),
             }
+            del effective["training"]["recipe"]
+            if isinstance(outline, Stitch) and outline.explain_raw_coordinates() is not None:
+                effective["training"]["coordinates"] = "raw"
         else:
             # A penalty of any strength changes how convergence is judged.
             effective["stitch"]["l1"] = stitch.l1 > 0
         return json.dumps(_with_floats(effective), sort_keys=True)
 
-    def _is_trained(self, study: Study, settings: TrialSettings) -> bool:
-        return settings.training.epochs > 0 and self._has_parameters(study, settings.stitch)
-
-    def _has_parameters(self, study: Study, stitch: StitchConfig) -> bool:
+    def _outline(self, study: Study, stitch: StitchConfig) -> nn.Module | None:
+        """Return the study's stitch without weights; None if shapes aren't known or don't fit it."""
         if self._shape is None:
-            return True
+            return None
         sender = self._shape(study.sender, study.sender_layer)
         receiver = self._shape(study.receiver, study.receiver_layer)
         key = (stitch.model_dump_json(), sender, receiver)
-        if key not in self._trainable:
+        if key not in self._outlines:
             try:
-                built = build_on_meta(stitch, sender, receiver)
+                self._outlines[key] = build_on_meta(stitch, sender, receiver)
             except InputError:
-                return True  # the trial itself reports the reason
-            self._trainable[key] = any(p.requires_grad for p in built.parameters())
-        return self._trainable[key]
+                self._outlines[key] = None  # the trial itself reports the reason
+        return self._outlines[key]
+
+
+def _has_parameters(stitch: nn.Module) -> bool:
+    return any(p.requires_grad for p in stitch.parameters())
 
 
 def _with_floats(value: Any) -> Any:

@@ -113,7 +113,7 @@ def order_parents_first(space: Mapping[str, Distribution], paths: Iterable[str])
 
 def settings_before_search(config: Config, study: Study) -> dict[str, Any]:
     """Return a study's settings with its crossed factors, before any setting is searched."""
-    return config.trial_settings(study.factors).model_dump()
+    return config.trial_settings(study.factors).all_values()
 
 
 def is_applicable(

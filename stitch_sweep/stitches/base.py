@@ -48,6 +48,10 @@ class Stitch(nn.Module, ABC):
         """Set the map to the identity; only if `explain_start_refusal("identity")` returns None."""
         raise NotImplementedError
 
+    def explain_raw_coordinates(self) -> str | None:
+        """Explain why the stitch can't be trained on whitened channels; None for a `ChannelMixer`."""
+        return "it is not an affine map with free weights"
+
 
 class AffineStitch(Stitch):
     """A stitch whose output at each position is W r + b, for one row r of its input.
@@ -134,3 +138,28 @@ class AffineStitch(Stitch):
     def start_as_identity(self) -> None:
         """Set W to the unit matrix and b to 0."""
         self.set_map(torch.eye(self.outputs, device="cpu"), torch.zeros(self.outputs, device="cpu"))
+
+
+class ChannelMixer(AffineStitch):
+    """An affine stitch whose W and b are free, so that it can be trained on whitened channels.
+
+    A row consists of blocks of the sender's C channels: r is [before, C, after].
+    """
+
+    row_shape: tuple[int, int, int]
+    """(before, C, after)."""
+
+    keeps_zeros: bool = False
+    """Whether rows contain zeros that stand for no position, so that channels can't be centered."""
+
+    @abstractmethod
+    def channel_values(self, x: Tensor) -> Tensor:
+        """Return the vectors of channels that W is applied to, [n, C], for a batch [B, *sender]."""
+
+    @abstractmethod
+    def apply_map(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Apply the stitch to [B, *sender] with other weights: W [outputs, D], b [outputs]."""
+
+    def explain_raw_coordinates(self) -> str | None:
+        """Return None: any change of the channels' coordinates can be folded into W and b."""
+        return None

@@ -6,18 +6,19 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from stitch_sweep.core.registry import STITCHES
-from stitch_sweep.stitches.base import AffineStitch
+from stitch_sweep.stitches.base import ChannelMixer
 from stitch_sweep.stitches.moments import RegressionMoments
-from stitch_sweep.stitches.shapes import Shape, shape_error
+from stitch_sweep.stitches.shapes import Shape, channel_axis, shape_error
 
 MAX_WEIGHTS = 2**27
 """Largest number of weights (half a GiB in float32; 2 GiB with an optimizer's state)."""
 
 
 @STITCHES.register("linear")
-class LinearStitch(AffineStitch):
+class LinearStitch(ChannelMixer):
     """A full linear map with bias: S(x) = W flatten(x) + b, between any two shapes.
 
     Every value of the receiver may depend on every value of the sender, so the stitch ignores
@@ -40,6 +41,8 @@ class LinearStitch(AffineStitch):
             needed += f" (the limit is {MAX_WEIGHTS:,}); use 'conv1x1' between feature maps"
             raise shape_error("linear", sender, receiver, needed)
         self.linear = nn.Linear(self.inputs, self.outputs)
+        axis = channel_axis(sender)
+        self.row_shape = (math.prod(sender[:axis]), sender[axis], math.prod(sender[axis + 1 :]))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, *sender] to [B, *receiver]."""
@@ -61,6 +64,14 @@ class LinearStitch(AffineStitch):
         """Set any W and b."""
         self.linear.weight.copy_(weight)
         self.linear.bias.copy_(bias)
+
+    def apply_map(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Apply other weights, W [D', D] and b [D']."""
+        return functional.linear(self.rows(x), weight, bias).reshape(len(x), *self.receiver)
+
+    def channel_values(self, x: Tensor) -> Tensor:
+        """Return the channels at every position of the sender, [n, C]."""
+        return x.movedim(1 + channel_axis(self.sender), 0).flatten(1).T
 
     def rows(self, x: Tensor) -> Tensor:
         """Flatten the inputs to [B, D]."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from stitch_sweep.stitches.base import AffineStitch
+from stitch_sweep.stitches.base import AffineStitch, ChannelMixer
 from stitch_sweep.stitches.moments import RegressionMoments
 from stitch_sweep.stitches.shapes import Shape, as_map
 from stitch_sweep.stitches.size_matching import Match
@@ -73,7 +73,7 @@ class PatchStitch(AffineStitch):
         return self.match.convolve(x, self.matrix(), self.offset())
 
 
-class ConvStitch(PatchStitch):
+class ConvStitch(PatchStitch, ChannelMixer):
     """An unrestricted convolution with bias; its parameters are `conv.weight` and `conv.bias`.
 
     The random start is torch's initialization of `Conv2d`.
@@ -81,8 +81,19 @@ class ConvStitch(PatchStitch):
 
     def __init__(self, sender: Shape, receiver: Shape, match: Match) -> None:
         super().__init__(sender, receiver, match)
-        self.conv = nn.Conv2d(
-            as_map(sender)[0], self.outputs, match.kernel, match.stride, match.padding
+        channels = as_map(sender)[0]
+        self.conv = nn.Conv2d(channels, self.outputs, match.kernel, match.stride, match.padding)
+        self.row_shape = (1, channels, match.window)
+        self.keeps_zeros = match.padding > 0
+
+    def channel_values(self, x: Tensor) -> Tensor:
+        """Return the channels at every position of the convolution's input, [n, C]."""
+        return _by_position(self.match.arrange_input(x))
+
+    def apply_map(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Apply the convolution with other weights, W [C', C kh kw] and b [C']."""
+        return self.match.arrange_output(
+            self.match.convolve(self.match.arrange_input(x), weight, bias)
         )
 
     def matrix(self) -> Tensor:

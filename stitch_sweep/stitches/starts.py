@@ -30,6 +30,7 @@ def check_start(stitch: nn.Module, start: str) -> None:
     """
     if start not in STARTS:
         raise InputError(f"there is no start {start!r}: {nearest(start, STARTS)}")
+    start = choose_start(stitch, start)
     if isinstance(stitch, Stitch):
         reason = stitch.explain_start_refusal(start)
         cell = f" from {format_shape(stitch.sender)} to {format_shape(stitch.receiver)}"
@@ -37,6 +38,19 @@ def check_start(stitch: nn.Module, start: str) -> None:
         reason, cell = None if start == "random" else "it supports only the start 'random'", ""
     if reason is not None:
         raise InputError(f"can't {_PHRASES.get(start, f'start as {start!r}')}{cell}: {reason}")
+
+
+def choose_start(stitch: nn.Module, start: str) -> str:
+    """Return the start that `auto` chooses for a stitch, from shapes alone; other starts unchanged.
+
+    Least squares where the stitch has it, because it needs the fewest steps; random elsewhere.
+    """
+    if start != "auto":
+        return start
+    is_random = (
+        not isinstance(stitch, Stitch) or stitch.explain_start_refusal("least_squares") is not None
+    )
+    return "random" if is_random else "least_squares"
 
 
 @torch.no_grad()
@@ -53,12 +67,13 @@ def start_stitch(
       bias that fits the means; without a scale, except for `orthogonal` with `scale: true`.
     - `least_squares`: the best map that the stitch can represent. Exact in float64; with a ridge if a
       direction has less than 1e-10 of the largest variance (see `closed_forms.least_squares`).
+    - `auto`: see `choose_start`.
 
     Args:
         stitch: on the device of the batches.
         start: one of `STARTS`.
         batches: the training set once, (x [B, *sender], y [B, *receiver]), without padding; read only if
-            `start` is in `DATA_STARTS`.
+            `start` is in `DATA_STARTS`, or chooses one of them.
 
     Returns:
         The accumulated training set, for its `optimum()`; None if the data wasn't read.
@@ -71,6 +86,7 @@ def start_stitch(
         >>> start_stitch(stitch, "least_squares", batches)
     """
     check_start(stitch, start)
+    start = choose_start(stitch, start)
     if start == "identity":
         assert isinstance(stitch, Stitch)
         stitch.start_as_identity()

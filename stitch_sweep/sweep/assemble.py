@@ -11,7 +11,9 @@ from typing import Any
 from safetensors.torch import save
 
 from stitch_sweep.config.reading import to_yaml
+from stitch_sweep.config.recipe import MARK
 from stitch_sweep.config.root import Config
+from stitch_sweep.config.training import UNUSED
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.seeding import seed_everything
 from stitch_sweep.data.loading import make_loaders
@@ -109,6 +111,10 @@ def _unused_settings(config: Config) -> Iterator[str]:
     for key in ("cross", "space"):
         if getattr(config.search, key):
             yield f"search.{key}: {reason}; it is for pairs and knock_out"
+    training = config.training
+    for key, default in UNUSED.items():
+        if getattr(training, key) != default and key not in ("recipe", MARK):
+            yield f"training.{key}: is {getattr(training, key)}, and has no effect on an assembly"
 
 
 def _check_free(config: Config, folder: Path) -> None:

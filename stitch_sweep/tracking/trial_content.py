@@ -72,7 +72,7 @@ def run_metrics(record: Mapping[str, Any]) -> list[Point]:
         )
         for row in record["trajectory"]
         for key, value in row.items()
-        if key not in ("step", "split", "time", "epoch") and value is not None
+        if key not in ("step", "split", "time", "epoch", "kept") and value is not None
     ]
     finals = {
         **record["metrics"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from stitch_sweep.config.stitch import DATA_STARTS
 from stitch_sweep.config.trial import TrialSettings
@@ -14,12 +14,13 @@ from stitch_sweep.core.splits import SPLITS
 from stitch_sweep.data.loader import Loader
 from stitch_sweep.losses.base import CombinedLoss, LossContext, explain_missing_teacher
 from stitch_sweep.networks.frozen import FrozenNetwork, FrozenSender
-from stitch_sweep.stitches.base import AffineStitch
+from stitch_sweep.stitches.base import AffineStitch, ChannelMixer
 from stitch_sweep.stitches.building import build_stitch
 from stitch_sweep.stitches.capacity import capacity
 from stitch_sweep.stitches.least_squares import has_optimum
-from stitch_sweep.stitches.starts import start_stitch
+from stitch_sweep.stitches.starts import choose_start, start_stitch
 from stitch_sweep.stitches.storage import load_weights
+from stitch_sweep.stitches.whitened import WhitenedStitch
 from stitch_sweep.training.convergence import (
     LEAST_IMAGES,
     LearningCurve,
@@ -30,6 +31,7 @@ from stitch_sweep.training.metrics import calibrated_accuracy, similarity_metric
 from stitch_sweep.training.representations import ActivationCache, Source, SplitRepresentations
 from stitch_sweep.training.stitched_network import StitchedNetwork
 from stitch_sweep.training.sums import measure
+from stitch_sweep.training.whitening import whiten
 
 
 class TrainingCell:
@@ -55,7 +57,7 @@ class TrainingCell:
     Attributes:
         networks: sender and receiver.
         shapes: shapes of the stitch's input and output.
-        stitch: the stitch, initialized.
+        stitch: the stitch, initialized; in whitened coordinates if the settings say so.
         stitched: the stitch followed by the rest of the receiver.
         splits: the representations of every split.
         loss: the loss of the training.
@@ -107,9 +109,24 @@ class TrainingCell:
         self.stitched = StitchedNetwork(
             self.stitch, receiver, receiver_layer, with_hints=self.loss.needs_hints
         )
+        self._fit = None
         if start is not None:
             load_weights(self.stitch, start)
-        self._fit = start_stitch(self.stitch, settings.stitch.start, self.splits["train"].pairs())
+        else:
+            self._fit = start_stitch(
+                self.stitch, settings.stitch.start, self.splits["train"].pairs()
+            )
+        if settings.training.coordinates == "whitened" and isinstance(self.stitch, ChannelMixer):
+            self.use(whiten(self.stitch, self.splits["train"].inputs()))
+
+    def use(self, stitch: nn.Module) -> None:
+        """Replace the stitch."""
+        self.stitch = self.stitched.stitch = stitch
+
+    def fold_stitch(self) -> nn.Module:
+        """Return the present stitch as an ordinary one, which is what is stored and reported."""
+        stitch = self.stitch
+        return stitch.fold() if isinstance(stitch, WhitenedStitch) else stitch
 
     def _read_splits(
         self,
@@ -124,7 +141,8 @@ class TrainingCell:
             is_network = isinstance(sender, FrozenNetwork)
             raise InputError(explain_missing_teacher(sender.name, network=is_network))
         needs_expected = {
-            "train": self._settings.stitch.start in DATA_STARTS or loss.calibration != "none",
+            "train": choose_start(self.stitch, self._settings.stitch.start) in DATA_STARTS
+            or loss.calibration != "none",
             "validation": True,  # similarity is measured on this split, for every loss
             "test": False,
         }

@@ -22,7 +22,7 @@ EXCESS_FLOOR = 0.01
 0."""
 PLATEAU = 0.05
 """Largest change of the training loss that is expected from a further quarter of the training at the full
-learning rate, as a share of the first epoch's loss. For stitches without a closed form."""
+learning rate, as a share of the first interval's loss. For stitches without a closed form."""
 FLAT_ACCURACY = 0.05
 """Largest change of the validation accuracy that is expected from the same further quarter. For stitches
 that are trained for the task and whose training loss still falls."""
@@ -35,16 +35,17 @@ class LearningCurve:
     """The course of a training.
 
     Attributes:
-        losses: mean training loss of every epoch.
-        accuracies: validation accuracy after every epoch.
-        steps_per_epoch: optimizer steps of an epoch.
-        total_steps: optimizer steps of the training.
+        losses: mean training loss of every interval between two validations.
+        accuracies: validation accuracy at the end of every interval.
+        steps: number of optimizer steps at the end of every interval.
+        total_steps: optimizer steps of the whole training, whose schedule it is; a training that
+            stopped early has taken fewer.
         schedule: the learning-rate schedule.
     """
 
     losses: Sequence[float]
     accuracies: Sequence[float]
-    steps_per_epoch: int
+    steps: Sequence[int]
     total_steps: int
     schedule: ScheduleConfig
 
@@ -63,7 +64,7 @@ def has_settled(curve: LearningCurve, *, by_accuracy: bool) -> bool | None:
             images.
 
     Returns:
-        None for a training of fewer than four epochs.
+        None for a training of fewer than four intervals.
     """
     quarter = len(curve.losses) // 4
     if quarter == 0:
@@ -72,8 +73,8 @@ def has_settled(curve: LearningCurve, *, by_accuracy: bool) -> bool | None:
     def change(values: Sequence[float]) -> float:
         return fmean(values[-quarter:]) - fmean(values[-2 * quarter : -quarter])
 
-    middle = curve.total_steps - quarter * curve.steps_per_epoch
-    half = max(1, quarter * curve.steps_per_epoch // 2)
+    middle = curve.steps[-quarter - 1]
+    half = max(1, (curve.steps[-1] - middle) // 2)
     factor = fmean(
         curve.schedule.factor(step, curve.total_steps)
         for step in range(middle - half, middle + half)

@@ -24,8 +24,10 @@ from stitch_sweep.storage.checkpoints import pack
 from stitch_sweep.training.cell import TrainingCell
 from stitch_sweep.training.checkpoint import read_checkpoint, training_identity
 from stitch_sweep.training.convergence import LearningCurve
+from stitch_sweep.training.evaluations import evaluation_steps
 from stitch_sweep.training.joint_step import joint_step
 from stitch_sweep.training.representations import ActivationCache, Rows
+from stitch_sweep.training.selection import Selection, selection_metric
 from stitch_sweep.training.shared_pass import SharedPass
 from stitch_sweep.training.sums import WeightedSums, name_losses
 
@@ -38,7 +40,8 @@ class StitchResult:
         status: `finished`, or `failed` if the loss became NaN or infinite.
         metrics: final metrics; see `StitchTraining.finish`. Empty for a failed training.
         trajectory: a row per logged step: step, epoch, split, loss, a column per loss term,
-            accuracy (in [0, 1]), lr, time (seconds of training so far).
+            accuracy (in [0, 1]), lr, time (seconds of training so far). With `training.keep: best`
+            also kept: whether the stitch of this validation is the result.
         predictions: int64 [N], the predicted class of every test image; None for a failed training.
         stitch: the trained module, on the CPU.
         seconds: duration of training and evaluation.
@@ -160,13 +163,23 @@ class StitchTraining:
             self._cell.loss.default_lr(settings.training.optimizer.name),
         )
         self._log_every = settings.training.log_every or max(1, self.steps_per_epoch // 4)
-        self._interval_sums, self._epoch_sums = WeightedSums(), WeightedSums()
-        self._epoch_losses: list[float] = []
+        self._evaluation_steps = evaluation_steps(
+            self.steps_per_epoch, settings.training.evaluate_every
+        )
+        self._selection = Selection(
+            selection_metric([term.name for term in settings.loss.terms]),
+            keeps_best=settings.training.keep == "best",
+            patience=settings.training.patience,
+        )
+        self._interval_sums, self._evaluation_sums = WeightedSums(), WeightedSums()
+        self._losses: list[float] = []
         self._lr = 0.0
         self._earlier_seconds = 0.0
         self.trajectory: list[dict[str, Any]] = []
         self.failed = False
         self.generators = OwnGenerators(self._device, every=self._cell.runs_foreign_code())
+        if self._selection.is_needed and self.total_steps > 0:
+            self._evaluate()
 
     @property
     def step(self) -> int:
@@ -180,8 +193,8 @@ class StitchTraining:
 
     @property
     def done(self) -> bool:
-        """Whether the training has ended."""
-        return self.failed or self.step >= self.total_steps
+        """Whether the training has ended, at its last step or because validations stopped improving."""
+        return self.failed or self.step >= self.total_steps or self._selection.is_exhausted
 
     @property
     def seconds(self) -> float:
@@ -195,10 +208,10 @@ class StitchTraining:
     def advance(self, steps: int) -> None:
         """Take at most `steps` optimizer steps; stop when done or when the loss isn't finite."""
         stop = min(self.step + steps, self.total_steps)
-        while self.step < stop and not self.failed:
+        while self.step < stop and not self.done:
             for rows in self.remaining_batches():
                 self._train_step(rows)
-                if self.failed or self.step >= stop:
+                if self.done or self.step >= stop:
                     break
 
     def remaining_batches(self) -> Iterator[Rows]:
@@ -244,6 +257,9 @@ class StitchTraining:
     def finish(self) -> StitchResult:
         """Evaluate the final stitch once, and check that the networks have not changed.
 
+        The final stitch is an ordinary one: that of the last step, or with `training.keep: best` that
+        of the best validation.
+
         Metrics, each for `train`, `val` and `test` (on images without augmentation): `_accuracy`;
         `_loss`, the loss of the training, and `_loss.<term>`, its terms before weighting. Further
         metrics:
@@ -272,6 +288,10 @@ class StitchTraining:
         metrics: dict[str, Any] = {}
         predictions = None
         if not self.failed:
+            self._keep_best()
+        self._cell.use(self._cell.fold_stitch())
+        self.stitch = self._cell.stitch
+        if not self.failed:
             for split in SPLITS:
                 values, predictions = self._cell.measure(split)
                 metrics |= {f"{SHORT_SPLITS[split]}_{name}": v for name, v in values.items()}
@@ -281,10 +301,13 @@ class StitchTraining:
         if self.failed:
             metrics, predictions = {}, None
         else:
+            validations = [
+                row for row in self.trajectory if row["split"] == "validation" and row["step"] > 0
+            ]
             curve = LearningCurve(
-                losses=self._epoch_losses,
-                accuracies=[r["accuracy"] for r in self.trajectory if r["split"] == "validation"],
-                steps_per_epoch=self.steps_per_epoch,
+                losses=self._losses,
+                accuracies=[row["accuracy"] for row in validations],
+                steps=[row["step"] for row in validations],
                 total_steps=self.total_steps,
                 schedule=self.settings.training.schedule,
             )
@@ -299,13 +322,14 @@ class StitchTraining:
         )
 
     def pack_stitch(self, about: Mapping[str, Any]) -> bytes:
-        """Serialize the current stitch for a file that `load_stitch` reads.
+        """Serialize the current stitch, as an ordinary one, for a file that `load_stitch` reads.
 
         Args:
             about: origin of the stitch, as plain data.
         """
         stitch = self.settings.stitch
-        return pack_stitch(self.stitch, stitch.name, *self._cell.shapes, stitch.options, about)
+        ordinary = self._cell.fold_stitch()
+        return pack_stitch(ordinary, stitch.name, *self._cell.shapes, stitch.options, about)
 
     def checkpoint(self) -> bytes:
         """Serialize everything that is needed to resume, also in another process: see `restore`."""
@@ -314,13 +338,15 @@ class StitchTraining:
             "stitch": dict(self.stitch.state_dict()),
             "optimization": self._optimization.state_dict(),
             "interval": self._interval_sums.state,
-            "epoch": self._epoch_sums.state,
-            "epoch_losses": self._epoch_losses,
+            "epoch": self._evaluation_sums.state,
+            "epoch_losses": self._losses,
             "trajectory": self.trajectory,
             "failed": self.failed,
             "seconds": self.seconds,
             "generators": self.generators.states,
         }
+        if self._selection.is_needed:
+            state["selection"] = self._selection.state_dict()
         return pack(state)
 
     def restore(self, checkpoint: bytes) -> None:
@@ -334,8 +360,10 @@ class StitchTraining:
         self.stitch.load_state_dict(state["stitch"])
         self._optimization.load_state_dict(state["optimization"])
         self._interval_sums = self._restore_sums(state["interval"])
-        self._epoch_sums = self._restore_sums(state["epoch"])
-        self._epoch_losses = state["epoch_losses"]
+        self._evaluation_sums = self._restore_sums(state["epoch"])
+        self._losses = state["epoch_losses"]
+        if self._selection.is_needed:
+            self._selection.load_state_dict(state["selection"])
         self.trajectory = state["trajectory"]
         self.failed = state["failed"]
         self._earlier_seconds = state["seconds"]
@@ -355,15 +383,31 @@ class StitchTraining:
     def end_step(self, step: StepLoss) -> None:
         """Update the stitch with its gradients; log what is due."""
         self._lr = self._optimization.apply_gradients()
-        for sums in (self._interval_sums, self._epoch_sums):
+        for sums in (self._interval_sums, self._evaluation_sums):
             sums.add(step.values, step.count)
-        ends_epoch = self.step % self.steps_per_epoch == 0
-        if ends_epoch or self.step % self._log_every == 0:
+        step_of_epoch = (self.step - 1) % self.steps_per_epoch + 1
+        if step_of_epoch == self.steps_per_epoch or self.step % self._log_every == 0:
             self._log_train()
-        if ends_epoch and not self.failed:
-            self._epoch_losses.append(self._epoch_sums.means()["loss"])
-            self._epoch_sums = WeightedSums()
-            self._log("validation", self._cell.measure("validation")[0])
+        if step_of_epoch in self._evaluation_steps and not self.failed:
+            self._losses.append(self._evaluation_sums.means()["loss"])
+            self._evaluation_sums = WeightedSums()
+            self._evaluate()
+
+    def _evaluate(self) -> None:
+        """Validate the present stitch; log the result, and note whether it is the best."""
+        values = self._cell.measure("validation")[0]
+        self._log("validation", values)
+        if not self.failed:
+            self._selection.add(self.step, values, self.stitch)
+
+    def _keep_best(self) -> None:
+        """Return to the stitch of the best validation, and mark its row, if that one is to be kept."""
+        kept = self._selection.load_best(self.stitch)
+        if kept is not None:
+            self.trajectory = [
+                {**row, "kept": (row["split"], row["step"]) == ("validation", kept)}
+                for row in self.trajectory
+            ]
 
     def _log_train(self) -> None:
         row = self._interval_sums.means()

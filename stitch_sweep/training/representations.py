@@ -162,6 +162,11 @@ class SplitRepresentations:
         for rows, valid in self.chunks():
             yield rows["sender"][:valid], rows["expected"][:valid]
 
+    def inputs(self) -> Iterator[Tensor]:
+        """Yield the input of the stitch of the whole split, valid rows only."""
+        for rows, valid in self.chunks():
+            yield rows["sender"][:valid]
+
     def expected_variance(self) -> float:
         """Return the variance of the expected representation, averaged over its channels."""
         count, total, squares = 0, torch.zeros(()), torch.zeros(())

@@ -35,7 +35,10 @@ def batch_size(subject: Subject) -> Finding:
     figures, predictions = _expected_figures(subject, bench, data, trained)
     defects = _trajectory_defects(completed, figures)
     for size in (*BATCH_SIZES, len(data.train)):
-        training = subject.short.training.model_copy(update={"epochs": 0, "batch_size": size})
+        # In raw coordinates, because the trained stitch is an ordinary one.
+        training = subject.short.training.model_copy(
+            update={"epochs": 0, "batch_size": size, "coordinates": "raw"}
+        )
         settings = subject.short.model_copy(update={"training": training})
         repeated = subject.start(bench, settings=settings)
         repeated.stitch.load_state_dict(trained.state_dict())
@@ -110,14 +113,14 @@ def _expected_figures(
 def _trajectory_defects(
     completed: CompletedTraining, figures: Mapping[str, float]
 ) -> list[tuple[float, str]]:
-    """Compare the trajectory's last validation figures with the expected ones."""
-    rows = [row for row in completed.result.trajectory if row["split"] == "validation"]
+    """Compare the trajectory's figures of the trained stitch with the expected ones."""
+    row = completed.validation
     defects = []
-    for key in ("accuracy", "loss") if rows else ():
+    for key in ("accuracy", "loss") if row else ():
         value = figures.get(f"val_{key}")
-        if value is not None and (gap := abs(rows[-1][key] - value)) > _tolerance(key, value):
+        if value is not None and (gap := abs(row[key] - value)) > _tolerance(key, value):
             text = (
-                f"the trajectory ends with a validation {key} of {rows[-1][key]:.6g}, "
+                f"the trajectory ends with a validation {key} of {row[key]:.6g}, "
                 f"but it is {value:.6g} over all images"
             )
             defects.append((gap, text))

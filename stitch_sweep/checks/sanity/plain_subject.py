@@ -22,11 +22,17 @@ CutModules = tuple[nn.Module | None, nn.Module | None]
 
 
 def plain_settings(subject: Subject, loss: Mapping[str, float]) -> TrialSettings:
-    """Return the subject's short settings with the stitch `paper` and this sum of losses."""
+    """Return the subject's short settings with the stitch `paper` and this sum of losses.
+
+    The plain loop trains in raw coordinates and returns the stitch of the last step. The check `store
+    and load` compares whitened coordinates and the kept stitch with what is stored.
+    """
+    training = subject.short.training
     return subject.short.model_copy(
         update={
             "stitch": StitchConfig.model_validate({"name": "paper"}),
             "loss": LossConfig.model_validate(dict(loss)),
+            "training": training.model_copy(update={"coordinates": "raw", "keep": "last"}),
         }
     )
 

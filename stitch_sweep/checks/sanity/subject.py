@@ -48,6 +48,13 @@ class CompletedTraining:
         assert self.result.predictions is not None
         return self.result.predictions
 
+    @property
+    def validation(self) -> dict[str, Any]:
+        """The trajectory's row of the validation of the trained stitch; empty without validations."""
+        rows = [row for row in self.result.trajectory if row["split"] == "validation"]
+        kept = [row for row in rows if row.get("kept")] or rows[-1:]
+        return kept[0] if kept else {}
+
     def tensors(self) -> dict[str, Tensor]:
         """Return all results except times, by a descriptive name, in the order of computation."""
         tensors = {
@@ -115,11 +122,15 @@ class Subject:
 
     @cached_property
     def short(self) -> TrialSettings:
-        """The settings with at most `EPOCHS` epochs, and a row of the trajectory for every step."""
+        """The settings with at most `EPOCHS` epochs, all of them, and a logged row for every step."""
         training = self.settings.training
         epochs = max(1, min(training.epochs, EPOCHS))
         return self.settings.model_copy(
-            update={"training": training.model_copy(update={"epochs": epochs, "log_every": 1})}
+            update={
+                "training": training.model_copy(
+                    update={"epochs": epochs, "log_every": 1, "patience": None}
+                )
+            }
         )
 
     def bench(

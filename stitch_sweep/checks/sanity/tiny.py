@@ -20,6 +20,8 @@ from stitch_sweep.storage.checkpoints import unpack
 
 _SHAPE = (8, 8, 8)
 """Shape of layer 2 of both networks."""
+_KEYS = ("coordinates", "keep", "evaluate_every")
+"""Keys of `training` that the configuration decides."""
 
 
 def tiny_subject(config: Config, settings: TrialSettings) -> Subject:
@@ -27,7 +29,8 @@ def tiny_subject(config: Config, settings: TrialSettings) -> Subject:
 
     Args:
         config: provides the seed and the number of threads.
-        settings: provide the loss, and the stitch where it fits two equal feature maps.
+        settings: provide the loss, how a stitch is kept and in which coordinates it is trained, and
+            the stitch where it fits two equal feature maps.
     """
     tiny = Config.model_validate(
         {
@@ -56,7 +59,12 @@ def tiny_subject(config: Config, settings: TrialSettings) -> Subject:
     tiny_settings = TrialSettings.model_validate(tiny.settings)
     fits = misfit(settings.stitch, _SHAPE, _SHAPE) is None
     stitch = settings.stitch if fits else tiny_settings.stitch
-    tiny_settings = tiny_settings.model_copy(update={"stitch": stitch, "loss": settings.loss})
+    training = tiny_settings.training.model_copy(
+        update={key: getattr(settings.training, key) for key in _KEYS}
+    )
+    tiny_settings = tiny_settings.model_copy(
+        update={"stitch": stitch, "loss": settings.loss, "training": training}
+    )
     cell = Cell("a", 2, "b", 2)
     return Subject(tiny, data, build(), build, cell, tiny_settings, images=200, is_tiny=True)
 

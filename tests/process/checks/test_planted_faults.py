@@ -20,8 +20,10 @@ from stitch_sweep.networks.evaluation import Evaluation, Scores
 from stitch_sweep.networks.frozen import FrozenNetwork
 from stitch_sweep.networks.optimization import Optimization
 from stitch_sweep.stitches.building import build_stitch
+from stitch_sweep.stitches.whitened import WhitenedStitch
 from stitch_sweep.training.loop import StitchTraining
 from stitch_sweep.training.representations import ActivationCache, SplitRepresentations
+from stitch_sweep.training.selection import Selection
 from tests.support.subjects import around, run_check
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -60,6 +62,40 @@ def only_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         original(self, batch)
         norm.eval()
 
+    around(monkeypatch, StitchTraining, "_train_step", step)
+
+
+def whitening_not_folded_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Store the weights of the whitened coordinates as those of the ordinary stitch."""
+
+    def fold(self: WhitenedStitch) -> nn.Module:
+        stitch = self._stitch[0]
+        stitch.set_map(self.weight.transpose(2, 3).flatten(1), self.bias)
+        return stitch
+
+    monkeypatch.setattr(WhitenedStitch, "fold", fold)
+
+
+def mean_not_folded_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Store the right weights with the bias of centered channels."""
+
+    def fold(self: WhitenedStitch) -> nn.Module:
+        stitch = self._stitch[0]
+        stitch.set_map(self.applied_map()[0], self.bias)
+        return stitch
+
+    monkeypatch.setattr(WhitenedStitch, "fold", fold)
+
+
+def the_last_stitch_instead_of_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name the best step, but don't return to it; the last step ruins the stitch."""
+
+    def step(original: Any, self: StitchTraining, batch: Any) -> None:
+        if self.step == self.total_steps - 1:
+            next(self.stitch.parameters()).data.neg_()
+        original(self, batch)
+
+    monkeypatch.setattr(Selection, "load_best", lambda self, stitch: self.step)
     around(monkeypatch, StitchTraining, "_train_step", step)
 
 
@@ -512,6 +548,21 @@ FAULTS: dict[str, tuple[str, Plant, str]] = {
         "after an unrelated training",
     ),
     "an optimizer that steps twice": ("no abstractions", a_step_taken_twice, "trained for task"),
+    "whitening that is not folded back": (
+        "store and load",
+        whitening_not_folded_back,
+        "in whitened coordinates, last stitch kept: validated with an accuracy of",
+    ),
+    "a mean that is not folded back": (
+        "store and load",
+        mean_not_folded_back,
+        "in whitened coordinates, last stitch kept: validated with an accuracy of",
+    ),
+    "the last stitch instead of the best": (
+        "store and load",
+        the_last_stitch_instead_of_the_best,
+        "best stitch kept: the result isn't the stitch that was validated",
+    ),
 }
 
 

@@ -163,7 +163,7 @@ def test_an_unknown_key_is_named_with_the_nearest_right_one(path, message, tmp_p
         ("pairs.0.receiver_layers", [], "expected 'all' or a list of layer indices"),
         ("pairs.0.receiver_layers", ["1"], "expected 'all' or a list of layer indices"),
         ("stitch.name", "papr", "no stitch is named 'papr': did you mean 'paper'?"),
-        ("stitch.start", "zero", "expected 'random', 'identity', 'permutation', 'least_squares' or "),
+        ("stitch.start", "zero", "expected 'random', 'identity', 'permutation', 'least_squares', "),
         ("loss", "mse", "expected key: value pairs, got 'mse'"),
         ("loss", {}, "expected at least one loss, such as task: 1.0"),
         ("loss.msee", 1.0, "no loss is named 'msee': did you mean 'mse'?"),
