@@ -39,11 +39,9 @@ def check_objectives(config: Config) -> None:
 def learning_curve(record: Mapping[str, Any], config: Config) -> list[float]:
     """Return the search metric after each epoch of a trial, from the trajectory in its record."""
     column = config.search.metric.removeprefix("val_")
-    return [
-        row[column]
-        for row in record.get("trajectory", ())
-        if row["split"] == "validation" and row.get(column) is not None
-    ]
+    rows = (row for row in record.get("trajectory", ()) if row["split"] == "validation")
+    # Row 0 is the start. An epoch may have several rows; the last one is at its end.
+    return list({row["epoch"]: row[column] for row in rows if row["step"] > 0}.values())
 
 
 def objective_values(record: Mapping[str, Any], config: Config) -> list[float] | None:
