@@ -48,7 +48,13 @@ STATUSES = ["finished", "stopped", "failed", "finished"]
 def test_the_learning_curve_is_the_metric_after_each_epoch(metric):
     config = scheduled_config("asha", 4, 4, metric=metric)
     expected = [0.5, 0.75] if metric == "val_accuracy" else [0.5, 0.25]
-    assert learning_curve(record(0, {}, [0.5, 0.75]), config) == expected
+    ended = record(0, {}, [0.5, 0.75])
+    assert learning_curve(ended, config) == expected
+    # The value before the first step and values within an epoch are no part of it.
+    start = {"split": "validation", "step": 0, "epoch": 0, "accuracy": 0.1, "loss": 0.9}
+    within = {"split": "validation", "step": 2, "epoch": 2, "accuracy": 0.6, "loss": 0.4}
+    rows = ended["trajectory"]
+    assert learning_curve({"trajectory": [start, *rows[:2], within, *rows[2:]]}, config) == expected
 
 
 def test_a_stopped_trial_is_pruned_with_its_values_for_optuna():
