@@ -22,11 +22,13 @@ CutModules = tuple[nn.Module | None, nn.Module | None]
 
 
 def plain_settings(subject: Subject, loss: Mapping[str, float]) -> TrialSettings:
-    """Return the subject's short settings with the stitch `paper` and this sum of losses."""
+    """Return the subject's short settings with the stitch `paper`, this loss, and the exact receiver."""
+    exact = {"frozen": "exact", "precision": "float32"}
     return subject.short.model_copy(
         update={
             "stitch": StitchConfig.model_validate({"name": "paper"}),
             "loss": LossConfig.model_validate(dict(loss)),
+            "training": subject.short.training.model_copy(update=exact),
         }
     )
 
