@@ -108,7 +108,8 @@ class FastNetwork:
                 bfloat16=self._settings.precision == "bfloat16",
             )
             for module in self.modules:
-                self._digests.setdefault(module, digest(tensors_of(module)))
+                if module not in self._digests:
+                    self._digests[module] = digest(tensors_of(module))
         return self._parts[start, end]
 
     def verify(self, fingerprint: str) -> None:

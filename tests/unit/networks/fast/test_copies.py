@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import platform
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from stitch_sweep.networks.frozen import FrozenError, FrozenNetwork
 from tests.support import families
 from tests.support.fast import normed_network, rows
 
+HAS_BFLOAT16 = machine.has_bfloat16
 FUSED = FastSettings("fused")
 SHORT = FastSettings("fused", "bfloat16")
 
@@ -189,6 +192,14 @@ def test_a_processor_without_bfloat16_is_an_input_error(monkeypatch):
     monkeypatch.setattr(machine, "has_bfloat16", lambda kind: False)
     with pytest.raises(InputError, match=r"training.precision: this CPU has no arithmetic"):
         training_network(normed_network("resnet"), SHORT)
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="Linux only")
+def test_the_kernel_lists_the_instructions_for_bfloat16_of_this_processor():
+    flags = Path("/proc/cpuinfo").read_text().split()
+    if platform.machine() != "x86_64":
+        pytest.skip("processors of other makers name them otherwise")
+    assert HAS_BFLOAT16("cpu") == bool({"avx512_bf16", "amx_bf16"} & set(flags))
 
 
 class Branching(nn.Module):
