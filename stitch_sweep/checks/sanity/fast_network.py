@@ -30,7 +30,8 @@ def fast_network(subject: Subject) -> Finding:
     if not configured.is_exact:
         kinds[f"{configured.mode}, {configured.precision}"] = configured
     figures: dict[str, Any] = {}
-    defects, warnings = [], []
+    defects: list[str] = []
+    warnings: list[str] = []
     for name, settings in kinds.items():
         try:
             difference = _measure(subject, settings)
