@@ -30,6 +30,10 @@ def _check_interval(value: Any) -> float | int | None:
 
 Interval = Annotated[float | int | None, PlainValidator(_check_interval)]
 """A share of an epoch, or a number of steps."""
+FrozenMode = Literal["exact", "fused", "compiled"]
+"""How the frozen rest of the receiver runs in training steps; see `networks.fast`."""
+Precision = Literal["float32", "bfloat16"]
+"""Number format of the frozen rest of the receiver in training steps."""
 
 
 class TrainingConfig(Options):
@@ -76,6 +80,17 @@ class TrainingConfig(Options):
         description="Share of an epoch, or number of steps, between two validations within an epoch. "
         "Every epoch ends with one. Default: once an epoch.",
     )
+    frozen: FrozenMode = Field(
+        default="exact",
+        description="How the frozen rest of the receiver runs in training steps: as it is; as a copy "
+        "with BatchNorm folded into convolutions and channels last; or this copy, compiled. Evaluation "
+        "always uses the network as it is.",
+    )
+    precision: Precision = Field(
+        default="float32",
+        description="Number format of the frozen rest of the receiver in training steps. Stitch, "
+        "optimizer, losses and logits are float32, and evaluation is too.",
+    )
 
     @model_serializer(mode="wrap")
     def _drop_unused_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -98,5 +113,7 @@ UNUSED = {
     "keep": "last",
     "patience": None,
     "evaluate_every": None,
+    "frozen": "exact",
+    "precision": "float32",
 }
 """Keys that dumps lack while they have these values, their defaults."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from stitch_sweep.networks.cutting.points import LayerNames, Location
 from stitch_sweep.networks.evaluation import Evaluation, evaluate
 from stitch_sweep.networks.external.preprocessing import Imported
 from stitch_sweep.storage.digests import digest, fingerprint, tensors_of
+
+if TYPE_CHECKING:
+    from stitch_sweep.networks.fast.copies import FastNetwork, FastSettings
 
 IMAGE_LAYER = -1
 """Layer index of the image."""
@@ -89,6 +93,10 @@ class FrozenNetwork(FrozenSender):
 
     Raises:
         InputError: a name in `layer_names` is not a cut point.
+
+    Attributes:
+        layer_names: the names of the layers, in order.
+        copies: its fast copies by their settings; see `networks.fast.copies`.
     """
 
     def __init__(
@@ -101,6 +109,17 @@ class FrozenNetwork(FrozenSender):
         self.layer_names = [layer.name for layer in self._opened.layers]
         self._parts: dict[tuple[Location, Location], nn.Module] = {}
         self._evaluated: tuple[Tensor, Evaluation] | None = None
+        self.copies: dict[FastSettings, FastNetwork] = {}
+
+    def verify(self) -> None:
+        """Check that nothing changed since the module was frozen, in the network and in its copies.
+
+        Raises:
+            FrozenError: see `FrozenSender.verify`; or a fast copy is not the network's copy any more.
+        """
+        super().verify()
+        for fast_copy in self.copies.values():
+            fast_copy.verify(self.fingerprint)
 
     def prefix(self, layer: int | None) -> nn.Module:
         """Return A_{<=layer}: images [B, C, H, W] to the layer's representation; the identity for -1.

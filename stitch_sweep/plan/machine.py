@@ -7,7 +7,10 @@ import os
 import torch
 
 from stitch_sweep.config.resources import ResourcesConfig
+from stitch_sweep.config.root import Config
+from stitch_sweep.config.training import FrozenMode, Precision
 from stitch_sweep.core.errors import InputError
+from stitch_sweep.networks.fast.machine import check_machine
 
 
 def check_local(resources: ResourcesConfig) -> None:
@@ -25,6 +28,29 @@ def check_local(resources: ResourcesConfig) -> None:
     count = len(os.sched_getaffinity(0))
     if resources.cpu > count:
         raise InputError(f"resources.cpu is {resources.cpu}, but this machine has {count} CPUs")
+
+
+def check_training(config: Config) -> None:
+    """Check that this machine can run the frozen network in every way that a configuration names.
+
+    Raises:
+        InputError: it lacks a compiler, or arithmetic in bfloat16.
+    """
+    search = config.search
+    values = {
+        path: {
+            value,
+            *search.cross.get(path, []),
+            *(search.distributions[path].representatives() if path in search.distributions else []),
+        }
+        for path, value in (
+            ("training.frozen", config.training.frozen),
+            ("training.precision", config.training.precision),
+        )
+    }
+    mode: FrozenMode = "compiled" if "compiled" in values["training.frozen"] else "exact"
+    precision: Precision = "bfloat16" if "bfloat16" in values["training.precision"] else "float32"
+    check_machine(mode, precision, config.resources.device)
 
 
 def format_gpu(resources: ResourcesConfig) -> str:

@@ -17,7 +17,7 @@ from stitch_sweep.config.root import Config
 from stitch_sweep.core.credentials import redact_uri
 from stitch_sweep.core.errors import InputError, StoppedError, check_all
 from stitch_sweep.plan.enqueue import check_enqueued
-from stitch_sweep.plan.machine import check_local
+from stitch_sweep.plan.machine import check_local, check_training
 from stitch_sweep.plan.objectives import check_objectives
 from stitch_sweep.plan.prepare import Prepared, prepare
 from stitch_sweep.plan.samplers import check_sampler, describe_startup
@@ -115,7 +115,10 @@ def run_sweep(
     """
     ledger = Ledger(folder)
     pace = Pace(address, workers, report_seconds, checkpoint_seconds)
-    local_checks: list[Callable[[], None]] = [lambda: check_local(config.resources)]
+    local_checks: list[Callable[[], None]] = [
+        lambda: check_local(config.resources),
+        lambda: check_training(config),
+    ]
     check_all(
         lambda: check_objectives(config),
         lambda: check_sampler(config),

@@ -9,7 +9,7 @@ from stitch_sweep.config.root import Config
 from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.plan.cells import check_cell, parse_cell
-from stitch_sweep.plan.machine import check_local
+from stitch_sweep.plan.machine import check_local, check_training
 from stitch_sweep.plan.packing import pack_width
 from stitch_sweep.plan.prepare import prepare_networks, provide_networks
 from stitch_sweep.stitches.storage import describe_stitch
@@ -35,6 +35,7 @@ def run_pair(config: Config, pair: str, save: Path | None = None) -> dict[str, A
             is a folder, or a file that is not a stitch.
     """
     check_local(config.resources)
+    check_training(config)
     if save is not None:
         _check_save(save)
     cell = parse_cell(pair, config)

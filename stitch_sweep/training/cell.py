@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from stitch_sweep.config.stitch import DATA_STARTS
@@ -13,6 +14,7 @@ from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.splits import SPLITS
 from stitch_sweep.data.loader import Loader
 from stitch_sweep.losses.base import CombinedLoss, LossContext, explain_missing_teacher
+from stitch_sweep.networks.fast.copies import FastNetwork, FastSettings, training_network
 from stitch_sweep.networks.frozen import FrozenNetwork, FrozenSender
 from stitch_sweep.stitches.base import AffineStitch, ChannelMixer
 from stitch_sweep.stitches.building import build_stitch
@@ -51,8 +53,9 @@ class TrainingCell:
             start as the settings say.
 
     Raises:
-        InputError: the stitch can't join these layers, a layer doesn't exist, or a loss needs the
-            predictions of a sender that makes none.
+        InputError: the stitch can't join these layers, a layer doesn't exist, a loss needs the
+            predictions of a sender that makes none, or training steps can't run the receiver as
+            `training.frozen` and `training.precision` say.
 
     Attributes:
         networks: sender and receiver.
@@ -107,7 +110,11 @@ class TrainingCell:
         )
         self.loss = CombinedLoss.from_config(settings.loss, self._context)
         self.stitched = StitchedNetwork(
-            self.stitch, receiver, receiver_layer, with_hints=self.loss.needs_hints
+            self.stitch,
+            receiver,
+            receiver_layer,
+            with_hints=self.loss.needs_hints,
+            training_receiver=self._training_receiver(receiver_layer),
         )
         self._fit = None
         if start is not None:
@@ -127,6 +134,20 @@ class TrainingCell:
         """Return the present stitch as an ordinary one, which is what is stored and reported."""
         stitch = self.stitch
         return stitch.fold() if isinstance(stitch, WhitenedStitch) else stitch
+
+    def _training_receiver(self, layer: int) -> FrozenNetwork | FastNetwork:
+        """Return what training steps run as the receiver; a copy is first compared with the receiver."""
+        receiver = self.networks[1]
+        network = training_network(receiver, FastSettings.from_config(self._settings.training))
+        if isinstance(network, FastNetwork) and not network.has_compared(
+            layer, stepwise=self.loss.needs_hints
+        ):
+            # A batch of the training's size, because a compiler compiles for one size.
+            batch = next(iter(self._train_loader.in_order(self._train_loader.batch_size)))
+            with torch.no_grad():
+                representation = receiver.represent(layer, batch)
+            network.compare(layer, representation, stepwise=self.loss.needs_hints)
+        return network
 
     def _read_splits(
         self,

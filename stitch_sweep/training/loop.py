@@ -147,7 +147,7 @@ class StitchTraining:
         )
         self.stitch = self._cell.stitch
         self.pack_width = pack_width
-        self.rest = self._cell.stitched.rest
+        self.rest = self._cell.stitched.training_rest
         self._pass_shape = self.rest, pack_width, len(train.images), train.batch_size, train.device
         self._shared = SharedPass(self.rest, pack_width)
         self.steps_per_epoch = len(train)

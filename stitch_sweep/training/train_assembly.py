@@ -94,12 +94,17 @@ def train_assembly(
         (completed epochs, all epochs) after every epoch; finally the result.
 
     Raises:
-        InputError: an assembly can't be trained with this loss.
+        InputError: an assembly can't be trained with this loss, or with a fast copy of its networks.
         FrozenError: a frozen part changed.
     """
     start_time = time.perf_counter()
     seed_everything(derive(seed, "assembly"), threads)
     check_loss(loss)
+    if training.frozen != "exact" or training.precision != "float32":
+        raise InputError(
+            "an assembly trains with its networks as they are; set training.frozen: exact and "
+            "training.precision: float32"
+        )
     terms = CombinedLoss.from_config(loss)
     assembly.start(loaders["train"])
     positions = list(assembly.trained)

@@ -56,8 +56,8 @@ def check_passes(name: str, subject: Subject) -> None:
     assert finding.verdict in ("pass", "skip"), finding
     if finding.verdict == "skip":
         assert finding.detail
-    # Float32 differs from float64; nothing else may differ.
-    if name != "precision":
+    # Float32 differs from float64, and fast copies round differently; nothing else may differ.
+    if name not in ("precision", "fast network"):
         assert not finding.difference
 
 

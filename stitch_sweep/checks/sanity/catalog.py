@@ -12,6 +12,7 @@ from types import MappingProxyType
 from stitch_sweep.checks.sanity.abstractions import no_abstractions
 from stitch_sweep.checks.sanity.batch_sizes import batch_size
 from stitch_sweep.checks.sanity.duplicates import duplicates
+from stitch_sweep.checks.sanity.fast_network import fast_network
 from stitch_sweep.checks.sanity.findings import Finding
 from stitch_sweep.checks.sanity.frozen import frozen
 from stitch_sweep.checks.sanity.halves import activations, identity
@@ -37,6 +38,7 @@ CHECKS: MappingProxyType[str, Check] = MappingProxyType(
         "schedule": schedule,
         "no abstractions": no_abstractions,
         "frozen": frozen,
+        "fast network": fast_network,
         "identity": identity,
         "activations": activations,
         "loaders": loaders,

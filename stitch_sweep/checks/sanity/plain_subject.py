@@ -24,15 +24,15 @@ CutModules = tuple[nn.Module | None, nn.Module | None]
 def plain_settings(subject: Subject, loss: Mapping[str, float]) -> TrialSettings:
     """Return the subject's short settings with the stitch `paper` and this sum of losses.
 
-    The plain loop trains in raw coordinates and returns the stitch of the last step. The check `store
-    and load` compares whitened coordinates and the kept stitch with what is stored.
+    The plain loop runs the receiver as it is, trains in raw coordinates and returns the stitch of the
+    last step. The checks `fast network` and `store and load` compare the rest.
     """
-    training = subject.short.training
+    plain = {"coordinates": "raw", "keep": "last", "frozen": "exact", "precision": "float32"}
     return subject.short.model_copy(
         update={
             "stitch": StitchConfig.model_validate({"name": "paper"}),
             "loss": LossConfig.model_validate(dict(loss)),
-            "training": training.model_copy(update={"coordinates": "raw", "keep": "last"}),
+            "training": subject.short.training.model_copy(update=plain),
         }
     )
 

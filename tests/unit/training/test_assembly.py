@@ -112,6 +112,14 @@ def test_only_stitches_are_trained(a, b, digits):
     )
 
 
+@pytest.mark.parametrize("fast", [{"frozen": "fused"}, {"precision": "bfloat16"}])
+def test_fast_copies_are_refused(a, b, digits, fast):
+    assembly = assembled({"a": a, "b": b}, *three_parts())
+    settings = BRIEF.model_copy(update=fast)
+    with pytest.raises(InputError, match=r"set training.frozen: exact"):
+        next(train_assembly(assembly, make_loaders(digits, 64, seed=0), TASK, settings))
+
+
 def test_a_frozen_part_that_changes_is_found(a, b, digits):
     assembly = assembled({"a": a, "b": b}, *three_parts())
     steps = train_assembly(assembly, make_loaders(digits, 64, seed=0), TASK, BRIEF)

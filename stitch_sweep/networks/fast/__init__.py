@@ -1,0 +1,1 @@
+"""Fast copies of frozen networks for training steps: folded, in bfloat16, compiled."""

@@ -1,0 +1,43 @@
+"""A machine that can't run the frozen network as configured is an input error before the sweep."""
+
+from __future__ import annotations
+
+import pytest
+
+from stitch_sweep.config.root import Config
+from stitch_sweep.core.errors import InputError
+from stitch_sweep.networks.fast import machine
+from stitch_sweep.plan.machine import check_training
+
+COMPILED = r"training.frozen: compiled needs a C\+\+ compiler"
+SHORT = "training.precision: this CPU has no arithmetic in bfloat16"
+CHOICES = {"type": "categorical", "choices": ["float32", "bfloat16"]}
+
+
+@pytest.mark.parametrize(
+    ("sections", "problem"),
+    [
+        ({"training": {"frozen": "compiled"}}, COMPILED),
+        ({"search": {"cross": {"training.frozen": ["exact", "compiled"]}}}, COMPILED),
+        ({"training": {"precision": "bfloat16"}}, SHORT),
+        ({"search": {"space": {"training.precision": CHOICES}}}, SHORT),
+        ({"training": {"frozen": "fused"}}, None),
+        ({}, None),
+    ],
+)
+def test_the_problem_is_named_wherever_the_value_stands(sections, problem, monkeypatch):
+    monkeypatch.setattr(machine, "has_bfloat16", lambda kind: False)
+    monkeypatch.setattr(machine.shutil, "which", lambda name: None)
+    config = Config.model_validate(
+        {
+            "data": {"name": "digits"},
+            "networks": [{"name": "a", "family": "resnet1111", "width": 4}],
+            "pairs": [{"sender": "a", "receiver": "a"}],
+            **sections,
+        }
+    )
+    if problem is None:
+        check_training(config)
+    else:
+        with pytest.raises(InputError, match=problem):
+            check_training(config)
