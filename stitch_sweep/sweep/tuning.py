@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from stitch_sweep.storage.digests import fingerprint
 from stitch_sweep.storage.files import write_atomically
 from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.ledger_writer import LedgerWriter
+from stitch_sweep.sweep import ray_internals
 from stitch_sweep.sweep.data_transfer import data_to_arrays
 from stitch_sweep.sweep.description import check_networks, describe_sweep
 from stitch_sweep.sweep.gpu_memory import allocatable, measure_context
@@ -28,6 +30,7 @@ from stitch_sweep.sweep.gpu_sharing import (
     find_largest_trial,
     measure_trial,
 )
+from stitch_sweep.sweep.local_start import LocalStart
 from stitch_sweep.sweep.network_training import make_task, train_networks
 from stitch_sweep.sweep.pace import Pace
 from stitch_sweep.sweep.progress import Reporter
@@ -56,15 +59,25 @@ class RunEnd:
 
 
 def run_missing_trials(
-    prepared: Prepared, ledger: Ledger, pace: Pace, reporter: Reporter
+    prepared: Prepared, ledger: Ledger, pace: Pace, reporter: Reporter, start: LocalStart
 ) -> RunEnd:
     """Run the trials that the ledger lacks.
+
+    Args:
+        prepared: the configuration.
+        ledger: of the sweep.
+        pace: the place and speed of the run.
+        reporter: shows the progress.
+        start: starts the local Ray, if none has been asked for.
 
     Raises:
         InputError: the cluster, a GPU's share or the networks don't fit the sweep.
         StoppedError: the local Ray died, or a network can't be trained.
     """
-    with scratch.folder(sockets=pace.address is None) as temporary:
+    reporter.say(
+        "starting Ray" if pace.address is None else f"joining Ray at {redact_uri(pace.address)}"
+    )
+    with scratch.folder() if pace.address else nullcontext(start.wait()) as temporary:
         try:
             return _run_on_ray(prepared, ledger, pace, reporter, temporary)
         finally:
@@ -89,9 +102,6 @@ def _run_on_ray(
     # A worker can't import a user's file, so objects of its classes travel with their definitions.
     for module in python.loaded_files():
         ray.cloudpickle.register_pickle_by_value(module)
-    reporter.say(
-        "starting Ray" if pace.address is None else f"joining Ray at {redact_uri(pace.address)}"
-    )
     count = connect(pace.address, config.resources, temporary)
     watch = Watch(reporter.say)
     try:
@@ -201,7 +211,9 @@ def _tune(
             ),
         ),
     )
-    tuner.fit()
+    is_local = ray_internals.is_local_head()
+    with ray_internals.run_trials_in_any_worker() if is_local else nullcontext():
+        tuner.fit()
 
 
 def _start_writer(ledger: Ledger, prepared: Prepared) -> Any:
