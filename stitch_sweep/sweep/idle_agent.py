@@ -2,8 +2,8 @@
 
 A raylet starts an agent for the dashboard and one for runtime environments, and is ready when they
 have written the numbers of their ports. Both take a second of imports, and a sweep on one machine uses
-neither. This program writes the numbers of ports that it keeps occupied, so that no other process answers there.
-It imports the standard library only.
+neither. This program writes the numbers of ports that it keeps occupied, so that no other process
+answers there. It imports the standard library only.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import threading
 from importlib import import_module
 from pathlib import Path
 
+from stitch_sweep.core import interrupts
 from stitch_sweep.storage import scratch
 from stitch_sweep.sweep.worker_template import WorkerTemplate
 
@@ -69,7 +70,8 @@ class LocalStart:
         try:
             with scratch.folder(sockets=True) as folder:
                 try:
-                    start_local(folder, self._template)
+                    with interrupts.kept_by_kernel():
+                        start_local(folder, self._template)
                     self._folder = folder
                     self._ready.set()
                     self._over.wait()

@@ -42,7 +42,7 @@ def connect(address: str | None, resources: ResourcesConfig, temporary: Path | N
         if not ray.is_initialized():
             check_local(resources)
             start_local(temporary)
-            interrupts.reinstall()
+        interrupts.reinstall()
         return count_slots(resources.cpu, resources.gpu_at_most)
     _join_cluster(address)
     interrupts.reinstall()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.config.root import Config
@@ -153,7 +154,8 @@ def _run_checked(
         if pace.address is None and not ledger.exists:
             start.begin()
         # Only the tracking process needs credentials; files, workers and messages get none.
-        prepared = prepare(_without_credentials(config))
+        with _threads(config.resources.cpu):
+            prepared = prepare(_without_credentials(config))
         try:
             check_views(folder, prepared.studies, config, is_new=not ledger.exists)
             return _run_locked(
@@ -271,6 +273,17 @@ def _run(
         mirrored=mirrored,
         tracking_problem=tracking_problem,
     )
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Let torch compute with as many threads as a trial: more would wait for the processes that start."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _repair_stitches(ledger: Ledger, reporter: Reporter, *, retrain: bool) -> None:

@@ -7,7 +7,10 @@ import os
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from stitch_sweep.config.reading import to_yaml
@@ -116,8 +119,14 @@ def _run_on_ray(
             ledger.start({**describe_sweep(prepared), "networks": fingerprints})
             write_atomically(folder / layout.RESOLVED_CONFIG, to_yaml(config).encode())
             reporter.say(f"{slots()} trials at a time")
+
+            def on_event(event: str, record: Mapping[str, Any]) -> None:
+                reporter.trial(event, record)
+                if event == "ended":
+                    _load_figures()
+
             searcher = SweepSearcher(
-                prepared.studies, config, ledger, reporter.trial, slots, share, prepared.shape
+                prepared.studies, config, ledger, on_event, slots, share, prepared.shape
             )
             _tune(prepared, ledger, networks, searcher, slots(), context, pace, temporary)
     except (KeyboardInterrupt, Exception) as error:
@@ -133,6 +142,12 @@ def _run_on_ray(
         raise StoppedError(watch.failure)
     # Tune returns normally after Ctrl-C.
     return RunEnd(not searcher.exhausted, len(searcher.lost), searcher.stopped)
+
+
+@cache
+def _load_figures() -> None:
+    """Import Matplotlib in a thread, once: the figures at the end then need not wait for it."""
+    Thread(target=import_module, args=["stitch_sweep.charts.figures"], daemon=True).start()
 
 
 def choose_gpu_share(prepared: Prepared, reporter: Reporter) -> tuple[float, int]:
