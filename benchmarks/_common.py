@@ -21,6 +21,10 @@ TICKS = os.sysconf("SC_CLK_TCK")
 # Parts of command lines, and the names of these processes in the tables; the first match counts.
 _KINDS = (
     ("stitch_sweep.tracking.program", "tracking (MLflow)"),
+    ("stitch_sweep.__main__", "driver"),
+    ("stitch_sweep.sweep.worker_template", "worker template"),
+    ("sweep/fork_worker.py", "worker template"),
+    ("sweep/idle_agent.py", "Ray, agents and monitors"),
     ("ray::LedgerWriter", "ledger writer"),
     ("ray::IDLE", "Ray, idle workers"),
     ("Agent", "Ray, agents and monitors"),

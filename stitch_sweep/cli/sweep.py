@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -67,28 +68,35 @@ def sweep(
     """Run every trial of a configuration and draw the stitching matrices."""
     if retrain_stitches and not resume:
         raise InputError("--retrain-stitches: only with --resume; a new sweep has no stitches yet")
-    settings = read_with_overrides(config, set_)
     target = folder or config.parent
-    if dry_run:
-        from stitch_sweep.plan.estimate import estimate
-        from stitch_sweep.sweep.progress import Reporter
+    from stitch_sweep.sweep.local_start import LocalStart
 
-        plan = estimate(settings, address, Reporter().say).to_dict()
-        print_summary(plan, as_json, indent="", width=28)
-        return
-    from stitch_sweep.sweep.jobs import check_job
-    from stitch_sweep.sweep.run import run_sweep
+    with closing(LocalStart()) as start:
+        if address is None and not (resume or dry_run):
+            # The workers' imports take as long as this process's, so they begin at the same time.
+            start.begin_template()
+        settings = read_with_overrides(config, set_)
+        if dry_run:
+            from stitch_sweep.plan.estimate import estimate
+            from stitch_sweep.sweep.progress import Reporter
 
-    check_job(target, Path(settings.zoo), address=address, tracked_here=tracks_here(settings))
-    outcome = run_sweep(
-        settings,
-        target,
-        resume=resume,
-        retrain_stitches=retrain_stitches,
-        address=address,
-        workers=workers,
-        mirror=mirror,
-    )
+            plan = estimate(settings, address, Reporter().say).to_dict()
+            print_summary(plan, as_json, indent="", width=28)
+            return
+        from stitch_sweep.sweep.jobs import check_job
+        from stitch_sweep.sweep.run import run_sweep
+
+        check_job(target, Path(settings.zoo), address=address, tracked_here=tracks_here(settings))
+        outcome = run_sweep(
+            settings,
+            target,
+            resume=resume,
+            retrain_stitches=retrain_stitches,
+            address=address,
+            workers=workers,
+            mirror=mirror,
+            start=start,
+        )
     if as_json:
         print_json(_describe_outcome(outcome, target))
     else:

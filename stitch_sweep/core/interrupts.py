@@ -28,6 +28,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # `timeout` and batch systems send a signal to the process and then to its process group.
 _REPEAT_SECONDS = 1.0
 
+_SIGACTION_BYTES = 256
+"""More than a `struct sigaction` has on any system."""
+
 _raising: list[int] = []
 _received: float | None = None
 _without_signal = False
@@ -84,6 +87,26 @@ def reinstall() -> None:
     """
     for number in _raising:
         signal.signal(number, _raise)
+
+
+@contextmanager
+def kept_by_kernel() -> Iterator[None]:
+    """Keep the process's handlers through a block that replaces them, in any thread.
+
+    Ray's library installs a handler for SIGTERM that prints a stack trace. Python lets only the main
+    thread install its own again.
+    """
+    import ctypes  # not at the top: the entry point imports this module first
+
+    libc = ctypes.CDLL(None)
+    handlers = {number: ctypes.create_string_buffer(_SIGACTION_BYTES) for number in _SIGNALS}
+    for number, handler in handlers.items():
+        libc.sigaction(number, None, handler)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            libc.sigaction(number, handler, None)
 
 
 def received() -> bool:

@@ -15,7 +15,6 @@ from stitch_sweep.analysis.matrix.matrices import matrices
 from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.analysis.results import Mode
 from stitch_sweep.analysis.tables import csv_text
-from stitch_sweep.charts.figures import draw, heatmap, save_figure
 from stitch_sweep.charts.search import front_charts
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.storage import layout
@@ -62,6 +61,9 @@ def write_analysis(
         InputError: the metric is not among the columns, or is computed on test images; or a file
             that would be replaced isn't known to be Stitch Sweep's.
     """
+    # Not at the top: Matplotlib takes a second to import, and a sweep has it imported while trials run.
+    from stitch_sweep.charts.figures import draw, heatmap, save_figure
+
     folder = Path(folder)
     all_matrices = matrices(results, metric=metric, mode=mode)
     shown = [*all_matrices, *gap_matrices(all_matrices, knocked_out)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
@@ -13,9 +14,10 @@ from stitch_sweep.core import interrupts
 from stitch_sweep.core.credentials import conceal, redact_uri
 from stitch_sweep.core.errors import InputError, StoppedError
 from stitch_sweep.plan.machine import check_local, format_gpu
-from stitch_sweep.sweep import ray_internals
+from stitch_sweep.sweep import fork_worker, ray_internals
 from stitch_sweep.sweep.ray_setup import ray
 from stitch_sweep.sweep.slots import count_slots
+from stitch_sweep.sweep.worker_template import WorkerTemplate
 
 _CONNECT_SECONDS = 10
 
@@ -24,7 +26,7 @@ def connect(address: str | None, resources: ResourcesConfig, temporary: Path | N
     """Start a local Ray, or join a running cluster.
 
     Args:
-        address: None for a local Ray; `auto` or `host:port` of a cluster.
+        address: None for a local Ray, started unless it runs; `auto` or `host:port` of a cluster.
         resources: of one trial.
         temporary: folder for the files of a local Ray; its path must be short (see `scratch.folder`).
 
@@ -37,8 +39,9 @@ def connect(address: str | None, resources: ResourcesConfig, temporary: Path | N
         StoppedError: a local Ray did not start.
     """
     if address is None:
-        check_local(resources)
-        _start_local(temporary)
+        if not ray.is_initialized():
+            check_local(resources)
+            start_local(temporary)
         interrupts.reinstall()
         return count_slots(resources.cpu, resources.gpu_at_most)
     _join_cluster(address)
@@ -66,8 +69,24 @@ def check_listening(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
 
 
-def _start_local(temporary: Path | None) -> None:
-    with ray_internals.listen_on_loopback():
+def start_local(temporary: Path | None, template: WorkerTemplate | None = None) -> None:
+    """Start a local Ray.
+
+    Args:
+        temporary: see `connect`.
+        template: makes Ray's workers; without one, each worker does its imports itself.
+
+    Raises:
+        InputError: Ray needs a token, and there is none.
+        StoppedError: Ray did not start.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(ray_internals.listen_on_loopback())
+        stack.enter_context(ray_internals.without_extras())
+        if template is not None:
+            assert temporary is not None
+            stack.enter_context(ray_internals.start_workers_with(Path(fork_worker.__file__)))
+            stack.enter_context(template.serving(temporary / "w"))
         try:
             ray.init(
                 address="local",

@@ -7,18 +7,22 @@ fails when an upgrade of Ray breaks it.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 # First, because it sets the environment that Ray reads.
 from stitch_sweep.sweep.ray_setup import ray
 
 # isort: split
-from ray._private import ray_constants
+from ray._private import ray_constants, services
 from ray._private.authentication import authentication_token_setup, authentication_utils
-from ray._private.services import canonicalize_bootstrap_address
+from ray._private.node import Node
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
+from ray.tune.execution.class_cache import _ActorClassCache
 
 Printer = Callable[..., None]
 _PROCESSES = ("raylet", "gcs_server")
@@ -62,12 +66,8 @@ def replace_log_printer(make_printer: Callable[[Printer], Printer]) -> Iterator[
     Args:
         make_printer: gets Ray's own function, returns its replacement with the same arguments.
     """
-    printer = _worker.print_to_stdstream
-    _worker.print_to_stdstream = make_printer(printer)
-    try:
+    with _replace(_worker, "print_to_stdstream", make_printer(_worker.print_to_stdstream)):
         yield
-    finally:
-        _worker.print_to_stdstream = printer
 
 
 @contextlib.contextmanager
@@ -78,12 +78,61 @@ def listen_on_loopback() -> Iterator[None]:
     127.0.0.1 is replaced by the machine's own address. The environment variable behind this constant
     would also change how a cluster is joined.
     """
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
+    with _replace(ray_constants, "ENABLE_RAY_CLUSTER", False):
         yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextlib.contextmanager
+def without_extras() -> Iterator[None]:
+    """Let a Ray that is started in the block consist of a GCS server, a raylet and workers.
+
+    `ray.init` also starts the dashboard's server (with `include_dashboard=False`, without pages), an
+    autoscaler, a reader of log files, and two agents. It waits for most of them, and their imports take
+    4 s of a core; a sweep on one machine uses none of them.
+    """
+    agent = [sys.executable, "-I", "-S", str(Path(__file__).with_name("idle_agent.py"))]
+    with contextlib.ExitStack() as stack:
+        for method in ("start_monitor", "start_api_server", "start_log_monitor"):
+            stack.enter_context(_replace(Node, method, lambda node, **options: None))
+        name = "_build_python_executable_command_memory_profileable"
+        stack.enter_context(_replace(services, name, lambda *arguments, **options: agent))
+        yield
+
+
+@contextlib.contextmanager
+def start_workers_with(program: Path) -> Iterator[None]:
+    """Let a Ray that is started in the block run a program in the place of its `default_worker.py`.
+
+    `ray.init` has no argument for it.
+    """
+    start_raylet = services.start_raylet
+    signature = inspect.signature(start_raylet)
+
+    def start(*arguments: Any, **options: Any) -> Any:
+        call = signature.bind(*arguments, **options)
+        call.arguments["worker_path"] = str(program)
+        return start_raylet(*call.args, **call.kwargs)
+
+    with _replace(services, "start_raylet", start):
+        yield
+
+
+@contextlib.contextmanager
+def run_trials_in_any_worker() -> Iterator[None]:
+    """Let Tune's trials run in the workers that Ray has started in advance, within a block.
+
+    Tune gives its trials an environment of their own, which has a variable for PyTorch Lightning and the
+    driver's credentials. A local Ray has the driver's environment already. Without this, each trial's
+    worker would be started anew, by the agent that `without_extras` does without.
+    """
+
+    def get(cache: Any, trainable: Any) -> Any:
+        if trainable not in cache._cache:
+            cache._cache[trainable] = ray.remote(trainable)
+        return cache._cache[trainable]
+
+    with _replace(_ActorClassCache, "get", get):
+        yield
 
 
 def resolve_address(address: str) -> str | None:
@@ -94,7 +143,7 @@ def resolve_address(address: str) -> str | None:
     Raises:
         ValueError: the text is not an address.
     """
-    resolved: str | None = canonicalize_bootstrap_address(address)
+    resolved: str | None = services.canonicalize_bootstrap_address(address)
     return resolved
 
 
@@ -128,3 +177,13 @@ def contact_head(address: str) -> None:
         RpcError: no Ray cluster listens at the address.
     """
     GcsClient(address=address)
+
+
+@contextlib.contextmanager
+def _replace(owner: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)

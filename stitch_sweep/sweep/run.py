@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.config.root import Config
@@ -27,6 +28,7 @@ from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.retraining import begin_retraining, compare_retrained
 from stitch_sweep.storage.status import stitch_notes
 from stitch_sweep.sweep.description import check_unchanged
+from stitch_sweep.sweep.local_start import LocalStart
 from stitch_sweep.sweep.pace import Pace
 from stitch_sweep.sweep.progress import Reporter
 from stitch_sweep.sweep.views import check_views, ended_records, write_views
@@ -92,6 +94,7 @@ def run_sweep(
     reporter: Reporter | None = None,
     report_seconds: float = 5.0,
     checkpoint_seconds: float = 60.0,
+    start: LocalStart | None = None,
 ) -> Outcome:
     """Run a sweep, or its missing trials.
 
@@ -107,32 +110,51 @@ def run_sweep(
         reporter: shows the progress.
         report_seconds: time between two reports of a long trial.
         checkpoint_seconds: time between two checkpoints of a long trial.
+        start: of the local Ray, if the caller has begun it; it is closed at the end.
 
     Raises:
         InputError: the configuration, the folder or the machine can't be used; nothing was started.
         StoppedError: the experiment folder can no longer be written, or the local Ray was killed; every
             ended trial is recorded.
     """
-    ledger = Ledger(folder)
     pace = Pace(address, workers, report_seconds, checkpoint_seconds)
-    local_checks: list[Callable[[], None]] = [
-        lambda: check_local(config.resources),
-        lambda: check_training(config),
-    ]
-    check_all(
-        lambda: check_objectives(config),
-        lambda: check_sampler(config),
-        lambda: check_scheduler(config),
-        lambda: check_enqueued(config),
-        lambda: _check_folder(ledger, resume),
-        lambda: _check_stitches_are_kept(config, retrain_stitches),
-        lambda: check_tracking(config.tracking),
-        *(local_checks if address is None else []),
-    )
-    copy = None if mirror is None else Mirror(folder, mirror)
-    if copy is not None:
-        copy.check(resume=resume)
-    reporter = reporter or Reporter()
+    with closing(start or LocalStart()) as start:
+        ledger = Ledger(folder)
+        local_checks: list[Callable[[], None]] = [
+            lambda: check_local(config.resources),
+            lambda: check_training(config),
+        ]
+        check_all(
+            lambda: check_objectives(config),
+            lambda: check_sampler(config),
+            lambda: check_scheduler(config),
+            lambda: check_enqueued(config),
+            lambda: _check_folder(ledger, resume),
+            lambda: _check_stitches_are_kept(config, retrain_stitches),
+            lambda: check_tracking(config.tracking),
+            *(local_checks if address is None else []),
+        )
+        copy = None if mirror is None else Mirror(folder, mirror)
+        if copy is not None:
+            copy.check(resume=resume)
+        repair = partial(_repair_stitches, ledger, retrain=retrain_stitches)
+        return _run_checked(
+            config, ledger, resume, pace, reporter or Reporter(), copy, repair, start
+        )
+
+
+def _run_checked(
+    config: Config,
+    ledger: Ledger,
+    resume: bool,
+    pace: Pace,
+    reporter: Reporter,
+    copy: Mirror | None,
+    repair: Callable[[Reporter], None],
+    start: LocalStart,
+) -> Outcome:
+    """Start tracking and Ray, prepare the sweep, and run it."""
+    folder = ledger.folder
     # Started first, because it takes seconds; it waits for the sweep to begin.
     tracking = (
         TrackingProcess(folder, config.tracking.experiment, config.tracking.uri, reporter.say)
@@ -140,12 +162,17 @@ def run_sweep(
         else None
     )
     try:
+        # A sweep that is resumed may be complete, and then needs no Ray.
+        if pace.address is None and not ledger.exists:
+            start.begin()
         # Only the tracking process needs credentials; files, workers and messages get none.
-        prepared = prepare(_without_credentials(config))
+        with _threads(config.resources.cpu):
+            prepared = prepare(_without_credentials(config))
         try:
             check_views(folder, prepared.studies, config, is_new=not ledger.exists)
-            repair = partial(_repair_stitches, ledger, reporter, retrain_stitches)
-            return _run_locked(prepared, ledger, resume, pace, reporter, tracking, copy, repair)
+            return _run_locked(
+                prepared, ledger, resume, pace, reporter, tracking, copy, repair, start
+            )
         # These are errors of the experiment folder: `prepare` has read the user's files before.
         except OSError as error:
             if is_storage_error(error):
@@ -165,7 +192,8 @@ def _run_locked(
     reporter: Reporter,
     tracking: TrackingProcess | None,
     copy: Mirror | None,
-    repair: Callable[[], None],
+    repair: Callable[[Reporter], None],
+    start: LocalStart,
 ) -> Outcome:
     """Lock the ledger, fetch missing trials from the folder's copy, and run the sweep."""
     check_unchanged(ledger, prepared)
@@ -185,9 +213,9 @@ def _run_locked(
                 for note in copy.notes:
                     reporter.say(f"note: {note}")
             check_unchanged(ledger, prepared)
-            repair()
+            repair(reporter)
             with nullcontext() if copy is None else Mirroring(copy) as mirroring:
-                return _run(prepared, ledger, pace, reporter, tracking, mirroring)
+                return _run(prepared, ledger, pace, reporter, tracking, mirroring, start)
         except InputError:
             if not ledger.exists and not ledger.trial_ids():
                 ledger.discard()  # nothing was started, so leave nothing behind
@@ -201,6 +229,7 @@ def _run(
     reporter: Reporter,
     tracking: TrackingProcess | None,
     mirroring: Mirroring | None,
+    start: LocalStart,
 ) -> Outcome:
     """Run the missing trials, write tables and figures, and finish tracking and the mirror."""
     config, folder = prepared.config, ledger.folder
@@ -212,7 +241,7 @@ def _run(
         from stitch_sweep.sweep.tuning import run_missing_trials
 
         reporter.expect(total, before)
-        end = run_missing_trials(prepared, ledger, pace, reporter)
+        end = run_missing_trials(prepared, ledger, pace, reporter, start)
         if end.stopped:
             raise _stopped_by_storage(end.stopped)
         interrupted, lost = end.interrupted, end.lost
@@ -258,7 +287,18 @@ def _run(
     )
 
 
-def _repair_stitches(ledger: Ledger, reporter: Reporter, retrain: bool) -> None:
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Let torch compute with as many threads as a trial: more would wait for the processes that start."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _repair_stitches(ledger: Ledger, reporter: Reporter, *, retrain: bool) -> None:
     """Report kept stitches that can't be used, or let their trials run again."""
     unusable: dict[str, list[dict[str, Any]]] = {"missing": [], "damaged": []}
     for record in ledger.records():

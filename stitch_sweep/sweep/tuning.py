@@ -5,8 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from stitch_sweep.config.reading import to_yaml
@@ -19,6 +23,7 @@ from stitch_sweep.storage.digests import fingerprint
 from stitch_sweep.storage.files import write_atomically
 from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.ledger_writer import LedgerWriter
+from stitch_sweep.sweep import ray_internals
 from stitch_sweep.sweep.data_transfer import data_to_arrays
 from stitch_sweep.sweep.description import check_networks, describe_sweep
 from stitch_sweep.sweep.gpu_memory import allocatable, measure_context
@@ -28,6 +33,7 @@ from stitch_sweep.sweep.gpu_sharing import (
     find_largest_trial,
     measure_trial,
 )
+from stitch_sweep.sweep.local_start import LocalStart
 from stitch_sweep.sweep.network_training import make_task, train_networks
 from stitch_sweep.sweep.openings import stitches_to_keep
 from stitch_sweep.sweep.pace import Pace
@@ -58,15 +64,25 @@ class RunEnd:
 
 
 def run_missing_trials(
-    prepared: Prepared, ledger: Ledger, pace: Pace, reporter: Reporter
+    prepared: Prepared, ledger: Ledger, pace: Pace, reporter: Reporter, start: LocalStart
 ) -> RunEnd:
     """Run the trials that the ledger lacks.
+
+    Args:
+        prepared: the configuration.
+        ledger: of the sweep.
+        pace: the place and speed of the run.
+        reporter: shows the progress.
+        start: starts the local Ray, if none has been asked for.
 
     Raises:
         InputError: the cluster, a GPU's share or the networks don't fit the sweep.
         StoppedError: the local Ray died, or a network can't be trained.
     """
-    with scratch.folder(sockets=pace.address is None) as temporary:
+    reporter.say(
+        "starting Ray" if pace.address is None else f"joining Ray at {redact_uri(pace.address)}"
+    )
+    with scratch.folder() if pace.address else nullcontext(start.wait()) as temporary:
         try:
             return _run_on_ray(prepared, ledger, pace, reporter, temporary)
         finally:
@@ -91,9 +107,6 @@ def _run_on_ray(
     # A worker can't import a user's file, so objects of its classes travel with their definitions.
     for module in python.loaded_files():
         ray.cloudpickle.register_pickle_by_value(module)
-    reporter.say(
-        "starting Ray" if pace.address is None else f"joining Ray at {redact_uri(pace.address)}"
-    )
     count = connect(pace.address, config.resources, temporary)
     watch = Watch(reporter.say)
     try:
@@ -108,11 +121,17 @@ def _run_on_ray(
             ledger.start({**describe_sweep(prepared), "networks": fingerprints})
             write_atomically(folder / layout.RESOLVED_CONFIG, to_yaml(config).encode())
             reporter.say(f"{slots()} trials at a time")
+
+            def on_event(event: str, record: Mapping[str, Any]) -> None:
+                reporter.trial(event, record)
+                if event == "ended":
+                    _load_figures()
+
             searcher = SweepSearcher(
                 prepared.studies,
                 config,
                 ledger,
-                reporter.trial,
+                on_event,
                 slots,
                 share,
                 prepared.shape,
@@ -133,6 +152,12 @@ def _run_on_ray(
         raise StoppedError(watch.failure)
     # Tune returns normally after Ctrl-C.
     return RunEnd(not searcher.exhausted, len(searcher.lost), searcher.stopped)
+
+
+@cache
+def _load_figures() -> None:
+    """Import Matplotlib in a thread, once: the figures at the end then need not wait for it."""
+    Thread(target=import_module, args=["stitch_sweep.charts.figures"], daemon=True).start()
 
 
 def choose_gpu_share(prepared: Prepared, reporter: Reporter) -> tuple[float, int]:
@@ -211,7 +236,9 @@ def _tune(
             ),
         ),
     )
-    tuner.fit()
+    is_local = ray_internals.is_local_head()
+    with ray_internals.run_trials_in_any_worker() if is_local else nullcontext():
+        tuner.fit()
 
 
 def _start_writer(ledger: Ledger, prepared: Prepared) -> Any:

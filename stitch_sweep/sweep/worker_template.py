@@ -1,0 +1,153 @@
+"""The worker template: a process with all imports of a worker, which is forked for each worker.
+
+The imports of a worker take several seconds of a core, and so did they in every worker. The template does
+them once, while the sweep is prepared: `python -m stitch_sweep.sweep.worker_template FD`. It computes
+nothing and uses no GPU, so a fork is a worker like any other. It ends with the sweep's process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from stitch_sweep.sweep.fork_worker import VARIABLE, find_program
+
+_MODULES = (
+    "torch",
+    "pandas",
+    "stitch_sweep.training.workbench",
+    "stitch_sweep.storage.ledger_writer",
+)
+"""Imported at once; none of them imports Ray."""
+_RAY_MODULES = (
+    "stitch_sweep.sweep.ray_setup",  # first, because it sets the environment that Ray reads
+    "ray._private.workers.default_worker",
+    "stitch_sweep.sweep.trainable",
+)
+"""Imported with the first worker's environment: Ray reads the raylet's process number at its import."""
+_NO_JOB = {"RAY_JOB_ID": "ffffffff"}
+"""A worker that is started in advance; the raylet gives it to any job."""
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
+
+
+class WorkerTemplate:
+    """Starts a worker template and gives it its work; used by the sweep's process."""
+
+    def __init__(self) -> None:
+        self._control, theirs = socket.socketpair()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __name__, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            # Ctrl-C is for the sweep, which ends the template.
+            start_new_session=True,
+        )
+        theirs.close()
+
+    @contextlib.contextmanager
+    def serving(self, path: Path) -> Iterator[None]:
+        """Let a raylet that is started in the block get its workers from the template.
+
+        Args:
+            path: of the template's socket, in a folder that is private to the user.
+        """
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+            listener.listen(1024)
+            # A template that has died is noticed by each worker's `fork_worker`.
+            with contextlib.suppress(OSError):
+                socket.send_fds(self._control, [b"+"], [listener.fileno()])
+        os.environ[VARIABLE] = str(path)
+        try:
+            yield
+        finally:
+            del os.environ[VARIABLE]
+
+    def close(self) -> None:
+        """End the template; its workers end with their raylet."""
+        self._process.kill()
+        self._process.wait()
+        self._control.close()
+
+
+def main(control: socket.socket) -> None:
+    """Import, then fork a worker for every request until the sweep's process closes its socket."""
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    for module in _MODULES:
+        import_module(module)
+    _, descriptors, *_ = socket.recv_fds(control, 1, 1)
+    if not descriptors:
+        return  # the sweep needs no worker
+    listener = socket.socket(fileno=descriptors[0])
+    connection = _accept(listener, control)
+    if connection is None:
+        return
+    request, streams = _receive(connection)
+    os.environ.update(request["environment"] | _NO_JOB)
+    for module in _RAY_MODULES:
+        import_module(module)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # ended workers leave no zombies
+    gc.collect()
+    gc.freeze()  # a collection in a worker would copy the memory that it shares with the template
+    while os.fork():
+        connection.close()
+        for stream in streams:
+            os.close(stream)
+        connection = _accept(listener, control)
+        if connection is None:
+            return
+        request, streams = _receive(connection)
+    connection.sendall(b"+")
+    for ours in (connection, listener, control):
+        ours.close()
+    _become_worker(request, streams)
+
+
+def _accept(listener: socket.socket, control: socket.socket) -> socket.socket | None:
+    """Wait for a request; return None if the sweep's process has ended."""
+    ready, *_ = select.select([control, listener], [], [])
+    return None if control in ready else listener.accept()[0]
+
+
+def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """Receive a request and the worker's standard streams."""
+    _, streams, *_ = socket.recv_fds(connection, 1, 3)
+    data = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    return json.loads(data), list(streams)
+
+
+def _become_worker(request: dict[str, Any], streams: list[int]) -> None:
+    """Run Ray's worker program as if the raylet had started this process."""
+    os.setpgid(0, 0)  # the raylet ends the process group of a worker that has ended
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"] | _NO_JOB)
+    with contextlib.suppress(OSError):  # a lower value needs a privilege, and so is none of ours
+        os.setpriority(os.PRIO_PROCESS, 0, request["priority"])
+        Path("/proc/self/oom_score_adj").write_text(request["oom_score"])
+    program = find_program()
+    sys.argv = [program, *request["arguments"]]
+    runpy.run_path(program, run_name="__main__")
+
+
+if __name__ == "__main__":
+    main(socket.socket(fileno=int(sys.argv[1])))
