@@ -31,10 +31,10 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "batch_size": 128,
             "optimizer": {
                 "name": "sgd",
-                "lr": 0.3,
+                "lr": 0.2,
                 "momentum": 0.9,
                 "nesterov": True,
-                "weight_decay": 1e-3,
+                "weight_decay": 2e-3,
             },
             "schedule": {"name": "linear", "warmup": 0.2},
             "precision": "bfloat16",
