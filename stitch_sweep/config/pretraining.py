@@ -82,7 +82,7 @@ class PretrainingConfig(Options):
     augment: Literal["none", "crop_flip", "alternating_flip", "crop_alternating_flip"] | None = (
         Field(
             default=None,
-            description="Augmentation of the images in pretraining alone. Every epoch inverts alternating "
+            description="Augmentation in pretraining alone. Every epoch inverts alternating "
             "flips. Default: `data.augment`.",
         )
     )
