@@ -104,7 +104,7 @@ def train_network(
             if progress.epoch < progress.epochs:
                 yield progress
     # As a loaded network, whose stored accuracy this is.
-    network.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    network.to(memory_format=torch.contiguous_format).eval()
     accuracy = {split: evaluate(network, loader).accuracy for split, loader in loaders.items()}
     yield Progress(
         progress.epochs,
@@ -170,7 +170,7 @@ def _train(
     if pretraining.whiten_stem and resume is None:
         whiten_stem(network, next(train.in_order()).images)
     # Convolutions return the layout of their weights, so images need no conversion.
-    network.to(memory_format=_MEMORY_FORMATS[pretraining.memory_format])  # type: ignore[call-overload]
+    network.to(memory_format=_MEMORY_FORMATS[pretraining.memory_format])
     optimization = Optimization(
         network.parameters(),
         pretraining.optimizer,
