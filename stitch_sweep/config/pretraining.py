@@ -31,10 +31,10 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "batch_size": 128,
             "optimizer": {
                 "name": "sgd",
-                "lr": 0.3,
+                "lr": 0.2,
                 "momentum": 0.9,
                 "nesterov": True,
-                "weight_decay": 1e-3,
+                "weight_decay": 2e-3,
             },
             "schedule": {"name": "linear", "warmup": 0.2},
             "precision": "bfloat16",
@@ -82,8 +82,8 @@ class PretrainingConfig(Options):
     augment: Literal["none", "crop_flip", "alternating_flip", "crop_alternating_flip"] | None = (
         Field(
             default=None,
-            description="Augmentation of the images in pretraining alone. Every epoch inverts "
-            "alternating flips. Default: `data.augment`.",
+            description="Augmentation in pretraining alone. Every epoch inverts alternating "
+            "flips. Default: `data.augment`.",
         )
     )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
