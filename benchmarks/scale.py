@@ -70,10 +70,12 @@ def stand_in(milliseconds: float) -> type:
     """Return a Trainable that sleeps, and then reports the data of a training."""
     from stitch_sweep.sweep.trainable import StitchTrainable
     from stitch_sweep.sweep.worker_trial import WorkerTrial
+    from stitch_sweep.training.pack import Pack
 
     class StandIn(StitchTrainable):
         def setup(self, config: dict[str, Any], shared: Any = None) -> None:
             self._shared = shared
+            self._pack = Pack(1)
             self._begin(config)
 
         def step(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch import nn
 from stitch_sweep.config.root import Config
 from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.data.images import Data
+from stitch_sweep.plan.packing import pack_width
 from stitch_sweep.plan.prepare import Prepared
 from stitch_sweep.plan.settings import settings_per_stitch
 from stitch_sweep.stitches.building import build_on_meta
@@ -52,7 +53,18 @@ def measure_trial(
     bench = Workbench(config, data, networks)
     torch.cuda.reset_peak_memory_stats()
     training = bench.training(
-        study.sender, study.sender_layer, study.receiver, study.receiver_layer, once
+        study.sender,
+        study.sender_layer,
+        study.receiver,
+        study.receiver_layer,
+        once,
+        pack_width=pack_width(
+            config.resources,
+            bench.networks[study.receiver],
+            study.receiver_layer,
+            data.train.images.shape[1:],
+            once.training.batch_size,
+        ),
     )
     while not training.done:
         training.run_epoch()

@@ -81,6 +81,7 @@ class StitchTrainable(tune.Trainable):
         assert shared is not None
         self._shared = shared
         self._held: OrderedDict[str, StitchTraining] = OrderedDict()
+        self._pack = Pack(1)
         self._begin(config)
         try:
             limit_memory(self._gpu, shared.context)
@@ -129,7 +130,9 @@ class StitchTrainable(tune.Trainable):
         self._width: int = group["width"]
         self._waiting = deque(group["trials"])
         self._open: list[WorkerTrial] = []
-        self._pack = Pack(self._width)
+        # A pack is kept, because it has prepared passes of its receiver.
+        if self._pack.width != self._width or self._pack.members:
+            self._pack = Pack(self._width)
         self._gpu, self._larger = float(config["gpu"]), bool(config["larger"])
         self._refused_before = count_refused_allocations()
 
@@ -164,7 +167,12 @@ class StitchTrainable(tune.Trainable):
 
     def _run_epoch(self) -> None:
         """Train every open trial to the end of its epoch."""
-        errors = self._pack.run_epoch()
+        try:
+            errors = self._pack.run_epoch()
+        except Exception as error:
+            if len(self._open) > 1:  # of the joint pass; each trial is tried again by itself
+                raise
+            errors = {self._open[0].training: error}
         self._check_memory()  # before anything of the epoch is stored
         for trial in list(self._open):
             if trial.training in errors:

@@ -167,8 +167,8 @@ class WorkerTrial:
         data: bytes = ray.get(self._writer.read_stitch.remote(start["trial"]))
         if hashlib.sha256(data).hexdigest() != start["sha256"]:
             raise OSError(
-                f"the stitch of {start['trial']}, from which {self.id} starts, has changed; "
-                "--resume --retrain-stitches trains it again"
+                f"the stitch of {start['trial']}, from which {self.id} starts, is not the recorded one; "
+                f"restore it, or remove the record of {self.id} to let it begin anew"
             )
         return data
 

@@ -35,36 +35,42 @@ unlucky = sys.argv.pop(1)
 broken = seen.with_name("broken")
 
 
+class GreedyTrial(workers.WorkerTrial):
+    "One cell needs a larger share of the GPU than it is given."
+
+    def open(self, width, held):
+        if not broken.exists() and self.spec["sender_layer"] == 0:
+            broken.write_text(str(os.getpid()))
+        if broken.exists() and broken.read_text() == str(os.getpid()):
+            # As CUDA does: from now on every call of this process raises it.
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+        message = super().open(width, held)
+        if self.spec["trial"].startswith(unlucky) and self.worker._gpu < needs:
+            if self.spec["number"] == 0:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            # cuDNN takes another algorithm then, and says nothing; the bits are others from now on.
+            self.worker.refused += 1
+            next(self.training.stitch.parameters()).data.add_(1)
+        return message
+
+
 class Greedy(workers.StitchTrainable):
-    "Computes on the CPU; one cell needs a larger share of the GPU than it is given."
+    "Computes on the CPU."
 
     def setup(self, config, shared=None):
         ResourcesConfig.device = property(lambda self: "cpu")
         self.refused = 0
         workers.count_refused_allocations = lambda: self.refused
         workers.limit_memory = lambda share, context: None
+        workers.WorkerTrial = GreedyTrial
+        GreedyTrial.worker = self
         super().setup(config, shared)
 
     def step(self):
+        spec = self._open[0].spec if self._open else self._waiting[0]["spec"]
         with seen.open("a") as file:
-            file.write(json.dumps([self._spec["trial"], self._gpu]) + "\\n")
+            file.write(json.dumps([spec["trial"], self._gpu]) + "\\n")
         return super().step()
-
-    def _resume_training(self):
-        if not broken.exists() and self._spec["sender_layer"] == 0:
-            broken.write_text(str(os.getpid()))
-        if broken.exists() and broken.read_text() == str(os.getpid()):
-            # As CUDA does: from now on every call of this process raises it.
-            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
-        if self._spec["trial"].startswith(unlucky) and self._gpu < needs:
-            if self._spec["number"] == 0:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-            # cuDNN takes another algorithm then, and says nothing; the bits are others from now on.
-            self.refused += 1
-            taken = super()._resume_training()
-            next(self._training.stitch.parameters()).data.add_(1)
-            return taken
-        return super()._resume_training()
 
 
 ResourcesConfig.device = property(lambda self: "cpu")

@@ -11,6 +11,7 @@ from torch import nn
 
 from stitch_sweep.data.images import Data
 from stitch_sweep.sweep.trainable import StitchTrainable
+from stitch_sweep.training.pack import Pack
 from stitch_sweep.training.workbench import Workbench
 from tests.support.local_sweeps import LocalSweep, local_config, records
 
@@ -175,6 +176,21 @@ def test_an_error_of_the_pass_is_retried_trial_by_trial(sweep, tmp_path, monkeyp
         assert {k: v for k, v in record.items() if k not in ("error", "out_of_memory")} == wanted[
             trial
         ]
+
+
+def test_an_error_of_the_pass_that_stays_is_a_failure(sweep, tmp_path, monkeypatch):
+    def refuse(pack: Pack) -> None:
+        raise RuntimeError("the receiver can't be run")
+
+    monkeypatch.setattr(Pack, "run_epoch", refuse)
+    for width in (1, 4):
+        config = local_config([0, 2], [2])
+        found = sweep.run(config, tmp_path / str(width), width=width, checks=False)
+        assert sweep.searcher.lost == []
+        assert len(found) == 2
+        for record in found.values():
+            assert record["status"] == "failed"
+            assert record["error"] == "RuntimeError: the receiver can't be run"
 
 
 def test_a_study_starts_from_its_neighbors_stitch(sweep, tmp_path):

@@ -86,12 +86,14 @@ def test_with_one_place_a_group_is_one_trial(tmp_path):
 def test_neither_width_nor_workers_nor_deaths_change_a_record(scheduler, tmp_path):
     search = {"parallel_per_study": 4, **({"scheduler": scheduler} if scheduler else {})}
     config = sampler_config("tpe", FLAT, 8, **search)
-    run_searcher(config, tmp_path / "alone")
+    studies = STUDIES[:2]
+    run_searcher(config, tmp_path / "alone", studies=studies)
     wanted = records_of(tmp_path / "alone")
-    variants = itertools.product((1, 3, 8), (1, 4), (0.0, 0.1))
+    variants = [(1, 4, 0.1), (3, 1, 0.1), (3, 4, 0.0), (8, 1, 0.0), (8, 4, 0.1)]
     for number, (width, slots, deaths) in enumerate(variants):
         folder = tmp_path / str(number)
-        run_searcher(config, folder, width=width, slots=slots, deaths=deaths, shuffle=number)
+        options = {"width": width, "slots": slots, "deaths": deaths, "shuffle": number}
+        run_searcher(config, folder, studies=studies, **options)
         assert records_of(folder) == wanted, (width, slots, deaths)
 
 

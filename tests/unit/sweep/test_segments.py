@@ -71,7 +71,7 @@ def test_after_a_crash_at_every_point_the_same_records_follow(slots, shuffle, wi
     run_searcher(config, tmp_path / "whole", studies=studies)
     wanted = records_of(tmp_path / "whole")
     events = sum(1 + len({1, 2} & set(range(1, r.get("stopped_at", 4)))) for r in wanted)
-    for k in range(0, events, 3):
+    for k in range(shuffle, events, 7):
         folder = tmp_path / str(k)
         options = {"studies": studies, "slots": slots, "width": width}
         run_searcher(config, folder, crash_after=k, shuffle=shuffle + k, **options)
