@@ -19,7 +19,7 @@ from stitch_sweep.networks.errors import describe_error
 from stitch_sweep.networks.fast.comparison import BFLOAT16, FLOAT32, Tolerance, compare_parts
 from stitch_sweep.networks.fast.folding import FoldedModules, fold_part
 from stitch_sweep.networks.fast.machine import check_machine
-from stitch_sweep.networks.fast.parts import CompiledBody, FastPart
+from stitch_sweep.networks.fast.parts import CompiledBody, FastPart, has_one_layer
 from stitch_sweep.networks.frozen import FrozenError, FrozenNetwork
 from stitch_sweep.storage.digests import digest, tensors_of
 
@@ -105,7 +105,7 @@ class FastNetwork:
             self._parts[start, end] = FastPart(
                 body,
                 channels_last=channels_last,
-                bfloat16=self._settings.precision == "bfloat16",
+                bfloat16=self._settings.precision == "bfloat16" and not has_one_layer(exact),
             )
             for module in self.modules:
                 if module not in self._digests:

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+import operator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional
+
+
+def has_one_layer(part: nn.Module) -> bool:
+    """Return whether a part only pools, normalizes and applies one linear layer: the last column.
+
+    Such a part stays in float32, because the conversions would cost more than bfloat16 saves.
+    """
+    if not isinstance(part, fx.GraphModule):
+        return False
+    leaves = [module for module in part.modules() if not list(module.children())]
+    layers = [module for module in leaves if any(p.ndim >= 2 for p in module.parameters())]
+    products = {operator.matmul, torch.matmul, torch.bmm, torch.einsum, torch.conv2d}
+    products |= {functional.linear, functional.conv2d, functional.scaled_dot_product_attention}
+    return (
+        len(layers) <= 1
+        and all(isinstance(module, nn.Linear) for module in layers)
+        and not any(node.target in products for node in part.graph.nodes)
+    )
 
 
 class FastPart(nn.Module):

@@ -78,6 +78,15 @@ def test_bfloat16_and_float32_share_their_weights_and_differ_in_their_output():
     assert not torch.equal(short(x), plain(x))
 
 
+@pytest.mark.parametrize("variant", families.VARIANTS)
+def test_the_last_column_stays_in_float32(variant):
+    network = normed_network(variant)
+    last = len(network.layer_names) - 1
+    x = rows(network, last)
+    outputs = [fast_copy(network, settings).suffix(last)(x) for settings in (FUSED, SHORT)]
+    assert torch.equal(*outputs)
+
+
 # Planted faults
 
 
