@@ -142,10 +142,24 @@ class TrainingCell:
         candidates = [(base.weight, base.bias), *maps]
         for weight, bias in candidates:
             stitch.set_map(weight, bias, fit.moments)
-            scores.append(score("accuracy", self.measure("validation")[0]))
+            # By the loss, which tells similar classifiers apart better than an accuracy.
+            scores.append(score("loss", self.measure("validation")[0]))
         best = scores.index(max(scores))
         stitch.set_map(*candidates[best], fit.moments)
         return best > 0
+
+    def default_lr(self, optimizer: str) -> float:
+        """Return the learning rate of an optimizer if the user sets none.
+
+        It is that of the loss; see `WhitenedStitch.largest_lr` for whitened coordinates.
+
+        Args:
+            optimizer: its name, in any case.
+        """
+        lr = self.loss.default_lr(optimizer)
+        if isinstance(self.stitch, WhitenedStitch) and "adam" in optimizer.lower():
+            return min(lr, self.stitch.largest_lr)
+        return lr
 
     def use(self, stitch: nn.Module) -> None:
         """Replace the stitch."""

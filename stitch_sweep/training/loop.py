@@ -143,7 +143,7 @@ class StitchTraining:
             settings.training.optimizer,
             settings.training.schedule,
             self.total_steps,
-            self._cell.loss.default_lr(settings.training.optimizer.name),
+            self._cell.default_lr(settings.training.optimizer.name),
         )
         self._log_every = settings.training.log_every or max(1, self._steps_per_epoch // 4)
         self._evaluation_steps = evaluation_steps(
