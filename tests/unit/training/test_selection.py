@@ -138,14 +138,13 @@ def test_a_training_stops_when_its_validations_no_longer_improve(a, digits):
 
 
 def test_whitened_coordinates_reach_a_smaller_training_error_in_as_many_steps(a, b, digits):
-    for cell in [(0, 0), (4, 4)]:
-        errors = {}
-        for coordinates in ("raw", "whitened"):
-            chosen = settings("mse", epochs=2, coordinates=coordinates)
-            result = finished(training(a, b, *cell, digits, chosen))
-            assert list(result.stitch.state_dict()) == ["conv.weight", "conv.bias"]
-            errors[coordinates] = result.metrics["excess"]
-        assert errors["whitened"] < errors["raw"], cell
+    errors = {}
+    for coordinates in ("raw", "whitened"):
+        chosen = settings("mse", epochs=2, coordinates=coordinates)
+        result = finished(training(a, b, 0, 0, digits, chosen))
+        assert list(result.stitch.state_dict()) == ["conv.weight", "conv.bias"]
+        errors[coordinates] = result.metrics["excess"]
+    assert errors["whitened"] < errors["raw"]
 
 
 def test_restricted_stitches_are_trained_in_raw_coordinates(a, b, digits):
