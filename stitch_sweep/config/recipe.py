@@ -20,26 +20,26 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "fast": {
             "training": {
-                "epochs": 2,
-                "batch_size": 32,
+                "epochs": 1,
+                "batch_size": 16,
                 "optimizer": {"name": "adam", "betas": [0.8, 0.95]},
                 "schedule": {"name": "linear", "warmup": 0.0},
                 "coordinates": "whitened",
                 "keep": "best",
-                "patience": 4,
+                "patience": None,
                 "evaluate_every": 0.5,
             },
             "stitch": {"start": "auto"},
         },
         "thorough": {
             "training": {
-                "epochs": 16,
-                "batch_size": 64,
-                "optimizer": {"name": "adam"},
+                "epochs": 8,
+                "batch_size": 16,
+                "optimizer": {"name": "adam", "betas": [0.8, 0.95]},
                 "schedule": {"name": "linear", "warmup": 0.0},
                 "coordinates": "whitened",
                 "keep": "best",
-                "patience": 8,
+                "patience": 6,
                 "evaluate_every": 0.5,
             },
             "stitch": {"start": "auto"},

@@ -65,6 +65,8 @@ class EffectiveSettings:
             del effective["training"]["recipe"]
             if isinstance(outline, Stitch) and outline.explain_raw_coordinates() is not None:
                 effective["training"]["coordinates"] = "raw"
+            elif training.coordinates == "whitened" and training.optimizer.lr is None:
+                effective["training"]["optimizer"]["lr"] = None  # depends on the cell, too
         else:
             # A penalty of any strength changes how convergence is judged.
             effective["stitch"]["l1"] = stitch.l1 > 0

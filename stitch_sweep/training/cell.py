@@ -19,7 +19,7 @@ from stitch_sweep.networks.frozen import FrozenNetwork, FrozenSender
 from stitch_sweep.stitches.base import AffineStitch, ChannelMixer
 from stitch_sweep.stitches.building import build_stitch
 from stitch_sweep.stitches.capacity import capacity
-from stitch_sweep.stitches.least_squares import has_optimum
+from stitch_sweep.stitches.least_squares import LeastSquares, has_optimum
 from stitch_sweep.stitches.starts import choose_start, start_stitch
 from stitch_sweep.stitches.storage import load_weights
 from stitch_sweep.stitches.whitened import WhitenedStitch
@@ -30,10 +30,16 @@ from stitch_sweep.training.convergence import (
     has_settled,
 )
 from stitch_sweep.training.metrics import calibrated_accuracy, similarity_metrics
+from stitch_sweep.training.readout import MAX_VALUES, find_head, fit_maps, mean_rows
 from stitch_sweep.training.representations import ActivationCache, Source, SplitRepresentations
+from stitch_sweep.training.selection import score
 from stitch_sweep.training.stitched_network import StitchedNetwork
 from stitch_sweep.training.sums import measure
 from stitch_sweep.training.whitening import whiten
+
+LEAST_SQUARES_LOSSES = frozenset({"mse", "correlation", "cca"})
+"""Losses that least squares minimizes for a stitch with free weights: the regression of a channel has the
+largest correlation with it, and regressions of all channels contain every canonical variate."""
 
 
 class TrainingCell:
@@ -63,6 +69,7 @@ class TrainingCell:
         stitch: the stitch, initialized; in whitened coordinates if the settings say so.
         stitched: the stitch followed by the rest of the receiver.
         splits: the representations of every split.
+        starts_at_optimum: whether the stitch needs no training, because `start: auto` solved it.
         loss: the loss of the training.
     """
 
@@ -116,15 +123,56 @@ class TrainingCell:
             with_hints=self.loss.needs_hints,
             training_receiver=self._training_receiver(receiver_layer),
         )
-        self._fit = None
-        if start is not None:
+        self._fit = start_stitch(self.stitch, settings.stitch.start, self.splits["train"].pairs())
+        self.starts_at_optimum = settings.stitch.start == "auto" and self._solve()
+        if start is not None and not self.starts_at_optimum:
             load_weights(self.stitch, start)
-        else:
-            self._fit = start_stitch(
-                self.stitch, settings.stitch.start, self.splits["train"].pairs()
-            )
         if settings.training.coordinates == "whitened" and isinstance(self.stitch, ChannelMixer):
             self.use(whiten(self.stitch, self.splits["train"].inputs()))
+
+    def _solve(self) -> bool:
+        """Give the stitch the optimum of its training, if a closed form or a convex problem has it."""
+        names = {term.name for term in self._settings.loss.terms}
+        if self._fit is None or not self._minimizes_loss:
+            return False
+        if names <= LEAST_SQUARES_LOSSES and isinstance(self.stitch, ChannelMixer):
+            return True  # the least-squares start is the optimum
+        if names == {"mse"}:
+            return has_optimum(self.stitch)
+        return names == {"task"} and self._solve_readout(self._fit)
+
+    def _solve_readout(self, fit: LeastSquares) -> bool:
+        """Solve the task where the rest of the receiver is linear; see `readout`."""
+        stitch, train = self.stitch, self.splits["train"]
+        if not isinstance(stitch, ChannelMixer) or train.count * stitch.inputs > MAX_VALUES:
+            return False
+        head = find_head(self.stitched.rest, stitch)
+        if head is None:
+            return False
+        base = fit.solution()
+        maps = fit_maps(head, base, mean_rows(stitch, train.inputs()), train.labels)
+        scores = []
+        candidates = [(base.weight, base.bias), *maps]
+        for weight, bias in candidates:
+            stitch.set_map(weight, bias, fit.moments)
+            # By the loss, which tells similar classifiers apart better than an accuracy.
+            scores.append(score("loss", self.measure("validation")[0]))
+        best = scores.index(max(scores))
+        stitch.set_map(*candidates[best], fit.moments)
+        return best > 0
+
+    def default_lr(self, optimizer: str) -> float:
+        """Return the learning rate of an optimizer if the user sets none.
+
+        It is that of the loss; see `WhitenedStitch.largest_lr` for whitened coordinates.
+
+        Args:
+            optimizer: its name, in any case.
+        """
+        lr = self.loss.default_lr(optimizer)
+        if isinstance(self.stitch, WhitenedStitch) and "adam" in optimizer.lower():
+            return min(lr, self.stitch.largest_lr)
+        return lr
 
     def use(self, stitch: nn.Module) -> None:
         """Replace the stitch."""
@@ -215,11 +263,14 @@ class TrainingCell:
         metrics["stitch_multiply_adds"] = size.multiply_adds
         return metrics
 
+    @property
+    def _minimizes_loss(self) -> bool:
+        """Whether a closed form minimizes what a training does, which augmentation and L1 change."""
+        return self._train_loader.augment == "none" and not self._settings.stitch.l1
+
     def _convergence(self, measured: Mapping[str, Any], curve: LearningCurve) -> dict[str, Any]:
         terms = [term.name for term in self._settings.loss.terms]
-        # With augmentation or a penalty, training and closed form minimize different functions.
-        same_objective = self._train_loader.augment == "none" and not self._settings.stitch.l1
-        if terms == ["mse"] and same_objective and has_optimum(self.stitch):
+        if terms == ["mse"] and self._minimizes_loss and has_optimum(self.stitch):
             assert isinstance(self.stitch, AffineStitch)
             return compare_with_optimum(
                 self.stitch,
@@ -229,6 +280,7 @@ class TrainingCell:
                 self.splits["train"].pairs(),
             )
         if curve.total_steps == 0:
-            return {"converged": None if list(self.stitch.parameters()) else True}
+            solved = self.starts_at_optimum or not list(self.stitch.parameters())
+            return {"converged": True if solved else None}
         enough_images = self.splits["validation"].count >= LEAST_IMAGES
         return {"converged": has_settled(curve, by_accuracy="task" in terms and enough_images)}

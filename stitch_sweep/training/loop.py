@@ -153,14 +153,15 @@ class StitchTraining:
         self.steps_per_epoch = len(train)
         # An identity has no parameters, and an optimizer refuses an empty list.
         parameters = [p for p in self.stitch.parameters() if p.requires_grad]
-        epochs = settings.training.epochs if parameters else 0
+        is_trained = bool(parameters) and not self._cell.starts_at_optimum
+        epochs = settings.training.epochs if is_trained else 0
         self.total_steps = epochs * self.steps_per_epoch
         self._optimization = Optimization(
             parameters or [nn.Parameter(torch.zeros(1))],
             settings.training.optimizer,
             settings.training.schedule,
             self.total_steps,
-            self._cell.loss.default_lr(settings.training.optimizer.name),
+            self._cell.default_lr(settings.training.optimizer.name),
         )
         self._log_every = settings.training.log_every or max(1, self.steps_per_epoch // 4)
         self._evaluation_steps = evaluation_steps(

@@ -139,6 +139,11 @@ class SplitRepresentations:
         """Number of images."""
         return len(self._loader.images)
 
+    @property
+    def labels(self) -> Tensor:
+        """Class of every image, int64 [N]."""
+        return self._loader.images.labels
+
     def batches(self, epoch: int, start: int) -> Iterator[Rows]:
         """Yield the training batches of an epoch, beginning with number `start`."""
         if self._loader.augment == "none" and self._complete:

@@ -21,12 +21,21 @@ def selection_metric(losses: Collection[str]) -> Literal["accuracy", "loss"]:
     return "accuracy" if "task" in losses else "loss"
 
 
+def score(metric: Literal["accuracy", "loss"], values: Mapping[str, float]) -> list[float]:
+    """Return a validation's score; the larger of two lists is the better score.
+
+    Of equal accuracies, the one with the smaller loss is better, because a small validation set has few
+    different accuracies.
+    """
+    loss = [-values["loss"]]
+    return [values["accuracy"], *loss] if metric == "accuracy" else loss
+
+
 class Selection:
     """The best of a training's validations.
 
-    A validation improves on the best one if its metric is better. Of equal accuracies, the one with the
-    smaller loss is better, because a small validation set has few different accuracies. Of equal
-    validations the first one stays the best.
+    A validation improves on the best one if its `score` is larger, so the first of equal ones stays the
+    best.
 
     Args:
         metric: `accuracy` (larger is better) or `loss` (smaller is better).
@@ -67,13 +76,11 @@ class Selection:
         """
         if not self.is_needed:
             return
-        score = [-values["loss"]]
-        if self._metric == "accuracy":
-            score = [values["accuracy"], *score]
-        if self._score and score <= self._score:
+        present = score(self._metric, values)
+        if self._score and present <= self._score:
             self._waited += 1
             return
-        self._score, self.step, self._waited = score, step, 0
+        self._score, self.step, self._waited = present, step, 0
         if self._keeps_best:
             self._tensors = {k: v.detach().clone() for k, v in stitch.state_dict().items()}
 

@@ -15,7 +15,9 @@ from stitch_sweep.checks.sanity.subject import Subject
 
 def schedule(subject: Subject) -> Finding:
     """Compare the optimizer's and the logged learning rate of every step with the formula."""
-    settings = subject.short
+    # The default learning rate of whitened coordinates depends on the cell.
+    training_settings = subject.short.training.model_copy(update={"coordinates": "raw"})
+    settings = subject.short.model_copy(update={"training": training_settings})
     used: list[float] = []
 
     def record_rate(optimizer: torch.optim.Optimizer, *_: Any) -> None:

@@ -175,6 +175,19 @@ def test_a_recipe_and_its_values_written_out_are_the_same_trial(name):
     assert key(study, named) != key(study, TrialSettings())
 
 
+def test_the_default_rate_of_whitened_coordinates_is_no_rate_that_is_written_out():
+    """It depends on the cell, so 0.03, the default of raw coordinates, is another trial."""
+    study, key = Study("a", 0, "a", 1, {}, 0), EffectiveSettings().key
+
+    def trial(**values: Any) -> TrialSettings:
+        return TrialSettings.model_validate({"training": values})
+
+    written = {"name": "adam", "lr": 0.03}
+    assert key(study, trial()) == key(study, trial(optimizer=written))
+    whitened = trial(coordinates="whitened")
+    assert key(study, whitened) != key(study, trial(coordinates="whitened", optimizer=written))
+
+
 def test_every_recipe_sets_every_key_that_decides_a_result():
     keys = set(TrainingConfig.model_fields) - {"recipe", "keys_beside_recipe", "log_every"}
     assert set(RECIPES) == set(RECIPE_NAMES)

@@ -138,14 +138,13 @@ def test_a_training_stops_when_its_validations_no_longer_improve(a, digits):
 
 
 def test_whitened_coordinates_reach_a_smaller_training_error_in_as_many_steps(a, b, digits):
-    for cell in [(0, 0), (4, 4)]:
-        errors = {}
-        for coordinates in ("raw", "whitened"):
-            chosen = settings("mse", epochs=2, coordinates=coordinates)
-            result = finished(training(a, b, *cell, digits, chosen))
-            assert list(result.stitch.state_dict()) == ["conv.weight", "conv.bias"]
-            errors[coordinates] = result.metrics["excess"]
-        assert errors["whitened"] < errors["raw"], cell
+    errors = {}
+    for coordinates in ("raw", "whitened"):
+        chosen = settings("mse", epochs=2, coordinates=coordinates)
+        result = finished(training(a, b, 0, 0, digits, chosen))
+        assert list(result.stitch.state_dict()) == ["conv.weight", "conv.bias"]
+        errors[coordinates] = result.metrics["excess"]
+    assert errors["whitened"] < errors["raw"]
 
 
 def test_restricted_stitches_are_trained_in_raw_coordinates(a, b, digits):
@@ -155,6 +154,26 @@ def test_restricted_stitches_are_trained_in_raw_coordinates(a, b, digits):
             for coordinates in ("raw", "whitened")
         )
         assert outcome(raw) == outcome(whitened), stitch
+
+
+def test_the_default_rate_of_adam_falls_with_the_length_of_a_row(a, b, digits):
+    rates = {}
+    for optimizer in ({"name": "adam"}, {"name": "sgd"}, {"name": "adam", "lr": 0.02}):
+        for coordinates in ("raw", "whitened"):
+            chosen = settings(
+                coordinates=coordinates,
+                optimizer=optimizer,
+                schedule={"name": "constant", "warmup": 0.0},
+            )
+            running = training(a, b, 0, 3, digits, chosen)
+            running.advance(STEPS_PER_EPOCH)
+            rates[tuple(optimizer.values()), coordinates] = running.trajectory[-1]["lr"]
+            inputs = running._cell.fold_stitch().inputs
+    assert inputs > 0.8 / 0.03, "the cell is one where the limit matters"
+    assert rates[("adam",), "raw"] == 0.03
+    assert rates[("adam",), "whitened"] == pytest.approx(0.8 / inputs)
+    assert rates[("sgd",), "whitened"] == rates[("sgd",), "raw"]
+    assert rates[("adam", 0.02), "whitened"] == 0.02
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,137 @@
+"""`stitch.start: auto`: solve the stitch where that is possible, otherwise start it well."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from stitch_sweep.core.registry import STITCHES
+from stitch_sweep.stitches.building import build_stitch
+from stitch_sweep.stitches.closed_forms import AffineMap
+from stitch_sweep.stitches.starts import choose_start
+from stitch_sweep.training.readout import (
+    EIGENVALUE_RIDGES,
+    PENALTIES,
+    Head,
+    find_head,
+    fit_maps,
+    mean_rows,
+)
+from tests.support.stitches import draw
+from tests.support.training import finished, frozen, outcome, settings, training
+
+AUTO = {"name": "paper", "start": "auto"}
+
+
+def test_it_chooses_least_squares_where_a_stitch_has_it():
+    chosen = {
+        name: choose_start(build_stitch(name, (4, 4, 4), (4, 4, 4)), "auto")
+        for name in STITCHES.names()
+    }
+    random = {"identity", "mlp", "basic_block", "bottleneck"}
+    assert {name for name, start in chosen.items() if start == "random"} == random
+    assert set(chosen.values()) == {"random", "least_squares"}
+
+
+@pytest.mark.parametrize("loss", ["mse", "correlation", "cca"])
+def test_nothing_is_trained_where_least_squares_is_the_optimum(a, b, digits, loss):
+    for cell in [(2, 0), (1, 3)]:
+        solved = training(a, b, *cell, digits, settings(loss, stitch=AUTO))
+        assert solved.done
+        result = finished(solved)
+        assert result.metrics["converged"] is True
+        trained = settings(loss, stitch={"name": "paper", "start": "least_squares"}, epochs=4)
+        other = finished(training(a, b, *cell, digits, trained))
+        # The ridge inside the loss `cca` moves its optimum a little.
+        slack = 5e-3 if loss == "cca" else 1e-6
+        assert result.metrics["train_loss"] <= other.metrics["train_loss"] + slack, cell
+
+
+def test_it_trains_where_least_squares_is_not_the_optimum(a, b, digits):
+    cases = {
+        "another loss": (settings("cosine", stitch=AUTO), "none"),
+        "a penalty": (settings("mse", stitch={**AUTO, "l1": 0.1}), "none"),
+        "augmentation": (settings("mse", stitch=AUTO), "crop_flip"),
+        "the task, into a layer before others": (settings("task", stitch=AUTO), "none"),
+    }
+    for name, (chosen, augment) in cases.items():
+        assert not training(a, b, 1, 3, digits, chosen, augment).done, name
+
+
+def test_it_is_the_least_squares_start_of_a_training(a, b, digits):
+    auto, least_squares = (
+        finished(training(a, b, 1, 3, digits, settings(stitch={"name": "paper", "start": start})))
+        for start in ("auto", "least_squares")
+    )
+    assert outcome(auto) == outcome(least_squares)
+
+
+def test_the_head_of_the_last_layer_is_found_and_no_other(b, digits):
+    (receiver,) = frozen(b)
+    for layer in range(5):
+        shape = receiver.shape(layer, digits.image_shape)
+        stitch = build_stitch("conv1x1", (4, 8, 8), shape)
+        head = find_head(receiver.suffix(layer), stitch)
+        assert (head is not None) == (layer == 4), layer
+        if head is not None:
+            torch.testing.assert_close(head.weight, b.fc.weight.detach().double())
+            torch.testing.assert_close(head.offset, b.fc.bias.detach().double())
+    few_channels = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+    assert find_head(few_channels, build_stitch("conv1x1", (4, 8, 8), (4, 2, 2))) is None
+    by_position = nn.Sequential(nn.Flatten(), nn.Linear(16 * 4, 10))
+    assert find_head(by_position, build_stitch("conv1x1", (4, 8, 8), (16, 2, 2))) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "sender", "receiver"),
+    [
+        ("paper", (3, 8, 8), (12, 2, 2)),
+        ("conv1x1", (3, 2, 2), (12, 4, 4)),
+        ("conv3x3", (3, 4, 4), (12, 4, 4)),
+        ("linear", (3, 2, 2), (12,)),
+    ],
+)
+def test_logits_of_a_fitted_map_are_those_of_a_logistic_regression(name, sender, receiver):
+    """Against scikit-learn, on whitened mean rows."""
+    from sklearn.linear_model import LogisticRegression
+
+    classes, count = 5, 300
+    stitch = build_stitch(name, sender, receiver)
+    pool = [nn.AdaptiveAvgPool2d(1), nn.Flatten()] if len(receiver) == 3 else []
+    rest = nn.Sequential(*pool, nn.Linear(12, classes))
+    x = draw(count, *sender, dtype=torch.float32) + 0.5
+    labels = (x.flatten(1)[:, :classes] + 0.3 * draw(count, classes, seed=1)).argmax(dim=1)
+    head = find_head(rest, stitch)
+    assert isinstance(head, Head)
+    base = AffineMap(stitch.matrix().detach().double(), stitch.offset().detach().double(), 0.0)
+    rows = mean_rows(stitch, x.split(64))
+    maps = list(fit_maps(head, base, rows, labels))
+    assert len(maps) == len(PENALTIES) * len(EIGENVALUE_RIDGES)
+    centered = (rows - rows.mean(dim=0)).double()
+    eigenvalues, vectors = torch.linalg.eigh(centered.T @ centered / count)
+    white = centered @ vectors / (eigenvalues + EIGENVALUE_RIDGES[0] * eigenvalues.mean()).sqrt()
+    for penalty, (weight, bias) in zip(PENALTIES, maps, strict=False):
+        stitch.set_map(weight, bias)
+        with torch.no_grad():
+            found = rest(stitch(x)).softmax(dim=1).double()
+        oracle = LogisticRegression(C=1 / (count * penalty), tol=1e-8, max_iter=1000)
+        expected = oracle.fit(white.numpy(), labels.numpy()).predict_proba(white.numpy())
+        torch.testing.assert_close(found, torch.from_numpy(expected), rtol=0, atol=2e-3)
+
+
+def test_the_task_is_solved_where_the_receiver_is_linear(a, b, digits):
+    solved = []
+    for sender_layer in (0, 2, 4):
+        running = training(a, b, sender_layer, 4, digits, settings(stitch=AUTO))
+        solved.append(running.done)
+        start = {"name": "paper", "start": "least_squares"}
+        result, base = (
+            finished(training(a, b, sender_layer, 4, digits, settings(stitch=stitch, epochs=0)))
+            for stitch in (AUTO, start)
+        )
+        assert result.metrics["val_loss"] <= base.metrics["val_loss"]
+        if running.done:
+            assert result.metrics["converged"] is True
+            assert outcome(finished(running))["stitch"] == outcome(result)["stitch"]
+    assert any(solved)
