@@ -1,4 +1,4 @@
-"""The start and the end of a sweep: seconds from the command to the first step, and from the last trial on.
+"""The start and the end of a sweep: seconds until the first step, and from the last trial to the exit.
 
     python benchmarks/startup.py [--repeats 3] [--address auto] [--source PATH] [--json]
 
@@ -61,7 +61,8 @@ def measure(source: Path, address: str | None) -> dict[str, Any]:
     moments = [began, first_start, first_step, last, manifest, ended]
     names = ["until the first trial", "until its first step", "trials", "views", "MLflow, exit"]
     seconds = {
-        name: after - before for name, before, after in zip(names, moments, moments[1:], strict=False)
+        name: after - before
+        for name, before, after in zip(names, moments, moments[1:], strict=False)
     }
     return {
         "seconds": {"first step": first_step - began, "closing": ended - last, **seconds},

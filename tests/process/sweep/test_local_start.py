@@ -77,7 +77,11 @@ print("done")
 
 def _run(script: str) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-c", COMMON + script], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", COMMON + script],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.splitlines()
