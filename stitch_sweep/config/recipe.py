@@ -33,13 +33,13 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         },
         "thorough": {
             "training": {
-                "epochs": 8,
+                "epochs": 4,
                 "batch_size": 16,
                 "optimizer": {"name": "adam", "betas": [0.8, 0.95]},
                 "schedule": {"name": "linear", "warmup": 0.0},
                 "coordinates": "whitened",
                 "keep": "best",
-                "patience": 6,
+                "patience": None,
                 "evaluate_every": 0.5,
             },
             "stitch": {"start": "auto"},

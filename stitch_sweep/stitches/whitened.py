@@ -18,8 +18,8 @@ from stitch_sweep.stitches.base import ChannelMixer, Stitch
 EIGENVALUE_FLOOR = 1e-3
 """Smallest eigenvalue that is scaled to 1, as a share of the mean eigenvalue. Smaller ones are scaled by
 the same factor, because noise would be amplified otherwise."""
-RATE_OF_ROW = 0.8
-"""Largest default learning rate of Adam, times the length of a row."""
+FULL_RATE_INPUTS = 27
+"""Longest row that Adam trains at the loss's default learning rate; longer ones at a smaller rate."""
 
 
 @dataclass(frozen=True)
@@ -91,13 +91,13 @@ class WhitenedStitch(Stitch):
         self.bias = nn.Parameter((bias.double() + shift).to(weight.dtype))
 
     @property
-    def largest_lr(self) -> float:
-        """Largest default learning rate of Adam and its relatives.
+    def rate_factor(self) -> float:
+        """Factor on the default learning rate of Adam and its relatives: min(1, 27 / D).
 
         A step of theirs changes every weight by about the learning rate, whatever the gradient, so it
-        changes an output by up to the rate times the length of a row of whitened inputs.
+        changes an output by up to the rate times D, the length of a row of whitened inputs.
         """
-        return RATE_OF_ROW / self._stitch[0].inputs
+        return min(1.0, FULL_RATE_INPUTS / self._stitch[0].inputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, *sender] to [B, *receiver]."""

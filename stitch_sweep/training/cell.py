@@ -164,14 +164,14 @@ class TrainingCell:
     def default_lr(self, optimizer: str) -> float:
         """Return the learning rate of an optimizer if the user sets none.
 
-        It is that of the loss; see `WhitenedStitch.largest_lr` for whitened coordinates.
+        It is that of the loss; see `WhitenedStitch.rate_factor` for whitened coordinates.
 
         Args:
             optimizer: its name, in any case.
         """
         lr = self.loss.default_lr(optimizer)
         if isinstance(self.stitch, WhitenedStitch) and "adam" in optimizer.lower():
-            return min(lr, self.stitch.largest_lr)
+            return lr * self.stitch.rate_factor
         return lr
 
     def use(self, stitch: nn.Module) -> None:

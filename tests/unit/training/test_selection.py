@@ -8,7 +8,7 @@ from torch import nn
 
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.networks.frozen import FrozenNetwork
-from stitch_sweep.stitches.whitened import WhitenedStitch
+from stitch_sweep.stitches.whitened import FULL_RATE_INPUTS, WhitenedStitch
 from stitch_sweep.training.evaluations import evaluation_steps
 from stitch_sweep.training.loop import StitchTraining
 from stitch_sweep.training.selection import Selection
@@ -169,9 +169,9 @@ def test_the_default_rate_of_adam_falls_with_the_length_of_a_row(a, b, digits):
             running.advance(STEPS_PER_EPOCH)
             rates[tuple(optimizer.values()), coordinates] = running.trajectory[-1]["lr"]
             inputs = running._cell.fold_stitch().inputs
-    assert inputs > 0.8 / 0.03, "the cell is one where the limit matters"
+    assert inputs > FULL_RATE_INPUTS, "the cell is one where the limit matters"
     assert rates[("adam",), "raw"] == 0.03
-    assert rates[("adam",), "whitened"] == pytest.approx(0.8 / inputs)
+    assert rates[("adam",), "whitened"] == pytest.approx(0.03 * FULL_RATE_INPUTS / inputs)
     assert rates[("sgd",), "whitened"] == rates[("sgd",), "raw"]
     assert rates[("adam", 0.02), "whitened"] == 0.02
 
