@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,15 @@ def write(folder: Path) -> Path:
             for seed, name in enumerate("ab")
         ],
         pairs=[
-            {"sender": "a", "receiver": "b", "sender_layers": [0, 3], "receiver_layers": [3]},
+            {"sender": "a", "receiver": "b", "sender_layers": [0, 1], "receiver_layers": [1]},
             {"sender": "a", "receiver": "b", "sender_layers": [4], "receiver_layers": [4]},
         ],
+        loss={"mse": 1.0},
         training={"epochs": 6, "batch_size": 32, "optimizer": {"name": "sgd"}},
         search={
+            "cross": {},
             "space": {
-                "training.optimizer.lr": {"type": "float", "low": 0.01, "high": 1e30, "log": True}
+                "training.optimizer.lr": {"type": "float", "low": 1e-4, "high": 10.0, "log": True}
             },
             "samples": 8,
             "parallel_per_study": 4,
@@ -63,12 +66,14 @@ def wait_until(process: Any, condition: Any) -> None:
     """Wait for a condition on the ledger; fail if the sweep ends before."""
     while not condition():
         assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)  # between two looks at the ledger
 
 
 def test_every_kind_of_end_occurs(undisturbed):
     statuses = Counter(record["status"] for record in records(undisturbed))
     assert sum(statuses.values()) == TRIALS
     assert min(statuses[name] for name in ("finished", "failed", "stopped")) >= 1, statuses
+    assert any("start" in record for record in records(undisturbed))
 
 
 def test_a_killed_worker_costs_its_whole_pack_nothing_but_time(undisturbed, tmp_path):
