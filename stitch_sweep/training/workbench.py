@@ -102,7 +102,7 @@ class Workbench:
             receiver_layer: the layer after which it continues.
             settings: stitch, loss and training settings.
             repeat: number of the repeat.
-            pack_width: number of places in a pass of the receiver's rest; see `plan.packing`.
+            pack_width: number of places in a pass of the receiver's rest; see `PackWidths`.
 
         Raises:
             InputError: the stitch can't join these layers, a layer doesn't exist, or a loss needs the
