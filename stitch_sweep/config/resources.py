@@ -62,7 +62,7 @@ class ResourcesConfig(Options):
         default=1,
         description="Number of stitches into one receiver layer that a worker trains side by side, in "
         "one pass of the frozen rest of the receiver; `auto` chooses a number per layer. It changes "
-        "the last bits of results, and which stitches share a pass does not.",
+        "the last bits of results; which stitches share a pass does not.",
     )
 
     @property

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from stitch_sweep.config.resources import ResourcesConfig
+from stitch_sweep.networks import construction
 from stitch_sweep.networks.frozen import FrozenNetwork
+from stitch_sweep.plan.prepare import Prepared
 
 WIDEST: Mapping[str, int] = {"cpu": 16, "cuda": 32}
 """Largest width that `auto` chooses, by device."""
@@ -19,37 +21,55 @@ PASS_MULTIPLY_ADDS: Mapping[str, float] = {"cpu": 1e8, "cuda": 2e10}
 takes tens of milliseconds, of which calls of operations are a few percent."""
 
 
-def pack_width(
-    resources: ResourcesConfig,
-    receiver: FrozenNetwork,
-    layer: int,
-    image_shape: Sequence[int],
-    batch_size: int,
-) -> int:
-    """Return the width of the packs whose stitches lead into one layer of a receiver.
+class PackWidths:
+    """The widths of a configuration's packs.
 
-    `auto` is the largest power of 2 with which a forward pass of the receiver's rest has at most
+    Args:
+        prepared: the configuration. Its receivers are built with untrained weights, and only for `auto`.
+
+    Example:
+        >>> PackWidths(prepared).width("b", 3, batch_size=64)
+        16
+    """
+
+    def __init__(self, prepared: Prepared) -> None:
+        self._prepared = prepared
+        self._count = cache(self._count_after_layer)
+
+    def width(self, receiver: str, layer: int, batch_size: int) -> int:
+        """Return the number of places in the packs of one receiver layer.
+
+        Args:
+            receiver: name of the network that continues after `layer`.
+            layer: -1 (the image) or a layer's index.
+            batch_size: images per training batch of a stitch.
+        """
+        resources = self._prepared.config.resources
+        if resources.pack != "auto":
+            return resources.pack
+        return choose_width(resources.device, batch_size * self._count(receiver, layer))
+
+    def _count_after_layer(self, receiver: str, layer: int) -> int:
+        prepared = self._prepared
+        config = next(n for n in prepared.config.networks if n.name == receiver)
+        module = construction.build(config, prepared.data)
+        network = FrozenNetwork(module, receiver, config.cuts)
+        return count_multiply_adds(network.suffix(layer), prepared.shape(receiver, layer))
+
+
+def choose_width(device: str, multiply_adds: int) -> int:
+    """Return the width that `auto` stands for.
+
+    It is the largest power of 2 with which a forward pass of the receiver's rest has at most
     `PASS_MULTIPLY_ADDS`, within 1 and `WIDEST`. It is never chosen from measured times, because the width
     changes the last bits of results.
 
     Args:
-        resources: the section of the configuration.
-        receiver: the network that continues after `layer`.
-        layer: -1 (the image) or a layer's index.
-        image_shape: shape of an image, (C, H, W).
-        batch_size: images per training batch of a stitch.
-
-    Example:
-        >>> pack_width(ResourcesConfig(pack="auto"), receiver, 3, (3, 32, 32), batch_size=64)
-        16
+        device: `cpu` or `cuda`.
+        multiply_adds: of a forward pass of the rest for one stitch's batch.
     """
-    if resources.pack != "auto":
-        return resources.pack
-    shape = receiver.shape(layer, image_shape)
-    multiply_adds = batch_size * count_multiply_adds(receiver.suffix(layer), shape)
-    most = PASS_MULTIPLY_ADDS[resources.device] / max(1, multiply_adds)
-    width = 2 ** max(0, math.floor(math.log2(max(1, most))))
-    return min(width, WIDEST[resources.device])
+    most = PASS_MULTIPLY_ADDS[device] / max(1, multiply_adds)
+    return min(2 ** max(0, math.floor(math.log2(max(1.0, most)))), WIDEST[device])
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from torch import nn
 from stitch_sweep.config.root import Config
 from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.data.images import Data
-from stitch_sweep.plan.packing import pack_width
+from stitch_sweep.plan.packing import PackWidths
 from stitch_sweep.plan.prepare import Prepared
 from stitch_sweep.plan.settings import settings_per_stitch
 from stitch_sweep.stitches.building import build_on_meta
@@ -28,10 +28,11 @@ MOST_TRIALS_PER_GPU = 32
 
 
 class LargestTrial(NamedTuple):
-    """The study and the settings of a trial that takes the most memory."""
+    """The study and the settings of a trial that takes the most memory, and the width of its pack."""
 
     study: Study
     settings: TrialSettings
+    pack_width: int
 
 
 def measure_trial(
@@ -46,7 +47,7 @@ def measure_trial(
         trial: the trial to measure.
     """
     context = measure_context()
-    study, settings = trial
+    study, settings = trial.study, trial.settings
     once = settings.model_copy(
         update={"training": settings.training.model_copy(update={"epochs": 1})}
     )
@@ -58,13 +59,7 @@ def measure_trial(
         study.receiver,
         study.receiver_layer,
         once,
-        pack_width=pack_width(
-            config.resources,
-            bench.networks[study.receiver],
-            study.receiver_layer,
-            data.train.images.shape[1:],
-            once.training.batch_size,
-        ),
+        pack_width=trial.pack_width,
     )
     while not training.done:
         training.run_epoch()
@@ -91,13 +86,20 @@ def find_largest_trial(prepared: Prepared) -> LargestTrial:
         roles = shapes if any(term.name != "task" for term in terms) else shapes[:1]
         stored = [math.prod(shape) * len(data.train) for shape in roles]
         stored = [count for count in stored if 4 * count <= config.resources.cache_gb * 2**30]
-        batch = trial.settings.training.batch_size * sum(map(math.prod, shapes))
+        batch = trial.pack_width * trial.settings.training.batch_size * sum(map(math.prod, shapes))
         stitch = build_on_meta(trial.settings.stitch, *shapes)
         parameters = 4 * capacity(stitch).parameters
         return sum(stored) * images // len(data.train) + batch + parameters
 
+    widths = PackWidths(prepared)
+
+    def trial_of(study: Study, settings: TrialSettings) -> LargestTrial:
+        batch_size = settings.training.batch_size
+        width = widths.width(study.receiver, study.receiver_layer, batch_size)
+        return LargestTrial(study, settings, width)
+
     trials = (
-        LargestTrial(study, _with_largest_batch(config, settings))
+        trial_of(study, _with_largest_batch(config, settings))
         for study in prepared.studies
         for settings in settings_per_stitch(config, study)
     )

@@ -10,7 +10,7 @@ from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.plan.cells import check_cell, parse_cell
 from stitch_sweep.plan.machine import check_local, check_training
-from stitch_sweep.plan.packing import pack_width
+from stitch_sweep.plan.packing import PackWidths
 from stitch_sweep.plan.prepare import prepare_networks, provide_networks
 from stitch_sweep.stitches.storage import describe_stitch
 from stitch_sweep.storage.files import write_atomically
@@ -48,12 +48,8 @@ def run_pair(config: Config, pair: str, save: Path | None = None) -> dict[str, A
         modules = provide_networks(prepared, reporter.network)
         bench = Workbench(config, prepared.data, modules)
         # Its other places stay empty: the result is that of a sweep.
-        width = pack_width(
-            config.resources,
-            bench.networks[cell.receiver],
-            cell.receiver_layer,
-            prepared.data.train.images.shape[1:],
-            settings.training.batch_size,
+        width = PackWidths(prepared).width(
+            cell.receiver, cell.receiver_layer, settings.training.batch_size
         )
         training = bench.training(
             cell.sender,

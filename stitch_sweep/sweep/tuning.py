@@ -17,6 +17,7 @@ from stitch_sweep.config.reading import to_yaml
 from stitch_sweep.core.credentials import redact_uri
 from stitch_sweep.core.errors import StoppedError
 from stitch_sweep.networks.external import python
+from stitch_sweep.plan.packing import PackWidths
 from stitch_sweep.plan.prepare import Prepared
 from stitch_sweep.storage import layout, scratch
 from stitch_sweep.storage.digests import fingerprint
@@ -37,7 +38,6 @@ from stitch_sweep.sweep.local_start import LocalStart
 from stitch_sweep.sweep.network_training import make_task, train_networks
 from stitch_sweep.sweep.openings import stitches_to_keep
 from stitch_sweep.sweep.pace import Pace
-from stitch_sweep.sweep.pack_widths import PackWidths
 from stitch_sweep.sweep.progress import Reporter
 from stitch_sweep.sweep.ray_connection import connect
 from stitch_sweep.sweep.ray_setup import ray, tune
@@ -135,7 +135,7 @@ def _run_on_ray(
                 slots,
                 share,
                 prepared.shape,
-                PackWidths(prepared, networks),
+                PackWidths(prepared).width,
                 lambda name: len(prepared.outlines[name].layers),
             )
             _tune(prepared, ledger, networks, searcher, slots(), context, pace, temporary)

@@ -58,7 +58,8 @@ def joint_step(
         attempt(step, _Step.differentiate_loss, values)
         for step, values in zip(steps, logits, strict=True)
     ]
-    for step, gradient in zip(steps, shared.backward(gradients), strict=True):
+    direct = [None if step is None else step.direct_gradient for step in steps]
+    for step, gradient in zip(steps, shared.backward(gradients, direct), strict=True):
         attempt(step, _Step.update, gradient)
     return errors
 
@@ -70,8 +71,14 @@ class _Step:
         self.training = training
         self._rows = rows
         self._stitched: Tensor  # with its history
-        self._output: Tensor  # the same values, where the gradients of the loss arrive
+        # The same values, where the gradients of the loss arrive.
+        self._output: Tensor | None = None
         self._loss: StepLoss
+
+    @property
+    def direct_gradient(self) -> Tensor | None:
+        """Gradient of the output that doesn't come through the shared pass."""
+        return None if self._output is None else self._output.grad
 
     def stitch(self) -> Tensor | None:
         """Apply the stitch; return the output if the shared pass shall continue it, else None."""
@@ -81,6 +88,7 @@ class _Step:
 
     def differentiate_loss(self, logits: Tensor | None) -> Tensor | None:
         """Compute the loss and its gradients; return that of the logits, None without logits."""
+        assert self._output is not None
         if logits is not None:
             logits.requires_grad_(True)
         self._loss = self.training.compute_loss(self._rows, self._output, logits)
@@ -91,11 +99,10 @@ class _Step:
         """Compute the gradients of the stitch's parameters, and update them.
 
         Args:
-            gradient: of the output, through the shared pass.
+            gradient: of the output, with the part through the shared pass.
         """
-        parts = [part for part in (self._output.grad, gradient) if part is not None]
-        tensors = [self._stitched] if parts else []
-        gradients = [sum(parts[1:], start=parts[0])] if parts else []
+        tensors = [] if gradient is None else [self._stitched]
+        gradients = [] if gradient is None else [gradient]
         if self._loss.penalty is not None:
             tensors.append(self._loss.penalty)
             gradients.append(torch.ones_like(self._loss.penalty))

@@ -294,7 +294,8 @@ class StitchTraining:
         self.stitch = self._cell.stitch
         if not self.failed:
             for split in SPLITS:
-                values, predictions = self._cell.measure(split)
+                with self.generators:
+                    values, predictions = self._cell.measure(split)
                 metrics |= {f"{SHORT_SPLITS[split]}_{name}": v for name, v in values.items()}
             self.failed = not all(math.isfinite(value) for value in metrics.values())
         for network in self._networks:

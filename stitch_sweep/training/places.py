@@ -20,8 +20,8 @@ _verdicts: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], bool]] = WeakKeyDi
 def treats_places_alike(module: nn.Module, inputs: Tensor, width: int) -> bool:
     """Test whether a place's output and gradient depend neither on the place nor on its neighbors.
 
-    Random batches run twice, the second time each in the next place. Their outputs and gradients must be
-    equal bit for bit. The test runs once per module, shape and width.
+    Random batches run again in the next place, beside other neighbors. Their outputs and gradients must
+    be equal bit for bit. The test runs once per module, shape and width.
 
     Args:
         module: frozen, in eval mode.
@@ -31,20 +31,56 @@ def treats_places_alike(module: nn.Module, inputs: Tensor, width: int) -> bool:
     verdicts = _verdicts.setdefault(module, {})
     key = (width, inputs.shape, inputs.dtype, inputs.device, torch.get_num_threads())
     if key not in verdicts:
-        size = len(inputs) // width
-        noise = torch.randn(inputs.shape, generator=generator("places"), dtype=inputs.dtype)
-        first = noise.to(inputs.device).requires_grad_(True)
-        outputs = run_places(module, first, width)
-        directions = torch.randn(outputs.shape, generator=generator("directions"))
-        directions = directions.to(outputs)
-        (gradients,) = torch.autograd.grad(outputs, first, directions)
-        second = first.detach().roll(size, 0).requires_grad_(True)
-        rolled = run_places(module, second, width)
-        (rolled_gradients,) = torch.autograd.grad(rolled, second, directions.roll(size, 0))
-        verdicts[key] = torch.equal(rolled, outputs.roll(size, 0)) and torch.equal(
-            rolled_gradients, gradients.roll(size, 0)
+        draws = generator("places")
+        batches = _draw(inputs, draws)
+        outputs = run_places(module, batches, width)
+        directions = _draw(outputs, draws)
+        results = outputs, _differentiate(outputs, batches, directions)
+        verdicts[key] = all(
+            _repeats_in_next_place(module, batches, directions, results, width, parity, draws)
+            for parity in (0, 1)
         )
     return verdicts[key]
+
+
+def _repeats_in_next_place(
+    module: nn.Module,
+    batches: Tensor,
+    directions: Tensor,
+    results: tuple[Tensor, Tensor],
+    width: int,
+    parity: int,
+    draws: torch.Generator,
+) -> bool:
+    """Return whether every other batch has the same results in the next place, among new neighbors."""
+    size = len(batches) // width
+    kept = torch.arange(len(batches), device=batches.device) // size % 2 == parity
+
+    def move(values: Tensor) -> Tensor:
+        values = values.detach()
+        moved = torch.where(_align(kept, values), values, _draw(values, draws).detach())
+        return moved.roll(size, 0)
+
+    inputs = move(batches).requires_grad_(True)
+    outputs = run_places(module, inputs, width)
+    gradients = _differentiate(outputs, inputs, move(directions))
+    return all(
+        torch.equal(now.roll(-size, 0)[kept], before[kept])
+        for now, before in zip((outputs, gradients), results, strict=True)
+    )
+
+
+def _draw(like: Tensor, draws: torch.Generator) -> Tensor:
+    return torch.randn(like.shape, generator=draws).to(like).requires_grad_(True)
+
+
+def _align(rows: Tensor, like: Tensor) -> Tensor:
+    return rows.reshape(-1, *[1] * (like.dim() - 1))
+
+
+def _differentiate(outputs: Tensor, inputs: Tensor, directions: Tensor) -> Tensor:
+    (gradients,) = torch.autograd.grad(outputs, inputs, directions)
+    return gradients
 
 
 def run_places(module: nn.Module, inputs: Tensor, width: int) -> Tensor:

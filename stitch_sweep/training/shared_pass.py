@@ -60,24 +60,36 @@ class SharedPass:
             for place in range(self.width)
         ]
 
-    def backward(self, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
+    def backward(
+        self, gradients: Sequence[Tensor | None], direct: Sequence[Tensor | None]
+    ) -> list[Tensor | None]:
         """Compute the gradients of the outputs that the last call of `forward` received.
 
         Args:
             gradients: of the logits, [B, K] per place; None where no gradient arrives.
+            direct: gradients that reach the outputs without the rest, [B, *receiver shape] per place, or
+                None; they are added.
 
         Returns:
             [B, *receiver shape] per place; None where no gradient arrived.
         """
-        results: list[Tensor | None] = [None] * self.width
+        results = list(direct)
         example = next((gradient for gradient in gradients if gradient is not None), None)
         if self._joint_call is not None and example is not None:
             inputs, logits = self._joint_call
             whole = self._differentiate_jointly(inputs, logits, self._join(gradients, example))
-            results = self._split(whole, gradients)
+            for place, result in enumerate(self._split(whole, gradients)):
+                if result is not None:
+                    other = direct[place]
+                    results[place] = result if other is None else other + result
         for place, (inputs, logits) in self._calls.items():
             if (gradient := gradients[place]) is not None:
-                (results[place],) = torch.autograd.grad(logits, inputs, gradient)
+                # Autograd adds to the direct gradient one by one what arrives from the uses of `inputs`,
+                # as it does in a whole backward pass.
+                ends, values = [logits], [gradient]
+                if (value := direct[place]) is not None:
+                    ends, values = [*ends, inputs], [*values, value]
+                (results[place],) = torch.autograd.grad(ends, inputs, values)
         self._joint_call, self._calls = None, {}
         return results
 

@@ -19,6 +19,7 @@ from stitch_sweep.checks.sanity.halves import activations, identity
 from stitch_sweep.checks.sanity.independence import other_trials, self_against_copy
 from stitch_sweep.checks.sanity.loaders import loaders
 from stitch_sweep.checks.sanity.order import order
+from stitch_sweep.checks.sanity.packs import pack
 from stitch_sweep.checks.sanity.precision import precision
 from stitch_sweep.checks.sanity.repetition import evaluate_again
 from stitch_sweep.checks.sanity.schedule import schedule
@@ -31,6 +32,7 @@ CHECKS: MappingProxyType[str, Check] = MappingProxyType(
     {
         "self against copy": self_against_copy,
         "other trials": other_trials,
+        "pack": pack,
         "store and load": store_and_load,
         "evaluate again": evaluate_again,
         "batch size": batch_size,

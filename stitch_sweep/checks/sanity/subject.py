@@ -201,9 +201,23 @@ class Subject:
             DivergedError: the training diverges, so its values are meaningless.
         """
         training = self.start(bench, cell, settings)
+        return self.complete(training, training.run_epoch)
+
+    def complete(
+        self, training: StitchTraining, run_epoch: Callable[[], object]
+    ) -> CompletedTraining:
+        """Run a training that has just started to its end.
+
+        Args:
+            training: the training.
+            run_epoch: advances it to the end of its current epoch.
+
+        Raises:
+            DivergedError: the training diverges, so its values are meaningless.
+        """
         start = {name: t.detach().cpu().clone() for name, t in training.stitch.state_dict().items()}
         while not training.done:
-            training.run_epoch()
+            run_epoch()
         result = training.finish()
         if result.status != "finished":
             raise DivergedError(

@@ -24,6 +24,7 @@ from stitch_sweep.stitches.whitened import WhitenedStitch
 from stitch_sweep.training.loop import StitchTraining
 from stitch_sweep.training.representations import ActivationCache, SplitRepresentations
 from stitch_sweep.training.selection import Selection
+from stitch_sweep.training.shared_pass import SharedPass
 from tests.support.subjects import around, run_check
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -336,13 +337,13 @@ def start_from_the_name(side: int) -> Plant:
 
 
 def a_step_taken_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    def step(original: Any, self: Optimization, loss: Tensor) -> float:
-        rate = original(self, loss)
+    def apply(original: Any, self: Optimization) -> float:
+        rate = original(self)
         if self.step_count == 1:
             self.optimizer.step()
         return rate
 
-    around(monkeypatch, Optimization, "step", step)
+    around(monkeypatch, Optimization, "apply_gradients", apply)
 
 
 def dropped_last_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,6 +351,36 @@ def dropped_last_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
         original(self, logits, labels, max(1, valid - 1))
 
     around(monkeypatch, Scores, "add", add)
+
+
+def neighbors_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    around(
+        monkeypatch,
+        SharedPass,
+        "_split",
+        lambda original, self, whole, like: original(
+            self, whole.roll(len(whole) // self.width, 0), like
+        ),
+    )
+
+
+def repeated_in_free_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copy the first member into free places, and add what arrives there to its gradient."""
+
+    def backward(original: Any, self: SharedPass, gradients: Any, direct: Any) -> Any:
+        filled = next(g for g in gradients if g is not None)
+        results = original(self, [filled if g is None else g for g in gradients], direct)
+        extra = sum(r for r, g in zip(results, gradients, strict=True) if g is None)
+        return [None if g is None else r + extra for r, g in zip(results, gradients, strict=True)]
+
+    around(monkeypatch, SharedPass, "backward", backward)
+
+
+def mixed_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "stitch_sweep.training.shared_pass.run_places",
+        lambda rest, inputs, width: rest(inputs + 1e-3 * inputs.mean(dim=0)),
+    )
 
 
 FAULTS: dict[str, tuple[str, Plant, str]] = {
@@ -547,6 +578,13 @@ FAULTS: dict[str, tuple[str, Plant, str]] = {
         each_step(lambda t: receiver(t).fc.bias.add_(1e-4)),
         "after an unrelated training",
     ),
+    "logits of the neighbor": ("pack", neighbors_part, "neighbors in a pack change a training"),
+    "a neighbor's values in free places": (
+        "pack",
+        repeated_in_free_places,
+        "neighbors in a pack change a training",
+    ),
+    "a pass that mixes its images": ("pack", mixed_images, "neighbors in a pack change a training"),
     "an optimizer that steps twice": ("no abstractions", a_step_taken_twice, "trained for task"),
     "whitening that is not folded back": (
         "store and load",
