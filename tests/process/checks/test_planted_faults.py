@@ -279,14 +279,14 @@ def small_default_rate(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def constant_rate_behind_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    def step(original: Any, self: Optimization, loss: Tensor) -> float:
+    def apply(original: Any, self: Optimization) -> float:
         rate = self._base[0] * self.schedule.factor(self.step_count, self.total_steps)
         self.schedule, saved = ScheduleConfig(name="constant", warmup=0), self.schedule
-        original(self, loss)
+        original(self)
         self.schedule = saved
         return rate
 
-    around(monkeypatch, Optimization, "step", step)
+    around(monkeypatch, Optimization, "apply_gradients", apply)
 
 
 def the_same_start_for_every_seed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,7 +316,7 @@ def saved_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
         original(self, batch)
 
     def pack(original: Any, self: StitchTraining, about: Any) -> bytes:
-        self.stitch = self.kept
+        self._cell.use(self.kept)
         return original(self, about)
 
     around(monkeypatch, StitchTraining, "_train_step", step)
