@@ -5,8 +5,9 @@
 Every round trains one pack of each width, into every layer of an untrained R1111, from the same layer of
 the same network: each member has its own initial weights. One process, one thread; frozen representations
 come from a cache that is filled before the clock starts. Steps per second count the steps of all members,
-with the validation after each epoch; trials per second also count set-up and final evaluation. Ratios are
-medians of the ratios to the first width of the same round.
+with the validation after each epoch; trials per second also count set-up and final evaluation. Seconds are CPU time,
+which other processes disturb less than wall time. Ratios are medians of the ratios to the first width of the
+same round.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def run(name: str, layer: int, width: int, epochs: int, cache: ActivationCache) 
     """Train one full pack; return its steps and trials per second."""
     network, loaders = SUBJECTS[name]
     settings = TrialSettings.model_validate({"training": {"epochs": epochs}})
-    began = time.perf_counter()
+    began = time.process_time()
     trainings = [
         StitchTraining(
             *(network, network, layer, layer, loaders, settings),
@@ -69,16 +70,16 @@ def run(name: str, layer: int, width: int, epochs: int, cache: ActivationCache) 
     pack = Pack(width)
     for training in trainings:
         pack.add(training)
-    trained = time.perf_counter()
+    trained = time.process_time()
     while pack.members:
         pack.run_epoch()
-    evaluated = time.perf_counter()
+    evaluated = time.process_time()
     for training in trainings:
         training.finish()
     steps = sum(training.step for training in trainings)
     return {
         "steps": steps / (evaluated - trained),
-        "trials": width / (time.perf_counter() - began),
+        "trials": width / (time.process_time() - began),
     }
 
 

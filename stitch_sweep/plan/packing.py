@@ -14,11 +14,12 @@ from stitch_sweep.networks import construction
 from stitch_sweep.networks.frozen import FrozenNetwork
 from stitch_sweep.plan.prepare import Prepared
 
-WIDEST: Mapping[str, int] = {"cpu": 16, "cuda": 32}
+WIDEST: Mapping[str, int] = {"cpu": 8, "cuda": 32}
 """Largest width that `auto` chooses, by device."""
-PASS_MULTIPLY_ADDS: Mapping[str, float] = {"cpu": 1e8, "cuda": 2e10}
-"""Multiply-adds of a pass from which a wider pack saves little, by device. On a CPU a pass of this size
-takes tens of milliseconds, of which calls of operations are a few percent."""
+PASS_MULTIPLY_ADDS: Mapping[str, float] = {"cpu": 8e7, "cuda": 2e10}
+"""Largest number of multiply-adds of a forward pass for which `auto` chooses a wider pack, by device. On a
+CPU, wider passes lost more in its caches than calls of operations cost (docs/benchmarks.md). The values for
+GPUs are not measured."""
 
 
 class PackWidths:
