@@ -54,8 +54,8 @@ class WorkerTemplate:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            # Ctrl-C is for the sweep, which ends the template. In a session of its own, Linux would give it
-            # another share of a busy machine.
+            # Ctrl-C is for the sweep, which ends the template. In a session of its own, Linux would give
+            # it another share of a busy machine.
             process_group=0,
         )
         theirs.close()
