@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import multiprocessing
-import pickle
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
+from typing import Any
 
 from stitch_sweep.core.errors import StoppedError
 from stitch_sweep.data.images import Data
+from stitch_sweep.data.transfer import data_from_arrays, data_to_arrays
 from stitch_sweep.networks.pretraining import Progress, train_network
 from stitch_sweep.networks.recipes import Recipe
 from stitch_sweep.networks.zoo import StoredNetwork, Zoo
@@ -46,14 +47,14 @@ def ensure_side_by_side(
         StoppedError: a process died without an error of its own.
         DivergedError: a training diverged; the other networks are stored first.
     """
-    packed = pickle.dumps(data, protocol=pickle.HIGHEST_PROTOCOL)
+    arrays = data_to_arrays(data)
     processes: set[SpawnProcess] = set()
     stop, lock = threading.Event(), threading.Lock()
 
     def train(recipe: Recipe, resume: bytes | None) -> Iterator[Progress]:
         receiving, sending = _CONTEXT.Pipe(duplex=False)
         process = _CONTEXT.Process(
-            target=_train_and_send, args=(sending, recipe, packed, threads, resume), daemon=True
+            target=_train_and_send, args=(sending, recipe, arrays, threads, resume), daemon=True
         )
         with lock:
             if stop.is_set():
@@ -111,13 +112,17 @@ def _receive(receiving: Connection, recipe: Recipe) -> Iterator[Progress]:
 
 
 def _train_and_send(
-    sending: Connection, recipe: Recipe, packed: bytes, threads: int, resume: bytes | None
+    sending: Connection,
+    recipe: Recipe,
+    arrays: Mapping[str, Any],
+    threads: int,
+    resume: bytes | None,
 ) -> None:
     """Train a network in a process of its own, and send its progress, or the error that ended it."""
     # Ctrl-C reaches all processes of a terminal; the parent ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        data: Data = pickle.loads(packed)
+        data = data_from_arrays(arrays)
         for progress in train_network(recipe, data, threads=threads, resume=resume):
             sending.send(progress)
     except Exception as error:

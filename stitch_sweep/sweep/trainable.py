@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from stitch_sweep.config.root import Config
+from stitch_sweep.data.transfer import data_from_arrays
 from stitch_sweep.networks.frozen import FrozenError
 from stitch_sweep.storage.files import is_storage_error
-from stitch_sweep.sweep.data_transfer import data_from_arrays
 from stitch_sweep.sweep.gpu_errors import is_broken_device, is_out_of_memory
 from stitch_sweep.sweep.gpu_memory import count_refused_allocations, limit_memory
 from stitch_sweep.sweep.ray_setup import ray, tune

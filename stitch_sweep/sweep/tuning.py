@@ -16,6 +16,7 @@ from typing import Any
 from stitch_sweep.config.reading import to_yaml
 from stitch_sweep.core.credentials import redact_uri
 from stitch_sweep.core.errors import StoppedError
+from stitch_sweep.data.transfer import data_to_arrays
 from stitch_sweep.networks.external import python
 from stitch_sweep.plan.packing import PackWidths
 from stitch_sweep.plan.prepare import Prepared
@@ -25,7 +26,6 @@ from stitch_sweep.storage.files import write_atomically
 from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.ledger_writer import LedgerWriter
 from stitch_sweep.sweep import ray_internals
-from stitch_sweep.sweep.data_transfer import data_to_arrays
 from stitch_sweep.sweep.description import check_networks, describe_sweep
 from stitch_sweep.sweep.gpu_memory import allocatable, measure_context
 from stitch_sweep.sweep.gpu_sharing import (

@@ -15,12 +15,12 @@ from torch import nn
 
 from stitch_sweep.config.root import Config
 from stitch_sweep.data.images import Data
+from stitch_sweep.data.transfer import data_to_arrays
 from stitch_sweep.plan.outlines import outline_networks
 from stitch_sweep.plan.studies import enumerate_studies
 from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.ledger_writer import LedgerWriter
 from stitch_sweep.sweep import trainable
-from stitch_sweep.sweep.data_transfer import data_to_arrays
 from stitch_sweep.sweep.openings import stitches_to_keep
 from stitch_sweep.sweep.ray_setup import ray
 from stitch_sweep.sweep.searcher import SweepSearcher

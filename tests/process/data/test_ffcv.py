@@ -23,11 +23,11 @@ from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.splits import SPLITS
 from stitch_sweep.data.images import Data
 from stitch_sweep.data.loading import load, make_loaders
+from stitch_sweep.data.transfer import data_from_arrays, data_to_arrays
 from stitch_sweep.networks.frozen import FrozenNetwork
 from stitch_sweep.networks.pretraining import train_network
 from stitch_sweep.networks.recipes import make_recipe
 from stitch_sweep.plan.prepare import prepare
-from stitch_sweep.sweep.data_transfer import data_from_arrays, data_to_arrays
 from stitch_sweep.sweep.description import describe_sweep
 from stitch_sweep.training.loop import StitchTraining
 from tests.support.ffcv import assert_equal, betons, ffcv_config, make_both, with_ffcv

@@ -206,6 +206,8 @@ def test_nothing_else_seeds_the_process_or_sets_flags():
         ("stitches/building.py", "cuda.manual_seed"),
         ("networks/construction.py", "torch.manual_seed"),
         ("checks/sanity/plain.py", "torch.manual_seed"),
+        # Restores the value afterwards.
+        ("sweep/run.py", "set_num_threads"),
         # Restores the value from before the import of FFCV.
         ("data/beton.py", "set_num_threads"),
     }

@@ -110,8 +110,8 @@ def test_the_largest_trial_has_the_largest_batch_and_stitch_that_are_searched(tm
     config = read_config(
         write_config(tmp_path, tmp_path / "zoo", pairs=[pair], search={"space": space})
     )
-    study, settings = find_largest_trial(prepare(config))
-    assert study.sender_layer == 1
+    study, settings, pack_width = find_largest_trial(prepare(config))
+    assert (study.sender_layer, pack_width) == (1, 1)
     assert (settings.training.batch_size, settings.stitch.name) == (128, "conv3x3")
 
 

@@ -55,7 +55,9 @@ def gradients_in_one_graph(running: StitchTraining) -> dict[str, torch.Tensor]:
     cell = running._cell
     rows = next(running.remaining_batches())
     stitch = running.stitch.train()
-    total, _ = cell.loss(cell.stitched.loss_inputs(rows, cell.loss.needs_logits))
+    stitched = stitch(rows["sender"])
+    logits = running.rest(stitched) if running.shares_rest else None
+    total, _ = cell.loss(cell.stitched.complete_inputs(rows, stitched, logits))
     if l1 := running.settings.stitch.l1:
         total = total + l1 * torch.stack([w.abs().sum() for w in stitch.sparse_tensors()]).sum()
     total.backward()

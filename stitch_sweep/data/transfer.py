@@ -1,4 +1,4 @@
-"""A data set as NumPy arrays: its form in Ray's object store."""
+"""A data set as NumPy arrays: its form on the way to other processes, such as Ray's object store."""
 
 from __future__ import annotations
 
