@@ -5,9 +5,9 @@
 Every round trains one pack of each width, into every layer of an untrained R1111, from the same layer of
 the same network: each member has its own initial weights. One process, one thread; frozen representations
 come from a cache that is filled before the clock starts. Steps per second count the steps of all members,
-with the validation after each epoch; trials per second also count set-up and final evaluation. Seconds are CPU time,
-which other processes disturb less than wall time. Ratios are medians of the ratios to the first width of the
-same round.
+with the validation after each epoch; trials per second also count set-up and final evaluation. Seconds
+are CPU time, which other processes disturb less than wall time. Ratios are medians of the ratios to the
+first width of the same round.
 """
 
 from __future__ import annotations
