@@ -16,10 +16,10 @@ from stitch_sweep.plan.prepare import Prepared
 
 WIDEST: Mapping[str, int] = {"cpu": 8, "cuda": 32}
 """Largest width that `auto` chooses, by device."""
-PASS_MULTIPLY_ADDS: Mapping[str, float] = {"cpu": 8e7, "cuda": 2e10}
+PASS_MULTIPLY_ADDS: Mapping[str, float] = {"cpu": 3e8, "cuda": 2e10}
 """Largest number of multiply-adds of a forward pass for which `auto` chooses a wider pack, by device. On
-a CPU, wider passes lost more in its caches than calls of operations cost (docs/benchmarks.md). The values
-for GPUs are not measured."""
+a CPU, much larger passes lose more in its caches than they save (docs/benchmarks.md). The values for GPUs
+are not measured."""
 
 
 class PackWidths:
