@@ -25,19 +25,21 @@ from typing import Any
 
 from stitch_sweep.sweep.fork_worker import VARIABLE, find_program
 
-_MODULES = (
+MODULES = (
     "torch",
     "pandas",
     "stitch_sweep.training.workbench",
     "stitch_sweep.storage.ledger_writer",
+    # What Ray imports itself.
+    "fsspec",
+    "google.protobuf.message",
+    "jsonschema",
+    "pyarrow.fs",
+    "requests",
+    "rich.progress",
 )
-"""Imported at once; none of them imports Ray."""
-_RAY_MODULES = (
-    "stitch_sweep.sweep.ray_setup",  # first, because it sets the environment that Ray reads
-    "ray._private.workers.default_worker",
-    "stitch_sweep.sweep.trainable",
-)
-"""Imported with the first worker's environment: Ray reads the raylet's process number at its import."""
+"""What the template imports. Never Ray: forks of a process that has imported it draw the same random
+identifiers, so two workers would create the same object."""
 _NO_JOB = {"RAY_JOB_ID": "ffffffff"}
 """A worker that is started in advance; the raylet gives it to any job."""
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
@@ -89,7 +91,7 @@ class WorkerTemplate:
 def main(control: socket.socket) -> None:
     """Import, then fork a worker for every request until the sweep's process closes its socket."""
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
-    for module in _MODULES:
+    for module in MODULES:
         import_module(module)
     _, descriptors, *_ = socket.recv_fds(control, 1, 1)
     if not descriptors:
@@ -99,9 +101,6 @@ def main(control: socket.socket) -> None:
     if connection is None:
         return
     request, streams = _receive(connection)
-    os.environ.update(request["environment"] | _NO_JOB)
-    for module in _RAY_MODULES:
-        import_module(module)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # ended workers leave no zombies
     gc.collect()
     gc.freeze()  # a collection in a worker would copy the memory that it shares with the template

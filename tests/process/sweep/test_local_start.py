@@ -97,3 +97,17 @@ def test_workers_start_without_their_template():
 
 def test_a_start_that_is_no_longer_needed_leaves_nothing_behind():
     assert _run(CLOSED_EARLY) == ["done"]
+
+
+TEMPLATE_IMPORTS = """
+from importlib import import_module
+from stitch_sweep.sweep.worker_template import MODULES
+for module in MODULES:
+    import_module(module)
+print("ray" in sys.modules)
+"""
+
+
+def test_workers_import_ray_themselves():
+    """Forks of a process that has imported Ray draw the same random identifiers."""
+    assert _run(TEMPLATE_IMPORTS) == ["False"]
