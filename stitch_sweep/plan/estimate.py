@@ -21,7 +21,7 @@ from stitch_sweep.plan.prepare import Prepared, prepare
 from stitch_sweep.plan.samplers import check_sampler, describe_startup
 from stitch_sweep.plan.schedulers import check_scheduler
 from stitch_sweep.plan.settings import first_settings
-from stitch_sweep.stitches.building import build_stitch
+from stitch_sweep.stitches.building import build_on_meta
 from stitch_sweep.tracking.mlflow_address import check_tracking
 from stitch_sweep.training.workbench import Workbench
 
@@ -167,18 +167,13 @@ def _count_bytes(prepared: Prepared, trials: int, trainings: int) -> float:
     record = 300 * rows + 4000 + len(prepared.data.test)
     stitches_kept = {"all": trainings, "best": len(studies), "none": 0}[config.keep_stitches]
     outlines = prepared.outlines
-    with torch.device("meta"):
-        cells = {
-            (s.sender, s.sender_layer, s.receiver, s.receiver_layer): s for s in studies
-        }.values()
-        sizes = []
-        for study in itertools.islice(cells, _SIZED_CELLS):
-            settings = first_settings(config, study)
-            stitch = build_stitch(
-                settings.stitch.name,
-                outlines[study.sender].shape(study.sender_layer),
-                outlines[study.receiver].shape(study.receiver_layer),
-                options=settings.stitch.options,
-            )
-            sizes.append(4 * sum(p.numel() for p in stitch.parameters()))
+    cells = {(s.sender, s.sender_layer, s.receiver, s.receiver_layer): s for s in studies}.values()
+    sizes = []
+    for study in itertools.islice(cells, _SIZED_CELLS):
+        stitch = build_on_meta(
+            first_settings(config, study).stitch,
+            outlines[study.sender].shape(study.sender_layer),
+            outlines[study.receiver].shape(study.receiver_layer),
+        )
+        sizes.append(4 * sum(p.numel() for p in stitch.parameters()))
     return 1.6 * trials * record + stitches_kept * sum(sizes) / len(sizes)

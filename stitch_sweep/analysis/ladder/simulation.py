@@ -98,9 +98,12 @@ def place_interval(
     finer = Changes(cells, sorted({*WIDTHS, *around}))
     low, high = _accepted_range(best, y, t, finer, noise, LEVEL)
     notes = [
-        f"The interval reaches the {end}est sizes between which a transition can be seen: "
-        f"{end}er networks are needed to bound it."
-        for end, reached in (("small", low <= lowest), ("larg", high >= highest))
+        f"The interval reaches the {extreme} sizes between which a transition can be seen: "
+        f"{beyond} networks are needed to bound it."
+        for extreme, beyond, reached in (
+            ("smallest", "smaller", low <= lowest),
+            ("largest", "larger", high >= highest),
+        )
         if reached
     ]
     return scale.size_at(low), scale.size_at(high), notes

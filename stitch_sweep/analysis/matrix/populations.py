@@ -172,7 +172,15 @@ def _select_usable(group: Sequence[Matrix], chance: float) -> tuple[list[Matrix]
 
 
 def _weighted_means(weights: Floats, each: Floats) -> Floats:
-    """Average P matrices (P, I J) by weights (R, P), each cell over the matrices that have a value."""
+    """Return R weighted means of P matrices, cell by cell, without the matrices that lack a value.
+
+    Args:
+        weights: weight of each matrix in each mean, (R, P).
+        each: the matrices, (P, I J); NaN where a value is missing.
+
+    Returns:
+        (R, I J); NaN where no matrix with a positive weight has a value.
+    """
     defined = ~np.isnan(each)
     total = weights @ defined
     sums = weights @ np.where(defined, each, 0)
