@@ -9,13 +9,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # A worker runs whole files, in the order of tests/conftest.py: slow files first. Each worker computes
 # with one thread, because several would compete for the same cores.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+LEVERS := tests/process/sweep/test_sweep.py tests/process/sweep/test_equal_trials_sweep.py tests/cluster/test_faults.py
 FFCV_NEEDS := g++ pkg-config python3-dev libopencv-dev libturbojpeg0-dev
 QUICKSTART := experiments/quickstart/digits/config.yml
 
 .DEFAULT_GOAL := help
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help quickstart test test-process test-cluster test-all lint bench ffcv
+.PHONY: help quickstart test test-process test-cluster test-levers test-all lint bench ffcv
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -36,6 +37,9 @@ test-process: $(VENV)/.installed-dev ## run the tests that start processes, such
 
 test-cluster: $(VENV)/.installed-dev ## run the tests with several Ray nodes
 	$(PYTEST) -m "not long" tests/cluster $(ARGS)
+
+test-levers: $(VENV)/.installed-dev ## repeat the tests of sweeps and faults with packs and the fast recipe
+	STITCH_SWEEP_TEST_LEVERS=1 $(PYTEST) -m "not long" $(LEVERS) $(ARGS)
 
 test-all: $(VENV)/.installed-dev ## run all tests, including the long ones (hours)
 	$(PYTEST) tests $(ARGS)

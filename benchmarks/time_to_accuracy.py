@@ -7,7 +7,7 @@ Every row is one run of `stitch-sweep sweep` in a new process: the 25 cells of o
 task, with other settings. Networks are trained before and not timed. The rows run in turn, so that a
 machine that slows down slows all of them, and are compared with the first row.
 
-- `process`: wall seconds from start to exit, with Ray's start, tables, figures and MLflow.
+- `process`: wall seconds from start to exit, with Ray's start, tables and figures.
 - `training`: the sum of the trials' own seconds, set-up and evaluation included, on one thread each.
 - `to baseline`: training seconds until the mean validation accuracy of the matrix first reaches the first
   row's final one, all cells trained side by side at the same share of their training; `-` if it never
@@ -21,33 +21,19 @@ machine that slows down slows all of them, and are compared with the first row.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from _common import QUICKSTART, ROOT, machine
+from _common import machine
+from _matrices import MATRICES, Cell, read_reference, run_sweep
 
-Cell = tuple[int, int]
 Settings = Mapping[str, Any]
-
-REFERENCE = ROOT / "benchmarks/reference"
-MATRICES: dict[str, tuple[Path, Settings]] = {
-    "digits": (QUICKSTART, {"loss": {"task": 1.0}, "search": {}}),
-    "cifar10": (
-        ROOT / "experiments/cifar10/r1111_cpu/config.yml",
-        {"pairs": [{"sender": "r1111", "receiver": "r1111"}]},
-    ),
-}
-"""Configuration and changes of each matrix."""
 
 PAPER: Settings = {"training": {"recipe": "paper", "batch_size": 64}}
 FAST: Settings = {"training": {"recipe": "fast"}}
@@ -108,23 +94,8 @@ class Run:
 
 def run_row(matrix: str, row: str, seed: int, scratch: Path, data: str | None) -> Run:
     """Run a row in an empty folder, and read its records."""
-    config, changes = MATRICES[matrix]
     folder = scratch / f"{row.replace(' ', '-')}-{seed}"
-    settings = {"zoo": str(ROOT / "zoo"), "seed": seed, **changes, **ROWS[row]}
-    if data is not None:
-        settings["data.path"] = data
-    main = "from stitch_sweep.cli.main import main; main()"
-    command = [sys.executable, "-c", main, "sweep", str(config), "--folder", str(folder), "--json"]
-    command += [f"--set={key}={json.dumps(value)}" for key, value in settings.items()]
-    environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    start = time.perf_counter()
-    done = subprocess.run(
-        command, cwd=scratch, env=environment, capture_output=True, text=True, check=False
-    )
-    wall = time.perf_counter() - start
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+    wall = run_sweep(matrix, {"seed": seed, **ROWS[row]}, folder, data=data)
     test, curves, training = {}, {}, 0.0
     for path in sorted((folder / "ledger/trials").glob("*.json")):
         record = json.loads(path.read_text())
@@ -135,18 +106,6 @@ def run_row(matrix: str, row: str, seed: int, scratch: Path, data: str | None) -
         curves[cell] = [(r["step"] / last, r["time"], r["accuracy"]) for r in rows]
         training += record["seconds"]
     return Run(wall, training, test, curves)
-
-
-def read_reference(matrix: str) -> dict[Cell, float] | None:
-    """Read the reference optima's test accuracies; None if the matrix has none."""
-    file = REFERENCE / f"{matrix}.csv"
-    if not file.exists():
-        return None
-    with file.open() as lines:
-        return {
-            (int(line["sender_layer"]), int(line["receiver_layer"])): float(line["test_accuracy"])
-            for line in csv.DictReader(lines)
-        }
 
 
 def summarize(
@@ -176,19 +135,20 @@ def main() -> None:
         "--rows", default=",".join(ROWS), help="names of rows; the first is the base"
     )
     parser.add_argument("--repeats", type=int, default=1, help="runs of each row, one per seed")
-    parser.add_argument("--data", help="folder of the images, for cifar10")
+    parser.add_argument("--data", help="folder with CIFAR-10 as Parquet files")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     arguments = parser.parse_args()
     names = [name.strip() for name in arguments.rows.split(",")]
     if unknown := [name for name in names if name not in ROWS]:
         parser.error(f"no row is named {unknown[0]!r}; there are: {', '.join(ROWS)}")
     about = machine()
-    data = None if arguments.data is None else str(Path(arguments.data).resolve())
     runs: dict[str, list[Run]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory(prefix="stitch-sweep-bench-") as scratch:
         for seed in range(arguments.repeats):
             for name in names:
-                runs[name].append(run_row(arguments.matrix, name, seed, Path(scratch), data))
+                runs[name].append(
+                    run_row(arguments.matrix, name, seed, Path(scratch), arguments.data)
+                )
                 print(f"{name}, seed {seed}: {runs[name][-1].process:.1f} s", file=sys.stderr)
     reference = read_reference(arguments.matrix)
     rows = {name: summarize(runs[name], runs[names[0]], reference) for name in names}

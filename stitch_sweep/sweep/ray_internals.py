@@ -123,7 +123,7 @@ def run_trials_in_any_worker() -> Iterator[None]:
 
     Tune gives its trials an environment of their own, which has a variable for PyTorch Lightning and the
     driver's credentials. A local Ray has the driver's environment already. Without this, each trial's
-    worker would be started anew, by the agent that `without_extras` does without.
+    worker would be started again, by the agent that `without_extras` does without.
     """
 
     def get(cache: Any, trainable: Any) -> Any:

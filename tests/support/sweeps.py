@@ -47,6 +47,14 @@ SMALL: dict[str, Any] = {
 }
 TRIALS = 5 * 2 * 2
 
+LEVERS_ON = bool(os.environ.get("STITCH_SWEEP_TEST_LEVERS"))
+"""Whether every written configuration trains in packs, by the fast recipe: `make test-levers`."""
+LEVERS: dict[str, dict[str, Any]] = {
+    "training": {"recipe": "fast", "precision": "bfloat16"},
+    "resources": {"pack": 3},
+}
+"""Settings that make a sweep fast."""
+
 # Columns that depend on the time of a run.
 TIMES = {"seconds", "time"}
 
@@ -68,6 +76,8 @@ def write_config(folder: Path, zoo: Path, **changes: Any) -> Path:
         for part in parents:
             node = node[part]
         node[last] = value
+    if LEVERS_ON:
+        tree |= {section: {**keys, **tree.get(section, {})} for section, keys in LEVERS.items()}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "config.yml"
     path.write_text(yaml.safe_dump(tree))

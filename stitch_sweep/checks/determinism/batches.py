@@ -61,7 +61,7 @@ def _describe_loaders(config: Config, loaders: Mapping[str, Loader]) -> dict[str
             "batch_size": train.batch_size,
             "batches": len(train),
             "last_batch": len(train.images) - (len(train) - 1) * train.batch_size,
-            "order": "shuffled anew every epoch, from the seed and the epoch",
+            "order": "shuffled again every epoch, from the seed and the epoch",
             "seed": train.seed,
         },
         **{

@@ -81,7 +81,7 @@ class Subject:
         config: provides seed, threads, device and cache size; its data section is not used.
         all_data: the images.
         modules: the networks by name, on the CPU; they never run.
-        load_again: builds the same networks anew from their stored weights.
+        load_again: builds the same networks again from their stored weights.
         cell: the cell to stitch.
         settings: settings of its trial, with the full number of epochs.
         images: number of training and of test images for checks that don't need all.

@@ -68,7 +68,7 @@ class FastPart(nn.Module):
 
 
 class CompiledBody(nn.Module):
-    """A part that is compiled anew for every shape of its input, when it first sees it.
+    """A part that is compiled again for every shape of its input, when it first sees it.
 
     torch.compile on its own changes from static to dynamic shapes after the second shape, and gives up
     after eight, so that bits would depend on the shapes that the process has seen before. Here every

@@ -22,6 +22,7 @@ from stitch_sweep.storage.ledger_writer import LedgerWriter
 from stitch_sweep.storage.manifest import Manifest, replacing_files
 from stitch_sweep.sweep.assemble import _check_free, run_assembly
 from stitch_sweep.sweep.description import describe_sweep
+from stitch_sweep.sweep.local_start import LocalStart
 from stitch_sweep.sweep.single import run_pair
 from stitch_sweep.sweep.views import check_views
 from tests.support.sweeps import SMALL, write_config
@@ -65,6 +66,7 @@ def sweep(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 
         with monkeypatch.context() as patch:
             patch.setattr(sweeping, "_run", stop)
+            patch.setattr(LocalStart, "begin", lambda self: None)  # no trial runs
             sweeping.run_sweep(prepared.config, folder, **options)
 
     return run

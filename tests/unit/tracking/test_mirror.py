@@ -24,6 +24,7 @@ from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.ledger_writer import LedgerWriter
 from stitch_sweep.storage.records import seal
 from stitch_sweep.sweep.description import describe_sweep
+from stitch_sweep.sweep.local_start import LocalStart
 from stitch_sweep.tracking.mirror import Mirror
 from stitch_sweep.tracking.mirroring import Mirroring
 from tests.support.mirrors import OUTCOME, STUDY, begin_sweep, end_trial, read_files, trial_content
@@ -350,6 +351,7 @@ def resume(tmp_path, uri, monkeypatch) -> Callable[..., None]:
     def go_on(folder: Path, trials: Callable[[Mirroring], object] = Mirroring.finish) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(sweeping, "_run", lambda *arguments: trials(arguments[-2]))
+            patch.setattr(LocalStart, "begin", lambda self: None)  # no trial runs
             sweeping.run_sweep(config, folder, resume=True, mirror=uri)
 
     go_on.prepared = prepared
