@@ -5,12 +5,18 @@
 A step is the rest of the receiver forward, the cross-entropy of its logits, and backward to the stitch's
 output, for a batch of 64. All settings of `training.frozen` and `training.precision` take turns in one
 process. Ratios are those of the medians of CPU time, which other processes disturb less than wall time.
+
+The floor is what no code can avoid: every convolution and linear layer alone, forward and backward to its
+input, at the rate that this machine reaches in the same layout and number format. The multiply-adds of a
+step are counted by PyTorch.
+
 `--compiled` adds the compiled copies, and prints how long their first steps took.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -18,6 +24,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from _common import machine, table
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from stitch_sweep.core.seeding import seed_everything
 from stitch_sweep.networks.families.building import build, resolve
@@ -67,6 +74,38 @@ def take_step(rest: nn.Module, value: Tensor, labels: Tensor) -> tuple[float, Te
     return seconds, logits.detach(), value.grad
 
 
+def floor_seconds(rest: nn.Module, value: Tensor, dtype: torch.dtype, repeats: int) -> float:
+    """Return the CPU seconds of a step's convolutions and linear layers alone, medians summed."""
+    calls: list[tuple[nn.Module, Tensor]] = []
+    layers = [m for m in rest.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    hooks = [m.register_forward_pre_hook(lambda m, x: calls.append((m, x[0]))) for m in layers]
+    with torch.no_grad():
+        rest(value)
+    for hook in hooks:
+        hook.remove()
+    total = 0.0
+    for layer, seen in calls:
+        alone = copy.deepcopy(layer).to(dtype)
+        x = seen.detach().to(dtype).requires_grad_()
+        gradient = torch.ones_like(alone(x))
+        seconds = []
+        for turn in range(repeats + 2):
+            began = time.process_time()
+            torch.autograd.grad(alone(x), x, gradient)
+            if turn > 1:
+                seconds.append(time.process_time() - began)
+        total += statistics.median(seconds)
+    return total
+
+
+def count_multiply_adds(rest: nn.Module, value: Tensor) -> int:
+    """Return the multiply-adds of a step: forward, and backward to the value."""
+    value = value.clone().requires_grad_()
+    with FlopCounterMode(display=False) as counter:
+        rest(value).sum().backward()
+    return counter.get_total_flops() // 2
+
+
 def measure_layer(
     network: FrozenNetwork,
     layer: int,
@@ -92,6 +131,12 @@ def measure_layer(
                 first[name] = time.perf_counter() - began
             elif turn > 1:
                 seconds[name].append(spent)
+    yield "million multiply-adds", f"{count_multiply_adds(network.suffix(layer), value) / 1e6:.1f}"
+    fused = rests["fused"]
+    laid_out = value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
+    for dtype in (torch.float32, torch.bfloat16):
+        seconds_alone = floor_seconds(fused, laid_out, dtype, repeats)
+        yield f"floor, {str(dtype).removeprefix('torch.')}", f"{seconds_alone * 1e3:.2f} ms"
     base = statistics.median(seconds["exact"])
     for name, values in seconds.items():
         ratio = base / statistics.median(values)
