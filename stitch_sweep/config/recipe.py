@@ -88,9 +88,9 @@ def with_recipe(values: Any, *, marked: bool) -> Any:
 
     Args:
         values: raw settings. Their `keys_beside_recipe`, if given, says which of the keys are set by
-            the user; keys whose values were changed since it was written are, too.
+            the user. A key whose value was changed after it was written counts as set, too.
         marked: whether the result names the keys that are set, in `keys_beside_recipe`. A mark is needed
-            where `overridden` may replace the recipe later.
+            where `Config.trial_settings` may replace the recipe later.
     """
     if not isinstance(values, Mapping) or not isinstance(values.get("training", {}), Mapping):
         return values

@@ -158,7 +158,7 @@ class SchedulerConfig(NamedClass):
 
 
 EnqueuedSettings = Annotated[list[dict[str, Any]], Field(min_length=1, max_length=LARGEST_COUNT)]
-"""Settings to begin with, each as {dotted path: value}."""
+"""Enqueued settings, each as {dotted path: value}."""
 
 
 class SearchConfig(Options):

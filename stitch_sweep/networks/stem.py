@@ -17,8 +17,7 @@ def whiten_stem(network: nn.Module, images: Tensor) -> bool:
     Neighboring pixels are alike, so random filters mostly see a patch's mean. With covariance C of the
     patches, filters W C^(-1/2) see all directions of the patches' space equally, as if the patches were
     whitened (Page 2018, "How to train your ResNet"; Jordan 2024, arXiv 2404.00498). One factor for all
-    filters keeps the mean variance of the outputs. The network may change all of these weights in its
-    training.
+    filters keeps the mean variance of the outputs. Training may change all of these weights.
 
     Args:
         network: a newly built network; only the weight of its first convolution changes.

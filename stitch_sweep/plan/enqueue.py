@@ -34,7 +34,7 @@ _TOLERANCE = 1e-8
 
 
 def check_enqueued(config: Config) -> None:
-    """Check that all settings to begin with are points of the search space.
+    """Check that all enqueued settings are points of the search space.
 
     Raises:
         InputError: an unknown path, a value outside of the space, or a missing path; or the folder
@@ -81,7 +81,7 @@ def enqueued_settings(config: Config, study: Study) -> list[dict[str, Any]]:
 
 
 def describe_enqueued(config: Config) -> Any:
-    """Describe the settings to begin with for a sweep's description: the list, or a folder's digest."""
+    """Describe the enqueued settings for a sweep's description: the list, or a folder's digest."""
     enqueue = config.search.enqueue
     if not isinstance(enqueue, str):
         return enqueue

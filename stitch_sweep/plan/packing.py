@@ -30,7 +30,7 @@ class PackWidths:
 
     Example:
         >>> PackWidths(prepared).width("b", 3, batch_size=64)
-        16
+        8
     """
 
     def __init__(self, prepared: Prepared) -> None:

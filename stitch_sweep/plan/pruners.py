@@ -245,7 +245,7 @@ def _build(scheduler: SchedulerConfig) -> BasePruner:
 def _decision_epochs(scheduler: SchedulerConfig) -> Callable[[int], bool]:
     """Return a function that tells after which epochs a pruner may stop a trial.
 
-    After all others it never does. Waiting for these would cost time.
+    It never stops a trial after another epoch, and waiting there would cost time.
     """
     name = scheduler.name
     arguments = {

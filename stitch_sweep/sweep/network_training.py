@@ -63,8 +63,8 @@ def train_networks(prepared: Prepared, reporter: Reporter, slots: int) -> dict[s
 def make_task(function: Callable[..., Any], *, num_gpus: float, **options: Any) -> Any:
     """Make a Ray task of a function; the worker of a task on a GPU ends with it.
 
-    Such a worker would keep its CUDA context, its memory and its GPU. Other workers stay, and the next
-    task or trial doesn't have to start one and import torch.
+    If it stayed, it would keep its CUDA context, its memory and its GPU. Workers without a GPU
+    stay, so the next task or trial doesn't have to start one and import torch.
     """
     if num_gpus:
         options["max_calls"] = 1

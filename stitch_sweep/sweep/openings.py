@@ -59,7 +59,7 @@ class StudyOpenings:
         return bool(self._waiting)
 
     def begin(self) -> Iterator[StudyRounds]:
-        """Open every incomplete study that needs not wait. Called once."""
+        """Open every incomplete study that doesn't have to wait. Called once."""
         incomplete = []
         for study in self._studies:
             records = self._read(study)

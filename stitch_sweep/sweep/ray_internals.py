@@ -122,8 +122,8 @@ def run_trials_in_any_worker() -> Iterator[None]:
     """Let Tune's trials run in the workers that Ray has started in advance, within a block.
 
     Tune gives its trials an environment of their own, which has a variable for PyTorch Lightning and the
-    driver's credentials. A local Ray has the driver's environment already. Without this, each trial's
-    worker would be started again, by the agent that `without_extras` does without.
+    driver's credentials. A local Ray has the driver's environment already. Without this, Ray would
+    start a new worker for each trial, through the agent that `without_extras` replaces.
     """
 
     def get(cache: Any, trainable: Any) -> Any:

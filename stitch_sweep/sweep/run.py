@@ -289,7 +289,7 @@ def _run(
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """Let torch compute with as many threads as a trial: more would wait for the processes that start."""
+    """Let torch use a trial's number of threads; more would compete with processes that start."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

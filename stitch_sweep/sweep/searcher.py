@@ -43,7 +43,7 @@ class SweepSearcher(tune.search.Searcher):
         ledger: the sweep's records so far.
         on_event: called with (event, record) for `started`, `ended`, `retried` and `lost` trials, and
             with (`message`, {"text": ...}) for a worker's message to the user.
-        limit: returns the number of groups that may run at the same time; called again and again.
+        limit: returns the number of groups that may run at the same time; called each time.
         gpu: GPUs of a group, or its share of a GPU. A trial that runs out of memory is tried again with
             twice the share.
         shape: see `EffectiveSettings`.

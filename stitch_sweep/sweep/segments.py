@@ -2,8 +2,8 @@
 
 With `search.scheduler`, a trial runs to its next rung, a number of completed epochs. There it is stored
 and waits. When every trial of the round has come this far, or has ended before, the scheduler decides
-once which of them end. A decision depends on stored results only, so that a resume repeats it instead of
-remembering it.
+once which of them end. Decisions aren't stored: they depend on stored results only, so a resume
+makes the same ones again.
 """
 
 from __future__ import annotations

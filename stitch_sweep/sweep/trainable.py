@@ -39,7 +39,7 @@ class Shared:
         networks: reference to the networks by name.
         writer: the `LedgerWriter` actor.
         context: bytes that a process takes of a GPU before it computes; see `sweep.gpu_memory`.
-        report_seconds: minimum duration of a step in which no trial ends, after which Tune hears of it.
+        report_seconds: minimum duration of a step in which no trial ends or waits.
         checkpoint_seconds: minimum time between two checkpoints of a trial.
     """
 
@@ -64,7 +64,7 @@ STOPPED = "stopped"
 HELD = 2
 """Number of waiting trainings that a worker keeps in memory, in multiples of a pack's places."""
 
-# A changed network is one of them: a new process has the original.
+# A changed network is among them, because a new process has the original.
 _INFRASTRUCTURE = (
     FrozenError,
     MemoryError,
@@ -100,7 +100,10 @@ class StitchTrainable(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train until a trial ends or waits, or for a while. The ledger hears of it before Tune does."""
+        """Train until a trial ends or waits, or `report_seconds` are over.
+
+        Outcomes and pauses are in the ledger before Tune is told.
+        """
         began = time.monotonic()
         self._left: list[str] = []
         self._messages: list[str] = []

@@ -1,7 +1,7 @@
 """The worker template: a process with all imports of a worker, which is forked for each worker.
 
-The imports of a worker take several seconds of a core, and so did they in every worker. The template does
-them once, while the sweep is prepared: `python -m stitch_sweep.sweep.worker_template FD`. It computes
+The imports of a worker take several seconds of a core. The template does them once for all workers,
+while the sweep is prepared: `python -m stitch_sweep.sweep.worker_template FD`. It computes
 nothing and uses no GPU, so a fork is a worker like any other. It ends with the sweep's process.
 """
 
@@ -46,7 +46,7 @@ _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
 class WorkerTemplate:
-    """Starts a worker template and gives it its work; used by the sweep's process."""
+    """The sweep's side of a worker template: starts it, connects it to a raylet, and ends it."""
 
     def __init__(self) -> None:
         self._control, theirs = socket.socketpair()
@@ -89,7 +89,7 @@ class WorkerTemplate:
 
 
 def main(control: socket.socket) -> None:
-    """Import, then fork a worker for every request until the sweep's process closes its socket."""
+    """Import all modules, then fork a worker per request until the sweep's process ends."""
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     for module in MODULES:
         import_module(module)
@@ -141,7 +141,7 @@ def _become_worker(request: dict[str, Any], streams: list[int]) -> None:
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"] | _NO_JOB)
-    with contextlib.suppress(OSError):  # a lower value needs a privilege, and so is none of ours
+    with contextlib.suppress(OSError):  # lower values need a privilege
         os.setpriority(os.PRIO_PROCESS, 0, request["priority"])
         Path("/proc/self/oom_score_adj").write_text(request["oom_score"])
     program = find_program()

@@ -1,4 +1,4 @@
-"""A trial in a worker: its training, and what the ledger hears of it."""
+"""A trial in a worker: its training, and its reports to the ledger."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ class WorkerTrial:
         bench: the objects that all trials of the process share.
         writer: the `LedgerWriter` actor.
         metric: the search metric.
-
     """
 
     def __init__(

@@ -39,7 +39,7 @@ def training_identity(
         repeat: number of the repeat.
         threads: torch's intra-op threads, which influence the last bits of results.
         pack_width: number of places in a pass of the frozen rest, which influences them, too.
-        start: file of the stitch that the training starts from; None if the settings say it all.
+        start: file of the stitch that the training starts from; None if the settings determine it.
     """
     train = loaders["train"]
     identity = {

@@ -42,7 +42,7 @@ def joint_step(
     def attempt(
         step: _Step | None, part: Callable[..., Tensor | None], *arguments: Tensor | None
     ) -> Tensor | None:
-        """Do a member's own part, unless an earlier part of its step failed."""
+        """Compute a member's own part, unless an earlier part of its step failed."""
         if step is None or step.training in errors:
             return None
         try:
@@ -65,7 +65,7 @@ def joint_step(
 
 
 class _Step:
-    """The own parts of one training's step."""
+    """The parts of a step that belong to one training."""
 
     def __init__(self, training: StitchTraining, rows: Rows) -> None:
         self.training = training
@@ -81,7 +81,7 @@ class _Step:
         return None if self._output is None else self._output.grad
 
     def stitch(self) -> Tensor | None:
-        """Apply the stitch; return the output if the shared pass shall continue it, else None."""
+        """Apply the stitch; return the output if the shared pass continues it, else None."""
         self._stitched = self.training.stitch_batch(self._rows)
         self._output = self._stitched.detach().requires_grad_(True)
         return self._output if self.training.shares_rest else None

@@ -20,7 +20,7 @@ def fast_network(subject: Subject) -> Finding:
     """Compare logits and gradients at the stitch's output in training steps with the network as it is.
 
     The fused copy is compared in float32 and, on a machine that has it, in bfloat16, and so is the copy
-    that is configured. Too large a difference is a defect; a warning for bfloat16 where it isn't
+    that is configured. Too large a difference is a defect, or a warning for bfloat16 that isn't
     configured.
     """
     configured = FastSettings.from_config(subject.settings.training)

@@ -49,7 +49,8 @@ class FastPart(nn.Module):
     def forward(self, value: Tensor) -> Tensor:
         """Map [B, *shape at the start] to [B, *shape at the end], float32."""
         if self._channels_last and value.ndim == 4:
-            # Cast maps here: else the first skip would stay in float32, and with it the sums behind it.
+            # Cast maps here. Otherwise the first skip connection, and all later sums, would stay in
+            # float32.
             dtype = torch.bfloat16 if self._bfloat16 else torch.float32
             value = value.to(dtype, memory_format=torch.channels_last)
         with self._number_format(value.device.type):
