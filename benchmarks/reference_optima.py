@@ -70,7 +70,8 @@ def find_optima(matrix: str, data: str | None, workers: int | None) -> pd.DataFr
         folder = ROOT / "reference-runs" / matrix / name.replace(", ", "-").replace(" ", "_")
         settings = {"training": training, "stitch.start": start, "keep_stitches": "none"}
         run_sweep(matrix, settings, folder, data=data, workers=workers, resume=True)
-        rows = [read_trial(record) for record in Ledger(folder).records()]
+        records = (r for r in Ledger(folder).records() if r["status"] == "finished")
+        rows = [read_trial(record) for record in records]
         tables.append(pd.DataFrame(rows).assign(procedure=name))
         print(f"{matrix}, {name}: mean test accuracy {tables[-1]['test_accuracy'].mean():.4f}")
     table = pd.concat(tables).sort_values(
@@ -90,8 +91,8 @@ def read_trial(record: Mapping[str, Any]) -> dict[str, Any]:
         "sender_layer": record["sender_layer"],
         "receiver_layer": record["receiver_layer"],
         "test_accuracy": metrics["test_accuracy"],
-        "validation_accuracy": metrics["validation_accuracy"],
-        "validation_loss": metrics["validation_loss"],
+        "validation_accuracy": metrics["val_accuracy"],
+        "validation_loss": metrics["val_loss"],
     }
 
 

@@ -35,6 +35,7 @@ from _matrices import MATRICES, Cell, read_reference, run_sweep
 
 Settings = Mapping[str, Any]
 
+# Batches of 64 instead of 256: 10,000 images give about as many steps as the paper's 50,000.
 PAPER: Settings = {"training": {"recipe": "paper", "batch_size": 64}}
 FAST: Settings = {"training": {"recipe": "fast"}}
 QUICK_REST: Settings = {"training.frozen": "fused", "training.precision": "bfloat16"}

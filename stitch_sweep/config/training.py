@@ -92,6 +92,12 @@ class TrainingConfig(Options):
         "optimizer, losses and logits are float32, and evaluation is too.",
     )
 
+    train_metrics: Literal["all", "sample"] = Field(
+        default="all",
+        description="Training images on which the final stitch is measured: all, or a sample of the "
+        "size of the validation split.",
+    )
+
     @model_serializer(mode="wrap")
     def _drop_unused_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Descriptions of sweeps, identities of trials, and hashes of them, must not change when a
@@ -115,5 +121,6 @@ UNUSED = {
     "evaluate_every": None,
     "frozen": "exact",
     "precision": "float32",
+    "train_metrics": "all",
 }
 """Keys that dumps lack while they have these values, their defaults."""

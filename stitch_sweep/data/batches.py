@@ -32,9 +32,13 @@ class Batch(NamedTuple):
 
 
 def padded_chunks(
-    count: int, device: torch.device | str | None = None, chunk: int = CHUNK
+    count: int,
+    device: torch.device | str | None = None,
+    chunk: int = CHUNK,
+    *,
+    limit: int | None = None,
 ) -> Iterator[tuple[Tensor, int]]:
-    """Walk over the positions 0 to count - 1 in chunks of one size.
+    """Walk over the positions 0 to count - 1, or a sample of them, in chunks of one size.
 
     All chunks have one size because the size of a batch can change the last bits of a network's output.
 
@@ -42,11 +46,14 @@ def padded_chunks(
         count: number of positions.
         device: where the positions are made.
         chunk: positions per chunk, positive.
+        limit: size of the sample, positive. It is spread evenly over all positions, because images may
+            be sorted by class. None, or at least `count`, for all positions.
 
     Yields:
         Positions, int64 `chunk`; the last chunk is padded with positions from the beginning. Beside
         them the number of leading rows that are valid.
     """
-    for first in range(0, count, chunk):
-        positions = torch.arange(first, first + chunk, device=device) % count
-        yield positions, min(chunk, count - first)
+    size = count if limit is None else min(limit, count)
+    for first in range(0, size, chunk):
+        numbers = torch.arange(first, first + chunk, device=device) % size
+        yield numbers * count // size, min(chunk, size - first)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -40,6 +41,10 @@ from stitch_sweep.training.whitening import whiten
 LEAST_SQUARES_LOSSES = frozenset({"mse", "correlation", "cca"})
 """Losses that least squares minimizes for a stitch with free weights: the regression of a channel has the
 largest correlation with it, and regressions of all channels contain every canonical variate."""
+START_IMAGES = 2048
+"""Smallest number of training images from which `start: auto` fits a stitch that is then trained."""
+START_ROWS = 32
+"""Smallest number of rows per input of the stitch in the same fit."""
 
 
 class TrainingCell:
@@ -123,7 +128,9 @@ class TrainingCell:
             with_hints=self.loss.needs_hints,
             training_receiver=self._training_receiver(receiver_layer),
         )
-        self._fit = start_stitch(self.stitch, settings.stitch.start, self.splits["train"].pairs())
+        self._fit = start_stitch(
+            self.stitch, settings.stitch.start, self._start_pairs(sources, loaders["train"], cache)
+        )
         self.starts_at_optimum = settings.stitch.start == "auto" and self._solve()
         if start is not None and not self.starts_at_optimum:
             load_weights(self.stitch, start)
@@ -210,7 +217,7 @@ class TrainingCell:
             is_network = isinstance(sender, FrozenNetwork)
             raise InputError(explain_missing_teacher(sender.name, network=is_network))
         needs_expected = {
-            "train": choose_start(self.stitch, self._settings.stitch.start) in DATA_STARTS
+            "train": (self._starts_from_data and not self._starts_from_sample)
             or loss.calibration != "none",
             "validation": True,  # similarity is measured on this split, for every loss
             "test": False,
@@ -222,16 +229,49 @@ class TrainingCell:
             splits[split] = SplitRepresentations(loaders[split], needed, cache)
         return splits
 
+    @property
+    def _starts_from_data(self) -> bool:
+        return choose_start(self.stitch, self._settings.stitch.start) in DATA_STARTS
+
+    @property
+    def _starts_from_sample(self) -> bool:
+        """Whether the training improves the start, so that a sample of the images is enough for it."""
+        names = {term.name for term in self._settings.loss.terms}
+        return self._settings.stitch.start == "auto" and not names <= LEAST_SQUARES_LOSSES
+
+    def _start_pairs(
+        self, sources: Mapping[str, Source], loader: Loader, cache: ActivationCache
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Return the (input, expected representation) pairs from which the stitch starts."""
+        if not self._starts_from_data or not self._starts_from_sample:
+            return self.splits["train"].pairs()
+        assert isinstance(self.stitch, AffineStitch)
+        rows = START_ROWS * self.stitch.inputs
+        sample = max(START_IMAGES, math.ceil(rows / self.stitch.positions))
+        needed = {role: sources[role] for role in ("sender", "expected")}
+        return SplitRepresentations(loader, needed, cache, computed=["expected"]).pairs(sample)
+
     def runs_foreign_code(self) -> bool:
         """Return whether the stitch or a loss was defined outside of Stitch Sweep and torch."""
         losses = [loss for _, loss in self.loss.terms.values()]
         modules = {type(part).__module__ for part in (*self.stitch.modules(), *losses)}
         return not all(name.startswith(("stitch_sweep.", "torch.")) for name in modules)
 
-    def measure(self, split: str) -> tuple[dict[str, float], Tensor]:
-        """Measure the current stitch on a split: see `sums.measure`. It is in eval mode afterwards."""
+    def measure(self, split: str, limit: int | None = None) -> tuple[dict[str, float], Tensor]:
+        """Measure the current stitch on a split: see `sums.measure`. It is in eval mode afterwards.
+
+        Args:
+            split: its name.
+            limit: number of images, spread evenly over the split; None for all.
+        """
         self.stitch.eval()
-        return measure(self.stitched.evaluation_chunks(self.splits[split]), self.loss)
+        return measure(self.stitched.evaluation_chunks(self.splits[split], limit), self.loss)
+
+    def measure_result(self, split: str) -> tuple[dict[str, float], Tensor]:
+        """Measure the final stitch on a split, or on a sample of the training images."""
+        samples = self._settings.training.train_metrics == "sample" and not self._has_exact_optimum
+        is_sampled = split == "train" and samples
+        return self.measure(split, self.splits["validation"].count if is_sampled else None)
 
     def final_metrics(self, measured: Mapping[str, Any], curve: LearningCurve) -> dict[str, Any]:
         """Compute the metrics that aren't measured per split; the stitch must be in eval mode.
@@ -268,9 +308,15 @@ class TrainingCell:
         """Whether a closed form minimizes what a training does, which augmentation and L1 change."""
         return self._train_loader.augment == "none" and not self._settings.stitch.l1
 
+    @property
+    def _has_exact_optimum(self) -> bool:
+        """Whether the result is compared with the optimum, on all training images."""
+        terms = [term.name for term in self._settings.loss.terms]
+        return terms == ["mse"] and self._minimizes_loss and has_optimum(self.stitch)
+
     def _convergence(self, measured: Mapping[str, Any], curve: LearningCurve) -> dict[str, Any]:
         terms = [term.name for term in self._settings.loss.terms]
-        if terms == ["mse"] and self._minimizes_loss and has_optimum(self.stitch):
+        if self._has_exact_optimum:
             assert isinstance(self.stitch, AffineStitch)
             return compare_with_optimum(
                 self.stitch,

@@ -261,7 +261,8 @@ class StitchTraining:
         The final stitch is an ordinary one: that of the last step, or with `training.keep: best` that
         of the best validation.
 
-        Metrics, each for `train`, `val` and `test` (on images without augmentation): `_accuracy`;
+        Metrics, each for `train` (all images or a sample: `training.train_metrics`), `val` and `test`,
+        on images without augmentation: `_accuracy`;
         `_loss`, the loss of the training, and `_loss.<term>`, its terms before weighting. Further
         metrics:
 
@@ -295,7 +296,7 @@ class StitchTraining:
         if not self.failed:
             for split in SPLITS:
                 with self.generators:
-                    values, predictions = self._cell.measure(split)
+                    values, predictions = self._cell.measure_result(split)
                 metrics |= {f"{SHORT_SPLITS[split]}_{name}": v for name, v in values.items()}
             self.failed = not all(math.isfinite(value) for value in metrics.values())
         for network in self._networks:

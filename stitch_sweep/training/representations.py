@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Protocol
 
 import torch
@@ -121,18 +121,26 @@ class SplitRepresentations:
         loader: the split's images.
         sources: the network and layer of every representation in `Rows` that is needed.
         cache: keeps what is small enough.
+        computed: the roles that aren't cached, because only a sample of them is read.
     """
 
     def __init__(
-        self, loader: Loader, sources: Mapping[str, Source], cache: ActivationCache
+        self,
+        loader: Loader,
+        sources: Mapping[str, Source],
+        cache: ActivationCache,
+        *,
+        computed: Collection[str] = (),
     ) -> None:
         self._loader = loader
         self._sources = sources
         self._whole = {
-            role: cache.get(role, network, layer, loader)
+            role: None if role in computed else cache.get(role, network, layer, loader)
             for role, (network, layer) in sources.items()
         }
-        self._complete = all(whole is not None for whole in self._whole.values())
+        self._missing = {
+            role: source for role, source in sources.items() if self._whole[role] is None
+        }
 
     @property
     def count(self) -> int:
@@ -146,25 +154,30 @@ class SplitRepresentations:
 
     def batches(self, epoch: int, start: int) -> Iterator[Rows]:
         """Yield the training batches of an epoch, beginning with number `start`."""
-        if self._loader.augment == "none" and self._complete:
+        if self._loader.augment == "none" and not self._missing:
             for positions in self._loader.indices(epoch, start):
                 yield self._select(positions)
         else:
             for batch in self._loader.batches(epoch, start):
-                yield self._compute(batch)
+                yield {"labels": batch.labels, **self._compute(batch, self._sources)}
 
-    def chunks(self) -> Iterator[tuple[Rows, int]]:
-        """Yield the whole split in padded chunks, each with its number of valid rows."""
-        if self._complete:
-            for positions, valid in padded_chunks(self.count, self._loader.device):
+    def chunks(self, limit: int | None = None) -> Iterator[tuple[Rows, int]]:
+        """Yield the split in padded chunks, each with its number of valid rows.
+
+        Args:
+            limit: number of images, spread evenly over the split; None for all.
+        """
+        if not self._missing:
+            for positions, valid in padded_chunks(self.count, self._loader.device, limit=limit):
                 yield self._select(positions), valid
         else:
-            for batch in self._loader.in_order():
-                yield self._compute(batch), batch.valid
+            for batch in self._loader.in_order(limit=limit):
+                computed = self._compute(batch, self._missing)
+                yield {**self._select(batch.indices), **computed}, batch.valid
 
-    def pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (input of the stitch, expected representation) of the whole split, valid rows only."""
-        for rows, valid in self.chunks():
+    def pairs(self, limit: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (input of the stitch, expected representation) as in `chunks`, valid rows only."""
+        for rows, valid in self.chunks(limit):
             yield rows["sender"][:valid], rows["expected"][:valid]
 
     def inputs(self) -> Iterator[Tensor]:
@@ -187,9 +200,5 @@ class SplitRepresentations:
         return {"labels": self._loader.images.labels[positions], **rows}
 
     @torch.no_grad()
-    def _compute(self, batch: Batch) -> Rows:
-        rows = {
-            role: network.represent(layer, batch)
-            for role, (network, layer) in self._sources.items()
-        }
-        return {"labels": batch.labels, **rows}
+    def _compute(self, batch: Batch, sources: Mapping[str, Source]) -> Rows:
+        return {role: network.represent(layer, batch) for role, (network, layer) in sources.items()}

@@ -61,9 +61,16 @@ class StitchedNetwork:
         """
         return self._complete(self._training, rows, stitched, logits)
 
-    def evaluation_chunks(self, split: SplitRepresentations) -> Iterator[tuple[LossInputs, int]]:
-        """Yield a whole split with logits, in padded chunks, each with its number of valid rows."""
-        for rows, valid in split.chunks():
+    def evaluation_chunks(
+        self, split: SplitRepresentations, limit: int | None = None
+    ) -> Iterator[tuple[LossInputs, int]]:
+        """Yield a split with logits, in padded chunks, each with its number of valid rows.
+
+        Args:
+            split: its representations.
+            limit: number of images, spread evenly over the split; None for all.
+        """
+        for rows, valid in split.chunks(limit):
             stitched = self.stitch(rows["sender"])
             logits = None if self._with_hints else self.rest(stitched)
             yield self._complete(self._exact, rows, stitched, logits), valid

@@ -148,7 +148,7 @@ def check_tracked(folder: Path, server: Tracking, experiment: str) -> None:
             (f"{splits[row['split']]}/{key}", row["step"], value)
             for row in record["trajectory"]
             for key, value in row.items()
-            if key not in ("step", "split", "time", "epoch") and value is not None
+            if key not in ("step", "split", "time", "epoch", "kept") and value is not None
         ]
         assert sorted(sent[record["trial"]]) == sorted(steps)
 

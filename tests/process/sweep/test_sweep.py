@@ -292,6 +292,7 @@ def test_a_diverging_trial_fails_alone_with_its_last_good_trajectory(zoo, tmp_pa
         zoo,
         search={"cross": {"training.optimizer.lr": [0.01, 1e30]}},
         training={"epochs": 4, "batch_size": 32, "optimizer": {"name": "sgd"}},
+        stitch={"start": "random"},
         loss={"mse": 1.0},
     )
     status, output = run("sweep", config)
