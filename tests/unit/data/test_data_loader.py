@@ -132,6 +132,18 @@ def test_padding_of_the_last_chunk_repeats_images_from_the_beginning():
     assert torch.equal(last.indices[3:], first.indices[:7])
 
 
+@pytest.mark.parametrize("limit", [1, 5, 22, 23, 60])
+def test_a_sample_is_spread_over_images_that_are_sorted_by_class(limit):
+    """Neighbors in the sample are equally far apart, up to one; a limit above the number means all."""
+    chunks = list(loader().in_order(4, limit=limit))
+    assert all(len(chunk.indices) == 4 for chunk in chunks)
+    indices = torch.cat([chunk.indices[: chunk.valid] for chunk in chunks])
+    assert len(indices) == min(limit, 23)
+    steps = set(torch.cat([indices, torch.tensor([23])]).diff().tolist())
+    assert indices[0] == 0
+    assert max(steps) - min(steps) <= 1
+
+
 def test_the_loader_leaves_the_stored_images_alone():
     used = loader()
     before = used.images.images.clone()

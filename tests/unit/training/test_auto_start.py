@@ -7,9 +7,11 @@ import torch
 from torch import nn
 
 from stitch_sweep.core.registry import STITCHES
+from stitch_sweep.data.augmentation import normalize_images
 from stitch_sweep.stitches.building import build_stitch
 from stitch_sweep.stitches.closed_forms import AffineMap
-from stitch_sweep.stitches.starts import choose_start
+from stitch_sweep.stitches.starts import choose_start, start_stitch
+from stitch_sweep.training import cell as cells
 from stitch_sweep.training.readout import (
     EIGENVALUE_RIDGES,
     PENALTIES,
@@ -65,6 +67,63 @@ def test_it_is_the_least_squares_start_of_a_training(a, b, digits):
         for start in ("auto", "least_squares")
     )
     assert outcome(auto) == outcome(least_squares)
+
+
+def test_a_start_that_is_trained_afterwards_needs_a_sample_only(a, b, digits, monkeypatch):
+    """The start is the regression on every third image; an optimum still needs them all."""
+    count = len(digits.train)
+    monkeypatch.setattr(cells, "START_IMAGES", count // 3)
+    monkeypatch.setattr(cells, "START_ROWS", 0)
+    chosen = settings(stitch={"name": "conv1x1", "start": "auto"}, epochs=0)
+    found = finished(training(a, b, 2, 3, digits, chosen)).stitch
+    sample = digits.train.select(torch.arange(count // 3) * count // (count // 3))
+    sender, receiver = frozen(a, b)
+    images = normalize_images(sample.images, digits.mean, digits.std)
+    with torch.no_grad():
+        x, y = sender.prefix(2)(images), receiver.prefix(3)(images)
+    expected = build_stitch("conv1x1", tuple(x.shape[1:]), tuple(y.shape[1:]))
+    start_stitch(expected, "least_squares", [(x, y)])
+    torch.testing.assert_close(found.matrix(), expected.matrix(), rtol=1e-4, atol=1e-5)
+    solved = finished(training(a, b, 2, 3, digits, settings("mse", stitch=AUTO)))
+    assert solved.metrics["excess"] == pytest.approx(0, abs=1e-6)
+
+
+def test_long_rows_get_more_images(a, b, digits, monkeypatch):
+    """A stitch whose rows are long is not fitted on fewer rows than inputs."""
+    monkeypatch.setattr(cells, "START_IMAGES", 1)
+    read = []
+
+    def record(stitch, start, pairs):
+        read.append((stitch, sum(len(x) for x, _ in pairs)))
+
+    monkeypatch.setattr(cells, "start_stitch", record)
+    training(a, b, 0, 3, digits, settings(stitch=AUTO))
+    ((stitch, images),) = read
+    assert 1 < images < len(digits.train)
+    assert (
+        images * stitch.positions
+        >= cells.START_ROWS * stitch.inputs
+        > (images - 1) * stitch.positions
+    )
+
+
+def test_the_training_accuracy_of_a_sample(a, b, digits):
+    """It is the mean over as many training images as there are validation images, evenly spread."""
+    chosen = settings(train_metrics="sample", epochs=1)
+    result = finished(training(a, b, 2, 3, digits, chosen))
+    (sender, receiver) = frozen(a, b)
+    count, size = len(digits.train), len(digits.validation)
+    sample = digits.train.select(torch.arange(size) * count // size)
+    images = normalize_images(sample.images, digits.mean, digits.std)
+    with torch.no_grad():
+        logits = receiver.suffix(3)(result.stitch(sender.prefix(2)(images)))
+    accuracy = (logits.argmax(dim=1) == sample.labels).double().mean().item()
+    assert result.metrics["train_accuracy"] == pytest.approx(accuracy, abs=1e-9)
+    whole = finished(training(a, b, 2, 3, digits, settings(epochs=1)))
+    assert whole.metrics["train_loss"] != result.metrics["train_loss"]
+    assert {k: v for k, v in whole.metrics.items() if not k.startswith("train_")} == {
+        k: v for k, v in result.metrics.items() if not k.startswith("train_")
+    }
 
 
 def test_the_head_of_the_last_layer_is_found_and_no_other(b, digits):
