@@ -10,6 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # with one thread, because several would compete for the same cores.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 LEVERS := tests/process/sweep/test_sweep.py tests/process/sweep/test_equal_trials_sweep.py tests/cluster/test_faults.py
+LONG_BENCHMARKS := benchmarks/reference_optima.py benchmarks/converged.py
 FFCV_NEEDS := g++ pkg-config python3-dev libopencv-dev libturbojpeg0-dev
 QUICKSTART := experiments/quickstart/digits/config.yml
 
@@ -49,9 +50,9 @@ lint: $(VENV)/.installed-dev ## ruff check, ruff format --check and mypy
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 
-bench: $(VENV)/.installed ## run every script in benchmarks/
+bench: $(VENV)/.installed ## run every script in benchmarks/, except those that take hours
 	@status=0; \
-	for script in $(sort $(wildcard benchmarks/[!_]*.py)); do \
+	for script in $(sort $(filter-out $(LONG_BENCHMARKS),$(wildcard benchmarks/[!_]*.py))); do \
 	    echo "== $$script"; \
 	    $(BIN)/python "$$script" || status=1; \
 	done; \
