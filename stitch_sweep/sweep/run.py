@@ -104,7 +104,8 @@ def run_sweep(
         resume: whether to resume a sweep in the folder; without it such a folder is refused.
         retrain_stitches: with `resume`, run trials again whose kept stitches are missing or damaged.
         address: a running Ray cluster (`auto` or `host:port`); None starts a local Ray.
-        workers: maximum number of trials at the same time; by default as many as fit.
+        workers: maximum number of workers at the same time, each of which trains a pack of trials; by
+            default as many as fit.
         mirror: a URI where a copy of the folder is kept; with `resume`, the trials that the folder
             lacks are copied from there first.
         reporter: shows the progress.
