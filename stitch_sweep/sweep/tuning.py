@@ -60,7 +60,7 @@ class RunEnd:
     Attributes:
         interrupted: whether a signal ended it early.
         lost: number of trials whose workers died too often.
-        stopped: why the ledger can't be written any more; or empty.
+        stopped: why the sweep can't go on, and the remedy; or empty.
     """
 
     interrupted: bool

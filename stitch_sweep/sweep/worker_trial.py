@@ -165,10 +165,8 @@ class WorkerTrial:
             return None
         data: bytes = ray.get(self._writer.read_stitch.remote(start["trial"]))
         if hashlib.sha256(data).hexdigest() != start["sha256"]:
-            raise OSError(
-                f"the stitch of {start['trial']}, from which {self.id} starts, is not the recorded one; "
-                f"restore it, or remove the record of {self.id} to let it begin anew"
-            )
+            # The searcher, which checks it before every attempt, explains the remedy.
+            raise OSError(f"the stitch of {start['trial']} is not the recorded one")
         return data
 
     def _resume(self, checkpoint: bytes) -> bool:
