@@ -29,7 +29,7 @@ from stitch_sweep.storage.retraining import begin_retraining, compare_retrained
 from stitch_sweep.storage.status import stitch_notes
 from stitch_sweep.sweep.description import check_unchanged
 from stitch_sweep.sweep.local_start import LocalStart
-from stitch_sweep.sweep.openings import stitches_to_keep
+from stitch_sweep.sweep.openings import drop_borrowed_stitches, stitches_to_keep
 from stitch_sweep.sweep.pace import Pace
 from stitch_sweep.sweep.progress import Reporter
 from stitch_sweep.sweep.views import check_views, ended_records, write_views
@@ -249,6 +249,8 @@ def _run(
         interrupted, lost = end.interrupted, end.lost
     for difference in compare_retrained(ledger):
         reporter.say(f"note: {difference}")
+    if not (interrupted or lost):
+        drop_borrowed_stitches(config, ledger)
     results, matrices = write_views(folder, prepared.studies, config)
     failed = int((results["status"] == "failed").sum()) if len(results) else 0
     copied = int(results["copied_from"].notna().sum()) if len(results) else 0

@@ -15,7 +15,7 @@ from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.predictions import decode_predictions
 from stitch_sweep.storage.study import Study
 from stitch_sweep.sweep.groups import LONGEST, Assignment, Group, choose_size
-from stitch_sweep.sweep.openings import StudyOpenings, stitches_to_keep
+from stitch_sweep.sweep.openings import StudyOpenings
 from stitch_sweep.sweep.ray_setup import tune
 from stitch_sweep.sweep.retries import FailureCounter
 from stitch_sweep.sweep.rounds import NextTrial, StudyRounds
@@ -109,8 +109,6 @@ class SweepSearcher(tune.search.Searcher):
         if self._running:
             return None
         self.exhausted = not self.stopped
-        if self.exhausted and not (self.lost or self._openings.has_waiting):
-            self._drop_borrowed_stitches()
         return self.FINISHED
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -298,12 +296,6 @@ class SweepSearcher(tune.search.Searcher):
             "seconds": 0.0,
         }
         return self._ledger.finish(spec["trial"], outcome, decode_predictions(original))
-
-    def _drop_borrowed_stitches(self) -> None:
-        """Remove the stitches that were kept only because other studies started from them."""
-        if stitches_to_keep(self._config) != self._config.keep_stitches:
-            for trial in self._ledger.trial_ids():
-                self._ledger.drop_stitch(trial)
 
     def _stop(self, trial: str, metric: float) -> dict[str, Any]:
         record = self._ledger.stop(trial, metric)

@@ -2,8 +2,10 @@
 
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from stitch_sweep.storage.ledger import Ledger
@@ -11,7 +13,9 @@ from stitch_sweep.storage.ledger_writer import LedgerWriter
 from stitch_sweep.storage.records import without_outcome
 from stitch_sweep.storage.retraining import begin_retraining
 from stitch_sweep.storage.study import Study
+from stitch_sweep.sweep import run
 from stitch_sweep.sweep.openings import stitches_to_keep
+from stitch_sweep.sweep.progress import Reporter
 from stitch_sweep.sweep.retries import RETRIES
 from stitch_sweep.sweep.searcher import SweepSearcher
 from tests.support.searches import (
@@ -142,12 +146,29 @@ def test_a_trial_starts_from_the_best_stitch_of_its_neighbor(keep, tmp_path):
         parent = {1: 2, 3: 2, 0: 1, 4: 3}[layer]
         best = max(chains[parent], key=lambda record: record["metric"])
         assert spec["start"]["trial"] == best["trial"]
-        if keep != "none":
-            assert spec["start"]["sha256"] == best["stitch"]["sha256"]
-    stored = {path.stem for path in (tmp_path / "stitches").glob("*")}
-    assert len(stored) == {"all": len(specs), "best": 5, "none": 0}[keep]
+        assert spec["start"]["sha256"] == best["stitch"]["sha256"]
+    stored = stored_stitches(tmp_path)
+    assert len(stored) == {"all": len(specs), "best": 5, "none": 5}[keep]
     records = [record for chain in chains.values() for record in chain]
     assert {record["trial"] for record in records if record.get("stitch")} == stored
+
+
+def stored_stitches(folder: Path) -> set[str]:
+    return {path.stem for path in (folder / "stitches").glob("*")}
+
+
+@pytest.mark.parametrize("keep", ["all", "best", "none"])
+def test_a_resume_drops_the_stitches_that_were_kept_for_others_alone(keep, tmp_path, monkeypatch):
+    """Also if the run before was killed after its last trial: no trial is left to run."""
+    specs = run_with_stitches(tmp_path, keep)
+    before = stored_stitches(tmp_path)
+    config = shared_config(3).model_copy(update={"keep_stitches": keep})
+    prepared = SimpleNamespace(config=config, studies=CHAIN, trials=len(specs))
+    monkeypatch.setattr(run, "write_views", lambda *_: (pd.DataFrame(), []))
+    ledger = Ledger(tmp_path)
+    run._run(prepared, ledger, None, Reporter(), None, None, None)
+    assert stored_stitches(tmp_path) == (set() if keep == "none" else before)
+    assert {r["trial"] for r in ledger.records() if r.get("stitch")} == stored_stitches(tmp_path)
 
 
 def test_stitches_of_another_shape_are_no_start(tmp_path):
