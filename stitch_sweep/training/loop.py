@@ -153,9 +153,7 @@ class StitchTraining:
         self.steps_per_epoch = len(train)
         # An identity has no parameters, and an optimizer refuses an empty list.
         parameters = [p for p in self.stitch.parameters() if p.requires_grad]
-        is_trained = bool(parameters) and not self._cell.starts_at_optimum
-        epochs = settings.training.epochs if is_trained else 0
-        self.total_steps = epochs * self.steps_per_epoch
+        self.total_steps = self._cell.epochs * self.steps_per_epoch
         self._optimization = Optimization(
             parameters or [nn.Parameter(torch.zeros(1))],
             settings.training.optimizer,

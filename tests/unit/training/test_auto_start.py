@@ -135,3 +135,19 @@ def test_the_task_is_solved_where_the_receiver_is_linear(a, b, digits):
             assert result.metrics["converged"] is True
             assert outcome(finished(running))["stitch"] == outcome(result)["stitch"]
     assert any(solved)
+
+
+def test_a_stitch_that_takes_no_step_has_the_same_bits_in_whitened_coordinates(a, b, digits):
+    start = {"name": "paper", "start": "least_squares"}
+    cases = {
+        "solved by least squares": ((2, 0), settings("mse", stitch=AUTO)),
+        "solved for the task": ((0, 4), settings(stitch=AUTO)),
+        "no epochs": ((1, 3), settings(stitch=start, epochs=0)),
+    }
+    for name, (cell, raw) in cases.items():
+        section = raw.training.model_copy(update={"coordinates": "whitened"})
+        whitened = raw.model_copy(update={"training": section})
+        running = [training(a, b, *cell, digits, chosen) for chosen in (raw, whitened)]
+        assert all(each.done for each in running), name
+        first, second = (outcome(finished(each)) for each in running)
+        assert first == second, name
