@@ -83,6 +83,27 @@ def test_the_head_of_the_last_layer_is_found_and_no_other(b, digits):
     assert find_head(by_position, build_stitch("conv1x1", (4, 8, 8), (16, 2, 2))) is None
 
 
+def test_a_rest_that_is_not_affine_is_never_differentiated():
+    differentiated = []
+
+    class Watched(nn.Module):
+        def forward(self, x):
+            x = x.clone()
+            if x.requires_grad:
+                x.register_hook(lambda _: differentiated.append(True))
+            return x
+
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10)]
+    stitch = build_stitch("conv1x1", (4, 8, 8), (16, 2, 2))
+    others = [nn.ReLU(), nn.GELU(), nn.LayerNorm([16, 2, 2]), nn.MaxPool2d(2), nn.Hardtanh(-5, 5)]
+    for other in others:
+        rest = nn.Sequential(Watched(), other, *head)
+        assert find_head(rest, stitch) is None, other
+        assert not differentiated, other
+    assert find_head(nn.Sequential(Watched(), *head), stitch) is not None
+    assert len(differentiated) == 10
+
+
 @pytest.mark.parametrize(
     ("name", "sender", "receiver"),
     [
