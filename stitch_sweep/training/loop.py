@@ -41,7 +41,8 @@ class StitchResult:
         metrics: final metrics; see `StitchTraining.finish`. Empty for a failed training.
         trajectory: a row per logged step: step, epoch, split, loss, a column per loss term,
             accuracy (in [0, 1]), lr, time (seconds of training so far). With `training.keep: best`
-            also kept: whether the stitch of this validation is the result.
+            also kept: whether the stitch of this validation is the result. A training without steps
+            has one row, the validation of its stitch, as step 0.
         predictions: int64 [N], the predicted class of every test image; None for a failed training.
         stitch: the trained module, on the CPU.
         seconds: duration of training and evaluation.
@@ -295,6 +296,8 @@ class StitchTraining:
                 with self.generators:
                     values, predictions = self._cell.measure(split)
                 metrics |= {f"{SHORT_SPLITS[split]}_{name}": v for name, v in values.items()}
+                if split == "validation" and self.total_steps == 0:
+                    self._log(split, values)
             self.failed = not all(math.isfinite(value) for value in metrics.values())
         for network in self._networks:
             network.verify()

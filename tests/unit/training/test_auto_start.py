@@ -172,3 +172,24 @@ def test_a_stitch_that_takes_no_step_has_the_same_bits_in_whitened_coordinates(a
         assert all(each.done for each in running), name
         first, second = (outcome(finished(each)) for each in running)
         assert first == second, name
+
+
+@pytest.mark.parametrize("section", [{}, {"keep": "best", "patience": 1, "evaluate_every": 0.5}])
+def test_the_trajectory_of_a_training_without_steps_is_its_validation(a, b, digits, section):
+    cases = {
+        "solved": ((2, 0), settings("mse", stitch=AUTO, **section)),
+        "solved for the task": ((0, 4), settings(stitch=AUTO, **section)),
+        "nothing to train": ((1, 1), settings(stitch="identity", **section)),
+        "no epochs": ((1, 3), settings({"task": 1, "mse": 2}, **{**section, "epochs": 0})),
+    }
+    for name, (cell, chosen) in cases.items():
+        running = training(a, a if name == "nothing to train" else b, *cell, digits, chosen)
+        result = finished(running)
+        (row,) = result.trajectory
+        assert 0 < row.pop("time") < result.seconds, name
+        validation = {
+            key.removeprefix("val_"): value
+            for key, value in result.metrics.items()
+            if key in ("val_accuracy", "val_loss") or key.startswith("val_loss.")
+        }
+        assert row == {"step": 0, "epoch": 0, "split": "validation", "lr": 0.0, **validation}, name
