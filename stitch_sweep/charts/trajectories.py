@@ -19,6 +19,8 @@ def describe_trajectories(
 ) -> SmallMultiples:
     """Describe the trajectories of every cell, arranged as in the matrix.
 
+    A path of one point, such as that of a trial without steps, becomes a level line.
+
     Args:
         paths: (sender layer, receiver layer) -> the paths of its trials.
         sender_layers: the rows.
@@ -33,7 +35,8 @@ def describe_trajectories(
         column_labels=[str(layer) for layer in receiver_layers],
         cells={
             (i, j): [
-                Series(x, y, style, has_markers=False) for x, y in paths.get((row, column), [])
+                Series(*_as_line(path, last), style, has_markers=False)
+                for path in paths.get((row, column), [])
             ]
             for i, row in enumerate(sender_layers)
             for j, column in enumerate(receiver_layers)
@@ -42,3 +45,8 @@ def describe_trajectories(
         y=Axis(f"sender layer; {value_title} 0 to 1", (0, 1)),
         is_compact=True,
     )
+
+
+def _as_line(path: Path, last: float) -> Path:
+    x, y = path
+    return path if len(x) != 1 else ((0.0, last), (y[0], y[0]))

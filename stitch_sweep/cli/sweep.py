@@ -43,7 +43,11 @@ def sweep(
         ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Maximum number of trials at the same time.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Maximum number of workers, each of which trains resources.pack trials at a time.",
+        ),
     ] = None,
     folder: Annotated[
         Path | None, typer.Option(help="Experiment folder. Default: the configuration's folder.")

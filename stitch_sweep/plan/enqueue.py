@@ -7,6 +7,7 @@ largest number of the folder's studies.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -18,6 +19,7 @@ from typing import Any
 from stitch_sweep.config.paths import look_up
 from stitch_sweep.config.root import Config
 from stitch_sweep.config.search import Distribution
+from stitch_sweep.config.training import TrainingConfig
 from stitch_sweep.core.errors import InputError, nearest
 from stitch_sweep.core.problems import show
 from stitch_sweep.plan.space import (
@@ -158,13 +160,17 @@ def _cell(key: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _settings_of(record: Mapping[str, Any], config: Config) -> dict[str, Any]:
     """Return a trial's value of every searched path, also where its own sweep didn't search it."""
-    values = dict.fromkeys(config.search.distributions)
-    for path in values:
-        try:
-            values[path] = record["params"].get(path, look_up(record["settings"], path))
-        except KeyError:
+    # Records lack the keys of `training` that have their defaults.
+    training = TrainingConfig.model_validate(record["settings"].get("training", {}))
+    fixed = {**record["settings"], "training": training.all_values()}
+    values = {}
+    for path in config.search.distributions:
+        if path in record["params"]:
+            values[path] = record["params"][path]
             continue
-    return {path: value for path, value in values.items() if value is not None}
+        with contextlib.suppress(KeyError):
+            values[path] = look_up(fixed, path)
+    return values
 
 
 def _fit(

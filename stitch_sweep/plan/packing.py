@@ -50,6 +50,12 @@ class PackWidths:
             return resources.pack
         return choose_width(resources.device, batch_size * self._count(receiver, layer))
 
+    @property
+    def widest(self) -> int:
+        """Upper limit of the number of places of a pack."""
+        resources = self._prepared.config.resources
+        return WIDEST[resources.device] if resources.pack == "auto" else resources.pack
+
     def _count_after_layer(self, receiver: str, layer: int) -> int:
         prepared = self._prepared
         config = next(n for n in prepared.config.networks if n.name == receiver)

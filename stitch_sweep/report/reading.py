@@ -237,7 +237,7 @@ def _read_optional(
         notes.append(f"{name} can't be used and is skipped (it {error.reason})")
         return None
     missing = [column for column in columns if column not in table.columns]
-    if missing and table.empty:  # a sweep that trains nothing has no trajectories
+    if missing and table.empty:  # no trial has a logged step
         return None
     if missing:
         notes.append(f"{name} lacks columns and is skipped: {', '.join(missing)}")

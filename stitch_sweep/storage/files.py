@@ -52,6 +52,15 @@ def is_storage_error(error: BaseException | None) -> bool:
     return isinstance(error, OSError) and error.errno in _STORAGE_ERRORS
 
 
+def explain_stop(reason: str) -> str:
+    """Return the message of a sweep that stopped because its folder can't be read or written."""
+    return (
+        f"the sweep stopped: {reason}. All ended trials are recorded; when writing works again "
+        "(if the disk is full, free some space), run the same command with --resume to "
+        "continue"
+    )
+
+
 def check_writable(path: Path, label: str) -> None:
     """Check that a file or folder can be written, before work whose result goes there starts.
 

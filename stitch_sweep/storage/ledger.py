@@ -139,7 +139,9 @@ class Ledger:
         record = self.read(trial)
         if record is not None and record["status"] == "running":
             self.write_checkpoint(trial, checkpoint)
-            self.begin(trial, {**record, **progress})
+            # A trial that pauses again started when it did for the first time.
+            started = record.get("started", progress["started"])
+            self.begin(trial, {**record, **progress, "started": started})
 
     def stop(self, trial: str, metric: float) -> dict[str, Any]:
         """Record that a paused trial ends where it waits; return the whole record.

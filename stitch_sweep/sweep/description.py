@@ -29,6 +29,8 @@ def describe_sweep(prepared: Prepared) -> dict[str, Any]:
     if config.search.objectives:
         decisive.append("objectives")  # older sweeps have no such key, and must stay resumable
     decisive += [key for key in ("scheduler", "share", "enqueue") if key in search]
+    if config.search.share == "neighbors":
+        decisive.append("samples")  # a further trial may become the best, from which others learned
     if config.search.enqueue is not None:
         search["enqueue"] = describe_enqueued(config)
     resources: dict[str, Any] = {
@@ -86,9 +88,12 @@ def check_unchanged(ledger: Ledger, prepared: Prepared) -> None:
             f"the configuration no longer contains {len(missing)} recorded trials, such as {missing[0]}"
         )
     if problems:
+        additions = "pairs, repeats, samples or crossed values"
+        if prepared.config.search.share == "neighbors":
+            additions = "pairs, repeats or crossed values"
         raise InputError(
             f"{ledger.folder}: the configuration no longer fits the sweep in this folder; you may "
-            "add pairs, repeats, samples or crossed values, and change nothing else:",
+            f"add {additions}, and change nothing else:",
             *problems,
         )
 

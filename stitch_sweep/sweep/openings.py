@@ -53,11 +53,6 @@ class StudyOpenings:
         self._waiting: set[str] = set()
         self._children: dict[str, list[Study]] = {}
 
-    @property
-    def has_waiting(self) -> bool:
-        """Whether a study has not been opened yet."""
-        return bool(self._waiting)
-
     def begin(self) -> Iterator[StudyRounds]:
         """Open every incomplete study that doesn't have to wait. Called once."""
         incomplete = []
@@ -115,3 +110,15 @@ def stitches_to_keep(config: Config) -> Literal["all", "best", "none"]:
     if config.search.share == "neighbors" and config.keep_stitches == "none":
         return "best"
     return config.keep_stitches
+
+
+def drop_borrowed_stitches(config: Config, ledger: Ledger) -> None:
+    """Remove the stitches that were kept only because other trials started from them.
+
+    Args:
+        config: the configuration.
+        ledger: of a sweep whose trials have all ended.
+    """
+    if stitches_to_keep(config) != config.keep_stitches:
+        for trial in ledger.trial_ids():
+            ledger.drop_stitch(trial)

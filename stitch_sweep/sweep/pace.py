@@ -11,7 +11,7 @@ class Pace:
 
     Attributes:
         address: of a Ray cluster; None for a local Ray.
-        workers: upper limit of trials at the same time, if any.
+        workers: upper limit of workers at the same time, if any.
         report_seconds: time between two reports of a long trial.
         checkpoint_seconds: time between two checkpoints of a long trial.
     """

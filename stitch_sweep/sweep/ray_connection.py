@@ -31,7 +31,7 @@ def connect(address: str | None, resources: ResourcesConfig, temporary: Path | N
         temporary: folder for the files of a local Ray; its path must be short (see `scratch.folder`).
 
     Returns:
-        Number of trials that can run at the same time, at least 1.
+        Number of workers that can run at the same time, at least 1.
 
     Raises:
         InputError: there is no cluster at the address, it refuses the token, or it can never run

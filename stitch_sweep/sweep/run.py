@@ -23,12 +23,13 @@ from stitch_sweep.plan.objectives import check_objectives
 from stitch_sweep.plan.prepare import Prepared, prepare
 from stitch_sweep.plan.samplers import check_sampler, describe_startup
 from stitch_sweep.plan.schedulers import check_scheduler
-from stitch_sweep.storage.files import check_writable, is_storage_error
+from stitch_sweep.storage.files import check_writable, explain_stop, is_storage_error
 from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.retraining import begin_retraining, compare_retrained
 from stitch_sweep.storage.status import stitch_notes
 from stitch_sweep.sweep.description import check_unchanged
 from stitch_sweep.sweep.local_start import LocalStart
+from stitch_sweep.sweep.openings import drop_borrowed_stitches, stitches_to_keep
 from stitch_sweep.sweep.pace import Pace
 from stitch_sweep.sweep.progress import Reporter
 from stitch_sweep.sweep.views import check_views, ended_records, write_views
@@ -104,7 +105,8 @@ def run_sweep(
         resume: whether to resume a sweep in the folder; without it such a folder is refused.
         retrain_stitches: with `resume`, run trials again whose kept stitches are missing or damaged.
         address: a running Ray cluster (`auto` or `host:port`); None starts a local Ray.
-        workers: maximum number of trials at the same time; by default as many as fit.
+        workers: maximum number of workers at the same time, each of which trains a pack of trials; by
+            default as many as fit.
         mirror: a URI where a copy of the folder is kept; with `resume`, the trials that the folder
             lacks are copied from there first.
         reporter: shows the progress.
@@ -114,8 +116,8 @@ def run_sweep(
 
     Raises:
         InputError: the configuration, the folder or the machine can't be used; nothing was started.
-        StoppedError: the experiment folder can no longer be written, or the local Ray was killed; every
-            ended trial is recorded.
+        StoppedError: the experiment folder can no longer be written, a stitch from which a trial starts
+            is missing, or the local Ray was killed; every ended trial is recorded.
     """
     pace = Pace(address, workers, report_seconds, checkpoint_seconds)
     with closing(start or LocalStart()) as start:
@@ -176,7 +178,7 @@ def _run_checked(
         # These are errors of the experiment folder: `prepare` has read the user's files before.
         except OSError as error:
             if is_storage_error(error):
-                raise _stopped_by_storage(str(error)) from error
+                raise StoppedError(explain_stop(str(error))) from error
             raise
     except BaseException:
         if tracking is not None:
@@ -243,10 +245,12 @@ def _run(
         reporter.expect(total, before)
         end = run_missing_trials(prepared, ledger, pace, reporter, start)
         if end.stopped:
-            raise _stopped_by_storage(end.stopped)
+            raise StoppedError(end.stopped)
         interrupted, lost = end.interrupted, end.lost
     for difference in compare_retrained(ledger):
         reporter.say(f"note: {difference}")
+    if not (interrupted or lost):
+        drop_borrowed_stitches(config, ledger)
     results, matrices = write_views(folder, prepared.studies, config)
     failed = int((results["status"] == "failed").sum()) if len(results) else 0
     copied = int(results["copied_from"].notna().sum()) if len(results) else 0
@@ -314,7 +318,7 @@ def _repair_stitches(ledger: Ledger, reporter: Reporter, *, retrain: bool) -> No
 
 
 def _check_stitches_are_kept(config: Config, retrain: bool) -> None:
-    if retrain and config.keep_stitches == "none":
+    if retrain and stitches_to_keep(config) == "none":
         raise InputError(
             "--retrain-stitches: keep_stitches is none, so no stitch would be kept; remove the "
             "option, or set keep_stitches to best or all"
@@ -336,14 +340,6 @@ def _check_folder(ledger: Ledger, resume: bool) -> None:
         )
     ledger.check_place()
     check_writable(ledger.root, "the ledger")
-
-
-def _stopped_by_storage(reason: str) -> StoppedError:
-    return StoppedError(
-        f"the sweep stopped: {reason}. All ended trials are recorded; when writing works again "
-        "(if the disk is full, free some space), run the same command with --resume to "
-        "continue"
-    )
 
 
 def _without_credentials(config: Config) -> Config:

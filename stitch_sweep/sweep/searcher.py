@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from stitch_sweep.config.root import Config
+from stitch_sweep.core.errors import StoppedError
 from stitch_sweep.plan.equal_trials import EffectiveSettings
 from stitch_sweep.stitches.shapes import Shape
+from stitch_sweep.storage.files import explain_stop
 from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.predictions import decode_predictions
 from stitch_sweep.storage.study import Study
 from stitch_sweep.sweep.groups import LONGEST, Assignment, Group, choose_size
-from stitch_sweep.sweep.openings import StudyOpenings, stitches_to_keep
+from stitch_sweep.sweep.openings import StudyOpenings
 from stitch_sweep.sweep.ray_setup import tune
 from stitch_sweep.sweep.retries import FailureCounter
 from stitch_sweep.sweep.rounds import NextTrial, StudyRounds
@@ -53,7 +55,7 @@ class SweepSearcher(tune.search.Searcher):
 
     Attributes:
         lost: trials whose workers died more than `retries.RETRIES` times without progress.
-        stopped: why the ledger can't be written any more, so that the sweep must stop; or empty.
+        stopped: why the sweep must stop, and the remedy; or empty.
         exhausted: whether every trial that could be handed out has ended.
     """
 
@@ -98,16 +100,15 @@ class SweepSearcher(tune.search.Searcher):
         try:
             group = None if self.stopped else self._form_group(slots)
         except OSError as error:
-            self.stopped = str(error)
-            group = None
+            self.stopped, group = explain_stop(str(error)), None
+        except StoppedError as error:
+            self.stopped, group = str(error), None
         if group is not None:
             self._running[trial_id] = group
             return group.as_config(self._gpu)
         if self._running:
             return None
         self.exhausted = not self.stopped
-        if self.exhausted and not (self.lost or self._openings.has_waiting):
-            self._drop_borrowed_stitches()
         return self.FINISHED
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -128,7 +129,7 @@ class SweepSearcher(tune.search.Searcher):
         for trial in list(group.assignments):
             self._read_outcome(group, trial)
         if result is not None and STOPPED in result:
-            self.stopped = result[STOPPED]
+            self.stopped = explain_stop(result[STOPPED])
             return
         self._retry(list(group.assignments.values()))
 
@@ -194,6 +195,7 @@ class SweepSearcher(tune.search.Searcher):
             spec = _spec(rounds.study, taken)
             trial = spec["trial"]
             if taken.original is None:
+                self._check_start(spec)
                 return Assignment(
                     rounds,
                     taken.number,
@@ -210,6 +212,30 @@ class SweepSearcher(tune.search.Searcher):
             for opened in self._openings.complete(rounds.study):
                 self._queue.append(opened)
         return None
+
+    def _check_start(self, spec: Mapping[str, Any]) -> None:
+        """Check the stitch that a trial starts from, if it starts from another trial's.
+
+        Raises:
+            StoppedError: the stitch can't be used.
+        """
+        start = spec.get("start")
+        if start is None:
+            return
+        record = self._ledger.read(start["trial"]) or {}
+        if (record.get("stitch") or {}).get("sha256") != start["sha256"]:
+            problem = "is not the recorded one"
+            path = self._ledger.record_path(spec["trial"])
+            remedy = f"remove {path}, and run the same command with --resume"
+        elif reason := self._ledger.check_stitch(record):
+            problem = f"is {reason}"
+            remedy = "run the same command with --resume --retrain-stitches"
+        else:
+            return
+        raise StoppedError(
+            f"the sweep stopped: the stitch of {start['trial']}, from which {spec['trial']} starts, "
+            f"{problem}; {remedy}"
+        )
 
     def _hand_out(self, group: Group, assignment: Assignment) -> None:
         # A worker presumed dead may have ended the trial; its record is kept.
@@ -270,12 +296,6 @@ class SweepSearcher(tune.search.Searcher):
             "seconds": 0.0,
         }
         return self._ledger.finish(spec["trial"], outcome, decode_predictions(original))
-
-    def _drop_borrowed_stitches(self) -> None:
-        """Remove the stitches that were kept only because other studies started from them."""
-        if stitches_to_keep(self._config) != self._config.keep_stitches:
-            for trial in self._ledger.trial_ids():
-                self._ledger.drop_stitch(trial)
 
     def _stop(self, trial: str, metric: float) -> dict[str, Any]:
         record = self._ledger.stop(trial, metric)

@@ -1,4 +1,4 @@
-"""The number of trials that fit at once on the nodes of a Ray cluster."""
+"""The number of workers that fit at once on the nodes of a Ray cluster; each trains a pack of trials."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import yaml
 from stitch_sweep.sweep.ray_setup import ray
 
 UNLIMITED_SLOTS = 64
-"""Number of trials to request from an autoscaling cluster whose limit is unknown."""
+"""Number of workers to request from an autoscaling cluster whose limit is unknown."""
 _REFRESH_SECONDS = 5.0
 
 
 class Slots:
-    """The number of trials that fit at once, at least 1; refreshed, because nodes come and go.
+    """The number of workers that fit at once, at least 1; refreshed, because nodes come and go.
 
     Args:
-        cpu: CPUs of a trial.
-        gpu: GPUs of a trial, or its share of one.
+        cpu: CPUs of a worker.
+        gpu: GPUs of a worker, or its share of one.
         workers: upper limit, if the user gave one.
     """
 
@@ -42,11 +42,11 @@ class Slots:
 
 
 def count_slots(cpu: int, gpu: float, workers: int | None = None) -> int:
-    """Count the trials that fit at once on the cluster, with the nodes that it may add.
+    """Count the workers that fit at once on the cluster, with the nodes that it may add.
 
     Args:
-        cpu: CPUs of a trial.
-        gpu: GPUs of a trial, or its share of one.
+        cpu: CPUs of a worker.
+        gpu: GPUs of a worker, or its share of one.
         workers: upper limit; also the number where the cluster's limit is unknown.
     """
     # Tune asks an autoscaling cluster for the resources of its trials, so it gets as many as may fit.
@@ -55,13 +55,13 @@ def count_slots(cpu: int, gpu: float, workers: int | None = None) -> int:
 
 
 def count_current_slots(cpu: int, gpu: float) -> int:
-    """Count the trials that fit at once on the cluster's present nodes, if nothing else runs there."""
-    # A trial never spreads over two nodes.
+    """Count the workers that fit at once on the cluster's present nodes, if nothing else runs there."""
+    # A worker never spreads over two nodes.
     return sum(_slots_of_node(node["Resources"], cpu, gpu) for node in ray.nodes() if node["Alive"])
 
 
 def count_autoscaled_slots(cpu: int, gpu: float, workers: int | None = None) -> int:
-    """Count the trials that fit on an autoscaling cluster with all its nodes; 0 if it doesn't grow.
+    """Count the workers that fit on an autoscaling cluster with all its nodes; 0 if it doesn't grow.
 
     A driver can't ask Ray for the limit of its cluster. On a head that `ray up` made, a file contains it.
     With KubeRay it is unknown, and the user should set `--workers`.
@@ -82,6 +82,24 @@ def count_autoscaled_slots(cpu: int, gpu: float, workers: int | None = None) -> 
         nodes = min(most, remaining_nodes)
         slots, remaining_nodes = slots + nodes * slots_per_node, remaining_nodes - nodes
     return slots
+
+
+def describe_slots(count: int, widest: int) -> str:
+    """Describe for the user how many trials run at once.
+
+    Args:
+        count: number of workers.
+        widest: largest number of places of a pack.
+
+    Example:
+        >>> describe_slots(2, widest=1)
+        '2 trials at a time'
+        >>> describe_slots(2, widest=8)
+        'workers: 2, each with up to 8 trials at a time'
+    """
+    if widest == 1:
+        return f"{count} trials at a time"
+    return f"workers: {count}, each with up to {widest} trials at a time"
 
 
 def count_cpus_per_gpu() -> int:

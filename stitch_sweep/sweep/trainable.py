@@ -23,7 +23,7 @@ from stitch_sweep.sweep.gpu_errors import is_broken_device, is_out_of_memory
 from stitch_sweep.sweep.gpu_memory import count_refused_allocations, limit_memory
 from stitch_sweep.sweep.ray_setup import ray, tune
 from stitch_sweep.sweep.shelf import NodeShelf
-from stitch_sweep.sweep.worker_trial import WorkerTrial, note_error
+from stitch_sweep.sweep.worker_trial import NodeError, WorkerTrial, note_error
 from stitch_sweep.training.loop import StitchTraining
 from stitch_sweep.training.pack import Pack
 from stitch_sweep.training.workbench import Workbench
@@ -68,6 +68,7 @@ HELD = 2
 _INFRASTRUCTURE = (
     FrozenError,
     MemoryError,
+    NodeError,
     OSError,
     ray.exceptions.RayError,
 )

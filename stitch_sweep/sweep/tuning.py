@@ -43,7 +43,12 @@ from stitch_sweep.sweep.ray_connection import connect
 from stitch_sweep.sweep.ray_setup import ray, tune
 from stitch_sweep.sweep.scheduler import WaitForWorkers
 from stitch_sweep.sweep.searcher import SweepSearcher
-from stitch_sweep.sweep.slots import Slots, count_cpus_per_gpu, count_current_slots
+from stitch_sweep.sweep.slots import (
+    Slots,
+    count_cpus_per_gpu,
+    count_current_slots,
+    describe_slots,
+)
 from stitch_sweep.sweep.trainable import Shared, StitchTrainable
 from stitch_sweep.sweep.watch import Watch
 
@@ -55,7 +60,7 @@ class RunEnd:
     Attributes:
         interrupted: whether a signal ended it early.
         lost: number of trials whose workers died too often.
-        stopped: why the ledger can't be written any more; or empty.
+        stopped: why the sweep can't go on, and the remedy; or empty.
     """
 
     interrupted: bool
@@ -120,7 +125,8 @@ def _run_on_ray(
             check_networks(ledger, fingerprints)
             ledger.start({**describe_sweep(prepared), "networks": fingerprints})
             write_atomically(folder / layout.RESOLVED_CONFIG, to_yaml(config).encode())
-            reporter.say(f"{slots()} trials at a time")
+            packs = PackWidths(prepared)
+            reporter.say(describe_slots(slots(), packs.widest))
 
             def on_event(event: str, record: Mapping[str, Any]) -> None:
                 reporter.trial(event, record)
@@ -135,7 +141,7 @@ def _run_on_ray(
                 slots,
                 share,
                 prepared.shape,
-                PackWidths(prepared).width,
+                packs.width,
                 lambda name: len(prepared.outlines[name].layers),
             )
             _tune(prepared, ledger, networks, searcher, slots(), context, pace, temporary)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -11,12 +12,18 @@ from typing import Any
 import numpy as np
 
 from stitch_sweep.config.trial import TrialSettings
+from stitch_sweep.core.errors import InputError
+from stitch_sweep.networks.fast.machine import check_machine
 from stitch_sweep.storage.checkpoint_files import resume_newest
 from stitch_sweep.storage.ledger import PAUSED_AT
 from stitch_sweep.sweep.gpu_errors import is_out_of_memory
 from stitch_sweep.sweep.ray_setup import ray
 from stitch_sweep.training.loop import StitchTraining
 from stitch_sweep.training.workbench import Workbench
+
+
+class NodeError(Exception):
+    """A node lacks something that a trial needs; another node may have it."""
 
 
 class WorkerTrial:
@@ -80,6 +87,9 @@ class WorkerTrial:
 
         Returns:
             A message for the user if a checkpoint couldn't be used.
+
+        Raises:
+            NodeError: this node can't train it.
         """
         checkpoints = ray.get(self._writer.read_checkpoints.remote(self.id))
         fallback = f"trial {self.id} starts from the beginning"
@@ -89,12 +99,14 @@ class WorkerTrial:
             if is_resumed:
                 return message
         spec = self.spec
+        settings = TrialSettings.model_validate(spec["settings"])
+        self._check_node(settings)
         self._training = self._bench.training(
             spec["sender"],
             spec["sender_layer"],
             spec["receiver"],
             spec["receiver_layer"],
-            TrialSettings.model_validate(spec["settings"]),
+            settings,
             spec["repeat"],
             pack_width=width,
             start=self._read_start(),
@@ -154,6 +166,18 @@ class WorkerTrial:
         outcome |= {"started": self._started, "worker": ray.get_runtime_context().get_worker_id()}
         ray.get(self._writer.finish.remote(self.id, outcome, predictions, stitch))
 
+    def _check_node(self, settings: TrialSettings) -> None:
+        """Check that this node can run the frozen network as a trial's settings say.
+
+        Raises:
+            NodeError: it can't.
+        """
+        training = settings.training
+        try:
+            check_machine(training.frozen, training.precision, self._bench.device)
+        except InputError as error:
+            raise NodeError(f"node {socket.gethostname()}: {error}") from None
+
     def _read_start(self) -> bytes | None:
         """Read the stitch that the trial starts from, if it starts from another trial's.
 
@@ -165,10 +189,8 @@ class WorkerTrial:
             return None
         data: bytes = ray.get(self._writer.read_stitch.remote(start["trial"]))
         if hashlib.sha256(data).hexdigest() != start["sha256"]:
-            raise OSError(
-                f"the stitch of {start['trial']}, from which {self.id} starts, is not the recorded one; "
-                f"restore it, or remove the record of {self.id} to let it begin anew"
-            )
+            # The searcher, which checks it before every attempt, explains the remedy.
+            raise OSError(f"the stitch of {start['trial']} is not the recorded one")
         return data
 
     def _resume(self, checkpoint: bytes) -> bool:

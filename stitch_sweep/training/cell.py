@@ -75,6 +75,7 @@ class TrainingCell:
         stitched: the stitch followed by the rest of the receiver.
         splits: the representations of every split.
         starts_at_optimum: whether the stitch needs no training, because `start: auto` solved it.
+        epochs: length of the training; 0 for a stitch that needs none or has no parameters.
         loss: the loss of the training.
     """
 
@@ -134,7 +135,12 @@ class TrainingCell:
         self.starts_at_optimum = settings.stitch.start == "auto" and self._solve()
         if start is not None and not self.starts_at_optimum:
             load_weights(self.stitch, start)
-        if settings.training.coordinates == "whitened" and isinstance(self.stitch, ChannelMixer):
+        can_train = any(p.requires_grad for p in self.stitch.parameters())
+        has_steps = can_train and not self.starts_at_optimum
+        self.epochs = settings.training.epochs if has_steps else 0
+        whitened = settings.training.coordinates == "whitened"
+        # A map that isn't trained stays as it is; whitened coordinates would round it.
+        if self.epochs and whitened and isinstance(self.stitch, ChannelMixer):
             self.use(whiten(self.stitch, self.splits["train"].inputs()))
 
     def _solve(self) -> bool:

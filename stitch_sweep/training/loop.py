@@ -41,7 +41,8 @@ class StitchResult:
         metrics: final metrics; see `StitchTraining.finish`. Empty for a failed training.
         trajectory: a row per logged step: step, epoch, split, loss, a column per loss term,
             accuracy (in [0, 1]), lr, time (seconds of training so far). With `training.keep: best`
-            also kept: whether the stitch of this validation is the result.
+            also kept: whether the stitch of this validation is the result. A training without steps
+            has one row, the validation of its stitch, as step 0.
         predictions: int64 [N], the predicted class of every test image; None for a failed training.
         stitch: the trained module, on the CPU.
         seconds: duration of training and evaluation.
@@ -153,9 +154,7 @@ class StitchTraining:
         self.steps_per_epoch = len(train)
         # An identity has no parameters, and an optimizer refuses an empty list.
         parameters = [p for p in self.stitch.parameters() if p.requires_grad]
-        is_trained = bool(parameters) and not self._cell.starts_at_optimum
-        epochs = settings.training.epochs if is_trained else 0
-        self.total_steps = epochs * self.steps_per_epoch
+        self.total_steps = self._cell.epochs * self.steps_per_epoch
         self._optimization = Optimization(
             parameters or [nn.Parameter(torch.zeros(1))],
             settings.training.optimizer,
@@ -298,6 +297,8 @@ class StitchTraining:
                 with self.generators:
                     values, predictions = self._cell.measure_result(split)
                 metrics |= {f"{SHORT_SPLITS[split]}_{name}": v for name, v in values.items()}
+                if split == "validation" and self.total_steps == 0:
+                    self._log(split, values)
             self.failed = not all(math.isfinite(value) for value in metrics.values())
         for network in self._networks:
             network.verify()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from stitch_sweep.core.errors import InputError
 from stitch_sweep.data.images import Data
 from stitch_sweep.sweep.trainable import StitchTrainable
 from stitch_sweep.training.pack import Pack
@@ -176,6 +178,29 @@ def test_an_error_of_the_pass_is_retried_trial_by_trial(sweep, tmp_path, monkeyp
         assert {k: v for k, v in record.items() if k not in ("error", "out_of_memory")} == wanted[
             trial
         ]
+
+
+def test_what_a_node_lacks_is_no_result_of_a_trial(sweep, tmp_path, monkeypatch):
+    """Another node, or a later run, trains the trial; its record is the same."""
+    config = local_config([2], [2], search={**SEARCH, "samples": 1})
+    wanted = sweep.run(config, tmp_path / "whole")
+    refusals = iter(range(2))
+
+    def lacks(*arguments):
+        if next(refusals, None) is not None:
+            raise InputError("training.frozen: compiled needs a compiler")
+
+    monkeypatch.setattr("stitch_sweep.sweep.worker_trial.check_machine", lacks)
+    found = sweep.run(config, tmp_path / "mixed", checks=False)
+    assert sweep.searcher.lost == []
+    assert found == wanted
+
+    refusals = iter(range(100))
+    found = sweep.run(config, tmp_path / "none", checks=False)
+    ((trial, record),) = found.items()
+    assert sweep.searcher.lost == [trial]
+    assert record["status"] == "running"
+    assert re.fullmatch(r"NodeError: node \S+: training.frozen: compiled.*", record["error"])
 
 
 def test_an_error_of_the_pass_that_stays_is_a_failure(sweep, tmp_path, monkeypatch):

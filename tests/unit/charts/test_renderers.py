@@ -204,6 +204,14 @@ def test_trajectories_stand_in_the_cells_of_their_layers():
     np.testing.assert_allclose(line, [[0.07, 0.93], [0.93, 0.07]])
 
 
+def test_a_trajectory_of_one_point_is_a_level_line():
+    level, steps = ([0.0], [0.25]), ([0.0, 4.0], [0.0, 1.0])
+    for paths in ({(0, 2): [level], (1, 2): [steps]}, {(0, 2): [level]}):
+        chart = describe_trajectories(paths, [0, 1], [2], "validation accuracy")
+        line = draw(chart).axes[0].collections[1].get_segments()[0]
+        np.testing.assert_allclose(line, [[0.07, 0.715], [0.93, 0.715]])
+
+
 def test_small_multiples_share_their_axes():
     series = Series([1.0, 100.0], [0.1, 0.9], DASHED)
     chart = SmallMultiples(

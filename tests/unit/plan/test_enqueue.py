@@ -1,6 +1,7 @@
 """Known good settings: their check against the search space, their sources, and who begins with them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -270,6 +271,31 @@ class TestFolder:
         config = self.config(self.make(tmp_path / "earlier"), space)
         (settings,) = enqueued_settings(config, Study("a", 0, "b", 0))
         assert settings == {"training.optimizer.lr": 0.02, "training.epochs": 4}
+
+    @pytest.mark.parametrize(
+        ("path", "choices", "best"),
+        [
+            ("training.coordinates", ["raw", "whitened"], "raw"),
+            ("training.patience", [None, 3], None),
+            ("training.patience", [None, 3], 3),
+            ("training.optimizer.lr", [None, 0.01], None),
+        ],
+    )
+    def test_a_default_or_null_that_was_best_or_fixed_counts(self, path, choices, best, tmp_path):
+        ledger, study = Ledger(tmp_path), Study("a", 0, "b", 0)
+        ledger.start({"trials": 1})
+        settings = make_config().trial_settings({path: best}).model_dump(mode="json")
+        space = {path: {"type": "categorical", "choices": choices}}
+        for number, params in enumerate(({path: best}, {})):
+            trial = study.trial(number)
+            content = {**study.key, "study": study.id, "number": number, "params": params}
+            ledger.begin(trial, {**content, "settings": settings})
+            ledger.finish(trial, {**ENDED, "metric": 0.5 + number}, None)
+            folder = tmp_path / str(number)
+            shutil.copytree(tmp_path / "ledger", folder / "ledger")
+            config = config_with(str(folder), space, samples=1)
+            check_enqueued(config)
+            assert enqueued_settings(config, study) == [{path: best}], params
 
     def test_values_outside_of_the_new_space_are_named(self, tmp_path):
         space = {"training.optimizer.lr": {"type": "float", "low": 0.001, "high": 0.03}}

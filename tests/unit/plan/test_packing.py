@@ -59,8 +59,10 @@ def test_a_pass_stays_below_its_limit_and_could_not_be_twice_as_wide(device):
 
 def test_later_layers_have_wider_packs():
     prepared = prepare(Config.model_validate({**CONFIG, "resources": {"pack": "auto"}}))
-    widths = [PackWidths(prepared).width("a", layer, batch_size=512) for layer in range(-1, 5)]
+    packs = PackWidths(prepared)
+    widths = [packs.width("a", layer, batch_size=512) for layer in range(-1, 5)]
     assert widths == sorted(widths)
-    assert widths[-1] == WIDEST["cpu"]
+    assert widths[-1] == packs.widest == WIDEST["cpu"]
     fixed = prepare(Config.model_validate({**CONFIG, "resources": {"pack": 6}}))
-    assert PackWidths(fixed).width("a", 0, batch_size=512) == 6
+    packs = PackWidths(fixed)
+    assert packs.width("a", 0, batch_size=512) == packs.widest == 6

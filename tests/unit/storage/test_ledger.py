@@ -54,6 +54,21 @@ def test_a_pause_is_kept_until_the_trial_ends(tmp_path):
     assert ledger.read_checkpoints(TRIAL) == []
 
 
+@pytest.mark.parametrize("end", ["finish", "stop"])
+def test_a_trial_that_paused_twice_started_when_it_did_first(end, tmp_path):
+    ledger = paused_ledger(tmp_path)
+    ledger.hand_out(TRIAL, trial_content(0))
+    later = {**PAUSE, "paused_at": 4, "trajectory": [ROW, {**ROW, "epoch": 4}], "seconds": 3.0}
+    ledger.pause(TRIAL, {**later, "started": 8.0}, b"later")
+    paused = ledger.read(TRIAL)
+    assert {key: paused[key] for key in later} == {**later, "started": 7.0}
+    if end == "finish":
+        record = ledger.finish(TRIAL, {**outcome(0.5), "started": 9.0}, None)
+    else:
+        record = ledger.stop(TRIAL, 0.5)
+    assert record["started"] == 7.0
+
+
 def test_a_stopped_trial_keeps_its_way_to_the_rung(tmp_path):
     ledger = paused_ledger(tmp_path)
     record = ledger.stop(TRIAL, 0.5)

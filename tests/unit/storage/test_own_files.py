@@ -164,6 +164,13 @@ def test_stitches_are_not_retrained_where_none_are_kept(prepared, tmp_path):
     config = prepared.config.model_copy(update={"keep_stitches": "none"})
     with pytest.raises(InputError, match="keep_stitches is none"):
         sweeping.run_sweep(config, tmp_path, resume=True, retrain_stitches=True)
+    # With neighbors, the best ones are kept as long as the sweep runs. Too many CPUs end this one.
+    search = config.search.model_copy(update={"share": "neighbors"})
+    resources = config.resources.model_copy(update={"cpu": 1024})
+    config = config.model_copy(update={"search": search, "resources": resources})
+    with pytest.raises(InputError) as caught:
+        sweeping.run_sweep(config, tmp_path, resume=True, retrain_stitches=True)
+    assert "keep_stitches" not in str(caught.value)
 
 
 # Lists of files

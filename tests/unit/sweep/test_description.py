@@ -78,3 +78,14 @@ def test_pairs_may_be_added_to_neighbors_and_layers_may_not():
     resume(before, prepared([("a", "b", [0, 2]), ("b", "a", [0, 1])], **share))
     with pytest.raises(InputError, match=r"chains\.a -> b:1: was \[0, 2\], is \[0, 1, 2\]"):
         resume(before, prepared([("a", "b", [0, 1, 2])], **share))
+
+
+def test_samples_may_be_added_unless_other_trials_learned_from_the_best():
+    resume(prepared(samples=4), prepared(samples=6))
+    share = {"share": "neighbors"}
+    before = prepared(samples=4, **share)
+    resume(before, prepared(samples=4, **share))
+    with pytest.raises(InputError) as caught:
+        resume(before, prepared(samples=6, **share))
+    assert "samples" not in caught.value.problems[0]
+    assert caught.value.problems[1:] == ["search.samples: was 4, is 6"]

@@ -11,6 +11,7 @@ from stitch_sweep.storage.ledger_writer import LedgerWriter
 from stitch_sweep.sweep.groups import LONGEST, choose_size
 from stitch_sweep.sweep.retries import RETRIES
 from stitch_sweep.sweep.searcher import SweepSearcher
+from stitch_sweep.sweep.slots import describe_slots
 from tests.support.searches import (
     FLAT,
     STUDIES,
@@ -33,6 +34,11 @@ def test_a_group_is_within_its_limits_for_every_load():
             assert width > 1 or size == 1, load
             # The trials of the other idle workers aren't taken away.
             assert size == 1 or (size - 1) * idle < column + others, load
+
+
+def test_a_worker_with_a_pack_is_not_called_one_trial():
+    assert describe_slots(2, widest=1) == "2 trials at a time"
+    assert describe_slots(2, widest=8) == "workers: 2, each with up to 8 trials at a time"
 
 
 def specs(log):

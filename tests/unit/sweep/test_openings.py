@@ -2,14 +2,20 @@
 
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.ledger_writer import LedgerWriter
+from stitch_sweep.storage.records import without_outcome
+from stitch_sweep.storage.retraining import begin_retraining
 from stitch_sweep.storage.study import Study
+from stitch_sweep.sweep import run
 from stitch_sweep.sweep.openings import stitches_to_keep
+from stitch_sweep.sweep.progress import Reporter
 from stitch_sweep.sweep.retries import RETRIES
 from stitch_sweep.sweep.searcher import SweepSearcher
 from tests.support.searches import (
@@ -140,12 +146,29 @@ def test_a_trial_starts_from_the_best_stitch_of_its_neighbor(keep, tmp_path):
         parent = {1: 2, 3: 2, 0: 1, 4: 3}[layer]
         best = max(chains[parent], key=lambda record: record["metric"])
         assert spec["start"]["trial"] == best["trial"]
-        if keep != "none":
-            assert spec["start"]["sha256"] == best["stitch"]["sha256"]
-    stored = {path.stem for path in (tmp_path / "stitches").glob("*")}
-    assert len(stored) == {"all": len(specs), "best": 5, "none": 0}[keep]
+        assert spec["start"]["sha256"] == best["stitch"]["sha256"]
+    stored = stored_stitches(tmp_path)
+    assert len(stored) == {"all": len(specs), "best": 5, "none": 5}[keep]
     records = [record for chain in chains.values() for record in chain]
     assert {record["trial"] for record in records if record.get("stitch")} == stored
+
+
+def stored_stitches(folder: Path) -> set[str]:
+    return {path.stem for path in (folder / "stitches").glob("*")}
+
+
+@pytest.mark.parametrize("keep", ["all", "best", "none"])
+def test_a_resume_drops_the_stitches_that_were_kept_for_others_alone(keep, tmp_path, monkeypatch):
+    """Also if the run before was killed after its last trial: no trial is left to run."""
+    specs = run_with_stitches(tmp_path, keep)
+    before = stored_stitches(tmp_path)
+    config = shared_config(3).model_copy(update={"keep_stitches": keep})
+    prepared = SimpleNamespace(config=config, studies=CHAIN, trials=len(specs))
+    monkeypatch.setattr(run, "write_views", lambda *_: (pd.DataFrame(), []))
+    ledger = Ledger(tmp_path)
+    run._run(prepared, ledger, None, Reporter(), None, None, None)
+    assert stored_stitches(tmp_path) == (set() if keep == "none" else before)
+    assert {r["trial"] for r in ledger.records() if r.get("stitch")} == stored_stitches(tmp_path)
 
 
 def test_stitches_of_another_shape_are_no_start(tmp_path):
@@ -155,14 +178,66 @@ def test_stitches_of_another_shape_are_no_start(tmp_path):
     assert {s["sender_layer"] for s in specs if "start" in s} == {0, 1, 3}
 
 
+def best_of(ledger: Ledger, layer: int) -> dict:
+    records = [r for r in ledger.records() if r["sender_layer"] == layer]
+    return max(records, key=lambda record: record["metric"])
+
+
+def interrupt_child(folder: Path) -> tuple[Ledger, str, SweepSearcher]:
+    """Run all trials, then let one run again that started from a stitch that isn't the best."""
+    ledger, child = Ledger(folder), CHAIN[1].trial(0)
+    run_with_stitches(folder, "all")
+    best = best_of(ledger, 2)
+    other = next(ledger.read(t) for t in map(CHAIN[2].trial, range(3)) if t != best["trial"])
+    start = {"trial": other["trial"], "sha256": other["stitch"]["sha256"]}
+    ledger.begin(child, {**without_outcome(ledger.read(child)), "start": start})
+    config, shape = shared_config(3), lambda name, layer: SHAPE
+    return ledger, child, SweepSearcher(CHAIN, config, ledger, shape=shape, **LAYERS)
+
+
 def test_a_recorded_start_stays_whatever_the_neighbor_has_now(tmp_path):
     """A trial that is trained again, for its stitch, starts where it started."""
-    ledger, child = Ledger(tmp_path), CHAIN[1].trial(0)
-    run_with_stitches(tmp_path, "all")
+    ledger, child, searcher = interrupt_child(tmp_path)
+    start = ledger.read(child)["start"]
+    assert start["trial"] != best_of(ledger, 2)["trial"]
+    assert only_spec(searcher.suggest("t"))["start"] == start
+
+
+@pytest.mark.parametrize("problem", ["missing", "damaged"])
+def test_a_sweep_stops_with_a_remedy_where_a_start_is_unusable(problem, tmp_path):
+    """Training the other trial again helps; a further attempt of this one would not."""
+    ledger, child, searcher = interrupt_child(tmp_path)
+    parent = ledger.read(child)["start"]["trial"]
+    if problem == "missing":
+        ledger.stitch_path(parent).unlink()
+    else:
+        ledger.stitch_path(parent).write_bytes(b"other")
+    before = ledger.read(child)
+    assert searcher.suggest("t") == SweepSearcher.FINISHED
+    assert not searcher.exhausted
+    assert f"the stitch of {parent}, from which {child} starts, is {problem};" in searcher.stopped
+    assert searcher.stopped.endswith("--resume --retrain-stitches")
+    assert ledger.read(child) == before
+
+    begin_retraining(ledger, ledger.read(parent))
+    config, shape = shared_config(3), lambda name, layer: SHAPE
+    writer = LedgerWriter(str(tmp_path), "all", "max")
+    searcher = SweepSearcher(CHAIN, config, ledger, shape=shape, **LAYERS)
+    for trial in (parent, child):
+        spec = only_spec(searcher.suggest("t"))
+        assert spec["trial"] == trial
+        end_with_stitch(tmp_path, writer, spec)
+        searcher.on_trial_complete("t", {})
+    assert searcher.suggest("t") == SweepSearcher.FINISHED
+    assert searcher.exhausted
+
+
+def test_a_start_that_was_trained_again_with_another_result_is_not_used(tmp_path):
+    ledger, child, searcher = interrupt_child(tmp_path)
     record = ledger.read(child)
-    start = {"trial": CHAIN[2].trial(1), "sha256": "0" * 64}
-    ledger.begin(child, {**record, "start": start})
+    ledger.begin(child, {**record, "start": {**record["start"], "sha256": "0" * 64}})
     searcher = SweepSearcher(
         CHAIN, shared_config(3), ledger, shape=lambda name, layer: SHAPE, **LAYERS
     )
-    assert only_spec(searcher.suggest("t"))["start"] == start
+    assert searcher.suggest("t") == SweepSearcher.FINISHED
+    assert f"is not the recorded one; remove {ledger.record_path(child)}," in searcher.stopped

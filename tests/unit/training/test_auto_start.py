@@ -142,6 +142,27 @@ def test_the_head_of_the_last_layer_is_found_and_no_other(b, digits):
     assert find_head(by_position, build_stitch("conv1x1", (4, 8, 8), (16, 2, 2))) is None
 
 
+def test_a_rest_that_is_not_affine_is_never_differentiated():
+    differentiated = []
+
+    class Watched(nn.Module):
+        def forward(self, x):
+            x = x.clone()
+            if x.requires_grad:
+                x.register_hook(lambda _: differentiated.append(True))
+            return x
+
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10)]
+    stitch = build_stitch("conv1x1", (4, 8, 8), (16, 2, 2))
+    others = [nn.ReLU(), nn.GELU(), nn.LayerNorm([16, 2, 2]), nn.MaxPool2d(2), nn.Hardtanh(-5, 5)]
+    for other in others:
+        rest = nn.Sequential(Watched(), other, *head)
+        assert find_head(rest, stitch) is None, other
+        assert not differentiated, other
+    assert find_head(nn.Sequential(Watched(), *head), stitch) is not None
+    assert len(differentiated) == 10
+
+
 @pytest.mark.parametrize(
     ("name", "sender", "receiver"),
     [
@@ -194,3 +215,40 @@ def test_the_task_is_solved_where_the_receiver_is_linear(a, b, digits):
             assert result.metrics["converged"] is True
             assert outcome(finished(running))["stitch"] == outcome(result)["stitch"]
     assert any(solved)
+
+
+def test_a_stitch_that_takes_no_step_has_the_same_bits_in_whitened_coordinates(a, b, digits):
+    start = {"name": "paper", "start": "least_squares"}
+    cases = {
+        "solved by least squares": ((2, 0), settings("mse", stitch=AUTO)),
+        "solved for the task": ((0, 4), settings(stitch=AUTO)),
+        "no epochs": ((1, 3), settings(stitch=start, epochs=0)),
+    }
+    for name, (cell, raw) in cases.items():
+        section = raw.training.model_copy(update={"coordinates": "whitened"})
+        whitened = raw.model_copy(update={"training": section})
+        running = [training(a, b, *cell, digits, chosen) for chosen in (raw, whitened)]
+        assert all(each.done for each in running), name
+        first, second = (outcome(finished(each)) for each in running)
+        assert first == second, name
+
+
+@pytest.mark.parametrize("section", [{}, {"keep": "best", "patience": 1, "evaluate_every": 0.5}])
+def test_the_trajectory_of_a_training_without_steps_is_its_validation(a, b, digits, section):
+    cases = {
+        "solved": ((2, 0), settings("mse", stitch=AUTO, **section)),
+        "solved for the task": ((0, 4), settings(stitch=AUTO, **section)),
+        "nothing to train": ((1, 1), settings(stitch="identity", **section)),
+        "no epochs": ((1, 3), settings({"task": 1, "mse": 2}, **{**section, "epochs": 0})),
+    }
+    for name, (cell, chosen) in cases.items():
+        running = training(a, a if name == "nothing to train" else b, *cell, digits, chosen)
+        result = finished(running)
+        (row,) = result.trajectory
+        assert 0 < row.pop("time") < result.seconds, name
+        validation = {
+            key.removeprefix("val_"): value
+            for key, value in result.metrics.items()
+            if key in ("val_accuracy", "val_loss") or key.startswith("val_loss.")
+        }
+        assert row == {"step": 0, "epoch": 0, "split": "validation", "lr": 0.0, **validation}, name

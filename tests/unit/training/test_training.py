@@ -45,7 +45,7 @@ def test_the_untrained_identity_is_the_network_itself(a, digits, layer, stitch):
     assert result.metrics["test_loss"] == pytest.approx(own.loss, rel=1e-6)
     assert torch.equal(result.predictions, own.predictions)
     assert result.metrics["penalty"] == 0
-    assert result.trajectory == []
+    assert [(row["step"], row["split"]) for row in result.trajectory] == [(0, "validation")]
 
 
 def written_out(
