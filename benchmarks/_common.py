@@ -16,6 +16,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICKSTART = ROOT / "experiments/quickstart/digits/config.yml"
+PLAIN_TRAINING = {"epochs": 50, "batch_size": 32, "optimizer": {"name": "adam"}}
+"""Section `training` for the benchmarks that need a training of a fixed length, without a recipe."""
 TICKS = os.sysconf("SC_CLK_TCK")
 
 # Parts of command lines, and the names of these processes in the tables; the first match counts.

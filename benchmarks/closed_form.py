@@ -21,7 +21,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from _common import QUICKSTART, ROOT, machine, table
+from _common import PLAIN_TRAINING, QUICKSTART, ROOT, machine, table
 
 from stitch_sweep.config.optimizer import OptimizerConfig
 from stitch_sweep.config.reading import read_config
@@ -64,7 +64,7 @@ class Cell:
 
 def cells() -> tuple[list[Cell], dict[str, Loader]]:
     """Return all cells of the quickstart's matrix, and its loaders."""
-    config = read_config(QUICKSTART, {"zoo": str(ROOT / "zoo")})
+    config = read_config(QUICKSTART, {"zoo": str(ROOT / "zoo"), "training": PLAIN_TRAINING})
     prepared = prepare(config)
     bench = Workbench(config, prepared.data, provide_networks(prepared))
     loaders = bench.loaders(config.training.batch_size)

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from _common import QUICKSTART, ROOT, machine
+from _common import PLAIN_TRAINING, QUICKSTART, ROOT, machine
 
 from stitch_sweep.config.reading import read_config
 from stitch_sweep.config.root import Config
@@ -59,8 +59,7 @@ def configure(samples: int, epochs: int, scheduler: Any, round_size: int) -> Con
         {
             "zoo": str(ROOT / "zoo"),
             "search": search,
-            "training.epochs": epochs,
-            "training.batch_size": 64,
+            "training": {**PLAIN_TRAINING, "epochs": epochs, "batch_size": 64},
         },
     )
 

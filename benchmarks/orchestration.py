@@ -27,7 +27,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from _common import QUICKSTART, ROOT, CpuClock, machine, shares, table
+from _common import PLAIN_TRAINING, QUICKSTART, ROOT, CpuClock, machine, shares, table
 
 BEGAN = time.time()
 SLOTS = 2
@@ -45,7 +45,7 @@ def read(trials: int, epochs: int) -> Any:
             "zoo": str(ROOT / "zoo"),
             "pairs": [CELL],
             "repeats": trials // PER_STUDY,
-            "training.epochs": epochs,
+            "training": {**PLAIN_TRAINING, "epochs": epochs},
             "search": {
                 "space": {
                     "training.optimizer.lr": {

@@ -22,14 +22,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from _common import QUICKSTART, ROOT, CpuClock, machine, table
+from _common import PLAIN_TRAINING, QUICKSTART, ROOT, CpuClock, machine, table
 
 MAIN = "from stitch_sweep.__main__ import main; main()"
 CHANGES = {
     "zoo": str(ROOT / "zoo"),
     "search": {},
     "loss": {"task": 1.0},
-    "training.epochs": 5,
+    "training": {**PLAIN_TRAINING, "epochs": 5},
     "tracking.experiment": "startup",
 }
 
