@@ -17,7 +17,14 @@ from _common import ROOT
 Cell = tuple[int, int]
 """Sender layer and receiver layer."""
 REFERENCE = ROOT / "benchmarks/reference"
-MATRICES = ("digits", "digits_vgg", "digits_densenet", "digits_vit", "cifar10_w8", "cifar10_w16")
+MATRICES = (
+    "digits/resnet",
+    "digits/vgg",
+    "digits/densenet",
+    "digits/vit",
+    "cifar10/w8",
+    "cifar10/w16",
+)
 """Folders in `experiments/reference/`."""
 
 

@@ -1,6 +1,6 @@
 """How often `converged` is wrong: trainings of known quality against reference optima.
 
-    python benchmarks/converged.py [--matrices digits,...] [--losses task,mse,...] [--workers 2] [--json]
+    python benchmarks/converged.py [--matrices digits/resnet,...] [--losses task,...] [--workers 2] [--json]
 
 Every cell of the reference matrices is trained by plans that differ in length, optimizer, schedule and
 start. Some of them are far too short. A training has reached its optimum if
@@ -109,7 +109,7 @@ def summarize(rows: pd.DataFrame) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--matrices", default="digits,digits_vgg", help="names of matrices")
+    parser.add_argument("--matrices", default="digits/resnet,digits/vgg", help="names of matrices")
     parser.add_argument("--losses", default=",".join(LOSSES), help="names of losses")
     parser.add_argument("--workers", type=int, help="trials at a time")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")

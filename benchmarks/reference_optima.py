@@ -1,6 +1,6 @@
 """Reference optima: the best stitch of every cell that a slow and broad training finds.
 
-    python benchmarks/reference_optima.py [--matrices digits,digits_vgg] [--data FOLDER] [--workers 2]
+    python benchmarks/reference_optima.py [--matrices digits/resnet,digits/vgg] [--data FOLDER] [--workers 2]
 
 A reference matrix is a configuration in `experiments/reference/`. Each of its cells is trained by every
 procedure of `PROCEDURES`, which differ in start, coordinates, optimizer, schedule and batch size, and
@@ -56,7 +56,7 @@ def procedures(matrix: str) -> dict[str, tuple[str, dict[str, Any]]]:
     On CIFAR-10, whose epochs have seven times as many images, they are three of the six, with 8 epochs
     each, and the receiver's frozen rest runs in bfloat16.
     """
-    if not matrix.startswith("cifar10"):
+    if not matrix.startswith("cifar10/"):
         return {name: (start, dict(training)) for name, (start, training) in PROCEDURES.items()}
     shorter = {"epochs": 8, "precision": "bfloat16"}
     return {name: (PROCEDURES[name][0], {**PROCEDURES[name][1], **shorter}) for name in ON_CIFAR10}
@@ -104,10 +104,10 @@ def main() -> None:
     names = [name.strip() for name in arguments.matrices.split(",")]
     if unknown := [name for name in names if name not in MATRICES]:
         parser.error(f"no matrix is named {unknown[0]!r}; there are: {', '.join(MATRICES)}")
-    REFERENCE.mkdir(exist_ok=True)
     for name in names:
         optima = find_optima(name, arguments.data, arguments.workers)
         file = Path(REFERENCE / f"{name}.csv")
+        file.parent.mkdir(parents=True, exist_ok=True)
         optima.round(5).to_csv(file, index=False)
         print(f"{file.relative_to(ROOT)}: mean {optima['test_accuracy'].mean():.4f}")
         sys.stdout.flush()

@@ -1,6 +1,6 @@
 """Time to accuracy: seconds until a stitching matrix is as good as the paper's recipe would have made it.
 
-    python benchmarks/time_to_accuracy.py [--matrix digits] [--rows paper,default,fast,...] [--repeats 1]
+    python benchmarks/time_to_accuracy.py [--matrix digits/resnet] [--rows paper,default,fast,...] [--repeats 1]
         [--data FOLDER] [--json]
 
 Every row is one run of `stitch-sweep sweep` in a new process: the 25 cells of one matrix, trained for the
@@ -131,7 +131,7 @@ def summarize(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--matrix", choices=MATRICES, default="digits")
+    parser.add_argument("--matrix", choices=MATRICES, default="digits/resnet")
     parser.add_argument(
         "--rows", default=",".join(ROWS), help="names of rows; the first is the base"
     )
