@@ -11,6 +11,7 @@ from stitch_sweep.config.root import Config
 from stitch_sweep.config.training import FrozenMode, Precision
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.networks.fast.machine import check_machine
+from stitch_sweep.plan.settings import possible_trainings
 
 
 def check_local(resources: ResourcesConfig) -> None:
@@ -36,20 +37,15 @@ def check_training(config: Config) -> None:
     Raises:
         InputError: it lacks a compiler, or arithmetic in bfloat16.
     """
-    search = config.search
-    values = {
-        path: {
-            value,
-            *search.cross.get(path, []),
-            *(search.distributions[path].representatives() if path in search.distributions else []),
-        }
-        for path, value in (
-            ("training.frozen", config.training.frozen),
-            ("training.precision", config.training.precision),
-        )
-    }
-    mode: FrozenMode = "compiled" if "compiled" in values["training.frozen"] else "exact"
-    precision: Precision = "bfloat16" if "bfloat16" in values["training.precision"] else "float32"
+    trainings = [
+        training
+        for factors in config.factor_combinations()
+        for training in possible_trainings(config, factors, "frozen", "precision")
+    ]
+    is_compiled = any(training.frozen == "compiled" for training in trainings)
+    is_short = any(training.precision == "bfloat16" for training in trainings)
+    mode: FrozenMode = "compiled" if is_compiled else "exact"
+    precision: Precision = "bfloat16" if is_short else "float32"
     check_machine(mode, precision, config.resources.device)
 
 

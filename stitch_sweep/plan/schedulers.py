@@ -21,6 +21,7 @@ from stitch_sweep.plan.pruners import (
     PrunerScheduler,
     find_problems,
 )
+from stitch_sweep.plan.settings import possible_trainings
 from stitch_sweep.plan.sizes import count_samples
 from stitch_sweep.storage.study import Study
 
@@ -150,11 +151,5 @@ def _plan_study(config: Config, study: Study) -> StudyPlan:
 
 def _longest_training(config: Config, study: Study) -> int:
     """Return the largest number of epochs that a trial of a study may train."""
-    overrides: list[dict[str, Any]] = [{}]
-    for path in ("training", "training.epochs"):
-        if (distribution := config.search.distributions.get(path)) is not None:
-            overrides += [{path: value} for value in distribution.representatives()]
-    return max(
-        config.trial_settings({**study.factors, **override}).training.epochs
-        for override in overrides
-    )
+    trainings = possible_trainings(config, study.factors, "epochs")
+    return max(training.epochs for training in trainings)

@@ -12,6 +12,8 @@ from stitch_sweep.plan.machine import check_training
 COMPILED = r"training.frozen: compiled needs a C\+\+ compiler"
 SHORT = "training.precision: this CPU has no arithmetic in bfloat16"
 CHOICES = {"type": "categorical", "choices": ["float32", "bfloat16"]}
+SECTIONS = {"type": "categorical", "choices": [{"precision": "bfloat16"}, {"epochs": 2}]}
+BESIDE = {"training": {"precision": "bfloat16"}}
 
 
 @pytest.mark.parametrize(
@@ -21,7 +23,11 @@ CHOICES = {"type": "categorical", "choices": ["float32", "bfloat16"]}
         ({"search": {"cross": {"training.frozen": ["exact", "compiled"]}}}, COMPILED),
         ({"training": {"precision": "bfloat16"}}, SHORT),
         ({"search": {"space": {"training.precision": CHOICES}}}, SHORT),
+        ({"search": {"cross": {"training": [{}, {"frozen": "compiled"}]}}}, COMPILED),
+        ({"search": {"space": {"training": SECTIONS}}}, SHORT),
+        ({"search": {"cross": {"training.recipe": ["fast"]}}, **BESIDE}, SHORT),
         ({"training": {"frozen": "fused"}}, None),
+        ({"search": {"cross": {"training": [{}]}}, **BESIDE}, None),
         ({}, None),
     ],
 )

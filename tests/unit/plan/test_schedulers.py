@@ -8,6 +8,7 @@ import numpy as np
 import optuna
 import pytest
 
+from stitch_sweep.config.root import Config
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.plan.halving import Asha, Hyperband, StudyPlan
 from stitch_sweep.plan.pruners import PRUNER_CLASSES, REFUSED_PRUNERS
@@ -290,6 +291,19 @@ def test_max_t_follows_the_longest_training():
     assert scheduler_for(config).rungs(0, 27) == [1, 4, 16]
     config = scheduled_config({"name": "asha", "max_t": 5}, 4, 4, epochs=27)
     assert scheduler_for(config).rungs(0, 27) == [1, 4]
+
+
+def test_a_searched_recipe_may_have_the_longest_training():
+    space = {"training.recipe": {"type": "categorical", "choices": ["fast", "thorough"]}}
+    scheduler = {"name": "asha", "reduction_factor": 2}
+    tree = make_config(space, scheduler=scheduler, samples=4, parallel_per_study=4).model_dump()
+    config = Config.model_validate({**tree, "training": {"recipe": "fast"}})
+    epochs = {
+        name: config.trial_settings({"training.recipe": name}).training.epochs
+        for name in ("fast", "thorough")
+    }
+    assert epochs == {"fast": 1, "thorough": 4}
+    assert scheduler_for(config).rungs(0, 4) == [1, 2]
 
 
 def test_brackets_of_asha_are_drawn_from_the_seed():
