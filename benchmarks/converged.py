@@ -1,6 +1,6 @@
 """How often `converged` is wrong: trainings of known quality against reference optima.
 
-    python benchmarks/converged.py [--matrices digits/resnet,...] [--losses task,...] [--workers 2] [--json]
+    python benchmarks/converged.py [--matrices digits/resnet] [--losses task,mse] [--workers 2] [--json]
 
 Every cell of the reference matrices is trained by plans that differ in length, optimizer, schedule and
 start. Some of them are far too short. A training has reached its optimum if

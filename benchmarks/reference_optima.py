@@ -1,6 +1,6 @@
 """Reference optima: the best stitch of every cell that a slow and broad training finds.
 
-    python benchmarks/reference_optima.py [--matrices digits/resnet,digits/vgg] [--data FOLDER] [--workers 2]
+    python benchmarks/reference_optima.py [--matrices digits/resnet] [--data FOLDER] [--workers 2]
 
 A reference matrix is a configuration in `experiments/reference/`. Each of its cells is trained by every
 procedure of `PROCEDURES`, which differ in start, coordinates, optimizer, schedule and batch size, and

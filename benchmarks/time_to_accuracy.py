@@ -1,7 +1,7 @@
 """Time to accuracy: seconds until a stitching matrix is as good as the paper's recipe would have made it.
 
-    python benchmarks/time_to_accuracy.py [--matrix digits/resnet] [--rows paper,default,fast,...] [--repeats 1]
-        [--data FOLDER] [--json]
+    python benchmarks/time_to_accuracy.py [--matrix digits/resnet] [--rows paper,default,fast,...]
+        [--repeats 1] [--data FOLDER] [--json]
 
 Every row is one run of `stitch-sweep sweep` in a new process: the 25 cells of one matrix, trained for the
 task, with other settings. Networks are trained before and not timed. The rows run in turn, so that a
