@@ -107,6 +107,10 @@ class TrainingConfig(Options):
         unused = {"keys_beside_recipe": None} if self.recipe else UNUSED
         return {k: v for k, v in values.items() if not (k in unused and v == unused[k])}
 
+    def is_from_recipe(self, key: str) -> bool:
+        """Return whether a recipe sets a key of this section, and the configuration doesn't."""
+        return self.recipe is not None and f"training.{key}" not in (self.keys_beside_recipe or ())
+
     def all_values(self) -> dict[str, Any]:
         """Return the settings as plain data, with the keys that `model_dump` drops."""
         return {**UNUSED, **self.model_dump(mode="json")}

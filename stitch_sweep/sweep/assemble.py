@@ -11,7 +11,6 @@ from typing import Any
 from safetensors.torch import save
 
 from stitch_sweep.config.reading import to_yaml
-from stitch_sweep.config.recipe import MARK
 from stitch_sweep.config.root import Config
 from stitch_sweep.config.training import UNUSED
 from stitch_sweep.core.errors import InputError
@@ -27,7 +26,12 @@ from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.manifest import Manifest, replacing_files
 from stitch_sweep.sweep.progress import Reporter
 from stitch_sweep.training.assembly import Assembly, outline
-from stitch_sweep.training.train_assembly import AssemblyResult, check_loss, train_assembly
+from stitch_sweep.training.train_assembly import (
+    AssemblyResult,
+    check_exact,
+    check_loss,
+    train_assembly,
+)
 
 _FILES = (
     layout.RESOLVED_CONFIG,
@@ -57,8 +61,9 @@ def run_assembly(config: Config, folder: Path) -> dict[str, Any]:
         `status`, `seconds` and the metrics of `AssemblyResult`.
 
     Raises:
-        InputError: no parts, parts that can't be joined, a loss that doesn't compare predictions, a
-            folder that contains a sweep, or files to replace that don't come from an earlier assembly.
+        InputError: no parts, parts that can't be joined, a loss that doesn't compare predictions, a fast
+            copy of the networks, settings without an effect in a file with nothing but parts, a folder
+            that contains a sweep, or files to replace that don't come from an earlier assembly.
     """
     if not config.parts:
         raise InputError("parts: is missing; it lists the pieces of networks and the stitches")
@@ -67,6 +72,7 @@ def run_assembly(config: Config, folder: Path) -> dict[str, Any]:
     if not (config.pairs or config.knock_out) and (unused := list(_unused_settings(config))):
         raise InputError(*unused)
     check_loss(config.loss)
+    check_exact(config.training)
     check_local(config.resources)
     check_writable(folder, "the experiment folder")
     _check_free(config, folder)
@@ -112,8 +118,8 @@ def _unused_settings(config: Config) -> Iterator[str]:
         if getattr(config.search, key):
             yield f"search.{key}: {reason}; it is for pairs and knock_out"
     training = config.training
-    for key, default in UNUSED.items():
-        if getattr(training, key) != default and key not in ("recipe", MARK):
+    for key in ("coordinates", "keep", "patience", "evaluate_every"):
+        if getattr(training, key) != UNUSED[key] and not training.is_from_recipe(key):
             yield f"training.{key}: is {getattr(training, key)}, and has no effect on an assembly"
 
 

@@ -68,6 +68,27 @@ def check_loss(loss: LossConfig) -> None:
         )
 
 
+def check_exact(training: TrainingConfig) -> None:
+    """Check that training steps run the networks as they are, as an assembly's do.
+
+    Raises:
+        InputError: they run a fast copy.
+    """
+    exact = {"frozen": "exact", "precision": "float32"}
+    problems = [
+        f"training.{key}: is {getattr(training, key)}{_name_source(training, key)}, and an assembly is "
+        f"trained with its networks as they are; set training.{key}: {value}"
+        for key, value in exact.items()
+        if getattr(training, key) != value
+    ]
+    if problems:
+        raise InputError(*problems)
+
+
+def _name_source(training: TrainingConfig, key: str) -> str:
+    return f" by training.recipe: {training.recipe}" if training.is_from_recipe(key) else ""
+
+
 def train_assembly(
     assembly: Assembly,
     loaders: Mapping[str, Loader],
@@ -100,11 +121,7 @@ def train_assembly(
     start_time = time.perf_counter()
     seed_everything(derive(seed, "assembly"), threads)
     check_loss(loss)
-    if training.frozen != "exact" or training.precision != "float32":
-        raise InputError(
-            "an assembly trains with its networks as they are; set training.frozen: exact and "
-            "training.precision: float32"
-        )
+    check_exact(training)
     terms = CombinedLoss.from_config(loss)
     assembly.start(loaders["train"])
     positions = list(assembly.trained)

@@ -116,7 +116,7 @@ def test_only_stitches_are_trained(a, b, digits):
 def test_fast_copies_are_refused(a, b, digits, fast):
     assembly = assembled({"a": a, "b": b}, *three_parts())
     settings = BRIEF.model_copy(update=fast)
-    with pytest.raises(InputError, match=r"set training.frozen: exact"):
+    with pytest.raises(InputError, match=rf"set training.{next(iter(fast))}: "):
         next(train_assembly(assembly, make_loaders(digits, 64, seed=0), TASK, settings))
 
 
@@ -306,6 +306,36 @@ def test_a_loss_that_needs_one_receiver_is_refused_before_anything_is_trained(tm
     with pytest.raises(InputError, match=r"loss\.mse: compares with .*; allowed: task"):
         run_assembly(config, tmp_path)
     assert not (tmp_path / "zoo").exists()
+
+
+@pytest.mark.parametrize("pairs", [[], [{"sender": "a", "receiver": "b"}]])
+def test_a_fast_copy_is_refused_before_anything_is_trained(tmp_path, pairs):
+    def problems(**training: Any) -> list[str]:
+        folder, zoo = tmp_path / "assembly", tmp_path / "zoo"
+        folder.mkdir(exist_ok=True)
+        file = write_assembly(folder, zoo, three_parts(), pairs=pairs, training=training)
+        with pytest.raises(InputError) as error:
+            run_assembly(read_config(file), folder)
+        assert not zoo.exists()
+        return error.value.problems
+
+    (problem,) = problems(recipe="fast")
+    assert "training.frozen: is fused by training.recipe: fast, and" in problem
+    assert "set training.frozen: exact" in problem
+    both = problems(recipe="fast", frozen="fused", precision="bfloat16")
+    assert ["by training.recipe" in problem for problem in both] == [False, False]
+    assert ["set training.precision: float32" in problem for problem in both] == [False, True]
+
+
+def test_of_a_recipe_an_assembly_ignores_what_it_has_no_use_for(zoo, tmp_path):
+    exact = {"recipe": "fast", "frozen": "exact"}
+    file = write_assembly(tmp_path, zoo, three_parts(), training=exact)
+    assert run_assembly(read_config(file), tmp_path)["status"] == "finished"
+    file = write_assembly(tmp_path, zoo, three_parts(), training={**exact, "keep": "best"})
+    with pytest.raises(InputError) as error:
+        run_assembly(read_config(file), tmp_path)
+    (problem,) = error.value.problems
+    assert problem.startswith("training.keep: is best, and has no effect on an assembly")
 
 
 def test_what_an_assembly_would_leave_out_is_refused_and_what_a_sweep_would_is_noted(tmp_path):
