@@ -43,5 +43,6 @@ def ui(
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # In the environment and not among the arguments: an address may contain a password.
     os.environ["MLFLOW_BACKEND_STORE_URI"] = store
-    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
-    os.execv(sys.executable, command)
+    # Without -P, a user's file in the current folder could replace a module.
+    command = [sys.executable, "-P", "-m", "mlflow", "ui"]
+    os.execv(sys.executable, [*command, "--host", "127.0.0.1", "--port", str(port)])

@@ -42,6 +42,8 @@ MODULES = (
 identifiers, so two workers would create the same object."""
 _NO_JOB = {"RAY_JOB_ID": "ffffffff"}
 """A worker that is started in advance; the raylet gives it to any job."""
+_REQUEST_SECONDS = 5.0
+"""Longest time to wait for a part of a request; other workers wait as well."""
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
@@ -51,7 +53,8 @@ class WorkerTemplate:
     def __init__(self) -> None:
         self._control, theirs = socket.socketpair()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(theirs.fileno())],
+            # Without -P, a user's file in the current folder could replace a module.
+            [sys.executable, "-P", "-m", __name__, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -97,10 +100,7 @@ def main(control: socket.socket) -> None:
     if not descriptors:
         return  # the sweep needs no worker
     listener = socket.socket(fileno=descriptors[0])
-    connection = _accept(listener, control)
-    if connection is None:
-        return
-    request, streams = _receive(connection)
+    connection, request, streams = _next_request(listener, control)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # ended workers leave no zombies
     gc.collect()
     gc.freeze()  # a collection in a worker would copy the memory that it shares with the template
@@ -108,27 +108,48 @@ def main(control: socket.socket) -> None:
         connection.close()
         for stream in streams:
             os.close(stream)
-        connection = _accept(listener, control)
-        if connection is None:
-            return
-        request, streams = _receive(connection)
+        connection, request, streams = _next_request(listener, control)
     connection.sendall(b"+")
     for ours in (connection, listener, control):
         ours.close()
     _become_worker(request, streams)
 
 
-def _accept(listener: socket.socket, control: socket.socket) -> socket.socket | None:
-    """Wait for a request; return None if the sweep's process has ended."""
-    ready, *_ = select.select([control, listener], [], [])
-    return None if control in ready else listener.accept()[0]
+def _next_request(
+    listener: socket.socket, control: socket.socket
+) -> tuple[socket.socket, dict[str, Any], list[int]]:
+    """Wait for a request; return its connection, its content, and the worker's standard streams.
+
+    Raises:
+        SystemExit: the sweep's process has ended.
+    """
+    while True:
+        ready, *_ = select.select([control, listener], [], [])
+        if control in ready:
+            sys.exit()
+        connection, _ = listener.accept()
+        connection.settimeout(_REQUEST_SECONDS)
+        try:
+            return connection, *_receive(connection)
+        except (OSError, ValueError):  # the process that asks was killed, or has stopped
+            connection.close()
 
 
 def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """Receive a request and the worker's standard streams."""
+    """Receive a request and the worker's standard streams.
+
+    Raises:
+        OSError: nothing has arrived for a while.
+        ValueError: the request is not complete.
+    """
     _, streams, *_ = socket.recv_fds(connection, 1, 3)
-    data = b"".join(iter(lambda: connection.recv(1 << 16), b""))
-    return json.loads(data), list(streams)
+    try:
+        data = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+        return json.loads(data), list(streams)
+    except (OSError, ValueError):
+        for stream in streams:
+            os.close(stream)
+        raise
 
 
 def _become_worker(request: dict[str, Any], streams: list[int]) -> None:

@@ -42,9 +42,10 @@ class TrackingProcess:
         uri: str | None,
         say: Callable[[str], object] = lambda _: None,
     ) -> None:
-        command = [sys.executable, "-m", "stitch_sweep.tracking.program", str(folder), experiment]
+        program = "stitch_sweep.tracking.program"
         self._process = subprocess.Popen(
-            command,
+            # Without -P, a user's file in the current folder could replace a module.
+            [sys.executable, "-P", "-m", program, str(folder), experiment],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

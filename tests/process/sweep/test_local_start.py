@@ -111,3 +111,25 @@ print("ray" in sys.modules)
 def test_workers_import_ray_themselves():
     """Forks of a process that has imported Ray draw the same random identifiers."""
     assert _run(TEMPLATE_IMPORTS) == ["False"]
+
+
+NAMESAKES = """
+import pathlib, tempfile
+from stitch_sweep.sweep.worker_template import WorkerTemplate
+from stitch_sweep.tracking.process import TrackingProcess
+with tempfile.TemporaryDirectory() as folder:
+    os.chdir(folder)
+    marker = pathlib.Path("imported").absolute()
+    for name in ("requests", "rich", "mlflow", "sqlite3"):
+        pathlib.Path(name + ".py").write_text(f"open({str(marker)!r}, 'w')")
+    template = WorkerTemplate()
+    tracking = TrackingProcess(pathlib.Path("sweep").absolute(), "test", "sqlite:///runs.db")
+    template._control.close()  # it ends when it has imported everything
+    print(template._process.wait())
+    tracking.finish(patience=20)
+    print(marker.exists(), tracking.error)
+"""
+
+
+def test_a_file_of_the_user_takes_no_place_of_a_module():
+    assert _run(NAMESAKES) == ["0", "False "]
