@@ -41,7 +41,7 @@ from stitch_sweep.training.whitening import whiten
 LEAST_SQUARES_LOSSES = frozenset({"mse", "correlation", "cca"})
 """Losses that least squares minimizes for a stitch with free weights: the regression of a channel has the
 largest correlation with it, and regressions of all channels contain every canonical variate."""
-START_IMAGES = 2048
+START_IMAGES = 512
 """Smallest number of training images from which `start: auto` fits a stitch that is then trained."""
 START_ROWS = 32
 """Smallest number of rows per input of the stitch in the same fit."""
