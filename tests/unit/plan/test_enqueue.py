@@ -189,6 +189,7 @@ class TestFiles:
         ("name", "text", "message"),
         [
             ("known.csv", "training.optimizer.lr\n1,2\n", "line 2: has more cells than the header"),
+            ("known.csv", "training.optimizer.lr,\n1,\n", "line 1: a column has no name"),
             ("known.csv", "", "expected an experiment's folder, a file's path, or a list"),
             ("known.yml", "training.optimizer.lr: 1", "search.enqueue: expected an experiment's"),
             ("known.yml", "[1", "search.enqueue: .*known.yml: line 1.* is not valid YAML"),
@@ -201,7 +202,16 @@ class TestFiles:
 
     def test_a_missing_file_is_named(self, tmp_path):
         (tmp_path / "config.yml").write_text(CONFIG % "none.yml")
-        with pytest.raises(InputError, match=r"search.enqueue: none.yml: there is no such file"):
+        with pytest.raises(
+            InputError, match=r"search.enqueue: none.yml: there is no such file or folder"
+        ):
+            read_config(tmp_path / "config.yml")
+
+    @pytest.mark.parametrize("name", FILES)
+    def test_a_file_that_is_no_text_is_refused_with_what_is_allowed(self, tmp_path, name):
+        (tmp_path / name).write_bytes(b"\xff\xfe\x00")
+        (tmp_path / "config.yml").write_text(CONFIG % name)
+        with pytest.raises(InputError, match=r"not a text file.*, expected a YAML, JSON or CSV f"):
             read_config(tmp_path / "config.yml")
 
 
