@@ -38,6 +38,8 @@ _TOLERANCE = 1e-8
 def check_enqueued(config: Config) -> None:
     """Check that all enqueued settings are points of the search space.
 
+    An experiment's folder is read anew here, and not again during the sweep.
+
     Raises:
         InputError: an unknown path, a value outside of the space, or a missing path; or the folder
             contains no sweep with a finished trial.
@@ -46,6 +48,7 @@ def check_enqueued(config: Config) -> None:
     if enqueue is None:
         return
     if isinstance(enqueue, str):
+        _read_best.cache_clear()  # a notebook may run several sweeps while the folder grows
         best = _read_best(Path(enqueue))
         named = [(f"{enqueue}: trial {record['trial']}", record) for record in best.records]
         entries = [(place, _settings_of(record, config)) for place, record in named]

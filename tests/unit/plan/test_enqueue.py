@@ -262,6 +262,17 @@ class TestFolder:
         assert self.lr_of(config, Study("a", 2, "b", 0)) == 0.05  # the best of all; its own failed
         assert StudySearch(Study("x", 0, "y", 3), config).ask(0) == {"training.optimizer.lr": 0.05}
 
+    def test_a_folder_that_grows_is_read_again_for_the_next_sweep_alone(self, tmp_path):
+        study = Study("a", 0, "b", 0)
+        config = self.config(self.make(tmp_path / "earlier"))
+        check_enqueued(config)
+        before = describe_enqueued(config)
+        self.record(Ledger(tmp_path / "earlier"), study, 2, 0.08, 0.7)
+        assert (self.lr_of(config, study), describe_enqueued(config)) == (0.02, before)
+        check_enqueued(config)
+        assert self.lr_of(config, study) == 0.08
+        assert describe_enqueued(config) != before
+
     def test_the_mode_of_the_earlier_experiment_counts(self, tmp_path):
         config = self.config(self.make(tmp_path / "earlier", mode="min"))
         assert self.lr_of(config, Study("a", 0, "b", 0)) == 0.01
