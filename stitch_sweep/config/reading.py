@@ -73,13 +73,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _read_plain(path: Path) -> Any:
+def _read_plain(path: Path, expected: str = "a YAML file") -> Any:
     """Read a YAML file that contains plain data.
+
+    Args:
+        path: of the file.
+        expected: what the path may name, for messages.
 
     Raises:
         InputError: see `read_yaml`.
     """
-    text = _read_text(path)
+    text = _read_text(path, expected)
     try:
         return parse(text)
     except InputError as error:
@@ -93,15 +97,15 @@ def _read_plain(path: Path) -> Any:
         raise InputError(f"{path}: is not YAML of plain values: {reason}") from None
 
 
-def _read_text(path: Path) -> str:
+def _read_text(path: Path, expected: str) -> str:
     if path.is_dir():
-        raise InputError(f"{path}: is a folder, expected a YAML file")
+        raise InputError(f"{path}: is a folder, expected {expected}")
     try:
         return read_file(path, LARGEST_FILE).decode("utf-8")
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file") from None
     except UnicodeDecodeError:
-        raise InputError(f"{path}: is not a text file (UTF-8), expected a YAML file") from None
+        raise InputError(f"{path}: is not a text file (UTF-8), expected {expected}") from None
 
 
 def _read_settings(path: Path) -> Any:
@@ -112,9 +116,15 @@ def _read_settings(path: Path) -> Any:
     Raises:
         InputError: the file can't be read.
     """
+    if not path.exists():
+        raise InputError(f"{path}: there is no such file or folder")
+    expected = "a YAML, JSON or CSV file"
     if path.suffix.lower() != ".csv":
-        return _read_plain(path)
-    rows = csv.DictReader(io.StringIO(_read_text(path)), restkey="", restval="")
+        return _read_plain(path, expected)
+    text = _read_text(path, expected)
+    rows = csv.DictReader(io.StringIO(text), restkey="", restval="")
+    if "" in (rows.fieldnames or ()):
+        raise InputError(f"{path}: line 1: a column has no name")
     settings = []
     for row in rows:
         if row.get("") is not None:

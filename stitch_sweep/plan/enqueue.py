@@ -28,6 +28,7 @@ from stitch_sweep.plan.space import (
     settings_before_search,
 )
 from stitch_sweep.storage.ledger import Ledger
+from stitch_sweep.storage.records import rank
 from stitch_sweep.storage.study import Study
 
 _MOST_PROBLEMS = 10
@@ -38,6 +39,8 @@ _TOLERANCE = 1e-8
 def check_enqueued(config: Config) -> None:
     """Check that all enqueued settings are points of the search space.
 
+    An experiment's folder is read anew here, and not again during the sweep.
+
     Raises:
         InputError: an unknown path, a value outside of the space, or a missing path; or the folder
             contains no sweep with a finished trial.
@@ -46,6 +49,7 @@ def check_enqueued(config: Config) -> None:
     if enqueue is None:
         return
     if isinstance(enqueue, str):
+        _read_best.cache_clear()  # a notebook may run several sweeps while the folder grows
         best = _read_best(Path(enqueue))
         named = [(f"{enqueue}: trial {record['trial']}", record) for record in best.records]
         entries = [(place, _settings_of(record, config)) for place, record in named]
@@ -99,15 +103,15 @@ class _Best:
 
     Args:
         records: the records of these trials, sorted by study.
-        sign: 1 if larger metrics are better, else -1.
+        mode: whether `max` or `min` of the search metric is best.
     """
 
-    def __init__(self, records: list[dict[str, Any]], sign: float) -> None:
+    def __init__(self, records: list[dict[str, Any]], mode: str) -> None:
         self.records = records
         self._by_study = {record["study"]: record for record in records}
         self._by_cell: dict[tuple[Any, ...], dict[str, Any]] = {}
         # Of equal metrics, the first in the order of the trials' ids counts.
-        ranked = sorted(records, key=lambda record: (-sign * record["metric"], record["trial"]))
+        ranked = sorted(records, key=lambda record: (-rank(record, mode)[0], record["trial"]))
         for record in ranked:
             self._by_cell.setdefault(_cell(record), record)
         params = [json.dumps(record["params"], sort_keys=True) for record in ranked]
@@ -134,21 +138,18 @@ def _read_best(folder: Path) -> _Best:
             f"search.enqueue: {folder} contains no sweep; name an experiment folder, or a file (YAML, "
             "JSON or CSV) with a list of settings"
         )
-    search = description.get("config", {}).get("search", {})
-    sign = -1.0 if search.get("mode") == "min" else 1.0
+    mode = description.get("config", {}).get("search", {}).get("mode", "max")
     best: dict[str, dict[str, Any]] = {}
     for record in ledger.records():
         if record["status"] != "finished":
             continue
         keys = ("trial", "study", "number", "metric", "params", "settings")
         kept = {key: record[key] for key in (*keys, *_CELL)}
-        rank = (sign * kept["metric"], -kept["number"])
-        other = best.get(kept["study"])
-        if other is None or rank > (sign * other["metric"], -other["number"]):
-            best[kept["study"]] = kept
+        other = best.setdefault(kept["study"], kept)
+        best[kept["study"]] = max(other, kept, key=lambda record: rank(record, mode))
     if not best:
         raise InputError(f"search.enqueue: no trial of the sweep in {folder} has finished")
-    return _Best([best[study] for study in sorted(best)], sign)
+    return _Best([best[study] for study in sorted(best)], mode)
 
 
 _CELL = ("sender", "sender_layer", "receiver", "receiver_layer")

@@ -16,6 +16,7 @@ from typing import Any
 from stitch_sweep.config.root import Config
 from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.stitches.shapes import Shape
+from stitch_sweep.storage.records import rank
 from stitch_sweep.storage.study import Study
 
 
@@ -74,10 +75,9 @@ def describe_chains(studies: Iterable[Study]) -> dict[str, list[int]]:
 
 
 def best_record(records: Iterable[Mapping[str, Any]], config: Config) -> Mapping[str, Any] | None:
-    """Return the finished trial with the best search metric, the earliest of equals; None without any."""
-    sign = 1 if config.search.mode == "max" else -1
+    """Return the best finished trial, by `storage.records.rank`; None without any."""
     finished = [record for record in records if record["status"] == "finished"]
-    return max(finished, key=lambda r: (sign * r["metric"], -r["number"]), default=None)
+    return max(finished, key=lambda record: rank(record, config.search.mode), default=None)
 
 
 def shared_settings(

@@ -11,6 +11,7 @@ import numpy as np
 from stitch_sweep.storage.checkpoint_files import CheckpointFile
 from stitch_sweep.storage.files import write_atomically
 from stitch_sweep.storage.ledger import Ledger
+from stitch_sweep.storage.records import rank
 
 
 class LedgerWriter:
@@ -28,7 +29,7 @@ class LedgerWriter:
     def __init__(self, folder: str, keep_stitches: str, mode: str) -> None:
         self._ledger = Ledger(folder)
         self._keep = keep_stitches
-        self._sign = 1 if mode == "max" else -1
+        self._mode = mode
         self._best: dict[str, tuple[float, int]] = {}
         # All readers report damaged records; the writer skips them.
         records = self._ledger.records(lambda error: None)
@@ -107,9 +108,7 @@ class LedgerWriter:
         return rank >= self._best.get(record["study"], rank)
 
     def _rank(self, record: Mapping[str, Any]) -> tuple[float, int]:
-        # If metrics are equal, the trial with the lower number is better, regardless of which ended
-        # first.
-        return (self._sign * record["metric"], -record["number"])
+        return rank(record, self._mode)
 
     def _update_best(self, record: Mapping[str, Any]) -> None:
         study, rank = record["study"], self._rank(record)

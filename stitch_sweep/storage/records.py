@@ -54,6 +54,18 @@ def without_outcome(record: Mapping[str, Any]) -> dict[str, Any]:
     return {name: record[name] for name in (*_RECORD, "start") if name in record}
 
 
+def rank(record: Mapping[str, Any], mode: str) -> tuple[float, int]:
+    """Return the key by which the best finished trial of a study is the largest.
+
+    If metrics are equal, the trial with the lower number is better, regardless of which ended first.
+
+    Args:
+        record: of a finished trial.
+        mode: whether `max` or `min` of the search metric is best.
+    """
+    return (-record["metric"] if mode == "min" else record["metric"], -record["number"])
+
+
 def trial_from_path(path: Path) -> str | None:
     """Return the trial whose record has this file name; None for other files, such as copies.
 

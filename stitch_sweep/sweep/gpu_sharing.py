@@ -1,10 +1,11 @@
-"""The number of trials on one GPU: `resources.gpu: auto` measures the largest trial."""
+"""The number of workers on one GPU: `resources.gpu: auto` measures the largest trials."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -17,8 +18,11 @@ from stitch_sweep.plan.prepare import Prepared
 from stitch_sweep.plan.settings import settings_per_stitch
 from stitch_sweep.stitches.building import build_on_meta
 from stitch_sweep.stitches.capacity import capacity
+from stitch_sweep.stitches.shapes import Shape
 from stitch_sweep.storage.study import Study
 from stitch_sweep.sweep.gpu_memory import Footprint, format_gib, measure_context
+from stitch_sweep.training.loop import StitchTraining
+from stitch_sweep.training.pack import Pack
 from stitch_sweep.training.workbench import Workbench
 
 HEADROOM = 1.25
@@ -27,90 +31,141 @@ MOST_TRIALS_PER_GPU = 32
 """Upper limit of `auto`: more trials only wait for each other."""
 
 
-class LargestTrial(NamedTuple):
-    """The study and the settings of a trial that takes the most memory, and the width of its pack."""
+class LargestPack(NamedTuple):
+    """Trials that one worker may train side by side, which together take the most memory.
 
-    study: Study
-    settings: TrialSettings
-    pack_width: int
+    Attributes:
+        width: number of places.
+        members: a study and settings for each place; a study may have several places.
+    """
+
+    width: int
+    members: list[tuple[Study, TrialSettings]]
 
 
-def measure_trial(
-    config: Config, data: Data, networks: Mapping[str, nn.Module], trial: LargestTrial
+def measure_pack(
+    config: Config, data: Data, networks: Mapping[str, nn.Module], pack: LargestPack
 ) -> Footprint:
-    """Measure a trial's memory by a training of one epoch and its evaluations. Needs a GPU.
+    """Measure a worker's memory by trainings of one epoch and their evaluations. Needs a GPU.
 
     Args:
         config: the configuration.
         data: the images.
         networks: trained or untrained networks, by name.
-        trial: the trial to measure.
+        pack: the trials to train.
     """
     context = measure_context()
-    study, settings = trial.study, trial.settings
-    once = settings.model_copy(
-        update={"training": settings.training.model_copy(update={"epochs": 1})}
-    )
     bench = Workbench(config, data, networks)
     torch.cuda.reset_peak_memory_stats()
-    training = bench.training(
-        study.sender,
-        study.sender_layer,
-        study.receiver,
-        study.receiver_layer,
-        once,
-        pack_width=trial.pack_width,
-    )
-    while not training.done:
-        training.run_epoch()
-    training.finish()
+    train_pack(bench, pack)
     return Footprint(context.total, context.context, torch.cuda.max_memory_reserved())
 
 
-def find_largest_trial(prepared: Prepared) -> LargestTrial:
-    """Find the trial of a sweep that by its sizes takes the most memory.
+def train_pack(bench: Workbench, pack: LargestPack) -> list[StitchTraining]:
+    """Train all members of a pack side by side for one epoch, and evaluate them."""
+    trainings = []
+    for repeat, (study, settings) in enumerate(pack.members):
+        training = settings.training.model_copy(update={"epochs": 1})
+        trainings.append(
+            bench.training(
+                study.sender,
+                study.sender_layer,
+                study.receiver,
+                study.receiver_layer,
+                settings.model_copy(update={"training": training}),
+                repeat,
+                pack_width=pack.width,
+            )
+        )
+    joint = Pack(pack.width)
+    for member in trainings:
+        if not member.done:
+            joint.add(member)
+    while joint.members:
+        for error in joint.run_epoch().values():
+            raise error
+    for member in trainings:
+        member.finish()
+    return trainings
+
+
+def find_largest_pack(prepared: Prepared) -> LargestPack:
+    """Find the trials of a sweep that by their sizes take the most memory of one worker.
 
     The size of a trial counts the stored representations of all images (none above
     `resources.cache_gb`), those of a batch, and the stitch with its gradient and two moments. Among the
-    searched settings, the largest batch and the largest stitch count.
+    searched settings, the largest batch and the largest stitch count. The members of a pack continue in
+    one receiver layer. They come from as many sender layers as there are, the largest first.
     """
     config, data = prepared.config, prepared.data
     images = len(data.train) + len(data.validation) + len(data.test)
 
-    def size(trial: LargestTrial) -> int:
-        shapes = (
-            prepared.outlines[trial.study.sender].shape(trial.study.sender_layer),
-            prepared.outlines[trial.study.receiver].shape(trial.study.receiver_layer),
+    def shapes(study: Study) -> tuple[Shape, Shape]:
+        return (
+            prepared.shape(study.sender, study.sender_layer),
+            prepared.shape(study.receiver, study.receiver_layer),
         )
-        terms = trial.settings.loss.terms
-        roles = shapes if any(term.name != "task" for term in terms) else shapes[:1]
+
+    def size_of_stored(study: Study, settings: TrialSettings) -> int:
+        roles = shapes(study)[: 2 if any(t.name != "task" for t in settings.loss.terms) else 1]
         stored = [math.prod(shape) * len(data.train) for shape in roles]
         stored = [count for count in stored if 4 * count <= config.resources.cache_gb * 2**30]
-        batch = trial.pack_width * trial.settings.training.batch_size * sum(map(math.prod, shapes))
-        stitch = build_on_meta(trial.settings.stitch, *shapes)
-        parameters = 4 * capacity(stitch).parameters
-        return sum(stored) * images // len(data.train) + batch + parameters
+        return sum(stored) * images // len(data.train)
+
+    def size_in_place(study: Study, settings: TrialSettings) -> int:
+        batch = settings.training.batch_size * sum(map(math.prod, shapes(study)))
+        stitch = build_on_meta(settings.stitch, *shapes(study))
+        return batch + 4 * capacity(stitch).parameters
 
     widths = PackWidths(prepared)
+    # For each kind of pass, the largest trial of each sender layer.
+    passes: dict[tuple[Any, ...], dict[tuple[str, int], _Sized]] = {}
+    for study in prepared.studies:
+        for settings in settings_per_stitch(config, study):
+            largest = _with_largest_batch(config, settings)
+            training = largest.training
+            trial = _Sized(
+                size_of_stored(study, largest), size_in_place(study, largest), study, largest
+            )
+            kind = training.batch_size, training.frozen, training.precision
+            trials = passes.setdefault((study.receiver, study.receiver_layer, *kind), {})
+            sender = study.sender, study.sender_layer
+            trials[sender] = max(trials.get(sender, trial), trial, key=_Sized.total)
 
-    def trial_of(study: Study, settings: TrialSettings) -> LargestTrial:
-        batch_size = settings.training.batch_size
-        width = widths.width(study.receiver, study.receiver_layer, batch_size)
-        return LargestTrial(study, settings, width)
+    def fill(receiver: str, layer: int, batch_size: int, trials: list[_Sized]) -> list[_Sized]:
+        ranked = sorted(trials, key=_Sized.total, reverse=True)
+        width = widths.width(receiver, layer, batch_size)
+        return list(itertools.islice(itertools.cycle(ranked), width))
 
-    trials = (
-        trial_of(study, _with_largest_batch(config, settings))
-        for study in prepared.studies
-        for settings in settings_per_stitch(config, study)
-    )
-    return max(trials, key=size)
+    def size(members: list[_Sized]) -> int:
+        senders = {(m.study.sender, m.study.sender_layer): m.stored for m in members}
+        return sum(senders.values()) + sum(member.in_place for member in members)
+
+    packs = [
+        fill(receiver, layer, batch_size, list(trials.values()))
+        for (receiver, layer, batch_size, *_), trials in passes.items()
+    ]
+    members = max(packs, key=size)
+    return LargestPack(len(members), [(member.study, member.settings) for member in members])
+
+
+class _Sized(NamedTuple):
+    """A trial, with its numbers of values: stored for its sender layer, and in its place of a pack."""
+
+    stored: int
+    in_place: int
+    study: Study
+    settings: TrialSettings
+
+    def total(self) -> int:
+        return self.stored + self.in_place
 
 
 def choose_share(footprint: Footprint, cpus: int) -> float:
     """Choose the smallest share of a GPU that a trial fits into, with headroom.
 
     Args:
-        footprint: of the largest trial.
+        footprint: of a worker with the largest trials.
         cpus: number of trials that the CPUs beside one GPU can drive.
 
     Returns:
@@ -125,9 +180,10 @@ def choose_share(footprint: Footprint, cpus: int) -> float:
 def describe_share(share: float, footprint: Footprint) -> str:
     """Return the message about the choice of `gpu: auto`."""
     return (
-        f"resources.gpu: auto is {share:g}: the largest trial took {format_gib(footprint.peak)} and a "
-        f"CUDA context {format_gib(footprint.context)} of {format_gib(footprint.total)}; with a margin "
-        f"of a quarter, {int(1 / share)} fit on a GPU"
+        f"resources.gpu: auto is {share:g}: the largest trials of a worker took "
+        f"{format_gib(footprint.peak)} and a CUDA context {format_gib(footprint.context)} of "
+        f"{format_gib(footprint.total)}; with a margin of a quarter, {int(1 / share)} workers fit on a "
+        "GPU"
     )
 
 

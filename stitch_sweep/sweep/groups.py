@@ -18,6 +18,9 @@ from stitch_sweep.sweep.rounds import StudyRounds
 LONGEST = 4
 """Largest number of trials of a group, in multiples of its places."""
 
+MOST_MISFITS = 64
+"""Number of trials that don't fit after which a group gets no more, though others might fit."""
+
 _SHARED_SETTINGS = ("batch_size", "frozen", "precision")
 """Settings under `training` that concern a whole pass, and are equal in a group."""
 

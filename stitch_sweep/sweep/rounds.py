@@ -87,6 +87,7 @@ class StudyRounds:
         self._segments: RoundSegments | None = None
         self._params: list[dict[str, Any]] = []  # Optuna's suggestions, in order
         self._settings: dict[int, TrialSettings] = {}  # of the current round
+        self._curves: dict[int, list[float]] = {}  # of ended trials, for decisions
         self._keys: list[tuple[str, str | None]] = []
 
     @property
@@ -169,12 +170,13 @@ class StudyRounds:
         if self._config.search.scheduler is None or self.is_complete:
             return False
         segments = self._open_segments()
-        numbers = segments.decide(self._records, self._histories(), self._finished())
-        for number in numbers or ():
-            record = self._records[number]
-            metric = learning_curve(record, self._config)[-1]
-            self._records[number] = self._stop(record["trial"], metric)
-        return numbers is not None
+        if not segments.is_due(self._records):
+            return False
+        histories = self._histories()
+        for number in segments.decide(self._records, histories, self._finished()):
+            trial = self._records[number]["trial"]
+            self._records[number] = self._stop(trial, histories[number][-1])
+        return True
 
     def _open_segments(self) -> RoundSegments:
         if self._segments is None:
@@ -221,10 +223,20 @@ class StudyRounds:
         """Return the search metric after each epoch, of every trial that decisions may see."""
         taking_part = filter(self._takes_part, self._round)
         return {
-            number: learning_curve(self._records[number], self._config)
+            number: self._curve_of(number)
             for number in (*range(self._result_count), *taking_part)
             if number in self._records
         }
+
+    def _curve_of(self, number: int) -> list[float]:
+        """Return the search metric after each epoch of a trial; kept in memory once it has ended."""
+        if number in self._curves:
+            return self._curves[number]
+        record = self._records[number]
+        curve = learning_curve(record, self._config)
+        if record["status"] != "running":
+            self._curves[number] = curve
+        return curve
 
     def _finished(self) -> list[int]:
         """Return the numbers of the finished trials of earlier rounds."""

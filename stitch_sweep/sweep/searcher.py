@@ -14,7 +14,7 @@ from stitch_sweep.storage.files import explain_stop
 from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.predictions import decode_predictions
 from stitch_sweep.storage.study import Study
-from stitch_sweep.sweep.groups import LONGEST, Assignment, Group, choose_size
+from stitch_sweep.sweep.groups import LONGEST, MOST_MISFITS, Assignment, Group, choose_size
 from stitch_sweep.sweep.openings import StudyOpenings
 from stitch_sweep.sweep.ray_setup import tune
 from stitch_sweep.sweep.retries import FailureCounter
@@ -170,6 +170,8 @@ class SweepSearcher(tune.search.Searcher):
 
     def _fill(self, group: Group, first: Assignment, column: Column, slots: int) -> None:
         """Add the next trials of a column to a group that has its first one."""
+        if first.goes_alone:
+            return
         idle = max(1, slots - len(self._running))
         enough = LONGEST * group.width * idle
         size = choose_size(
@@ -179,15 +181,19 @@ class SweepSearcher(tune.search.Searcher):
             idle,
             slots,
         )
+        misfits = 0
         for rounds in self._queue.column(column):
-            while len(group.assignments) < size:
+            while len(group.assignments) < size and misfits < MOST_MISFITS:
                 assignment = self._take(rounds)
                 if assignment is None:
                     break
                 if not assignment.fits(first):
                     rounds.take_back(assignment.number)
+                    misfits += 1
                     break
                 self._hand_out(group, assignment)
+            else:
+                return  # taking a trial opens its study's search, which needs memory
 
     def _take(self, rounds: StudyRounds) -> Assignment | None:
         """Take a study's next trial. A study without one leaves the queue until a result arrives."""

@@ -40,13 +40,28 @@ class RoundSegments:
         paused_at = paused_epoch(record)
         return next((rung for rung in self._rungs.get(number, ()) if rung > paused_at), None)
 
+    def is_due(self, records: Mapping[int, Mapping[str, Any]]) -> bool:
+        """Return whether all trials of the round have come to the next rung, or have ended before.
+
+        Args:
+            records: the records of the round's trials, by number.
+        """
+        if self._scheduler is None or not self._remaining:
+            return False
+        epoch = self._remaining[0]
+        for number in self._rungs:
+            record = records.get(number)
+            if record is None or (record["status"] == "running" and paused_epoch(record) < epoch):
+                return False
+        return True
+
     def decide(
         self,
         records: Mapping[int, Mapping[str, Any]],
         histories: Mapping[int, Sequence[float]],
         finished: Collection[int],
-    ) -> list[int] | None:
-        """Decide which trials end at the next rung.
+    ) -> list[int]:
+        """Decide which trials end at the next rung. Only called if the decision is due.
 
         Args:
             records: the records of the round's trials, by number.
@@ -55,16 +70,10 @@ class RoundSegments:
             finished: numbers of the finished trials of earlier rounds.
 
         Returns:
-            The numbers of the running trials that end where they wait; None if no decision is due.
+            The numbers of the running trials that end where they wait.
         """
-        if self._scheduler is None or not self._remaining:
-            return None
-        epoch = self._remaining[0]
-        for number in self._rungs:
-            record = records.get(number)
-            if record is None or (record["status"] == "running" and paused_epoch(record) < epoch):
-                return None
-        del self._remaining[0]
+        assert self._scheduler is not None
+        epoch = self._remaining.pop(0)
         arrived = [
             number
             for number, rungs in sorted(self._rungs.items())

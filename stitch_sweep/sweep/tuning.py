@@ -31,8 +31,8 @@ from stitch_sweep.sweep.gpu_memory import allocatable, measure_context
 from stitch_sweep.sweep.gpu_sharing import (
     choose_share,
     describe_share,
-    find_largest_trial,
-    measure_trial,
+    find_largest_pack,
+    measure_pack,
 )
 from stitch_sweep.sweep.local_start import LocalStart
 from stitch_sweep.sweep.network_training import make_task, train_networks
@@ -176,9 +176,9 @@ def choose_gpu_share(prepared: Prepared, reporter: Reporter) -> tuple[float, int
     share, cpu = config.resources.gpu, config.resources.cpu
     if share == "auto":
         reporter.say("measuring the GPU memory of a trial")
-        task = make_task(measure_trial, num_cpus=cpu, num_gpus=1)
-        trial = find_largest_trial(prepared)
-        footprint = ray.get(task.remote(config, prepared.data, prepared.untrained(), trial))
+        task = make_task(measure_pack, num_cpus=cpu, num_gpus=1)
+        pack = find_largest_pack(prepared)
+        footprint = ray.get(task.remote(config, prepared.data, prepared.untrained(), pack))
         share = choose_share(footprint, count_cpus_per_gpu() // cpu)
         reporter.say(describe_share(share, footprint))
     elif 0 < share < 1:

@@ -189,6 +189,7 @@ class TestFiles:
         ("name", "text", "message"),
         [
             ("known.csv", "training.optimizer.lr\n1,2\n", "line 2: has more cells than the header"),
+            ("known.csv", "training.optimizer.lr,\n1,\n", "line 1: a column has no name"),
             ("known.csv", "", "expected an experiment's folder, a file's path, or a list"),
             ("known.yml", "training.optimizer.lr: 1", "search.enqueue: expected an experiment's"),
             ("known.yml", "[1", "search.enqueue: .*known.yml: line 1.* is not valid YAML"),
@@ -201,7 +202,16 @@ class TestFiles:
 
     def test_a_missing_file_is_named(self, tmp_path):
         (tmp_path / "config.yml").write_text(CONFIG % "none.yml")
-        with pytest.raises(InputError, match=r"search.enqueue: none.yml: there is no such file"):
+        with pytest.raises(
+            InputError, match=r"search.enqueue: none.yml: there is no such file or folder"
+        ):
+            read_config(tmp_path / "config.yml")
+
+    @pytest.mark.parametrize("name", FILES)
+    def test_a_file_that_is_no_text_is_refused_with_what_is_allowed(self, tmp_path, name):
+        (tmp_path / name).write_bytes(b"\xff\xfe\x00")
+        (tmp_path / "config.yml").write_text(CONFIG % name)
+        with pytest.raises(InputError, match=r"not a text file.*, expected a YAML, JSON or CSV f"):
             read_config(tmp_path / "config.yml")
 
 
@@ -251,6 +261,17 @@ class TestFolder:
         assert self.lr_of(config, Study("a", 0, "b", 0, repeat=7)) == 0.02  # the cell's best
         assert self.lr_of(config, Study("a", 2, "b", 0)) == 0.05  # the best of all; its own failed
         assert StudySearch(Study("x", 0, "y", 3), config).ask(0) == {"training.optimizer.lr": 0.05}
+
+    def test_a_folder_that_grows_is_read_again_for_the_next_sweep_alone(self, tmp_path):
+        study = Study("a", 0, "b", 0)
+        config = self.config(self.make(tmp_path / "earlier"))
+        check_enqueued(config)
+        before = describe_enqueued(config)
+        self.record(Ledger(tmp_path / "earlier"), study, 2, 0.08, 0.7)
+        assert (self.lr_of(config, study), describe_enqueued(config)) == (0.02, before)
+        check_enqueued(config)
+        assert self.lr_of(config, study) == 0.08
+        assert describe_enqueued(config) != before
 
     def test_the_mode_of_the_earlier_experiment_counts(self, tmp_path):
         config = self.config(self.make(tmp_path / "earlier", mode="min"))

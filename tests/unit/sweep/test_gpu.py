@@ -17,8 +17,10 @@ from stitch_sweep.sweep.gpu_sharing import (
     MOST_TRIALS_PER_GPU,
     choose_share,
     describe_share,
-    find_largest_trial,
+    find_largest_pack,
+    train_pack,
 )
+from stitch_sweep.training.workbench import Workbench
 from tests.support.sweeps import write_config
 
 GIB = 2**30
@@ -60,7 +62,7 @@ def test_what_auto_chose_is_said_with_its_reason():
     text = describe_share(choose_share(found, 16), found)
     assert "2.00 GiB" in text
     assert "0.50 GiB of 24.00 GiB" in text
-    assert "8 fit" in text
+    assert "8 workers fit" in text
 
 
 @pytest.mark.parametrize(
@@ -110,8 +112,8 @@ def test_the_largest_trial_has_the_largest_batch_and_stitch_that_are_searched(tm
     config = read_config(
         write_config(tmp_path, tmp_path / "zoo", pairs=[pair], search={"space": space})
     )
-    study, settings, pack_width = find_largest_trial(prepare(config))
-    assert (study.sender_layer, pack_width) == (1, 1)
+    study, settings = find_largest_pack(prepare(config)).members[0]
+    assert study.sender_layer == 1
     assert (settings.training.batch_size, settings.stitch.name) == (128, "conv3x3")
 
 
@@ -122,6 +124,23 @@ def test_what_is_too_large_to_be_kept_does_not_count_as_kept(tmp_path):
         config = read_config(
             write_config(tmp_path, tmp_path / "zoo", resources={"cache_gb": limit})
         )
-        sizes.append(find_largest_trial(prepare(config)))
-    assert sizes[0].settings.loss.label == "mse", "it keeps what the receiver should see too"
-    assert sizes[1].settings.loss.label == "task", "of equals the first"
+        _, settings = find_largest_pack(prepare(config)).members[0]
+        sizes.append(settings.loss.label)
+    assert sizes[0] == "mse", "it keeps what the receiver should see too"
+    assert sizes[1] == "task", "of equals the first"
+
+
+def test_a_pack_is_measured_with_all_its_members(tmp_path):
+    """They come from the largest sender layers into one layer, and are trained side by side."""
+    pair = {"sender": "a", "receiver": "b", "sender_layers": [1, 3, 4], "receiver_layers": [1, 4]}
+    changes = {"pairs": [pair], "resources": {"pack": 4}, "loss": {"task": 1.0}, "search": {}}
+    prepared = prepare(read_config(write_config(tmp_path, tmp_path / "zoo", **changes)))
+    pack = find_largest_pack(prepared)
+    assert pack.width == 4
+    layers = [(study.sender_layer, study.receiver_layer) for study, _ in pack.members]
+    assert layers == [(1, 1), (3, 1), (4, 1), (1, 1)]
+    bench = Workbench(prepared.config, prepared.data, prepared.untrained())
+    trainings = train_pack(bench, pack)
+    assert {training.step for training in trainings} == {trainings[0].steps_per_epoch}
+    ends = [training.trajectory[-1]["loss"] for training in trainings]
+    assert len(set(ends)) == 4, "the two of one study start differently"

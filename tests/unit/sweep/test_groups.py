@@ -6,9 +6,12 @@ from collections import Counter
 
 import pytest
 
+from stitch_sweep.plan.study_search import StudySearch
 from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.ledger_writer import LedgerWriter
-from stitch_sweep.sweep.groups import LONGEST, choose_size
+from stitch_sweep.storage.study import Study
+from stitch_sweep.sweep import rounds
+from stitch_sweep.sweep.groups import LONGEST, MOST_MISFITS, choose_size
 from stitch_sweep.sweep.retries import RETRIES
 from stitch_sweep.sweep.searcher import SweepSearcher
 from stitch_sweep.sweep.slots import describe_slots
@@ -59,6 +62,52 @@ def test_a_group_has_one_receiver_layer_and_one_batch_size(tmp_path):
     ]
     assert all(len(kind) == 1 for kind in kinds)
     assert max(map(len, specs(log))) > 1
+
+
+class TestOpenedStudies:
+    """A group opens the searches of few studies: thousands of them would take time and memory."""
+
+    COLUMN = tuple(Study("a", layer, "b", 0, repeat=r) for layer in range(5) for r in range(60))
+
+    @pytest.fixture
+    def opened(self, monkeypatch) -> list[str]:
+        opened: list[str] = []
+
+        class Watched(StudySearch):
+            def __init__(self, study, *arguments):
+                opened.append(study.id)
+                super().__init__(study, *arguments)
+
+        monkeypatch.setattr(rounds, "StudySearch", Watched)
+        return opened
+
+    def searcher(self, folder, studies=COLUMN):
+        config = make_config(FLAT, sampler="random", samples=2)
+        return SweepSearcher(studies, config, Ledger(folder), limit=lambda: 2, width=lambda *_: 4)
+
+    def test_by_a_group_that_is_full(self, opened, tmp_path):
+        group = json.loads(self.searcher(tmp_path).suggest("a")["group"])["trials"]
+        assert len(group) == len(opened) == LONGEST * 4
+
+    def test_by_a_trial_that_goes_alone(self, opened, tmp_path):
+        searcher = self.searcher(tmp_path)
+        for k in range(2):
+            searcher.suggest(str(k))
+            searcher.on_trial_complete(str(k), error=True)
+        before = len(opened)
+        group = json.loads(searcher.suggest("x")["group"])["trials"]
+        assert len(group) == 1
+        assert len(opened) == before
+
+    def test_by_a_group_that_nothing_fits(self, opened, tmp_path):
+        studies = [
+            Study("a", 0, "b", 0, {"training.batch_size": size}, repeat)
+            for size, repeats in ((16, 1), (32, 300))
+            for repeat in range(repeats)
+        ]
+        group = json.loads(self.searcher(tmp_path, studies).suggest("a")["group"])["trials"]
+        assert len(group) == 1
+        assert len(opened) == 1 + MOST_MISFITS
 
 
 def test_every_trial_is_handed_out_once(tmp_path):

@@ -1,10 +1,12 @@
 """Trials that wait at rungs, and decisions that depend on nothing but results."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pytest
 
+from stitch_sweep.plan.objectives import learning_curve
 from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.sweep import rounds
 from stitch_sweep.sweep.searcher import SweepSearcher
@@ -121,6 +123,24 @@ def test_a_decision_sees_no_later_value_and_no_order(shuffle, tmp_path, monkeypa
     for first in (0, 4):
         stopped = [r["number"] for r in records[first : first + 4] if r["status"] == "stopped"]
         assert len(stopped) == 1
+
+
+def test_curves_are_computed_for_decisions_alone(tmp_path, monkeypatch):
+    """Once for an ended trial, and once per decision for a waiting one, whatever `samples` is."""
+    computed: Counter[tuple[str, str]] = Counter()
+
+    def counted(record, config):
+        computed[record["trial"], record["status"]] += 1
+        return learning_curve(record, config)
+
+    monkeypatch.setattr(rounds, "learning_curve", counted)
+    run_searcher(halving_config(16, sampler="random"), tmp_path, studies=[STUDY], slots=3)
+    counts = {status: Counter() for status in ("running", "finished", "stopped")}
+    for (trial, status), count in computed.items():
+        counts[status][trial] = count
+    assert max(counts["running"].values()) <= 2, "each trial has two rungs"
+    for status in ("finished", "stopped"):
+        assert set(counts[status].values()) == {1}
 
 
 def test_a_trial_that_failed_before_a_rung_holds_nothing_up(tmp_path):
