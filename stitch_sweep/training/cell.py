@@ -230,8 +230,9 @@ class TrainingCell:
 
     def runs_foreign_code(self) -> bool:
         """Return whether the stitch or a loss was defined outside of Stitch Sweep and torch."""
+        stitch = self.stitch.ordinary if isinstance(self.stitch, WhitenedStitch) else self.stitch
         losses = [loss for _, loss in self.loss.terms.values()]
-        modules = {type(part).__module__ for part in (*self.stitch.modules(), *losses)}
+        modules = {type(part).__module__ for part in (*stitch.modules(), *losses)}
         return not all(name.startswith(("stitch_sweep.", "torch.")) for name in modules)
 
     def measure(self, split: str) -> tuple[dict[str, float], Tensor]:
