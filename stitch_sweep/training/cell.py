@@ -228,6 +228,11 @@ class TrainingCell:
             splits[split] = SplitRepresentations(loaders[split], needed, cache)
         return splits
 
+    def release_representations(self) -> None:
+        """Drop the representations of all splits until they are used again."""
+        for split in self.splits.values():
+            split.release()
+
     def runs_foreign_code(self) -> bool:
         """Return whether the stitch or a loss was defined outside of Stitch Sweep and torch."""
         stitch = self.stitch.ordinary if isinstance(self.stitch, WhitenedStitch) else self.stitch
