@@ -16,12 +16,13 @@ from pydantic import (
     model_validator,
 )
 
+from stitch_sweep.config.filling import fill_in
 from stitch_sweep.config.optimizer import OptimizerConfig
 from stitch_sweep.config.schedule import ScheduleConfig
 from stitch_sweep.core.bounds import Epochs, Positive
 from stitch_sweep.core.registry import Options
 
-RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+PRETRAINING_RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "plain": {},
         # Chosen by time to accuracy; benchmarks/pretraining.py measures it. It has no flips, because a
@@ -45,8 +46,6 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )
 """The values of every recipe: for keys that the user doesn't set."""
-
-_SECTIONS = ("optimizer", "schedule")
 
 
 class PretrainingConfig(Options):
@@ -101,7 +100,9 @@ class PretrainingConfig(Options):
     ) -> PretrainingConfig:
         if not isinstance(values, Mapping):
             return handler(values)
-        section = handler(_fill_in(values))
+        name = values.get("recipe", "plain")
+        recipe = PRETRAINING_RECIPES.get(name, {}) if isinstance(name, str) else {}
+        section = handler(fill_in(values, recipe))
         section._given = copy.deepcopy(dict(values))
         return section
 
@@ -144,18 +145,3 @@ _LATER_KEYS = (
     *("recipe", "precision", "memory_format", "augment"),
     *("label_smoothing", "whiten_stem"),
 )
-
-
-def _fill_in(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return raw values with those of their recipe in all keys that they don't set.
-
-    An optimizer or a schedule without a name replaces single keys of the recipe's.
-    """
-    name = values.get("recipe", "plain")
-    recipe = copy.deepcopy(dict(RECIPES.get(name, {}))) if isinstance(name, str) else {}
-    filled = {**recipe, **values}
-    for key in _SECTIONS:
-        given = values.get(key)
-        if key in recipe and isinstance(given, Mapping) and "name" not in given:
-            filled[key] = {**recipe[key], **given}
-    return filled

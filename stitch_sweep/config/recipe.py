@@ -13,10 +13,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from stitch_sweep.config.filling import fill_in
 from stitch_sweep.config.paths import assign, flatten
 from stitch_sweep.config.training import TrainingConfig
 
-RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+TRAINING_RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "fast": {
             "training": {
@@ -76,18 +77,12 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 """The values of every recipe."""
 
-_SECTIONS = ("optimizer", "schedule")
-"""Keys of `training` that are sections: a recipe fills in their keys one by one."""
-_START = "stitch.start"
 MARK = "keys_beside_recipe"
 """Key of `training` that names the keys that are set beside a recipe."""
 
 
 def with_recipe(values: Any, *, marked: bool) -> Any:
     """Return raw settings with the values of their recipe in all keys that they don't set.
-
-    An optimizer or a schedule that is given with its name replaces the recipe's; without a name, its
-    keys replace single keys of the recipe's.
 
     Args:
         values: raw settings. Their `keys_beside_recipe`, if given, says which of the keys are set by
@@ -101,7 +96,7 @@ def with_recipe(values: Any, *, marked: bool) -> Any:
     if not marked and training.get("recipe") is None and MARK not in training:
         return values
     own = _own_settings(values)
-    resolved = _with_section(dict(values), _fill_in(own))
+    resolved = _with_section(dict(values), _apply_recipe(own))
     training = resolved["training"]
     training.pop(MARK, None)
     if marked:
@@ -153,7 +148,7 @@ def _own_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(marks, list):
         return copy.deepcopy(given)
     own = _select(given, set(marks))
-    filled = {"stitch": {"start": "random"}, **_fill_in(own)}
+    filled = {"stitch": {"start": "random"}, **_apply_recipe(own)}
     try:
         filled["training"] = TrainingConfig.model_validate(filled["training"]).all_values()
     except ValidationError:
@@ -185,16 +180,11 @@ def _own_paths(own: Mapping[str, Any]) -> Iterator[str]:
     return (path for path, _ in _leaves(own))
 
 
-def _fill_in(own: Mapping[str, Any]) -> dict[str, Any]:
+def _apply_recipe(own: Mapping[str, Any]) -> dict[str, Any]:
     """Return `training` and, where it is set, `stitch.start`, with a recipe's values in missing keys."""
     name = own["training"].get("recipe")
-    recipe = RECIPES.get(name, {}) if isinstance(name, str) else {}
-    training = {**copy.deepcopy(dict(recipe.get("training", {}))), **own["training"]}
-    for key in _SECTIONS:
-        given, filled = own["training"].get(key), recipe.get("training", {}).get(key)
-        if isinstance(given, Mapping) and isinstance(filled, Mapping) and "name" not in given:
-            training[key] = {**copy.deepcopy(dict(filled)), **given}
-    stitch = {**recipe.get("stitch", {}), **own["stitch"]}
+    recipe = TRAINING_RECIPES.get(name, {}) if isinstance(name, str) else {}
+    training, stitch = (fill_in(own[key], recipe.get(key, {})) for key in ("training", "stitch"))
     return {"training": training, **({"stitch": stitch} if stitch else {})}
 
 

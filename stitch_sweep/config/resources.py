@@ -53,7 +53,8 @@ class ResourcesConfig(Options):
     cache_gb: From0 = Field(
         default=1.0,
         description="Largest size in GiB of a frozen network's representation of one split that is kept "
-        "in memory. A worker keeps the sender's and, if the loss needs it, the receiver's.",
+        "in memory. A worker keeps those of the stitches that it trains side by side, for each split the "
+        "sender's and, if the loss needs it, the receiver's, and at most those of one earlier stitch.",
     )
     # Excluded if it has its default, so that descriptions of older sweeps keep their hashes.
     pack: Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -81,6 +82,21 @@ class Moments:
     def deviations_y(self) -> Tensor:
         """Return the root of each y channel's sum of squared deviations, [q]; 0 if constant."""
         return _deviations(self.yy, self.mean_y, self.count, self.noise)
+
+
+def moments_of_rows(chunks: Iterable[Tensor]) -> Moments:
+    """Accumulate the moments of rows x [n, p] that come in chunks; y is empty, [n, 0].
+
+    Raises:
+        ValueError: there are no chunks.
+    """
+    moments: Moments | None = None
+    for rows in chunks:
+        added = Moments.of(rows, rows[:, :0])
+        moments = added if moments is None else moments.merged(added)
+    if moments is None:
+        raise ValueError("there are no inputs")
+    return moments
 
 
 def _deviations(square: Tensor, mean: Tensor, count: int, noise: float) -> Tensor:

@@ -6,7 +6,7 @@ import multiprocessing
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any
@@ -84,14 +84,16 @@ def ensure_side_by_side(
     with ThreadPoolExecutor(max_workers=slots) as pool:
         futures = {folder: pool.submit(ensure, recipe) for folder, recipe in jobs.items()}
         try:
-            stored = {folder: future.result() for folder, future in futures.items()}
-        except KeyboardInterrupt:
+            # For all, because an error of one network is raised when the others have ended.
+            wait(futures.values())
+        except BaseException:
             with lock:
                 stop.set()
                 for process in tuple(processes):
                     process.terminate()
             pool.shutdown(cancel_futures=True)
             raise
+        stored = {folder: future.result() for folder, future in futures.items()}
     return [stored[recipe.folder] for recipe in recipes]
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-_FLOOR = 1e-3
-"""Smallest eigenvalue of the patches' covariance that counts, as a share of the mean eigenvalue."""
+from stitch_sweep.losses.moments import moments_of_rows
+from stitch_sweep.stitches.whitened import Whitening
+
+_MOST_VALUES = 2**24
+"""Largest number of values of the patches that are in memory at a time, but at least one image's."""
 
 
 @torch.no_grad()
@@ -31,34 +36,45 @@ def whiten_stem(network: nn.Module, images: Tensor) -> bool:
     if found is None:
         return False
     stem, inputs = found
-    patches = functional.unfold(
-        inputs, stem.kernel_size, dilation=stem.dilation, stride=stem.stride
-    )
-    rows = patches.transpose(1, 2).flatten(0, 1).double().cpu()
-    covariance = torch.cov(rows.T)
-    eigenvalues, vectors = torch.linalg.eigh(covariance)
-    floor = _FLOOR * eigenvalues.mean()
-    if not floor > 0:
+    moments = moments_of_rows(_patches(stem, inputs))
+    covariance = moments.xx / moments.count
+    if not covariance.trace() > 0:
         return False
-    whitening = vectors @ torch.diag(eigenvalues.clamp(min=floor).rsqrt()) @ vectors.T
+    whitening = Whitening.fit(moments.mean_x, covariance, centered=True)
     weights = stem.weight.detach().double().cpu().flatten(1)
-    whitened = weights @ whitening
+    whitened = weights @ whitening.matrix
     before, after = (((w @ covariance) * w).sum() for w in (weights, whitened))
     stem.weight.copy_((whitened * (before / after).sqrt()).view_as(stem.weight))
     return True
+
+
+def _patches(stem: nn.Conv2d, inputs: Tensor) -> Iterator[Tensor]:
+    """Yield the patches that a convolution sees without padding, as rows on the CPU, in chunks."""
+
+    def unfold(images: Tensor) -> Tensor:
+        return functional.unfold(
+            images, stem.kernel_size, dilation=stem.dilation, stride=stem.stride
+        )
+
+    for part in inputs.split(max(1, _MOST_VALUES // unfold(inputs[:1]).numel())):
+        yield unfold(part).transpose(1, 2).flatten(0, 1).cpu()
 
 
 def _find_stem(network: nn.Module, images: Tensor) -> tuple[nn.Conv2d, Tensor] | None:
     """Return the first convolution that runs, and its input; None if it isn't one to whiten."""
     runs: list[tuple[nn.Conv2d, Tensor]] = []
 
-    def record(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+    def record(
+        module: nn.Module, arguments: tuple[Tensor, ...], keywords: dict[str, Tensor]
+    ) -> None:
         assert isinstance(module, nn.Conv2d)
         if not runs:
-            runs.append((module, arguments[0]))
+            runs.append((module, arguments[0] if arguments else keywords["input"]))
 
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
-    handles = [module.register_forward_pre_hook(record) for module in convolutions]
+    handles = [
+        module.register_forward_pre_hook(record, with_kwargs=True) for module in convolutions
+    ]
     try:
         network.eval()(images)
     finally:

@@ -10,7 +10,7 @@ from stitch_sweep.config.resources import ResourcesConfig
 from stitch_sweep.config.root import Config
 from stitch_sweep.config.training import FrozenMode, Precision
 from stitch_sweep.core.errors import InputError
-from stitch_sweep.networks.fast.machine import check_machine
+from stitch_sweep.networks.fast.machine import check_machine, has_bfloat16
 from stitch_sweep.plan.settings import possible_trainings
 
 
@@ -47,6 +47,26 @@ def check_training(config: Config) -> None:
     mode: FrozenMode = "compiled" if is_compiled else "exact"
     precision: Precision = "bfloat16" if is_short else "float32"
     check_machine(mode, precision, config.resources.device)
+
+
+def pretraining_notes(config: Config) -> list[str]:
+    """Return a note for each network that is trained in bfloat16, if this machine has no such arithmetic.
+
+    It isn't refused, because the numbers are the same, and the number format identifies a network in the
+    zoo.
+    """
+    if has_bfloat16(config.resources.device):
+        return []
+    notes = []
+    for network in config.networks:
+        pretraining = network.pretraining or config.pretraining
+        if network.kind == "trained" and pretraining.precision == "bfloat16":
+            notes.append(
+                f"network {network.name!r}: this machine has no arithmetic in bfloat16, so its training "
+                "can take several times as long as in float32; unless the zoo has the network, set "
+                "pretraining.precision: float32"
+            )
+    return notes
 
 
 def format_gpu(resources: ResourcesConfig) -> str:

@@ -37,11 +37,19 @@ def check_objectives(config: Config) -> None:
 
 
 def learning_curve(record: Mapping[str, Any], config: Config) -> list[float]:
-    """Return the search metric after each epoch of a trial, from the trajectory in its record."""
+    """Return the search metric after each epoch of a trial, from the trajectory in its record.
+
+    An epoch in which the training ended early has no value, unless it is the first.
+    """
     column = config.search.metric.removeprefix("val_")
     rows = (row for row in record.get("trajectory", ()) if row["split"] == "validation")
     # Row 0 is the start. An epoch may have several rows; the last one is at its end.
-    return list({row["epoch"]: row[column] for row in rows if row["step"] > 0}.values())
+    last_rows = {row["epoch"]: row for row in rows if row["step"] > 0}
+    if last_rows:
+        epoch, steps_per_epoch = max(last_rows), last_rows[min(last_rows)]["step"]
+        if last_rows[epoch]["step"] < epoch * steps_per_epoch:
+            del last_rows[epoch]
+    return [row[column] for row in last_rows.values()]
 
 
 def objective_values(record: Mapping[str, Any], config: Config) -> list[float] | None:

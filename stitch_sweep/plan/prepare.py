@@ -20,6 +20,7 @@ from stitch_sweep.networks.recipes import Recipe, make_recipe
 from stitch_sweep.networks.weights.fitting import load_pretrained
 from stitch_sweep.networks.weights.reading import load_weights
 from stitch_sweep.networks.zoo import StoredNetwork, Zoo
+from stitch_sweep.plan.machine import pretraining_notes
 from stitch_sweep.plan.outlines import Outline, outline_networks
 from stitch_sweep.plan.sizes import bound_trainings, compute_once_per_factors, count_trials
 from stitch_sweep.plan.studies import enumerate_studies
@@ -65,7 +66,7 @@ class Prepared:
                 f"study are trained once and copied, so at most {trainings} stitches are trained"
             )
         duplicates = [f"data: {entry}" for entry in find_duplicates(self.data)]
-        return [*self.data.notes, *duplicates, *notes]
+        return [*self.data.notes, *duplicates, *notes, *pretraining_notes(self.config)]
 
     @property
     def trials(self) -> int:

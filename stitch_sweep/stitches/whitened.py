@@ -91,17 +91,27 @@ class WhitenedStitch(Stitch):
         self.bias = nn.Parameter((bias.double() + shift).to(weight.dtype))
 
     @property
+    def ordinary(self) -> ChannelMixer:
+        """The ordinary stitch; it has the present map only after `fold`."""
+        return self._stitch[0]
+
+    @property
     def rate_factor(self) -> float:
         """Factor on the default learning rate of Adam and its relatives: min(1, 27 / D).
 
         A step of theirs changes every weight by about the learning rate, whatever the gradient, so it
         changes an output by up to the rate times D, the length of a row of whitened inputs.
         """
-        return min(1.0, FULL_RATE_INPUTS / self._stitch[0].inputs)
+        return min(1.0, FULL_RATE_INPUTS / self.ordinary.inputs)
+
+    def train(self, mode: bool = True) -> WhitenedStitch:
+        """Switch to train or eval mode, with the ordinary stitch, whose map may depend on it."""
+        self.ordinary.train(mode)
+        return super().train(mode)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, *sender] to [B, *receiver]."""
-        return self._stitch[0].apply_map(x, *self.applied_map())
+        return self.ordinary.apply_map(x, *self.applied_map())
 
     def applied_map(self) -> tuple[Tensor, Tensor]:
         """Return W [outputs, D] and b [outputs] as they are applied; differentiable."""
@@ -113,13 +123,12 @@ class WhitenedStitch(Stitch):
     @torch.no_grad()
     def fold(self) -> ChannelMixer:
         """Give the ordinary stitch the present map, and return it."""
-        stitch = self._stitch[0]
-        stitch.set_map(*self.applied_map())
-        return stitch
+        self.ordinary.set_map(*self.applied_map())
+        return self.ordinary
 
     def multiply_adds(self) -> int:
         """Count those of the ordinary stitch."""
-        return self._stitch[0].multiply_adds()
+        return self.ordinary.multiply_adds()
 
     def sparse_tensors(self) -> list[Tensor]:
         """Return the applied W."""
@@ -127,4 +136,4 @@ class WhitenedStitch(Stitch):
 
     def _blocks(self, weight: Tensor) -> Tensor:
         """Arrange W [outputs, D] as [outputs, before, after, C]."""
-        return weight.reshape(-1, *self._stitch[0].row_shape).transpose(2, 3)
+        return weight.reshape(-1, *self.ordinary.row_shape).transpose(2, 3)

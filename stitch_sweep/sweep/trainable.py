@@ -165,6 +165,7 @@ class StitchTrainable(tune.Trainable):
                 self._pack.add(trial.training)
             else:  # it trains when the members have left
                 self._open.remove(trial)
+                trial.training.release_representations()
                 self._held[trial.id] = trial.training
                 self._waiting.appendleft(entry)
                 return
@@ -235,9 +236,13 @@ class StitchTrainable(tune.Trainable):
             note_error(self._shared.writer, trial.id, error)
 
     def _hold(self, trial: WorkerTrial) -> None:
-        """Keep a waiting training in memory, unless other processes share this one's GPU."""
+        """Keep a waiting training in memory, unless other processes share this one's GPU.
+
+        It keeps no representations: those of many trainings would take more memory than the cache.
+        """
         if 0 < self._gpu < 1:
             return
+        trial.training.release_representations()
         self._held[trial.id] = trial.training
         while len(self._held) > HELD * self._width:
             self._held.popitem(last=False)

@@ -257,10 +257,16 @@ class TrainingCell:
         needed = {role: sources[role] for role in ("sender", "expected")}
         return SplitRepresentations(loader, needed, cache, computed=["expected"]).pairs(sample)
 
+    def release_representations(self) -> None:
+        """Drop the representations of all splits until they are used again."""
+        for split in self.splits.values():
+            split.release()
+
     def runs_foreign_code(self) -> bool:
         """Return whether the stitch or a loss was defined outside of Stitch Sweep and torch."""
+        stitch = self.stitch.ordinary if isinstance(self.stitch, WhitenedStitch) else self.stitch
         losses = [loss for _, loss in self.loss.terms.values()]
-        modules = {type(part).__module__ for part in (*self.stitch.modules(), *losses)}
+        modules = {type(part).__module__ for part in (*stitch.modules(), *losses)}
         return not all(name.startswith(("stitch_sweep.", "torch.")) for name in modules)
 
     def measure(self, split: str, limit: int | None = None) -> tuple[dict[str, float], Tensor]:

@@ -335,6 +335,10 @@ class StitchTraining:
         ordinary = self._cell.fold_stitch()
         return pack_stitch(ordinary, stitch.name, *self._cell.shapes, stitch.options, about)
 
+    def release_representations(self) -> None:
+        """Free memory while the training waits; it continues with the same bits."""
+        self._cell.release_representations()
+
     def checkpoint(self) -> bytes:
         """Serialize everything that is needed to resume, also in another process: see `restore`."""
         state = {

@@ -39,7 +39,7 @@ class ActivationCache:
     """Cache of frozen representations of whole splits, shared by the trials of one process.
 
     For each role (sender or expected) and split the cache keeps only the latest representation, because
-    the cells of one sender are trained one after the other.
+    the cells of one sender are trained one after the other. Trainings keep the others that they use.
 
     Args:
         limit_bytes: a larger representation is never cached but recomputed batch by batch. The decision
@@ -134,10 +134,8 @@ class SplitRepresentations:
     ) -> None:
         self._loader = loader
         self._sources = sources
-        self._whole = {
-            role: None if role in computed else cache.get(role, network, layer, loader)
-            for role, (network, layer) in sources.items()
-        }
+        self._cache, self._computed = cache, frozenset(computed)
+        self._whole = self._read_cache()
         self._missing = {
             role: source for role, source in sources.items() if self._whole[role] is None
         }
@@ -195,7 +193,21 @@ class SplitRepresentations:
             squares = squares.to(values) + values.square().sum(dim=1)
         return (squares / count - (total / count).square()).clamp(min=0).mean().item()
 
+    def release(self) -> None:
+        """Drop the representations; the next use reads them from the cache again."""
+        self._whole = {}
+
+    def _read_cache(self) -> dict[str, Tensor | None]:
+        return {
+            role: None
+            if role in self._computed
+            else self._cache.get(role, network, layer, self._loader)
+            for role, (network, layer) in self._sources.items()
+        }
+
     def _select(self, positions: Tensor) -> Rows:
+        if not self._whole:
+            self._whole = self._read_cache()
         rows = {role: whole[positions] for role, whole in self._whole.items() if whole is not None}
         return {"labels": self._loader.images.labels[positions], **rows}
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from stitch_sweep.losses.moments import Moments
+from stitch_sweep.losses.moments import moments_of_rows
 from stitch_sweep.stitches.base import ChannelMixer
 from stitch_sweep.stitches.whitened import WhitenedStitch, Whitening
 
@@ -28,15 +28,8 @@ def whiten(stitch: ChannelMixer, inputs: Iterable[Tensor]) -> WhitenedStitch:
     Raises:
         ValueError: there are no inputs.
     """
-    moments: Moments | None = None
-    for x in inputs:
-        for part in x.split(max(1, _ROWS // max(1, stitch.positions))):
-            values = stitch.channel_values(part)
-            # Without a second representation: its moments are empty.
-            added = Moments.of(values, values[:, :0])
-            moments = added if moments is None else moments.merged(added)
-    if moments is None:
-        raise ValueError("there are no inputs")
+    size = max(1, _ROWS // max(1, stitch.positions))
+    moments = moments_of_rows(stitch.channel_values(part) for x in inputs for part in x.split(size))
     whitening = Whitening.fit(
         moments.mean_x, moments.xx / moments.count, centered=not stitch.keeps_zeros
     )

@@ -96,3 +96,20 @@ def test_an_interrupt_ends_all_processes(digits, tmp_path):
         ensure_side_by_side(zoo, recipes, digits, threads=1, slots=2, on_progress=interrupt)
     assert not children()
     assert not any(zoo.find(network_recipe) for network_recipe in recipes)
+
+
+def test_an_interrupt_after_an_error_of_one_network_ends_the_others(digits, tmp_path):
+    wrong = recipe(digits, pretraining={"optimizer": {"name": "sgd", "lr": 1e30}})
+    endless = recipe(digits, {"seed": 1}, pretraining={"epochs": 10_000})
+    main, zoo = os.getpid(), Zoo(tmp_path)
+
+    def interrupt(network_recipe: Recipe, progress: Progress) -> None:
+        if len(children()) == 1:  # the other has ended
+            os.kill(main, signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        ensure_side_by_side(
+            zoo, [wrong, endless], digits, threads=1, slots=2, on_progress=interrupt
+        )
+    assert not children()
+    assert not zoo.find(endless)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from stitch_sweep.config.reading import read_config, to_yaml
-from stitch_sweep.config.recipe import RECIPES
+from stitch_sweep.config.recipe import TRAINING_RECIPES
 from stitch_sweep.config.root import Config
 from stitch_sweep.config.training import RECIPE_NAMES, TrainingConfig
 from stitch_sweep.config.trial import TrialSettings
@@ -167,7 +167,7 @@ def test_a_recipe_and_its_values_written_out_are_the_same_trial(name):
     study = Study("a", 0, "a", 1, {}, 0)
     named = TrialSettings.model_validate({"training": {"recipe": name}})
     spelled = TrialSettings.model_validate(
-        {"training": RECIPES[name]["training"], "stitch": RECIPES[name]["stitch"]}
+        {"training": TRAINING_RECIPES[name]["training"], "stitch": TRAINING_RECIPES[name]["stitch"]}
     )
     assert spelled.training.recipe is None
     key = EffectiveSettings().key
@@ -190,8 +190,8 @@ def test_the_default_rate_of_whitened_coordinates_is_no_rate_that_is_written_out
 
 def test_every_recipe_sets_every_key_that_decides_a_result():
     keys = set(TrainingConfig.model_fields) - {"recipe", "keys_beside_recipe", "log_every"}
-    assert set(RECIPES) == set(RECIPE_NAMES)
-    for recipe in RECIPES.values():
+    assert set(TRAINING_RECIPES) == set(RECIPE_NAMES)
+    for recipe in TRAINING_RECIPES.values():
         assert set(recipe["training"]) == keys
         assert set(recipe["stitch"]) == {"start"}
 

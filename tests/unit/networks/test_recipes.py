@@ -9,7 +9,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from stitch_sweep.config.pretraining import RECIPES
+from stitch_sweep.config.pretraining import PRETRAINING_RECIPES
 from stitch_sweep.config.reading import to_yaml
 from stitch_sweep.config.root import Config
 from stitch_sweep.data.images import Data, Images
@@ -95,7 +95,7 @@ def test_recipes_of_older_versions_keep_their_hashes(digits):
 
 
 def test_the_name_of_a_recipe_is_no_part_of_it(digits):
-    spelled_out = dict(RECIPES["fast"])
+    spelled_out = dict(PRETRAINING_RECIPES["fast"])
     fast = recipe(digits, pretraining={"recipe": "fast", "epochs": 2, "batch_size": 32})
     same = {**spelled_out, "epochs": 2, "batch_size": 32}
     assert recipe(digits, pretraining=same).content == fast.content
@@ -110,7 +110,7 @@ def test_the_name_of_a_recipe_is_no_part_of_it(digits):
         )
 
 
-FAST = RECIPES["fast"]
+FAST = PRETRAINING_RECIPES["fast"]
 NESTEROV = FAST["optimizer"]
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from stitch_sweep.networks import stem as stem_module
 from stitch_sweep.networks.families.building import build, resolve
 from stitch_sweep.networks.stem import whiten_stem
 
@@ -55,6 +56,42 @@ def test_only_the_stem_of_a_network_changes(name):
     stem = next(path for path, part in network.named_modules() if isinstance(part, nn.Conv2d))
     assert changed == [f"{stem}.weight"]
     assert after[changed[0]].isfinite().all()
+
+
+def test_patches_are_read_in_chunks_of_bounded_size(monkeypatch):
+    images, sizes = smooth_images(), []
+    whole = nn.Conv2d(3, 8, 3)
+    chunked = copy.deepcopy(whole)
+    assert whiten_stem(nn.Sequential(whole), images)
+    unfold = functional.unfold
+
+    def record(*arguments, **options):
+        patches = unfold(*arguments, **options)
+        sizes.append(patches.numel())
+        return patches
+
+    monkeypatch.setattr(stem_module, "_MOST_VALUES", 20_000)
+    monkeypatch.setattr(stem_module.functional, "unfold", record)
+    assert whiten_stem(nn.Sequential(chunked), images)
+    assert len(sizes) > 8
+    assert max(sizes) <= 20_000
+    torch.testing.assert_close(chunked.weight, whole.weight)
+
+
+def test_a_stem_that_is_called_with_a_keyword_is_whitened_like_any_other():
+    class Keyword(nn.Module):
+        def __init__(self, stem: nn.Conv2d) -> None:
+            super().__init__()
+            self.stem = stem
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.stem(input=images)
+
+    usual = nn.Conv2d(3, 8, 3)
+    keyword = copy.deepcopy(usual)
+    assert whiten_stem(nn.Sequential(usual), smooth_images())
+    assert whiten_stem(Keyword(keyword), smooth_images())
+    assert torch.equal(keyword.weight, usual.weight)
 
 
 def test_a_network_without_a_convolution_of_the_image_stays_as_it_is():

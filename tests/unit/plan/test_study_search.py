@@ -52,9 +52,12 @@ def test_the_learning_curve_is_the_metric_after_each_epoch(metric):
     assert learning_curve(ended, config) == expected
     # The value before the first step and values within an epoch are no part of it.
     start = {"split": "validation", "step": 0, "epoch": 0, "accuracy": 0.1, "loss": 0.9}
-    within = {"split": "validation", "step": 2, "epoch": 2, "accuracy": 0.6, "loss": 0.4}
-    rows = ended["trajectory"]
-    assert learning_curve({"trajectory": [start, *rows[:2], within, *rows[2:]]}, config) == expected
+    first, second = ({**row, "step": 4 * row["step"]} for row in ended["trajectory"][1::2])
+    within = {"split": "validation", "step": 6, "epoch": 2, "accuracy": 0.6, "loss": 0.4}
+    assert learning_curve({"trajectory": [start, first, within, second]}, config) == expected
+    # Nor is an epoch in which the training ended early.
+    assert learning_curve({"trajectory": [start, first, within]}, config) == expected[:1]
+    assert learning_curve({"trajectory": [start]}, config) == []
 
 
 def test_a_stopped_trial_is_pruned_with_its_values_for_optuna():

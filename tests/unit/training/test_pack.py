@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from stitch_sweep.core.registry import STITCHES
 from stitch_sweep.data.images import Data
 from stitch_sweep.networks.frozen import FrozenNetwork
+from stitch_sweep.stitches.patch_stitch import ConvStitch
+from stitch_sweep.stitches.shapes import Shape
+from stitch_sweep.stitches.size_matching import Match
 from stitch_sweep.storage.checkpoint_files import CheckpointError
 from stitch_sweep.training.loop import StitchTraining
 from stitch_sweep.training.pack import Pack
@@ -178,6 +183,38 @@ def test_random_numbers_of_neighbors_are_their_own(networks, digits):
     alone = outcome(finished(noisy()))
     assert alone["stitch"] != outcome(finished(member("task", networks, digits)))["stitch"]
     trainings = [noisy() for _ in range(3)]
+    run(Pack(WIDTH), list(trainings))
+    for running in trainings:
+        assert outcome(running.finish()) == alone
+
+
+@pytest.mark.parametrize("coordinates", ["raw", "whitened"])
+def test_numbers_that_a_users_stitch_draws_from_numpy_are_its_own(
+    networks, digits, coordinates, monkeypatch
+):
+    class Noisy(ConvStitch):
+        def apply_map(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+            return super().apply_map(self._disturb(x), weight, bias)
+
+        def _map(self, x: Tensor) -> Tensor:
+            return super()._map(self._disturb(x))
+
+        def _disturb(self, x: Tensor) -> Tensor:
+            noise = torch.from_numpy(np.random.standard_normal(x.shape)).float()
+            return x + 0.1 * noise if self.training else x
+
+    monkeypatch.setattr(STITCHES, "_entries", dict(STITCHES._entries))
+
+    @STITCHES.register("noisy")
+    def noisy(sender: Shape, receiver: Shape) -> ConvStitch:
+        return Noisy(sender, receiver, Match.around(sender, receiver, "average", "nearest"))
+
+    def start() -> StitchTraining:
+        chosen = settings(stitch="noisy", coordinates=coordinates)
+        return training(*networks, 2, LAYER, digits, chosen, threads=1, pack_width=WIDTH)
+
+    alone = outcome(finished(start()))
+    trainings = [start() for _ in range(3)]
     run(Pack(WIDTH), list(trainings))
     for running in trainings:
         assert outcome(running.finish()) == alone

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import gc
 import hashlib
 import json
 import math
+import weakref
 from typing import Any
 
 import pytest
@@ -166,6 +168,23 @@ def test_the_cache_decides_by_size_alone(a, digits):
     size = 4 * len(digits.train) * 4 * 16 * 16
     assert ActivationCache(size).get("sender", one, 0, loader) is not None
     assert ActivationCache(size - 1).get("sender", one, 0, loader) is None
+
+
+def test_a_waiting_training_keeps_no_representation_and_continues_with_the_same_bits(a, b, digits):
+    networks, cache = frozen(a, b), ActivationCache(2**30)
+    alone = outcome(finished(training(*networks, 1, 2, digits, settings({"task": 1, "mse": 1}))))
+    waiting = training(*networks, 1, 2, digits, settings({"task": 1, "mse": 1}), cache=cache)
+    waiting.run_epoch()
+    kept = [weakref.ref(whole) for *_, whole in cache._kept.values()]
+    assert len(kept) == 6  # the sender's and the receiver's, of three splits
+    other = training(*networks[::-1], 3, 0, digits, settings("mse"), cache=cache)
+    gc.collect()
+    assert any(reference() is not None for reference in kept)
+    waiting.release_representations()
+    gc.collect()
+    assert not any(reference() is not None for reference in kept)
+    finished(other)
+    assert outcome(finished(waiting)) == alone
 
 
 def test_trainings_that_share_a_cache_are_as_if_alone(a, b, digits):
