@@ -18,6 +18,7 @@ from pydantic import (
 
 from stitch_sweep.config.controls import ControlError, check_controls, expand
 from stitch_sweep.config.data import DataConfig
+from stitch_sweep.config.defaults import without_defaults
 from stitch_sweep.config.knock_out import KnockOutConfig
 from stitch_sweep.config.networks import NetworkConfig
 from stitch_sweep.config.pairs import PairConfig
@@ -130,9 +131,7 @@ class Config(TrialSettings):
 
     @model_serializer(mode="wrap")
     def _drop_unused_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Descriptions of sweeps, and hashes of them, must not change when a version adds a key.
-        unused = {"controls": [], "knock_out": [], "parts": [], "order": "together"}
-        return {k: v for k, v in handler(self).items() if not (k in unused and v == unused[k])}
+        return without_defaults(self, handler(self), ("controls", "knock_out", "parts", "order"))
 
     @property
     def settings(self) -> dict[str, Any]:

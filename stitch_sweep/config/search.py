@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from stitch_sweep.config.defaults import without_defaults
 from stitch_sweep.config.paths import first_repeated
 from stitch_sweep.core.bounds import (
     LARGEST_COUNT,
@@ -306,9 +307,7 @@ class SearchConfig(Options):
 
     @model_serializer(mode="wrap")
     def _drop_unused_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Descriptions of sweeps, and hashes of them, must not change when a version adds a key.
-        unused = {"scheduler": None, "share": "none", "enqueue": None}
-        return {k: v for k, v in handler(self).items() if not (k in unused and v == unused[k])}
+        return without_defaults(self, handler(self), ("scheduler", "share", "enqueue"))
 
     @property
     def distributions(self) -> dict[str, Distribution]:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, PlainValidator, SerializerFunctionWrapHandler, model_serializer
 
+from stitch_sweep.config.defaults import without_defaults
 from stitch_sweep.config.optimizer import OptimizerConfig
 from stitch_sweep.config.schedule import ScheduleConfig
 from stitch_sweep.core.bounds import LARGEST_COUNT, Epochs, Positive
@@ -100,12 +101,9 @@ class TrainingConfig(Options):
 
     @model_serializer(mode="wrap")
     def _drop_unused_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Descriptions of sweeps, identities of trials, and hashes of them, must not change when a
-        # version adds a key. Beside a recipe every key is kept, because its default isn't the recipe's
-        # value.
-        values: dict[str, Any] = handler(self)
-        unused = {"keys_beside_recipe": None} if self.recipe else UNUSED
-        return {k: v for k, v in values.items() if not (k in unused and v == unused[k])}
+        # Beside a recipe every key is kept, because its default isn't the recipe's value.
+        keys = ("keys_beside_recipe",) if self.recipe else _LATER_KEYS
+        return without_defaults(self, handler(self), keys)
 
     def is_from_recipe(self, key: str) -> bool:
         """Return whether a recipe sets a key of this section, and the configuration doesn't."""
@@ -113,18 +111,13 @@ class TrainingConfig(Options):
 
     def all_values(self) -> dict[str, Any]:
         """Return the settings as plain data, with the keys that `model_dump` drops."""
-        return {**UNUSED, **self.model_dump(mode="json")}
+        return {
+            **{key: getattr(self, key) for key in _LATER_KEYS},
+            **self.model_dump(mode="json"),
+        }
 
 
-UNUSED = {
-    "recipe": None,
-    "keys_beside_recipe": None,
-    "coordinates": "raw",
-    "keep": "last",
-    "patience": None,
-    "evaluate_every": None,
-    "frozen": "exact",
-    "precision": "float32",
-    "train_metrics": "all",
-}
-"""Keys that dumps lack while they have these values, their defaults."""
+_LATER_KEYS = (
+    *("recipe", "keys_beside_recipe", "coordinates", "keep", "patience", "evaluate_every"),
+    *("frozen", "precision", "train_metrics"),
+)

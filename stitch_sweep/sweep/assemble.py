@@ -12,7 +12,7 @@ from safetensors.torch import save
 
 from stitch_sweep.config.reading import to_yaml
 from stitch_sweep.config.root import Config
-from stitch_sweep.config.training import UNUSED
+from stitch_sweep.config.training import TrainingConfig
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.seeding import seed_everything
 from stitch_sweep.data.loading import make_loaders
@@ -118,8 +118,9 @@ def _unused_settings(config: Config) -> Iterator[str]:
         if getattr(config.search, key):
             yield f"search.{key}: {reason}; it is for pairs and knock_out"
     training = config.training
-    for key in ("coordinates", "keep", "patience", "evaluate_every"):
-        if getattr(training, key) != UNUSED[key] and not training.is_from_recipe(key):
+    for key in ("coordinates", "keep", "patience", "evaluate_every", "train_metrics"):
+        default = TrainingConfig.model_fields[key].default
+        if getattr(training, key) != default and not training.is_from_recipe(key):
             yield f"training.{key}: is {getattr(training, key)}, and has no effect on an assembly"
 
 
