@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from stitch_sweep.config.root import Config
+from stitch_sweep.config.training import TrainingConfig
 from stitch_sweep.core.errors import check_all
 from stitch_sweep.networks.zoo import Zoo
 from stitch_sweep.plan.enqueue import check_enqueued
@@ -23,6 +24,7 @@ from stitch_sweep.plan.schedulers import check_scheduler
 from stitch_sweep.plan.settings import first_settings
 from stitch_sweep.stitches.building import build_on_meta
 from stitch_sweep.tracking.mlflow_address import check_tracking
+from stitch_sweep.training.evaluations import evaluation_steps
 from stitch_sweep.training.workbench import Workbench
 
 TIMED_CELLS = 3
@@ -129,12 +131,19 @@ def _seconds_per_trial(prepared: Prepared, say: Callable[[str], object]) -> floa
         training.advance(TIMED_STEPS)
         steps = max(1, training.step - 1)
         train = (_now() - began) / steps * training.total_steps
-        # A forward pass is about a third of a training step; every epoch ends with the validation set.
+        # A forward pass is about a third of a training step.
         per_image = train / max(1, training.total_steps) / settings.training.batch_size / 3
-        validation = settings.training.epochs * len(prepared.data.validation) * per_image
+        validations = _count_validations(settings.training, training.steps_per_epoch)
+        validation = validations * len(prepared.data.validation) * per_image
         # The set-up runs each split once, which costs about as much as the evaluation at the end.
         seconds.append(2 * set_up + train + validation)
     return sum(seconds) / len(seconds)
+
+
+def _count_validations(training: TrainingConfig, steps_per_epoch: int) -> int:
+    """Return the number of validations of a training that isn't stopped early, without the last one."""
+    within_epoch = evaluation_steps(steps_per_epoch, training.evaluate_every)
+    return training.epochs * len(within_epoch) + (training.keep == "best")
 
 
 def _bound_note(config: Config) -> str | None:
@@ -163,7 +172,7 @@ def _count_bytes(prepared: Prepared, trials: int, trainings: int) -> float:
     """Estimate the bytes of records, tables and kept stitches."""
     config, studies = prepared.config, prepared.studies
     steps = math.ceil(len(prepared.data.train) / config.training.batch_size)
-    rows = config.training.epochs * (1 + min(4, steps))
+    rows = config.training.epochs * min(4, steps) + _count_validations(config.training, steps)
     record = 300 * rows + 4000 + len(prepared.data.test)
     stitches_kept = {"all": trainings, "best": len(studies), "none": 0}[config.keep_stitches]
     outlines = prepared.outlines
