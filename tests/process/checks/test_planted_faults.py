@@ -255,8 +255,8 @@ def constant_trajectory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rolled_labels_without_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    def made(original: Any, self: Any, batch: Any) -> Any:
-        return {**original(self, batch), "labels": batch.labels.roll(1)}
+    def made(original: Any, self: Any, batch: Any, sources: Any) -> Any:
+        return {**original(self, batch, sources), "labels": batch.labels.roll(1)}
 
     around(monkeypatch, SplitRepresentations, "_compute", made)
 
