@@ -8,7 +8,8 @@ task, with other settings. Networks are trained before and not timed. The rows r
 machine that slows down slows all of them, and are compared with the first row.
 
 - `process`: wall seconds from start to exit, with Ray's start, tables and figures.
-- `training`: the sum of the trials' own seconds, set-up and evaluation included, on one thread each.
+- `training`: the sum of the trials' own seconds, set-up and evaluation included, on one thread each. A
+  joint step of a pack counts once.
 - `to baseline`: training seconds until the mean validation accuracy of the matrix first reaches the first
   row's final one, all cells trained side by side at the same share of their training; `-` if it never
   does.
@@ -49,6 +50,7 @@ ROWS: dict[str, Settings] = {
     "fast without keeping the best": {**FAST, **QUICK_REST, "training.keep": "last"},
     "fast without fused network": {**FAST, **QUICK_REST, "training.frozen": "exact"},
     "fast without bfloat16": {**FAST, **QUICK_REST, "training.precision": "float32"},
+    "fast with batches of 64": {**FAST, **QUICK_REST, "training.batch_size": 64},
     "fast with packs": {**FAST, **QUICK_REST, "resources.pack": "auto"},
     "paper with start": {**PAPER, "stitch.start": "auto"},
     "paper with whitening": {**PAPER, "training.coordinates": "whitened"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +29,7 @@ from stitch_sweep.training.representations import ActivationCache, Rows
 from stitch_sweep.training.selection import Selection, selection_metric
 from stitch_sweep.training.shared_pass import SharedPass
 from stitch_sweep.training.sums import WeightedSums, name_losses
+from stitch_sweep.training.work_clock import WorkClock
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class StitchResult:
             has one row, the validation of its stitch, as step 0.
         predictions: int64 [N], the predicted class of every test image; None for a failed training.
         stitch: the trained module, on the CPU.
-        seconds: duration of training and evaluation.
+        seconds: duration of training and evaluation; in a pack, its share of the joint steps.
     """
 
     status: str
@@ -115,7 +115,8 @@ class StitchTraining:
         pack_width: int = 1,
         start: bytes | None = None,
     ) -> None:
-        self._began = time.perf_counter()
+        self.clock = WorkClock()
+        self.clock.start()
         seed_everything(derive(seed, repeat, "training"), threads)
         self.settings = settings
         self._networks: tuple[FrozenSender, FrozenNetwork] = (sender, receiver)
@@ -174,12 +175,12 @@ class StitchTraining:
         self._interval_sums, self._evaluation_sums = WeightedSums(), WeightedSums()
         self._losses: list[float] = []
         self._lr = 0.0
-        self._earlier_seconds = 0.0
         self.trajectory: list[dict[str, Any]] = []
         self.failed = False
         self.generators = OwnGenerators(self._device, every=self._cell.runs_foreign_code())
         if self._selection.is_needed and self.total_steps > 0:
             self._evaluate()
+        self.clock.stop()
 
     @property
     def step(self) -> int:
@@ -198,8 +199,8 @@ class StitchTraining:
 
     @property
     def seconds(self) -> float:
-        """Duration so far, including the time in earlier processes."""
-        return self._earlier_seconds + time.perf_counter() - self._began
+        """Time of its work so far, including that in earlier processes; see `WorkClock`."""
+        return self.clock.seconds
 
     def run_epoch(self) -> None:
         """Train to the end of the current epoch."""
@@ -208,11 +209,12 @@ class StitchTraining:
     def advance(self, steps: int) -> None:
         """Take at most `steps` optimizer steps; stop when done or when the loss isn't finite."""
         stop = min(self.step + steps, self.total_steps)
-        while self.step < stop and not self.done:
-            for rows in self.remaining_batches():
-                self._train_step(rows)
-                if self.done or self.step >= stop:
-                    break
+        with self.clock:
+            while self.step < stop and not self.done:
+                for rows in self.remaining_batches():
+                    self._train_step(rows)
+                    if self.done or self.step >= stop:
+                        break
 
     def remaining_batches(self) -> Iterator[Rows]:
         """Iterate over the batches of the current epoch that the training hasn't seen."""
@@ -286,6 +288,7 @@ class StitchTraining:
         """
         if not self.done:
             raise RuntimeError(f"only {self.step} of {self.total_steps} steps are done")
+        self.clock.start()
         metrics: dict[str, Any] = {}
         predictions = None
         if not self.failed:
@@ -316,6 +319,7 @@ class StitchTraining:
                 schedule=self.settings.training.schedule,
             )
             metrics |= self._cell.final_metrics(metrics, curve)
+        self.clock.stop()
         return StitchResult(
             status="failed" if self.failed else "finished",
             metrics=metrics,
@@ -374,8 +378,7 @@ class StitchTraining:
             self._selection.load_state_dict(state["selection"])
         self.trajectory = state["trajectory"]
         self.failed = state["failed"]
-        self._earlier_seconds = state["seconds"]
-        self._began = time.perf_counter()
+        self.clock.reset(state["seconds"])
         self.generators.states = state["generators"]
 
     def _restore_sums(self, state: Mapping[str, Any]) -> WeightedSums:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 from stitch_sweep.training.joint_step import joint_step
@@ -93,9 +94,13 @@ class Pack:
         assert self._shared is not None
         batches: dict[StitchTraining, Iterator[Rows]] = {}
         for number in range(self.members[0].steps_per_epoch):
+            began = time.perf_counter()
             batch = [self._next_batch(member, number, batches, errors) for member in self._places]
-            if any(batch):
+            present = [member for member, _ in filter(None, batch)]
+            if present:
                 errors |= joint_step(batch, self._shared)
+            for member in present:
+                member.clock.add((time.perf_counter() - began) / len(present))
             for member in errors:
                 self._discard(member)
         for member in self.members:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -218,6 +219,24 @@ def test_numbers_that_a_users_stitch_draws_from_numpy_are_its_own(
     run(Pack(WIDTH), list(trainings))
     for running in trainings:
         assert outcome(running.finish()) == alone
+
+
+def test_members_share_the_seconds_of_a_pack(networks, digits):
+    """Each second counts once, and the times of a trajectory never fall."""
+    began = time.perf_counter()
+    trainings = [member(name, networks, digits) for name in ("task", "sum", "similarity", "long")]
+    pack = Pack(WIDTH)
+    for running in trainings:
+        pack.add(running)
+    while pack.members:
+        pack.run_epoch()
+    results = [running.finish() for running in trainings]
+    elapsed = time.perf_counter() - began
+    assert 0.5 * elapsed < sum(result.seconds for result in results) <= elapsed
+    for result in results:
+        times = [row["time"] for row in result.trajectory]
+        assert times == sorted(times)
+        assert 0 < times[0] <= times[-1] <= result.seconds
 
 
 def test_a_pack_accepts_what_fits_into_its_pass(networks, digits):
