@@ -12,7 +12,7 @@ from torch import Tensor
 from stitch_sweep.data.batches import CHUNK, Batch, padded_chunks
 from stitch_sweep.data.loader import Loader
 from stitch_sweep.losses.rows import channels_first
-from stitch_sweep.networks.frozen import FrozenSender
+from stitch_sweep.networks.frozen import FrozenNetwork, FrozenSender
 
 Source = tuple[FrozenSender, int | None]
 """A frozen network and one of its layers; None stands for its logits."""
@@ -39,7 +39,9 @@ class ActivationCache:
     """Cache of frozen representations of whole splits, shared by the trials of one process.
 
     For each role (sender or expected) and split the cache keeps only the latest representation, because
-    the cells of one sender are trained one after the other. Trainings keep the others that they use.
+    the cells of one sender are trained one after the other. Trainings keep the others that they use. A
+    later layer of the same network is computed from the latest one, if that gives the same bits for the
+    first chunk.
 
     Args:
         limit_bytes: a larger representation is never cached but recomputed batch by batch. The decision
@@ -68,25 +70,63 @@ class ActivationCache:
         if images is loader.images.images and kept_network is network and kept_layer == layer:
             return whole
         self._kept.pop(key, None)
+        is_related = images is loader.images.images and kept_network is network
+        earlier = (kept_layer, whole) if is_related and whole is not None else None
         count = len(loader.images)
         shape = network.shape(layer, loader.images.images.shape[1:])
         if 4 * count * math.prod(shape) > self.limit_bytes:
             return None
-        whole = self._share(network, layer, loader, (count, *shape))
+        whole = self._share(network, layer, loader, (count, *shape), earlier)
         self._kept[key] = (loader.images.images, network, layer, whole)
         return whole
 
     def _share(
-        self, network: FrozenSender, layer: int | None, loader: Loader, shape: tuple[int, ...]
+        self,
+        network: FrozenSender,
+        layer: int | None,
+        loader: Loader,
+        shape: tuple[int, ...],
+        earlier: tuple[int | None, Tensor] | None,
     ) -> Tensor:
         """Take a representation from the shelf, or compute it and offer it."""
         key = f"{network.name} {layer} {loader.split}"
         if self._shelf is not None and (stored := self._shelf.take(key)) is not None:
             return stored.to(loader.device)
+        chunks: Iterator[Tensor] | None = None
+        if earlier is not None and isinstance(network, FrozenNetwork):
+            chunks = _continue(network, *earlier, layer, loader)
+        if chunks is None:
+            chunks = (network.represent(layer, batch)[: batch.valid] for batch in loader.in_order())
         whole = torch.empty(shape, device=loader.device)
-        for part, batch in zip(whole.split(CHUNK), loader.in_order(), strict=True):
-            part.copy_(network.represent(layer, batch)[: batch.valid])
+        for part, chunk in zip(whole.split(CHUNK), chunks, strict=True):
+            part.copy_(chunk)
         return whole if self._shelf is None else self._shelf.offer(key, whole)
+
+
+def _continue(
+    network: FrozenNetwork, start: int | None, whole: Tensor, end: int | None, loader: Loader
+) -> Iterator[Tensor] | None:
+    """Continue a network from the representation of a layer.
+
+    Args:
+        network: the network.
+        start: the layer; None for the logits.
+        whole: its representation of the whole split, [N, *shape].
+        end: the layer to compute; None for the logits.
+        loader: the split.
+
+    Returns:
+        The representation of `end` in chunks, valid rows only; None if `start` doesn't come before `end`,
+        or if the first chunk differs from a pass of the whole network.
+    """
+    if start is None or (end is not None and end <= start):
+        return None
+    part = network.part(start, end)
+    positions, _ = next(padded_chunks(len(whole), whole.device))
+    if not torch.equal(part(whole[positions]), network.represent(end, next(loader.in_order()))):
+        return None
+    chunks = padded_chunks(len(whole), whole.device)
+    return (part(whole[positions])[:valid] for positions, valid in chunks)
 
 
 @torch.no_grad()

@@ -162,6 +162,32 @@ def test_a_cache_gives_what_was_asked_for_whatever_it_held_before(a, b, digits):
     )
 
 
+@pytest.mark.parametrize("same_bits", [True, False])
+def test_a_later_layer_continues_from_an_earlier_one_if_its_bits_are_the_same(
+    a, digits, monkeypatch, same_bits
+):
+    (network,) = frozen(a)
+    loader = make_loaders(digits, 64, seed=0)["train"]
+    alone = ActivationCache(2**30).get("sender", network, 3, loader)
+    represent, part, passes = network.represent, network.part, []
+
+    def count(layer, batch):
+        passes.append(layer)
+        return represent(layer, batch)
+
+    def change(start, end):
+        rest = part(start, end)
+        return rest if same_bits or start != 1 else lambda x: rest(x) * (1 + 2**-20)
+
+    cache = ActivationCache(2**30)
+    cache.get("sender", network, 1, loader)
+    monkeypatch.setattr(network, "represent", count)
+    monkeypatch.setattr(network, "part", change)
+    assert torch.equal(cache.get("sender", network, 3, loader), alone)
+    chunks = len(list(loader.in_order()))
+    assert passes == [3] * (1 if same_bits else 1 + chunks)
+
+
 def test_the_cache_decides_by_size_alone(a, digits):
     (one,) = frozen(a)
     loader = make_loaders(digits, 64, seed=0)["train"]
