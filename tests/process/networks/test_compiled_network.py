@@ -5,17 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stitch_sweep.networks.fast import machine
 from stitch_sweep.networks.fast.comparison import output_and_gradient
 from stitch_sweep.networks.fast.copies import FastSettings, training_network
 from tests.support.fast import normed_network, rows
 
-
-@pytest.fixture(autouse=True)
-def compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    if machine._missing_compiler("cpu"):
-        pytest.skip("this machine has no compiler")
-    monkeypatch.setattr(machine, "has_bfloat16", lambda kind: True)
+pytestmark = pytest.mark.usefixtures("compiler")
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stitch_sweep.networks.fast import machine
 from stitch_sweep.networks.fast.copies import FastSettings, training_network
 from stitch_sweep.training import places
 from stitch_sweep.training.pack import Pack
@@ -17,11 +16,7 @@ from tests.support.training import finished, frozen, outcome, settings, training
 WIDTH = 4
 
 
-@pytest.fixture(autouse=True)
-def compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    if machine._missing_compiler("cpu"):
-        pytest.skip("this machine has no compiler")
-    monkeypatch.setattr(machine, "has_bfloat16", lambda kind: True)
+pytestmark = pytest.mark.usefixtures("compiler")
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
