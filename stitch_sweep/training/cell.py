@@ -145,14 +145,13 @@ class TrainingCell:
 
     def _solve(self) -> bool:
         """Give the stitch the optimum of its training, if a closed form or a convex problem has it."""
-        names = {term.name for term in self._settings.loss.terms}
         if self._fit is None or not self._minimizes_loss:
             return False
-        if names <= LEAST_SQUARES_LOSSES and isinstance(self.stitch, ChannelMixer):
+        if self._terms <= LEAST_SQUARES_LOSSES and isinstance(self.stitch, ChannelMixer):
             return True  # the least-squares start is the optimum
-        if names == {"mse"}:
-            return has_optimum(self.stitch)
-        return names == {"task"} and self._solve_readout(self._fit)
+        if self._has_exact_optimum:
+            return True
+        return self._terms == {"task"} and self._solve_readout(self._fit)
 
     def _solve_readout(self, fit: LeastSquares) -> bool:
         """Solve the task where the rest of the receiver is linear; see `readout`."""
@@ -242,8 +241,7 @@ class TrainingCell:
     @property
     def _starts_from_sample(self) -> bool:
         """Whether the training improves the start, so that a sample of the images is enough for it."""
-        names = {term.name for term in self._settings.loss.terms}
-        return self._settings.stitch.start == "auto" and not names <= LEAST_SQUARES_LOSSES
+        return self._settings.stitch.start == "auto" and not self._terms <= LEAST_SQUARES_LOSSES
 
     def _start_pairs(
         self, sources: Mapping[str, Source], loader: Loader, cache: ActivationCache
@@ -316,6 +314,11 @@ class TrainingCell:
         return metrics
 
     @property
+    def _terms(self) -> set[str]:
+        """Names of the losses that are added up."""
+        return {term.name for term in self._settings.loss.terms}
+
+    @property
     def _minimizes_loss(self) -> bool:
         """Whether a closed form minimizes what a training does, which augmentation and L1 change."""
         return self._train_loader.augment == "none" and not self._settings.stitch.l1
@@ -323,11 +326,9 @@ class TrainingCell:
     @property
     def _has_exact_optimum(self) -> bool:
         """Whether the result is compared with the optimum, on all training images."""
-        terms = [term.name for term in self._settings.loss.terms]
-        return terms == ["mse"] and self._minimizes_loss and has_optimum(self.stitch)
+        return self._terms == {"mse"} and self._minimizes_loss and has_optimum(self.stitch)
 
     def _convergence(self, measured: Mapping[str, Any], curve: LearningCurve) -> dict[str, Any]:
-        terms = [term.name for term in self._settings.loss.terms]
         if self._has_exact_optimum:
             assert isinstance(self.stitch, AffineStitch)
             return compare_with_optimum(
@@ -341,4 +342,6 @@ class TrainingCell:
             solved = self.starts_at_optimum or not list(self.stitch.parameters())
             return {"converged": True if solved else None}
         enough_images = self.splits["validation"].count >= LEAST_IMAGES
-        return {"converged": has_settled(curve, by_accuracy="task" in terms and enough_images)}
+        return {
+            "converged": has_settled(curve, by_accuracy="task" in self._terms and enough_images)
+        }
