@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from stitch_sweep.training.joint_step import joint_step
 from stitch_sweep.training.loop import StitchTraining
@@ -94,13 +93,16 @@ class Pack:
         assert self._shared is not None
         batches: dict[StitchTraining, Iterator[Rows]] = {}
         for number in range(self.members[0].steps_per_epoch):
-            began = time.perf_counter()
-            batch = [self._next_batch(member, number, batches, errors) for member in self._places]
-            present = [member for member, _ in filter(None, batch)]
-            if present:
-                errors |= joint_step(batch, self._shared)
-            for member in present:
-                member.clock.add((time.perf_counter() - began) / len(present))
+            due = [member for member in self.members if self._is_due(member, number)]
+            for member in due:
+                member.clock.start(share=1 / len(due))
+            try:
+                batch = [self._next_batch(member, due, batches, errors) for member in self._places]
+                if any(batch):
+                    errors |= joint_step(batch, self._shared)
+            finally:
+                for member in due:
+                    member.clock.stop()
             for member in errors:
                 self._discard(member)
         for member in self.members:
@@ -108,16 +110,23 @@ class Pack:
                 self._discard(member)
         return errors
 
+    def _is_due(self, member: StitchTraining, number: int) -> bool:
+        """Return whether a member takes step `number` of the epoch.
+
+        A member that resumes within an epoch joins at its own step.
+        """
+        return not member.done and member.step % member.steps_per_epoch == number
+
     def _next_batch(
         self,
         member: StitchTraining | None,
-        number: int,
+        due: Sequence[StitchTraining],
         batches: dict[StitchTraining, Iterator[Rows]],
         errors: dict[StitchTraining, Exception],
     ) -> tuple[StitchTraining, Rows] | None:
-        """Return a member with its batch `number` of the epoch; None if it skips this step."""
-        if member is None or member.done or member.step % member.steps_per_epoch != number:
-            return None  # a member that resumes within an epoch joins at its own step
+        """Return a member with its next batch; None if it isn't due."""
+        if member is None or member not in due:
+            return None
         try:
             if member not in batches:
                 batches[member] = member.remaining_batches()

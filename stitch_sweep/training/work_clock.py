@@ -14,31 +14,31 @@ class WorkClock:
     Example:
         >>> with clock:
         ...     train()
-        >>> clock.add(0.5)  # half of a second of work that two trainings shared
+        >>> clock.start(share=0.5)  # work that two trainings share
     """
 
     def __init__(self) -> None:
         self._total = 0.0
         self._began: float | None = None
+        self._share = 1.0
 
     @property
     def seconds(self) -> float:
         """Sum of all work so far."""
         running = 0.0 if self._began is None else time.perf_counter() - self._began
-        return self._total + running
+        return self._total + running * self._share
 
-    def start(self) -> None:
-        """Start the clock; a clock that runs goes on."""
-        if self._began is None:
-            self._began = time.perf_counter()
+    def start(self, share: float = 1.0) -> None:
+        """Start the clock, which doesn't run.
+
+        Args:
+            share: the part of the work that is the training's.
+        """
+        self._began, self._share = time.perf_counter(), share
 
     def stop(self) -> None:
         """Stop the clock, if it runs."""
         self._total, self._began = self.seconds, None
-
-    def add(self, seconds: float) -> None:
-        """Add a share of work that wasn't timed by this clock."""
-        self._total += seconds
 
     def reset(self, seconds: float) -> None:
         """Continue from the sum of an earlier process."""
