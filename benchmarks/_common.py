@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import subprocess
 import threading
 import time
 from collections import defaultdict
@@ -50,6 +51,28 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in packages},
     }
+
+
+def run_timed(command: Sequence[str], folder: Path | None = None) -> float:
+    """Run a program of this copy of the package, without an MLflow server; return its wall seconds.
+
+    Args:
+        command: the program and its arguments.
+        folder: the current folder of the program, where MLflow's default store is made.
+
+    Raises:
+        SystemExit: the program failed; with its output.
+    """
+    environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    start = time.perf_counter()
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    wall = time.perf_counter() - start
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+    return wall
 
 
 def table(rows: Sequence[tuple[str, Any]], indent: str = "  ") -> str:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from _common import ROOT
+from _common import ROOT, run_timed
 
 Cell = tuple[int, int]
 """Sender layer and receiver layer."""
@@ -62,14 +59,7 @@ def run_sweep(
     command += ["--resume"] if resume else []
     command += [] if workers is None else ["--workers", str(workers)]
     command += [f"--set={key}={json.dumps(value)}" for key, value in settings.items()]
-    environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    start = time.perf_counter()
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    wall = time.perf_counter() - start
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
-    return wall
+    return run_timed(command)
 
 
 def read_reference(matrix: str, column: str = "test_accuracy") -> dict[Cell, float] | None:

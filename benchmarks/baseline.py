@@ -18,7 +18,6 @@ import argparse
 import json
 import math
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,7 +26,7 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
-from _common import QUICKSTART, ROOT, machine, shares, table
+from _common import QUICKSTART, ROOT, machine, run_timed, shares, table
 
 HERE = Path(__file__).resolve().parent
 SLOTS = len(os.sched_getaffinity(0))
@@ -93,7 +92,7 @@ def run_stitch_sweep(
     command = [sys.executable, "-c", main, "sweep", str(QUICKSTART), *set_]
     command += ["--folder", str(folder / "sweep"), "--json"]
     start = time.time()
-    wall = _run(command, folder)
+    wall = run_timed(command, folder)
     trials, accuracy = [], {}
     for path in sorted((folder / "sweep/ledger/trials").glob("*.json")):
         record = json.loads(path.read_text())
@@ -109,25 +108,11 @@ def run_naive(folder: Path, training: Mapping[str, int], seed: int, inputs: Path
     command += ["--epochs", str(training["epochs"]), "--batch-size", str(training["batch_size"])]
     command += ["--lr", str(LR), "--seed", str(seed)]
     start = time.time()
-    wall = _run(command, folder)
+    wall = run_timed(command, folder)
     cells = json.loads((folder / "out.json").read_text())["cells"]
     accuracy = {(c["sender_layer"], c["receiver_layer"]): c["test_accuracy"] for c in cells}
     trials = [(c["began"], c["ended"], c["spent"]) for c in cells]
     return {"wall": wall, "accuracy": accuracy, "parts": _slots(start, wall, trials)}
-
-
-def _run(command: list[str], folder: Path) -> float:
-    # MLflow's default store, in the current folder, is part of the measurement.
-    environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    start = time.perf_counter()
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    wall = time.perf_counter() - start
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
-    return wall
 
 
 def _parts(record: Mapping[str, Any]) -> dict[str, float]:
