@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -11,7 +13,6 @@ from typing import Any
 import pytest
 
 from stitch_sweep.storage.ledger import Ledger
-from tests.support.faults import descendants, kill, named
 from tests.support.sweeps import figures, run, start, write_config
 
 TRIALS = 3 * 8
@@ -76,15 +77,37 @@ def test_every_kind_of_end_occurs(undisturbed):
     assert any("start" in record for record in records(undisturbed))
 
 
+DYING_WORKER = """
+import os, signal, sys
+from pathlib import Path
+import stitch_sweep.sweep.trainable as workers
+import stitch_sweep.sweep.tuning as tuning
+from stitch_sweep.cli.main import main
+
+died = Path(sys.argv.pop(1))
+
+class Dying(workers.StitchTrainable):
+    def _run_epoch(self):
+        super()._run_epoch()
+        if len(self._open) >= 2 and not died.exists():
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+tuning.StitchTrainable = Dying
+main()
+"""
+
+
 def test_a_killed_worker_costs_its_whole_pack_nothing_but_time(undisturbed, tmp_path):
-    process = start("sweep", write(tmp_path), "--workers", 1)
-    wait_until(process, lambda: any("paused_at" in record for record in records(tmp_path)))
-    kill(named(descendants(process.pid), b"Trainable")[0])
-    output, _ = process.communicate()
-    assert process.returncode in (0, 1), output
-    assert "tried again: its worker died" in output
-    assert "too many attempts" not in output
-    assert figures(tmp_path) == figures(undisturbed)
+    """It is killed after the first epoch of two or more trials in one pass."""
+    config, died = write(tmp_path / "sweep"), tmp_path / "died"
+    command = [sys.executable, "-c", DYING_WORKER, died, "sweep", config, "--workers", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    assert died.exists()
+    assert "tried again: its worker died" in done.stderr
+    assert "too many attempts" not in done.stderr
+    assert figures(config.parent) == figures(undisturbed)
 
 
 def test_a_driver_that_is_killed_within_a_rung_resumes_with_other_workers(undisturbed, tmp_path):
