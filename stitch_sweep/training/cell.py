@@ -41,10 +41,11 @@ from stitch_sweep.training.whitening import whiten
 LEAST_SQUARES_LOSSES = frozenset({"mse", "correlation", "cca"})
 """Losses that least squares minimizes for a stitch with free weights: the regression of a channel has the
 largest correlation with it, and regressions of all channels contain every canonical variate."""
-START_IMAGES = 512
-"""Smallest number of training images from which `start: auto` fits a stitch that is then trained."""
-START_ROWS = 32
-"""Smallest number of rows per input of the stitch in the same fit."""
+SAMPLE_IMAGES = 512
+"""Smallest number of training images that whiten a sender, and from which `start: auto` fits a stitch
+that is then trained."""
+SAMPLE_ROWS = 32
+"""Smallest number of rows per input of the stitch in the same sample."""
 
 
 class TrainingCell:
@@ -95,6 +96,7 @@ class TrainingCell:
         self.networks: tuple[FrozenSender, FrozenNetwork] = (sender, receiver)
         self._settings = settings
         self._train_loader, self._test_loader = loaders["train"], loaders["test"]
+        self._cache = cache
         image_shape = loaders["train"].images.images.shape[1:]
         self.shapes = (
             sender.shape(sender_layer, image_shape),
@@ -141,7 +143,8 @@ class TrainingCell:
         whitened = settings.training.coordinates == "whitened"
         # A map that isn't trained stays as it is; whitened coordinates would round it.
         if self.epochs and whitened and isinstance(self.stitch, ChannelMixer):
-            self.use(whiten(self.stitch, self.splits["train"].inputs()))
+            sample = self._sample_size(self.stitch)
+            self.use(whiten(self.stitch, self.splits["train"].inputs(sample)))
 
     def _solve(self) -> bool:
         """Give the stitch the optimum of its training, if a closed form or a convex problem has it."""
@@ -250,10 +253,14 @@ class TrainingCell:
         if not self._starts_from_data or not self._starts_from_sample:
             return self.splits["train"].pairs()
         assert isinstance(self.stitch, AffineStitch)
-        rows = START_ROWS * self.stitch.inputs
-        sample = max(START_IMAGES, math.ceil(rows / self.stitch.positions))
         needed = {role: sources[role] for role in ("sender", "expected")}
+        sample = self._sample_size(self.stitch)
         return SplitRepresentations(loader, needed, cache, computed=["expected"]).pairs(sample)
+
+    @staticmethod
+    def _sample_size(stitch: AffineStitch) -> int:
+        """Return the number of images from which a stitch starts, or its sender is whitened."""
+        return max(SAMPLE_IMAGES, math.ceil(SAMPLE_ROWS * stitch.inputs / stitch.positions))
 
     def release_representations(self) -> None:
         """Drop the representations of all splits until they are used again."""
@@ -291,10 +298,8 @@ class TrainingCell:
             curve: the training.
         """
         metrics: dict[str, Any] = {}
-        sender, receiver = self.networks
-        evaluation = sender.evaluate(self._test_loader) if sender.classifies else None
-        metrics["sender_accuracy"] = None if evaluation is None else evaluation.accuracy
-        metrics["receiver_accuracy"] = receiver.evaluate(self._test_loader).accuracy
+        for role, network in zip(("sender", "receiver"), self.networks, strict=True):
+            metrics[f"{role}_accuracy"] = self._own_accuracy(network)
         test_accuracy = measured["test_accuracy"]
         metrics["penalty"] = metrics["receiver_accuracy"] - test_accuracy
         metrics["accuracy_raw"] = metrics["accuracy_calibrated"] = test_accuracy
@@ -312,6 +317,18 @@ class TrainingCell:
         metrics["stitch_parameters"] = size.parameters
         metrics["stitch_multiply_adds"] = size.multiply_adds
         return metrics
+
+    def _own_accuracy(self, network: FrozenSender) -> float | None:
+        """Return a network's own test accuracy; None if it doesn't classify."""
+        if not network.classifies:
+            return None
+        role = f"logits of {network.name}"
+        logits = self._cache.get(role, network, None, self._test_loader)
+        if logits is None:
+            evaluation = network.evaluate(self._test_loader)
+            return None if evaluation is None else evaluation.accuracy
+        labels = self._test_loader.images.labels
+        return (logits.argmax(dim=1) == labels).double().mean().item()
 
     @property
     def _terms(self) -> set[str]:

@@ -218,9 +218,9 @@ class SplitRepresentations:
         for rows, valid in self.chunks(limit):
             yield rows["sender"][:valid], rows["expected"][:valid]
 
-    def inputs(self) -> Iterator[Tensor]:
-        """Yield the input of the stitch of the whole split, valid rows only."""
-        for rows, valid in self.chunks():
+    def inputs(self, limit: int | None = None) -> Iterator[Tensor]:
+        """Yield the input of the stitch as in `chunks`, valid rows only."""
+        for rows, valid in self.chunks(limit):
             yield rows["sender"][:valid]
 
     def expected_variance(self) -> float:

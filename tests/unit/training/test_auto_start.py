@@ -72,8 +72,8 @@ def test_it_is_the_least_squares_start_of_a_training(a, b, digits):
 def test_a_start_that_is_trained_afterwards_needs_a_sample_only(a, b, digits, monkeypatch):
     """The start is the regression on every third image; an optimum still needs them all."""
     count = len(digits.train)
-    monkeypatch.setattr(cells, "START_IMAGES", count // 3)
-    monkeypatch.setattr(cells, "START_ROWS", 0)
+    monkeypatch.setattr(cells, "SAMPLE_IMAGES", count // 3)
+    monkeypatch.setattr(cells, "SAMPLE_ROWS", 0)
     chosen = settings(stitch={"name": "conv1x1", "start": "auto"}, epochs=0)
     found = finished(training(a, b, 2, 3, digits, chosen)).stitch
     sample = digits.train.select(torch.arange(count // 3) * count // (count // 3))
@@ -90,7 +90,7 @@ def test_a_start_that_is_trained_afterwards_needs_a_sample_only(a, b, digits, mo
 
 def test_long_rows_get_more_images(a, b, digits, monkeypatch):
     """A stitch whose rows are long is not fitted on fewer rows than inputs."""
-    monkeypatch.setattr(cells, "START_IMAGES", 1)
+    monkeypatch.setattr(cells, "SAMPLE_IMAGES", 1)
     read = []
 
     def record(stitch, start, pairs):
@@ -102,9 +102,25 @@ def test_long_rows_get_more_images(a, b, digits, monkeypatch):
     assert 1 < images < len(digits.train)
     assert (
         images * stitch.positions
-        >= cells.START_ROWS * stitch.inputs
+        >= cells.SAMPLE_ROWS * stitch.inputs
         > (images - 1) * stitch.positions
     )
+
+
+def test_a_sender_is_whitened_by_a_sample(a, b, digits, monkeypatch):
+    """By every third image: of these, the center is the mean, and no direction's variance exceeds 1."""
+    count = len(digits.train)
+    monkeypatch.setattr(cells, "SAMPLE_IMAGES", count // 3)
+    monkeypatch.setattr(cells, "SAMPLE_ROWS", 0)
+    chosen = settings(stitch={"name": "conv1x1"}, coordinates="whitened")
+    stitch = training(a, b, 1, 1, digits, chosen).stitch
+    sample = digits.train.select(torch.arange(count // 3) * count // (count // 3))
+    with torch.no_grad():
+        x = frozen(a, b)[0].prefix(1)(normalize_images(sample.images, digits.mean, digits.std))
+    rows = x.movedim(1, -1).flatten(0, 2)
+    torch.testing.assert_close(stitch.center, rows.mean(dim=0), rtol=1e-4, atol=1e-5)
+    variances = torch.linalg.eigvalsh(stitch.zca @ rows.T.cov(correction=0) @ stitch.zca)
+    assert variances.max().item() == pytest.approx(1, abs=1e-3)
 
 
 def test_the_training_accuracy_of_a_sample(a, b, digits):
