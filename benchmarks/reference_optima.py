@@ -27,7 +27,7 @@ from _matrices import MATRICES, REFERENCE, run_sweep
 
 from stitch_sweep.storage.ledger import Ledger
 
-WHITENED: Mapping[str, Any] = {"recipe": "thorough"}
+WHITENED: Mapping[str, Any] = {"recipe": "thorough", "batch_size": 16}
 RAW: Mapping[str, Any] = {
     **WHITENED,
     "coordinates": "raw",

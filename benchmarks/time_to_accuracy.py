@@ -50,7 +50,7 @@ ROWS: dict[str, Settings] = {
     "fast without keeping the best": {**FAST, **QUICK_REST, "training.keep": "last"},
     "fast without fused network": {**FAST, **QUICK_REST, "training.frozen": "exact"},
     "fast without bfloat16": {**FAST, **QUICK_REST, "training.precision": "float32"},
-    "fast with batches of 64": {**FAST, **QUICK_REST, "training.batch_size": 64},
+    "fast with batches of 16": {**FAST, **QUICK_REST, "training.batch_size": 16},
     "fast with packs": {**FAST, **QUICK_REST, "resources.pack": "auto"},
     "paper with start": {**PAPER, "stitch.start": "auto"},
     "paper with whitening": {**PAPER, "training.coordinates": "whitened"},

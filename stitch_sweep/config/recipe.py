@@ -22,7 +22,7 @@ TRAINING_RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "fast": {
             "training": {
                 "epochs": 1,
-                "batch_size": 16,
+                "batch_size": "auto",
                 "optimizer": {"name": "adam", "betas": [0.8, 0.95]},
                 "schedule": {"name": "linear", "warmup": 0.0},
                 "coordinates": "whitened",
@@ -38,7 +38,7 @@ TRAINING_RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "thorough": {
             "training": {
                 "epochs": 4,
-                "batch_size": 16,
+                "batch_size": "auto",
                 "optimizer": {"name": "adam", "betas": [0.8, 0.95]},
                 "schedule": {"name": "linear", "warmup": 0.0},
                 "coordinates": "whitened",

@@ -9,13 +9,20 @@ from pydantic import Field, PlainValidator, SerializerFunctionWrapHandler, model
 from stitch_sweep.config.defaults import without_defaults
 from stitch_sweep.config.optimizer import OptimizerConfig
 from stitch_sweep.config.schedule import ScheduleConfig
-from stitch_sweep.core.bounds import LARGEST_COUNT, Epochs, Positive
+from stitch_sweep.core.bounds import LARGEST_COUNT, BatchSize, Epochs, Positive
 from stitch_sweep.core.problems import mismatch, refusal
 from stitch_sweep.core.registry import Options
 
 Recipe = Literal["fast", "thorough", "paper"]
 RECIPE_NAMES: tuple[Recipe, ...] = get_args(Recipe)
 Coordinates = Literal["raw", "whitened"]
+
+
+def _check_batch_size(value: Any) -> Any:
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    if value != "auto" and not (is_number and 1 <= value <= LARGEST_COUNT):
+        raise refusal(mismatch(f"'auto' or a whole number from 1 to {LARGEST_COUNT}", value))
+    return value
 
 
 def _check_interval(value: Any) -> float | int | None:
@@ -53,7 +60,11 @@ class TrainingConfig(Options):
     epochs: Epochs = Field(
         default=4, description="Number of epochs. 0 evaluates the stitch with its initial weights."
     )
-    batch_size: Positive = Field(default=64, description="Number of images in a batch.")
+    batch_size: Annotated[BatchSize, PlainValidator(_check_batch_size)] = Field(
+        default=64,
+        description="Number of images in a batch. `auto`: the largest power of 2 from 16 to 256 with "
+        "which an epoch has at least 140 steps.",
+    )
     optimizer: OptimizerConfig = Field(default=OptimizerConfig(), description="Optimizer.")
     schedule: ScheduleConfig = Field(
         default=ScheduleConfig(), description="Learning-rate schedule."

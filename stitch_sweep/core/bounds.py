@@ -6,7 +6,7 @@ costs hours or all memory. docs/config.md lists them.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -37,6 +37,8 @@ MOST_EXTERNAL_PARAMETERS = 10**10
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Positive = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
 """A count: samples, images of a batch, steps, repetitions."""
+BatchSize = int | Literal["auto"]
+"""Images per training batch; `auto` depends on the number of training images."""
 Images = Annotated[int, Field(ge=1, le=10**9)]
 Epochs = Annotated[int, Field(ge=0, le=100_000)]
 ImageSize = Annotated[int, Field(ge=4, le=LARGEST_IMAGE)]

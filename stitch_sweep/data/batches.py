@@ -8,8 +8,38 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from stitch_sweep.core.bounds import BatchSize
+
 CHUNK = 256
 """Images per evaluation chunk; the last chunk is padded to it, so all kernels run on one shape."""
+
+
+LEAST_STEPS = 140
+"""Smallest number of steps per epoch with which `auto` prefers larger batches."""
+SMALLEST_BATCH, LARGEST_BATCH = 16, 256
+"""The limits of `auto`."""
+
+
+def choose_batch_size(batch_size: BatchSize, images: int) -> int:
+    """Return the number of images per batch.
+
+    `auto` is the largest power of 2 from `SMALLEST_BATCH` to `LARGEST_BATCH` with which an epoch has at
+    least `LEAST_STEPS` steps; `SMALLEST_BATCH` if there is none.
+
+    Args:
+        batch_size: `auto`, or the number itself.
+        images: number of training images.
+
+    Example:
+        >>> choose_batch_size("auto", 9_000)
+        64
+    """
+    if batch_size != "auto":
+        return batch_size
+    size = LARGEST_BATCH
+    while size > SMALLEST_BATCH and -(-images // size) < LEAST_STEPS:
+        size //= 2
+    return size
 
 
 class Batch(NamedTuple):

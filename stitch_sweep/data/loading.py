@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from stitch_sweep.core.bounds import BatchSize
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.registry import DATASETS
 from stitch_sweep.core.splits import SPLITS
+from stitch_sweep.data.batches import choose_batch_size
 from stitch_sweep.data.images import Data, channel_statistics, fingerprint
 from stitch_sweep.data.loader import Loader
 from stitch_sweep.data.names import join_names
@@ -99,13 +101,15 @@ def load(config: DataConfig) -> Data:
 
 def make_loaders(
     data: Data,
-    batch_size: int,
+    batch_size: BatchSize,
     *,
     seed: int,
     augment: str = "none",
     device: str | torch.device = "cpu",
 ) -> dict[str, Loader]:
     """Make a loader for each split, all on `device`: FFCV's if `data.beton_folder` is set.
+
+    Training batches of all splits have the size for the training images; see `choose_batch_size`.
 
     Raises:
         InputError: FFCV is selected and can't be imported.
@@ -116,12 +120,13 @@ def make_loaders(
         from stitch_sweep.data.ffcv_loader import FfcvLoader
 
         make = partial(FfcvLoader, folder=Path(data.beton_folder))
+    size = choose_batch_size(batch_size, len(data.train))
     return {
         split: make(
             getattr(data, split),
             data.mean,
             data.std,
-            batch_size=batch_size,
+            batch_size=size,
             seed=seed,
             augment=augment,
             device=device,

@@ -14,6 +14,7 @@ import torch
 from stitch_sweep.config.root import Config
 from stitch_sweep.config.training import TrainingConfig
 from stitch_sweep.core.errors import check_all
+from stitch_sweep.data.batches import choose_batch_size
 from stitch_sweep.networks.zoo import Zoo
 from stitch_sweep.plan.enqueue import check_enqueued
 from stitch_sweep.plan.machine import check_local, check_training
@@ -132,7 +133,8 @@ def _seconds_per_trial(prepared: Prepared, say: Callable[[str], object]) -> floa
         steps = max(1, training.step - 1)
         train = (_now() - began) / steps * training.total_steps
         # A forward pass is about a third of a training step.
-        per_image = train / max(1, training.total_steps) / settings.training.batch_size / 3
+        images = choose_batch_size(settings.training.batch_size, len(prepared.data.train))
+        per_image = train / max(1, training.total_steps) / images / 3
         validations = _count_validations(settings.training, training.steps_per_epoch)
         validation = validations * len(prepared.data.validation) * per_image
         # The set-up runs each split once, which costs about as much as the evaluation at the end.
@@ -171,7 +173,8 @@ def _device(config: Config) -> str:
 def _count_bytes(prepared: Prepared, trials: int, trainings: int) -> float:
     """Estimate the bytes of records, tables and kept stitches."""
     config, studies = prepared.config, prepared.studies
-    steps = math.ceil(len(prepared.data.train) / config.training.batch_size)
+    images = len(prepared.data.train)
+    steps = math.ceil(images / choose_batch_size(config.training.batch_size, images))
     rows = config.training.epochs * min(4, steps) + _count_validations(config.training, steps)
     record = 300 * rows + 4000 + len(prepared.data.test)
     stitches_kept = {"all": trainings, "best": len(studies), "none": 0}[config.keep_stitches]

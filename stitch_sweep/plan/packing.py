@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stitch_sweep.core.bounds import BatchSize
+from stitch_sweep.data.batches import choose_batch_size
 from stitch_sweep.networks import construction
 from stitch_sweep.networks.frozen import FrozenNetwork
 from stitch_sweep.plan.prepare import Prepared
@@ -37,18 +39,19 @@ class PackWidths:
         self._prepared = prepared
         self._count = cache(self._count_after_layer)
 
-    def width(self, receiver: str, layer: int, batch_size: int) -> int:
+    def width(self, receiver: str, layer: int, batch_size: BatchSize) -> int:
         """Return the number of places in the packs of one receiver layer.
 
         Args:
             receiver: name of the network that continues after `layer`.
             layer: -1 (the image) or a layer's index.
-            batch_size: images per training batch of a stitch.
+            batch_size: images per training batch of a stitch, or `auto`.
         """
         resources = self._prepared.config.resources
         if resources.pack != "auto":
             return resources.pack
-        return choose_width(resources.device, batch_size * self._count(receiver, layer))
+        images = choose_batch_size(batch_size, len(self._prepared.data.train))
+        return choose_width(resources.device, images * self._count(receiver, layer))
 
     @property
     def widest(self) -> int:

@@ -54,7 +54,7 @@ class Prepared:
     @property
     def notes(self) -> list[str]:
         """Notes for the user before the sweep starts, computed at each access."""
-        notes = teaching_notes(self.config, self.studies, self.shape)
+        notes = teaching_notes(self.config, self.studies, self.shape, len(self.data.train))
         for name, outline in self.outlines.items():
             notes += [f"network {name!r}: {note}" for note in outline.notes]
         if self.config.parts:

@@ -11,6 +11,7 @@ from torch import nn
 
 from stitch_sweep.config.root import Config
 from stitch_sweep.config.stitch import StitchConfig
+from stitch_sweep.data.batches import choose_batch_size
 from stitch_sweep.losses.flat_losses import StitchProfile, explain_flat_loss, weak_loss_warnings
 from stitch_sweep.plan.settings import settings_per_loss, settings_per_stitch
 from stitch_sweep.plan.validation import format_cell
@@ -30,7 +31,7 @@ _CELLS_NAMED = 3
 
 
 def teaching_notes(
-    config: Config, studies: list[Study], shape: Callable[[str, int], Shape]
+    config: Config, studies: list[Study], shape: Callable[[str, int], Shape], images: int
 ) -> list[str]:
     """Write a sentence for each reason why a loss trains a stitch badly or not at all, with its cells.
 
@@ -38,6 +39,7 @@ def teaching_notes(
         config: the configuration.
         studies: its studies.
         shape: returns the shape of a network's layer, without the batch, for a name and a layer.
+        images: number of training images.
     """
     cells: dict[str, list[str]] = {}
     choices: dict[str, _Choices] = {}
@@ -49,7 +51,7 @@ def teaching_notes(
         )
         factors = json.dumps(study.factors, sort_keys=True)
         if factors not in choices:
-            choices[factors] = _choices(config, study)
+            choices[factors] = _choices(config, study, images)
         if (factors, *shapes) not in reasons:
             reasons[factors, *shapes] = _reasons(choices[factors], *shapes)
         for reason in reasons[factors, *shapes]:
@@ -68,14 +70,15 @@ class _Choices(NamedTuple):
     batch_size: int
 
 
-def _choices(config: Config, study: Study) -> _Choices:
+def _choices(config: Config, study: Study, images: int) -> _Choices:
     stitches = {
         s.stitch.model_dump_json(exclude={"l1"}): s.stitch
         for s in settings_per_stitch(config, study)
     }
     losses = {tuple(term.name for term in s.loss.terms) for s in settings_per_loss(config, study)}
     batch_size = config.trial_settings(study.factors).training.batch_size
-    return _Choices(list(stitches.values()), sorted(losses), batch_size)
+    size = choose_batch_size(batch_size, images)
+    return _Choices(list(stitches.values()), sorted(losses), size)
 
 
 def _reasons(choices: _Choices, sender: Shape, receiver: Shape) -> list[str]:

@@ -12,6 +12,7 @@ from torch import nn
 
 from stitch_sweep.config.root import Config
 from stitch_sweep.config.trial import TrialSettings
+from stitch_sweep.data.batches import choose_batch_size
 from stitch_sweep.data.images import Data
 from stitch_sweep.plan.packing import PackWidths
 from stitch_sweep.plan.prepare import Prepared
@@ -112,8 +113,11 @@ def find_largest_pack(prepared: Prepared) -> LargestPack:
         stored = [count for count in stored if 4 * count <= config.resources.cache_gb * 2**30]
         return sum(stored) * images // len(data.train)
 
+    def batch_of(settings: TrialSettings) -> int:
+        return choose_batch_size(settings.training.batch_size, len(data.train))
+
     def size_in_place(study: Study, settings: TrialSettings) -> int:
-        batch = settings.training.batch_size * sum(map(math.prod, shapes(study)))
+        batch = batch_of(settings) * sum(map(math.prod, shapes(study)))
         stitch = build_on_meta(settings.stitch, *shapes(study))
         return batch + 4 * capacity(stitch).parameters
 
@@ -122,7 +126,7 @@ def find_largest_pack(prepared: Prepared) -> LargestPack:
     passes: dict[tuple[Any, ...], dict[tuple[str, int], _Sized]] = {}
     for study in prepared.studies:
         for settings in settings_per_stitch(config, study):
-            largest = _with_largest_batch(config, settings)
+            largest = _with_largest_batch(config, settings, len(data.train))
             training = largest.training
             trial = _Sized(
                 size_of_stored(study, largest), size_in_place(study, largest), study, largest
@@ -187,8 +191,9 @@ def describe_share(share: float, footprint: Footprint) -> str:
     )
 
 
-def _with_largest_batch(config: Config, settings: TrialSettings) -> TrialSettings:
+def _with_largest_batch(config: Config, settings: TrialSettings, images: int) -> TrialSettings:
     searched = config.search.distributions.get("training.batch_size")
     sizes = [settings.training.batch_size, *(searched.representatives() if searched else [])]
-    training = settings.training.model_copy(update={"batch_size": max(sizes)})
+    largest = max(sizes, key=lambda size: choose_batch_size(size, images))
+    training = settings.training.model_copy(update={"batch_size": largest})
     return settings.model_copy(update={"training": training})

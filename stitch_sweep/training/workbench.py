@@ -8,6 +8,7 @@ from torch import nn
 
 from stitch_sweep.config.root import Config
 from stitch_sweep.config.trial import TrialSettings
+from stitch_sweep.core.bounds import BatchSize
 from stitch_sweep.core.seeding import seed_everything
 from stitch_sweep.data.batches import CHUNK
 from stitch_sweep.data.images import Data
@@ -63,11 +64,11 @@ class Workbench:
             if isinstance(sender, FrozenNetwork)
         }
         self.cache = ActivationCache(config.resources.cache_gb * 2**30, shelf)
-        self._loaders: dict[int, dict[str, Loader]] = {}
+        self._loaders: dict[BatchSize, dict[str, Loader]] = {}
         # Report a missing FFCV now, because it isn't a failure of a trial.
         self.loaders(config.training.batch_size)
 
-    def loaders(self, batch_size: int = CHUNK) -> dict[str, Loader]:
+    def loaders(self, batch_size: BatchSize = CHUNK) -> dict[str, Loader]:
         """Return a loader per split; they are made once per batch size.
 
         Args:

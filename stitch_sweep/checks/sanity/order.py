@@ -11,6 +11,7 @@ from stitch_sweep.checks.differences import largest_difference
 from stitch_sweep.checks.sanity import plain
 from stitch_sweep.checks.sanity.findings import Finding, judge
 from stitch_sweep.checks.sanity.subject import Subject
+from stitch_sweep.data.batches import choose_batch_size
 from stitch_sweep.data.loader import Loader
 from stitch_sweep.training.workbench import Workbench
 
@@ -104,7 +105,8 @@ def _stitch_input_defects(subject: Subject) -> list[str]:
     images = subject.normalized(subject.data, "train")
     prefix = bench.networks[subject.cell.sender].prefix(subject.cell.sender_layer)
     expected_order = plain.order(subject.config.seed, 0, len(images)).to(images.device)
-    batches = expected_order.split(subject.short.training.batch_size)
+    size = choose_batch_size(subject.short.training.batch_size, len(images))
+    batches = expected_order.split(size)
     for step, (images_read, indices) in enumerate(zip(inputs, batches, strict=False)):
         with torch.no_grad():
             expected = prefix(images[indices])

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stitch_sweep.data.batches import CHUNK
+from stitch_sweep.data.batches import CHUNK, choose_batch_size
 
 
 def order(seed: int, epoch: int, count: int) -> Tensor:
@@ -172,7 +172,8 @@ def train(
         `conv.weight` and `conv.bias` after the last step.
     """
     device = images.device
-    count, batch = len(images), settings.batch_size
+    count = len(images)
+    batch = choose_batch_size(settings.batch_size, count)
     inputs, expected = [], []
     with torch.no_grad():
         for chunk, valid in chunks(images):

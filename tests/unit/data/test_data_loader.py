@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,9 +16,10 @@ from stitch_sweep.data.augmentation import (
     draw_crop_flip,
     normalize_images,
 )
-from stitch_sweep.data.batches import Batch
+from stitch_sweep.data.batches import Batch, choose_batch_size
 from stitch_sweep.data.images import Images
 from stitch_sweep.data.loader import Loader
+from stitch_sweep.data.loading import make_loaders
 from tests.support.image_files import random_images
 
 
@@ -142,6 +145,21 @@ def test_a_sample_is_spread_over_images_that_are_sorted_by_class(limit):
     steps = set(torch.cat([indices, torch.tensor([23])]).diff().tolist())
     assert indices[0] == 0
     assert max(steps) - min(steps) <= 1
+
+
+@given(images=st.integers(1, 10**6))
+def test_auto_is_the_largest_batch_that_leaves_enough_steps(images):
+    size = choose_batch_size("auto", images)
+    assert size in (16, 32, 64, 128, 256)
+    assert size == 16 or math.ceil(images / size) >= 140
+    assert size == 256 or math.ceil(images / (2 * size)) < 140
+
+
+def test_a_loader_chooses_batches_by_the_training_images(digits):
+    """The size holds for all splits, whatever their own number of images."""
+    loaders = make_loaders(digits, "auto", seed=0)
+    assert {loader.batch_size for loader in loaders.values()} == {16}
+    assert len(next(loaders["train"].batches(0)).labels) == 16
 
 
 def test_the_loader_leaves_the_stored_images_alone():

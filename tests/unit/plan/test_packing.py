@@ -57,6 +57,14 @@ def test_a_pass_stays_below_its_limit_and_could_not_be_twice_as_wide(device):
         assert width == widest or 2 * width * multiply_adds > limit, multiply_adds
 
 
+def test_batches_of_auto_count_in_the_width():
+    """All 1,213 digits give batches of 16, whose passes have more places than those of 512 images."""
+    prepared = prepare(Config.model_validate({**CONFIG, "resources": {"pack": "auto"}}))
+    packs = PackWidths(prepared)
+    widths = [packs.width("a", 0, batch_size=size) for size in ("auto", 16, 512)]
+    assert widths[0] == widths[1] > widths[2]
+
+
 def test_later_layers_have_wider_packs():
     prepared = prepare(Config.model_validate({**CONFIG, "resources": {"pack": "auto"}}))
     packs = PackWidths(prepared)
