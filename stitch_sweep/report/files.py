@@ -56,6 +56,8 @@ def write(
     page: Page,
     all_findings: Sequence[Findings],
     on_progress: OnProgress = lambda step, done, total: None,
+    *,
+    page_only: bool = False,
 ) -> list[Path]:
     """Write page, figures and tables; remove files of an earlier report that this one lacks.
 
@@ -64,13 +66,14 @@ def write(
         page: the page.
         all_findings: the findings for figures and tables.
         on_progress: called with ("figures", done, total).
+        page_only: whether to write neither figures nor tables; the page has them too.
 
     Returns:
         The files, the page first.
     """
     charts: dict[str, Callable[[], Chart]] = {}
     texts: dict[str, Callable[[], str]] = {}
-    for k, findings in enumerate(all_findings):
+    for k, findings in enumerate([] if page_only else all_findings):
         prefix = "" if len(all_findings) == 1 else f"{k + 1}-{safe_name(_name(findings))}__"
         for name, describe in list_charts(findings):
             charts[prefix + name] = describe
@@ -81,7 +84,7 @@ def write(
         if findings.agreement is not None and len(findings.agreement):
             cells = partial(csv_text, findings.agreement)
             texts[f"{layout.TABLES}/{prefix}agreement_cells.csv"] = cells
-    if page.comparison is not None:
+    if page.comparison is not None and not page_only:
         texts[f"{layout.TABLES}/compared.csv"] = page.comparison.csv
         texts[f"{layout.TABLES}/compared.tex"] = page.comparison.latex
     figures = [f"{layout.FIGURES}/{name}.{suffix}" for name in charts for suffix in ("png", "pdf")]

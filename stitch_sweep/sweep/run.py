@@ -96,6 +96,7 @@ def run_sweep(
     report_seconds: float = 5.0,
     checkpoint_seconds: float = 60.0,
     start: LocalStart | None = None,
+    on_tables: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Run a sweep, or its missing trials.
 
@@ -113,6 +114,8 @@ def run_sweep(
         report_seconds: time between two reports of a long trial.
         checkpoint_seconds: time between two checkpoints of a long trial.
         start: of the local Ray, if the caller has begun it; it is closed at the end.
+        on_tables: called when the tables and matrices of a sweep that wasn't interrupted are written,
+            while MLflow receives the rest.
 
     Raises:
         InputError: the configuration, the folder or the machine can't be used; nothing was started.
@@ -141,7 +144,7 @@ def run_sweep(
             copy.check(resume=resume)
         repair = partial(_repair_stitches, ledger, retrain=retrain_stitches)
         return _run_checked(
-            config, ledger, resume, pace, reporter or Reporter(), copy, repair, start
+            config, ledger, resume, pace, reporter or Reporter(), copy, repair, start, on_tables
         )
 
 
@@ -154,6 +157,7 @@ def _run_checked(
     copy: Mirror | None,
     repair: Callable[[Reporter], None],
     start: LocalStart,
+    on_tables: Callable[[], None],
 ) -> Outcome:
     """Start tracking and Ray, prepare the sweep, and run it."""
     folder = ledger.folder
@@ -173,7 +177,7 @@ def _run_checked(
         try:
             check_views(folder, prepared.studies, config, is_new=not ledger.exists)
             return _run_locked(
-                prepared, ledger, resume, pace, reporter, tracking, copy, repair, start
+                prepared, ledger, resume, pace, reporter, tracking, copy, repair, start, on_tables
             )
         # These are errors of the experiment folder: `prepare` has read the user's files before.
         except OSError as error:
@@ -196,6 +200,7 @@ def _run_locked(
     copy: Mirror | None,
     repair: Callable[[Reporter], None],
     start: LocalStart,
+    on_tables: Callable[[], None],
 ) -> Outcome:
     """Lock the ledger, fetch missing trials from the folder's copy, and run the sweep."""
     check_unchanged(ledger, prepared)
@@ -217,7 +222,7 @@ def _run_locked(
             check_unchanged(ledger, prepared)
             repair(reporter)
             with nullcontext() if copy is None else Mirroring(copy) as mirroring:
-                return _run(prepared, ledger, pace, reporter, tracking, mirroring, start)
+                return _run(prepared, ledger, pace, reporter, tracking, mirroring, start, on_tables)
         except InputError:
             if not ledger.exists and not ledger.trial_ids():
                 ledger.discard()  # nothing was started, so leave nothing behind
@@ -232,6 +237,7 @@ def _run(
     tracking: TrackingProcess | None,
     mirroring: Mirroring | None,
     start: LocalStart,
+    on_tables: Callable[[], None],
 ) -> Outcome:
     """Run the missing trials, write tables and figures, and finish tracking and the mirror."""
     config, folder = prepared.config, ledger.folder
@@ -252,6 +258,8 @@ def _run(
     if not (interrupted or lost):
         drop_borrowed_stitches(config, ledger)
     results, matrices = write_views(folder, prepared.studies, config)
+    if len(results) and not interrupted:
+        on_tables()
     failed = int((results["status"] == "failed").sum()) if len(results) else 0
     copied = int(results["copied_from"].notna().sum()) if len(results) else 0
     tracked, tracking_problem = None, ""
