@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,7 +14,7 @@ from stitch_sweep.charts.elements import Chart
 from stitch_sweep.charts.figures import draw, save_figure
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.report.figures import list_charts
-from stitch_sweep.report.findings import Findings
+from stitch_sweep.report.findings import Findings, mean_accuracy
 from stitch_sweep.report.page.page import Page
 from stitch_sweep.report.tables.catalog import all_tables
 from stitch_sweep.report.tables.table import safe_name
@@ -24,7 +26,7 @@ OnProgress = Callable[[str, int, int], None]
 """Receives the current step, the number of finished items and the number of items."""
 
 _WRITTEN_FILES = re.compile(
-    rf"{re.escape(layout.REPORT_PAGE)}"
+    rf"{re.escape(layout.REPORT_PAGE)}|{re.escape(layout.VERDICTS)}"
     rf"|({layout.FIGURES}|{layout.TABLES})/{layout.FILE_STEM}\.(png|pdf|csv|tex)"
 )
 _REMEDY = "choose another folder with --output"
@@ -87,6 +89,8 @@ def write(
     if page.comparison is not None and not page_only:
         texts[f"{layout.TABLES}/compared.csv"] = page.comparison.csv
         texts[f"{layout.TABLES}/compared.tex"] = page.comparison.latex
+    if len(all_findings) == 1 and all_findings[0].experiment is not None:
+        texts[layout.VERDICTS] = partial(_verdicts_text, all_findings[0])
     figures = [f"{layout.FIGURES}/{name}.{suffix}" for name in charts for suffix in ("png", "pdf")]
     current = [layout.REPORT_PAGE, *figures, *texts]
     with replacing_files(_manifest(folder), current, _REMEDY):
@@ -98,6 +102,19 @@ def write(
         on_progress("figures", len(charts), len(charts))
         write_atomically(folder / layout.REPORT_PAGE, page.html().encode())
     return [folder / name for name in current]
+
+
+def _verdicts_text(findings: Findings) -> str:
+    """Return label, indices and intervals of each matrix as JSON."""
+    verdicts = [
+        {
+            "matrix": verdict.matrix.file_name,
+            "mean_accuracy": None if math.isnan(mean := mean_accuracy(verdict)) else mean,
+            **verdict.to_dict(),
+        }
+        for verdict in findings.verdicts
+    ]
+    return json.dumps({"matrices": verdicts}, indent=2, allow_nan=False) + "\n"
 
 
 def _manifest(folder: Path) -> Manifest:
