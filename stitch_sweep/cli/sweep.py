@@ -20,6 +20,7 @@ from stitch_sweep.storage import layout
 if TYPE_CHECKING:
     from stitch_sweep.config.root import Config
     from stitch_sweep.report.writing import Report
+    from stitch_sweep.sweep.progress import Reporter
     from stitch_sweep.sweep.run import Outcome
 
 
@@ -82,10 +83,12 @@ def sweep(
         if address is None and not (resume or dry_run):
             # The workers' imports take as long as this process's, so they begin at the same time.
             start.begin_template()
+        stderr.print(f"reading {config}", soft_wrap=True)
         settings = read_with_overrides(config, set_)
+        from stitch_sweep.sweep.progress import Reporter
+
         if dry_run:
             from stitch_sweep.plan.estimate import estimate
-            from stitch_sweep.sweep.progress import Reporter
 
             plan = estimate(settings, address, Reporter().say).to_dict()
             print_summary(plan, as_json, indent="", width=28)
@@ -94,6 +97,7 @@ def sweep(
         from stitch_sweep.sweep.run import run_sweep
 
         check_job(target, Path(settings.zoo), address=address, tracked_here=tracks_here(settings))
+        reporter = Reporter()
         reports: list[Report] = []
         outcome = run_sweep(
             settings,
@@ -104,7 +108,8 @@ def sweep(
             workers=workers,
             mirror=mirror,
             start=start,
-            on_tables=lambda: reports.extend(_write_report(settings, target)),
+            reporter=reporter,
+            on_tables=lambda: reports.extend(_write_report(settings, target, reporter)),
         )
     report = reports[0] if reports else None
     if as_json:
@@ -127,14 +132,15 @@ def _local_store(config: Config) -> Path | None:
     return local_database(resolve(config.tracking.uri)) if config.tracking.enabled else None
 
 
-def _write_report(config: Config, folder: Path) -> Iterator[Report]:
+def _write_report(config: Config, folder: Path, reporter: Reporter) -> Iterator[Report]:
     """Write the page, and yield its report; a page that can't be written is no failure of the sweep."""
     if config.report == "never":
         return
     from stitch_sweep.report.writing import write_page
 
     try:
-        yield write_page(folder)
+        with reporter.phase("report written"):
+            yield write_page(folder)
     except InputError as error:
         stderr.print(f"no report was written: {error}", soft_wrap=True)
 
@@ -192,6 +198,7 @@ def _print_tables(outcome: Outcome, config: Config) -> None:
 
     best = best_trials(outcome.results, metric=config.search.metric, mode=config.search.mode)
     stdout.print(best_table(best))
+    stdout.print()
     knocked_out = {part.network for part in config.knock_out}
     for matrix in outcome.matrices:
         gaps = list(gap_matrices([matrix], knocked_out))

@@ -172,7 +172,7 @@ def _run_checked(
         if pace.address is None and not ledger.exists:
             start.begin()
         # Only the tracking process needs credentials; files, workers and messages get none.
-        with _threads(config.resources.cpu):
+        with _threads(config.resources.cpu), reporter.phase("data read and all cells checked"):
             prepared = prepare(_without_credentials(config))
         try:
             check_views(folder, prepared.studies, config, is_new=not ledger.exists)
@@ -257,14 +257,16 @@ def _run(
         reporter.say(f"note: {difference}")
     if not (interrupted or lost):
         drop_borrowed_stitches(config, ledger)
-    results, matrices = write_views(folder, prepared.studies, config)
+    with reporter.phase("tables and figures written"):
+        results, matrices = write_views(folder, prepared.studies, config)
     if len(results) and not interrupted:
         on_tables()
     failed = int((results["status"] == "failed").sum()) if len(results) else 0
     copied = int(results["copied_from"].notna().sum()) if len(results) else 0
     tracked, tracking_problem = None, ""
     if tracking is not None:
-        tracked = tracking.finish()
+        with reporter.phase("MLflow finished"):
+            tracked = tracking.finish()
         tracking_problem = "" if tracked else tracking.refusal
         if tracking_problem:
             reporter.say(

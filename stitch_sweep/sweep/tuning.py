@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -87,13 +87,25 @@ def run_missing_trials(
     reporter.say(
         "starting Ray" if pace.address is None else f"joining Ray at {redact_uri(pace.address)}"
     )
-    with scratch.folder() if pace.address else nullcontext(start.wait()) as temporary:
+    with _ray_folder(pace, reporter, start) as temporary:
         try:
             return _run_on_ray(prepared, ledger, pace, reporter, temporary)
         finally:
             ray.shutdown()
             # The ledger's writer may have been killed while it wrote, and started again.
             ledger.remove_leftovers()
+
+
+@contextmanager
+def _ray_folder(pace: Pace, reporter: Reporter, start: LocalStart) -> Iterator[Path]:
+    """Wait for the local Ray, if it is needed; yield a folder for files of Tune and of a local Ray."""
+    if pace.address is not None:
+        with scratch.folder() as folder:
+            yield folder
+        return
+    with reporter.phase("Ray started"):
+        folder = start.wait()
+    yield folder
 
 
 def _run_on_ray(
@@ -118,7 +130,8 @@ def _run_on_ray(
         with watch:
             if not count_current_slots(config.resources.cpu, config.resources.gpu_at_most):
                 reporter.say("waiting for nodes: the cluster has no node yet that fits a trial")
-            networks = train_networks(prepared, reporter, min(count, pace.workers or count))
+            with reporter.phase("networks ready"):
+                networks = train_networks(prepared, reporter, min(count, pace.workers or count))
             share, context = choose_gpu_share(prepared, reporter)
             slots = Slots(config.resources.cpu, share, pace.workers)
             fingerprints = {name: fingerprint(module) for name, module in networks.items()}
