@@ -176,6 +176,10 @@ def _print_outcome(
         _print_next("The report, one file for a browser", str(report.page))
     if _local_store(config) is not None and not outcome.tracking_problem:
         _print_command("Compare the runs in MLflow", "ui", *([file] if config.tracking.uri else []))
+    journal = folder / layout.OPTUNA_JOURNAL
+    if config.search.distributions and journal.exists():
+        words = ["optuna-dashboard", str(journal)]
+        _print_next("Look at the search, also while it runs", shlex.join(words))
     if not (folder / layout.SANITY).exists():
         _print_command("Rule out bugs before you believe a matrix", "sanity", file)
 

@@ -218,6 +218,12 @@ class SearchConfig(Options):
         "an earlier experiment.",
     )
 
+    journal: bool = Field(
+        default=True,
+        description="Whether a sweep with a search writes `optuna.log`, for optuna-dashboard, while it "
+        "runs.",
+    )
+
     @field_validator("space", mode="before")
     @classmethod
     def _validate_space(cls, value: Any) -> Any:
@@ -307,7 +313,7 @@ class SearchConfig(Options):
 
     @model_serializer(mode="wrap")
     def _drop_unused_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_defaults(self, handler(self), ("scheduler", "share", "enqueue"))
+        return without_defaults(self, handler(self), ("scheduler", "share", "enqueue", "journal"))
 
     @property
     def distributions(self) -> dict[str, Distribution]:

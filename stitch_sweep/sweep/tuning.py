@@ -37,6 +37,7 @@ from stitch_sweep.sweep.gpu_sharing import (
 from stitch_sweep.sweep.local_start import LocalStart
 from stitch_sweep.sweep.network_training import make_task, train_networks
 from stitch_sweep.sweep.openings import stitches_to_keep
+from stitch_sweep.sweep.optuna_journal import LiveJournal
 from stitch_sweep.sweep.pace import Pace
 from stitch_sweep.sweep.progress import Reporter
 from stitch_sweep.sweep.ray_connection import connect
@@ -50,6 +51,7 @@ from stitch_sweep.sweep.slots import (
     describe_slots,
 )
 from stitch_sweep.sweep.trainable import Shared, StitchTrainable
+from stitch_sweep.sweep.views import ended_records
 from stitch_sweep.sweep.watch import Watch
 
 
@@ -140,11 +142,19 @@ def _run_on_ray(
             write_atomically(folder / layout.RESOLVED_CONFIG, to_yaml(config).encode())
             packs = PackWidths(prepared)
             reporter.say(describe_slots(slots(), packs.widest))
+            journal = LiveJournal(
+                folder / layout.OPTUNA_JOURNAL,
+                prepared.studies,
+                ended_records(ledger, prepared.studies, config),
+                config,
+                reporter.say,
+            )
 
             def on_event(event: str, record: Mapping[str, Any]) -> None:
                 reporter.trial(event, record)
                 if event == "ended":
                     _load_figures()
+                    journal.add(record)
 
             searcher = SweepSearcher(
                 prepared.studies,

@@ -335,8 +335,9 @@ def test_studies_open_with_optuna(undisturbed):
     assert len(summaries) == TRIALS // 2
     by_id = {r["trial"]: r for r in records(undisturbed)}
     for summary in summaries:
-        for trial in optuna.load_study(study_name=summary.study_name, storage=storage).trials:
-            record = by_id[f"{summary.study_name}-n{trial.number}"]
+        study = optuna.load_study(study_name=summary.study_name, storage=storage)
+        for trial in study.trials:
+            record = by_id[f"{study.user_attrs['study']}-n{trial.number}"]
             assert trial.params == record["params"]
             assert trial.value == record["metric"]
 
