@@ -160,6 +160,12 @@ def _print_outcome(
         f"Tables, matrices and figures: {folder}",
         soft_wrap=True,
     )
+    if outcome.is_out_of_time:
+        stdout.print(
+            f"search.time_budget is over: {outcome.total - outcome.ended} trials were left out. Run the "
+            "same command with --resume to go on for the same time",
+            soft_wrap=True,
+        )
     if outcome.stopped_early:
         stdout.print(f"{outcome.stopped_early} of {outcome.ended} trials were stopped early.")
     if outcome.copied:
@@ -221,6 +227,7 @@ def _describe_outcome(outcome: Outcome, folder: Path, report: Report | None) -> 
         "copied": outcome.copied,
         "lost": outcome.lost,
         "interrupted": outcome.interrupted,
+        "out_of_time": outcome.is_out_of_time,
         "tracked": outcome.tracked,
         "tracking_problem": outcome.tracking_problem or None,
         "report": None if report is None else str(report.page),

@@ -53,6 +53,7 @@ class Outcome:
         lost: trials whose workers died too often; `--resume` tries them again.
         interrupted: whether Ctrl-C or SIGTERM stopped the sweep before its end.
         tracked: whether MLflow has everything; None when tracking is off.
+        is_out_of_time: whether `search.time_budget` ended the sweep before its last trial.
         mirrored: whether the copy of the folder is complete; None without one.
         tracking_problem: why MLflow refuses the runs, and the remedy; empty if it accepts them, and
             after an outage: a later `--resume` then sends the missing runs.
@@ -69,6 +70,7 @@ class Outcome:
     tracked: bool | None
     mirrored: bool | None
     tracking_problem: str = ""
+    is_out_of_time: bool = False
 
     @property
     def stopped_early(self) -> int:
@@ -243,7 +245,7 @@ def _run(
     config, folder = prepared.config, ledger.folder
     total = prepared.trials
     before = sum(1 for _ in ended_records(ledger, prepared.studies, config))
-    interrupted, lost = False, 0
+    interrupted, lost, is_out_of_time = False, 0, False
     if before < total:
         # Ray takes seconds to load, and a complete sweep or a refused one doesn't need it.
         from stitch_sweep.sweep.tuning import run_missing_trials
@@ -252,10 +254,10 @@ def _run(
         end = run_missing_trials(prepared, ledger, pace, reporter, start)
         if end.stopped:
             raise StoppedError(end.stopped)
-        interrupted, lost = end.interrupted, end.lost
+        interrupted, lost, is_out_of_time = end.interrupted, end.lost, end.is_out_of_time
     for difference in compare_retrained(ledger):
         reporter.say(f"note: {difference}")
-    if not (interrupted or lost):
+    if not (interrupted or lost or is_out_of_time):
         drop_borrowed_stitches(config, ledger)
     with reporter.phase("tables and figures written"):
         results, matrices = write_views(folder, prepared.studies, config)
@@ -298,6 +300,7 @@ def _run(
         tracked=tracked,
         mirrored=mirrored,
         tracking_problem=tracking_problem,
+        is_out_of_time=is_out_of_time and len(results) < total,
     )
 
 

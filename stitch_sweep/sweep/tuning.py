@@ -63,11 +63,13 @@ class RunEnd:
         interrupted: whether a signal ended it early.
         lost: number of trials whose workers died too often.
         stopped: why the sweep can't go on, and the remedy; or empty.
+        is_out_of_time: whether `search.time_budget` ended it early.
     """
 
     interrupted: bool
     lost: int
     stopped: str = ""
+    is_out_of_time: bool = False
 
 
 def run_missing_trials(
@@ -180,7 +182,9 @@ def _run_on_ray(
     if watch.failure and not searcher.exhausted:
         raise StoppedError(watch.failure)
     # Tune returns normally after Ctrl-C.
-    return RunEnd(not searcher.exhausted, len(searcher.lost), searcher.stopped)
+    is_out_of_time = searcher.is_out_of_time
+    interrupted = not (searcher.exhausted or is_out_of_time)
+    return RunEnd(interrupted, len(searcher.lost), searcher.stopped, is_out_of_time)
 
 
 @cache
