@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -108,7 +109,8 @@ def _verdicts_text(findings: Findings) -> str:
     """Return label, indices and intervals of each matrix as JSON."""
     verdicts = [
         {
-            "matrix": verdict.matrix.file_name,
+            # Named as in `matrices/`, whose values are not calibrated.
+            "matrix": replace(verdict.matrix, value_name="test_accuracy").file_name,
             "mean_accuracy": None if math.isnan(mean := mean_accuracy(verdict)) else mean,
             **verdict.to_dict(),
         }
