@@ -226,7 +226,8 @@ def test_a_sweep_ends_with_a_report(undisturbed, tmp_path):
     assert "<html" in (undisturbed / "report.html").read_text()
     folder = tmp_path / "copy"
     shutil.copytree(undisturbed, folder)
-    (folder / ".report.json").unlink()
+    for name in (".report.json", "verdicts.json"):
+        (folder / name).unlink()
     (folder / "report.html").write_text("mine")
     status, output = invoke("sweep", folder / "config.yml", "--resume")
     assert status == 0, output
