@@ -39,7 +39,7 @@ def sanity(
     set_: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check for bugs: copies, storing, evaluation, order, frozen networks, precision, loaders."""
+    """Check for bugs: copies, storing, evaluation, order, frozen networks, precision."""
     from stitch_sweep.checks.sanity.suite import run_sanity
     from stitch_sweep.checks.sanity.table import details, findings_table
 

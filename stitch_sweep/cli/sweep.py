@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,9 +15,12 @@ from rich.text import Text
 from stitch_sweep.cli.options import AsJson, ConfigFile, Overrides, read_with_overrides
 from stitch_sweep.cli.output import print_json, print_summary, stderr, stdout
 from stitch_sweep.core.errors import InputError
+from stitch_sweep.storage import layout
 
 if TYPE_CHECKING:
     from stitch_sweep.config.root import Config
+    from stitch_sweep.report.writing import Report
+    from stitch_sweep.sweep.progress import Reporter
     from stitch_sweep.sweep.run import Outcome
 
 
@@ -79,10 +83,12 @@ def sweep(
         if address is None and not (resume or dry_run):
             # The workers' imports take as long as this process's, so they begin at the same time.
             start.begin_template()
+        stderr.print(f"reading {config}", soft_wrap=True)
         settings = read_with_overrides(config, set_)
+        from stitch_sweep.sweep.progress import Reporter
+
         if dry_run:
             from stitch_sweep.plan.estimate import estimate
-            from stitch_sweep.sweep.progress import Reporter
 
             plan = estimate(settings, address, Reporter().say).to_dict()
             print_summary(plan, as_json, indent="", width=28)
@@ -91,6 +97,8 @@ def sweep(
         from stitch_sweep.sweep.run import run_sweep
 
         check_job(target, Path(settings.zoo), address=address, tracked_here=tracks_here(settings))
+        reporter = Reporter()
+        reports: list[Report] = []
         outcome = run_sweep(
             settings,
             target,
@@ -100,11 +108,14 @@ def sweep(
             workers=workers,
             mirror=mirror,
             start=start,
+            reporter=reporter,
+            on_tables=lambda: reports.extend(_write_report(settings, target, reporter)),
         )
+    report = reports[0] if reports else None
     if as_json:
-        print_json(_describe_outcome(outcome, target))
+        print_json(_describe_outcome(outcome, target, report))
     else:
-        _print_outcome(outcome, settings, config, target)
+        _print_outcome(outcome, settings, config, target, report)
     raise typer.Exit(outcome.exit_status)
 
 
@@ -121,14 +132,40 @@ def _local_store(config: Config) -> Path | None:
     return local_database(resolve(config.tracking.uri)) if config.tracking.enabled else None
 
 
-def _print_outcome(outcome: Outcome, config: Config, file: Path, folder: Path) -> None:
+def _write_report(config: Config, folder: Path, reporter: Reporter) -> Iterator[Report]:
+    """Write the page, and yield its report; a page that can't be written is no failure of the sweep."""
+    if config.report == "never":
+        return
+    from stitch_sweep.report.writing import write_page
+
+    try:
+        with reporter.phase("report written"):
+            yield write_page(folder)
+    except InputError as error:
+        stderr.print(f"no report was written: {error}", soft_wrap=True)
+
+
+def _print_outcome(
+    outcome: Outcome, config: Config, file: Path, folder: Path, report: Report | None
+) -> None:
     if len(outcome.results):
         _print_tables(outcome, config)
+    if report is not None:
+        from stitch_sweep.report.terminal import show_verdicts
+
+        show_verdicts(report, stdout)
+        stdout.print()
     stdout.print(
         f"{outcome.ended} of {outcome.total} trials ended, {outcome.failed} failed. "
         f"Tables, matrices and figures: {folder}",
         soft_wrap=True,
     )
+    if outcome.is_out_of_time:
+        stdout.print(
+            f"search.time_budget is over: {outcome.total - outcome.ended} trials were left out. Run the "
+            "same command with --resume to go on for the same time",
+            soft_wrap=True,
+        )
     if outcome.stopped_early:
         stdout.print(f"{outcome.stopped_early} of {outcome.ended} trials were stopped early.")
     if outcome.copied:
@@ -141,15 +178,27 @@ def _print_outcome(outcome: Outcome, config: Config, file: Path, folder: Path) -
             "Run the same command with --resume to try them again",
             soft_wrap=True,
         )
+    if report is not None:
+        _print_next("The report, one file for a browser", str(report.page))
     if _local_store(config) is not None and not outcome.tracking_problem:
-        program = Path(sys.executable).parent / "stitch-sweep"
-        if program.is_relative_to(Path.cwd()):
-            program = program.relative_to(Path.cwd())
-        words = [str(program), "ui", *([str(file)] if config.tracking.uri else [])]
-        stdout.print(
-            Text.assemble("Compare the runs in the browser: ", (shlex.join(words), "bold")),
-            soft_wrap=True,
-        )
+        _print_command("Compare the runs in MLflow", "ui", *([file] if config.tracking.uri else []))
+    journal = folder / layout.OPTUNA_JOURNAL
+    if config.search.distributions and journal.exists():
+        words = ["optuna-dashboard", str(journal)]
+        _print_next("Look at the search, also while it runs", shlex.join(words))
+    if not (folder / layout.SANITY).exists():
+        _print_command("Rule out bugs before you believe a matrix", "sanity", file)
+
+
+def _print_command(purpose: str, *words: str | Path) -> None:
+    program = Path(sys.executable).parent / "stitch-sweep"
+    if program.is_relative_to(Path.cwd()):
+        program = program.relative_to(Path.cwd())
+    _print_next(purpose, shlex.join(map(str, [program, *words])))
+
+
+def _print_next(purpose: str, text: str) -> None:
+    stdout.print(Text.assemble(f"{purpose}: ", (text, "bold")), soft_wrap=True)
 
 
 def _print_tables(outcome: Outcome, config: Config) -> None:
@@ -159,6 +208,7 @@ def _print_tables(outcome: Outcome, config: Config) -> None:
 
     best = best_trials(outcome.results, metric=config.search.metric, mode=config.search.mode)
     stdout.print(best_table(best))
+    stdout.print()
     knocked_out = {part.network for part in config.knock_out}
     for matrix in outcome.matrices:
         gaps = list(gap_matrices([matrix], knocked_out))
@@ -167,7 +217,7 @@ def _print_tables(outcome: Outcome, config: Config) -> None:
             stdout.print()
 
 
-def _describe_outcome(outcome: Outcome, folder: Path) -> dict[str, Any]:
+def _describe_outcome(outcome: Outcome, folder: Path, report: Report | None) -> dict[str, Any]:
     return {
         "folder": str(folder),
         "total": outcome.total,
@@ -177,7 +227,9 @@ def _describe_outcome(outcome: Outcome, folder: Path) -> dict[str, Any]:
         "copied": outcome.copied,
         "lost": outcome.lost,
         "interrupted": outcome.interrupted,
+        "out_of_time": outcome.is_out_of_time,
         "tracked": outcome.tracked,
         "tracking_problem": outcome.tracking_problem or None,
+        "report": None if report is None else str(report.page),
         "matrices": [matrix.file_name for matrix in outcome.matrices],
     }

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from stitch_sweep.cli.options import AsJson, ConfigFile, Overrides, read_with_overrides
 from stitch_sweep.cli.output import print_json, stdout
 from stitch_sweep.core.errors import InputError
+
+_SHOWN_DIGITS = 8
+"""Digits of a folder's hash that the list shows."""
 
 app = typer.Typer(no_args_is_help=True, help="Train and list the frozen networks.")
 
@@ -63,9 +67,11 @@ def list_networks(
     as_json: AsJson = False,
 ) -> None:
     """List the networks of a zoo with their accuracies."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     from stitch_sweep.networks.zoo import Zoo
+    from stitch_sweep.report.wording import format_duration
 
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such zoo; `stitch-sweep zoo train` creates it")
@@ -75,11 +81,27 @@ def list_networks(
             [{"folder": str(e.folder), "recipe": e.recipe, "accuracy": e.accuracy} for e in entries]
         )
         return
-    table = Table("folder", "options", "weights", "train", "validation", "test", "seconds")
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("network", no_wrap=True)
+    table.add_column("options", overflow="fold")
+    for title in ("val", "test", "time"):
+        table.add_column(title, justify="right", no_wrap=True)
     for entry in entries:
-        options = " ".join(f"{name}={value}" for name, value in entry.options.items())
-        scores = [f"{entry.accuracy[split]:.4f}" for split in ("train", "validation", "test")]
+        name, _, digest = entry.folder.name.rpartition("-")
+        scores = [f"{entry.accuracy[split]:.3f}" for split in ("validation", "test")]
         table.add_row(
-            entry.folder.name, options, entry.recipe["weights"], *scores, f"{entry.seconds:.0f}"
+            f"{name}-{digest[:_SHOWN_DIGITS]}",
+            _describe_options(entry.options),
+            *scores,
+            format_duration(entry.seconds),
         )
     stdout.print(table)
+
+
+def _describe_options(options: Mapping[str, Any]) -> str:
+    """Write a family's options as short as they stay readable: `blocks=1,1,1,1 width=4`."""
+    texts = {
+        name: ",".join(map(str, value)) if isinstance(value, list) else value
+        for name, value in options.items()
+    }
+    return " ".join(f"{name}={text}" for name, text in texts.items())

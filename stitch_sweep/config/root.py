@@ -92,6 +92,10 @@ class Config(TrialSettings):
         description="Which stitches are stored: the stitches of all trials, the best of each study, "
         "or none.",
     )
+    report: Literal["auto", "never"] = Field(
+        default="auto",
+        description="Whether a sweep writes `report.html` at its end.",
+    )
     zoo: Text = Field(
         default="zoo",
         description="Folder of trained networks. Sweeps with the same folder share networks.",
@@ -131,7 +135,7 @@ class Config(TrialSettings):
 
     @model_serializer(mode="wrap")
     def _drop_unused_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_defaults(self, handler(self), ("controls", "knock_out", "parts", "order"))
+        return without_defaults(self, handler(self), _LATER_KEYS)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -164,3 +168,6 @@ class Config(TrialSettings):
         paths = list(self.search.cross)
         for values in itertools.product(*self.search.cross.values()):
             yield dict(zip(paths, values, strict=True))
+
+
+_LATER_KEYS = ("controls", "knock_out", "parts", "order", "report")

@@ -218,6 +218,17 @@ class SearchConfig(Options):
         "an earlier experiment.",
     )
 
+    time_budget: Above0 | None = Field(
+        default=None,
+        description="Seconds after the first trial's start from which no further trial starts. Trials "
+        "that run go on to their end, and `--resume` continues with a new budget. Default: no limit.",
+    )
+    journal: bool = Field(
+        default=True,
+        description="Whether a sweep with a search writes `optuna.log`, for optuna-dashboard, while it "
+        "runs.",
+    )
+
     @field_validator("space", mode="before")
     @classmethod
     def _validate_space(cls, value: Any) -> Any:
@@ -307,7 +318,7 @@ class SearchConfig(Options):
 
     @model_serializer(mode="wrap")
     def _drop_unused_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_defaults(self, handler(self), ("scheduler", "share", "enqueue"))
+        return without_defaults(self, handler(self), _LATER_KEYS)
 
     @property
     def distributions(self) -> dict[str, Distribution]:
@@ -323,3 +334,6 @@ class SearchConfig(Options):
     def goals(self) -> dict[str, Literal["max", "min"]]:
         """Metrics that Optuna optimizes, {metric: mode}: the objectives, or `metric`."""
         return self.objectives or {self.metric: self.mode}
+
+
+_LATER_KEYS = ("scheduler", "share", "enqueue", "time_budget", "journal")

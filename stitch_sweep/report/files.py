@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +15,7 @@ from stitch_sweep.charts.elements import Chart
 from stitch_sweep.charts.figures import draw, save_figure
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.report.figures import list_charts
-from stitch_sweep.report.findings import Findings
+from stitch_sweep.report.findings import Findings, mean_accuracy
 from stitch_sweep.report.page.page import Page
 from stitch_sweep.report.tables.catalog import all_tables
 from stitch_sweep.report.tables.table import safe_name
@@ -24,7 +27,7 @@ OnProgress = Callable[[str, int, int], None]
 """Receives the current step, the number of finished items and the number of items."""
 
 _WRITTEN_FILES = re.compile(
-    rf"{re.escape(layout.REPORT_PAGE)}"
+    rf"{re.escape(layout.REPORT_PAGE)}|{re.escape(layout.VERDICTS)}"
     rf"|({layout.FIGURES}|{layout.TABLES})/{layout.FILE_STEM}\.(png|pdf|csv|tex)"
 )
 _REMEDY = "choose another folder with --output"
@@ -56,6 +59,8 @@ def write(
     page: Page,
     all_findings: Sequence[Findings],
     on_progress: OnProgress = lambda step, done, total: None,
+    *,
+    page_only: bool = False,
 ) -> list[Path]:
     """Write page, figures and tables; remove files of an earlier report that this one lacks.
 
@@ -64,13 +69,14 @@ def write(
         page: the page.
         all_findings: the findings for figures and tables.
         on_progress: called with ("figures", done, total).
+        page_only: whether to write neither figures nor tables; the page has them too.
 
     Returns:
         The files, the page first.
     """
     charts: dict[str, Callable[[], Chart]] = {}
     texts: dict[str, Callable[[], str]] = {}
-    for k, findings in enumerate(all_findings):
+    for k, findings in enumerate([] if page_only else all_findings):
         prefix = "" if len(all_findings) == 1 else f"{k + 1}-{safe_name(_name(findings))}__"
         for name, describe in list_charts(findings):
             charts[prefix + name] = describe
@@ -81,9 +87,11 @@ def write(
         if findings.agreement is not None and len(findings.agreement):
             cells = partial(csv_text, findings.agreement)
             texts[f"{layout.TABLES}/{prefix}agreement_cells.csv"] = cells
-    if page.comparison is not None:
+    if page.comparison is not None and not page_only:
         texts[f"{layout.TABLES}/compared.csv"] = page.comparison.csv
         texts[f"{layout.TABLES}/compared.tex"] = page.comparison.latex
+    if len(all_findings) == 1 and all_findings[0].experiment is not None:
+        texts[layout.VERDICTS] = partial(_verdicts_text, all_findings[0])
     figures = [f"{layout.FIGURES}/{name}.{suffix}" for name in charts for suffix in ("png", "pdf")]
     current = [layout.REPORT_PAGE, *figures, *texts]
     with replacing_files(_manifest(folder), current, _REMEDY):
@@ -95,6 +103,20 @@ def write(
         on_progress("figures", len(charts), len(charts))
         write_atomically(folder / layout.REPORT_PAGE, page.html().encode())
     return [folder / name for name in current]
+
+
+def _verdicts_text(findings: Findings) -> str:
+    """Return label, indices and intervals of each matrix as JSON."""
+    verdicts = [
+        {
+            # Named as in `matrices/`, whose values are not calibrated.
+            "matrix": replace(verdict.matrix, value_name="test_accuracy").file_name,
+            "mean_accuracy": None if math.isnan(mean := mean_accuracy(verdict)) else mean,
+            **verdict.to_dict(),
+        }
+        for verdict in findings.verdicts
+    ]
+    return json.dumps({"matrices": verdicts}, indent=2, allow_nan=False) + "\n"
 
 
 def _manifest(folder: Path) -> Manifest:

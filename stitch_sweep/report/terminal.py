@@ -10,10 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from stitch_sweep.analysis.matrix.verdict import Verdict
-from stitch_sweep.report.findings import headline, mean_accuracy
+from stitch_sweep.report.findings import Findings, headline, mean_accuracy
 from stitch_sweep.report.summary import describe_run, describe_verdicts
 from stitch_sweep.report.terminal_tables import matrix_table
 from stitch_sweep.report.writing import Report
+
+MOST_DOUBTS = 3
+"""Doubts that are printed at the end of a sweep."""
 
 
 def show(report: Report, console: Console) -> None:
@@ -32,14 +35,11 @@ def show(report: Report, console: Console) -> None:
         console.print(Text(describe_run(findings)))
         for table in _tables_by_series(findings.verdicts):
             console.print(table)
-        for statement in describe_verdicts(findings, {}):
-            subject = statement.subject.replace("→", "->")
-            console.print(Text(f"{subject}: {statement.shape}{statement.text}"))
+        _show_statements(findings, console)
         for verdict in findings.verdicts if findings.experiment is None else []:
             for note in verdict.notes:
                 console.print(Text(f"- {note}", style="dim"))
-        for text in doubts:
-            console.print(Text(f"- {text}", style="dim"))
+        _show_doubts(doubts, console)
         console.print()
     if report.page is not None:
         console.print(
@@ -48,6 +48,26 @@ def show(report: Report, console: Console) -> None:
         )
     if report.sent:
         console.print(f"{report.sent} files are attached to the sweep's MLflow run")
+
+
+def show_verdicts(report: Report, console: Console) -> None:
+    """Print a sentence about every matrix of a report, and the most important doubts."""
+    for findings, doubts in zip(report.findings, report.doubts, strict=True):
+        _show_statements(findings, console)
+        _show_doubts(doubts[:MOST_DOUBTS], console)
+        if (hidden := len(doubts) - MOST_DOUBTS) > 0:
+            console.print(Text(f"- and {hidden} more in the report", style="dim"))
+
+
+def _show_statements(findings: Findings, console: Console) -> None:
+    for statement in describe_verdicts(findings, {}):
+        subject = statement.subject.replace("→", "->")
+        console.print(Text(f"{subject}: {statement.shape}{statement.text}"))
+
+
+def _show_doubts(doubts: list[str], console: Console) -> None:
+    for text in doubts:
+        console.print(Text(f"- {text}", style="dim"))
 
 
 def _tables_by_series(verdicts: list[Verdict]) -> list[Table]:

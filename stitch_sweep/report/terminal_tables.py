@@ -125,12 +125,12 @@ def matrix_table(matrix: Matrix) -> MatrixTable:
     return MatrixTable(matrix)
 
 
-def best_table(best: pd.DataFrame, max_rows: int = 60) -> Group:
-    """Return a summary line per matrix, then the best trial of each cell.
+def best_table(best: pd.DataFrame, max_rows: int = 12) -> Group:
+    """Return a summary line per matrix, and the best trial of each cell if the list is short.
 
     Args:
         best: a row per study, as `best_trials` returns it.
-        max_rows: largest number of listed cells; the last line counts the others.
+        max_rows: largest number of cells that are listed; more cells are only counted.
 
     Returns:
         Tables for `rich.print`. Penalty is the receiver's own accuracy minus the stitched one.
@@ -138,13 +138,11 @@ def best_table(best: pd.DataFrame, max_rows: int = 60) -> Group:
     names = short_names([str(c) for c in best.columns if str(c).startswith(SETTING)])
     groups = best_by_matrix(best)
     parts: list[Any] = [_summary(groups)]
-    remaining = max_rows
-    for pair, factors, cells in groups:
-        if remaining > 0:
-            parts.append(_cell_table(pair, factors, cells.head(remaining), names))
-            remaining -= len(cells)
-    if len(best) > max_rows:
-        parts.append(Text(f"{len(best) - max_rows} more in results.parquet", style="dim"))
+    if len(best) <= max_rows:
+        parts += [_cell_table(pair, factors, cells, names) for pair, factors, cells in groups]
+    else:
+        text = f"The best trial of each of the {len(best)} cells is in results.parquet."
+        parts.append(Text(text, style="dim"))
     return Group(*parts)
 
 

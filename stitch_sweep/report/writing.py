@@ -146,6 +146,24 @@ def analyze(
     return Report(target / layout.REPORT_PAGE, all_findings, doubts, files, sent)
 
 
+def write_page(folder: Path) -> Report:
+    """Write the page of one experiment, without files of figures and tables.
+
+    Nothing is measured, but measurements that the folder has are shown.
+
+    Raises:
+        InputError: the folder can't be read, or has a page of another program.
+    """
+    (loaded,) = _load([folder], None, None)
+    check_target(folder)
+    (experiment,), _ = merge([read_measured(loaded)])
+    findings = derive_findings(experiment)
+    page = Page(_title([experiment]))
+    page.add(findings)
+    files = write(folder, page, [findings], page_only=True)
+    return Report(files[0], [findings], [list_doubts(findings)], files)
+
+
 def _load(folders: Iterable[Path], chance: float | None, track: str | None) -> list[Experiment]:
     """Load all folders and check the options; all problems are raised together."""
     problems: list[str] = []

@@ -15,6 +15,7 @@ figures/*                       PNG and PDF
 tables/*                        CSV and LaTeX
 measured/                       measures of the kept stitches, with about.json
 report.html                     the report
+verdicts.json                   label and indices of each matrix in the report
 sanity.json                     result of `stitch-sweep sanity`
 .<writer>.json                  manifests: the files that each writer made
 """
@@ -32,6 +33,7 @@ SUMMARY = "summary.json"
 OPTUNA_JOURNAL = "optuna.log"
 PARETO_FRONT = "pareto.csv"
 REPORT_PAGE = "report.html"
+VERDICTS = "verdicts.json"
 SANITY = "sanity.json"
 
 LEDGER = "ledger"

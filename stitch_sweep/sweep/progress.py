@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -66,6 +67,17 @@ class Reporter:
     def say(self, text: str) -> None:
         """Print a line that stays."""
         self.console.print(text, soft_wrap=True)
+
+    @contextmanager
+    def phase(self, result: str) -> Iterator[None]:
+        """Print a line with the duration of a block after it, if it raises no error.
+
+        Args:
+            result: what the block has done, such as `data read`.
+        """
+        began = time.monotonic()
+        yield
+        self.say(f"{result} in {time.monotonic() - began:.1f} s")
 
     def network(self, recipe: Recipe, progress: NetworkProgress) -> None:
         """Show an epoch of a network's training."""

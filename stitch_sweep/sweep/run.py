@@ -53,6 +53,7 @@ class Outcome:
         lost: trials whose workers died too often; `--resume` tries them again.
         interrupted: whether Ctrl-C or SIGTERM stopped the sweep before its end.
         tracked: whether MLflow has everything; None when tracking is off.
+        is_out_of_time: whether `search.time_budget` ended the sweep before its last trial.
         mirrored: whether the copy of the folder is complete; None without one.
         tracking_problem: why MLflow refuses the runs, and the remedy; empty if it accepts them, and
             after an outage: a later `--resume` then sends the missing runs.
@@ -69,6 +70,7 @@ class Outcome:
     tracked: bool | None
     mirrored: bool | None
     tracking_problem: str = ""
+    is_out_of_time: bool = False
 
     @property
     def stopped_early(self) -> int:
@@ -96,6 +98,7 @@ def run_sweep(
     report_seconds: float = 5.0,
     checkpoint_seconds: float = 60.0,
     start: LocalStart | None = None,
+    on_tables: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Run a sweep, or its missing trials.
 
@@ -113,6 +116,8 @@ def run_sweep(
         report_seconds: time between two reports of a long trial.
         checkpoint_seconds: time between two checkpoints of a long trial.
         start: of the local Ray, if the caller has begun it; it is closed at the end.
+        on_tables: called when the tables and matrices of a sweep that wasn't interrupted are written,
+            while MLflow receives the rest.
 
     Raises:
         InputError: the configuration, the folder or the machine can't be used; nothing was started.
@@ -141,7 +146,7 @@ def run_sweep(
             copy.check(resume=resume)
         repair = partial(_repair_stitches, ledger, retrain=retrain_stitches)
         return _run_checked(
-            config, ledger, resume, pace, reporter or Reporter(), copy, repair, start
+            config, ledger, resume, pace, reporter or Reporter(), copy, repair, start, on_tables
         )
 
 
@@ -154,6 +159,7 @@ def _run_checked(
     copy: Mirror | None,
     repair: Callable[[Reporter], None],
     start: LocalStart,
+    on_tables: Callable[[], None],
 ) -> Outcome:
     """Start tracking and Ray, prepare the sweep, and run it."""
     folder = ledger.folder
@@ -168,12 +174,12 @@ def _run_checked(
         if pace.address is None and not ledger.exists:
             start.begin()
         # Only the tracking process needs credentials; files, workers and messages get none.
-        with _threads(config.resources.cpu):
+        with _threads(config.resources.cpu), reporter.phase("data read and all cells checked"):
             prepared = prepare(_without_credentials(config))
         try:
             check_views(folder, prepared.studies, config, is_new=not ledger.exists)
             return _run_locked(
-                prepared, ledger, resume, pace, reporter, tracking, copy, repair, start
+                prepared, ledger, resume, pace, reporter, tracking, copy, repair, start, on_tables
             )
         # These are errors of the experiment folder: `prepare` has read the user's files before.
         except OSError as error:
@@ -196,6 +202,7 @@ def _run_locked(
     copy: Mirror | None,
     repair: Callable[[Reporter], None],
     start: LocalStart,
+    on_tables: Callable[[], None],
 ) -> Outcome:
     """Lock the ledger, fetch missing trials from the folder's copy, and run the sweep."""
     check_unchanged(ledger, prepared)
@@ -217,7 +224,7 @@ def _run_locked(
             check_unchanged(ledger, prepared)
             repair(reporter)
             with nullcontext() if copy is None else Mirroring(copy) as mirroring:
-                return _run(prepared, ledger, pace, reporter, tracking, mirroring, start)
+                return _run(prepared, ledger, pace, reporter, tracking, mirroring, start, on_tables)
         except InputError:
             if not ledger.exists and not ledger.trial_ids():
                 ledger.discard()  # nothing was started, so leave nothing behind
@@ -232,12 +239,13 @@ def _run(
     tracking: TrackingProcess | None,
     mirroring: Mirroring | None,
     start: LocalStart,
+    on_tables: Callable[[], None],
 ) -> Outcome:
     """Run the missing trials, write tables and figures, and finish tracking and the mirror."""
     config, folder = prepared.config, ledger.folder
     total = prepared.trials
     before = sum(1 for _ in ended_records(ledger, prepared.studies, config))
-    interrupted, lost = False, 0
+    interrupted, lost, is_out_of_time = False, 0, False
     if before < total:
         # Ray takes seconds to load, and a complete sweep or a refused one doesn't need it.
         from stitch_sweep.sweep.tuning import run_missing_trials
@@ -246,17 +254,21 @@ def _run(
         end = run_missing_trials(prepared, ledger, pace, reporter, start)
         if end.stopped:
             raise StoppedError(end.stopped)
-        interrupted, lost = end.interrupted, end.lost
+        interrupted, lost, is_out_of_time = end.interrupted, end.lost, end.is_out_of_time
     for difference in compare_retrained(ledger):
         reporter.say(f"note: {difference}")
-    if not (interrupted or lost):
+    if not (interrupted or lost or is_out_of_time):
         drop_borrowed_stitches(config, ledger)
-    results, matrices = write_views(folder, prepared.studies, config)
+    with reporter.phase("tables and figures written"):
+        results, matrices = write_views(folder, prepared.studies, config)
+    if len(results) and not interrupted:
+        on_tables()
     failed = int((results["status"] == "failed").sum()) if len(results) else 0
     copied = int(results["copied_from"].notna().sum()) if len(results) else 0
     tracked, tracking_problem = None, ""
     if tracking is not None:
-        tracked = tracking.finish()
+        with reporter.phase("MLflow finished"):
+            tracked = tracking.finish()
         tracking_problem = "" if tracked else tracking.refusal
         if tracking_problem:
             reporter.say(
@@ -288,6 +300,7 @@ def _run(
         tracked=tracked,
         mirrored=mirrored,
         tracking_problem=tracking_problem,
+        is_out_of_time=is_out_of_time and len(results) < total,
     )
 
 

@@ -52,11 +52,13 @@ class SweepSearcher(tune.search.Searcher):
         width: returns the number of places of a pack, for a receiver, one of its layers and a batch size;
             by default 1.
         layers: returns the number of layers of a network; needed with `search.share: neighbors`.
+        clock: returns the time in seconds, for `search.time_budget`.
 
     Attributes:
         lost: trials whose workers died more than `retries.RETRIES` times without progress.
         stopped: why the sweep must stop, and the remedy; or empty.
         exhausted: whether every trial that could be handed out has ended.
+        is_out_of_time: whether `search.time_budget` was over at the end, so that trials may be left.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class SweepSearcher(tune.search.Searcher):
         shape: Callable[[str, int], Shape] | None = None,
         width: Callable[[str, int, int], int] = lambda receiver, layer, batch_size: 1,
         layers: Callable[[str], int] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__()
         self._config = config
@@ -88,6 +91,9 @@ class SweepSearcher(tune.search.Searcher):
         self.lost: list[str] = []
         self.stopped = ""
         self.exhausted = False
+        self.is_out_of_time = False
+        self._clock = clock
+        self._deadline: float | None = None  # known from the first trial on
         self._openings = StudyOpenings(studies, config, ledger, layers, self._open_study)
         for rounds in self._openings.begin():
             self._queue.append(rounds)
@@ -98,7 +104,7 @@ class SweepSearcher(tune.search.Searcher):
         if self._limit is not None and len(self._running) >= slots:
             return None
         try:
-            group = None if self.stopped else self._form_group(slots)
+            group = None if self.stopped or self._is_late() else self._form_group(slots)
         except OSError as error:
             self.stopped, group = explain_stop(str(error)), None
         except StoppedError as error:
@@ -108,7 +114,8 @@ class SweepSearcher(tune.search.Searcher):
             return group.as_config(self._gpu)
         if self._running:
             return None
-        self.exhausted = not self.stopped
+        self.is_out_of_time = not self.stopped and self._is_late()
+        self.exhausted = not (self.stopped or self.is_out_of_time)
         return self.FINISHED
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -152,6 +159,15 @@ class SweepSearcher(tune.search.Searcher):
     ) -> StudyRounds:
         key, stop = self._effective.key, self._stop
         return StudyRounds(study, total, self._config, records, key, stop, parents, self._shape)
+
+    def _is_late(self) -> bool:
+        """Return whether the time budget is over; it begins with the first call."""
+        budget = self._config.search.time_budget
+        if budget is None:
+            return False
+        if self._deadline is None:
+            self._deadline = self._clock() + budget
+        return self._clock() >= self._deadline
 
     def _form_group(self, slots: int) -> Group | None:
         """Return the next group, whose trials are recorded as running; None if no trial may start."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -37,6 +37,7 @@ from stitch_sweep.sweep.gpu_sharing import (
 from stitch_sweep.sweep.local_start import LocalStart
 from stitch_sweep.sweep.network_training import make_task, train_networks
 from stitch_sweep.sweep.openings import stitches_to_keep
+from stitch_sweep.sweep.optuna_journal import LiveJournal
 from stitch_sweep.sweep.pace import Pace
 from stitch_sweep.sweep.progress import Reporter
 from stitch_sweep.sweep.ray_connection import connect
@@ -50,6 +51,7 @@ from stitch_sweep.sweep.slots import (
     describe_slots,
 )
 from stitch_sweep.sweep.trainable import Shared, StitchTrainable
+from stitch_sweep.sweep.views import ended_records
 from stitch_sweep.sweep.watch import Watch
 
 
@@ -61,11 +63,13 @@ class RunEnd:
         interrupted: whether a signal ended it early.
         lost: number of trials whose workers died too often.
         stopped: why the sweep can't go on, and the remedy; or empty.
+        is_out_of_time: whether `search.time_budget` ended it early.
     """
 
     interrupted: bool
     lost: int
     stopped: str = ""
+    is_out_of_time: bool = False
 
 
 def run_missing_trials(
@@ -87,13 +91,25 @@ def run_missing_trials(
     reporter.say(
         "starting Ray" if pace.address is None else f"joining Ray at {redact_uri(pace.address)}"
     )
-    with scratch.folder() if pace.address else nullcontext(start.wait()) as temporary:
+    with _ray_folder(pace, reporter, start) as temporary:
         try:
             return _run_on_ray(prepared, ledger, pace, reporter, temporary)
         finally:
             ray.shutdown()
             # The ledger's writer may have been killed while it wrote, and started again.
             ledger.remove_leftovers()
+
+
+@contextmanager
+def _ray_folder(pace: Pace, reporter: Reporter, start: LocalStart) -> Iterator[Path]:
+    """Wait for the local Ray, if it is needed; yield a folder for files of Tune and of a local Ray."""
+    if pace.address is not None:
+        with scratch.folder() as folder:
+            yield folder
+        return
+    with reporter.phase("Ray started"):
+        folder = start.wait()
+    yield folder
 
 
 def _run_on_ray(
@@ -118,7 +134,8 @@ def _run_on_ray(
         with watch:
             if not count_current_slots(config.resources.cpu, config.resources.gpu_at_most):
                 reporter.say("waiting for nodes: the cluster has no node yet that fits a trial")
-            networks = train_networks(prepared, reporter, min(count, pace.workers or count))
+            with reporter.phase("networks ready"):
+                networks = train_networks(prepared, reporter, min(count, pace.workers or count))
             share, context = choose_gpu_share(prepared, reporter)
             slots = Slots(config.resources.cpu, share, pace.workers)
             fingerprints = {name: fingerprint(module) for name, module in networks.items()}
@@ -127,11 +144,19 @@ def _run_on_ray(
             write_atomically(folder / layout.RESOLVED_CONFIG, to_yaml(config).encode())
             packs = PackWidths(prepared)
             reporter.say(describe_slots(slots(), packs.widest))
+            journal = LiveJournal(
+                folder / layout.OPTUNA_JOURNAL,
+                prepared.studies,
+                ended_records(ledger, prepared.studies, config),
+                config,
+                reporter.say,
+            )
 
             def on_event(event: str, record: Mapping[str, Any]) -> None:
                 reporter.trial(event, record)
                 if event == "ended":
                     _load_figures()
+                    journal.add(record)
 
             searcher = SweepSearcher(
                 prepared.studies,
@@ -157,7 +182,9 @@ def _run_on_ray(
     if watch.failure and not searcher.exhausted:
         raise StoppedError(watch.failure)
     # Tune returns normally after Ctrl-C.
-    return RunEnd(not searcher.exhausted, len(searcher.lost), searcher.stopped)
+    is_out_of_time = searcher.is_out_of_time
+    interrupted = not (searcher.exhausted or is_out_of_time)
+    return RunEnd(interrupted, len(searcher.lost), searcher.stopped, is_out_of_time)
 
 
 @cache

@@ -20,7 +20,7 @@ from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.manifest import Manifest
 from stitch_sweep.storage.study import Study
 from stitch_sweep.sweep.matrix_files import check_analysis, write_analysis
-from stitch_sweep.sweep.optuna_journal import write_optuna_journal
+from stitch_sweep.sweep.optuna_journal import has_journal, write_optuna_journal
 from stitch_sweep.sweep.result_tables import predictions_table, results_table, trajectory_table
 
 _TABLES = (
@@ -48,7 +48,7 @@ def check_views(folder: Path, studies: Iterable[Study], config: Config, *, is_ne
         InputError: a file that would be replaced isn't in a manifest of Stitch Sweep.
     """
     if is_new:
-        journal = [layout.OPTUNA_JOURNAL] if config.search.distributions else []
+        journal = [layout.OPTUNA_JOURNAL] if has_journal(config) else []
         names = {*_TABLES, layout.RESOLVED_CONFIG, *journal}
         _manifest(folder).check_free(names, "give the sweep a separate folder")
     pairs = {(study.sender, study.receiver) for study in studies}
@@ -78,7 +78,7 @@ def write_views(
     studies = list(studies)
     records = list(ended_records(Ledger(folder), studies, config))
     manifest, current = _manifest(folder), {layout.RESOLVED_CONFIG}
-    if config.search.distributions:
+    if has_journal(config):
         current.add(layout.OPTUNA_JOURNAL)
     if records:
         current |= set(_TABLES)

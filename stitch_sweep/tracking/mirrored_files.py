@@ -40,6 +40,7 @@ _PATTERNS = {
                 layout.SUMMARY,
                 layout.PARETO_FRONT,
                 layout.REPORT_PAGE,
+                layout.VERDICTS,
                 layout.ANALYSIS_MANIFEST,
                 layout.REPORT_MANIFEST,
                 layout.SWEEP_MANIFEST,

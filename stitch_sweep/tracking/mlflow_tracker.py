@@ -10,6 +10,7 @@ started again at any time.
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.untrusted import read_json
-from stitch_sweep.storage import layout
+from stitch_sweep.storage import layout, scratch
 from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.records import RecordError
 from stitch_sweep.tracking.errors import deleted_experiment, refused_experiment
@@ -40,8 +41,8 @@ from stitch_sweep.tracking.trial_content import (
 if TYPE_CHECKING:
     from stitch_sweep.tracking.mlflow_setup import MlflowClient, Run
 
-ENTRIES_PER_CALL, PARAMS_PER_CALL = 1000, 100
-"""Largest numbers of entries and, among them, of params that MLflow accepts in a call."""
+ENTRIES_PER_CALL, PARAMS_PER_CALL, TAGS_PER_CALL = 1000, 100, 100
+"""Largest numbers of entries and, among them, of params and tags that MLflow accepts in a call."""
 PAGE = 100
 """Runs per page of a query: a larger page takes longer than a call may last."""
 SENDERS = 4
@@ -63,7 +64,12 @@ _FILES = (
     layout.SUMMARY,
     layout.PARETO_FRONT,
     layout.REPORT_PAGE,
+    layout.VERDICTS,
 )
+_OVERVIEW = "0_overview.png"
+"""Name of the first artifact: a picture of the matrices."""
+_VERDICT_KEYS = ("mean_accuracy", "lower", "band", "upper", "triangle", "order")
+"""Keys of a matrix in `verdicts.json` that become metrics of the sweep's run."""
 _FOLDERS = (layout.MATRICES, layout.FIGURES, layout.TABLES)
 
 
@@ -145,13 +151,15 @@ class Tracker:
         paths = [self._folder / name for name in _FILES if (self._folder / name).exists()]
         for name in _FOLDERS:
             paths += sorted((self._folder / name).glob("[!.]*"))
+        if overview := self._send_overview():
+            yield overview
         for path in paths:
             if path not in self._uploaded:
                 artifact_path = None if path.parent == self._folder else path.parent.name
                 self._client.log_artifact(self._parent, str(path), artifact_path)
                 self._uploaded.add(path)
                 yield path.name
-        self._send_summary()
+        self._send_numbers()
         self._client.set_terminated(self._parent)
 
     def send_report(self, files: Iterable[Path]) -> int:
@@ -306,24 +314,51 @@ class Tracker:
         self._children[trial] = _Child(run, started, True)
         return True
 
-    def _send_summary(self) -> None:
-        """Log the summary's numbers on the sweep's run, each at the number of ended trials.
+    def _send_overview(self) -> str | None:
+        """Upload the first matrices' figure under a name that sorts first; return that name."""
+        figures = sorted((self._folder / layout.MATRICES).glob("[!.]*.csv"))
+        pictures = (self._folder / layout.FIGURES / f"{path.stem}.png" for path in figures)
+        picture = next((path for path in pictures if path.exists()), None)
+        if picture is None or Path(_OVERVIEW) in self._uploaded:
+            return None
+        with scratch.folder() as folder:
+            copy = folder / _OVERVIEW
+            shutil.copyfile(picture, copy)
+            self._client.log_artifact(self._parent, str(copy))
+        self._uploaded.add(Path(_OVERVIEW))
+        return _OVERVIEW
+
+    def _send_numbers(self) -> None:
+        """Log the numbers of summary and verdicts on the sweep's run, each at the number of ended trials.
 
         MLflow can't delete a point, so an unchanged number is not sent again: a resume of a sweep adds a
         point only where a number has changed.
         """
-        try:
-            summary = read_json(self._folder / layout.SUMMARY)
-        except (FileNotFoundError, InputError):
-            return
+        summary = self._read(layout.SUMMARY)
+        numbers, tags = dict(summary), {}
+        for verdict in self._read(layout.VERDICTS).get("matrices", []):
+            name = verdict["matrix"]
+            numbers |= {f"matrix/{name}/{key}": verdict[key] for key in _VERDICT_KEYS}
+            tags[f"label/{name}"] = verdict["label"]
         logged = self._client.get_run(self._parent).data.metrics
         now, step = int(time.time() * 1000), summary.get("trials", 0)
         points = [
             Point(key, float(value), now, step)
-            for key, value in summary.items()
+            for key, value in numbers.items()
             if isinstance(value, int | float) and math.isfinite(value) and logged.get(key) != value
         ]
         self._log(self._parent, {}, points)
+        names = list(tags)
+        for first in range(0, len(names), TAGS_PER_CALL):
+            part = names[first : first + TAGS_PER_CALL]
+            self._log(self._parent, {}, tags={name: tags[name] for name in part})
+
+    def _read(self, name: str) -> dict[str, Any]:
+        """Read a JSON file of the folder; nothing if it is missing or damaged."""
+        try:
+            return read_json(self._folder / name)
+        except (FileNotFoundError, InputError):
+            return {}
 
     def _log(
         self,

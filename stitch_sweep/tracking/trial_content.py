@@ -30,13 +30,16 @@ class Point(NamedTuple):
 
 
 def run_name(record: Mapping[str, Any]) -> str:
-    """Return the name of a trial's run: cell, stitch, losses, repeat and number."""
+    """Return the name of a trial's run: cell, stitch and losses; repeat and number unless they are 0."""
     settings = record["settings"]
-    return (
+    parts = [
         f"{record['sender']}:{record['sender_layer']} -> "
-        f"{record['receiver']}:{record['receiver_layer']}, {settings['stitch']['name']}, "
-        f"{'+'.join(settings['loss'])}, {record['repeat']}.{record['number']}"
-    )
+        f"{record['receiver']}:{record['receiver_layer']}",
+        settings["stitch"]["name"],
+        "+".join(settings["loss"]),
+    ]
+    parts += [f"{key} {record[key]}" for key in ("repeat", "number") if record[key]]
+    return ", ".join(parts)
 
 
 def run_times(record: Mapping[str, Any]) -> tuple[int, int]:

@@ -114,8 +114,9 @@ def check(folder: Path, undisturbed: Path) -> None:
     by_id = {record["trial"]: record for record in records(folder)}
     storage = JournalStorage(JournalFileBackend(str(folder / "optuna.log")))
     for summary in optuna.get_all_study_summaries(storage):
-        for trial in optuna.load_study(study_name=summary.study_name, storage=storage).trials:
-            record = by_id.pop(f"{summary.study_name}-n{trial.number}")
+        study = optuna.load_study(study_name=summary.study_name, storage=storage)
+        for trial in study.trials:
+            record = by_id.pop(f"{study.user_attrs['study']}-n{trial.number}")
             assert trial.params == record["params"]
             assert trial.value == record["metric"]
     assert by_id == {}

@@ -26,6 +26,9 @@ from stitch_sweep.checks.sanity.schedule import schedule
 from stitch_sweep.checks.sanity.storing import store_and_load
 from stitch_sweep.checks.sanity.subject import Subject
 
+LOADERS = "loaders"
+"""Name of the check that concerns configurations with FFCV only."""
+
 Check = Callable[[Subject], Finding]
 
 CHECKS: MappingProxyType[str, Check] = MappingProxyType(
@@ -43,7 +46,7 @@ CHECKS: MappingProxyType[str, Check] = MappingProxyType(
         "fast network": fast_network,
         "identity": identity,
         "activations": activations,
-        "loaders": loaders,
+        LOADERS: loaders,
         "duplicates": duplicates,
         "precision": precision,
     }

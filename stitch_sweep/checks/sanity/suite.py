@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from stitch_sweep.checks.sanity.catalog import CHECKS, TINY
+from stitch_sweep.checks.sanity.catalog import CHECKS, LOADERS, TINY
 from stitch_sweep.checks.sanity.findings import Finding, SanityReport
 from stitch_sweep.checks.sanity.subject import Subject
 from stitch_sweep.checks.sanity.tiny import tiny_subject
@@ -43,7 +43,7 @@ def run_sanity(
         config: networks that its zoo lacks are trained first, as by a sweep.
         pair: `sender:layer,receiver:layer`; the middle layers of the first pair if not given.
         images: number of training and of test images for checks that don't need all.
-        only: names of checks, with or without `little: `; all if empty.
+        only: names of checks, with or without `little: `; if empty, all that concern the configuration.
         output: JSON file to write the findings to.
         reporter: shows the progress.
 
@@ -52,7 +52,7 @@ def run_sanity(
             no earlier call wrote.
     """
     check_local(config.resources)
-    chosen = _choose_checks(only)
+    chosen = _choose_checks(only, with_ffcv=config.data.loader == "ffcv")
     if output is not None:
         check_output_file(output)
     if images < FEWEST_IMAGES:
@@ -117,8 +117,13 @@ def check_output_file(path: Path) -> None:
         )
 
 
-def _choose_checks(only: Sequence[str]) -> list[tuple[str, str]]:
-    """Return (prefix, name) of every check to run, in order."""
+def _choose_checks(only: Sequence[str], *, with_ffcv: bool) -> list[tuple[str, str]]:
+    """Return (prefix, name) of every check to run, in order.
+
+    Args:
+        only: names of checks; if empty, all.
+        with_ffcv: whether all checks include the comparison of FFCV with the plain loader.
+    """
     checks = [(prefix, name) for prefix in ("", TINY) for name in CHECKS]
     names = [prefix + name for prefix, name in checks]
     problems = [
@@ -128,7 +133,9 @@ def _choose_checks(only: Sequence[str]) -> list[tuple[str, str]]:
     ]
     if problems:
         raise InputError(*problems)
-    return [(prefix, name) for prefix, name in checks if not only or prefix + name in only]
+    if not only:
+        return [(prefix, name) for prefix, name in checks if with_ffcv or name != LOADERS]
+    return [(prefix, name) for prefix, name in checks if prefix + name in only]
 
 
 def _run_check(prefix: str, name: str, subject: Subject) -> Finding:

@@ -15,7 +15,12 @@ _STYLES = {"pass": "green", "fail": "bold red", "warn": "yellow", "skip": "dim"}
 
 def findings_table(report: SanityReport) -> Table:
     """Return a table with one row per check: the configuration's networks, and the tiny ones."""
-    table = Table("check", "compared", "difference", "verdict", "little")
+    table = Table(
+        *("check", "compared", "difference", "verdict", "little"),
+        caption="difference: the largest one found; verdict: for the configuration's networks; "
+        "little: of the same check on tiny untrained networks",
+        caption_justify="left",
+    )
     table.columns[0].no_wrap = table.columns[2].no_wrap = True
     findings = {finding.name: finding for finding in report.findings}
     for name in CHECKS:

@@ -24,7 +24,9 @@ class TestSuite:
         assert result.passed
         written = json.loads(output.read_text())
         names = [entry["name"] for entry in written["checks"]]
-        assert names == [*CHECKS, *(TINY + name for name in CHECKS)]
+        # FFCV is no part of this configuration.
+        run = [name for name in CHECKS if name != "loaders"]
+        assert names == [*run, *(TINY + name for name in run)]
         assert {entry["verdict"] for entry in written["checks"]} <= {"pass", "skip", "warn"}
         assert all("difference" in entry for entry in written["checks"])
         assert written["pair"] == "a:3,b:3"

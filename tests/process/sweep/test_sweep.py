@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -220,6 +221,29 @@ def test_resuming_a_finished_sweep_shows_it_again(undisturbed):
     assert {p: p.read_bytes() for p in (undisturbed / "ledger" / "trials").iterdir()} == before
 
 
+def test_a_sweep_ends_with_a_report(undisturbed, tmp_path):
+    """The page is written, a sentence about every matrix printed; a foreign page is left alone."""
+    assert "<html" in (undisturbed / "report.html").read_text()
+    folder = tmp_path / "copy"
+    shutil.copytree(undisturbed, folder)
+    for name in (".report.json", "verdicts.json"):
+        (folder / name).unlink()
+    (folder / "report.html").write_text("mine")
+    status, output = invoke("sweep", folder / "config.yml", "--resume")
+    assert status == 0, output
+    assert "no report was written" in output
+    assert (folder / "report.html").read_text() == "mine"
+    (folder / "report.html").unlink()
+    status, output = invoke("sweep", folder / "config.yml", "--resume", "--set", "report=never")
+    assert status == 0, output
+    assert not (folder / "report.html").exists()
+    status, output = invoke("sweep", folder / "config.yml", "--resume")
+    assert status == 0, output
+    assert "<html" in (folder / "report.html").read_text()
+    assert "The sanity suite has not been run" in output
+    assert f"for a browser: {folder / 'report.html'}" in output
+
+
 def test_a_change_to_finished_work_is_refused_and_named(undisturbed):
     status, output = invoke(
         "sweep", undisturbed / "config.yml", "--resume", "--set", "training.epochs=3"
@@ -312,8 +336,9 @@ def test_studies_open_with_optuna(undisturbed):
     assert len(summaries) == TRIALS // 2
     by_id = {r["trial"]: r for r in records(undisturbed)}
     for summary in summaries:
-        for trial in optuna.load_study(study_name=summary.study_name, storage=storage).trials:
-            record = by_id[f"{summary.study_name}-n{trial.number}"]
+        study = optuna.load_study(study_name=summary.study_name, storage=storage)
+        for trial in study.trials:
+            record = by_id[f"{study.user_attrs['study']}-n{trial.number}"]
             assert trial.params == record["params"]
             assert trial.value == record["metric"]
 

@@ -167,7 +167,7 @@ def test_seventeen_layers_fit_on_eighty_columns_and_break_on_forty() -> None:
         )
 
 
-def test_best_table_lists_settings_and_counts_the_rest() -> None:
+def test_best_table_lists_settings_unless_the_list_is_long() -> None:
     rows = [
         trial(
             i,
@@ -186,14 +186,17 @@ def test_best_table_lists_settings_and_counts_the_rest() -> None:
     ]
     rows[1] |= {"status": "failed", "converged": None}
     best = best_trials(table(*rows))
-    text = printed(best_table(best, max_rows=4), width=100)
+    text = printed(best_table(best), width=100)
     assert "a -> b" in text
     assert "loss = task" in text
     assert "lr 0.0123, optimizer.name sgd, stitch.name paper" in text
     assert "rank 4" in text
     assert "failed" in text
-    assert "5 more in results.parquet" in text
-    assert "more in" not in printed(best_table(best))
+    assert "results.parquet" not in text
+    short = printed(best_table(best, max_rows=8), width=100)
+    assert "each of the 9 cells is in results.parquet" in short
+    assert "a -> b" in short
+    assert "rank 4" not in short
 
 
 def test_the_image_is_listed_and_no_part_of_a_pairs_means() -> None:

@@ -1,4 +1,4 @@
-"""Results of stopped trials in Optuna's studies."""
+"""Results of ended trials in Optuna's studies, and in their journal."""
 
 import optuna
 import pytest
@@ -8,7 +8,8 @@ from optuna.trial import TrialState
 
 from stitch_sweep.plan.objectives import learning_curve
 from stitch_sweep.plan.study_search import StudySearch
-from stitch_sweep.sweep.optuna_journal import write_optuna_journal
+from stitch_sweep.storage.study import Study
+from stitch_sweep.sweep.optuna_journal import LiveJournal, write_optuna_journal
 from tests.support.curves import make_curves, scheduled_config
 from tests.support.searches import STUDIES
 
@@ -98,6 +99,82 @@ def test_the_journal_shows_pruned_trials(tmp_path):
     records = tell_all(StudySearch(STUDY, config), STATUSES, make_curves(4))
     write_optuna_journal(tmp_path / "optuna.log", [STUDY], records, config)
     storage = JournalStorage(JournalFileBackend(str(tmp_path / "optuna.log")))
-    trials = optuna.load_study(study_name=STUDY.id, storage=storage).trials
+    (name,) = optuna.get_all_study_names(storage)
+    trials = optuna.load_study(study_name=name, storage=storage).trials
     assert [trial.state.name for trial in trials] == ["COMPLETE", "PRUNED", "FAIL", "COMPLETE"]
     assert [len(trial.intermediate_values) for trial in trials] == [9, 2, 1, 9]
+
+
+def open_studies(path):
+    storage = JournalStorage(JournalFileBackend(str(path)))
+    names = optuna.get_all_study_names(storage)
+    return {name: optuna.load_study(study_name=name, storage=storage) for name in names}
+
+
+def test_a_journal_is_complete_after_every_trial(tmp_path):
+    """Also after a resume, whatever the killed process left; the lock is Optuna's."""
+    path = tmp_path / "optuna.log"
+    config = scheduled_config("asha", 4, 4)
+    records = tell_all(StudySearch(STUDY, config), STATUSES, make_curves(4))
+    said = []
+    first = LiveJournal(path, [STUDY], [], config, said.append)
+    for count, record in enumerate(records[:2], start=1):
+        first.add(record)
+        (study,) = open_studies(path).values()
+        assert len(study.trials) == count
+    path.write_bytes(path.read_bytes()[:-9])
+    (tmp_path / "optuna.log.lock").symlink_to(path)
+    second = LiveJournal(path, [STUDY], iter(records[:2]), config, said.append)
+    for record in records[2:]:
+        second.add(record)
+    (live,) = open_studies(path).values()
+    write_optuna_journal(path, [STUDY], records, config)
+    (rebuilt,) = open_studies(path).values()
+    assert [t.params for t in live.trials] == [t.params for t in rebuilt.trials]
+    assert [t.values for t in live.trials] == [t.values for t in rebuilt.trials]
+    assert [t.state for t in live.trials] == [t.state for t in rebuilt.trials]
+    assert live.metric_names == ["val_accuracy"]
+    assert live.user_attrs["study"] == STUDY.id
+    assert said == []
+
+
+def test_studies_have_names_for_people(tmp_path):
+    """Studies of one cell differ in their factors and repeats; equal names get a hash."""
+    config = scheduled_config("asha", 4, 4)
+    studies = [
+        Study("a", 4, "b", 2),
+        Study("a", 4, "b", 2, repeat=1),
+        Study("a", 4, "b", 2, {"loss": {"mse": 1.0}}),
+        Study("a", 4, "b", 2, {"loss": {"task": 1}}),
+        Study("a", 4, "b", 2, {"loss": {"task": 1.0}}),
+    ]
+    records = [
+        {**record, "study": study.id}
+        for study in studies
+        for record in tell_all(StudySearch(study, config), ["finished"], make_curves(1))
+    ]
+    write_optuna_journal(tmp_path / "optuna.log", studies, records, config)
+    names = list(open_studies(tmp_path / "optuna.log"))
+    assert names[:3] == ["a:4 -> b:2", "a:4 -> b:2, repeat 1", "a:4 -> b:2, loss = mse"]
+    assert names[3] != names[4]
+    assert all(name.startswith("a:4 -> b:2, loss = task (") for name in names[3:])
+
+
+def test_a_journal_that_can_not_be_written_stops_no_sweep(tmp_path):
+    config = scheduled_config("asha", 4, 4)
+    records = tell_all(StudySearch(STUDY, config), ["finished"] * 2, make_curves(2))
+    said = []
+    journal = LiveJournal(tmp_path / "gone" / "optuna.log", [STUDY], [], config, said.append)
+    for record in records:
+        journal.add(record)
+    (note,) = said
+    assert "optuna.log is not written until the end of the sweep" in note
+
+
+def test_a_journal_can_be_turned_off(tmp_path):
+    config = scheduled_config("asha", 4, 4)
+    config.search.journal = False
+    (record, *_) = tell_all(StudySearch(STUDY, config), ["finished"], make_curves(1))
+    LiveJournal(tmp_path / "optuna.log", [STUDY], [record], config, print).add(record)
+    write_optuna_journal(tmp_path / "optuna.log", [STUDY], [record], config)
+    assert list(tmp_path.iterdir()) == []

@@ -30,6 +30,7 @@ from tests.support.searches import (
     records_of,
     run_searcher,
     sampler_config,
+    score,
 )
 
 
@@ -411,3 +412,30 @@ class TestEqualTrials:
         assert searcher.suggest("b") == SweepSearcher.FINISHED
         assert "No space left" in searcher.stopped
         assert not searcher.exhausted
+
+
+def test_a_time_budget_starts_no_trial_after_it_and_a_resume_goes_on(tmp_path):
+    """Trials take 6 seconds, so two of them start within 10; a resume has 10 seconds again."""
+    now = 0.0
+
+    def run_until_the_end(folder, **search) -> SweepSearcher:
+        nonlocal now
+        config = sampler_config("tpe", FLAT, 5, **search)
+        searcher = SweepSearcher(STUDIES[:1], config, Ledger(folder), clock=lambda: now)
+        while (suggestion := searcher.suggest("t")) != SweepSearcher.FINISHED:
+            spec = only_spec(suggestion)
+            now += 6.0
+            finish_trial(
+                folder, spec, metrics={"val_accuracy": score(spec["study"], spec["params"])}
+            )
+            searcher.on_trial_complete("t", {})
+        return searcher
+
+    limited = tmp_path / "limited"
+    for ended in (2, 4, 5):
+        searcher = run_until_the_end(limited, time_budget=10.0)
+        assert len(records_of(limited)) == ended
+        assert searcher.is_out_of_time == (ended < 5)
+        assert searcher.exhausted == (ended == 5)
+    assert not run_until_the_end(tmp_path / "free").is_out_of_time
+    assert records_of(limited) == records_of(tmp_path / "free")

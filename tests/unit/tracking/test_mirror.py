@@ -350,7 +350,7 @@ def resume(tmp_path, uri, monkeypatch) -> Callable[..., None]:
 
     def go_on(folder: Path, trials: Callable[[Mirroring], object] = Mirroring.finish) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(sweeping, "_run", lambda *arguments: trials(arguments[-2]))
+            patch.setattr(sweeping, "_run", lambda *arguments: trials(arguments[5]))
             patch.setattr(LocalStart, "begin", lambda self: None)  # no trial runs
             sweeping.run_sweep(config, folder, resume=True, mirror=uri)
 

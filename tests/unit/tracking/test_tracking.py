@@ -15,6 +15,7 @@ from stitch_sweep.sweep.run import Outcome
 from stitch_sweep.tracking.errors import RefusedError, explain
 from stitch_sweep.tracking.mlflow_address import artifact_location, local_database
 from stitch_sweep.tracking.mlflow_tracker import Tracker
+from stitch_sweep.tracking.trial_content import run_name
 from tests.support.tracking import answering, make_ledger, uri_of
 
 
@@ -141,6 +142,53 @@ def test_a_number_of_the_summary_has_one_point_for_each_number_of_ended_trials(t
     held = client.get_run(run).data.metrics
     assert held == {"trials": 4.0, "failed": 1.0, "seconds": 7.0}
     assert ledger.trial_ids() == {"s-n0"}
+
+
+def test_a_sweeps_run_shows_the_indices_and_the_label_of_each_matrix(tmp_path, copied):
+    """With more labels than MLflow takes tags in a call; the picture is the first artifact."""
+    from mlflow import MlflowClient
+
+    folder = tmp_path / "sweep"
+    make_ledger(folder)
+    for subfolder in ("matrices", "figures"):
+        (folder / subfolder).mkdir()
+    (folder / "matrices" / "a__b.csv").write_text("")
+    (folder / "figures" / "a__b.png").write_bytes(b"picture")
+    verdicts = [
+        {
+            "matrix": f"a__b{number}",
+            "label": "triangle",
+            "mean_accuracy": 0.5,
+            "lower": 0.75,
+            "band": 0.875,
+            "upper": 0.25,
+            "triangle": 0.5,
+            "order": None,
+        }
+        for number in range(101)
+    ]
+    (folder / "verdicts.json").write_text(json.dumps({"matrices": verdicts}))
+    tracker = Tracker(folder, "exp", uri_of(copied))
+    list(tracker.send_artifacts())
+    client, run = MlflowClient(uri_of(copied)), tracker.runs().parent
+    data = client.get_run(run).data
+    assert data.metrics["matrix/a__b7/triangle"] == 0.5
+    assert data.metrics["matrix/a__b100/upper"] == 0.25
+    assert "matrix/a__b7/order" not in data.metrics
+    assert data.tags["label/a__b0"] == data.tags["label/a__b100"] == "triangle"
+    names = sorted(artifact.path for artifact in client.list_artifacts(run))
+    assert names[0] == "0_overview.png"
+
+
+def test_runs_are_named_for_people():
+    record = {
+        **{"sender": "a", "sender_layer": 2, "receiver": "b", "receiver_layer": 3},
+        **{"settings": {"stitch": {"name": "paper"}, "loss": {"task": 1.0, "mse": 0.5}}},
+    }
+    first = run_name({**record, "repeat": 0, "number": 0})
+    assert first == "a:2 -> b:3, paper, task+mse"
+    assert run_name({**record, "repeat": 1, "number": 0}) == f"{first}, repeat 1"
+    assert run_name({**record, "repeat": 1, "number": 4}) == f"{first}, repeat 1, number 4"
 
 
 def test_a_stopped_trial_is_a_killed_run_with_its_values(tmp_path, copied):
