@@ -14,6 +14,8 @@ from torch import nn
 
 from stitch_sweep.config.networks import NetworkConfig
 from stitch_sweep.config.root import Config
+from stitch_sweep.core import plugins
+from stitch_sweep.core.registry import FAMILIES
 from stitch_sweep.data.images import Data
 from stitch_sweep.networks import construction
 from stitch_sweep.networks.families.building import build
@@ -63,6 +65,11 @@ class Recipe:
         return f"{plan['source']}:{model}"
 
     @property
+    def is_made_by_user(self) -> bool:
+        """Whether a user's function or a network family outside of Stitch Sweep makes the network."""
+        return self.factory is not None or "code" in self.content
+
+    @property
     def epochs(self) -> int:
         """Epochs of training; 0 for an untrained control."""
         pretraining = self.content.get("pretraining")
@@ -98,6 +105,9 @@ def make_recipe(network: NetworkConfig, config: Config, data: Data) -> Recipe:
     """
     if network.source == "family":
         architecture: dict[str, Any] = {"family": network.family, "options": network.options}
+        entry = FAMILIES.get(network.family)
+        if not entry.is_built_in:
+            architecture["code"] = plugins.content_of(entry)
     else:
         architecture = {"network": construction.make_blueprint(network, data)}
     content: dict[str, Any] = {
