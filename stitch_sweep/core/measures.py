@@ -7,8 +7,6 @@ registers a class:
 
     @SIMILARITY_MEASURES.register("largest_error")
     class LargestError:
-        """The largest difference of a value."""
-
         title, direction, range = "largest error", "lower", (0.0, math.inf)
         formula = "max |s - e|"
 
@@ -21,8 +19,8 @@ registers a class:
         def result(self) -> float:
             return self.largest
 
-An object sees the validation images once, in chunks `[B, *receiver shape]`. `result` returns NaN where the
-measure is undefined.
+An object sees the validation images once, in chunks `[B, *receiver shape]`. `result` returns NaN where
+the measure is undefined.
 """
 
 from __future__ import annotations

@@ -150,6 +150,11 @@ class Registry:
         """Return everything that Stitch Sweep itself has not registered, in the order of registration."""
         return [entry for entry in self._entries.values() if not entry.is_built_in]
 
+    def has_extension(self, name: Any) -> bool:
+        """Return whether a value is the name of an object that Stitch Sweep itself has not registered."""
+        entry = self._entries.get(name) if isinstance(name, str) else None
+        return entry is not None and not entry.is_built_in
+
     def register_resolver(self, resolver: Resolver) -> Resolver:
         """Register a function that turns a short name ("resnet18") into (name, options), or None.
 
@@ -194,6 +199,11 @@ class Registry:
         return entry.factory(
             *args, **{key: getattr(chosen, key) for key in type(chosen).model_fields}
         )
+
+
+def accept_registered(registry: Registry, value: Any, handler: Callable[[Any], Any]) -> Any:
+    """Validate a name: one that a plugin has registered, or one that `handler` accepts."""
+    return value if registry.has_extension(value) else handler(value)
 
 
 def drop_module(module: str) -> list[Registration]:
@@ -248,3 +258,6 @@ STITCHES = Registry("stitch", "stitch_sweep.stitches.builtin")
 LOSSES = Registry("loss", "stitch_sweep.losses.builtin")
 FAMILIES = Registry("network family", "stitch_sweep.networks.families.builtin")
 DATASETS = Registry("data set", "stitch_sweep.data.builtin")
+CONTROLS = Registry("control", "stitch_sweep.config.controls")
+SHRINKING_RULES = Registry("rule for an axis that shrinks", "stitch_sweep.stitches.resizing")
+GROWING_RULES = Registry("rule for an axis that grows", "stitch_sweep.stitches.resizing")

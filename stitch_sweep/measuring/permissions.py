@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from glob import glob, has_magic
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 from stitch_sweep.config.networks import LIBRARIES, NetworkConfig, is_file
 from stitch_sweep.config.paths import as_list

@@ -90,7 +90,7 @@ def resolve(name: str) -> tuple[str, dict[str, Any]]:
     """
     if (resolved := _resolve_name(name)) is not None:
         return resolved
-    if name in FAMILIES.names() and not FAMILIES.get(name).is_built_in:
+    if name in FAMILIES.names() and FAMILIES.has_extension(name):
         return name, {}
     close = get_close_matches(name, NAME_FORMS, n=1, cutoff=0.8)
     hint = f"did you mean {close[0]!r}? " if close else ""
