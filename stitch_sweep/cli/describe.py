@@ -44,7 +44,7 @@ def describe(
         list[str] | None,
         typer.Option(
             metavar="FILE",
-            help="A plugin that registers the network's family, such as ./mine.py; it is run; repeatable.",
+            help="Run a plugin that registers the network's family, such as ./mine.py; repeatable.",
         ),
     ] = None,
     as_json: AsJson = False,

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, create_model
 
 from stitch_sweep.core.errors import InputError, nearest
+from stitch_sweep.core.foreign_errors import describe_error
 
 F = TypeVar("F", bound=Callable[..., Any])
 Resolver = Callable[[str], tuple[str, dict[str, Any]] | None]
@@ -193,12 +194,24 @@ class Registry:
         return self.get(name).options
 
     def build(self, name: str, *args: Any, options: Mapping[str, Any] | None = None) -> Any:
-        """Call the factory of `name` with the positional `args` and the validated `options`."""
+        """Call the factory of `name` with the positional `args` and the validated `options`.
+
+        Raises:
+            InputError: a factory outside of Stitch Sweep raised an exception.
+        """
         entry = self.get(name)
         chosen = entry.options.model_validate(dict(options or {}))
-        return entry.factory(
-            *args, **{key: getattr(chosen, key) for key in type(chosen).model_fields}
-        )
+        values = {key: getattr(chosen, key) for key in type(chosen).model_fields}
+        if entry.is_built_in:
+            return entry.factory(*args, **values)
+        try:
+            return entry.factory(*args, **values)
+        except (InputError, MemoryError):
+            raise
+        except Exception as error:
+            raise InputError(
+                f"{self.kind} {name!r} (registered at {entry.place}): {describe_error(error)}"
+            ) from error
 
 
 def accept_registered(registry: Registry, value: Any, handler: Callable[[Any], Any]) -> Any:
