@@ -32,7 +32,7 @@ from stitch_sweep.config.networks import CLASS_ONLY, NetworkConfig
 from stitch_sweep.config.pairs import PairConfig
 from stitch_sweep.config.paths import first_repeated
 from stitch_sweep.core.bounds import LONGEST_NAME
-from stitch_sweep.core.errors import nearest
+from stitch_sweep.core.errors import InputError, nearest
 from stitch_sweep.core.problems import Location, errors_at, mismatch, refusal, show
 from stitch_sweep.core.registry import CONTROLS
 
@@ -186,13 +186,16 @@ def _make_further(
     """Make the pairs of the registered controls.
 
     Raises:
-        ControlError: a control returns no networks, or replaces none.
+        ControlError: a control fails, returns no networks, or replaces none.
     """
     made = []
     for pair in pairs:
         originals = (networks[pair.sender], networks[pair.receiver])
         for control in (name for name in controls if name not in BUILT_IN):
-            replaced = CONTROLS.build(control, *originals)
+            try:
+                replaced = CONTROLS.build(control, *originals)
+            except InputError as error:
+                raise ControlError([(("controls",), str(error))]) from error
             if not (
                 isinstance(replaced, tuple)
                 and [type(network) for network in replaced] == [NetworkConfig, NetworkConfig]
