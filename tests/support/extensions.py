@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,5 +39,6 @@ def forgetting_plugins() -> Iterator[None]:
     finally:
         for module in {entry.module for entry in registry.extensions()} - before:
             registry.drop_module(module)
+            sys.modules.pop(module, None)
         plugins._loaded.clear()
         plugins._loaded.update(loaded)

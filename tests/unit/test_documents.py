@@ -24,7 +24,7 @@ OTHER_REFERENCES = {
 
 
 def documents() -> list[Path]:
-    return [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+    return [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("docs/tutorials/*.md")]
 
 
 def test_imports_in_documents_work():

@@ -46,11 +46,8 @@ def send(plugin: plugins.Plugin, folder: Path, search: Path | None = None) -> li
     """Send a plugin and an object of it to another process; return what it prints."""
     path = folder / "sent.pickle"
     path.write_bytes(pickle.dumps((plugin, STITCHES.build("sent", (1,), (1,)))))
-    program = (
-        RECEIVE
-        if search is None
-        else f"import sys; sys.path.insert(0, {str(search)!r})\n" + RECEIVE
-    )
+    places = [] if search is None else [str(search)]
+    program = f"import sys; sys.path[:0] = {places}\n{RECEIVE}"
     done = subprocess.run(
         [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=False
     )

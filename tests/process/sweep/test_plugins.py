@@ -112,8 +112,8 @@ def test_a_script_that_registers_by_itself_has_the_same_results(folder, tmp_path
         "\n\n".join(blocks("python")) + "\n\nfrom pathlib import Path\n"
         "from stitch_sweep import run_sweep\n"
         "from stitch_sweep.config.root import Config\n"
-        f"tree = {tree!r}\n"
-        f"outcome = run_sweep(Config.model_validate(tree), Path({str(tmp_path / 'sweep')!r}), workers=2)\n"
+        f"config, folder = Config.model_validate({tree!r}), Path({str(tmp_path / 'sweep')!r})\n"
+        "outcome = run_sweep(config, folder, workers=2)\n"
         "assert (outcome.ended, outcome.failed) == (8, 0), outcome\n"
     )
     done = subprocess.run(

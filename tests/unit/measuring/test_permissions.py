@@ -101,7 +101,7 @@ def test_a_plugin_of_the_folder_runs_only_with_permission_and_as_it_was(folder, 
     file = folder / "mine.py"
     file.write_text(f"open({str(sprung)!r}, 'w').close()")
     tree = {"plugins": ["mine.py", "some_module"]}
-    with pytest.raises(InputError, match="mine.py, some_module.*only with --run-code"):
+    with pytest.raises(InputError, match=r"mine\.py, some_module.*only with --run-code"):
         Permissions(folder).load_plugins(tree, {})
     tree, permitted = {"plugins": ["mine.py"]}, Permissions(folder, run_code=True)
     with pytest.raises(InputError, match="content is not that of the sweep"):
