@@ -281,19 +281,13 @@ class MeasureRegistry(Registry):
                 if is_taken
                 else f"{place}: a measure's name consists of letters, digits and _"
             )
-        missing = [key for key in _DESCRIPTION if not hasattr(factory, key)]
-        missing += [key for key in _METHODS if not callable(getattr(factory, key, None))]
-        if missing:
-            raise InputError(
-                f"{place}: lacks {', '.join(missing)}; a measure has {', '.join(_DESCRIPTION)}, and "
-                f"the methods {' and '.join(_METHODS)}"
-            )
-        described: dict[str, Any] = {key: getattr(factory, key) for key in _DESCRIPTION}
-        if described["direction"] not in get_args(Direction):
+        direction = getattr(factory, "direction", get_args(Direction)[0])
+        if direction not in get_args(Direction):
             raise InputError(f"{place}: direction must be 'higher' or 'lower'")
         if entry.parameters:
             raise InputError(f"{place}: has options, which a measure can't have")
         super().add(entry)
+        described: dict[str, Any] = {key: getattr(factory, key) for key in _DESCRIPTION}
         measure = Measure(name, **described, short=getattr(factory, "short", ""))
         MEASURES[name] = SIMILARITIES[column] = COLUMNS[column] = measure
 
@@ -307,9 +301,14 @@ class MeasureRegistry(Registry):
 
 
 _DESCRIPTION = ("title", "direction", "range", "formula")
-_METHODS = ("add", "result")
 
-SIMILARITY_MEASURES = MeasureRegistry("measure", __name__, always_used=True)
+SIMILARITY_MEASURES = MeasureRegistry(
+    "measure",
+    __name__,
+    always_used=True,
+    attributes=(*_DESCRIPTION, "add", "result"),
+    base="the example in stitch_sweep/core/measures.py",
+)
 """Further similarity measures; see the example above."""
 
 

@@ -18,7 +18,7 @@ import importlib
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -95,10 +95,21 @@ class Registry:
         kind: word for the kind in messages, such as "stitch".
         module: dotted name of the module that registers the built-in objects when imported.
         always_used: whether every sweep uses all objects, without naming them.
+        attributes: attributes that every object must have.
+        base: the class that declares the attributes, for messages.
     """
 
-    def __init__(self, kind: str, module: str, *, always_used: bool = False) -> None:
+    def __init__(
+        self,
+        kind: str,
+        module: str,
+        *,
+        always_used: bool = False,
+        attributes: Collection[str] = (),
+        base: str = "",
+    ) -> None:
         self.kind = kind
+        self._attributes, self._base = attributes, base
         self.always_used = always_used
         self._module = module
         self._entries: dict[str, Registration] = {}
@@ -130,8 +141,13 @@ class Registry:
         """Add an entry to the table.
 
         Raises:
-            InputError: another object has its name.
+            InputError: another object has its name, or it lacks an attribute.
         """
+        if missing := [key for key in self._attributes if not hasattr(entry.factory, key)]:
+            raise InputError(
+                f"{self.kind} {entry.name!r} at {entry.place}: lacks {', '.join(missing)}; see "
+                f"{self._base}"
+            )
         if not entry.is_built_in:
             importlib.import_module(self._module)  # so that no built-in object comes second
         previous = self._entries.get(entry.name)
@@ -268,7 +284,12 @@ def _read_parameters(factory: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
 
 
 STITCHES = Registry("stitch", "stitch_sweep.stitches.builtin")
-LOSSES = Registry("loss", "stitch_sweep.losses.builtin")
+LOSSES = Registry(
+    "loss",
+    "stitch_sweep.losses.builtin",
+    attributes=("needs_logits", "needs_expected", "default_lr", "invariance", "calibration"),
+    base="stitch_sweep.losses.base.Loss",
+)
 FAMILIES = Registry("network family", "stitch_sweep.networks.families.builtin")
 DATASETS = Registry("data set", "stitch_sweep.data.builtin")
 CONTROLS = Registry("control", "stitch_sweep.config.controls")

@@ -70,7 +70,10 @@ def build(
                 for problem in error.errors()
             )
         ) from None
-    assert isinstance(network, nn.Module)
+    if not isinstance(network, nn.Module):
+        raise InputError(
+            f"network family {family}: returned a {type(network).__name__}, not a torch.nn.Module"
+        )
     return network
 
 

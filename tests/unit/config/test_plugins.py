@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from stitch_sweep.checks.determinism.environment import flatten_settings
 from stitch_sweep.config.plugins import plugin_contents
 from stitch_sweep.config.reading import read_config, to_yaml
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.registry import CONTROLS
+from stitch_sweep.plan.prepare import prepare
 from tests.support.extensions import forgetting_plugins, write_tutorial
 
 
@@ -83,6 +85,53 @@ def test_values_that_are_no_names_are_refused(tmp_path):
         "plugins[4]: 'mine.py' is the name of plugins[0]; rename one",
     ]
     assert problems(path, plugins="./mine.py")[0].startswith("plugins: expected a list")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (
+            "return self.resize(x)",
+            "return x",
+            "'gate' returns the shape [4, 16, 16], and the receiver",
+        ),
+        ("sender[1] < receiver[1]", "sender[1] > 1 / 0", "ZeroDivisionError: division by zero"),
+        (
+            "needs_expected = True\n    default_lr",
+            "rates",
+            "lacks default_lr; see stitch_sweep.losses",
+        ),
+        ("return Tower(", "return (", "returned a tuple, not a torch.nn.Module"),
+        ("return Source(", "return (", "returned a tuple, not a Source"),
+        (".to(torch.uint8)", "", "images must be uint8"),
+        ("= 1\n    return table", "= 2\n    return table", "rows sum to 1"),
+    ],
+)
+def test_faults_of_a_plugin_are_found_before_anything_trains(tmp_path, before, after, expected):
+    path = write_tutorial(tmp_path)
+    file = tmp_path / "mine.py"
+    assert before in file.read_text()
+    file.write_text(file.read_text().replace(before, after))
+    with pytest.raises(InputError) as caught:
+        prepare(read_config(path))
+    assert expected in str(caught.value)
+
+
+def test_networks_of_a_changed_plugin_are_other_networks(tmp_path):
+    path = write_tutorial(tmp_path)
+    (before, *_) = prepare(read_config(path)).recipes()
+    (tmp_path / "mine.py").write_text((tmp_path / "mine.py").read_text() + "\n# a comment\n")
+    (after, *_) = prepare(read_config(path)).recipes()
+    assert before.hash != after.hash
+    assert after.architecture().layer_names == ["stem", "blocks.0", "blocks.1"]
+    with pytest.raises(InputError, match="its plugin has changed"):
+        before.architecture()
+
+
+def test_a_recording_has_the_content_of_the_plugin(tmp_path):
+    config = read_config(write_tutorial(tmp_path))
+    recorded = flatten_settings(config)
+    assert recorded["plugins.mine.py"] == plugin_contents(config)["mine.py"]
 
 
 def test_expanding_an_expanded_control_changes_nothing(tmp_path):
