@@ -52,7 +52,8 @@ def analyze(
     run_code: Annotated[
         bool,
         typer.Option(
-            "--run-code", help="Run the code of networks with `source: python`, to measure them."
+            "--run-code",
+            help="Run the plugins and the networks with `source: python` that the folder names.",
         ),
     ] = False,
     allow: Annotated[

@@ -40,14 +40,24 @@ def describe(
             help="Show only this place: its shape, or why it can't be cut; repeatable.",
         ),
     ] = None,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Run a plugin that registers the network's family, such as ./mine.py; repeatable.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print a network's layer table, every place where it can be cut, and its stitching layers."""
+    from stitch_sweep.core import plugins
     from stitch_sweep.core.errors import check_all
     from stitch_sweep.networks.describe import cut_table, describe_cut
     from stitch_sweep.networks.describe import describe as describe_network
     from stitch_sweep.networks.external.naming import build_by_name
 
+    for name in plugin or ():
+        plugins.load(name)
     arguments = parse_assignments(argument, "--argument")
     network = build_by_name(model, channels, classes, arguments, width=width, image_size=image_size)
     shape = (channels, image_size, image_size)

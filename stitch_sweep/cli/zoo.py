@@ -38,11 +38,11 @@ def train_networks(config: ConfigFile, set_: Overrides = None, as_json: AsJson =
         len({recipe.folder for recipe in missing}), len(os.sched_getaffinity(0)) // resources.cpu
     )
     with Reporter() as reporter:
-        # Another process can't import a user's function from its file.
+        # Another process can't import a user's function, or a network family of a plugin.
         if (
             slots > 1
             and resources.device == "cpu"
-            and all(recipe.factory is None for recipe in missing)
+            and not any(recipe.is_made_by_user for recipe in missing)
         ):
             ensure_side_by_side(
                 zoo,

@@ -8,22 +8,35 @@ Each control tests one reason, other than similar representations, for a high ac
     class_only          a sender that knows only the class of an image
     image               the image itself, layer -1 of the sender
     linear_probe        a linear classifier on each layer; `analyze` trains it, no stitch is trained
+
+A plugin registers a further control as a function that replaces networks of a pair:
+
+    @CONTROLS.register("other_seed")
+    def other_seed(
+        sender: NetworkConfig, receiver: NetworkConfig
+    ) -> tuple[NetworkConfig, NetworkConfig]:
+        changes = {"name": f"{sender.name}-other-seed", "seed": sender.seed + 1}
+        return sender.model_copy(update=changes), receiver
+
+A network with a new name has a name of its own for each network that it replaces, and the layers of that
+network. The pair's layers stay the same.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from stitch_sweep.config.networks import CLASS_ONLY, NetworkConfig
 from stitch_sweep.config.pairs import PairConfig
 from stitch_sweep.config.paths import first_repeated
 from stitch_sweep.core.bounds import LONGEST_NAME
-from stitch_sweep.core.errors import nearest
+from stitch_sweep.core.errors import InputError, nearest
 from stitch_sweep.core.problems import Location, errors_at, mismatch, refusal, show
+from stitch_sweep.core.registry import CONTROLS
 
-CONTROLS = (
+BUILT_IN = (
     *("untrained_sender", "untrained_receiver", "untrained_both"),
     *("class_only", "image", "linear_probe"),
 )
@@ -48,6 +61,22 @@ class ExpandedControls(NamedTuple):
     pairs: list[PairConfig]
 
 
+class _FurtherPair(NamedTuple):
+    """The pair that a registered control makes.
+
+    Attributes:
+        control: name of the control.
+        original: the pair that it is compared with.
+        pair: the new pair.
+        networks: the networks that replace those of the original pair.
+    """
+
+    control: str
+    original: PairConfig
+    pair: PairConfig
+    networks: list[NetworkConfig]
+
+
 class ControlError(ValueError):
     """The controls can't be expanded.
 
@@ -64,14 +93,14 @@ def check_controls(value: Any) -> list[str]:
     """Validate the value of `controls`.
 
     Raises:
-        PydanticCustomError, ValidationError: the value is not a list of distinct names of `CONTROLS`.
+        PydanticCustomError, ValidationError: the value is not a list of distinct names of controls.
     """
     if not isinstance(value, list):
-        raise refusal(mismatch(f"a list of controls: {', '.join(CONTROLS)}", value))
+        raise refusal(mismatch(f"a list of controls: {', '.join(_names())}", value))
     unknown: list[tuple[Location, str]] = [
-        ((k,), f"no control is named {show(name)}: {nearest(str(name), CONTROLS)}")
-        for k, name in enumerate(value[: len(CONTROLS)])
-        if name not in CONTROLS
+        ((k,), f"no control is named {show(name)}: {nearest(str(name), _names())}")
+        for k, name in enumerate(value[: len(_names())])
+        if name not in _names()
     ]
     if unknown:
         raise errors_at("controls", unknown)
@@ -93,18 +122,21 @@ def expand(
     Args:
         networks: networks with distinct names.
         pairs: pairs of these networks.
-        controls: names in `CONTROLS`.
+        controls: names of controls.
 
     Raises:
         ControlError: a name is taken or would be too long, or no pair can have controls.
     """
-    active = [control for control in CONTROLS if control in controls and control != "linear_probe"]
+    active = [control for control in _names() if control in controls and control != "linear_probe"]
     build_by_name = {network.name: network for network in networks}
     trained = [
         pair
         for pair in pairs
         if all(build_by_name[name].kind in _TRAINED for name in (pair.sender, pair.receiver))
     ]
+    further = _make_further(trained, build_by_name, active)
+    made = {network.name for pair in further for network in pair.networks}
+    trained = [pair for pair in trained if not {pair.sender, pair.receiver} & made]
     if active and not trained:
         problem = "no pair joins two trained networks, so controls have nothing to compare with"
         raise ControlError([(("controls",), problem)])
@@ -112,8 +144,17 @@ def expand(
     expanded = list(pairs)
     present = {pair.model_dump_json() for pair in pairs}
     unused = set(active)
+    for control_pair in further:
+        original = control_pair.original
+        if {original.sender, original.receiver} & made:
+            continue  # a pair of an expanded configuration, itself made by a control
+        added |= {network.name: network for network in control_pair.networks}
+        unused.discard(control_pair.control)
+        if (key := control_pair.pair.model_dump_json()) not in present:
+            present.add(key)
+            expanded.append(control_pair.pair)
     for pair in trained:
-        for control in active:
+        for control in filter(BUILT_IN.__contains__, active):
             for new in _control_pairs(pair, control):
                 suffixes = _SUFFIXES.get(control, ("", ""))
                 for name, suffix in zip((pair.sender, pair.receiver), suffixes, strict=True):
@@ -133,6 +174,44 @@ def expand(
         raise ControlError(problems)
     new_networks = (network for name, network in added.items() if name not in build_by_name)
     return ExpandedControls([*networks, *new_networks], expanded)
+
+
+def _names() -> list[str]:
+    return [*BUILT_IN, *(entry.name for entry in CONTROLS.extensions())]
+
+
+def _make_further(
+    pairs: list[PairConfig], networks: Mapping[str, NetworkConfig], controls: list[str]
+) -> list[_FurtherPair]:
+    """Make the pairs of the registered controls.
+
+    Raises:
+        ControlError: a control fails, returns no networks, or replaces none.
+    """
+    made = []
+    for pair in pairs:
+        originals = (networks[pair.sender], networks[pair.receiver])
+        for control in (name for name in controls if name not in BUILT_IN):
+            try:
+                replaced = CONTROLS.build(control, *originals)
+            except InputError as error:
+                raise ControlError([(("controls",), str(error))]) from error
+            if not (
+                isinstance(replaced, tuple)
+                and [type(network) for network in replaced] == [NetworkConfig, NetworkConfig]
+            ):
+                problem = f"{control} returned no tuple of two networks"
+                raise ControlError([(("controls",), problem)])
+            new = [n for n, old in zip(replaced, originals, strict=True) if n.name != old.name]
+            if not new:
+                problem = (
+                    f"{control} replaced no network; a network that it changes needs a new name"
+                )
+                raise ControlError([(("controls",), problem)])
+            sender, receiver = (network.name for network in replaced)
+            update = {"sender": sender, "receiver": receiver}
+            made.append(_FurtherPair(control, pair, pair.model_copy(update=update), new))
+    return made
 
 
 def _control_pairs(pair: PairConfig, control: str) -> Iterator[PairConfig]:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import ConfigDict, Field, RootModel, model_serializer, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    RootModel,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from stitch_sweep.config.components import Component
 from stitch_sweep.core.bounds import Above0
@@ -29,8 +36,12 @@ class LossTerm(Component):
         """Name, the weight unless it is 1, and the options that differ from their defaults."""
         defaults = LOSSES.get(self.name).options().model_dump()
         changed = {key: value for key, value in self.options.items() if value != defaults[key]}
-        text = self.name if self.weight == 1 else f"{self.weight:g}*{self.name}"
-        return text + (f"({', '.join(f'{k}={v}' for k, v in changed.items())})" if changed else "")
+        return _label(self.name, self.weight, changed)
+
+
+def _label(name: str, weight: float, options: Mapping[str, Any]) -> str:
+    text = name if weight == 1 else f"{weight:g}*{name}"
+    return text + (f"({', '.join(f'{k}={v}' for k, v in options.items())})" if options else "")
 
 
 class LossConfig(RootModel[dict[str, LossTerm]]):
@@ -71,3 +82,25 @@ class LossConfig(RootModel[dict[str, LossTerm]]):
     def label(self) -> str:
         """Short name of the sum: `task`, `task+0.5*mse`, `soft_task(temperature=8.0)`."""
         return "+".join(term.label for term in self.terms)
+
+
+def recorded_label(loss: Any) -> str | None:
+    """Return the label of the loss in a trial's record; None if it isn't a loss.
+
+    The label of a loss of a plugin that isn't loaded contains all its options, because their defaults
+    aren't known.
+    """
+    try:
+        return LossConfig.model_validate(loss).label
+    except ValidationError:
+        names = list(loss) if isinstance(loss, Mapping) else []
+    if all(name in LOSSES.names() for name in names):
+        return None
+    labels = []
+    for name, body in loss.items():
+        options = dict(body) if isinstance(body, Mapping) else {"weight": body}
+        weight = options.pop("weight", 1.0)
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            return None
+        labels.append(_label(name, weight, options))
+    return "+".join(labels)

@@ -16,11 +16,13 @@ from pydantic import BaseModel, ValidationError
 
 from stitch_sweep.config.networks import FROM_FACTORY, WEIGHTS, is_file
 from stitch_sweep.config.paths import as_list, assign
+from stitch_sweep.config.plugins import load_plugins
 from stitch_sweep.config.root import Config
 from stitch_sweep.config.space import search_problems
 from stitch_sweep.config.yaml_text import LARGEST_FILE, dump, parse
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.patterns import find
+from stitch_sweep.core.plugins import is_file as is_plugin_file
 from stitch_sweep.core.problems import describe_problems, mismatch, show
 from stitch_sweep.core.untrusted import read_file
 
@@ -35,6 +37,8 @@ def read_config(path: Path | str, overrides: Mapping[str, Any] | None = None) ->
 
     Raises:
         InputError: all problems, one sentence each.
+
+    The plugins that the file names are run.
     """
     path = Path(path)
     tree = read_yaml(path)
@@ -45,6 +49,11 @@ def read_config(path: Path | str, overrides: Mapping[str, Any] | None = None) ->
         except InputError as error:
             problems += [f"--set {problem}" for problem in error.problems]
     problems += [f"{path}: {problem}" for problem in _resolve_paths(tree, path.parent)]
+    try:
+        load_plugins(tree)
+    except InputError as error:  # names of its objects would be reported as unknown
+        problems += [f"{path}: {problem}" for problem in error.problems]
+        raise InputError(*problems) from error
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
@@ -196,6 +205,10 @@ def _resolve_paths(tree: dict[str, Any], folder: Path) -> list[str]:
         if isinstance(name, str) and is_file(name):
             file, _, function = name.rpartition(":")
             section["factory"] = f"{resolve({'factory': file}, 'factory', place)}:{function}"
+    plugins = as_list(tree.get("plugins"))
+    for k, name in enumerate(plugins):
+        if isinstance(name, str) and is_plugin_file(name):
+            plugins[k] = resolve({f"plugins[{k}]": name}, f"plugins[{k}]", "")
     search = tree.get("search")
     if isinstance(search, dict) and isinstance(search.get("enqueue"), str):
         try:

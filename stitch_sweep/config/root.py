@@ -24,6 +24,7 @@ from stitch_sweep.config.networks import NetworkConfig
 from stitch_sweep.config.pairs import PairConfig
 from stitch_sweep.config.parts import PartConfig
 from stitch_sweep.config.paths import replaced
+from stitch_sweep.config.plugins import Plugins
 from stitch_sweep.config.pretraining import PretrainingConfig
 from stitch_sweep.config.recipe import can_choose_recipe, without_recipe
 from stitch_sweep.config.references import reference_problems
@@ -49,6 +50,11 @@ class Config(TrialSettings):
     repeats: Positive = Field(
         default=1,
         description="Number of repetitions of each study, each with different initial stitch weights.",
+    )
+    plugins: Plugins = Field(
+        default_factory=list,
+        description="Python files and modules that register stitches, losses, measures, data sets, "
+        "network families, controls and spatial rules. Stitch Sweep runs them.",
     )
     data: DataConfig = Field(description="The images.")
     networks: Annotated[list[NetworkConfig], Field(min_length=1, max_length=MOST_NETWORKS)] = Field(
@@ -170,4 +176,4 @@ class Config(TrialSettings):
             yield dict(zip(paths, values, strict=True))
 
 
-_LATER_KEYS = ("controls", "knock_out", "parts", "order", "report")
+_LATER_KEYS = ("plugins", "controls", "knock_out", "parts", "order", "report")

@@ -2,14 +2,35 @@
 
 `losses/measures.py` computes the similarity measures, `measuring/squared_differences.py` the
 differences, `analysis/comparison/agreement.py` the agreements. Tables, charts and comparisons read this
-registry. To add a similarity measure, write its function and register it here.
+registry. To add a similarity measure to the package, write its function and register it here. A plugin
+registers a class:
+
+    @SIMILARITY_MEASURES.register("largest_error")
+    class LargestError:
+        title, direction, range = "largest error", "lower", (0.0, math.inf)
+        formula = "max |s - e|"
+
+        def __init__(self) -> None:
+            self.largest = 0.0
+
+        def add(self, stitched: Tensor, expected: Tensor) -> None:
+            self.largest = max(self.largest, (stitched - expected).abs().max().item())
+
+        def result(self) -> float:
+            return self.largest
+
+An object sees the validation images once, in chunks `[B, *receiver shape]`. `result` returns NaN where
+the measure is undefined.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
+
+from stitch_sweep.core.errors import InputError
+from stitch_sweep.core.registry import Registration, Registry
 
 Direction = Literal["higher", "lower"]
 
@@ -240,6 +261,55 @@ SIMILARITIES = {f"val_{name}": m for name, m in MEASURES.items() if m.direction 
 
 COLUMNS = {**ACCURACIES, **SIMILARITIES, **DIFFERENCES, **AGREEMENTS}
 """Every registered column of `results.parquet` and of the measured tables, by its name."""
+
+
+class MeasureRegistry(Registry):
+    """The registry of further similarity measures; it keeps the tables of this module complete."""
+
+    def add(self, entry: Registration) -> None:
+        """Add a measure to the tables.
+
+        Raises:
+            InputError: the class doesn't describe a measure, or another measure or column has its name.
+        """
+        name, column, factory = entry.name, f"val_{entry.name}", entry.factory
+        place = f"measure {name!r} at {entry.place}"
+        is_taken = name not in self._entries and (name in MEASURES or column in COLUMNS)
+        if is_taken or not name.isidentifier():
+            raise InputError(
+                f"{place}: Stitch Sweep has a column {column}; choose another name"
+                if is_taken
+                else f"{place}: a measure's name consists of letters, digits and _"
+            )
+        direction = getattr(factory, "direction", get_args(Direction)[0])
+        if direction not in get_args(Direction):
+            raise InputError(f"{place}: direction must be 'higher' or 'lower'")
+        if entry.parameters:
+            raise InputError(f"{place}: has options, which a measure can't have")
+        super().add(entry)
+        described: dict[str, Any] = {key: getattr(factory, key) for key in _DESCRIPTION}
+        measure = Measure(name, **described, short=getattr(factory, "short", ""))
+        MEASURES[name] = SIMILARITIES[column] = COLUMNS[column] = measure
+
+    def drop(self, module: str) -> list[Registration]:
+        """Remove what a module has registered, from the tables too."""
+        entries = super().drop(module)
+        for entry in entries:
+            del MEASURES[entry.name], SIMILARITIES[f"val_{entry.name}"]
+            del COLUMNS[f"val_{entry.name}"]
+        return entries
+
+
+_DESCRIPTION = ("title", "direction", "range", "formula")
+
+SIMILARITY_MEASURES = MeasureRegistry(
+    "measure",
+    __name__,
+    always_used=True,
+    attributes=(*_DESCRIPTION, "add", "result"),
+    base="the example in stitch_sweep/core/measures.py",
+)
+"""Further similarity measures; see the example above."""
 
 
 def short_title(column: str) -> str:

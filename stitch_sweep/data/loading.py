@@ -49,7 +49,11 @@ def load(config: DataConfig) -> Data:
             selected and can't be imported.
     """
     beton_folder = _resolve_beton_folder(config)
-    source: Source = DATASETS.build(config.name, config.image_size, options=config.options)
+    source = DATASETS.build(config.name, config.image_size, options=config.options)
+    if not isinstance(source, Source):
+        raise InputError(
+            f"data set {config.name}: returned a {type(source).__name__}, not a Source"
+        )
     _check_classes(config.name, source)
     num_classes = len(source.classes)
     labels = source.train.labels

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from stitch_sweep.core.measures import SIMILARITY_MEASURES
 from stitch_sweep.losses.cca import cca, pwcca, svcca
 from stitch_sweep.losses.cka import DEFAULT_BYTES, CenteredKernelAlignment
 from stitch_sweep.losses.correlation import correlation_sum
@@ -44,6 +45,8 @@ class SimilarityMeasures:
         self._cosines: Tensor | float = 0.0
         self._cosine_rows: Tensor | int = 0
         self._values = 0
+        names = [entry.name for entry in SIMILARITY_MEASURES.extensions()]
+        self._further = {name: SIMILARITY_MEASURES.build(name) for name in names}
 
     @torch.no_grad()
     def add(self, stitched: Tensor, expected: Tensor) -> None:
@@ -62,6 +65,8 @@ class SimilarityMeasures:
         count = max(1, _VALUES // math.prod(stitched.shape[1:]))
         for first in range(0, len(stitched), count):
             self._add(stitched[first : first + count], expected[first : first + count])
+        for measure in self._further.values():
+            measure.add(stitched, expected)
 
     def _add(self, stitched: Tensor, expected: Tensor) -> None:
         x, y = positions(stitched), positions(expected)
@@ -90,6 +95,7 @@ class SimilarityMeasures:
             cka: in [-1, 1].
             cka_blocks: number of blocks of images; with 1 block `cka` is exact.
             procrustes: a distance in [0, 1]; 0 for representations that a rotation makes equal.
+            The names of registered measures (see `core/measures.py`).
 
         Raises:
             ValueError: no images were added.
@@ -113,6 +119,7 @@ class SimilarityMeasures:
             "cka": _to_float(self._cka.result()),
             "cka_blocks": float(self._cka.blocks),
             "procrustes": _to_float(procrustes(moments)),
+            **{name: float(measure.result()) for name, measure in self._further.items()},
         }
 
 

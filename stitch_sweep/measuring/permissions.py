@@ -8,14 +8,18 @@ it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from glob import glob, has_magic
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 from stitch_sweep.config.networks import LIBRARIES, NetworkConfig, is_file
+from stitch_sweep.config.paths import as_list
 from stitch_sweep.config.root import Config
+from stitch_sweep.core import plugins
 from stitch_sweep.core.errors import InputError, nearest
+from stitch_sweep.core.untrusted import list_briefly
 
 _DEFAULT_ZOO: str = Config.model_fields["zoo"].default
 
@@ -27,7 +31,7 @@ class Permissions:
         folder: the experiment folder.
         allow: further folders whose files may be read if the configuration names them.
         download: members of `LIBRARIES` whose published weights may be loaded.
-        run_code: whether factories of `source: python` may run.
+        run_code: whether plugins and factories of `source: python` may run.
 
     Raises:
         InputError: `allow` contains something other than a folder, or `download` an unknown library.
@@ -117,6 +121,40 @@ class Permissions:
             path = next((path for path in self._candidates(file) if _exists(path)), Path(file))
             changes["factory"] = f"{path}:{function}"
         return network.model_copy(update=changes)
+
+    def load_plugins(self, tree: Mapping[str, Any], description: Mapping[str, Any]) -> None:
+        """Load the plugins that a configuration names; nothing is run without permission.
+
+        Args:
+            tree: the raw configuration.
+            description: of the sweep, with the content that its plugins had.
+
+        Raises:
+            InputError: the user has not permitted it, or a plugin can't be loaded or has changed.
+        """
+        names = {}
+        for name in as_list(tree.get("plugins")):
+            if isinstance(name, str):
+                is_file = plugins.is_file(name)
+                places = filter(_exists, self._candidates(name)) if is_file else iter(())
+                names[Path(name).name if is_file else name] = str(next(places, name))
+        missing = [name for name, path in names.items() if plugins.loaded(path) is None]
+        if missing and not self.run_code:
+            raise InputError(
+                f"the folder names plugins ({list_briefly(missing)}), which are run only with "
+                "--run-code"
+            )
+        recorded = description.get("decides", {}).get("plugins", {})
+        problems = []
+        for name, path in names.items():
+            known = plugins.loaded(path)
+            sha256 = plugins.read_content(path) if known is None else known.sha256
+            if sha256 != recorded.get(name, sha256):
+                problems.append(f"plugin {path}: its content is not that of the sweep")
+            elif known is None:
+                plugins.load(path)
+        if problems:
+            raise InputError(*problems)
 
     def exists(self, name: str) -> bool:
         """Return whether a path exists and may be read."""

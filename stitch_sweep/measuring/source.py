@@ -91,7 +91,9 @@ class SweepSource:
         """The configuration; the files that it names are not checked."""
         try:
             # Not `read_config`, which looks for every file that the configuration names.
-            config = Config.model_validate(read_yaml(self.ledger.folder / RESOLVED_CONFIG))
+            tree = read_yaml(self.ledger.folder / RESOLVED_CONFIG)
+            self._provide_plugins(tree)
+            config = Config.model_validate(tree)
             problems = list(search_problems(config))
         except InputError as error:
             problems = list(error.problems)
@@ -101,6 +103,17 @@ class SweepSource:
             notes = [f"the configuration can't be read: {problem}" for problem in problems]
             raise NotMeasurableError(notes, [], again=True)
         return config
+
+    def _provide_plugins(self, tree: Mapping[str, Any]) -> None:
+        """Load the plugins of the configuration if the user permits it.
+
+        Raises:
+            NotMeasurableError: the user doesn't permit it, or a plugin is not that of the sweep.
+        """
+        try:
+            self._permissions.load_plugins(tree, self._description)
+        except InputError as error:
+            raise NotMeasurableError(error.problems, [], again=True) from None
 
     @cached_property
     def data(self) -> Data:

@@ -14,6 +14,9 @@ from torch import nn
 
 from stitch_sweep.config.networks import NetworkConfig
 from stitch_sweep.config.root import Config
+from stitch_sweep.core import plugins
+from stitch_sweep.core.errors import InputError
+from stitch_sweep.core.registry import FAMILIES
 from stitch_sweep.data.images import Data
 from stitch_sweep.networks import construction
 from stitch_sweep.networks.families.building import build
@@ -63,6 +66,11 @@ class Recipe:
         return f"{plan['source']}:{model}"
 
     @property
+    def is_made_by_user(self) -> bool:
+        """Whether a user's function or a network family outside of Stitch Sweep makes the network."""
+        return self.factory is not None or "code" in self.content
+
+    @property
     def epochs(self) -> int:
         """Epochs of training; 0 for an untrained control."""
         pretraining = self.content.get("pretraining")
@@ -73,11 +81,17 @@ class Recipe:
 
         Raises:
             InputError: the network can't be made; see
-                `stitch_sweep.networks.construction.build_from_blueprint`.
+                `stitch_sweep.networks.construction.build_from_blueprint`. Or the plugin of its family
+                has changed.
         """
         content = self.content
         if "network" in content:
             return construction.build_from_blueprint(content["network"], self.factory)
+        if "code" in content and content["code"] != _code_of(content["family"]):
+            raise InputError(
+                f"network family {content['family']}: its plugin has changed since this network was "
+                "trained; restore the plugin, or pass the network itself"
+            )
         return build(
             content["family"],
             content["data"]["channels"],
@@ -98,6 +112,8 @@ def make_recipe(network: NetworkConfig, config: Config, data: Data) -> Recipe:
     """
     if network.source == "family":
         architecture: dict[str, Any] = {"family": network.family, "options": network.options}
+        if (code := _code_of(network.family)) is not None:
+            architecture["code"] = code
     else:
         architecture = {"network": construction.make_blueprint(network, data)}
     content: dict[str, Any] = {
@@ -124,6 +140,12 @@ def make_recipe(network: NetworkConfig, config: Config, data: Data) -> Recipe:
         content["data"]["augment"] = pretraining.augment or config.data.augment
         content["pretraining"] = pretraining.training_values()
     return Recipe(network.name, content, construction.find_factory(network))
+
+
+def _code_of(family: str) -> str | None:
+    """Return the SHA-256 (hex) of the code of a family outside of Stitch Sweep; None for others."""
+    entry = FAMILIES.get(family)
+    return None if entry.is_built_in else plugins.content_of(entry)
 
 
 @functools.lru_cache(maxsize=2)

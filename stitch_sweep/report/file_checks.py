@@ -74,6 +74,7 @@ class FolderConfig(_Lenient):
 
 class _Decides(_Lenient):
     networks: dict[str, Any] | None = None
+    plugins: dict[str, str] | None = None
 
 
 class FolderDescription(_Lenient):

@@ -69,6 +69,12 @@ def _obstacles(first: Experiment, second: Experiment) -> list[str]:
         for name in sorted(shared)
         if first_identity["networks"][name] != second_identity["networks"][name]
     ]
+    shared_plugins = first_identity["plugins"].keys() & second_identity["plugins"].keys()
+    obstacles += [
+        f"{start} {name} is not the same plugin in both"
+        for name in sorted(shared_plugins)
+        if first_identity["plugins"][name] != second_identity["plugins"][name]
+    ]
     if not obstacles and _have_conflicting_results(first, second):
         obstacles.append(f"{start} trials of the same name and settings have different results")
     return obstacles
@@ -80,6 +86,7 @@ def _study_identity(part: Part, other: Part) -> dict[str, Any] | None:
     if config is None:
         return None
     decides = (part.description or {}).get("decides")
+    plugins = dict(decides.get("plugins") or {}) if isinstance(decides, Mapping) else {}
     rule = [part.search.get(key) for key in ("metric", "mode")]
     if isinstance(decides, Mapping) and (other.description or {}).get("decides"):
         data = [decides.get("data"), decides.get("augment")]
@@ -92,7 +99,13 @@ def _study_identity(part: Part, other: Part) -> dict[str, Any] | None:
             str(network.get("name")): [network, config.get("pretraining")]
             for network in config.get("networks") or []
         }
-    return {"data": data, "seed": seed, "best trial's rule": rule, "networks": networks}
+    return {
+        "data": data,
+        "seed": seed,
+        "best trial's rule": rule,
+        "networks": networks,
+        "plugins": plugins,
+    }
 
 
 def _crossed_paths(parts: Sequence[Part]) -> set[str]:

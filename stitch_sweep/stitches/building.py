@@ -55,7 +55,11 @@ def build_stitch(
     """
     with torch.random.fork_rng(devices=[]):
         _seed_weights(derive(seed, repeat, "stitch", name, list(sender), list(receiver)))
-        stitch: nn.Module = STITCHES.build(name, sender, receiver, options=options)
+        stitch = STITCHES.build(name, sender, receiver, options=options)
+    if not isinstance(stitch, nn.Module):
+        raise InputError(
+            f"stitch {name!r}: returned a {type(stitch).__name__}, not a torch.nn.Module"
+        )
     try:
         check_start(stitch, start)
     except InputError as error:
@@ -96,7 +100,24 @@ def build_on_meta(config: StitchConfig, sender: Shape, receiver: Shape) -> nn.Mo
 def misfit(config: StitchConfig, sender: Shape, receiver: Shape) -> str | None:
     """Explain why a configured stitch can't join two shapes or can't have its start; None if it can."""
     try:
-        build_on_meta(config, sender, receiver)
+        stitch = build_on_meta(config, sender, receiver)
     except InputError as error:
         return str(error)
-    return None
+    return _explain_output(stitch, config.name, sender, receiver)
+
+
+def _explain_output(stitch: nn.Module, name: str, sender: Shape, receiver: Shape) -> str | None:
+    """Explain that a stitch of a plugin returns another shape than the receiver's; None if it doesn't."""
+    if not STITCHES.has_extension(name):
+        return None
+    try:
+        with torch.no_grad():
+            output = stitch(torch.empty(2, *sender, device="meta"))
+    except Exception:
+        return None  # it may do what is impossible without values; a training shows its errors
+    shape = tuple(getattr(output, "shape", ()))[1:]
+    if shape == tuple(receiver):
+        return None
+    return (
+        f"stitch {name!r} returns the shape {list(shape)}, and the receiver takes {list(receiver)}"
+    )

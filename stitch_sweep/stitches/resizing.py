@@ -2,24 +2,40 @@
 
 torch's adaptive pooling and interpolation have no deterministic gradient on a GPU. In this module, every
 rule except the maximum is a small matrix per axis, exact in float64, applied by matmul.
+
+Further rules are functions from the number of an axis's values n and its new number m to a matrix
+[m, n] whose rows sum to 1, registered with `SHRINKING_RULES` (m < n) or `GROWING_RULES` (m > n).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from functools import partial
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import PlainSerializer, WrapValidator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stitch_sweep.core.errors import InputError
+from stitch_sweep.core.registry import GROWING_RULES, SHRINKING_RULES, accept_registered
+
 Size = tuple[int, int]
-Pool = Literal["average", "max"]
+Pool = Annotated[
+    Literal["average", "max"],
+    WrapValidator(partial(accept_registered, SHRINKING_RULES)),
+    PlainSerializer(str),
+]
 """Rules for an axis that shrinks."""
-Up = Literal["nearest", "bilinear"]
+Up = Annotated[
+    Literal["nearest", "bilinear"],
+    WrapValidator(partial(accept_registered, GROWING_RULES)),
+    PlainSerializer(str),
+]
 """Rules for an axis that grows."""
 
 
@@ -37,7 +53,10 @@ class Resize(nn.Module):
     Args:
         size: (H, W) of the input.
         target: (H', W') of the output.
-        rule: one of the above; an axis whose size doesn't change isn't changed.
+        rule: one of the above, or a registered one; an axis whose size doesn't change isn't changed.
+
+    Raises:
+        InputError: a registered rule returns no matrix [m, n] whose rows sum to 1.
     """
 
     h: Tensor | None
@@ -47,7 +66,7 @@ class Resize(nn.Module):
         super().__init__()
         self.size, self.target, self.rule = size, target, rule
         for name, n, m in zip("hw", size, target, strict=True):
-            tensor = None if n == m else torch.from_numpy(_TABLES[rule](n, m))
+            tensor = None if n == m else torch.from_numpy(_table(rule, n, m))
             self.register_buffer(name, tensor, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -153,4 +172,23 @@ def _bilinear(n: int, m: int) -> NDArray[np.float64]:
     return table
 
 
-_TABLES = {"average": _average, "max": _max, "nearest": _nearest, "bilinear": _bilinear}
+def _table(rule: str, n: int, m: int) -> NDArray[Any]:
+    """Return the table of a rule for an axis of n values that gets m."""
+    if rule in _TABLES:
+        return _TABLES[rule](n, m)
+    registry = SHRINKING_RULES if m < n else GROWING_RULES
+    table = np.asarray(registry.build(rule, n, m), dtype=np.float64)
+    if table.shape != (m, n) or not np.allclose(table.sum(axis=1), 1):
+        raise InputError(
+            f"{registry.kind} {rule!r}: returned no matrix [{m}, {n}] whose rows sum to 1 for {n} "
+            f"values that become {m}"
+        )
+    return table
+
+
+_TABLES: dict[str, Callable[[int, int], NDArray[Any]]] = {
+    "average": _average,
+    "max": _max,
+    "nearest": _nearest,
+    "bilinear": _bilinear,
+}

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from functools import partial
+from typing import Annotated, Literal
 
 import torch
+from pydantic import PlainSerializer, WrapValidator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stitch_sweep.core.registry import SHRINKING_RULES, accept_registered
 from stitch_sweep.stitches.resizing import BesideClassToken, Pool, Resize, Size, Up
 from stitch_sweep.stitches.shapes import Shape, as_map, has_class_token
 
-Down = Literal["strided", "average", "max"]
+Down = Annotated[
+    Literal["strided", "average", "max"],
+    WrapValidator(partial(accept_registered, SHRINKING_RULES)),
+    PlainSerializer(str),
+]
 """Rules for an axis that shrinks: a strided convolution, or a pooling before the convolution."""
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stitch_sweep.config.networks import CLASS_ONLY, EXTERNAL_KINDS, FROM_FACTORY
+from stitch_sweep.config.plugins import plugin_contents
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.seeding import processor
 from stitch_sweep.core.versions import MAIN_PACKAGES, versions
@@ -49,6 +50,7 @@ def describe_sweep(prepared: Prepared) -> dict[str, Any]:
             **config.model_dump(mode="json", include={"stitch", "loss", "training"}),
             "search": {key: search[key] for key in decisive},
             **_describe_sharing(prepared),
+            **_describe_plugins(prepared),
             "resources": resources,
         },
         "config": config.model_dump(mode="json", exclude={"tracking"}),
@@ -76,7 +78,9 @@ def check_unchanged(ledger: Ledger, prepared: Prepared) -> None:
     # Networks and pairs may be added; those of the sweep must stay unchanged.
     for part in {"networks", "chains"} & new.keys():
         new[part] = {k: v for k, v in new[part].items() if k in old.get(part, {})}
-    problems = [f"{path}: was {was!r}, is {now!r}" for path, was, now in _differences(old, new)]
+    problems = _plugin_problems(old.get("plugins", {}), new.get("plugins", {}))
+    old, new = ({k: v for k, v in part.items() if k != "plugins"} for part in (old, new))
+    problems += [f"{path}: was {was!r}, is {now!r}" for path, was, now in _differences(old, new)]
     current = {
         study.trial(number)
         for study in prepared.studies
@@ -118,6 +122,26 @@ def _describe_sharing(prepared: Prepared) -> dict[str, Any]:
     if prepared.config.search.share == "none":
         return {}
     return {"chains": describe_chains(prepared.studies)}
+
+
+def _describe_plugins(prepared: Prepared) -> dict[str, Any]:
+    """Describe the content of the plugins that the sweep uses, if it uses any."""
+    plugins = plugin_contents(prepared.config)
+    return {"plugins": plugins} if plugins else {}
+
+
+def _plugin_problems(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """List the plugins that have changed or are missing; plugins may be added."""
+    problems = [
+        f"plugin {name}: its content has changed since the sweep began; restore it"
+        for name in old
+        if new.get(name, old[name]) != old[name]
+    ]
+    return problems + [
+        f"plugin {name}: the sweep uses it, and the configuration no longer does"
+        for name in old
+        if name not in new
+    ]
 
 
 def _describe_networks(prepared: Prepared) -> dict[str, Any]:

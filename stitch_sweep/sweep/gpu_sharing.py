@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +12,8 @@ from torch import nn
 
 from stitch_sweep.config.root import Config
 from stitch_sweep.config.trial import TrialSettings
+from stitch_sweep.core.plugins import Plugin
+from stitch_sweep.core.registry import Registration
 from stitch_sweep.data.batches import choose_batch_size
 from stitch_sweep.data.images import Data
 from stitch_sweep.plan.packing import PackWidths
@@ -60,6 +62,19 @@ def measure_pack(
     torch.cuda.reset_peak_memory_stats()
     train_pack(bench, pack)
     return Footprint(context.total, context.context, torch.cuda.max_memory_reserved())
+
+
+def measure_pack_remotely(
+    config: Config,
+    data: Data,
+    networks: tuple[Sequence[Plugin | Registration], Mapping[str, nn.Module]],
+    pack: LargestPack,
+) -> Footprint:
+    """Measure a worker's memory in a worker; see `measure_pack`.
+
+    The networks come after the plugins in which their classes may be defined.
+    """
+    return measure_pack(config, data, networks[1], pack)
 
 
 def train_pack(bench: Workbench, pack: LargestPack) -> list[StitchTraining]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from stitch_sweep.config.plugins import used_extensions
 from stitch_sweep.core.errors import StoppedError
+from stitch_sweep.core.plugins import Plugin
+from stitch_sweep.core.registry import Registration
 from stitch_sweep.networks.pretraining import Progress, train_network
 from stitch_sweep.networks.recipes import Recipe
 from stitch_sweep.networks.zoo import StoredNetwork, Zoo
@@ -86,9 +89,23 @@ def _sort_by_length(prepared: Prepared, recipes: Iterable[Recipe]) -> list[Recip
 
 
 def train_network_remotely(
-    recipe: Recipe, data: Any, threads: int, device: str, resume: bytes | None
+    recipe: Recipe,
+    data: Any,
+    threads: int,
+    device: str,
+    resume: bytes | None,
+    extensions: Sequence[Plugin | Registration],
 ) -> Iterator[Progress]:
-    """Train a network in a worker; see `networks.zoo.train_network`."""
+    """Train a network in a worker; see `networks.pretraining.train_network`.
+
+    Args:
+        recipe: of the network.
+        data: the images.
+        threads: torch's intra-op threads.
+        device: of the training.
+        resume: checkpoint to resume from, if any.
+        extensions: arrive before the training begins; the network's family may be among them.
+    """
     yield from train_network(recipe, data, threads=threads, device=device, resume=resume)
 
 
@@ -111,10 +128,13 @@ def _train_with_retries(
         # A whole GPU: a trial's share was not measured for the training of a network.
         num_gpus=int(resources.gpu_at_most > 0),
     )
+    extensions = used_extensions(prepared.config)
     attempts, epoch = 0, 0
     while True:
         try:
-            for reference in task.remote(recipe, data, resources.cpu, resources.device, resume):
+            for reference in task.remote(
+                recipe, data, resources.cpu, resources.device, resume, extensions
+            ):
                 progress: Progress = ray.get(reference)
                 if progress.epoch > epoch:
                     attempts, epoch = 0, progress.epoch

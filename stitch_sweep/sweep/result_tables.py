@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
-from pydantic import ValidationError
 
 from stitch_sweep.analysis.results import PAIR
-from stitch_sweep.config.loss import LossConfig
+from stitch_sweep.config.loss import recorded_label
 from stitch_sweep.config.paths import flatten
 from stitch_sweep.config.trial import label
 from stitch_sweep.core.errors import InputError
@@ -101,10 +100,10 @@ def trajectory_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def _loss_label(record: Mapping[str, Any]) -> str:
-    try:
-        return LossConfig.model_validate(record["settings"]["loss"]).label
-    except ValidationError:
+    label = recorded_label(record["settings"]["loss"])
+    if label is None:
         raise InputError(
             f"trial {record['trial']}: the loss in its record's settings is not valid; remove the "
             "record to run the trial again"
-        ) from None
+        )
+    return label

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 
 from stitch_sweep.config.root import Config
+from stitch_sweep.core.plugins import Plugin
+from stitch_sweep.core.registry import Registration
 from stitch_sweep.data.transfer import data_from_arrays
 from stitch_sweep.networks.frozen import FrozenError
 from stitch_sweep.storage.files import is_storage_error
@@ -41,6 +43,8 @@ class Shared:
         context: bytes that a process takes of a GPU before it computes; see `sweep.gpu_memory`.
         report_seconds: minimum duration of a step in which no trial ends or waits.
         checkpoint_seconds: minimum time between two checkpoints of a trial.
+        extensions: the plugins and registered objects that the configuration uses. They arrive with this
+            object, before the networks, whose classes may be defined in them.
     """
 
     config: Config
@@ -50,6 +54,7 @@ class Shared:
     context: int = 0
     report_seconds: float = 5.0
     checkpoint_seconds: float = 60.0
+    extensions: tuple[Plugin | Registration, ...] = ()
 
 
 LEFT = "left"

@@ -13,9 +13,11 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from stitch_sweep.config.plugins import used_extensions
 from stitch_sweep.config.reading import to_yaml
 from stitch_sweep.core.credentials import redact_uri
 from stitch_sweep.core.errors import StoppedError
+from stitch_sweep.core.plugins import defining_modules
 from stitch_sweep.data.transfer import data_to_arrays
 from stitch_sweep.networks.external import python
 from stitch_sweep.plan.packing import PackWidths
@@ -32,7 +34,7 @@ from stitch_sweep.sweep.gpu_sharing import (
     choose_share,
     describe_share,
     find_largest_pack,
-    measure_pack,
+    measure_pack_remotely,
 )
 from stitch_sweep.sweep.local_start import LocalStart
 from stitch_sweep.sweep.network_training import make_task, train_networks
@@ -126,7 +128,7 @@ def _run_on_ray(
     """
     config, folder = prepared.config, ledger.folder
     # A worker can't import a user's file, so objects of its classes travel with their definitions.
-    for module in python.loaded_files():
+    for module in (*python.loaded_files(), *defining_modules(used_extensions(config))):
         ray.cloudpickle.register_pickle_by_value(module)
     count = connect(pace.address, config.resources, temporary)
     watch = Watch(reporter.say)
@@ -203,9 +205,10 @@ def choose_gpu_share(prepared: Prepared, reporter: Reporter) -> tuple[float, int
     share, cpu = config.resources.gpu, config.resources.cpu
     if share == "auto":
         reporter.say("measuring the GPU memory of a trial")
-        task = make_task(measure_pack, num_cpus=cpu, num_gpus=1)
+        task = make_task(measure_pack_remotely, num_cpus=cpu, num_gpus=1)
         pack = find_largest_pack(prepared)
-        footprint = ray.get(task.remote(config, prepared.data, prepared.untrained(), pack))
+        networks = (used_extensions(config), prepared.untrained())
+        footprint = ray.get(task.remote(config, prepared.data, networks, pack))
         share = choose_share(footprint, count_cpus_per_gpu() // cpu)
         reporter.say(describe_share(share, footprint))
     elif 0 < share < 1:
@@ -236,6 +239,7 @@ def _tune(
         context=context,
         report_seconds=pace.report_seconds,
         checkpoint_seconds=pace.checkpoint_seconds,
+        extensions=tuple(used_extensions(config)),
     )
     # For a custom searcher Tune's default is 1, so that workers would start one after the other.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)

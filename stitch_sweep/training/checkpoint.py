@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stitch_sweep.config.trial import TrialSettings
+from stitch_sweep.core import plugins
 from stitch_sweep.data.loader import Loader
 from stitch_sweep.networks.frozen import FrozenSender
 from stitch_sweep.storage.checkpoint_files import CheckpointError
@@ -58,6 +59,8 @@ def training_identity(
         identity["pack"] = pack_width
     if start is not None:
         identity["start"] = hashlib.sha256(start).hexdigest()
+    if content := plugins.contents(set(plugins.texts(identity["settings"]))):
+        identity["plugins"] = content
     return identity
 
 

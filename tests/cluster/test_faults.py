@@ -39,6 +39,7 @@ from tests.support.faults import (
     closing,
     kill,
     wait_for,
+    without_view_of,
 )
 from tests.support.searches import only_spec
 from tests.support.sweeps import ended, figures, run, write_config
@@ -94,13 +95,6 @@ def proxy(server: Tracking) -> Iterator[Proxy]:
 
 def records(folder: Path) -> list[dict]:
     return list(Ledger(folder).records())
-
-
-def without_view_of(folder: Path) -> list[str]:
-    """Return the prefix of a command to run it where a folder is empty and read-only."""
-    folder.mkdir(parents=True, exist_ok=True)
-    script = 'mount -t tmpfs -o ro none "$0" && exec "$@"'
-    return ["unshare", "--mount", "sh", "-c", script, str(folder)]
 
 
 def check(folder: Path, undisturbed: Path) -> None:

@@ -118,6 +118,13 @@ def can_mount() -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
+def without_view_of(folder: Path) -> list[str]:
+    """Return the prefix of a command to run it where a folder is empty and read-only."""
+    folder.mkdir(parents=True, exist_ok=True)
+    script = 'mount -t tmpfs -o ro none "$0" && exec "$@"'
+    return ["unshare", "--mount", "sh", "-c", script, str(folder)]
+
+
 class _Namespace:
     """A namespace that a helper process keeps open; it ends with this process.
 

@@ -14,6 +14,7 @@ PACKAGE = ROOT / "stitch_sweep"
 OTHER_REFERENCES = {
     "networks.0.width": "the path of a setting",
     "output.summary.shape": "an attribute of a value",
+    "stitch_sweep.plugins": "a group of entry points",
     "torchvision.datasets": "the library",
     "torchvision.models.list_models": "the library",
     "timm.list_models": "the library",
@@ -24,7 +25,7 @@ OTHER_REFERENCES = {
 
 
 def documents() -> list[Path]:
-    return [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+    return [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("docs/tutorials/*.md")]
 
 
 def test_imports_in_documents_work():

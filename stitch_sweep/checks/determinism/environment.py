@@ -15,6 +15,7 @@ import torch
 
 from stitch_sweep.checks.inspection import sha256_of
 from stitch_sweep.config.paths import flatten
+from stitch_sweep.config.plugins import plugin_contents
 from stitch_sweep.config.root import Config
 from stitch_sweep.core import seeding
 from stitch_sweep.core.versions import versions
@@ -94,6 +95,8 @@ def flatten_settings(config: Config) -> dict[str, Any]:
         network.pop("name"): {**network, "weights": Path(network["weights"]).name}
         for network in networks
     }
+    if contents := plugin_contents(config):
+        tree["plugins"] = contents
     # Recordings contain empty mappings.
     return dict(flatten(tree, keep_empty=True))
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from stitch_sweep.core.foreign_errors import describe_error
 from stitch_sweep.networks.cutting.opening import CuttableNetwork
 from stitch_sweep.networks.cutting.running import eval_mode
-from stitch_sweep.networks.errors import describe_error
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from stitch_sweep.core.errors import InputError
+from stitch_sweep.core.foreign_errors import describe_error
 from stitch_sweep.networks.cutting.running import eval_mode
-from stitch_sweep.networks.errors import describe_error
 from stitch_sweep.networks.external.preprocessing import Imported
 from stitch_sweep.storage.digests import digest, tensors_of
 

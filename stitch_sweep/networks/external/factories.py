@@ -10,7 +10,7 @@ from torch import nn
 
 from stitch_sweep.core.bounds import MOST_EXTERNAL_PARAMETERS
 from stitch_sweep.core.errors import InputError
-from stitch_sweep.networks.errors import describe_error
+from stitch_sweep.core.foreign_errors import describe_error
 from stitch_sweep.networks.families.parts import limited_size
 
 

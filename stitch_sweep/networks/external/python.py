@@ -7,17 +7,13 @@ factory. Code that is named in a results folder or a zoo is never imported.
 from __future__ import annotations
 
 import hashlib
-import importlib
-import importlib.util
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from stitch_sweep.config.networks import is_file
 from stitch_sweep.core.errors import InputError, nearest
-from stitch_sweep.networks.errors import describe_error
+from stitch_sweep.core.user_files import import_file, import_named, read_source
 
 _files: dict[str, ModuleType] = {}
 
@@ -52,7 +48,8 @@ def file_hash(factory: str) -> str | None:
     """
     if not is_file(factory):
         return None
-    return hashlib.sha256(_read(factory.rpartition(":")[0])).hexdigest()
+    source = read_source(factory.rpartition(":")[0], "factory")
+    return hashlib.sha256(source.code).hexdigest()
 
 
 def loaded_files() -> list[ModuleType]:
@@ -60,40 +57,16 @@ def loaded_files() -> list[ModuleType]:
     return list(_files.values())
 
 
-def _read(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        reason = error.strerror or "it can't be read"
-        raise InputError(
-            f"factory {path}: {reason}; paths are relative to the configuration's folder"
-        ) from None
-
-
 def _import_file(path: str) -> ModuleType:
-    # The name depends on the content, so an edited file gets a new name and replaces no other module.
-    name = f"stitch_sweep_file_{hashlib.sha256(_read(path)).hexdigest()[:16]}"
-    if name not in _files:
-        spec = importlib.util.spec_from_file_location(name, path)
-        if spec is None or spec.loader is None:
-            raise InputError(f"factory {path}: is not a Python file (.py)")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module  # dataclasses, for example, look up their module there
-        try:
-            spec.loader.exec_module(module)
-        except (Exception, SystemExit) as error:
-            del sys.modules[name]
-            raise InputError(
-                f"factory {path} can't be imported: {describe_error(error)}"
-            ) from error
-        _files[name] = module
-    return _files[name]
+    module, _ = import_file(path, "factory")
+    _files[module.__name__] = module
+    return module
 
 
 def _import_package(path: str) -> ModuleType:
     try:
-        return importlib.import_module(path)
-    except (Exception, SystemExit) as error:
+        return import_named(path, f"factory {path}")
+    except InputError as error:
         raise InputError(
-            f"factory {path} can't be imported: {describe_error(error)}; a file's path ends in .py"
+            *(f"{problem}; a file's path ends in .py" for problem in error.problems)
         ) from error

@@ -70,7 +70,10 @@ def build(
                 for problem in error.errors()
             )
         ) from None
-    assert isinstance(network, nn.Module)
+    if not isinstance(network, nn.Module):
+        raise InputError(
+            f"network family {family}: returned a {type(network).__name__}, not a torch.nn.Module"
+        )
     return network
 
 
@@ -90,6 +93,8 @@ def resolve(name: str) -> tuple[str, dict[str, Any]]:
     """
     if (resolved := _resolve_name(name)) is not None:
         return resolved
+    if name in FAMILIES.names() and FAMILIES.has_extension(name):
+        return name, {}
     close = get_close_matches(name, NAME_FORMS, n=1, cutoff=0.8)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise InputError(f"no network is named {name!r}: {hint}allowed: {', '.join(NAME_FORMS)}")

@@ -14,8 +14,8 @@ from torch import Tensor, fx, nn
 
 from stitch_sweep.config.training import FrozenMode, Precision, TrainingConfig
 from stitch_sweep.core.errors import InputError
+from stitch_sweep.core.foreign_errors import describe_error
 from stitch_sweep.networks.cutting.points import Location
-from stitch_sweep.networks.errors import describe_error
 from stitch_sweep.networks.fast.comparison import BFLOAT16, FLOAT32, Tolerance, compare_parts
 from stitch_sweep.networks.fast.folding import FoldedModules, fold_part
 from stitch_sweep.networks.fast.machine import check_machine

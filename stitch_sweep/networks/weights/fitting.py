@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from stitch_sweep.config.networks import EXTERNAL_KINDS, NetworkConfig
 from stitch_sweep.core.errors import InputError
+from stitch_sweep.core.foreign_errors import describe_error
 from stitch_sweep.data.images import Data
 from stitch_sweep.networks import construction
-from stitch_sweep.networks.errors import describe_error
 from stitch_sweep.networks.external.preprocessing import Imported
 from stitch_sweep.networks.weights.reading import explain_no_state_dict, read_mapping
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from stitch_sweep.config.networks import NetworkConfig
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.measuring.permissions import Permissions
 from stitch_sweep.measuring.tables import measure
+from tests.support.extensions import forgetting_plugins
 from tests.support.foreign_folders import rewrite, small_sweep
 
 # What may be read
@@ -92,6 +94,25 @@ def test_a_network_that_needs_more_than_the_folder_names_the_flag(folder, networ
     chosen = NetworkConfig.model_validate({"name": "n", **network})
     with pytest.raises(InputError, match=flag):
         Permissions(folder).check_network(chosen)
+
+
+def test_a_plugin_of_the_folder_runs_only_with_permission_and_as_it_was(folder, tmp_path):
+    sprung = tmp_path / "sprung"
+    file = folder / "mine.py"
+    file.write_text(f"open({str(sprung)!r}, 'w').close()")
+    tree = {"plugins": ["mine.py", "some_module"]}
+    with pytest.raises(InputError, match=r"mine\.py, some_module.*only with --run-code"):
+        Permissions(folder).load_plugins(tree, {})
+    tree, permitted = {"plugins": ["mine.py"]}, Permissions(folder, run_code=True)
+    with pytest.raises(InputError, match="content is not that of the sweep"):
+        permitted.load_plugins(tree, {"decides": {"plugins": {"mine.py": "another"}}})
+    assert not sprung.exists()
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    with forgetting_plugins():
+        permitted.load_plugins(tree, {"decides": {"plugins": {"mine.py": sha256}}})
+        assert sprung.exists()
+        # What this process has run already needs no further permission.
+        Permissions(folder).load_plugins({"plugins": [str(file)]}, {})
 
 
 @pytest.fixture

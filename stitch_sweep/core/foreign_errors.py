@@ -1,4 +1,4 @@
-"""Describe the exceptions that external networks raise."""
+"""Describe the exceptions that code from outside of Stitch Sweep raises."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def describe_error(error: BaseException) -> str:
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(package)
+        if not frame.filename.startswith((package, "<frozen "))
     ]
     place = f" (at {frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     reason = str(error).strip().partition("\n")[0]
