@@ -44,17 +44,37 @@ def read_config(path: Path | str, overrides: Mapping[str, Any] | None = None) ->
             assign(tree, key, value)
         except InputError as error:
             problems += [f"--set {problem}" for problem in error.problems]
-    problems += [f"{path}: {problem}" for problem in _resolve_paths(tree, path.parent)]
+    try:
+        config = make_config(tree, path.parent, f"{path}: ")
+    except InputError as error:
+        problems += error.problems
+    if problems:
+        raise InputError(*problems)
+    return config
+
+
+def make_config(tree: dict[str, Any], folder: Path, place: str = "") -> Config:
+    """Validate a configuration of plain data.
+
+    Args:
+        tree: what a file would contain; its paths are resolved in place.
+        folder: relative paths are searched in this folder first, then in the current folder.
+        place: what every problem begins with.
+
+    Raises:
+        InputError: all problems, one sentence each.
+    """
+    problems = _resolve_paths(tree, folder)
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
-        problems += [f"{path}: {problem}" for problem in describe_problems(error, Config)]
+        problems += describe_problems(error, Config)
     else:
-        problems += [f"{path}: {problem}" for problem in search_problems(config)]
+        problems += search_problems(config)
         if not _is_folder_or_free(Path(config.zoo)):
-            problems.append(f"{path}: zoo: {config.zoo} is a file, expected a folder")
+            problems.append(f"zoo: {config.zoo} is a file, expected a folder")
     if problems:
-        raise InputError(*problems)
+        raise InputError(*(f"{place}{problem}" for problem in problems))
     return config
 
 

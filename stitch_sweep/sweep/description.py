@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stitch_sweep.config.networks import CLASS_ONLY, EXTERNAL_KINDS, FROM_FACTORY
+from stitch_sweep.config.networks import CLASS_ONLY, EXTERNAL_KINDS, FROM_FACTORY, is_in_memory
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.seeding import processor
 from stitch_sweep.core.versions import MAIN_PACKAGES, versions
@@ -53,6 +53,7 @@ def describe_sweep(prepared: Prepared) -> dict[str, Any]:
         },
         "config": config.model_dump(mode="json", exclude={"tracking"}),
         "trials": prepared.trials,
+        "classes": prepared.data.num_classes,
         "versions": versions(MAIN_PACKAGES),
         "processor": processor(),
     }  # fmt: skip
@@ -143,6 +144,21 @@ def _describe_networks(prepared: Prepared) -> dict[str, Any]:
             weights = recipes[network.name]
         descriptions[network.name] = {"weights": weights, "layers": network.layers}
     return descriptions
+
+
+def _explain(path: str, was: Any, now: Any) -> str:
+    """Describe a difference in a sentence."""
+    values = f"was {was!r}, is now {now!r}"
+    if path.endswith("network.factory") and any(
+        isinstance(value, str) and is_in_memory(value) for value in (was, now)
+    ):
+        name = path.removeprefix("networks.").removesuffix(".weights.network.factory")
+        return (
+            f"network {name!r} is another module than the one that the sweep began with: {values}"
+        )
+    if path == "data":
+        return f"data: images or labels differ from those that the sweep began with: {values}"
+    return f"{path}: {values}"
 
 
 def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
