@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +20,7 @@ from stitch_sweep.report.experiment import Experiment
 from stitch_sweep.report.reading import load_experiment
 from stitch_sweep.report.writing import Report, analyze
 from stitch_sweep.stitches.storage import load_stitch
+from stitch_sweep.storage import layout
 from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.status import read_status
 from stitch_sweep.sweep.progress import Reporter
@@ -93,7 +93,7 @@ class SweepExperiment:
         if not self.folder.is_dir():
             raise InputError(f"{folder}: not a folder; expected an experiment folder")
         ledger = Ledger(self.folder)
-        if not ledger.exists and not (self.folder / "results.parquet").is_file():
+        if not ledger.exists and not (self.folder / layout.RESULTS).is_file():
             raise InputError(f"{folder}: contains no sweep; expected an experiment folder")
         self.stitches = StoredStitches(ledger)
 
@@ -165,6 +165,8 @@ class SweepExperiment:
     def verdict(self, *, chance: float | None = None) -> pd.DataFrame:
         """Judge the matrices: triangle, diagonal or something else, and how sure that is.
 
+        The labels of the test images are stored in the folder first, because intervals need them.
+
         Args:
             chance: the accuracy of guessing; by default 1 / number of classes.
 
@@ -176,12 +178,9 @@ class SweepExperiment:
         Raises:
             InputError: no trial has ended yet, or the number of classes is unknown.
         """
-        from stitch_sweep.measuring.tables import measure
         from stitch_sweep.report.findings import derive_findings, headline
 
-        if Ledger(self.folder).exists:
-            with restored_afterwards():
-                measure(self.folder, only=["networks", "labels"])
+        measure_labels(self.folder)
         rows = {}
         for verdict in derive_findings(self._read(), chance=chance).verdicts:
             row: dict[str, Any] = {"label": headline(verdict)}
@@ -211,19 +210,20 @@ class SweepExperiment:
         Raises:
             InputError: no trial has ended yet.
         """
+        from stitch_sweep.api.pictures import shown_in_notebooks
         from stitch_sweep.charts.figures import grid
 
-        return grid(self._matrices(), columns)
+        return shown_in_notebooks(grid(self._matrices(), columns))
 
     def _repr_html_(self) -> str:
+        from stitch_sweep.api.pictures import to_png
+
         text = f"<p>{html.escape(repr(self))}</p>"
         try:
             figure = self.plot()
         except InputError as error:
             return text + "".join(f"<p>{html.escape(problem)}</p>" for problem in error.problems)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=100)
-        picture = base64.b64encode(buffer.getvalue()).decode()
+        picture = base64.b64encode(to_png(figure)).decode()
         return f'{text}<img alt="stitching matrices" src="data:image/png;base64,{picture}">'
 
     def _matrices(self) -> list[Matrix]:
@@ -240,6 +240,16 @@ class SweepExperiment:
                 "rebuilds them"
             )
         return table
+
+
+def measure_labels(folder: Path) -> None:
+    """Store the labels of the test images, and the networks' own results, if they can be loaded."""
+    # Not at the top: measuring imports much that the tables don't need.
+    from stitch_sweep.measuring.tables import measure
+
+    if Ledger(folder).exists:
+        with restored_afterwards():
+            measure(folder, only=["networks", "labels"])
 
 
 def load(folder: str | Path) -> SweepExperiment:

@@ -56,11 +56,12 @@ class TrainedStitch:
         return Path(path)
 
     def plot(self) -> Figure:
-        """Draw the accuracy over the epochs: of training batches and of validations."""
+        """Draw the accuracy over the steps, of training batches and of validations."""
+        from stitch_sweep.api.pictures import shown_in_notebooks
         from stitch_sweep.charts.figures import draw
         from stitch_sweep.charts.trajectories import describe_training
 
-        return draw(describe_training(self.trajectory, self.title))
+        return shown_in_notebooks(draw(describe_training(self.trajectory, self.title)))
 
     def _repr_html_(self) -> str:
         numbers = {k: v for k, v in self.metrics.items() if k in _SHOWN}

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from stitch_sweep.api.data import data_section
-from stitch_sweep.api.experiment import SweepExperiment
+from stitch_sweep.api.experiment import SweepExperiment, measure_labels
 from stitch_sweep.api.settings import expand_settings, network_section, to_plain
 from stitch_sweep.config.data import DataConfig
 from stitch_sweep.config.reading import make_config, read_yaml
@@ -89,6 +89,9 @@ def sweep(
             workers=workers,
             mirror=mirror,
         )
+    if networks is not None or data is not None:
+        # Other processes lack these objects.
+        measure_labels(target)
     return SweepExperiment(target)
 
 
