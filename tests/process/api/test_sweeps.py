@@ -71,11 +71,11 @@ def test_a_sweep_of_given_networks_equals_single_stitches_and_refuses_others(tmp
     # The same objects resume it, others don't.
     again = ss.sweep(CONFIG, networks=nets, data=loader, folder=folder, resume=True)
     assert again.results.equals(experiment.results)
+    others = {**nets, "b": Net()}
     with pytest.raises(ss.InputError, match="network 'b' is another module than the one"):
-        others = {**nets, "b": Net()}
         ss.sweep(CONFIG, networks=others, data=loader, folder=folder, resume=True)
+    data = (images.flip(0), labels.flip(0))
     with pytest.raises(ss.InputError, match="images or labels differ"):
-        data = (images.flip(0), labels.flip(0))
         ss.sweep(CONFIG, networks=nets, data=data, folder=folder, resume=True)
 
 

@@ -131,7 +131,7 @@ def test_wrong_data_is_explained():
         "labels.argmax(1)": (images, torch.eye(4)[labels]),
         "labels are float32": (images, labels.float()),
         "are not square": (images[:, :, :4], labels),
-        "whole numbers from 0 to 300": (torch.arange(300).repeat(1, 1, 300, 1).int(), [0]),
+        "whole numbers from 0 to 299": (torch.arange(300).repeat(1, 1, 300, 1).int(), [0]),
         "NaN": (torch.full((8, 1, 8, 8), torch.nan), torch.arange(8)),
         "images have the shape [160]": (labels, labels),
         "random augmentation": Pictures(images, labels, noise=True),

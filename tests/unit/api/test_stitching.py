@@ -6,7 +6,6 @@ import copy
 
 import pytest
 import torch
-from torch import nn
 
 import stitch_sweep as ss
 from stitch_sweep.config.trial import TrialSettings
@@ -63,13 +62,12 @@ def test_the_result_is_stored_drawn_and_shown(tmp_path):
 
 def test_problems_are_sentences():
     images, labels = make_images()
-    wide = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     cases = {
         "no setting is named 'trainng'": ((Net(), Net(), 0, 0), {"trainng": {}}),
         "receiver has layers -1 (the image) to 2, not 9": ((Net(), Net(), 0, 9), {}),
         "sender_layer: is 1.5": ((Net(), Net(), 1.5, 0), {}),
         "network 'sender': is a int": ((3, Net(), 0, 0), {}),
-        "a head for 3 classes, and the data has 4": ((Net(), wide, 0, 0), {}),
+        "a head for 3 classes, and the data has 4": ((Net(), Net(classes=3), 0, 0), {}),
         "training.epochs": ((Net(), Net(), 0, 0), {"training": {"epochs": -1}}),
         "give either recipe or training": (
             (Net(), Net(), 0, 0),
