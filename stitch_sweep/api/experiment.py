@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -74,8 +75,7 @@ class SweepExperiment:
 
     Args:
         folder: the experiment folder.
-        temporary: the temporary folder around it, which is removed together with this object; None if the
-            folder stays.
+        temporary: the temporary folder, which is removed together with this object; None if it stays.
 
     Attributes:
         folder: the experiment folder.
@@ -89,16 +89,20 @@ class SweepExperiment:
         self, folder: str | Path, temporary: TemporaryDirectory[str] | None = None
     ) -> None:
         self.folder = Path(folder)
-        self._temporary = temporary
         if not self.folder.is_dir():
             raise InputError(f"{folder}: not a folder; expected an experiment folder")
         ledger = Ledger(self.folder)
         if not ledger.exists and not (self.folder / layout.RESULTS).is_file():
             raise InputError(f"{folder}: contains no sweep; expected an experiment folder")
         self.stitches = StoredStitches(ledger)
+        if temporary is not None:
+            weakref.finalize(self, temporary.cleanup)
 
     def __repr__(self) -> str:
-        status = self.status
+        try:
+            status = self.status
+        except InputError:  # only the tables of a sweep, or a damaged ledger
+            return f"<experiment {self.folder}>"
         ended = status["finished"] + status["failed"] + status["stopped_early"]
         counts = f"{status['state']}, {ended} of {status['trials']} trials ended"
         return f"<experiment {self.folder}: {counts}, {status['failed']} failed>"

@@ -104,7 +104,7 @@ def make_source(splits: Mapping[str, RawImages], classes: Any, *, can_resize: bo
 def _to_image_tensor(value: Any, place: str) -> Tensor:
     """Return images [N, C, H, W], uint8 or float32, on the CPU."""
     if isinstance(value, Tensor):
-        tensor = value.detach().cpu()
+        tensor = value.detach().cpu().clone()  # the caller may change it later
     else:
         try:
             tensor = torch.from_numpy(np.array(value))

@@ -49,7 +49,7 @@ def matrix(
         workers: maximum number of workers at the same time; by default as many as fit.
         folder: the experiment folder; by default a temporary one, which is removed together with the
             result.
-        resume: whether to resume the sweep in the folder.
+        resume: whether to resume the sweep in `folder`.
         names: names of the two networks.
         **settings: sections of a configuration, and `recipe`; see `stitch`. Furthermore `repeats`,
             `controls`, `search`, `keep_stitches`, and `tracking`, which is off by default.
@@ -85,12 +85,15 @@ def matrix(
             pair[f"{side}_layers"] = list(chosen[side] or ())
         networks[name_of[side]] = section
     tree |= {"networks": list(networks.values()), "pairs": [pair]}
-    temporary = None
-    if folder is None:
-        temporary = TemporaryDirectory(prefix="stitch-sweep-")
-        folder = temporary.name
-    experiment = sweep(tree, data=data, folder=folder, resume=resume, workers=workers)
-    return SweepExperiment(experiment.folder, temporary)
+    if folder is not None:
+        return sweep(tree, data=data, folder=folder, resume=resume, workers=workers)
+    temporary = TemporaryDirectory(prefix="stitch-sweep-")
+    try:
+        sweep(tree, data=data, folder=temporary.name, workers=workers)
+        return SweepExperiment(temporary.name, temporary)
+    except BaseException:
+        temporary.cleanup()
+        raise
 
 
 def _cross_losses(tree: dict[str, Any], losses: Sequence[str | Mapping[str, Any]]) -> None:

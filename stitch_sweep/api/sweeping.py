@@ -18,6 +18,9 @@ from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.seeding import restored_afterwards
 from stitch_sweep.sweep.run import run_sweep
 
+_WHOLE_SECTIONS = ("stitch", "loss")
+"""Sections whose keys belong to one choice, so they are replaced as a whole."""
+
 
 def sweep(
     config: Mapping[str, Any] | Config | str | Path,
@@ -47,7 +50,8 @@ def sweep(
         address: a running Ray cluster (`auto` or `host:port`); None starts a local Ray.
         workers: maximum number of workers at the same time; by default as many as fit.
         mirror: a URI where a copy of the folder is kept.
-        **settings: sections that replace those of the configuration, and `recipe`; see `stitch`.
+        **settings: keys that replace those of the configuration, and `recipe`; see `stitch`. `stitch` and
+            `loss` are replaced as a whole, of other sections the given keys.
 
     Returns:
         The experiment. After Ctrl-C it has the trials that ended; `resume=True` runs the others.
@@ -75,11 +79,16 @@ def sweep(
         if folder is None:
             raise InputError("sweep: name the experiment folder: folder='experiments/my'")
         tree, place, base, target = to_plain(values), "", Path(), Path(folder)
-    tree |= expand_settings(settings, list(Config.model_fields), "sweep")
+    for key, section in expand_settings(settings, list(Config.model_fields), "sweep").items():
+        parts = (tree.get(key), section)
+        merges = key not in _WHOLE_SECTIONS and all(isinstance(part, dict) for part in parts)
+        tree[key] = {**tree[key], **section} if merges else section
     if networks is not None:
         tree["networks"] = _merge_networks(tree.get("networks"), networks)
     if data is not None:
         tree["data"] = _merge_data(tree.get("data"), data)
+    if workers is not None and workers < 1:
+        raise InputError(f"sweep: workers is {workers}; at least 1 is needed")
     with restored_afterwards():
         run_sweep(
             make_config(tree, base, place),
