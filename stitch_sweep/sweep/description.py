@@ -77,7 +77,7 @@ def check_unchanged(ledger: Ledger, prepared: Prepared) -> None:
     # Networks and pairs may be added; those of the sweep must stay unchanged.
     for part in {"networks", "chains"} & new.keys():
         new[part] = {k: v for k, v in new[part].items() if k in old.get(part, {})}
-    problems = [f"{path}: was {was!r}, is {now!r}" for path, was, now in _differences(old, new)]
+    problems = [_explain(*difference) for difference in _differences(old, new)]
     current = {
         study.trial(number)
         for study in prepared.studies
@@ -148,7 +148,7 @@ def _describe_networks(prepared: Prepared) -> dict[str, Any]:
 
 def _explain(path: str, was: Any, now: Any) -> str:
     """Describe a difference in a sentence."""
-    values = f"was {was!r}, is now {now!r}"
+    values = f"was {was!r}, is {now!r}"
     if path.endswith("network.factory") and any(
         isinstance(value, str) and is_in_memory(value) for value in (was, now)
     ):
