@@ -1,14 +1,32 @@
-"""Trajectories of all cells of a matrix."""
+"""Trajectories of one trial, and of all cells of a matrix."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import pandas as pd
+
 from stitch_sweep.charts.colors import series_style
-from stitch_sweep.charts.elements import Axis, Series, SmallMultiples
+from stitch_sweep.charts.elements import Axis, LineChart, Series, SmallMultiples
 
 Path = tuple[Sequence[float], Sequence[float]]
 """Epochs and values in [0, 1]."""
+
+
+def describe_training(trajectory: pd.DataFrame, title: str) -> LineChart:
+    """Describe the accuracy of one training over its steps, with a line per split.
+
+    Args:
+        trajectory: `step`, `split`, `accuracy`.
+        title: the title of the chart.
+    """
+    series = []
+    for position, (split, group) in enumerate(trajectory.groupby("split", sort=True)):
+        rows = group[group["accuracy"].notna()]
+        if len(rows):
+            steps, accuracies = rows["step"].tolist(), rows["accuracy"].astype("float64").tolist()
+            series.append(Series(steps, accuracies, series_style(position), str(split)))
+    return LineChart(series, Axis("step", (0, None)), Axis("accuracy", (0, 1.03)), title)
 
 
 def describe_trajectories(

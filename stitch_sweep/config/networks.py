@@ -37,6 +37,8 @@ FROM_FACTORY = "factory"
 """Value of `weights` for the weights that the user's factory returns."""
 EXTERNAL_KINDS = ("file", "named", FROM_FACTORY)
 """Kinds of weights that were trained outside of Stitch Sweep."""
+IN_MEMORY = "in_memory"
+"""First part of the `factory` of a module that the caller of the Python API gave."""
 LIBRARIES = ("torchvision", "timm")
 """Libraries of networks with published weights; each has a module in `networks/external/`."""
 
@@ -58,6 +60,11 @@ def is_file(factory: str) -> bool:
     """Return whether an import path refers to a file (`./mine.py:make`) and not to a package."""
     module = factory.rpartition(":")[0]
     return module.endswith(".py") or "/" in module
+
+
+def is_in_memory(factory: str) -> bool:
+    """Return whether a factory stands for a module that the caller of the Python API gave."""
+    return factory.startswith(f"{IN_MEMORY}:")
 
 
 class NormalizationConfig(Options):
@@ -118,7 +125,8 @@ class NetworkConfig(Component):
     factory: Text | None = Field(
         default=None,
         description="Function that returns the network, for `source: python`: "
-        "`package.module:function` or `path/to/file.py:function`. Stitch Sweep runs it.",
+        "`package.module:function` or `path/to/file.py:function`. Stitch Sweep runs it. "
+        "`in_memory:<name>` stands for a module that was given in Python.",
     )
     arguments: dict[str, Any] | None = Field(
         default=None, description="Arguments of `model` or `factory`, by name."

@@ -28,7 +28,7 @@ from stitch_sweep.core.untrusted import read_file
 
 
 def read_config(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Config:
-    """Read and validate a configuration file.
+    """Read and validate a configuration file; the plugins that it names are run.
 
     Args:
         path: a YAML file. Relative paths in it are searched in its folder first, then in the current
@@ -37,8 +37,6 @@ def read_config(path: Path | str, overrides: Mapping[str, Any] | None = None) ->
 
     Raises:
         InputError: all problems, one sentence each.
-
-    The plugins that the file names are run.
     """
     path = Path(path)
     tree = read_yaml(path)
@@ -48,22 +46,42 @@ def read_config(path: Path | str, overrides: Mapping[str, Any] | None = None) ->
             assign(tree, key, value)
         except InputError as error:
             problems += [f"--set {problem}" for problem in error.problems]
-    problems += [f"{path}: {problem}" for problem in _resolve_paths(tree, path.parent)]
+    try:
+        config = make_config(tree, path.parent, f"{path}: ")
+    except InputError as error:
+        problems += error.problems
+    if problems:
+        raise InputError(*problems)
+    return config
+
+
+def make_config(tree: dict[str, Any], folder: Path, place: str = "") -> Config:
+    """Validate a configuration of plain data; the plugins that it names are run.
+
+    Args:
+        tree: the content of a file; its paths are resolved in place.
+        folder: relative paths are searched in this folder first, then in the current folder.
+        place: text before each problem.
+
+    Raises:
+        InputError: all problems, one sentence each.
+    """
+    problems = _resolve_paths(tree, folder)
     try:
         load_plugins(tree)
     except InputError as error:  # names of its objects would be reported as unknown
-        problems += [f"{path}: {problem}" for problem in error.problems]
-        raise InputError(*problems) from error
+        problems += error.problems
+        raise InputError(*(f"{place}{problem}" for problem in problems)) from error
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
-        problems += [f"{path}: {problem}" for problem in describe_problems(error, Config)]
+        problems += describe_problems(error, Config)
     else:
-        problems += [f"{path}: {problem}" for problem in search_problems(config)]
+        problems += search_problems(config)
         if not _is_folder_or_free(Path(config.zoo)):
-            problems.append(f"{path}: zoo: {config.zoo} is a file, expected a folder")
+            problems.append(f"zoo: {config.zoo} is a file, expected a folder")
     if problems:
-        raise InputError(*problems)
+        raise InputError(*(f"{place}{problem}" for problem in problems))
     return config
 
 

@@ -11,11 +11,15 @@ import json
 import os
 import platform
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+
+from stitch_sweep.core.generators import capture_generators, restore_generators
 
 _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 _WORKSPACES = (":4096:8", ":16:8")  # with these, cuBLAS is deterministic
@@ -87,6 +91,30 @@ def seed_everything(seed: int, threads: int) -> None:
     # A library that was compiled with fast math may have enabled it for the whole process.
     torch.set_flush_denormal(False)
     torch.set_num_threads(threads)
+
+
+@contextmanager
+def restored_afterwards() -> Iterator[None]:
+    """Restore at the end of the block what `seed_everything` changes, for a caller's own computations."""
+    device = torch.device("cuda" if torch.cuda.is_initialized() else "cpu")
+    generators = capture_generators(device)
+    threads = torch.get_num_threads()
+    algorithms = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    fills = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    cudnn = torch.backends.cudnn
+    flags = (cudnn.benchmark, cudnn.deterministic)
+    precisions = {name: part.fp32_precision for name, part in _fp32_operations().items()}
+    try:
+        yield
+    finally:
+        for name, part in _fp32_operations().items():
+            part.fp32_precision = precisions[name]
+        cudnn.benchmark, cudnn.deterministic = flags
+        torch.use_deterministic_algorithms(algorithms, warn_only=warn_only)
+        torch.utils.deterministic.fill_uninitialized_memory = fills  # type: ignore[attr-defined]
+        torch.set_num_threads(threads)
+        restore_generators(generators, device)
 
 
 def settings() -> dict[str, Any]:

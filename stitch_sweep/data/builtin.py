@@ -3,6 +3,7 @@
 from stitch_sweep.data.sources import (  # noqa: F401
     digits,
     image_folder,
+    in_memory,
     parquet,
     torchvision,
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from stitch_sweep.core.bounds import BatchSize
 from stitch_sweep.core.errors import InputError
@@ -38,8 +39,10 @@ def load(config: DataConfig) -> Data:
     each other's validation images, for all choices of subsets. With `train_images`, validation shrinks in
     proportion.
 
+    A source's own validation images are used as they are, and nothing is cut.
+
     Mean and standard deviation are those of the complete official training images at `image_size`, so
-    subsets and split seeds don't change the scale of a network's input.
+    subsets and split seeds don't change the scale of a network's input. A source may have others.
 
     Args:
         config: the section `data`. `loader` and `beton_folder` change none of the images.
@@ -57,11 +60,15 @@ def load(config: DataConfig) -> Data:
     _check_classes(config.name, source)
     num_classes = len(source.classes)
     labels = source.train.labels
-    mean, std = channel_statistics(source.train.images)
+    mean, std = source.normalization or channel_statistics(source.train.images)
 
-    train, validation = cut_validation(
-        labels, config.val_fraction, config.split_seed, source.classes
-    )
+    validation: Tensor | None = None
+    if source.validation is None:
+        train, validation = cut_validation(
+            labels, config.val_fraction, config.split_seed, source.classes
+        )
+    else:
+        train = torch.arange(len(labels))
     if config.train_images is not None:
         chosen = choose_subset(
             labels[train],
@@ -72,12 +79,13 @@ def load(config: DataConfig) -> Data:
             num_classes,
         )
         train = train[chosen]
-        size = validation_size(
-            config.train_images, config.val_fraction, num_classes, len(validation)
-        )
-        validation = validation[
-            stratified_sample(labels[validation], size, config.split_seed, "validation subset")
-        ]
+        if validation is not None:
+            size = validation_size(
+                config.train_images, config.val_fraction, num_classes, len(validation)
+            )
+            validation = validation[
+                stratified_sample(labels[validation], size, config.split_seed, "validation subset")
+            ]
     test = source.test
     if config.test_images is not None:
         test = test.select(
@@ -90,7 +98,9 @@ def load(config: DataConfig) -> Data:
                 num_classes,
             )
         )
-    splits = (source.train.select(train), source.train.select(validation), test)
+    held_out = source.validation if validation is None else source.train.select(validation)
+    assert held_out is not None
+    splits = (source.train.select(train), held_out, test)
     return Data(
         config.name,
         *splits,
@@ -172,7 +182,10 @@ def _check_classes(name: str, source: Source) -> None:
     """
     problems = []
     last = len(source.classes) - 1
-    for split, images in (("training", source.train), ("test", source.test)):
+    splits = {"training": source.train, "validation": source.validation, "test": source.test}
+    for split, images in splits.items():
+        if images is None:
+            continue
         invalid = images.labels[(images.labels < 0) | (images.labels > last)]
         if len(invalid):
             problems.append(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -19,6 +21,19 @@ from stitch_sweep.losses.rows import images, positions
 
 _VALUES = 2**21
 """Number of values that are processed at a time."""
+
+_OF_MOMENTS: dict[str, Callable[[Moments], Tensor | None]] = {
+    "cca": cca,
+    "svcca": svcca,
+    "pwcca": pwcca,
+    "procrustes": procrustes,
+}
+MEASURE_INPUTS = {
+    **dict.fromkeys(("mse", "relative_mse", "cosine", "correlation"), "shape"),
+    **dict.fromkeys(_OF_MOMENTS, "positions"),
+    "cka": "images",
+}
+"""The measures, and what two representations must have in common to be compared."""
 
 
 class SimilarityMeasures:
@@ -113,14 +128,40 @@ class SimilarityMeasures:
             "cosine": float(self._cosines / self._cosine_rows) if self._cosine_rows else math.nan,
             "correlation": float(correlations / counted) if counted else math.nan,
             "correlation_left_out": float(channels - counted),
-            "cca": _to_float(cca(moments)),
-            "svcca": _to_float(svcca(moments)),
-            "pwcca": _to_float(pwcca(moments)),
+            **{name: _to_float(function(moments)) for name, function in _OF_MOMENTS.items()},
             "cka": _to_float(self._cka.result()),
             "cka_blocks": float(self._cka.blocks),
-            "procrustes": _to_float(procrustes(moments)),
             **{name: float(measure.result()) for name, measure in self._further.items()},
         }
+
+
+@torch.no_grad()
+def compare_representations(x: Tensor, y: Tensor) -> dict[str, float]:
+    """Compute every measure that is defined for the shapes of two representations.
+
+    Args:
+        x: [N, ...], floating-point.
+        y: [N, ...], of the same images; all other sizes may differ.
+
+    Returns:
+        Value by name; names are those of `MEASURE_INPUTS`. NaN where a measure is undefined.
+    """
+    if x.shape == y.shape:
+        measures = SimilarityMeasures()
+        measures.add(x, y)
+        values = measures.result()
+        return {name: values[name] for name in MEASURE_INPUTS}
+    cka = CenteredKernelAlignment(DEFAULT_BYTES)
+    cka.add(images(x), images(y))
+    values = {"cka": _to_float(cka.result())}
+    rows_x, rows_y = positions(x), positions(y)
+    if len(rows_x) == len(rows_y):
+        chunk = max(1, _VALUES // max(rows_x.shape[1], rows_y.shape[1]))
+        parts = zip(rows_x.split(chunk), rows_y.split(chunk), strict=True)
+        moments = reduce(Moments.merged, (Moments.of(*rows) for rows in parts))
+        for name, function in _OF_MOMENTS.items():
+            values[name] = _to_float(function(moments))
+    return values
 
 
 def _to_float(value: Tensor | None) -> float:

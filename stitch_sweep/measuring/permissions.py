@@ -14,7 +14,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from stitch_sweep.config.networks import LIBRARIES, NetworkConfig, is_file
+from stitch_sweep.config.networks import LIBRARIES, NetworkConfig, is_file, is_in_memory
 from stitch_sweep.config.paths import as_list
 from stitch_sweep.config.root import Config
 from stitch_sweep.core import plugins
@@ -103,7 +103,9 @@ class Permissions:
         Raises:
             InputError: building it needs code, a download or a file that the user has not permitted.
         """
-        if network.source == "python" and not self.run_code:
+        # A module that was given in Python is no code of the folder.
+        is_code = network.source == "python" and not is_in_memory(network.factory or "")
+        if is_code and not self.run_code:
             raise InputError(
                 f"is built by code that the folder names ({network.factory}), which is run only with "
                 "--run-code"

@@ -14,7 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from stitch_sweep.config.networks import FROM_FACTORY, LIBRARIES, NetworkConfig, is_file
+from stitch_sweep.config.networks import (
+    FROM_FACTORY,
+    LIBRARIES,
+    NetworkConfig,
+    is_file,
+    is_in_memory,
+)
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.seeding import derive
 from stitch_sweep.data.augmentation import normalize_images
@@ -54,6 +60,7 @@ def build(network: NetworkConfig, data: Data) -> nn.Module:
             network.options,
             image_size=data.image_size,
         )
+    _check_has_weights(network)
     plan = make_blueprint(network, data)
     return _check_and_name_layers(network, build_from_blueprint(plan, find_factory(network)), data)
 
@@ -193,6 +200,20 @@ def _preprocessing(
         preprocessing["scale"] = (std / network_std).tolist()
         preprocessing["shift"] = ((mean - network_mean) / network_std).tolist()
     return {"size": data.image_size, **preprocessing} if preprocessing else None
+
+
+def _check_has_weights(network: NetworkConfig) -> None:
+    """Check that no other weights are requested for a module that was given in Python.
+
+    Raises:
+        InputError: weights from training or initialization are requested.
+    """
+    if network.kind in ("trained", "random", "random_raw") and is_in_memory(network.factory or ""):
+        raise InputError(
+            f"{network.name}: weights: {network.weights} is not possible for a module given in Python, "
+            "whose initialization is unknown; for an untrained control give an untrained module under "
+            "another name, or a factory (source: python)"
+        )
 
 
 def _check_and_name_layers(network: NetworkConfig, imported: Imported, data: Data) -> Imported:

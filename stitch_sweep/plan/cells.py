@@ -50,24 +50,33 @@ def parse_cell(pair: str, config: Config) -> Cell:
     return Cell(*sides[0], *sides[1])
 
 
-def check_cell(prepared: Prepared, cell: Cell, settings: TrialSettings) -> None:
+def check_cell(
+    prepared: Prepared, cell: Cell, settings: TrialSettings, place: str | None = None
+) -> None:
     """Check that a cell's layers exist and that its stitch fits and can be trained.
+
+    Args:
+        prepared: the networks.
+        cell: the cell.
+        settings: of the training.
+        place: what messages begin with; by default the option that names the cell.
 
     Raises:
         InputError: a layer doesn't exist, the receiver can't receive, the stitch can't join the layers,
             or the loss can't train it.
     """
     outlines = prepared.outlines
+    place = f"--pair {cell}: " if place is None else place
     if cell.receiver in _class_only_senders(prepared.config):
-        raise InputError(f"--pair {cell}: {cell.receiver} knows only the class: it can't receive")
+        raise InputError(f"{place}{cell.receiver} knows only the class: it can't receive")
     if problem := explain_wrong_head(cell.receiver, outlines[cell.receiver], prepared.data):
-        raise InputError(f"--pair {cell}: {problem}")
+        raise InputError(f"{place}{problem}")
     sides = ((cell.sender, cell.sender_layer), (cell.receiver, cell.receiver_layer))
     try:
         for name, layer in sides:
             outlines[name].check_layers(name, [layer])
     except InputError as error:
-        raise InputError(*(f"--pair {cell}: {problem}" for problem in error.problems)) from None
+        raise InputError(*(f"{place}{problem}" for problem in error.problems)) from None
     sender, receiver = (outlines[name].shape(layer) for name, layer in sides)
     problem = misfit(settings.stitch, sender, receiver)
     problem = problem or explain_untrainable(
@@ -80,7 +89,7 @@ def check_cell(prepared: Prepared, cell: Cell, settings: TrialSettings) -> None:
             f"network {cell.sender!r}", network=outputs is not None
         )
     if problem is not None:
-        raise InputError(f"--pair {cell}: {problem}")
+        raise InputError(f"{place}{problem}")
 
 
 def choose_cell(prepared: Prepared, named: Cell | None) -> tuple[Cell, TrialSettings]:

@@ -265,6 +265,9 @@ def _derive_chance(experiment: Experiment, notes: list[str]) -> float:
     if networks is not None and "classes" in networks and networks["classes"].notna().any():
         return 1 / int(networks["classes"].dropna().iloc[0])
     for part in experiment.parts:
+        count = (part.description or {}).get("classes")
+        if isinstance(count, int) and count > 1:
+            return 1 / count
         described = ((part.description or {}).get("decides") or {}).get("networks") or {}
         for network in described.values():
             weights = network.get("weights") if isinstance(network, Mapping) else None

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stitch_sweep.config.networks import CLASS_ONLY, EXTERNAL_KINDS, FROM_FACTORY
+from stitch_sweep.config.networks import CLASS_ONLY, EXTERNAL_KINDS, FROM_FACTORY, is_in_memory
 from stitch_sweep.config.plugins import plugin_contents
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.seeding import processor
@@ -55,6 +55,7 @@ def describe_sweep(prepared: Prepared) -> dict[str, Any]:
         },
         "config": config.model_dump(mode="json", exclude={"tracking"}),
         "trials": prepared.trials,
+        "classes": prepared.data.num_classes,
         "versions": versions(MAIN_PACKAGES),
         "processor": processor(),
     }  # fmt: skip
@@ -80,7 +81,7 @@ def check_unchanged(ledger: Ledger, prepared: Prepared) -> None:
         new[part] = {k: v for k, v in new[part].items() if k in old.get(part, {})}
     problems = _plugin_problems(old.get("plugins", {}), new.get("plugins", {}))
     old, new = ({k: v for k, v in part.items() if k != "plugins"} for part in (old, new))
-    problems += [f"{path}: was {was!r}, is {now!r}" for path, was, now in _differences(old, new)]
+    problems += [_explain(*difference) for difference in _differences(old, new)]
     current = {
         study.trial(number)
         for study in prepared.studies
@@ -167,6 +168,21 @@ def _describe_networks(prepared: Prepared) -> dict[str, Any]:
             weights = recipes[network.name]
         descriptions[network.name] = {"weights": weights, "layers": network.layers}
     return descriptions
+
+
+def _explain(path: str, was: Any, now: Any) -> str:
+    """Describe a difference in a sentence."""
+    values = f"was {was!r}, is {now!r}"
+    if path.endswith("network.factory") and any(
+        isinstance(value, str) and is_in_memory(value) for value in (was, now)
+    ):
+        name = path.removeprefix("networks.").removesuffix(".weights.network.factory")
+        return (
+            f"network {name!r} is another module than the one that the sweep began with: {values}"
+        )
+    if path == "data":
+        return f"data: images or labels differ from those that the sweep began with: {values}"
+    return f"{path}: {values}"
 
 
 def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -1,10 +1,11 @@
-"""Live progress on a terminal, else plain lines; always on standard error."""
+"""Live progress on a terminal and in a notebook with ipywidgets, else plain lines; on standard error."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Any
 
@@ -37,6 +38,10 @@ class Reporter:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Terminal(stderr=True)
+        # In a notebook, rich shows progress with ipywidgets, which may be missing.
+        self._has_bars = self.console.is_terminal and not (
+            self.console.is_jupyter and find_spec("ipywidgets") is None
+        )
         self._bars = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
@@ -46,7 +51,7 @@ class Reporter:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", markup=False),
             console=self.console,
-            disable=not self.console.is_terminal,
+            disable=not self._has_bars,
         )
         self._tasks: dict[str, TaskID] = {}
         self._printed: dict[str, float] = {}
@@ -86,10 +91,6 @@ class Reporter:
         self._show(
             f"network {recipe.name}", progress.epoch, progress.epochs, note, last=is_complete
         )
-
-    def stitch(self, pair: str, epoch: int, epochs: int) -> None:
-        """Show an epoch of a single stitch's training."""
-        self._show(f"stitch {pair}", epoch, epochs, "", last=epoch == epochs)
 
     def check(self, name: str, done: int, total: int) -> None:
         """Show the check that runs next; an empty name after the last check."""
@@ -143,7 +144,7 @@ class Reporter:
         self._show("trials", self._ended, self._total, note, last=self._ended == self._total)
 
     def _show(self, task: str, done: int, total: int, note: str, last: bool = False) -> None:
-        if self.console.is_terminal:
+        if self._has_bars:
             if task not in self._tasks:
                 self._tasks[task] = self._bars.add_task(task, total=total or 1, note="")
             self._bars.update(

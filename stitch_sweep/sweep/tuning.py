@@ -127,8 +127,8 @@ def _run_on_ray(
         temporary: folder for the files of Tune and of a local Ray.
     """
     config, folder = prepared.config, ledger.folder
-    # A worker can't import a user's file, so objects of its classes travel with their definitions.
-    for module in (*python.loaded_files(), *defining_modules(used_extensions(config))):
+    # A worker can't import a user's module, so objects of its classes travel with their definitions.
+    for module in (*python.local_modules(), *defining_modules(used_extensions(config))):
         ray.cloudpickle.register_pickle_by_value(module)
     count = connect(pace.address, config.resources, temporary)
     watch = Watch(reporter.say)

@@ -13,6 +13,7 @@ TESTS = ROOT / "tests"
 
 ORDER = (
     "cli",
+    "api",
     "report",
     "checks",
     "measuring",
@@ -40,7 +41,7 @@ ALLOWED = {
     "torchvision": {"data", "networks"},
     "timm": {"networks"},
     "ffcv": {"data"},
-    "matplotlib": {"report", "charts"},
+    "matplotlib": {"api", "report", "charts"},
     "plotly": {"report", "charts"},
     "jinja2": {"report"},
     "typer": {"cli"},

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from stitch_sweep.data.images import Images
 
 OFFICIAL_SPLITS = ("train", "test")
-"""The splits that a data set comes with. Validation images are cut from `train`."""
+"""The splits that a data set comes with. Validation images are usually cut from `train`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,9 +30,14 @@ class Source:
         test: official test images, of the same shape.
         classes: name of each class; label k means `classes[k]`.
         notes: remarks for the user on how the files were read, a sentence each.
+        validation: official validation images; None if they are cut from `train`.
+        normalization: mean and standard deviation of each channel, both `C` float32 in units where 255 is
+            1, that networks expect; None for those of the training images.
     """
 
     train: Images
     test: Images
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    validation: Images | None = None
+    normalization: tuple[Tensor, Tensor] | None = None

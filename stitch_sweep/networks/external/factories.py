@@ -1,4 +1,4 @@
-"""Call the function that makes a network, and remove wrappers for speed from the result."""
+"""Call the function that makes a network."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import nn
 from stitch_sweep.core.bounds import MOST_EXTERNAL_PARAMETERS
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.foreign_errors import describe_error
+from stitch_sweep.networks.external.wrappers import unwrap_all
 from stitch_sweep.networks.families.parts import limited_size
 
 
@@ -39,27 +40,4 @@ def call_factory(make: Callable[..., Any], arguments: Mapping[str, Any], name: s
             f"{name} returned a TorchScript module, which can't be cut; return the torch.nn.Module it "
             "was made from, with its state_dict()"
         )
-    return _unwrap_all(network)
-
-
-def _unwrap_all(network: nn.Module) -> nn.Module:
-    """Remove wrappers for speed from a network and all of its parts."""
-    holder = nn.ModuleList([network])
-    for module in list(holder.modules()):
-        for name, child in list(module._modules.items()):
-            if child is not None:
-                module._modules[name] = _unwrap(child)
-    return holder[0]
-
-
-def _unwrap(module: nn.Module) -> nn.Module:
-    while True:
-        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            module = module.module
-        elif type(module).__name__ == "OptimizedModule":  # the class is slow to import
-            module = module._orig_mod  # type: ignore[assignment]
-        else:
-            break
-    if module._compiled_call_impl is not None:  # set by `module.compile()`
-        module._compiled_call_impl = None
-    return module
+    return unwrap_all(network)

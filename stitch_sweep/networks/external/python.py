@@ -11,9 +11,10 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from stitch_sweep.config.networks import is_file
+from stitch_sweep.config.networks import is_file, is_in_memory
 from stitch_sweep.core.errors import InputError, nearest
 from stitch_sweep.core.user_files import import_file, import_named, read_source
+from stitch_sweep.networks.external import in_memory
 
 _files: dict[str, ModuleType] = {}
 
@@ -24,12 +25,14 @@ def find(factory: str) -> Callable[..., Any]:
     Args:
         factory: `package.module:function`, for an installed package (on a cluster: installed on every
             node), or `path/to/file.py:function`. A file is imported alone, so it can't import the files
-            beside it.
+            beside it. Or the name of a module that the caller gave; see `in_memory.keep`.
 
     Raises:
         InputError: the path can't be imported, or has no such function.
     """
     path, _, name = factory.rpartition(":")
+    if is_in_memory(factory):
+        return in_memory.find(factory)
     module = _import_file(path) if is_file(factory) else _import_package(path)
     function = getattr(module, name, None)
     if not callable(function):
@@ -52,9 +55,12 @@ def file_hash(factory: str) -> str | None:
     return hashlib.sha256(source.code).hexdigest()
 
 
-def loaded_files() -> list[ModuleType]:
-    """Return the modules of all files imported so far; other processes can't import them by name."""
-    return list(_files.values())
+def local_modules() -> list[ModuleType]:
+    """Return the Python modules that other processes can't import by name.
+
+    These are the files imported so far, and the modules that define networks given by the caller.
+    """
+    return [*_files.values(), *in_memory.local_modules()]
 
 
 def _import_file(path: str) -> ModuleType:

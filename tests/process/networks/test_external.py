@@ -21,7 +21,7 @@ def test_a_network_of_a_file_travels_to_a_process_that_lacks_the_file(mine, tmp_
     chosen = config(tmp_path, python(f"{mine}:make"), resources={"cpu": 1})
     prepared = prepare(chosen)
     module = provide_networks(prepared)["n"]
-    for loaded in python_factories.loaded_files():
+    for loaded in python_factories.local_modules():
         ray.cloudpickle.register_pickle_by_value(loaded)
     recipe = make_recipe(chosen.networks[0], chosen, prepared.data)
     x = torch.rand(2, 1, 8, 8)

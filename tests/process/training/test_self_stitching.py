@@ -13,8 +13,8 @@ from stitch_sweep.core.seeding import seed_everything
 from stitch_sweep.data.images import Data
 from stitch_sweep.data.loading import load, make_loaders
 from stitch_sweep.networks.families.building import build
-from stitch_sweep.training.train_stitch import train_stitch
 from tests.support.digits import TINY
+from tests.support.train_stitch import train_stitch
 from tests.support.training import settings
 
 ALL = range(5)

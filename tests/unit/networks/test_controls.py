@@ -21,8 +21,8 @@ from stitch_sweep.networks.frozen import FrozenError, FrozenNetwork
 from stitch_sweep.storage.digests import fingerprint
 from stitch_sweep.training.loop import StitchTraining
 from stitch_sweep.training.representations import ActivationCache
-from stitch_sweep.training.train_stitch import train_stitch
 from tests.support.networks_controls import SHAPES
+from tests.support.train_stitch import train_stitch
 
 UNLIKELY = 1e-9
 """Probability that a correct implementation fails a statistical test, for a random seed."""

@@ -23,8 +23,8 @@ from stitch_sweep.data.images import Data
 from stitch_sweep.networks.families.building import build
 from stitch_sweep.plan.prepare import prepare
 from stitch_sweep.sweep.matrix_files import write_analysis
-from stitch_sweep.training.train_stitch import train_stitch
 from tests.support.sweeps import SMALL, write_config
+from tests.support.train_stitch import train_stitch
 
 A = SMALL["networks"][0]
 

@@ -28,8 +28,8 @@ from stitch_sweep.storage.digests import fingerprint
 from stitch_sweep.sweep.assemble import run_assembly
 from stitch_sweep.training.assembly import Assembly, outline
 from stitch_sweep.training.train_assembly import AssemblyResult, train_assembly
-from stitch_sweep.training.train_stitch import train_stitch
 from tests.support.assemblies import three_parts, write_assembly
+from tests.support.train_stitch import train_stitch
 
 SHAPE = (1, 16, 16)
 TASK = LossConfig.model_validate({"task": 1.0})

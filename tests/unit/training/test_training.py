@@ -25,8 +25,8 @@ from stitch_sweep.stitches.base import MAX_INPUTS
 from stitch_sweep.training.convergence import EXCESS_ALLOWED
 from stitch_sweep.training.loop import StitchTraining
 from stitch_sweep.training.representations import ActivationCache
-from stitch_sweep.training.train_stitch import train_stitch
 from tests.support.digits import TINY
+from tests.support.train_stitch import train_stitch
 from tests.support.training import STEPS_PER_EPOCH, finished, frozen, outcome, settings, training
 
 ALL = range(5)

@@ -1,8 +1,4 @@
-"""`train_stitch`: train one stitch from Python, without a configuration file.
-
->>> result = train_stitch(a, b, sender_layer=2, receiver_layer=3, data=data)
->>> result.metrics["test_accuracy"]
-"""
+"""Train one stitch of loaded data and modules, without a configuration."""
 
 from __future__ import annotations
 
