@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,19 +83,19 @@ def sweep(
         if address is None and not (resume or dry_run):
             # The workers' imports take as long as this process's, so they begin at the same time.
             start.begin_template()
-        stderr.print(f"reading {config}", soft_wrap=True)
-        settings = read_with_overrides(config, set_)
-        from stitch_sweep.sweep.progress import Reporter
+        with stderr.status(f"reading {config}") if stderr.is_terminal else nullcontext():
+            settings = read_with_overrides(config, set_)
+            from stitch_sweep.sweep.progress import Reporter
 
+            if not dry_run:  # these imports take seconds
+                from stitch_sweep.sweep.jobs import check_job
+                from stitch_sweep.sweep.run import run_sweep
         if dry_run:
             from stitch_sweep.plan.estimate import estimate
 
             plan = estimate(settings, address, Reporter().say).to_dict()
             print_summary(plan, as_json, indent="", width=28)
             return
-        from stitch_sweep.sweep.jobs import check_job
-        from stitch_sweep.sweep.run import run_sweep
-
         check_job(target, Path(settings.zoo), address=address, tracked_here=tracks_here(settings))
         reporter = Reporter()
         reports: list[Report] = []

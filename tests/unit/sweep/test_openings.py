@@ -166,7 +166,7 @@ def test_a_resume_drops_the_stitches_that_were_kept_for_others_alone(keep, tmp_p
     prepared = SimpleNamespace(config=config, studies=CHAIN, trials=len(specs))
     monkeypatch.setattr(run, "write_views", lambda *_: (pd.DataFrame(), []))
     ledger = Ledger(tmp_path)
-    run._run(prepared, ledger, None, Reporter(), None, None, None)
+    run._run(prepared, ledger, None, Reporter(), None, None, None, lambda: None)
     assert stored_stitches(tmp_path) == (set() if keep == "none" else before)
     assert {r["trial"] for r in ledger.records() if r.get("stitch")} == stored_stitches(tmp_path)
 
