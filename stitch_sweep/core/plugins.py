@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import inspect
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.machinery import ModuleSpec
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from stitch_sweep.core import registry
@@ -56,7 +56,7 @@ class Plugin:
     module: str
     sources: Mapping[str, Source]
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """SHA-256 (hex) of its content."""
         return _hash(self.sources)
@@ -96,8 +96,9 @@ def load(name: str) -> Plugin:
         _loaded[_key(name)] = plugin
         return plugin
     if name not in _loaded:
+        plugin = Plugin(name, name, _package_sources(name))
         import_named(name, f"plugin {name}")
-        _loaded[name] = Plugin(name, name, _package_sources(name))
+        _loaded[name] = plugin
     return _loaded[name]
 
 
@@ -172,12 +173,12 @@ def content_name(item: Plugin | Registration) -> str:
 def content_of(item: Plugin | Registration) -> str:
     """Return the SHA-256 (hex) of the content behind a plugin or registered object.
 
-    An object of a plugin has the content of the plugin. An object of a notebook or script has the source
-    of its function or class, or its bytecode if Python doesn't have the source.
+    An object of a plugin has the content of the plugin; an object of a notebook or script that of its
+    function or class.
     """
     if isinstance(item, Registration):
         plugin = _plugin_of(item)
-        return _hash_object(item.factory) if plugin is None else plugin.sha256
+        return item.sha256 if plugin is None else plugin.sha256
     return item.sha256
 
 
@@ -242,7 +243,9 @@ def _package_sources(name: str) -> dict[str, Source]:
     """
     root = next((spec for spec in _specs(name) if _is_python(spec)), None)
     if root is None:
-        raise InputError(f"plugin {name}: is not a module that is written in Python")
+        raise InputError(
+            f"plugin {name}: Python finds no module of this name that is written in Python"
+        )
     assert root.origin is not None
     if root.submodule_search_locations is None:
         return {root.name: read_source(root.origin, f"plugin {name},")}
@@ -285,19 +288,3 @@ def _hash(sources: Mapping[str, Source]) -> str:
         f"{hashlib.sha256(s.code).hexdigest()} {name}\n" for name, s in sorted(sources.items())
     ]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _hash_object(factory: Any) -> str:
-    try:
-        text = inspect.getsource(factory)
-    except (OSError, TypeError):
-        functions = vars(factory).values() if inspect.isclass(factory) else [factory]
-        codes = [getattr(function, "__code__", None) for function in functions]
-        text = repr([_describe_code(code) for code in codes if code is not None])
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _describe_code(code: CodeType) -> list[Any]:
-    """Describe compiled code without its place."""
-    constants = [_describe_code(c) if isinstance(c, CodeType) else c for c in code.co_consts]
-    return [code.co_code, code.co_names, constants]

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, create_model
 
 from stitch_sweep.core.errors import InputError, nearest
 from stitch_sweep.core.foreign_errors import describe_error
+from stitch_sweep.core.object_hash import hash_object
 
 F = TypeVar("F", bound=Callable[..., Any])
 Resolver = Callable[[str], tuple[str, dict[str, Any]] | None]
@@ -51,6 +52,7 @@ class Registration:
         parameters: its options by name, each with its type and its default (`...` if it has none).
         module: name of the module that registered it.
         place: file and line of the registration, for messages.
+        sha256: hash of the function or class (see `hash_object`); empty for objects of Stitch Sweep.
         options: the model of its options.
     """
 
@@ -60,6 +62,7 @@ class Registration:
     parameters: Mapping[str, tuple[Any, Any]]
     module: str
     place: str
+    sha256: str
     options: type[Options]
 
     @property
@@ -70,7 +73,7 @@ class Registration:
     @property
     def is_built_in(self) -> bool:
         """Whether Stitch Sweep itself registered it."""
-        return self.module.partition(".")[0] == "stitch_sweep"
+        return _is_built_in(self.module)
 
     def replaces(self, other: Registration) -> bool:
         """Whether it is the same object, from a later run of its module."""
@@ -85,7 +88,7 @@ class Registration:
     def __reduce__(self) -> tuple[Any, ...]:
         # Not the model: an annotation may name what only the registering process knows.
         values = (self.kind, self.name, self.factory, dict(self.parameters))
-        return _receive, (*values, self.module, self.place)
+        return _receive, (*values, self.module, self.place, self.sha256)
 
 
 class Registry:
@@ -128,9 +131,10 @@ class Registry:
         place = f"{frame.f_code.co_filename}, line {frame.f_lineno}"
 
         def add(factory: F) -> F:
+            sha256 = "" if _is_built_in(module) else hash_object(factory)
             self.add(
                 _make_registration(
-                    self.kind, name, factory, _read_parameters(factory), module, place
+                    self.kind, name, factory, _read_parameters(factory), module, place, sha256
                 )
             )
             return factory
@@ -266,10 +270,15 @@ def _make_registration(
     parameters: Mapping[str, tuple[Any, Any]],
     module: str,
     place: str,
+    sha256: str,
 ) -> Registration:
     fields: dict[str, Any] = dict(parameters)
     options = create_model(f"{name}_options", __base__=Options, **fields)
-    return Registration(kind, name, factory, parameters, module, place, options)
+    return Registration(kind, name, factory, parameters, module, place, sha256, options)
+
+
+def _is_built_in(module: str) -> bool:
+    return module.partition(".")[0] == "stitch_sweep"
 
 
 def _read_parameters(factory: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
@@ -84,3 +85,25 @@ def test_a_package_arrives_with_its_modules_and_its_version(tmp_path, monkeypatc
     for file in (here / "sent_stitches").glob("*.py"):
         file.unlink()
     assert send(plugin, tmp_path) == ["10.0", "5.0", sent]
+
+
+def test_an_object_without_source_is_hashed_by_its_bytecode():
+    """Its place in a file, and the order of a set in memory, play no part."""
+    program = (
+        "import sys\n"
+        "from stitch_sweep.core.object_hash import hash_object\n"
+        "exec(sys.argv[1])\n"
+        "print(hash_object(f))\n"
+    )
+
+    def printed(source: str, seed: str) -> str:
+        return subprocess.check_output(
+            [sys.executable, "-c", program, source],
+            text=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        )
+
+    source = "def f(x): return x in {'a', 'b', 'c'} or (lambda: 1)()"
+    first = printed(source, "1")
+    assert printed("\n\n" + source, "2") == first
+    assert printed(source.replace("1", "2"), "1") != first

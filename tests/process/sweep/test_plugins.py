@@ -11,7 +11,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from tests.support.extensions import blocks, write_tutorial
+from stitch_sweep.core import plugins
+from stitch_sweep.core.registry import STITCHES
+from stitch_sweep.stitches.storage import load_stitch
+from tests.support.extensions import blocks, forgetting_plugins, write_tutorial
 from tests.support.sweeps import figures, run
 
 DESCRIBE, DRY_RUN, SWEEP, RESUME, ANALYZE, RUN_CODE = (
@@ -98,8 +101,10 @@ def test_analyze_runs_the_plugin_only_if_asked(inside):
     assert status == 0, output
     networks = pd.read_parquet(inside / "measured/networks.parquet")
     assert set(networks["family"]) == {"tower"}
-    representations = pd.read_parquet(inside / "measured/representations.parquet")
-    assert len(representations) > 0
+    with forgetting_plugins():
+        plugins.load(str(file))
+        stitches = [load_stitch(path) for path in (inside / "stitches").iterdir()]
+        assert {type(stitch) for stitch in stitches} == {STITCHES.get("gate").factory}
 
 
 def test_a_script_that_registers_by_itself_has_the_same_results(folder, tmp_path):

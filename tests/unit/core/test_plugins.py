@@ -90,7 +90,7 @@ def test_a_file_that_fails_registers_nothing(tmp_path):
 
 def test_files_and_modules_that_are_missing_are_named(tmp_path):
     assert "no such file" in problem(tmp_path / "mine.py")
-    assert "plugin no_such_module can't be imported" in problem("no_such_module")
+    assert "plugin no_such_module: Python finds no module" in problem("no_such_module")
 
 
 def test_a_cell_that_runs_again_replaces_its_object(tmp_path):
