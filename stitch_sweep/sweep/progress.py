@@ -39,8 +39,10 @@ class Reporter:
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Terminal(stderr=True)
         # In a notebook, rich shows progress with ipywidgets, which may be missing.
-        self._has_bars = self.console.is_terminal and not (
-            self.console.is_jupyter and find_spec("ipywidgets") is None
+        self._has_bars = (
+            find_spec("ipywidgets") is not None
+            if self.console.is_jupyter
+            else self.console.is_terminal
         )
         self._bars = Progress(
             SpinnerColumn(),

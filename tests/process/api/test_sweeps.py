@@ -96,8 +96,9 @@ def test_a_matrix_has_a_table_per_loss_and_a_verdict_with_intervals():
     verdict = result.verdict()
     assert list(verdict.index) == list(result.matrices)
     assert (verdict["best_accuracy"] > 0.5).all()
-    assert (verdict["order_low"] <= verdict["order"]).all()
-    assert (verdict["order"] <= verdict["order_high"]).all()
+    for index in ("triangle", "diagonal"):
+        assert (verdict[f"{index}_low"] <= verdict[index]).all()
+        assert (verdict[index] <= verdict[f"{index}_high"]).all()
     assert result.plot()._repr_png_().startswith(b"\x89PNG")
     folder = result.folder
     assert folder.is_dir()
