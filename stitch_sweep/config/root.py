@@ -29,6 +29,8 @@ from stitch_sweep.config.recipe import can_choose_recipe, without_recipe
 from stitch_sweep.config.references import reference_problems
 from stitch_sweep.config.resources import ResourcesConfig
 from stitch_sweep.config.search import SearchConfig
+from stitch_sweep.config.shorthand import lengthen
+from stitch_sweep.config.stitch import options_for
 from stitch_sweep.config.tracking import TrackingConfig
 from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.core.bounds import LONGEST_LIST, MOST_NETWORKS, Positive, Seed, Text
@@ -148,7 +150,8 @@ class Config(TrialSettings):
         Args:
             overrides: factors and searched values, {dotted path: value}. A whole section is replaced
                 before the values in it. A recipe among them replaces the values of the configuration's
-                own recipe; keys that the configuration sets itself stay.
+                own recipe; keys that the configuration sets itself stay. With another `stitch.name`, the
+                options of the configuration's stitch stay where the other stitch allows them.
 
         Raises:
             pydantic.ValidationError: a setting is not valid.
@@ -157,6 +160,9 @@ class Config(TrialSettings):
         base = self.settings
         if self.training.keys_beside_recipe is not None:
             base = without_recipe(base)
+        section = lengthen("stitch", overrides.get("stitch", base["stitch"]))
+        if isinstance(section, Mapping) and isinstance(name := overrides.get("stitch.name"), str):
+            overrides = {**overrides, "stitch": options_for(section, name)}
         return TrialSettings.model_validate(replaced(base, overrides))
 
     def factor_combinations(self) -> Iterator[dict[str, Any]]:
