@@ -33,7 +33,8 @@ def sweep(
         bool,
         typer.Option(
             "--dry-run",
-            help="Print the number of trials, the time and the disk space; run nothing.",
+            help="Print the number of trials, the time on this machine or with --workers, and the "
+            "disk space; run nothing.",
         ),
     ] = False,
     address: Annotated[
@@ -84,13 +85,13 @@ def sweep(
             from stitch_sweep.plan.estimate import estimate
             from stitch_sweep.sweep.progress import Reporter
 
-            plan = estimate(settings, address, Reporter().say).to_dict()
+            plan = estimate(settings, address, Reporter().say, workers).to_dict()
             print_summary(plan, as_json, indent="", width=28)
             return
         from stitch_sweep.sweep.jobs import check_job
         from stitch_sweep.sweep.run import run_sweep
 
-        check_job(target, Path(settings.zoo), address=address, tracked_here=tracks_here(settings))
+        check_job(target, Path(settings.zoo), address=address, database=local_store(settings))
         outcome = run_sweep(
             settings,
             target,
@@ -108,17 +109,13 @@ def sweep(
     raise typer.Exit(outcome.exit_status)
 
 
-def tracks_here(config: Config) -> bool:
-    """Whether MLflow's database is a file in the current folder or below it."""
-    file = _local_store(config)
-    return file is not None and file.resolve().is_relative_to(Path.cwd().resolve())
-
-
-def _local_store(config: Config) -> Path | None:
-    """MLflow's database file of a sweep; None without tracking, or with a server."""
+def local_store(config: Config) -> Path | None:
+    """Return MLflow's database file of a sweep; None without tracking, or with a server."""
     from stitch_sweep.tracking.mlflow_address import local_database, resolve
 
-    return local_database(resolve(config.tracking.uri)) if config.tracking.enabled else None
+    if not config.tracking.enabled:
+        return None
+    return local_database(resolve(config.tracking.uri, config.places))
 
 
 def _print_outcome(outcome: Outcome, config: Config, file: Path, folder: Path) -> None:
@@ -141,11 +138,11 @@ def _print_outcome(outcome: Outcome, config: Config, file: Path, folder: Path) -
             "Run the same command with --resume to try them again",
             soft_wrap=True,
         )
-    if _local_store(config) is not None and not outcome.tracking_problem:
+    if local_store(config) is not None and not outcome.tracking_problem:
         program = Path(sys.executable).parent / "stitch-sweep"
         if program.is_relative_to(Path.cwd()):
             program = program.relative_to(Path.cwd())
-        words = [str(program), "ui", *([str(file)] if config.tracking.uri else [])]
+        words = [str(program), "ui", str(file)]
         stdout.print(
             Text.assemble("Compare the runs in the browser: ", (shlex.join(words), "bold")),
             soft_wrap=True,

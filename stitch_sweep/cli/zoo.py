@@ -59,14 +59,19 @@ def train_networks(config: ConfigFile, set_: Overrides = None, as_json: AsJson =
 
 @app.command("list")
 def list_networks(
-    folder: Annotated[Path, typer.Argument(help="Folder of the zoo.")] = Path("zoo"),
+    folder: Annotated[
+        Path | None,
+        typer.Argument(help="Folder of the zoo. Default: zoo in the current folder's project."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the networks of a zoo with their accuracies."""
     from rich.table import Table
 
+    from stitch_sweep.config.places import Places
     from stitch_sweep.networks.zoo import Zoo
 
+    folder = Places.of_folder(Path()).locate("zoo") if folder is None else folder.absolute()
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such zoo; `stitch-sweep zoo train` creates it")
     entries = Zoo(folder).entries()
@@ -75,6 +80,7 @@ def list_networks(
             [{"folder": str(e.folder), "recipe": e.recipe, "accuracy": e.accuracy} for e in entries]
         )
         return
+    stdout.print(f"{len(entries)} networks in {folder}", soft_wrap=True)
     table = Table("folder", "options", "weights", "train", "validation", "test", "seconds")
     for entry in entries:
         options = " ".join(f"{name}={value}" for name, value in entry.options.items())

@@ -10,6 +10,7 @@ from pydantic import (
     Field,
     ModelWrapValidatorHandler,
     PlainValidator,
+    PrivateAttr,
     SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
@@ -24,6 +25,7 @@ from stitch_sweep.config.networks import NetworkConfig
 from stitch_sweep.config.pairs import PairConfig
 from stitch_sweep.config.parts import PartConfig
 from stitch_sweep.config.paths import replaced
+from stitch_sweep.config.places import Places
 from stitch_sweep.config.pretraining import PretrainingConfig
 from stitch_sweep.config.recipe import can_choose_recipe, without_recipe
 from stitch_sweep.config.references import reference_problems
@@ -98,6 +100,7 @@ class Config(TrialSettings):
         default="zoo",
         description="Folder of trained networks. Sweeps with the same folder share networks.",
     )
+    _places: Places = PrivateAttr(default_factory=Places)
 
     @model_validator(mode="wrap")
     @classmethod
@@ -134,6 +137,15 @@ class Config(TrialSettings):
     @model_serializer(mode="wrap")
     def _drop_unused_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return without_defaults(self, handler(self), ("controls", "knock_out", "parts", "order"))
+
+    @property
+    def places(self) -> Places:
+        """Folders in which the configuration's files lie; by default the current folder."""
+        return self._places
+
+    def set_places(self, places: Places) -> None:
+        """Say where the configuration was read."""
+        self._places = places
 
     @property
     def settings(self) -> dict[str, Any]:

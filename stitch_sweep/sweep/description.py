@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stitch_sweep.config.networks import CLASS_ONLY, EXTERNAL_KINDS, FROM_FACTORY
+from stitch_sweep.config.root import Config
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.seeding import processor
 from stitch_sweep.core.versions import MAIN_PACKAGES, versions
@@ -51,11 +52,17 @@ def describe_sweep(prepared: Prepared) -> dict[str, Any]:
             **_describe_sharing(prepared),
             "resources": resources,
         },
-        "config": config.model_dump(mode="json", exclude={"tracking"}),
+        "config": _describe_config(config),
         "trials": prepared.trials,
         "versions": versions(MAIN_PACKAGES),
         "processor": processor(),
     }  # fmt: skip
+
+
+def _describe_config(config: Config) -> dict[str, Any]:
+    tree = config.model_dump(mode="json", exclude={"tracking"})
+    config.places.to_portable(tree, None)  # environment variables keep their names
+    return tree
 
 
 def check_unchanged(ledger: Ledger, prepared: Prepared) -> None:
