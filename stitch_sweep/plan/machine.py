@@ -32,7 +32,7 @@ def check_local(resources: ResourcesConfig) -> None:
 
 
 def count_local_slots(resources: ResourcesConfig) -> int | None:
-    """Count the workers that fit on this machine; None if the sweep measures a GPU's share at its start."""
+    """Count the workers that fit on this machine; None if a GPU's share is measured later."""
     if resources.gpu == "auto":
         return None
     cpus = len(os.sched_getaffinity(0))
