@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -92,12 +93,13 @@ def init(
     receiver = receiver or _ask("Receiver", sender)
     if image_size is None and data == "digits":
         image_size = 16
-    images = {"name": data, "path": path, "image_size": image_size}
+    beside = None if path is None else _relative(path, file)
+    images = {"name": data, "path": beside, "image_size": image_size}
     text = _TEMPLATE.format(
         file=file,
         data=_flow({key: value for key, value in images.items() if value is not None}),
-        sender=_flow(_network("a", sender, 0, width)),
-        receiver=_flow(_network("b", receiver, 1, width)),
+        sender=_flow(_network("a", sender, 0, width, file)),
+        receiver=_flow(_network("b", receiver, 1, width, file)),
         stitch=_flow(stitch),
         losses=_flow(loss or ["task", "mse"]),
     )
@@ -120,9 +122,14 @@ def _needs_path(data: str) -> bool:
     return field is not None and field.is_required()
 
 
-def _network(name: str, model: str, seed: int, width: int | None) -> dict[str, Any]:
+def _relative(path: str, file: Path) -> str:
+    """Return a path of the command line as it must stand in the file."""
+    return path if Path(path).is_absolute() else os.path.relpath(path, file.parent)
+
+
+def _network(name: str, model: str, seed: int, width: int | None, file: Path) -> dict[str, Any]:
     """Return an entry of `networks` for the name of a model, as `stitch-sweep describe` takes it."""
-    from stitch_sweep.config.networks import LIBRARIES
+    from stitch_sweep.config.networks import LIBRARIES, is_file
 
     source, colon, rest = model.partition(":")
     if not colon:
@@ -134,7 +141,8 @@ def _network(name: str, model: str, seed: int, width: int | None) -> dict[str, A
         }
     if source in LIBRARIES:
         return {"name": name, "source": source, "model": rest, "seed": seed}
-    return {"name": name, "source": "python", "factory": model, "seed": seed}
+    factory = f"{_relative(source, file)}:{rest}" if is_file(model) else model
+    return {"name": name, "source": "python", "factory": factory, "seed": seed}
 
 
 def _flow(value: Any) -> str:

@@ -409,13 +409,14 @@ class TestOverrides:
 
 
 class TestPaths:
-    def test_are_looked_up_beside_the_file_then_in_the_current_folder(self, tmp_path, monkeypatch):
-        beside, here = tmp_path / "beside", tmp_path / "here"
-        for folder in (beside, here):
-            folder.mkdir()
+    def test_are_looked_up_beside_the_file_then_in_the_root(self, tmp_path, monkeypatch):
+        root, beside, here = tmp_path / "root", tmp_path / "root/sub/beside", tmp_path / "here"
+        for folder in (root, beside, here):
+            folder.mkdir(parents=True)
             (folder / "space.yml").write_text(yaml.safe_dump({"training.epochs": EPOCHS}))
             (folder / "w.safetensors").touch()
         (beside / "train-0.parquet").touch()
+        (root / "stitch-sweep.yml").touch()
         monkeypatch.chdir(here)
         tree = changed("networks.0.weights", "w.safetensors")
         tree["data"] = {"name": "parquet", "path": "*.parquet"}
@@ -428,8 +429,10 @@ class TestPaths:
         (beside / "w.safetensors").unlink()
         (beside / "space.yml").unlink()
         found = read_config(file)
-        assert found.networks[0].weights_file == here / "w.safetensors"
+        assert found.networks[0].weights_file == root / "w.safetensors"
         assert found.search.distributions.keys() == {"training.epochs"}
+        (root / "w.safetensors").unlink()
+        assert read_config(file).networks[0].weights_file == root / "w.safetensors"
 
     def test_a_file_named_random_is_no_weights_file(self, tmp_path):
         (tmp_path / "random").touch()
@@ -462,9 +465,12 @@ FULL = {
 
 @pytest.mark.parametrize("source", [BASE, FULL, *SHIPPED], ids=["base", "full", *map(str, SHIPPED)])
 def test_what_is_written_reads_back_equal(source, tmp_path):
-    config = Config.model_validate(source) if isinstance(source, dict) else read_config(source)
+    if isinstance(source, dict):
+        (tmp_path / "config.yml").write_text(yaml.safe_dump(source))
+        source = tmp_path / "config.yml"
+    config = read_config(source)
     file = tmp_path / "config.resolved.yml"
-    file.write_text(to_yaml(config))
+    file.write_text(to_yaml(config, tmp_path))
     again = read_config(file)
     assert again == config
     assert to_yaml(again) == to_yaml(config)
