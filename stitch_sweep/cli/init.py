@@ -83,8 +83,8 @@ def init(
     """Write a commented configuration for two networks. On a terminal, ask for what is missing."""
     if file.exists() or file.is_symlink():
         raise InputError(f"{file}: exists already; name another file")
-    if not file.parent.is_dir():
-        raise InputError(f"{file}: there is no folder {file.parent}; create it first")
+    if not file.parent.absolute().parent.is_dir():
+        raise InputError(f"{file}: there is no folder {file.parent.parent}; create it first")
     data = data or _ask("Data set", "digits")
     needs_path = _needs_path(data)
     if path is None and needs_path:
@@ -160,6 +160,8 @@ def _write(file: Path, text: str) -> None:
     from stitch_sweep.config.reading import read_config
     from stitch_sweep.plan.prepare import prepare
 
+    is_new_folder = not file.parent.exists()
+    file.parent.mkdir(exist_ok=True)
     try:
         with file.open("x", encoding="utf-8") as stream:
             stream.write(text)
@@ -169,4 +171,6 @@ def _write(file: Path, text: str) -> None:
         prepare(read_config(file))
     except BaseException:
         file.unlink()
+        if is_new_folder:
+            file.parent.rmdir()
         raise

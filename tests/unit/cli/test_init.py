@@ -50,11 +50,11 @@ def test_an_existing_file_is_kept(refused, tmp_path):
         (("--sender", "resnett18"), "resnet"),
         (("--data", "digit"), "did you mean 'digits'?"),
         (("--data", "cifar10", "--path", "nowhere"), "nowhere"),
-        (("--loss", "msee"), "did you mean 'mse'?"),
-        (("no/such/folder.yml",), "there is no folder no/such"),
+        (("new/config.yml", "--loss", "msee"), "did you mean 'mse'?"),
+        (("no/such/folder.yml",), "there is no folder no"),
     ],
 )
-def test_wrong_flags_leave_no_file(options, message, refused):
+def test_wrong_flags_leave_nothing(options, message, refused):
     assert message in "\n".join(refused("init", *options))
 
 
