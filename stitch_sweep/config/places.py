@@ -39,8 +39,8 @@ class Places:
     Attributes:
         folder: folder of the configuration, absolute.
         root: root of its project, absolute.
-        written: paths as the configuration has them, by the path that they stand for. Of included files
-            only paths with environment variables: others are relative to another folder.
+        written: relative paths as the configuration has them, and those with environment variables, by the
+            path that they stand for. An included file's relative paths belong to another folder.
     """
 
     folder: Path = field(default_factory=Path.cwd, compare=False)
@@ -86,9 +86,12 @@ class Places:
 
     def _to_portable(self, name: str, key: str, folder: Path | None) -> str:
         written = self.written.get(name, name)
+        if has_variables(written):
+            return written
         if folder is None:
-            return written if has_variables(written) else name
-        if has_variables(written) or absolute(folder) == self.folder:
+            return name
+        is_own = absolute(folder) == self.folder
+        if is_own and (key == "uri" or name in self.written):
             return written
         scheme, rest = "", ""
         if key == "uri":

@@ -200,22 +200,21 @@ def _complete_paths(tree: dict[str, Any], places: Places) -> list[str]:
         data.setdefault("beton_folder", DataConfig.model_fields["beton_folder"].default)
     problems = [*misplaced_variables(tree), *_resolve_paths(tree, places.folder, places)]
     for section, key, place in list(path_values(tree)):
-        if key != "uri" and has_variables(section[key]):
-            continue  # it can't be expanded, which is one of the problems
         try:
-            if key in _CREATED:
-                place_found = str(places.locate(section[key]))
+            if key in _CREATED and not has_variables(section[key]):
+                located = str(places.locate(section[key]))
                 if section[key] in places.written:
-                    places.written[place_found] = places.written.pop(section[key])
-                section[key] = place_found
-            elif place == "search.":
+                    places.written[located] = places.written[section[key]]
+                section[key] = located
+            elif place == "search." and not has_variables(section[key]):
                 section[key] = _read_setting_file(key, Path(section[key]))
         except InputError as error:
             problems += [f"{place}{key}: {problem}" for problem in error.problems]
-            if place == "search.":
-                del section[key]  # validation would report it a second time
-                if key == "space":
-                    section.pop("samples", None)
+    for key in ("space", "enqueue"):
+        if any(problem.startswith(f"search.{key}: ") for problem in problems):
+            del tree["search"][key]  # validation would report it a second time
+            if key == "space":
+                tree["search"].pop("samples", None)
     return problems
 
 
@@ -258,8 +257,9 @@ def _resolve_paths(tree: dict[str, Any], folder: Path, places: Places) -> list[s
         except InputError as error:
             problems.extend(f"{place}{key}: {problem}" for problem in error.problems)
             continue
-        if has_variables(written) or folder == places.folder:
-            places.written[resolved] = split_factory(key, written)[0]
+        text = split_factory(key, written)[0]
+        if has_variables(text) or (folder == places.folder and not Path(text).is_absolute()):
+            places.written[resolved] = text
         section[key] = f"{resolved}{colon}{function}"
     return problems
 
@@ -291,7 +291,7 @@ def _resolve(name: str, folder: Path, places: Places, *, is_created: bool) -> st
         if problem := _path_problem(candidate):
             raise InputError(f"{show(name)} {problem}")
         if candidate.exists() or (has_magic(name) and any(True for _ in find(candidate))):
-            return str(candidate)
+            return str(absolute(candidate))
     return str(absolute(folder / expanded)) if is_fixed(name) else name
 
 
