@@ -39,7 +39,7 @@ class Places:
     Attributes:
         folder: folder of the configuration, absolute.
         root: root of its project, absolute.
-        written: relative paths as the configuration has them, and those with environment variables, by the
+        written: relative paths as the configuration has them, and those with variables, by the
             path that they stand for. An included file's relative paths belong to another folder.
     """
 
