@@ -200,6 +200,8 @@ def _complete_paths(tree: dict[str, Any], places: Places) -> list[str]:
         data.setdefault("beton_folder", DataConfig.model_fields["beton_folder"].default)
     problems = [*misplaced_variables(tree), *_resolve_paths(tree, places.folder, places)]
     for section, key, place in list(path_values(tree)):
+        if key == "beton_folder" and section.get("loader") != "ffcv":
+            continue  # it isn't used, and a default that is written reads as the default
         try:
             if key in _CREATED and not has_variables(section[key]):
                 located = str(places.locate(section[key]))
