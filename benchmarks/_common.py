@@ -58,12 +58,15 @@ def run_timed(command: Sequence[str], folder: Path | None = None) -> float:
 
     Args:
         command: the program and its arguments.
-        folder: the current folder of the program, where MLflow's default store is made.
+        folder: the current folder of the program, for MLflow's store, too. Without it, the store is that
+            of the project.
 
     Raises:
         SystemExit: the program failed; with its output.
     """
     environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+    if folder is not None:
+        environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder.absolute() / 'mlflow.db'}"
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     start = time.perf_counter()
     done = subprocess.run(

@@ -95,8 +95,7 @@ def measure(trials: int, epochs: int) -> dict[str, Any]:
     """Run a sweep in a new folder."""
     with tempfile.TemporaryDirectory(prefix="stitch-sweep-bench-") as scratch:
         config = read(trials, epochs)
-        # MLflow's default store (sqlite) and its artifacts are in the current folder.
-        os.environ.pop("MLFLOW_TRACKING_URI", None)
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{scratch}/mlflow.db"
         os.chdir(scratch)
         folder = Path(scratch) / "sweep"
         load = os.getloadavg()[0]

@@ -39,8 +39,8 @@ def measure(source: Path, address: str | None) -> dict[str, Any]:
     set_ = [f"--set={key}={json.dumps(value)}" for key, value in CHANGES.items()]
     command = [sys.executable, "-c", MAIN, "sweep", str(QUICKSTART), *set_, "--json"]
     command += [] if address is None else ["--address", address]
-    environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
     with tempfile.TemporaryDirectory(prefix="stitch-sweep-bench-") as scratch, CpuClock() as clock:
+        environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{scratch}/mlflow.db"}
         began = time.time()
         done = subprocess.run(
             [*command, "--folder", f"{scratch}/sweep"],

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from stitch_sweep.api.data import data_section
 from stitch_sweep.api.settings import TRIAL_SECTIONS, expand_settings, network_section
+from stitch_sweep.config.places import Places
 from stitch_sweep.config.reading import make_config
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.seeding import restored_afterwards
@@ -124,7 +125,7 @@ def stitch(
             section["layers"] = [layer]
         networks[names[side]] = section
     tree |= {"data": data_section(data), "networks": list(networks.values()), "pairs": [names]}
-    config = make_config(tree, Path())
+    config = make_config(tree, Places.of_folder(Path()))
     indices = {side: 0 if isinstance(layer, str) else layer for side, (_, layer) in sides.items()}
     cell = Cell(names["sender"], indices["sender"], names["receiver"], indices["receiver"])
     title = f"sender:{sender_layer} → receiver:{receiver_layer}"

@@ -12,7 +12,8 @@ from stitch_sweep.api.data import data_section
 from stitch_sweep.api.experiment import SweepExperiment, measure_labels
 from stitch_sweep.api.settings import expand_settings, network_section, to_plain
 from stitch_sweep.config.data import DataConfig
-from stitch_sweep.config.reading import make_config, read_yaml
+from stitch_sweep.config.places import Places
+from stitch_sweep.config.reading import make_config, read_tree
 from stitch_sweep.config.root import Config
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.seeding import restored_afterwards
@@ -66,9 +67,8 @@ def sweep(
     """
     if isinstance(config, str | Path):
         path = Path(config)
-        tree, place = read_yaml(path), f"{path}: "
-        base = path.parent
-        target = base if folder is None else Path(folder)
+        (tree, places), prefix = read_tree(path), f"{path}: "
+        target = path.parent if folder is None else Path(folder)
     else:
         values = config.model_dump(mode="json") if isinstance(config, Config) else config
         if not isinstance(values, Mapping):
@@ -78,7 +78,8 @@ def sweep(
             )
         if folder is None:
             raise InputError("sweep: name the experiment folder: folder='experiments/my'")
-        tree, place, base, target = to_plain(values), "", Path(), Path(folder)
+        tree, places, prefix = to_plain(values), Places.of_folder(Path()), ""
+        target = Path(folder)
     for key, section in expand_settings(settings, list(Config.model_fields), "sweep").items():
         parts = (tree.get(key), section)
         merges = key not in _WHOLE_SECTIONS and all(isinstance(part, dict) for part in parts)
@@ -91,7 +92,7 @@ def sweep(
         raise InputError(f"sweep: workers is {workers}; at least 1 is needed")
     with restored_afterwards():
         run_sweep(
-            make_config(tree, base, place),
+            make_config(tree, places, prefix),
             target,
             resume=resume,
             address=address,

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -18,6 +19,7 @@ from stitch_sweep.cli import determinism, zoo
 from stitch_sweep.cli.analyze import analyze
 from stitch_sweep.cli.assemble import assemble
 from stitch_sweep.cli.describe import describe
+from stitch_sweep.cli.init import init
 from stitch_sweep.cli.output import stderr
 from stitch_sweep.cli.sanity import sanity
 from stitch_sweep.cli.status import status
@@ -30,14 +32,33 @@ from stitch_sweep.core.untrusted import printable
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Model stitching at scale: how similar are the representations of two networks?",
 )
-for command in (sweep, status, stitch, assemble, analyze, sanity, describe, ui):
+for command in (init, sweep, status, stitch, assemble, analyze, sanity, describe, ui):
     app.command()(command)
 app.add_typer(zoo.app, name="zoo")
 app.add_typer(determinism.app, name="determinism")
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        from stitch_sweep import __version__
+
+        print(f"stitch-sweep {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Handle the options of the program itself."""
 
 
 def main() -> None:

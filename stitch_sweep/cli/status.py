@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from stitch_sweep.cli.options import AsJson
-from stitch_sweep.cli.output import print_summary, stderr
+from stitch_sweep.cli.output import print_summary
 
 
 def status(
@@ -18,7 +17,5 @@ def status(
     """Print the progress of a sweep, also while it runs."""
     from stitch_sweep.storage.status import read_status
 
-    summary = read_status(folder)
-    if not as_json:
-        stderr.print(Text(str(folder), style="bold"))
-    print_summary(summary, as_json, indent="  ", width=14)
+    summary = {"folder": str(folder.absolute()), **read_status(folder)}
+    print_summary(summary, as_json, indent="", width=14)

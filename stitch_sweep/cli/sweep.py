@@ -37,7 +37,8 @@ def sweep(
         bool,
         typer.Option(
             "--dry-run",
-            help="Print the number of trials, the time and the disk space; run nothing.",
+            help="Print the number of trials, the time on this machine or with --workers, and the "
+            "disk space; run nothing.",
         ),
     ] = False,
     address: Annotated[
@@ -93,10 +94,10 @@ def sweep(
         if dry_run:
             from stitch_sweep.plan.estimate import estimate
 
-            plan = estimate(settings, address, Reporter().say).to_dict()
+            plan = estimate(settings, address, Reporter().say, workers).to_dict()
             print_summary(plan, as_json, indent="", width=28)
             return
-        check_job(target, Path(settings.zoo), address=address, tracked_here=tracks_here(settings))
+        check_job(target, Path(settings.zoo), address=address, database=local_store(settings))
         reporter = Reporter()
         reports: list[Report] = []
         outcome = run_sweep(
@@ -119,17 +120,13 @@ def sweep(
     raise typer.Exit(outcome.exit_status)
 
 
-def tracks_here(config: Config) -> bool:
-    """Whether MLflow's database is a file in the current folder or below it."""
-    file = _local_store(config)
-    return file is not None and file.resolve().is_relative_to(Path.cwd().resolve())
-
-
-def _local_store(config: Config) -> Path | None:
-    """MLflow's database file of a sweep; None without tracking, or with a server."""
+def local_store(config: Config) -> Path | None:
+    """Return MLflow's database file of a sweep; None without tracking, or with a server."""
     from stitch_sweep.tracking.mlflow_address import local_database, resolve
 
-    return local_database(resolve(config.tracking.uri)) if config.tracking.enabled else None
+    if not config.tracking.enabled:
+        return None
+    return local_database(resolve(config.tracking.uri, config.places))
 
 
 def _write_report(config: Config, folder: Path, reporter: Reporter) -> Iterator[Report]:
@@ -180,8 +177,8 @@ def _print_outcome(
         )
     if report is not None:
         _print_next("The report, one file for a browser", str(report.page))
-    if _local_store(config) is not None and not outcome.tracking_problem:
-        _print_command("Compare the runs in MLflow", "ui", *([file] if config.tracking.uri else []))
+    if local_store(config) is not None and not outcome.tracking_problem:
+        _print_command("Compare the runs in MLflow", "ui", file)
     journal = folder / layout.OPTUNA_JOURNAL
     if config.search.distributions and journal.exists():
         words = ["optuna-dashboard", str(journal)]

@@ -63,16 +63,21 @@ def train_networks(config: ConfigFile, set_: Overrides = None, as_json: AsJson =
 
 @app.command("list")
 def list_networks(
-    folder: Annotated[Path, typer.Argument(help="Folder of the zoo.")] = Path("zoo"),
+    folder: Annotated[
+        Path | None,
+        typer.Argument(help="Folder of the zoo. Default: zoo in the current folder's project."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the networks of a zoo with their accuracies."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
+    from stitch_sweep.config.places import Places
     from stitch_sweep.networks.zoo import Zoo
     from stitch_sweep.report.wording import format_duration
 
+    folder = Places.of_folder(Path()).locate("zoo") if folder is None else folder.absolute()
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such zoo; `stitch-sweep zoo train` creates it")
     entries = Zoo(folder).entries()
@@ -81,6 +86,7 @@ def list_networks(
             [{"folder": str(e.folder), "recipe": e.recipe, "accuracy": e.accuracy} for e in entries]
         )
         return
+    stdout.print(f"{len(entries)} networks in {folder}", soft_wrap=True)
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("network", no_wrap=True)
     table.add_column("options", overflow="fold")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from pydantic import (
@@ -13,9 +13,10 @@ from pydantic import (
     model_validator,
 )
 
+from stitch_sweep.config.shorthand import lengthen
 from stitch_sweep.core.bounds import LONGEST_LIST
 from stitch_sweep.core.errors import InputError, nearest
-from stitch_sweep.core.problems import errors_at, join_errors, mismatch, refusal
+from stitch_sweep.core.problems import UnknownKey, errors_at, join_errors, mismatch, refusal
 from stitch_sweep.core.registry import Registry
 
 
@@ -30,6 +31,16 @@ class Component(BaseModel):
     name_field: ClassVar[str] = "name"
     name_is_key: ClassVar[bool] = False
     """Whether the name is the key of the section, as in `loss: {mse: ...}`, and not a field in it."""
+    section: ClassVar[str] = ""
+    """Key of the section in a configuration, if a name may stand for the section."""
+
+    @classmethod
+    def further_keys(cls) -> Iterator[str]:
+        """Iterate over the options of all registered objects, which aren't fields of the section."""
+        keys = (
+            key for name in cls.registry.names() for key in cls.registry.options(name).model_fields
+        )
+        return iter(dict.fromkeys(keys))
 
     @property
     def options(self) -> dict[str, Any]:
@@ -43,6 +54,7 @@ class Component(BaseModel):
     ) -> Component:
         if isinstance(values, cls):
             return handler(values)
+        values = lengthen(cls.section, values)
         errors, options = [], {}
         try:
             component = handler(values)
@@ -91,7 +103,9 @@ def unknown_keys(
 ) -> list[tuple[tuple[int | str, ...], str]]:
     """Return location and message of every key that is not allowed."""
     return [
-        ((key,), f"unknown key: {nearest(key, allowed)}") for key in given if key not in allowed
+        ((key,), UnknownKey(f"unknown key: {nearest(key, allowed)}"))
+        for key in given
+        if key not in allowed
     ]
 
 

@@ -15,6 +15,7 @@ class DataConfig(Component):
     """Data set, splits, number of images, augmentation and loader."""
 
     registry: ClassVar[Registry] = DATASETS
+    section: ClassVar[str] = "data"
 
     name: str = Field(
         description="Name of a registered data set. Its options are keys of this section, too."

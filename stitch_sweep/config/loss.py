@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import (
@@ -15,8 +15,9 @@ from pydantic import (
 )
 
 from stitch_sweep.config.components import Component
+from stitch_sweep.config.shorthand import lengthen
 from stitch_sweep.core.bounds import Above0
-from stitch_sweep.core.problems import errors_at, refusal
+from stitch_sweep.core.problems import errors_at, mismatch, refusal
 from stitch_sweep.core.registry import LOSSES, Registry
 
 
@@ -53,6 +54,10 @@ class LossConfig(RootModel[dict[str, LossTerm]]):
     @model_validator(mode="before")
     @classmethod
     def _add_names(cls, value: Any) -> Any:
+        value = lengthen("loss", value)
+        if isinstance(value, list):
+            expected = "a name, or names with weights, such as {task: 1.0, mse: 1.0}"
+            raise refusal(f"{mismatch(expected, value)}; search.cross.loss compares several losses")
         if not isinstance(value, Mapping):
             return value
         if not value:
@@ -72,6 +77,12 @@ class LossConfig(RootModel[dict[str, LossTerm]]):
             term.name: {"weight": term.weight, **term.options} if term.options else term.weight
             for term in self.terms
         }
+
+    @classmethod
+    def further_keys(cls) -> Iterator[str]:
+        """Iterate over the options of all losses, each below its loss's name."""
+        for name in LOSSES.names():
+            yield from (f"{name}.{option}" for option in LOSSES.options(name).model_fields)
 
     @property
     def terms(self) -> list[LossTerm]:

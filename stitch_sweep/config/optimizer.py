@@ -77,6 +77,12 @@ class OptimizerConfig(BaseModel):
         description="Base learning rate. Default: depends on the loss and the optimizer.",
     )
 
+    @classmethod
+    def further_keys(cls) -> Iterator[str]:
+        """Iterate over the arguments of all optimizers, which aren't fields of the section."""
+        arguments = (name for c in _CLASSES.values() for name in inspect.signature(c).parameters)
+        return iter(dict.fromkeys(name for name in arguments if name not in _HIDDEN))
+
     @property
     def options(self) -> dict[str, Any]:
         """Arguments of the class except `params` and `lr`."""

@@ -7,39 +7,56 @@ import errno
 import io
 import os
 from collections.abc import Mapping
+from functools import partial
 from glob import has_magic
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from stitch_sweep.config.networks import FROM_FACTORY, WEIGHTS, is_file
-from stitch_sweep.config.paths import as_list, assign
+from stitch_sweep.config.data import DataConfig
+from stitch_sweep.config.include import read_with_includes
+from stitch_sweep.config.networks import weights_kind
+from stitch_sweep.config.paths import assign
+from stitch_sweep.config.places import (
+    Places,
+    absolute,
+    expand_variables,
+    has_variables,
+    is_fixed,
+    misplaced_variables,
+    path_values,
+    split_factory,
+)
 from stitch_sweep.config.plugins import load_plugins
 from stitch_sweep.config.root import Config
+from stitch_sweep.config.shorthand import lengthen_sections
 from stitch_sweep.config.space import search_problems
 from stitch_sweep.config.yaml_text import LARGEST_FILE, dump, parse
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.patterns import find
-from stitch_sweep.core.plugins import is_file as is_plugin_file
 from stitch_sweep.core.problems import describe_problems, mismatch, show
 from stitch_sweep.core.untrusted import read_file
+
+_SETTING_FILES = ("search.space", "search.enqueue")
+"""Keys of files whose content takes their place."""
+_CREATED = ("zoo", "beton_folder")
+"""Keys of folders that Stitch Sweep creates if they are missing."""
 
 
 def read_config(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Config:
     """Read and validate a configuration file; the plugins that it names are run.
 
     Args:
-        path: a YAML file. Relative paths in it are searched in its folder first, then in the current
-            folder.
-        overrides: {dotted path: value}, as given by `--set`.
+        path: a YAML file. Relative paths in it are looked up in its folder first, then in the root of
+            its project; see `places`.
+        overrides: {dotted path: value}, as given by `--set`. They are read as if they stood in the file.
 
     Raises:
         InputError: all problems, one sentence each.
     """
-    path = Path(path)
-    tree = read_yaml(path)
+    tree, places = read_tree(Path(path))
     problems = []
     for key, value in (overrides or {}).items():
         try:
@@ -47,7 +64,7 @@ def read_config(path: Path | str, overrides: Mapping[str, Any] | None = None) ->
         except InputError as error:
             problems += [f"--set {problem}" for problem in error.problems]
     try:
-        config = make_config(tree, path.parent, f"{path}: ")
+        config = make_config(tree, places, f"{path}: ")
     except InputError as error:
         problems += error.problems
     if problems:
@@ -55,33 +72,49 @@ def read_config(path: Path | str, overrides: Mapping[str, Any] | None = None) ->
     return config
 
 
-def make_config(tree: dict[str, Any], folder: Path, place: str = "") -> Config:
+def read_tree(path: Path) -> tuple[dict[str, Any], Places]:
+    """Read a configuration file with the files that it includes, without validation.
+
+    Returns:
+        The content with long forms, and the places of the configuration.
+
+    Raises:
+        InputError: a file can't be read.
+    """
+    places = Places.of_folder(path.parent)
+    tree = read_with_includes(path, read_yaml, partial(_resolve_paths, places=places))
+    return lengthen_sections(tree), places
+
+
+def make_config(tree: dict[str, Any], places: Places, prefix: str = "") -> Config:
     """Validate a configuration of plain data; the plugins that it names are run.
 
     Args:
-        tree: the content of a file; its paths are resolved in place.
-        folder: relative paths are searched in this folder first, then in the current folder.
-        place: text before each problem.
+        tree: the content of a file, which may be changed.
+        places: folders in which relative paths are looked up.
+        prefix: text before each problem.
 
     Raises:
         InputError: all problems, one sentence each.
     """
-    problems = _resolve_paths(tree, folder)
+    tree = lengthen_sections(tree)
+    problems = _complete_paths(tree, places)
     try:
         load_plugins(tree)
     except InputError as error:  # names of its objects would be reported as unknown
         problems += error.problems
-        raise InputError(*(f"{place}{problem}" for problem in problems)) from error
+        raise InputError(*(f"{prefix}{problem}" for problem in problems)) from error
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
         problems += describe_problems(error, Config)
     else:
+        config.set_places(places)
         problems += search_problems(config)
         if not _is_folder_or_free(Path(config.zoo)):
             problems.append(f"zoo: {config.zoo} is a file, expected a folder")
     if problems:
-        raise InputError(*(f"{place}{problem}" for problem in problems))
+        raise InputError(*(f"{prefix}{problem}" for problem in problems))
     return config
 
 
@@ -177,77 +210,110 @@ def parse_value(text: str) -> Any:
         return text
 
 
-def to_yaml(config: BaseModel) -> str:
-    """Return a configuration as YAML text. Reading the text gives an equal configuration."""
-    return dump(config.model_dump(mode="json"))
+def to_yaml(config: Config, folder: Path | None = None) -> str:
+    """Return a configuration as YAML text. Reading the text gives an equal configuration.
+
+    Args:
+        config: the configuration.
+        folder: in which the text will be stored: paths within the project are written relative to it,
+            so that the project can be moved.
+    """
+    tree = config.model_dump(mode="json")
+    config.places.to_portable(tree, folder)
+    return dump(tree)
 
 
-def _resolve_paths(tree: dict[str, Any], folder: Path) -> list[str]:
-    """Resolve all paths in a raw configuration in place; read the files of space and settings.
+def _complete_paths(tree: dict[str, Any], places: Places) -> list[str]:
+    """Resolve the paths in a raw configuration in place, and read the files of space and settings.
 
     Args:
         tree: raw configuration, which is changed.
-        folder: folder of the configuration file.
+        places: of the configuration.
+
+    Returns:
+        Problems, one sentence each.
+    """
+    tree.setdefault("zoo", Config.model_fields["zoo"].default)
+    data = tree.get("data")
+    if isinstance(data, dict) and data.get("loader") == "ffcv":
+        data.setdefault("beton_folder", DataConfig.model_fields["beton_folder"].default)
+    problems = [*misplaced_variables(tree), *_resolve_paths(tree, places.folder, places)]
+    for section, key, location in list(path_values(tree)):
+        if key == "beton_folder" and section.get("loader") != "ffcv":
+            continue  # it isn't used, and a default that is written reads as the default
+        try:
+            if key in _CREATED and not has_variables(section[key]):
+                located = str(places.locate(section[key]))
+                if section[key] in places.written:
+                    places.written[located] = places.written[section[key]]
+                section[key] = located
+            elif location in _SETTING_FILES and not has_variables(section[key]):
+                section[key] = _read_setting_file(key, Path(section[key]))
+        except InputError as error:
+            problems += [f"{location}: {problem}" for problem in error.problems]
+    for key in ("space", "enqueue"):
+        if any(problem.startswith(f"search.{key}: ") for problem in problems):
+            del tree["search"][key]  # validation would report it a second time
+            if key == "space":
+                tree["search"].pop("samples", None)
+    return problems
+
+
+def _read_setting_file(key: str, path: Path) -> Any:
+    """Read the file of `search.space` or `search.enqueue`.
+
+    The folder of an experiment, which `enqueue` may name, is read when the sweep is prepared.
+
+    Raises:
+        InputError: the file can't be read.
+    """
+    if key == "space":
+        return read_yaml(path)
+    return str(path) if path.is_dir() else _read_settings(path)
+
+
+def _resolve_paths(tree: dict[str, Any], folder: Path, places: Places) -> list[str]:
+    """Expand the environment variables in paths, and make the paths of existing files absolute, in place.
+
+    Args:
+        tree: raw configuration, which is changed.
+        folder: folder of the file that contains the paths.
+        places: of the configuration, which may include this file.
 
     Returns:
         Problems, one sentence each.
     """
     problems: list[str] = []
-
-    def resolve(section: dict[str, Any], key: str, place: str) -> str:
+    for section, key, location in list(path_values(tree)):
+        written = section[key]
         try:
-            return _resolve(section[key], folder)
+            expanded = expand_variables(written)
+            if key == "uri":
+                continue  # it may contain a password: only MLflow gets the expanded address
+            name, colon, function = split_factory(key, expanded)
+            resolved = _resolve(name, folder, places, is_created=key in _CREATED)
+            is_name = key == "weights" and weights_kind(expanded) == "named"
+            if folder == places.folder and not is_name and key not in _CREATED:
+                resolved = str(places.root / Path(resolved).expanduser())
         except InputError as error:
-            problems.extend(f"{place}{key}: {problem}" for problem in error.problems)
-            return str(section[key])
-
-    zoo = tree.setdefault("zoo", Config.model_fields["zoo"].default)
-    if isinstance(zoo, str) and zoo and os.path.exists(zoo_folder := folder.absolute() / zoo):  # noqa: PTH110
-        tree["zoo"] = str(zoo_folder)
-    beton = data.get("beton_folder") if isinstance(data := tree.get("data"), dict) else None
-    for place, name in (("zoo", zoo), ("data.beton_folder", beton)):
-        if isinstance(name, str) and (problem := _path_problem(folder / name)):
-            problems.append(f"{place}: {show(name)} {problem}")
-    sections = [("data.", tree.get("data"))]
-    sections += [
-        (f"networks[{i}].", network) for i, network in enumerate(as_list(tree.get("networks")))
-    ]
-    for place, section in sections:
-        if not isinstance(section, dict):
+            problems.extend(f"{location}: {problem}" for problem in error.problems)
             continue
-        for key in ("path", "weights"):
-            name = section.get(key)
-            if isinstance(name, str) and name and name not in (*WEIGHTS, FROM_FACTORY):
-                section[key] = resolve(section, key, place)
-        name = section.get("factory")
-        if isinstance(name, str) and is_file(name):
-            file, _, function = name.rpartition(":")
-            section["factory"] = f"{resolve({'factory': file}, 'factory', place)}:{function}"
-    plugins = as_list(tree.get("plugins"))
-    for k, name in enumerate(plugins):
-        if isinstance(name, str) and is_plugin_file(name):
-            plugins[k] = resolve({f"plugins[{k}]": name}, f"plugins[{k}]", "")
-    search = tree.get("search")
-    if isinstance(search, dict) and isinstance(search.get("enqueue"), str):
-        try:
-            source = Path(_resolve(search["enqueue"], folder))
-            # The folder of an experiment is read when the sweep is prepared.
-            search["enqueue"] = str(source) if source.is_dir() else _read_settings(source)
-        except InputError as error:
-            problems += [f"search.enqueue: {problem}" for problem in error.problems]
-            del search["enqueue"]  # validation would report it a second time
-    if isinstance(search, dict) and isinstance(search.get("space"), str):
-        try:
-            search["space"] = read_yaml(Path(_resolve(search["space"], folder)))
-        except InputError as error:
-            problems += [f"search.space: {problem}" for problem in error.problems]
-            del search["space"]  # validation would report it a second time
-            search.pop("samples", None)
+        text = split_factory(key, written)[0]
+        if has_variables(text) or (folder == places.folder and not Path(text).is_absolute()):
+            places.written[resolved] = text
+        section[key] = f"{resolved}{colon}{function}"
     return problems
 
 
-def _resolve(name: str, folder: Path) -> str:
-    """Return a path or pattern in the configuration's folder, in the current folder, or unchanged.
+def _resolve(name: str, folder: Path, places: Places, *, is_created: bool) -> str:
+    """Return the absolute path of a file, folder or pattern; unchanged if it isn't found.
+
+    Args:
+        name: as the file has it.
+        folder: of the file that has it.
+        places: of the configuration.
+        is_created: whether Stitch Sweep creates the folder if it is missing. Only a name that is fixed
+            to the file's folder is resolved then; `Places.locate` resolves others.
 
     Raises:
         InputError: the name is not allowed, a pattern matches too many places, or the user after `~` is
@@ -257,13 +323,17 @@ def _resolve(name: str, folder: Path) -> str:
         expanded = Path(name).expanduser()
     except RuntimeError:
         raise InputError(f"{show(name)}: there is no such user") from None
-    for base in (folder, Path()):
+    if is_created:
+        if problem := _path_problem(folder / expanded):
+            raise InputError(f"{show(name)} {problem}")
+        return str(absolute(folder / expanded)) if is_fixed(name) else str(expanded)
+    for base in (folder,) if is_fixed(name) else (folder, places.root):
         candidate = base.absolute() / expanded
         if problem := _path_problem(candidate):
             raise InputError(f"{show(name)} {problem}")
         if candidate.exists() or (has_magic(name) and any(True for _ in find(candidate))):
-            return str(candidate)
-    return name
+            return str(absolute(candidate))
+    return str(absolute(folder / expanded)) if is_fixed(name) else name
 
 
 def _path_problem(path: Path) -> str | None:

@@ -10,6 +10,7 @@ from pydantic import (
     Field,
     ModelWrapValidatorHandler,
     PlainValidator,
+    PrivateAttr,
     SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
@@ -24,12 +25,15 @@ from stitch_sweep.config.networks import NetworkConfig
 from stitch_sweep.config.pairs import PairConfig
 from stitch_sweep.config.parts import PartConfig
 from stitch_sweep.config.paths import replaced
+from stitch_sweep.config.places import Places
 from stitch_sweep.config.plugins import Plugins
 from stitch_sweep.config.pretraining import PretrainingConfig
 from stitch_sweep.config.recipe import can_choose_recipe, without_recipe
 from stitch_sweep.config.references import reference_problems
 from stitch_sweep.config.resources import ResourcesConfig
 from stitch_sweep.config.search import SearchConfig
+from stitch_sweep.config.shorthand import lengthen
+from stitch_sweep.config.stitch import options_for
 from stitch_sweep.config.tracking import TrackingConfig
 from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.core.bounds import LONGEST_LIST, MOST_NETWORKS, Positive, Seed, Text
@@ -106,6 +110,7 @@ class Config(TrialSettings):
         default="zoo",
         description="Folder of trained networks. Sweeps with the same folder share networks.",
     )
+    _places: Places = PrivateAttr(default_factory=Places)
 
     @model_validator(mode="wrap")
     @classmethod
@@ -144,6 +149,15 @@ class Config(TrialSettings):
         return without_defaults(self, handler(self), _LATER_KEYS)
 
     @property
+    def places(self) -> Places:
+        """Folders in which the configuration's files lie; by default the current folder."""
+        return self._places
+
+    def set_places(self, places: Places) -> None:
+        """Say where the configuration was read."""
+        self._places = places
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Settings of a trial as plain data, without factors and searched values."""
         return self.all_values()
@@ -158,7 +172,8 @@ class Config(TrialSettings):
         Args:
             overrides: factors and searched values, {dotted path: value}. A whole section is replaced
                 before the values in it. A recipe among them replaces the values of the configuration's
-                own recipe; keys that the configuration sets itself stay.
+                own recipe; keys that the configuration sets itself stay. With another `stitch.name`, the
+                options of the configuration's stitch stay where the other stitch allows them.
 
         Raises:
             pydantic.ValidationError: a setting is not valid.
@@ -167,6 +182,9 @@ class Config(TrialSettings):
         base = self.settings
         if self.training.keys_beside_recipe is not None:
             base = without_recipe(base)
+        section = lengthen("stitch", overrides.get("stitch", base["stitch"]))
+        if isinstance(section, Mapping) and isinstance(name := overrides.get("stitch.name"), str):
+            overrides = {**overrides, "stitch": options_for(section, name)}
         return TrialSettings.model_validate(replaced(base, overrides))
 
     def factor_combinations(self) -> Iterator[dict[str, Any]]:

@@ -18,6 +18,7 @@ from pydantic import (
 
 from stitch_sweep.config.defaults import without_defaults
 from stitch_sweep.config.paths import first_repeated
+from stitch_sweep.config.shorthand import lengthen_search
 from stitch_sweep.core.bounds import (
     LARGEST_COUNT,
     MOST_CHOICES,
@@ -251,10 +252,11 @@ class SearchConfig(Options):
 
     @model_validator(mode="before")
     @classmethod
-    def _derive_mode(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and "mode" not in values:
-            return {**values, "mode": "min" if values.get("metric") == "val_loss" else "max"}
-        return values
+    def _derive_keys(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        mode = "min" if values.get("metric") == "val_loss" else "max"
+        return {"mode": mode, **lengthen_search(values)}
 
     @model_validator(mode="after")
     def _validate_combination(self) -> SearchConfig:

@@ -15,6 +15,7 @@ from stitch_sweep.config.search import SearchConfig
 from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.core.bounds import MOST_CHECKS
 from stitch_sweep.core.errors import InputError
+from stitch_sweep.core.key_places import find_places
 from stitch_sweep.core.problems import describe_problems
 
 Option = tuple[str, dict[str, Any]]
@@ -66,7 +67,10 @@ def _path_problems(places: Mapping[str, str]) -> Iterator[str]:
     for path, place in places.items():
         if path.split(".")[0] not in TrialSettings.model_fields:
             allowed = ", ".join(TrialSettings.model_fields)
-            yield f"{place}: can't differ between trials; only settings in {allowed} can"
+            hint = (
+                f"; set {' or '.join(found)}" if (found := find_places(path, TrialSettings)) else ""
+            )
+            yield f"{place}: can't differ between trials; only settings in {allowed} can{hint}"
 
 
 def _single_problems(

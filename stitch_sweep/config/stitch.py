@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, get_args
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from stitch_sweep.config.components import Component
 from stitch_sweep.core.bounds import From0
@@ -17,10 +18,34 @@ DATA_STARTS = ("permutation", "least_squares", "procrustes")
 """Starts that depend on the training set. So does `auto`, where it chooses one of them."""
 
 
+def options_for(section: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return a raw section `stitch` without the options that another stitch lacks or doesn't allow.
+
+    Args:
+        section: of the first stitch, with its options.
+        name: of the other stitch. Unknown names change nothing: validation reports them.
+
+    Example:
+        >>> options_for({"name": "mlp", "hidden": 64, "start": "auto"}, "conv1x1")
+        {'name': 'mlp', 'start': 'auto'}
+    """
+    if name == section.get("name") or name not in STITCHES.names():
+        return dict(section)
+    model = STITCHES.options(name)
+    options = {key: value for key, value in section.items() if key not in StitchConfig.model_fields}
+    try:
+        model.model_validate(options)
+        refused: set[int | str] = set()
+    except ValidationError as error:
+        refused = {details["loc"][0] for details in error.errors() if details["loc"]}
+    return {key: value for key, value in section.items() if key not in refused}
+
+
 class StitchConfig(Component):
     """Type of the stitch, its initialization, its sparsity penalty, and its options."""
 
     registry: ClassVar[Registry] = STITCHES
+    section: ClassVar[str] = "stitch"
 
     name: str = Field(
         default="paper",
@@ -37,3 +62,12 @@ class StitchConfig(Component):
         description="Weight of the sparsity penalty (sum of absolute weights), which is added to the "
         "loss.",
     )
+
+    @property
+    def label(self) -> str:
+        """Name, and the settings that differ from their defaults: `mlp(hidden=64)`."""
+        defaults = type(self).model_validate({"name": self.name}).model_dump()
+        changed = {k: v for k, v in self.model_dump().items() if v != defaults[k]}
+        return self.name + (
+            f"({', '.join(f'{k}={v}' for k, v in changed.items())})" if changed else ""
+        )

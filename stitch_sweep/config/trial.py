@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from stitch_sweep.config.loss import LossConfig
 from stitch_sweep.config.recipe import with_recipe
+from stitch_sweep.config.shorthand import lengthen_sections
 from stitch_sweep.config.stitch import StitchConfig
 from stitch_sweep.config.training import TrainingConfig
 from stitch_sweep.core.registry import Options
@@ -30,7 +31,9 @@ class TrialSettings(Options):
 
     @model_validator(mode="before")
     @classmethod
-    def _resolve_recipe(cls, values: Any) -> Any:
+    def _resolve_short_forms(cls, values: Any) -> Any:
+        if isinstance(values, Mapping):
+            values = lengthen_sections(values)
         return with_recipe(values, marked=cls._marks_keys(values))
 
     @classmethod
@@ -45,12 +48,18 @@ class TrialSettings(Options):
 
 
 def label(value: Any) -> str | int | float | bool:
-    """Return the value of a factor or setting as one table cell; a loss as `task+0.5*mse`."""
+    """Return the value of a factor or setting as one table cell.
+
+    Example:
+        >>> label({"task": 1.0, "mse": 0.5}), label({"name": "mlp", "hidden": 64})
+        ('task+0.5*mse', 'mlp(hidden=64)')
+    """
     if isinstance(value, str | int | float | bool):
         return value
     if isinstance(value, Mapping):
-        try:
-            return LossConfig.model_validate(value).label
-        except ValidationError:
-            pass
+        for section in (LossConfig, StitchConfig):
+            try:
+                return section.model_validate(value).label
+            except ValidationError:
+                continue
     return json.dumps(value, sort_keys=True)

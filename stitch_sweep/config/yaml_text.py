@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -62,6 +63,14 @@ def dump(tree: Any) -> str:
     """Return plain values as YAML text, which `parse` and readers of YAML 1.1 read equally."""
     text: str = yaml.dump(tree, Dumper=_Dumper, sort_keys=False)
     return text
+
+
+def dump_flow(value: Any) -> str:
+    """Return a plain value as YAML text on one line, such as `{name: digits, image_size: 16}`."""
+    text: str = yaml.dump(
+        value, Dumper=_Dumper, sort_keys=False, default_flow_style=True, width=math.inf
+    )
+    return text.removesuffix("\n").removesuffix("...").strip()
 
 
 def _copy(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
@@ -81,7 +81,7 @@ def redact_uri(uri: str) -> str:
     return scheme + address
 
 
-def conceal(text: object, *uris: str | None) -> str:
+def conceal(text: object, *uris: str | None, variables: Iterable[str] = ()) -> str:
     """Remove the credentials in the given URIs from a text, such as an error message.
 
     Credentials in environment variables are removed as well. Quoted and escaped forms are recognized.
@@ -89,6 +89,7 @@ def conceal(text: object, *uris: str | None) -> str:
     Args:
         text: any text; it may contain the URIs, or parts of them.
         uris: addresses that may contain credentials; None and "" are skipped.
+        variables: further environment variables whose values are credentials.
 
     Example:
         >>> conceal("no route to https://me:pass word@host", "https://me:pass word@host")
@@ -104,7 +105,7 @@ def conceal(text: object, *uris: str | None) -> str:
         for secret in _secrets(uri):
             for form in _written_forms(secret):
                 replacements.setdefault(form, HIDDEN)
-    for name in _ENVIRONMENT:
+    for name in (*_ENVIRONMENT, *variables):
         for form in _written_forms(os.environ.get(name, "")):
             replacements.setdefault(form, HIDDEN)
     # Longest first, because a secret may contain another secret.

@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 from stitch_sweep.core.bounds import LARGEST_NUMBER
 from stitch_sweep.core.credentials import redact
 from stitch_sweep.core.errors import nearest
+from stitch_sweep.core.key_places import find_model, find_places
 
 Location = tuple[int | str, ...]
 """Keys and list indices that lead to a value in a configuration."""
@@ -23,6 +24,9 @@ MOST_PROBLEMS = 100
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """Pattern of a network's name. Names become folder names, so paths such as `../x` are excluded."""
+
+_UNKNOWN_KEY = "unknown_key"
+"""Error type of an `UnknownKey`."""
 
 _EXPECTED = {
     "int_type": "a whole number",
@@ -110,9 +114,14 @@ def mismatch(expected: str, value: Any) -> str:
     return f"expected {expected}, got {show(value)}"
 
 
+class UnknownKey(str):
+    """The message about a key that its section doesn't have; another section may have it."""
+
+
 def refusal(problem: str) -> PydanticCustomError:
     """Return an error for a pydantic validator to raise, with this message."""
-    return PydanticCustomError("stitch_sweep", "{problem}", {"problem": problem})
+    kind = _UNKNOWN_KEY if isinstance(problem, UnknownKey) else "stitch_sweep"
+    return PydanticCustomError(kind, "{problem}", {"problem": str(problem)})
 
 
 def errors_at(title: str, problems: Iterable[tuple[Location, str]]) -> ValidationError:
@@ -164,7 +173,8 @@ def argument_problems(
     allowed = [name for name in parameters if name not in hidden]
     for name, value in given.items():
         if name not in allowed:
-            yield (name,), f"unknown argument of {function.__name__}: {nearest(name, allowed)}"
+            hint = f"unknown argument of {function.__name__}: {nearest(name, allowed)}"
+            yield (name,), UnknownKey(hint)
             continue
         expected = _expected_range(value) or _expected_type(parameters[name].default, value)
         if expected is not None:
@@ -211,7 +221,11 @@ def _describe(details: ErrorDetails, model: type[BaseModel]) -> str:
     kind, location = details["type"], details["loc"]
     if kind == "missing":
         return "is missing"
-    if kind == "extra_forbidden":
+    if kind in (_UNKNOWN_KEY, "extra_forbidden"):
+        if places := find_places(dotted(location), model):
+            return f"unknown key: set {' or '.join(places)}"
+        if kind == _UNKNOWN_KEY:
+            return details["msg"]
         return f"unknown key: {nearest(str(location[-1]), _keys_at(model, location[:-1]))}"
     if kind == "value_error":
         return details["msg"].removeprefix("Value error, ")
@@ -235,15 +249,5 @@ def _keys_at(model: Any, location: Location) -> list[str]:
     for part in location:
         field = getattr(model, "model_fields", {}).get(part)
         if field is not None:
-            model = _find_model(field.annotation)
+            model = find_model(field.annotation, in_mappings=True)[0]
     return list(getattr(model, "model_fields", {}))
-
-
-def _find_model(annotation: Any) -> Any:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        model = _find_model(argument)
-        if model is not None:
-            return model
-    return None

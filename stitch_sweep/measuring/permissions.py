@@ -1,7 +1,7 @@
 """Permissions of measuring: a folder's configuration may come from a stranger.
 
-Measuring reads files below the experiment folder, the default zoo in the current folder, and places
-that the user names. It downloads nothing and runs no code of the configuration unless the user permits
+Measuring reads files below the experiment folder, the zoo of the project around it, and places that the
+user names. It downloads nothing and runs no code of the configuration unless the user permits
 it.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from glob import glob, has_magic
 from itertools import takewhile
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 from stitch_sweep.config.networks import LIBRARIES, NetworkConfig, is_file, is_in_memory
 from stitch_sweep.config.paths import as_list
+from stitch_sweep.config.places import expand_variables, find_root
 from stitch_sweep.config.root import Config
 from stitch_sweep.core import plugins
 from stitch_sweep.core.errors import InputError, nearest
@@ -57,13 +59,14 @@ class Permissions:
         if problems:
             raise InputError(*problems)
         self._folder = folder
+        self._project = find_root(folder)
         self._roots = [folder, *allowed]
 
     def find(self, name: str) -> Path:
         """Find the file or folder that a path of the configuration names.
 
         Args:
-            name: a path or a pattern, relative to the experiment folder or to the current one.
+            name: a path or a pattern, relative to the experiment folder or to the project's root.
 
         Returns:
             The path that exists, else the first one that may be read.
@@ -91,11 +94,19 @@ class Permissions:
         Raises:
             InputError: as in `find`.
         """
-        current, beside = (base / _DEFAULT_ZOO for base in (Path.cwd(), self._folder.absolute()))
-        is_default = config.zoo == _DEFAULT_ZOO and not beside.exists()
-        if is_default and not _is_below(current, self._folder):
-            return current  # the default of Stitch Sweep, which no folder can choose
+        candidates = list(self._candidates(config.zoo))
+        is_nearer = any(self._is_below_root(path) and _exists(path) for path in candidates)
+        if self._project_zoo in candidates and not is_nearer and self._is_in_project():
+            return self._project_zoo  # the default of Stitch Sweep, which no folder can choose
         return self.find(config.zoo)
+
+    @property
+    def _project_zoo(self) -> Path:
+        return self._project / _DEFAULT_ZOO
+
+    def _is_in_project(self) -> bool:
+        """Return whether the project's zoo is no link out of the project."""
+        return self._project_zoo.resolve().is_relative_to(self._project.resolve())
 
     def check_network(self, network: NetworkConfig) -> NetworkConfig:
         """Return the network with paths that may be read.
@@ -163,18 +174,21 @@ class Permissions:
         try:
             return _exists(self.find(name))
         except InputError:
-            default = Path.cwd() / _DEFAULT_ZOO
+            if not self._is_in_project():
+                return False
             candidates = self._candidates(name)
-            return any(_is_below(path, default) and _exists(path) for path in candidates)
+            return any(_is_below(path, self._project_zoo) and _exists(path) for path in candidates)
 
     def _candidates(self, name: str) -> Iterator[Path]:
         """Yield the possible places of a path without accessing them: access could mount a drive."""
         if "\0" in name:
             return
+        with suppress(InputError):  # a path with an unset variable exists nowhere
+            name = expand_variables(name)
         path = Path(name)
         if path.parts[:1] == ("~",):
             path = Path.home().joinpath(*path.parts[1:])
-        for base in (self._folder.absolute(), Path.cwd()):
+        for base in (self._folder.absolute(), self._project):
             yield Path(os.path.normpath(base / path))
 
     def _is_below_root(self, path: Path) -> bool:

@@ -58,10 +58,10 @@ def measure(
     Works on finished and on running sweeps, with the best trial of every study. Nothing is trained: the
     notes name networks that the zoo lacks, and results that depend on them are skipped. Tables that
     are current are not computed again; `about.json` contains the origin of each. Networks and data are
-    those of `config.resolved.yml`, whose paths are relative to its folder or to the current one, as in
-    a sweep. Nothing is downloaded, and only files below the folder are read, because it may come from a
-    stranger; the zoo may also be the folder `zoo` in the current folder, if the configuration names it
-    so.
+    those of `config.resolved.yml`, whose paths are relative to its folder or to the project's root, as
+    in a sweep. Nothing is downloaded, and only files below the folder are read, because it may come
+    from a stranger; the zoo may also be the folder `zoo` in the project's root, if the configuration
+    names it so.
 
     Args:
         folder: an experiment folder that `stitch-sweep sweep` wrote.

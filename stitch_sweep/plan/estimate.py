@@ -17,12 +17,13 @@ from stitch_sweep.core.errors import check_all
 from stitch_sweep.data.batches import choose_batch_size
 from stitch_sweep.networks.zoo import Zoo
 from stitch_sweep.plan.enqueue import check_enqueued
-from stitch_sweep.plan.machine import check_local, check_training
+from stitch_sweep.plan.machine import check_local, check_training, count_local_slots
 from stitch_sweep.plan.objectives import check_objectives
 from stitch_sweep.plan.prepare import Prepared, prepare
 from stitch_sweep.plan.samplers import check_sampler, describe_startup
 from stitch_sweep.plan.schedulers import check_scheduler
 from stitch_sweep.plan.settings import first_settings
+from stitch_sweep.plan.sizes import bound_trainings, compute_once_per_factors
 from stitch_sweep.stitches.building import build_on_meta
 from stitch_sweep.tracking.mlflow_address import check_tracking
 from stitch_sweep.training.evaluations import evaluation_steps
@@ -50,6 +51,10 @@ class Estimate:
         timed_on: `cpu` or `cuda`.
         hours_one_at_a_time: all stitches, without the networks' training. With a scheduler, an upper
             bound: it stops trials early.
+        workers: number of workers that train at the same time; None if it is unknown.
+        hours_with_workers: the same on so many workers, each of which trains one stitch at a time: packs
+            take less. A study's trials run one after the other, `parallel_per_study` at a time, so the
+            longest study is a lower bound.
         disk_megabytes: of the experiment folder, without MLflow's store.
         notes: notes that the sweep would print before its start, such as cells
             whose loss can't train them.
@@ -62,6 +67,8 @@ class Estimate:
     seconds_per_trial: float
     timed_on: str
     hours_one_at_a_time: float
+    workers: int | None
+    hours_with_workers: float | None
     disk_megabytes: float
     notes: list[str]
 
@@ -71,7 +78,10 @@ class Estimate:
 
 
 def estimate(
-    config: Config, address: str | None = None, say: Callable[[str], object] = lambda _: None
+    config: Config,
+    address: str | None = None,
+    say: Callable[[str], object] = lambda _: None,
+    workers: int | None = None,
 ) -> Estimate:
     """Check a configuration fully and estimate time and disk space; write nothing.
 
@@ -79,6 +89,7 @@ def estimate(
         config: the configuration.
         address: of the cluster that will run the sweep, if any: this machine then needs no GPU.
         say: is called with a line before each slow step.
+        workers: maximum number of workers at the same time; by default as many as fit on this machine.
 
     Raises:
         InputError: the sweep wouldn't start.
@@ -92,13 +103,15 @@ def estimate(
         lambda: check_sampler(config),
         lambda: check_scheduler(config),
         lambda: check_enqueued(config),
-        lambda: check_tracking(config.tracking),
+        lambda: check_tracking(config.tracking, config.places),
         *(local_checks if address is None else []),
     )
     prepared = prepare(config)
     trials, trainings = prepared.trials, prepared.trainings
     zoo = Zoo(config.zoo)
     seconds = _seconds_per_trial(prepared, say)
+    slots = count_local_slots(config.resources) if address is None else None
+    present = min(filter(None, (slots, workers)), default=None)
     return Estimate(
         studies=len(prepared.studies),
         trials=trials,
@@ -107,9 +120,23 @@ def estimate(
         seconds_per_trial=round(seconds, 2),
         timed_on=_device(config),
         hours_one_at_a_time=round(seconds * trainings / 3600, 3),
+        workers=present,
+        hours_with_workers=None
+        if present is None
+        else round(seconds * _count_rounds(prepared, present) / 3600, 3),
         disk_megabytes=round(_count_bytes(prepared, trials, trainings) / 2**20, 1),
         notes=[*filter(None, [describe_startup(config), _bound_note(config)]), *prepared.notes],
     )
+
+
+def _count_rounds(prepared: Prepared, workers: int) -> int:
+    """Return the number of trainings that a worker runs one after the other, at least."""
+    config = prepared.config
+    counts = compute_once_per_factors(
+        prepared.studies, lambda study: bound_trainings(config, study)
+    )
+    longest = math.ceil(max(counts) / config.search.parallel_per_study)
+    return max(math.ceil(sum(counts) / workers), longest)
 
 
 def _seconds_per_trial(prepared: Prepared, say: Callable[[str], object]) -> float:

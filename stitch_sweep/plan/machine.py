@@ -31,6 +31,31 @@ def check_local(resources: ResourcesConfig) -> None:
         raise InputError(f"resources.cpu is {resources.cpu}, but this machine has {count} CPUs")
 
 
+def count_local_slots(resources: ResourcesConfig) -> int | None:
+    """Count the workers that fit on this machine; None if a GPU's share is measured later."""
+    if resources.gpu == "auto":
+        return None
+    cpus = len(os.sched_getaffinity(0))
+    return max(1, count_slots(cpus, torch.cuda.device_count(), resources.cpu, resources.gpu))
+
+
+def count_slots(cpus: int | float, gpus: int | float, cpu: int, gpu: float) -> int:
+    """Count the workers that fit on a machine.
+
+    Args:
+        cpus: of the machine.
+        gpus: of the machine.
+        cpu: CPUs of a worker.
+        gpu: GPUs of a worker, or its share of one.
+    """
+    by_cpu = int(cpus // cpu)
+    if gpu == 0:
+        return by_cpu
+    # A fraction must fit on one GPU: 0.4 fits twice on each, not five times on two.
+    per_gpu = int(1 / gpu + 1e-9)
+    return min(by_cpu, int(gpus * per_gpu) if gpu <= 1 else int(gpus // gpu))
+
+
 def check_training(config: Config) -> None:
     """Check that this machine can run the frozen network in every way that a configuration names.
 

@@ -183,7 +183,7 @@ def _write_files(
     if result.predictions is not None:
         predictions = pd.DataFrame({"predictions": result.predictions.numpy()})
         write_atomically(folder / layout.PREDICTIONS, predictions.to_parquet())
-    write_atomically(folder / layout.RESOLVED_CONFIG, to_yaml(config).encode())
+    write_atomically(folder / layout.RESOLVED_CONFIG, to_yaml(config, folder).encode())
     summary = {"status": result.status, "seconds": result.seconds, **result.metrics}
     text = json.dumps(summary, indent=2) + "\n"
     # Last: a folder with a summary is complete.

@@ -8,6 +8,7 @@ from typing import Any
 
 from stitch_sweep.config.networks import CLASS_ONLY, EXTERNAL_KINDS, FROM_FACTORY, is_in_memory
 from stitch_sweep.config.plugins import plugin_contents
+from stitch_sweep.config.root import Config
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.seeding import processor
 from stitch_sweep.core.versions import MAIN_PACKAGES, versions
@@ -53,12 +54,18 @@ def describe_sweep(prepared: Prepared) -> dict[str, Any]:
             **_describe_plugins(prepared),
             "resources": resources,
         },
-        "config": config.model_dump(mode="json", exclude={"tracking"}),
+        "config": _describe_config(config),
         "trials": prepared.trials,
         "classes": prepared.data.num_classes,
         "versions": versions(MAIN_PACKAGES),
         "processor": processor(),
     }  # fmt: skip
+
+
+def _describe_config(config: Config) -> dict[str, Any]:
+    tree = config.model_dump(mode="json", exclude={"tracking"})
+    config.places.to_portable(tree, None)  # environment variables keep their names
+    return tree
 
 
 def check_unchanged(ledger: Ledger, prepared: Prepared) -> None:

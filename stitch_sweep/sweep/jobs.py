@@ -8,7 +8,7 @@ from pathlib import Path
 from stitch_sweep.core.errors import InputError
 
 
-def check_job(folder: Path, zoo: Path, *, address: str | None, tracked_here: bool) -> None:
+def check_job(folder: Path, zoo: Path, *, address: str | None, database: Path | None) -> None:
     """Check that a submitted job uses the cluster, and that its files outlast it.
 
     A job runs in a copy of the submitted working directory, which Ray deletes afterwards. Outside of a
@@ -18,7 +18,7 @@ def check_job(folder: Path, zoo: Path, *, address: str | None, tracked_here: boo
         folder: the experiment folder.
         zoo: folder of trained networks.
         address: of the cluster, from the command line.
-        tracked_here: whether MLflow's database would be a file in the current folder.
+        database: MLflow's database, if it is a file.
 
     Raises:
         InputError: a line for each option that the job lacks.
@@ -38,9 +38,9 @@ def check_job(folder: Path, zoo: Path, *, address: str | None, tracked_here: boo
         )
     if is_deleted(zoo) and not zoo.exists():
         problems.append(f"zoo {zoo}: is deleted with the job; add --set zoo=/a/permanent/folder")
-    if tracked_here and is_deleted(Path()):
+    if database is not None and is_deleted(database):
         problems.append(
-            "tracking.uri: mlflow.db is deleted with the job; add --set tracking.uri=URI, such as "
+            f"tracking.uri: {database.name} is deleted with the job; add --set tracking.uri=URI, such as "
             "sqlite:////a/permanent/folder/mlflow.db, or --set tracking.enabled=false"
         )
     if problems:

@@ -35,7 +35,7 @@ from stitch_sweep.sweep.progress import Reporter
 from stitch_sweep.sweep.views import check_views, ended_records, write_views
 from stitch_sweep.tracking.mirror import Mirror
 from stitch_sweep.tracking.mirroring import Mirroring
-from stitch_sweep.tracking.mlflow_address import check_tracking
+from stitch_sweep.tracking.mlflow_address import check_tracking, resolve, secret_variables
 from stitch_sweep.tracking.process import TrackingProcess
 
 
@@ -138,7 +138,7 @@ def run_sweep(
             lambda: check_enqueued(config),
             lambda: _check_folder(ledger, resume),
             lambda: _check_stitches_are_kept(config, retrain_stitches),
-            lambda: check_tracking(config.tracking),
+            lambda: check_tracking(config.tracking, config.places),
             *(local_checks if address is None else []),
         )
         copy = None if mirror is None else Mirror(folder, mirror)
@@ -165,7 +165,14 @@ def _run_checked(
     folder = ledger.folder
     # Started first, because it takes seconds; it waits for the sweep to begin.
     tracking = (
-        TrackingProcess(folder, config.tracking.experiment, config.tracking.uri, reporter.say)
+        TrackingProcess(
+            folder,
+            config.tracking.experiment,
+            resolve(config.tracking.uri, config.places),
+            reporter.say,
+            root=config.places.root,
+            hidden=secret_variables(config.tracking.uri),
+        )
         if config.tracking.enabled
         else None
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from stitch_sweep.plan import machine
 from stitch_sweep.sweep.ray_setup import ray
 
 UNLIMITED_SLOTS = 64
@@ -109,10 +110,4 @@ def count_cpus_per_gpu() -> int:
 
 
 def _slots_of_node(available: Mapping[str, Any], cpu: int, gpu: float) -> int:
-    by_cpu = int(available.get("CPU", 0) // cpu)
-    if gpu == 0:
-        return by_cpu
-    gpus = available.get("GPU", 0)
-    # A fraction must fit on one GPU: 0.4 fits twice on each, not five times on two.
-    per_gpu = int(1 / gpu + 1e-9)
-    return min(by_cpu, int(gpus * per_gpu) if gpu <= 1 else int(gpus // gpu))
+    return machine.count_slots(available.get("CPU", 0), available.get("GPU", 0), cpu, gpu)

@@ -143,7 +143,7 @@ def _run_on_ray(
             fingerprints = {name: fingerprint(module) for name, module in networks.items()}
             check_networks(ledger, fingerprints)
             ledger.start({**describe_sweep(prepared), "networks": fingerprints})
-            write_atomically(folder / layout.RESOLVED_CONFIG, to_yaml(config).encode())
+            write_atomically(folder / layout.RESOLVED_CONFIG, to_yaml(config, folder).encode())
             packs = PackWidths(prepared)
             reporter.say(describe_slots(slots(), packs.widest))
             journal = LiveJournal(

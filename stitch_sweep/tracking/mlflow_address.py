@@ -14,6 +14,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from stitch_sweep.config.places import (
+    Places,
+    expand_variables,
+    has_variables,
+    quote_database,
+    split_sqlite,
+    variable_names,
+)
 from stitch_sweep.config.tracking import TrackingConfig
 from stitch_sweep.core.credentials import redact_uri
 from stitch_sweep.core.errors import InputError, nearest
@@ -21,8 +29,8 @@ from stitch_sweep.core.untrusted import printable
 from stitch_sweep.storage.files import check_writable
 
 VARIABLE = "MLFLOW_TRACKING_URI"
-DEFAULT = "sqlite:///mlflow.db"
-"""MLflow's local default: a file in the current folder."""
+DATABASE = "mlflow.db"
+"""Name of the default store, a file in the project's root."""
 
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _ALLOWED = "http://, https://, sqlite:///, postgresql://, mysql://, mssql://, databricks"
@@ -36,18 +44,46 @@ _PACKAGES = {
 _SQLITE_HEADER = b"SQLite format 3\0"
 
 
-def resolve(uri: str | None) -> str:
-    """Return the address that MLflow uses.
+def resolve(uri: str | None, places: Places | None = None) -> str:
+    """Return the address that MLflow uses. It may contain a password that the configuration lacks.
 
     Args:
-        uri: `tracking.uri`; None for MLFLOW_TRACKING_URI or MLflow's local default.
+        uri: `tracking.uri`; None for MLFLOW_TRACKING_URI or the store in the project's root.
+        places: of the configuration; by default the current folder's.
+
+    Raises:
+        InputError: an environment variable in the address is not set.
     """
-    if address := uri or os.environ.get(VARIABLE):
-        return address
-    # MLflow's rule: a folder of runs in the current folder takes precedence over the sqlite file, unless
-    # MLflow refuses such folders.
-    has_runs = any(Path("mlruns").glob("[0-9]*/meta.yaml"))
-    return Path("mlruns").absolute().as_uri() if has_runs and _folders_are_allowed() else DEFAULT
+    if uri:
+        return (places or Places()).locate_database(expand_variables(uri))
+    if address := os.environ.get(VARIABLE):
+        # This address is the shell's, and relative to the current folder.
+        return Places().locate_database(address)
+    root = (places or Places()).root
+    # MLflow's rule: a folder of runs takes precedence over the sqlite file, unless MLflow refuses such
+    # folders.
+    has_runs = any((root / "mlruns").glob("[0-9]*/meta.yaml"))
+    if has_runs and _folders_are_allowed():
+        return (root / "mlruns").as_uri()
+    return f"sqlite:///{quote_database(root / DATABASE)}"
+
+
+def show_address(uri: str | None, address: str) -> str:
+    """Return an address for messages, without credentials and without the values of variables.
+
+    Args:
+        uri: `tracking.uri`.
+        address: for which it stands, see `resolve`.
+    """
+    return redact_uri(uri if uri and has_variables(uri) else address)
+
+
+def secret_variables(uri: str | None) -> list[str]:
+    """Return the environment variables in an address whose values may be credentials.
+
+    The address of a server may contain a token anywhere. That of an sqlite file is a path.
+    """
+    return [] if uri is None or split_sqlite(uri)[0] else variable_names(uri)
 
 
 def local_database(uri: str) -> Path | None:
@@ -70,20 +106,24 @@ def artifact_location(uri: str) -> str | None:
     return None if database is None else (database.parent.resolve() / "mlruns").as_uri()
 
 
-def check_tracking(config: TrackingConfig) -> None:
+def check_tracking(config: TrackingConfig, places: Places | None = None) -> None:
     """Check the tracking address on this machine; contact no server and create nothing.
+
+    Args:
+        config: the section `tracking`.
+        places: of the configuration; by default the current folder's.
 
     Raises:
         InputError: MLflow can never use this address on this machine.
     """
     if not config.enabled:
         return
-    address = resolve(config.uri)
+    address = resolve(config.uri, places)
     if problem := _problem(address):
         source = "tracking.uri" if config.uri else VARIABLE
         if not config.uri and not os.environ.get(VARIABLE):
             source = "tracking"
-        raise InputError(f"{source}: {printable(redact_uri(address))} {problem}")
+        raise InputError(f"{source}: {printable(show_address(config.uri, address))} {problem}")
 
 
 def _problem(address: str) -> str:

@@ -26,6 +26,7 @@ from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.records import RecordError
 from stitch_sweep.tracking.errors import deleted_experiment, refused_experiment
 from stitch_sweep.tracking.mlflow_address import artifact_location, resolve
+from stitch_sweep.tracking.moved_store import adopt_artifacts
 from stitch_sweep.tracking.trial_content import (
     MOST_CHARACTERS,
     Point,
@@ -111,6 +112,7 @@ class Tracker:
         self._folder = folder
         self._ledger = Ledger(folder)
         self._uri = resolve(uri)
+        adopt_artifacts(self._uri)
         self._client: MlflowClient = MlflowClient(tracking_uri=self._uri)
         self._experiment_name = experiment
         self._parent = ""

@@ -11,9 +11,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from stitch_sweep.core.credentials import conceal
 from stitch_sweep.tracking.follower import PATIENCE_SECONDS, join_while_progressing
 from stitch_sweep.tracking.mlflow_address import VARIABLE, resolve
 
@@ -28,6 +29,8 @@ class TrackingProcess:
         experiment: name of the MLflow experiment.
         uri: tracking URI or None.
         say: is called once, from a thread, when MLflow refuses the runs, and when it accepts them again.
+        root: the project's root, where MLflow puts what has no other place; default: the current folder.
+        hidden: names of environment variables whose values messages must not contain.
 
     Attributes:
         sent: number of trials sent so far.
@@ -41,11 +44,15 @@ class TrackingProcess:
         experiment: str,
         uri: str | None,
         say: Callable[[str], object] = lambda _: None,
+        *,
+        root: Path | None = None,
+        hidden: Iterable[str] = (),
     ) -> None:
         program = "stitch_sweep.tracking.program"
         self._process = subprocess.Popen(
             # Without -P, a user's file in the current folder could replace a module.
-            [sys.executable, "-P", "-m", program, str(folder), experiment],
+            [sys.executable, "-P", "-m", program, str(folder.absolute()), experiment],
+            cwd=root,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -58,6 +65,7 @@ class TrackingProcess:
         self.sent = 0
         self.error = self.refusal = ""
         self._say = say
+        self._hidden = tuple(hidden)
         self._reported = ""
         self._last_progress = time.monotonic()
         self._thread = threading.Thread(target=self._listen, daemon=True)
@@ -97,6 +105,8 @@ class TrackingProcess:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             kind, _, text = line.strip().partition(" ")
+            if kind in ("refused", "error"):
+                text = conceal(text, variables=self._hidden)
             if kind == "refused":
                 self.error = self.refusal = text
                 if text != self._reported:

@@ -493,7 +493,7 @@ class TestAJob:
 
     def test_that_would_lose_its_results_is_refused(self, submitted):
         with pytest.raises(InputError) as caught:
-            check_job(Path(), Path("zoo"), address=None, tracked_here=True)
+            check_job(Path(), Path("zoo"), address=None, database=Path("mlflow.db"))
         starts = [
             "--address is missing",
             "--folder .: is deleted with the job",
@@ -505,13 +505,13 @@ class TestAJob:
 
     def test_that_writes_where_it_lasts_is_not(self, submitted, tmp_path):
         lasting = tmp_path / "sweeps"
-        check_job(lasting, lasting / "zoo", address="auto", tracked_here=False)
+        check_job(lasting, lasting / "zoo", address="auto", database=None)
         (submitted / "zoo").mkdir()  # a zoo that was submitted with the configuration
-        check_job(lasting, Path("zoo"), address="auto", tracked_here=False)
+        check_job(lasting, Path("zoo"), address="auto", database=None)
 
     def test_is_not_what_runs_elsewhere(self, submitted, monkeypatch):
         monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR")
-        check_job(Path(), Path("zoo"), address=None, tracked_here=True)
+        check_job(Path(), Path("zoo"), address=None, database=Path("mlflow.db"))
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ def test_an_unknown_key_is_named_with_the_nearest_right_one(path, message, tmp_p
         ("networks", {"a": 1}, "expected a list, got key: value pairs"),
         ("networks", [], "expected at least 1 in the list, got a list of 0"),
         ("pairs", "all", "expected a list, got 'all'"),
-        ("data", "digits", "expected key: value pairs, got 'digits'"),
+        ("data", 3, "expected key: value pairs, got 3"),
         ("data.name", "digts", "no data set is named 'digts': did you mean 'digits'?"),
         ("data.loader", "ffvc", "expected 'torch"),
         ("data.augment", "flip", "expected 'none' or 'crop_flip', got 'flip'"),
@@ -164,7 +164,7 @@ def test_an_unknown_key_is_named_with_the_nearest_right_one(path, message, tmp_p
         ("pairs.0.receiver_layers", ["1"], "expected 'all' or a list of layer indices"),
         ("stitch.name", "papr", "no stitch is named 'papr': did you mean 'paper'?"),
         ("stitch.start", "zero", "expected 'random', 'identity', 'permutation', 'least_squares', "),
-        ("loss", "mse", "expected key: value pairs, got 'mse'"),
+        ("loss", 3, "expected key: value pairs, got 3"),
         ("loss", {}, "expected at least one loss, such as task: 1.0"),
         ("loss.msee", 1.0, "no loss is named 'msee': did you mean 'mse'?"),
         ("training.optimizer.name", "sdg", "no optimizer of torch.optim is named 'sdg': did you"),
@@ -179,7 +179,7 @@ def test_an_unknown_key_is_named_with_the_nearest_right_one(path, message, tmp_p
         ("search.mode", "min", "expected 'max' for val_accuracy, got 'min'"),
         ("search.samples", 3, "is 3, but there is no space to sample from; use repeats"),
         ("search.space", [], "expected a file's path, or dotted paths with their distributions, got"),
-        ("search.space", "nope.yml", "nope.yml: there is no such file"),
+        ("search.space", "/nope.yml", "/nope.yml: there is no such file"),
         ("search.sampler", 3, "expected key: value pairs, got 3"),
         ("search.parallel_per_study", 0, "expected a number of at least 1, got 0"),
         ("resources.cpu", 0, "expected a number of at least 1, got 0"),
@@ -409,13 +409,14 @@ class TestOverrides:
 
 
 class TestPaths:
-    def test_are_looked_up_beside_the_file_then_in_the_current_folder(self, tmp_path, monkeypatch):
-        beside, here = tmp_path / "beside", tmp_path / "here"
-        for folder in (beside, here):
-            folder.mkdir()
+    def test_are_looked_up_beside_the_file_then_in_the_root(self, tmp_path, monkeypatch):
+        root, beside, here = tmp_path / "root", tmp_path / "root/sub/beside", tmp_path / "here"
+        for folder in (root, beside, here):
+            folder.mkdir(parents=True)
             (folder / "space.yml").write_text(yaml.safe_dump({"training.epochs": EPOCHS}))
             (folder / "w.safetensors").touch()
         (beside / "train-0.parquet").touch()
+        (root / "stitch-sweep.yml").touch()
         monkeypatch.chdir(here)
         tree = changed("networks.0.weights", "w.safetensors")
         tree["data"] = {"name": "parquet", "path": "*.parquet"}
@@ -428,8 +429,10 @@ class TestPaths:
         (beside / "w.safetensors").unlink()
         (beside / "space.yml").unlink()
         found = read_config(file)
-        assert found.networks[0].weights_file == here / "w.safetensors"
+        assert found.networks[0].weights_file == root / "w.safetensors"
         assert found.search.distributions.keys() == {"training.epochs"}
+        (root / "w.safetensors").unlink()
+        assert read_config(file).networks[0].weights_file == root / "w.safetensors"
 
     def test_a_file_named_random_is_no_weights_file(self, tmp_path):
         (tmp_path / "random").touch()
@@ -462,9 +465,12 @@ FULL = {
 
 @pytest.mark.parametrize("source", [BASE, FULL, *SHIPPED], ids=["base", "full", *map(str, SHIPPED)])
 def test_what_is_written_reads_back_equal(source, tmp_path):
-    config = Config.model_validate(source) if isinstance(source, dict) else read_config(source)
+    if isinstance(source, dict):
+        (tmp_path / "config.yml").write_text(yaml.safe_dump(source))
+        source = tmp_path / "config.yml"
+    config = read_config(source)
     file = tmp_path / "config.resolved.yml"
-    file.write_text(to_yaml(config))
+    file.write_text(to_yaml(config, tmp_path))
     again = read_config(file)
     assert again == config
     assert to_yaml(again) == to_yaml(config)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
 from stitch_sweep.cli import main as cli
-from stitch_sweep.cli.sweep import tracks_here
-from stitch_sweep.config.root import Config
+from stitch_sweep.cli.sweep import local_store
+from stitch_sweep.config.reading import read_config
 from stitch_sweep.config.tracking import TrackingConfig
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.tracking.mlflow_address import check_tracking, resolve
 from tests.support.sweeps import write_config
-from tests.support.tracking import BASE, uri_of
+from tests.support.tracking import uri_of
 
 IMPOSSIBLE = [
     ("ftp://host/x", "begins with ftp:, which MLflow can't track to"),
@@ -103,7 +104,7 @@ def test_the_default_store_is_the_file_even_beside_folders_that_mlflow_refuses(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mlruns" / "0").mkdir(parents=True)
     (tmp_path / "mlruns" / "0" / "meta.yaml").touch()
-    assert resolve(None) == "sqlite:///mlflow.db"
+    assert resolve(None) == uri_of(tmp_path / "mlflow.db")
     check_tracking(TrackingConfig())
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     assert resolve(None) == (tmp_path / "mlruns").as_uri()
@@ -142,7 +143,7 @@ def test_the_ui_opens_the_store_of_the_sweep(tmp_path, monkeypatch):
     with pytest.raises(StartedError) as caught:
         cli.ui()
     assert "127.0.0.1" in caught.value.args
-    assert os.environ["MLFLOW_BACKEND_STORE_URI"] == "sqlite:///mlflow.db"
+    assert os.environ["MLFLOW_BACKEND_STORE_URI"] == uri_of(tmp_path / "mlflow.db")
     (tmp_path / "other.db").touch()
     uri = f"{uri_of(tmp_path / 'other.db')}?key=hunter2"
     config = write_config(tmp_path, tmp_path / "zoo", tracking={"uri": uri})
@@ -155,11 +156,17 @@ def test_the_ui_opens_the_store_of_the_sweep(tmp_path, monkeypatch):
         cli.ui()
 
 
-def test_a_store_below_the_current_folder_vanishes_with_a_job(tmp_path, monkeypatch):
+def test_the_store_of_a_sweep_lies_in_its_project(tmp_path, monkeypatch):
+    project = tmp_path / "project"
+    (project / "sweep").mkdir(parents=True)
+    (project / "stitch-sweep.yml").touch()
     monkeypatch.chdir(tmp_path)
-    for uri, here in (
-        *((None, True), ("sqlite:///mlflow.db", True), ("sqlite:////elsewhere/mlflow.db", False)),
-        ("http://host", False),
+    for uri, expected in (
+        (None, project / "mlflow.db"),
+        ("sqlite:///mlflow.db", project / "mlflow.db"),
+        ("sqlite:///./mlflow.db", project / "sweep" / "mlflow.db"),
+        ("sqlite:////elsewhere/mlflow.db", Path("/elsewhere/mlflow.db")),
+        ("http://host", None),
     ):
-        config = Config.model_validate({**BASE, "tracking": {"uri": uri}})
-        assert tracks_here(config) == here
+        config = read_config(write_config(project / "sweep", tmp_path, tracking={"uri": uri}))
+        assert local_store(config) == expected
