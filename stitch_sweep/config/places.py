@@ -17,7 +17,6 @@ from typing import Any
 from stitch_sweep.config.networks import FROM_FACTORY, WEIGHTS, is_file
 from stitch_sweep.config.paths import as_list
 from stitch_sweep.core.errors import InputError
-from stitch_sweep.core.plugins import is_file as is_plugin_file
 from stitch_sweep.core.problems import dotted
 
 MARKER = "stitch-sweep.yml"
@@ -160,7 +159,7 @@ def path_values(tree: Mapping[str, Any]) -> Iterator[tuple[Any, Any, str]]:
     """
     plugins = as_list(tree.get("plugins"))
     for k, name in enumerate(plugins):
-        if isinstance(name, str) and is_plugin_file(name):
+        if isinstance(name, str) and name.endswith(".py"):
             yield plugins, k, f"plugins[{k}]"
     networks = [(f"networks[{i}].", entry) for i, entry in enumerate(as_list(tree.get("networks")))]
     sections = [("", tree), *networks]

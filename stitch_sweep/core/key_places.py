@@ -17,7 +17,7 @@ def find_places(path: str, root: type[BaseModel]) -> list[str]:
     """Find the sections of a configuration that have the last key of a path.
 
     Args:
-        path: where the key was given: `training.lr`.
+        path: where the key was given, as in the example.
         root: model of the whole configuration, or of a part of it.
 
     Returns:
