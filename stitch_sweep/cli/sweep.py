@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -99,7 +98,7 @@ def sweep(
             return
         check_job(target, Path(settings.zoo), address=address, database=local_store(settings))
         reporter = Reporter()
-        reports: list[Report] = []
+        reports: list[Report | None] = []
         outcome = run_sweep(
             settings,
             target,
@@ -110,7 +109,7 @@ def sweep(
             mirror=mirror,
             start=start,
             reporter=reporter,
-            on_tables=lambda: reports.extend(_write_report(settings, target, reporter)),
+            on_tables=lambda: reports.append(_write_report(settings, target, reporter)),
         )
     report = reports[0] if reports else None
     if as_json:
@@ -129,17 +128,18 @@ def local_store(config: Config) -> Path | None:
     return local_database(resolve(config.tracking.uri, config.places))
 
 
-def _write_report(config: Config, folder: Path, reporter: Reporter) -> Iterator[Report]:
-    """Write the page, and yield its report; a page that can't be written is no failure of the sweep."""
+def _write_report(config: Config, folder: Path, reporter: Reporter) -> Report | None:
+    """Write the page; return None if it isn't written, which is no failure of the sweep."""
     if config.report == "never":
-        return
+        return None
     from stitch_sweep.report.writing import write_page
 
     try:
         with reporter.phase("report written"):
-            yield write_page(folder)
+            return write_page(folder)
     except InputError as error:
         stderr.print(f"no report was written: {error}", soft_wrap=True)
+        return None
 
 
 def _print_outcome(

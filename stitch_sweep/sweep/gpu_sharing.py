@@ -128,11 +128,9 @@ def find_largest_pack(prepared: Prepared) -> LargestPack:
         stored = [count for count in stored if 4 * count <= config.resources.cache_gb * 2**30]
         return sum(stored) * images // len(data.train)
 
-    def batch_of(settings: TrialSettings) -> int:
-        return choose_batch_size(settings.training.batch_size, len(data.train))
-
     def size_in_place(study: Study, settings: TrialSettings) -> int:
-        batch = batch_of(settings) * sum(map(math.prod, shapes(study)))
+        size = choose_batch_size(settings.training.batch_size, len(data.train))
+        batch = size * sum(map(math.prod, shapes(study)))
         stitch = build_on_meta(settings.stitch, *shapes(study))
         return batch + 4 * capacity(stitch).parameters
 

@@ -53,10 +53,10 @@ class Outcome:
         lost: trials whose workers died too often; `--resume` tries them again.
         interrupted: whether Ctrl-C or SIGTERM stopped the sweep before its end.
         tracked: whether MLflow has everything; None when tracking is off.
-        is_out_of_time: whether `search.time_budget` ended the sweep before its last trial.
         mirrored: whether the copy of the folder is complete; None without one.
         tracking_problem: why MLflow refuses the runs, and the remedy; empty if it accepts them, and
             after an outage: a later `--resume` then sends the missing runs.
+        is_out_of_time: whether `search.time_budget` ended the sweep before its last trial.
     """
 
     results: pd.DataFrame

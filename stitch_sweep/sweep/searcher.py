@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from stitch_sweep.config.root import Config
+from stitch_sweep.core.bounds import BatchSize
 from stitch_sweep.core.errors import StoppedError
 from stitch_sweep.plan.equal_trials import EffectiveSettings
 from stitch_sweep.stitches.shapes import Shape
@@ -70,7 +71,7 @@ class SweepSearcher(tune.search.Searcher):
         limit: Callable[[], int] | None = None,
         gpu: float = 0.0,
         shape: Callable[[str, int], Shape] | None = None,
-        width: Callable[[str, int, int], int] = lambda receiver, layer, batch_size: 1,
+        width: Callable[[str, int, BatchSize], int] = lambda receiver, layer, batch_size: 1,
         layers: Callable[[str], int] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
