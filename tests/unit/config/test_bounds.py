@@ -408,7 +408,7 @@ class TestMessages:
         message = refused(tmp_path, {**BASE, **{f"key{k}": 1 for k in range(500)}, "k" * 1000: 1})
         assert message.count("\n") == 100
         assert message.endswith("more problems")
-        assert len(message) < 20_000
+        assert max(map(len, message.splitlines())) < 300, "a long name is shortened"
 
     def test_of_deep_and_far_overrides(self, tmp_path):
         assert "levels; at most 50 are allowed" in refused(tmp_path, BASE, **{"a." * 9999 + "a": 1})

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from stitch_sweep.config.networks import NetworkConfig
+from stitch_sweep.config.places import MARKER
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.measuring.permissions import Permissions
 from stitch_sweep.measuring.tables import measure
@@ -65,6 +66,7 @@ def test_a_loop_of_links_and_a_pipe_are_refused(folder, kind):
 
 
 def test_what_lies_below_the_folder_or_is_allowed_is_found(folder, tmp_path, monkeypatch):
+    (tmp_path / MARKER).touch()
     monkeypatch.chdir(tmp_path)
     data, mine = folder / "data", tmp_path / "mine"
     for place in (data, mine):

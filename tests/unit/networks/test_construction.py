@@ -146,7 +146,7 @@ def test_a_state_dict_of_another_network_is_refused_with_the_differences(mine, t
 def test_a_factory_that_is_of_no_use_says_why(subtests, mine, tmp_path):
     for factory, message in (
         ("{file}:mak", "has no function 'mak': did you mean 'make'?"),
-        ("{folder}/other.py:make", "No such file"),
+        ("{folder}/other.py:make", "other.py: there is no such file"),
         ("no_such_package.at_all:make", "ModuleNotFoundError: No module named 'no_such_package'"),
         ("{file}:fails", "RuntimeError: no such luck"),
         ("{file}:exits", "could not be made: SystemExit: 2"),

@@ -139,7 +139,7 @@ class TestExpansion:
             {"sender": "a", "receiver": "b"},
             {"sender": "a", "receiver": "a", "sender_layers": [-1, 1]},
         ]
-        found = config(pairs=pairs, controls=ALL)
+        found = config(pairs=pairs, controls=ALL, zoo=str(tmp_path / "zoo"))
         file = tmp_path / "config.resolved.yml"
         file.write_text(to_yaml(found))
         again = read_config(file)
