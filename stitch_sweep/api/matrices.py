@@ -11,8 +11,8 @@ from stitch_sweep.api.experiment import SweepExperiment
 from stitch_sweep.api.settings import (
     TRIAL_SECTIONS,
     expand_settings,
-    loss_section,
     network_section,
+    to_plain,
 )
 from stitch_sweep.api.stitching import Network
 from stitch_sweep.api.sweeping import sweep
@@ -102,7 +102,7 @@ def _cross_losses(tree: dict[str, Any], losses: Sequence[str | Mapping[str, Any]
         raise InputError("matrix: losses must be a list of losses, such as ['task', 'mse']")
     if "loss" in tree:
         raise InputError("matrix: give either loss or losses")
-    sections = [loss_section(loss) for loss in losses]
+    sections = to_plain(losses)
     if len(sections) == 1:
         tree["loss"] = sections[0]
         return

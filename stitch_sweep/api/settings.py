@@ -23,8 +23,7 @@ def expand_settings(
 ) -> dict[str, Any]:
     """Turn keyword arguments into sections of a configuration.
 
-    `recipe="fast"` stands for `training={"recipe": "fast"}`, `stitch="conv1x1"` for
-    `stitch={"name": "conv1x1"}`, and `loss="mse"` for `loss={"mse": 1.0}`.
+    `recipe="fast"` stands for `training={"recipe": "fast"}`.
 
     Args:
         settings: the keyword arguments.
@@ -48,16 +47,7 @@ def expand_settings(
         if not isinstance(training, dict) or "recipe" in training:
             raise InputError(f"{function}: give either recipe or training with the key recipe")
         training["recipe"] = recipe
-    if isinstance(tree.get("stitch"), str):
-        tree["stitch"] = {"name": tree["stitch"]}
-    if "loss" in tree:
-        tree["loss"] = loss_section(tree["loss"])
     return tree
-
-
-def loss_section(loss: Any) -> Any:
-    """Return a loss as a section of a configuration; a name stands for the loss with weight 1."""
-    return {loss: 1.0} if isinstance(loss, str) else to_plain(loss)
 
 
 def to_plain(value: Any) -> Any:

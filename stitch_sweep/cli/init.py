@@ -16,7 +16,7 @@ _TEMPLATE = """\
 # stitch-sweep sweep {file} --dry-run    prints the number of trials, the time and the disk space
 # stitch-sweep sweep {file}              runs them
 # docs/config.md explains every key. A key that is missing has its default.
-
+{plugins}
 # The images.
 data: {data}
 
@@ -42,9 +42,9 @@ search:
   # Every value runs in every cell: one matrix for each loss.
   cross: {{loss: {losses}}}
   # Settings that Optuna chooses, and the number of choices that it tries in every cell.
-  # space:
-  #   training.optimizer.lr: {{type: float, low: 0.0003, high: 0.03, log: true}}
-  # samples: 8
+  {mark}space:
+  {mark}  training.optimizer.lr: {{type: float, low: 0.0003, high: 0.03, log: true}}
+  {mark}samples: {samples}
 """
 
 
@@ -79,12 +79,30 @@ def init(
         list[str] | None,
         typer.Option(metavar="LOSS", help="Loss, repeatable. Default: task and mse."),
     ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Learning rates that Optuna tries in every cell. Default: no search.",
+        ),
+    ] = None,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Plugin that the configuration names, such as ./mine.py; repeatable. It is run.",
+        ),
+    ] = None,
 ) -> None:
     """Write a commented configuration for two networks. On a terminal, ask for what is missing."""
+    from stitch_sweep.core import plugins
+
     if file.exists() or file.is_symlink():
         raise InputError(f"{file}: exists already; name another file")
     if not file.parent.absolute().parent.is_dir():
         raise InputError(f"{file}: there is no folder {file.parent.parent}; create it first")
+    for name in plugin or ():
+        plugins.load(name)
     data = data or _ask("Data set", "digits")
     needs_path = _needs_path(data)
     if path is None and needs_path:
@@ -97,11 +115,14 @@ def init(
     images = {"name": data, "path": beside, "image_size": image_size}
     text = _TEMPLATE.format(
         file=file,
+        plugins=_plugins([_plugin(name, file) for name in plugin or ()]),
         data=_flow({key: value for key, value in images.items() if value is not None}),
         sender=_flow(_network("a", sender, 0, width, file)),
         receiver=_flow(_network("b", receiver, 1, width, file)),
         stitch=_flow(stitch),
         losses=_flow(loss or ["task", "mse"]),
+        mark="# " if samples is None else "",
+        samples=8 if samples is None else samples,
     )
     _write(file, text)
     stdout.print(f"{file} is written. Next: stitch-sweep sweep {file} --dry-run", soft_wrap=True)
@@ -143,6 +164,19 @@ def _network(name: str, model: str, seed: int, width: int | None, file: Path) ->
         return {"name": name, "source": source, "model": rest, "seed": seed}
     factory = f"{_relative(source, file)}:{rest}" if is_file(model) else model
     return {"name": name, "source": "python", "factory": factory, "seed": seed}
+
+
+def _plugin(name: str, file: Path) -> str:
+    """Return a plugin's name as it must stand in the file."""
+    from stitch_sweep.core import plugins
+
+    return _relative(name, file) if plugins.is_file(name) else name
+
+
+def _plugins(names: list[str]) -> str:
+    if not names:
+        return ""
+    return f"\n# Files or modules that register parts of your own.\nplugins: {_flow(names)}\n"
 
 
 def _flow(value: Any) -> str:

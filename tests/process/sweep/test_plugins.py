@@ -114,12 +114,9 @@ def test_a_script_that_registers_by_itself_has_the_same_results(folder, tmp_path
     tree["zoo"] = str(tmp_path / "zoo")
     script = tmp_path / "script.py"
     script.write_text(
-        "\n\n".join(blocks("python")) + "\n\nfrom pathlib import Path\n"
-        "from stitch_sweep import run_sweep\n"
-        "from stitch_sweep.config.root import Config\n"
-        f"config, folder = Config.model_validate({tree!r}), Path({str(tmp_path / 'sweep')!r})\n"
-        "outcome = run_sweep(config, folder, workers=2)\n"
-        "assert (outcome.ended, outcome.failed) == (8, 0), outcome\n"
+        "\n\n".join(blocks("python")) + "\n\nimport stitch_sweep as ss\n"
+        f"experiment = ss.sweep({tree!r}, folder={str(tmp_path / 'sweep')!r}, workers=2)\n"
+        "assert (experiment.status['finished'], experiment.status['failed']) == (8, 0)\n"
     )
     done = subprocess.run(
         [sys.executable, str(script)], capture_output=True, text=True, check=False, cwd=tmp_path

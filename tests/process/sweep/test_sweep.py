@@ -264,7 +264,7 @@ def test_a_change_to_finished_work_is_refused_and_named(undisturbed):
         ("networks.0.width=8", "networks.a.weights.options.width: was 4, is 8"),
         ("pretraining.epochs=3", "networks.a.weights.pretraining.epochs: was 2, is 3"),
         ("networks.1.layers=[relu, layer1.0, layer2.0, layer3.0, layer4.0]", "networks.b.layers"),
-        ("data.split_seed=1", "data: was"),
+        ("data.split_seed=1", "data: images or labels differ from those"),
     ],
 )
 def test_networks_that_are_no_longer_the_same_are_refused(undisturbed, change, said):

@@ -10,6 +10,7 @@ import yaml
 from stitch_sweep import __version__
 from stitch_sweep.config.reading import read_config
 from stitch_sweep.plan.prepare import prepare
+from tests.support.extensions import forgetting_plugins, write_tutorial
 
 
 @pytest.mark.parametrize(
@@ -18,6 +19,7 @@ from stitch_sweep.plan.prepare import prepare
         (),
         ("--sender", "resnet18", "--receiver", "vgg11", "--width", "4", "--loss", "mse"),
         ("--sender", "torchvision:resnet18", "--stitch", "lowrank", "--image-size", "32"),
+        ("--samples", "8"),
     ],
 )
 def test_a_sweep_can_start_with_the_file(options, run, tmp_path):
@@ -34,6 +36,28 @@ def test_a_sweep_can_start_with_the_file(options, run, tmp_path):
     (tmp_path / "all.yml").write_text(uncommented)
     assert yaml.safe_load(uncommented)["search"]["samples"] == 8
     assert read_config(tmp_path / "all.yml").controls
+
+
+def test_a_plugin_is_named_relative_to_the_file(run, tmp_path):
+    write_tutorial(tmp_path)
+    (tmp_path / "study").mkdir()
+    options = (
+        "--plugin",
+        "mine.py",
+        "--data",
+        "stripes",
+        "--loss",
+        "channel_means",
+        "--width",
+        "4",
+    )
+    ended = run("init", "study/new.yml", *options, "--sender", "tower")
+    assert (ended.status, ended.err) == (0, "")
+    tree = yaml.safe_load((tmp_path / "study/new.yml").read_text())
+    assert tree["plugins"] == ["../mine.py"]
+    with forgetting_plugins():
+        losses = read_config(tmp_path / "study/new.yml").search.cross["loss"]
+        assert losses == [{"channel_means": 1.0}]
 
 
 def test_an_existing_file_is_kept(refused, tmp_path):
