@@ -88,9 +88,7 @@ def read_source(path: str, place: str) -> Source:
     try:
         return Source(read_file(Path(path), LARGEST_SOURCE), path)
     except FileNotFoundError:
-        raise InputError(
-            f"{place} {path}: there is no such file; paths are relative to the configuration's folder"
-        ) from None
+        raise InputError(f"{place} {path}: there is no such file") from None
     except InputError as error:
         raise InputError(*(f"{place} {problem}" for problem in error.problems)) from None
 
