@@ -67,6 +67,7 @@ def padded_chunks(
     chunk: int = CHUNK,
     *,
     limit: int | None = None,
+    order: Tensor | None = None,
 ) -> Iterator[tuple[Tensor, int]]:
     """Walk over the positions 0 to count - 1, or a sample of them, in chunks of one size.
 
@@ -78,6 +79,7 @@ def padded_chunks(
         chunk: positions per chunk, positive.
         limit: size of the sample, positive. It is spread evenly over all positions, because images may
             be sorted by class. None, or at least `count`, for all positions.
+        order: int64 `count`, a permutation of the positions; None for ascending positions.
 
     Yields:
         Positions, int64 `chunk`; the last chunk is padded with positions from the beginning. Beside
@@ -86,4 +88,5 @@ def padded_chunks(
     size = count if limit is None else min(limit, count)
     for first in range(0, size, chunk):
         numbers = torch.arange(first, first + chunk, device=device) % size
-        yield numbers * count // size, min(chunk, size - first)
+        positions = numbers * count // size
+        yield positions if order is None else order.to(device)[positions], min(chunk, size - first)

@@ -116,16 +116,19 @@ class Loader:
             augmented = augmentation.apply(pixels, draws[indices])
             yield self._batch(augmented, indices, len(indices))
 
-    def in_order(self, chunk: int = CHUNK, *, limit: int | None = None) -> Iterator[Batch]:
-        """Iterate over images in stored order, without augmentation, in chunks of one size.
+    def in_order(
+        self, chunk: int = CHUNK, *, limit: int | None = None, order: Tensor | None = None
+    ) -> Iterator[Batch]:
+        """Iterate over images in stored or another order, without augmentation, in chunks of one size.
 
         The last chunk is padded with images from the beginning: see `padded_chunks`.
 
         Args:
             chunk: images per chunk, positive.
             limit: number of images, spread evenly over the split; None for all.
+            order: int64 `N`, a permutation of the images; None for the stored order.
         """
-        chunks = list(padded_chunks(len(self.images), self.device, chunk, limit=limit))
+        chunks = list(padded_chunks(len(self.images), self.device, chunk, limit=limit, order=order))
         groups = [indices for indices, _ in chunks]
         for (indices, valid), pixels in zip(chunks, self.read(groups), strict=True):
             yield self._batch(pixels, indices, valid)

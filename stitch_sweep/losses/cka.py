@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from stitch_sweep.core.registry import LOSSES
+from stitch_sweep.core.seeding import generator
 from stitch_sweep.losses.base import CalibrationGroup, Invariance, Loss, LossInputs
 from stitch_sweep.losses.moments import divide_or_zero
 from stitch_sweep.losses.rows import images
@@ -130,6 +131,15 @@ class _Products:
         return (trace + sums / ((n - 1) * (n - 2)) - 2 * mixed / (n - 2)) / (n * (n - 3))
 
 
+def block_order(count: int) -> Tensor:
+    """Return the order in which images are added to `CenteredKernelAlignment`, int64 [count].
+
+    A permutation that depends on `count` alone. Images of a folder come sorted by class; blocks of them
+    would have few classes each, and their CKA would be near 0 for networks that separate all classes.
+    """
+    return torch.randperm(count, generator=generator("order of blocks", count))
+
+
 class CenteredKernelAlignment:
     """CKA of two sets of rows, accumulated chunk by chunk in bounded memory.
 
@@ -140,8 +150,9 @@ class CenteredKernelAlignment:
       accumulated.
     - More units than that, and more images than fit into memory: the stored images become a block. HSIC
       is a U-statistic, so the mean over blocks, weighted by their numbers of images, is an unbiased
-      estimate of the value of all images; it ignores pairs of images in different blocks. `blocks` is the
-      number of blocks; with 1 block the value is exact. A last block of fewer than 4 images is ignored.
+      estimate of the value of all images if they come in random order: see `block_order`. It ignores
+      pairs of images in different blocks. `blocks` is the number of blocks; with 1 block the value is
+      exact. A last block of fewer than 4 images is ignored.
 
     Peak memory: about 1.5 limit_bytes plus the chunk. 5,000 images of 64 x 32 x 32 units in float32 make
     10 blocks of 512 images at the default of 256 MiB.
@@ -220,7 +231,7 @@ class CenteredKernelAlignment:
         self._kept, self._rows = [], 0
 
 
-def cka(x: Tensor, y: Tensor) -> Tensor | None:
+def cka(x: Tensor, y: Tensor, limit_bytes: int = DEFAULT_BYTES) -> Tensor | None:
     """Compute the debiased linear CKA of rows x [n, p] and y [n, q].
 
         HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)),   K = x x^T, L = y y^T;   see `hsic_of_grams`
@@ -229,14 +240,20 @@ def cka(x: Tensor, y: Tensor) -> Tensor | None:
     independent data, so it may be negative. Symmetric; invariant to rotation, one scale and a shift of
     either side.
 
+    Args:
+        x: rows of images in any order.
+        y: rows of the same images.
+        limit_bytes: see `CenteredKernelAlignment`.
+
     Returns:
         A scalar; None if n < 4, or if one side is constant.
 
     Source: Kornblith et al. 2019 (arXiv 1905.00414), with HSIC of Song et al. 2012 (JMLR 13), as in
     Nguyen et al. 2021 (arXiv 2010.15327).
     """
-    measured = CenteredKernelAlignment()
-    measured.add(x, y)
+    measured = CenteredKernelAlignment(limit_bytes)
+    order = block_order(len(x)).to(x.device)
+    measured.add(x[order], y[order])
     return measured.result()
 
 

@@ -11,7 +11,12 @@ from torch import Tensor
 
 from stitch_sweep.core.measures import SIMILARITY_MEASURES
 from stitch_sweep.losses.cca import cca, pwcca, svcca
-from stitch_sweep.losses.cka import DEFAULT_BYTES, CenteredKernelAlignment
+from stitch_sweep.losses.cka import (
+    DEFAULT_BYTES,
+    CenteredKernelAlignment,
+    block_order,
+    cka,
+)
 from stitch_sweep.losses.correlation import correlation_sum
 from stitch_sweep.losses.cosine import cosine_sum
 from stitch_sweep.losses.moments import Moments
@@ -147,13 +152,12 @@ def compare_representations(x: Tensor, y: Tensor) -> dict[str, float]:
         Value by name; names are those of `MEASURE_INPUTS`. NaN where a measure is undefined.
     """
     if x.shape == y.shape:
+        order = block_order(len(x)).to(x.device)
         measures = SimilarityMeasures()
-        measures.add(x, y)
+        measures.add(x[order], y[order])
         values = measures.result()
         return {name: values[name] for name in MEASURE_INPUTS}
-    cka = CenteredKernelAlignment(DEFAULT_BYTES)
-    cka.add(images(x), images(y))
-    values = {"cka": _to_float(cka.result())}
+    values = {"cka": _to_float(cka(images(x), images(y)))}
     rows_x, rows_y = positions(x), positions(y)
     if len(rows_x) == len(rows_y):
         chunk = max(1, _VALUES // max(rows_x.shape[1], rows_y.shape[1]))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from stitch_sweep.losses.base import CalibrationGroup
 from stitch_sweep.losses.calibration import Calibration
+from stitch_sweep.losses.cka import block_order
 from stitch_sweep.losses.measures import SimilarityMeasures
 from stitch_sweep.networks.evaluation import Scores
 from stitch_sweep.training.representations import SplitRepresentations
@@ -58,7 +59,7 @@ def similarity_metrics(
         `val_<measure>` as in `SimilarityMeasures.result`; None where a measure is undefined.
     """
     measures = SimilarityMeasures()
-    for rows, valid in validation.chunks():
+    for rows, valid in validation.chunks(order=block_order(validation.count)):
         measures.add(stitch(rows["sender"])[:valid], rows["expected"][:valid])
     return {
         f"val_{name}": value if math.isfinite(value) else None

@@ -199,17 +199,21 @@ class SplitRepresentations:
             for batch in self._loader.batches(epoch, start):
                 yield {"labels": batch.labels, **self._compute(batch, self._sources)}
 
-    def chunks(self, limit: int | None = None) -> Iterator[tuple[Rows, int]]:
+    def chunks(
+        self, limit: int | None = None, order: Tensor | None = None
+    ) -> Iterator[tuple[Rows, int]]:
         """Yield the split in padded chunks, each with its number of valid rows.
 
         Args:
             limit: number of images, spread evenly over the split; None for all.
+            order: int64 [N], a permutation of the images; None for the stored order.
         """
         if not self._missing:
-            for positions, valid in padded_chunks(self.count, self._loader.device, limit=limit):
+            device = self._loader.device
+            for positions, valid in padded_chunks(self.count, device, limit=limit, order=order):
                 yield self._select(positions), valid
         else:
-            for batch in self._loader.in_order(limit=limit):
+            for batch in self._loader.in_order(limit=limit, order=order):
                 computed = self._compute(batch, self._missing)
                 yield {**self._select(batch.indices), **computed}, batch.valid
 

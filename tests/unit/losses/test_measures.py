@@ -397,6 +397,22 @@ def test_cka_beyond_its_memory_goes_by_blocks_of_images():
     assert measured.result().item() == pytest.approx(unbiased_cka(x.numpy(), y.numpy()), abs=0.02)
 
 
+def test_cka_of_images_sorted_by_class_goes_by_mixed_blocks():
+    """Two networks that share nothing but the classes: within a class their rows are independent."""
+    classes = torch.arange(10).repeat_interleave(60)
+    means = draw(10, 300, seed=0), draw(10, 300, seed=1)
+    x = means[0][classes] + 2 * draw(600, 300, seed=2)
+    y = means[1][classes] + 2 * draw(600, 300, seed=3)
+    limit = 60 * 8 * 600
+    exact = unbiased_cka(x.numpy(), y.numpy())
+    assert exact > 0.5
+    sorted_blocks = CenteredKernelAlignment(limit)
+    sorted_blocks.add(x, y)
+    assert sorted_blocks.blocks == 10
+    assert abs(sorted_blocks.result().item()) < 0.1, "blocks of one class have nothing in common"
+    assert cka(x, y, limit).item() == pytest.approx(exact, abs=0.05)
+
+
 def test_cka_drops_a_last_block_of_under_four_images():
     x, y = related(203, 300, 300)
     two, more = (CenteredKernelAlignment(limit_bytes=480_000) for _ in range(2))
