@@ -9,14 +9,7 @@ import torch
 from torch import Tensor
 
 
-def noise_floor(dtype: torch.dtype) -> float:
-    """Return the share of a mean square below which a variance is rounding error, for values of `dtype`.
-
-    Moments are float64, so it is at least eps of float64. Values that were float32 have errors of a few
-    eps of float32. Without this limit, these errors would give the output of a stitch from 8 to 16
-    channels the rank 16.
-    """
-    return max(torch.finfo(torch.float64).eps, (8 * torch.finfo(dtype).eps) ** 2)
+_EPS = torch.finfo(torch.float64).eps
 
 
 @dataclass(frozen=True)
@@ -32,7 +25,7 @@ class Moments:
         xx: sum over rows of (x - mean)(x - mean)^T, [p, p].
         yy: sum over rows of (y - mean)(y - mean)^T, [q, q].
         xy: sum over rows of (x - mean)(y - mean)^T, [p, q].
-        noise: see `noise_floor`.
+        eps: precision of the rows, the coarser one of x and y.
     """
 
     count: int
@@ -41,16 +34,16 @@ class Moments:
     xx: Tensor
     yy: Tensor
     xy: Tensor
-    noise: float
+    eps: float
 
     @classmethod
     def of(cls, x: Tensor, y: Tensor) -> Moments:
         """Compute the moments of rows x [n, p] and y [n, q], n >= 1."""
-        noise = max(noise_floor(x.dtype), noise_floor(y.dtype))
+        eps = max(torch.finfo(x.dtype).eps, torch.finfo(y.dtype).eps)
         x, y = x.double(), y.double()
         mean_x, mean_y = x.mean(dim=0), y.mean(dim=0)
         x, y = x - mean_x, y - mean_y
-        return cls(len(x), mean_x, mean_y, x.T @ x, y.T @ y, x.T @ y, noise)
+        return cls(len(x), mean_x, mean_y, x.T @ x, y.T @ y, x.T @ y, eps)
 
     def merged(self, other: Moments) -> Moments:
         """Return the moments of both sets of rows together, without cancellation.
@@ -67,8 +60,27 @@ class Moments:
             self.xx + other.xx + weight * torch.outer(shift_x, shift_x),
             self.yy + other.yy + weight * torch.outer(shift_y, shift_y),
             self.xy + other.xy + weight * torch.outer(shift_x, shift_y),
-            max(self.noise, other.noise),
+            max(self.eps, other.eps),
         )
+
+    @property
+    def noise(self) -> float:
+        """Share of the largest eigenvalue of a moment below which an eigenvalue is rounding error.
+
+        Moments are float64, so it is at least eps of float64. Values that were float32 have errors of a
+        few eps of float32. Without this limit, these errors would give the output of a stitch from 8 to
+        16 channels the rank 16.
+        """
+        return max(_EPS, (8 * self.eps) ** 2)
+
+    @property
+    def constant_below(self) -> float:
+        """Share of a channel's mean square below which its variance is rounding error.
+
+        Rows are centered before they are squared, so the error is that of the values and of their mean:
+        a few eps of the rows' precision, and several more eps of float64 for a long sum.
+        """
+        return max((8 * self.eps) ** 2, (64 * _EPS) ** 2)
 
     @property
     def finite(self) -> bool:
@@ -77,11 +89,11 @@ class Moments:
 
     def deviations_x(self) -> Tensor:
         """Return the root of each x channel's sum of squared deviations, [p]; 0 if constant."""
-        return _deviations(self.xx, self.mean_x, self.count, self.noise)
+        return _deviations(self.xx, self.mean_x, self.count, self.constant_below)
 
     def deviations_y(self) -> Tensor:
         """Return the root of each y channel's sum of squared deviations, [q]; 0 if constant."""
-        return _deviations(self.yy, self.mean_y, self.count, self.noise)
+        return _deviations(self.yy, self.mean_y, self.count, self.constant_below)
 
 
 def moments_of_rows(chunks: Iterable[Tensor]) -> Moments:
@@ -99,10 +111,10 @@ def moments_of_rows(chunks: Iterable[Tensor]) -> Moments:
     return moments
 
 
-def _deviations(square: Tensor, mean: Tensor, count: int, noise: float) -> Tensor:
+def _deviations(square: Tensor, mean: Tensor, count: int, share: float) -> Tensor:
     squares = square.diagonal()
     # The root has no derivative at 0, so it isn't applied to constant channels; NaN must pass through it.
-    varies = ~(squares <= noise * (squares + count * mean.square()))
+    varies = ~(squares <= share * (squares + count * mean.square()))
     return torch.where(varies, torch.where(varies, squares, 1.0).sqrt(), 0.0)
 
 

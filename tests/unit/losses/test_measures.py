@@ -397,6 +397,30 @@ def test_cka_beyond_its_memory_goes_by_blocks_of_images():
     assert measured.result().item() == pytest.approx(unbiased_cka(x.numpy(), y.numpy()), abs=0.02)
 
 
+def test_a_small_deviation_from_a_large_mean_is_no_constant():
+    """Float64 resolves 0.01 at 1e6 with ten digits."""
+    x, y = related(500, 4, 4)
+    plain, far = SimilarityMeasures(), SimilarityMeasures()
+    for part_x, part_y in zip(x.split(64), y.split(64), strict=True):
+        plain.add(part_x, part_y)
+        far.add(1e6 + 0.01 * part_x, 1e6 + 0.01 * part_y)
+    expected, found = plain.result(), far.result()
+    assert found["correlation_left_out"] == 0
+    for name in ("correlation", "cca", "svcca", "pwcca", "procrustes", "cka"):
+        assert found[name] == pytest.approx(expected[name], abs=1e-6), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("value", [1e6 / 3, 0.1, -7e-5])
+def test_a_constant_channel_is_constant_in_any_chunks(value, dtype):
+    x, y = (side.to(dtype) for side in related(5000, 3, 3))
+    x[:, 1] = value
+    measures = SimilarityMeasures()
+    for part in zip(x.split(37), y.split(37), strict=True):
+        measures.add(*part)
+    assert measures.result()["correlation_left_out"] == 1
+
+
 def test_cka_of_images_sorted_by_class_goes_by_mixed_blocks():
     """Two networks that share nothing but the classes: within a class their rows are independent."""
     classes = torch.arange(10).repeat_interleave(60)
