@@ -35,11 +35,13 @@ class AffineMap(NamedTuple):
 
 
 def least_squares(moments: RegressionMoments, ridge_below: float = 0.0) -> AffineMap:
-    """Fit the affine map of least squared error: W = (X^+ Y)^T.
+    """Fit the affine map of least squared error: W = (S R^+ S Y)^T.
 
-    X^+ is the pseudo-inverse by eigendecomposition. Eigenvalues below D eps times the largest eigenvalue
-    (or below the rounding error of a large mean) count as 0. W is therefore the smallest of all optimal
-    maps, and dead or exactly dependent channels are harmless. If another eigenvalue is below
+    S is the diagonal matrix of 1 / sqrt(X_dd), 0 for channels without variance, and R = S X S is the
+    correlation matrix of r, so that channels of any scales count alike. R^+ is the pseudo-inverse by
+    eigendecomposition. Eigenvalues below D eps times the largest eigenvalue (or below the rounding error
+    of a large mean) count as 0. Of all optimal maps, W is therefore the smallest one for standardized
+    channels, and dead or exactly dependent channels are harmless. If another eigenvalue is below
     `ridge_below` times the largest, a ridge of `ridge_below` times the largest is added to all
     eigenvalues.
 
@@ -53,28 +55,28 @@ def least_squares(moments: RegressionMoments, ridge_below: float = 0.0) -> Affin
 def reduced_rank(moments: RegressionMoments, rank: int, ridge_below: float = 0.0) -> AffineMap:
     """Fit the affine map of least squared error whose W has at most a given rank.
 
-    Reduced-rank regression (Izenman 1975): with M = X^(-1/2) Y = U S V^T, W is the full solution
+    Reduced-rank regression (Izenman 1975): with M = R^(-1/2) S Y = A D V^T, W is the full solution
     projected onto the first `rank` right singular vectors of M, and the error is yy - sum of the first
-    `rank` S^2. Truncating the SVD of the full W would not be optimal, because it ignores the variance of
-    each direction of r.
+    `rank` D^2. Truncating the SVD of the full W would not be optimal, because it ignores the variance of
+    each direction of r. R and S are those of `least_squares`.
 
     Args:
         moments: moments of the training set.
         rank: r >= 1; ranks from min(C, D) on have no effect.
         ridge_below: see `least_squares`.
     """
-    eigenvalues, vectors = torch.linalg.eigh(moments.xx)
+    squares = moments.x_squares()
+    scales = torch.where(squares > 0, squares.rsqrt(), 0.0)
+    eigenvalues, vectors = torch.linalg.eigh(moments.xx * torch.outer(scales, scales))
     largest = eigenvalues[-1]
-    least = (
-        torch.finfo(torch.float64).eps * largest
-        + rounding_error(moments.count, moments.x_mean).max()
-    )
+    errors = rounding_error(moments.count, moments.x_mean) * scales.square()
+    least = torch.finfo(torch.float64).eps * largest + errors.max()
     kept = eigenvalues > len(eigenvalues) * least
     eigenvalues, vectors = eigenvalues[kept], vectors[:, kept]
     regular = eigenvalues
     if len(eigenvalues) and eigenvalues[0] < ridge_below * largest:
         regular = eigenvalues + ridge_below * largest
-    whitening = vectors / regular.sqrt()
+    whitening = scales[:, None] * vectors / regular.sqrt()
     m = whitening.T @ moments.xy
     if rank < min(m.shape):
         right = torch.linalg.svd(m, full_matrices=False).Vh[:rank]

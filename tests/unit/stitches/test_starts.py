@@ -44,13 +44,31 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 @every_kind
-def test_of_all_solutions_it_takes_the_smallest_as_the_pseudo_inverse_does(kind):
+def test_of_all_solutions_it_takes_the_smallest_for_standardized_channels(kind):
     stitch = build("linear", {}, (6,), (3,)).double()
     x, y = inputs(kind, 20, 6), draw(20, 3, seed=1)
     start_stitch(stitch, "least_squares", batches(x, y))
-    centred = (x - x.mean(dim=0)).numpy()
-    by_hand = np.linalg.pinv(centred, rcond=1e-10) @ (y - y.mean(dim=0)).numpy()
+    centered = (x - x.mean(dim=0)).numpy()
+    deviations = np.where(np.ptp(x.numpy(), axis=0) > 0, centered.std(axis=0), np.inf)
+    standardized = np.linalg.pinv(centered / deviations, rcond=1e-10) @ (y - y.mean(dim=0)).numpy()
+    by_hand = standardized / deviations[:, None]
     np.testing.assert_allclose(stitch.matrix().detach().numpy(), by_hand.T, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("rank", [2, 5])
+def test_the_scales_of_channels_cost_nothing_of_what_they_explain(rank):
+    """Scales from 1e-3 to 1e3; the optimum is that of the same channels with scale 1."""
+    rows, y = draw(4000, 5), draw(4000, 5, seed=1)
+    y += rows @ draw(5, 5, seed=2)
+    scales = torch.logspace(-3, 3, 5, dtype=torch.float64)
+    stitch = build("linear", {}, (5,), (5,))
+    plain, scaled = (fitted(stitch, x, y) for x in (rows, rows * scales))
+    optimum = reduced_rank(plain.moments, rank).error
+    found = reduced_rank(scaled.moments, rank, RIDGE_BELOW)
+    assert found.error == pytest.approx(optimum, rel=1e-9)
+    if rank == 5:
+        start_stitch(stitch, "least_squares", batches((rows * scales).float(), y.float()))
+        assert mse(stitch.double(), rows * scales, y) * y.numel() == pytest.approx(optimum, rel=1e-4)
 
 
 def test_least_squares_with_fewer_images_than_inputs_fits_them_all():
