@@ -230,8 +230,9 @@ def analyze_matrix(
         file: a file for `analysis.matrix.files.read_matrix`.
         output: the target folder; None: nothing is written.
         chance: the accuracy of guessing.
-        sender_accuracy: the sender's own test accuracy; one of the two is required.
-        receiver_accuracy: the receiver's own test accuracy.
+        sender_accuracy: the sender's own test accuracy; NaN if unknown.
+        receiver_accuracy: the receiver's own test accuracy. If both are unknown, the matrix's maximum
+            counts as 1.
         test_images: number of images behind the accuracies; None: no intervals.
         seed: seed of the resampling.
 
@@ -241,12 +242,6 @@ def analyze_matrix(
     values = read_matrix(file)
     if values.size > MAX_BARE_CELLS:
         raise InputError(f"{file}: has {values.size} cells; at most {MAX_BARE_CELLS} are allowed")
-    if math.isnan(sender_accuracy) and math.isnan(receiver_accuracy):
-        raise InputError(
-            "--sender-accuracy or --receiver-accuracy: give the test accuracy of at least one of "
-            "the two networks; without it, a low matrix of good networks can't be told apart from "
-            "a high matrix of poor networks"
-        )
     verdict = judge_bare(
         values,
         chance=chance,

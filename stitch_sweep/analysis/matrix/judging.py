@@ -55,6 +55,7 @@ def judge(
     sender_layers: int | None = None,
     receiver_layers: int | None = None,
     control: str | None = None,
+    by_maximum: bool = False,
     thresholds: Thresholds = THRESHOLDS,
     resamples: int = 2000,
     level: float = 0.95,
@@ -72,6 +73,8 @@ def judge(
             the number that the matrix shows.
         receiver_layers: the same for the receiver.
         control: a key of `CONTROL_TITLES` if the matrix is a control.
+        by_maximum: whether the matrix's maximum counts as 1 if neither own accuracy is known.
+            Otherwise such a matrix has no scale.
         thresholds: the thresholds between labels.
         resamples: number of resamples.
         level: of the intervals.
@@ -83,15 +86,18 @@ def judge(
     """
     where = regions(matrix.values, sender_layers=sender_layers, receiver_layers=receiver_layers)
     check_accuracies(matrix, chance, test_images)
-    best = float(np.fmax.reduce(np.array([matrix.sender_accuracy, matrix.receiver_accuracy])))
+    best = float(np.fmax(matrix.sender_accuracy, matrix.receiver_accuracy))
+    relative = by_maximum and math.isnan(best)
+    if relative:
+        best = float(np.nanmax(matrix.values.where(where.notna()).to_numpy(), initial=chance))
     values = rescaled(matrix.values, chance, best)
     parameters = order_parameters(values, where)
-    notes = scale_notes(best, chance)
+    notes = scale_notes(best, chance, relative)
     label, withheld, quality_notes = check_quality(matrix, where, parameters.label(thresholds))
     notes += quality_notes
     notes += layer_notes(matrix, sender_layers, receiver_layers)
     sampled, sampling_notes = _resample(
-        matrix, chance, where, correct, test_images, resamples, seed
+        matrix, chance, best, relative, where, correct, test_images, resamples, seed
     )
     notes += sampling_notes
     p_value = row_and_column_test(values, where)
@@ -109,6 +115,7 @@ def judge(
         control=control,
         withheld=withheld,
         notes=notes,
+        relative=relative,
     )
 
 
@@ -133,9 +140,9 @@ def judge_bare(
 
     Args:
         values: accuracies in [0, 1], shape (I, J), as `read_matrix` returns them.
-        sender_accuracy: the sender's own test accuracy, NaN if unknown. At least one of the two
-            accuracies must be known.
-        receiver_accuracy: the receiver's own.
+        sender_accuracy: the sender's own test accuracy, NaN if unknown.
+        receiver_accuracy: the receiver's own. If both are unknown, the matrix's maximum counts as 1; the
+            verdict says so.
         test_images: the number of test images of the accuracies, None if unknown (then there are no
             intervals).
         chance: accuracy of guessing.
@@ -149,7 +156,7 @@ def judge_bare(
         seed: of the resampling.
 
     Raises:
-        InputError: as `judge`; no such control; or both accuracies are unknown.
+        InputError: as `judge`; or no such control.
 
     Example:
         >>> values = pd.DataFrame([[0.9, 0.4], [0.9, 0.9]])
@@ -158,11 +165,6 @@ def judge_bare(
     """
     if control is not None and control not in CONTROL_TITLES:
         raise InputError(f"control {control!r}: {nearest(str(control), list(CONTROL_TITLES))}")
-    if math.isnan(sender_accuracy) and math.isnan(receiver_accuracy):
-        raise InputError(
-            "at least one of the two networks' own accuracies is needed: without them a low matrix "
-            "of good networks can't be told from a high matrix of poor networks"
-        )
     matrix = Matrix.bare(
         values,
         sender,
@@ -177,6 +179,7 @@ def judge_bare(
         sender_layers=sender_layers,
         receiver_layers=receiver_layers,
         control=control,
+        by_maximum=True,
         seed=seed,
     )
 
@@ -184,6 +187,8 @@ def judge_bare(
 def _resample(
     matrix: Matrix,
     chance: float,
+    best: float,
+    relative: bool,
     where: pd.DataFrame,
     correct: Correct | None,
     test_images: int | None,
@@ -192,7 +197,6 @@ def _resample(
 ) -> tuple[Resamples | None, list[str]]:
     """Resample test images or counts, with notes; None if neither is known."""
     values = matrix.values.to_numpy(dtype=np.float64).ravel()
-    best = float(np.fmax(matrix.sender_accuracy, matrix.receiver_accuracy))
     # The better network is chosen once. The larger of two noisy accuracies, chosen again in every
     # resample, would be too high.
     notes = []
@@ -211,7 +215,9 @@ def _resample(
             )
         sampled, method = resample_images(np.concatenate(rows), resamples, seed), IMAGES
     elif test_images is not None:
-        sampled = resample_counts(np.append(values, best), test_images, resamples, seed)
+        # The matrix's maximum is no accuracy that was measured apart from the cells: it is held fixed.
+        counted = values if relative else np.append(values, best)
+        sampled = resample_counts(counted, test_images, resamples, seed)
         method = BINOMIAL
         notes.append(
             f"intervals are measurement error on {test_images} test images only: they do not include "

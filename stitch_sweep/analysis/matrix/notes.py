@@ -16,8 +16,25 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def scale_notes(best: float, chance: float) -> list[str]:
-    """Note that accuracies can't be rescaled, if they can't."""
+def scale_notes(best: float, chance: float, relative: bool = False) -> list[str]:
+    """Note that accuracies can't be rescaled, or that the matrix's maximum is the scale.
+
+    Args:
+        best: accuracy that counts as 1, NaN if unknown.
+        chance: accuracy of guessing.
+        relative: whether it is the matrix's maximum.
+    """
+    if relative and best - chance >= LEAST_RANGE:
+        return [
+            f"neither network's own accuracy is given, so the matrix's maximum, {best:.2f}, counts as 1: "
+            "the label describes the shape alone, since a low matrix of good networks can't be told "
+            "apart from a high matrix of poor networks"
+        ]
+    if relative:
+        return [
+            f"the matrix's maximum is {best:.2f}, which is near chance ({chance:.2f}): there is no "
+            "scale to judge by"
+        ]
     if math.isnan(best):
         return ["neither network's own accuracy is known, so there is no scale to judge by"]
     if best - chance < LEAST_RANGE:

@@ -40,7 +40,9 @@ class Verdict:
     Attributes:
         matrix: the matrix.
         chance: accuracy of guessing.
-        best_accuracy: the better of the networks' own accuracies, NaN if both are unknown.
+        best_accuracy: accuracy that counts as 1: the better of the networks' own accuracies, or the
+            matrix's maximum if `relative`; NaN if unknown.
+        relative: whether neither own accuracy is known and the matrix's maximum replaces them.
         label: one of `label_thresholds.LABELS`. It is also `unclear` where too many cells are missing,
             failed or unconverged. For a control it is a shape, never a finding: show `headline`.
         parameters: the region means and indices.
@@ -70,6 +72,7 @@ class Verdict:
     withheld: Withheld | None = None
     explained_by: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    relative: bool = False
 
     @property
     def sound(self) -> bool:
@@ -79,9 +82,10 @@ class Verdict:
     @property
     def headline(self) -> str:
         """The label to show; that of a control names the control and only describes its shape."""
+        scale = ", relative to the matrix's maximum" if self.relative else ""
         if self.control is None:
-            return self.label
-        return f"control ({CONTROL_TITLES[self.control]}), {self.shaped}"
+            return f"{self.label}{scale}"
+        return f"control ({CONTROL_TITLES[self.control]}), {self.shaped}{scale}"
 
     @property
     def shaped(self) -> str:
@@ -118,6 +122,7 @@ class Verdict:
             },
             "chance": self.chance,
             "best_accuracy": _finite_or_none(self.best_accuracy),
+            "relative": self.relative,
             "control": self.control,
             "sound": self.sound,
             "withheld": self.withheld,

@@ -68,8 +68,10 @@ def test_a_bare_matrix_is_judged_and_reported(tmp_path):
     assert page.data["groups"] == []
     assert len(page.data["figures"]) == 1
     assert analyze_matrix(file, sender_accuracy=0.9).files == []
-    with pytest.raises(InputError, match="--sender-accuracy or --receiver-accuracy"):
-        analyze_matrix(file)
+    without = analyze_matrix(file, output=tmp_path / "without")
+    assert without.to_dict()["label"] == "triangle, relative to the matrix's maximum"
+    text = (tmp_path / "without/report.html").read_text()
+    assert "own accuracy is given, so the matrix" in text
     with pytest.raises(InputError, match="are these percent"):
         analyze_matrix(file, receiver_accuracy=90.0)
 

@@ -68,7 +68,9 @@ def test_the_scales_of_channels_cost_nothing_of_what_they_explain(rank):
     assert found.error == pytest.approx(optimum, rel=1e-9)
     if rank == 5:
         start_stitch(stitch, "least_squares", batches((rows * scales).float(), y.float()))
-        assert mse(stitch.double(), rows * scales, y) * y.numel() == pytest.approx(optimum, rel=1e-4)
+        assert mse(stitch.double(), rows * scales, y) * y.numel() == pytest.approx(
+            optimum, rel=1e-4
+        )
 
 
 def test_least_squares_with_fewer_images_than_inputs_fits_them_all():

@@ -192,7 +192,6 @@ def test_a_self_pair_and_some_layers_are_noted():
         ({"test_images": 0}, "test images: 0"),
         ({"sender_accuracy": 93.0}, "percent"),
         ({"values": step(TRIANGLE) * 100}, "sender layer 0, receiver layer 0: 90"),
-        ({"sender_accuracy": math.nan, "receiver_accuracy": math.nan}, "at least one"),
         ({"sender_layers": 4}, "beyond the sender's 4 layers"),
     ],
 )
@@ -206,6 +205,26 @@ def test_wrong_inputs_are_refused_in_plain_words(change, reason):
     }
     with pytest.raises(InputError, match=reason):
         judge_bare(given.pop("values"), **given)
+
+
+def test_a_matrix_without_own_accuracies_is_judged_by_its_maximum():
+    unknown = {"sender_accuracy": math.nan, "receiver_accuracy": math.nan}
+    values = step(TRIANGLE)
+    values.loc[-1] = 1.0  # the image's row is no part of the shape
+    highest = float(values.drop(index=-1).max(axis=None))
+    known = judge_bare(values, sender_accuracy=highest, receiver_accuracy=math.nan, test_images=500)
+    found = judge_bare(values, **unknown, test_images=500)
+    assert (found.label, found.best_accuracy, found.relative) == (known.label, highest, True)
+    assert found.parameters == known.parameters
+    assert found.headline == "triangle, relative to the matrix's maximum"
+    assert f"the matrix's maximum, {highest:.2f}, counts as 1" in found.notes[0]
+    assert found.intervals["triangle"].low < found.parameters.triangle
+    assert found.parameters.triangle < found.intervals["triangle"].high
+    flat = judge_bare(0 * values + 0.12, **unknown, test_images=None)
+    assert flat.label == "unclear"
+    assert "near chance" in flat.notes[0]
+    # In a sweep, an unknown accuracy is a gap in the results.
+    assert judge(bare(values, own=math.nan), chance=0.1).label == "unclear"
 
 
 def test_predictions_of_another_matrix_are_refused():
