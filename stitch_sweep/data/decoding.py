@@ -25,6 +25,12 @@ _SMALL_IMAGE = 3 * 64 * 64  # values of the largest image that is decoded withou
 LARGEST_FILE = 2**30  # bytes; the largest image that Pillow accepts is smaller, even uncompressed
 
 
+def readable_suffixes() -> set[str]:
+    """Return the suffixes of the image files that Pillow reads, such as `.png`."""
+    extensions = Image.registered_extensions().items()
+    return {suffix for suffix, kind in extensions if kind in Image.OPEN}
+
+
 def resize(images: Tensor, size: int | None) -> Tensor:
     """Resize to `size x size`, bilinear with antialiasing; the aspect ratio isn't kept.
 

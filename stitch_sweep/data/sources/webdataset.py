@@ -13,12 +13,11 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import torch
-from PIL import Image
 
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.registry import DATASETS
 from stitch_sweep.core.untrusted import printable, size
-from stitch_sweep.data.decoding import LARGEST_FILE
+from stitch_sweep.data.decoding import LARGEST_FILE, readable_suffixes
 from stitch_sweep.data.names import join_names
 from stitch_sweep.data.sources.base import Source
 from stitch_sweep.data.sources.shard_files import find_shard_files
@@ -60,7 +59,7 @@ def webdataset(
 
 
 def _read_archive(file: Path, image_key: str, label_key: str) -> Shard:
-    suffixes = Image.registered_extensions()
+    suffixes = readable_suffixes()
     rows, encoded, labels = [], [], []
     seen = set()
     for sample, entries in _iterate_samples(file):
