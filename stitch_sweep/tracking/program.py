@@ -42,7 +42,8 @@ def main(folder: Path, experiment: str, stdin: TextIO) -> int:
         over.set()
 
     threading.Thread(target=listen, daemon=True).start()
-    os.nice(19)  # trials come first
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(19)  # trials come first
     uri = resolve(None)
     try:
         # Import before the sweep begins, because this takes seconds. `mlflow_setup` must come first.
