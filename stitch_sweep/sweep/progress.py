@@ -110,9 +110,10 @@ class Reporter:
         """Show an event of a trial.
 
         Args:
-            event: `started`, `ended`, `retried` (its worker died), `lost` (too many attempts), or
-                `message` (from a worker to the user).
-            record: the trial's record; for `message`, a mapping with the `text`.
+            event: `started`, `ended`, `retried` (its worker died), `lost` (too many attempts),
+                `left_out` (by `search.stop`), or `message` (from a worker to the user).
+            record: the trial's record; for `left_out`, a mapping with the number of `trials`; for
+                `message`, one with the `text`.
         """
         if event == "started":
             if "trials" not in self._tasks:
@@ -120,6 +121,9 @@ class Reporter:
             return
         if event == "message":
             self.say(record["text"])
+            return
+        if event == "left_out":
+            self._total -= record["trials"]
             return
         if event in ("retried", "lost"):
             action = "tried again" if event == "retried" else "too many attempts"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 
 from stitch_sweep.analysis.matrix.matrix import Matrix
+from stitch_sweep.config.reading import to_yaml
 from stitch_sweep.config.root import Config
 from stitch_sweep.core.credentials import redact_uri
 from stitch_sweep.core.errors import InputError, StoppedError, check_all
@@ -23,16 +24,23 @@ from stitch_sweep.plan.objectives import check_objectives
 from stitch_sweep.plan.prepare import Prepared, prepare
 from stitch_sweep.plan.samplers import check_sampler, describe_startup
 from stitch_sweep.plan.schedulers import check_scheduler
-from stitch_sweep.storage.files import check_writable, explain_stop, is_storage_error
+from stitch_sweep.plan.stopping import StopReason, find_remainder
+from stitch_sweep.storage import layout
+from stitch_sweep.storage.files import (
+    check_writable,
+    explain_stop,
+    is_storage_error,
+    write_atomically,
+)
 from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.retraining import begin_retraining, compare_retrained
 from stitch_sweep.storage.status import stitch_notes
-from stitch_sweep.sweep.description import check_unchanged
+from stitch_sweep.sweep.description import check_unchanged, describe_sweep
 from stitch_sweep.sweep.local_start import LocalStart
 from stitch_sweep.sweep.openings import drop_borrowed_stitches, stitches_to_keep
 from stitch_sweep.sweep.pace import Pace
 from stitch_sweep.sweep.progress import Reporter
-from stitch_sweep.sweep.views import check_views, ended_records, write_views
+from stitch_sweep.sweep.views import check_views, write_views
 from stitch_sweep.tracking.mirror import Mirror
 from stitch_sweep.tracking.mirroring import Mirroring
 from stitch_sweep.tracking.mlflow_address import check_tracking, resolve, secret_variables
@@ -57,6 +65,7 @@ class Outcome:
         tracking_problem: why MLflow refuses the runs, and the remedy; empty if it accepts them, and
             after an outage: a later `--resume` then sends the missing runs.
         is_out_of_time: whether `search.time_budget` ended the sweep before its last trial.
+        left_out: number of trials that `search.stop` left out, by its key; empty unless the sweep ended.
     """
 
     results: pd.DataFrame
@@ -71,6 +80,7 @@ class Outcome:
     mirrored: bool | None
     tracking_problem: str = ""
     is_out_of_time: bool = False
+    left_out: Mapping[StopReason, int] = field(default_factory=dict)
 
     @property
     def stopped_early(self) -> int:
@@ -251,21 +261,24 @@ def _run(
     """Run the missing trials, write tables and figures, and finish tracking and the mirror."""
     config, folder = prepared.config, ledger.folder
     total = prepared.trials
-    before = sum(1 for _ in ended_records(ledger, prepared.studies, config))
+    before = find_remainder(ledger, prepared.studies, config)
     interrupted, lost, is_out_of_time = False, 0, False
-    if before < total:
+    if before.missing:
         # Ray takes seconds to load, and a complete sweep or a refused one doesn't need it.
         from stitch_sweep.sweep.tuning import run_missing_trials
 
-        reporter.expect(total, before)
+        # Studies that their results have ended report their trials as left out once more.
+        reporter.expect(total - before.left_out["trials"], before.ended)
         end = run_missing_trials(prepared, ledger, pace, reporter, start)
         if end.stopped:
             raise StoppedError(end.stopped)
         interrupted, lost, is_out_of_time = end.interrupted, end.lost, end.is_out_of_time
     for difference in compare_retrained(ledger):
         reporter.say(f"note: {difference}")
+    left_out: Mapping[StopReason, int] = {}
     if not (interrupted or lost or is_out_of_time):
         drop_borrowed_stitches(config, ledger)
+        left_out = _record_left_out(prepared, ledger)
     with reporter.phase("tables and figures written"):
         results, matrices = write_views(folder, prepared.studies, config)
     if len(results) and not interrupted:
@@ -308,7 +321,24 @@ def _run(
         mirrored=mirrored,
         tracking_problem=tracking_problem,
         is_out_of_time=is_out_of_time and len(results) < total,
+        left_out=left_out,
     )
+
+
+def _record_left_out(prepared: Prepared, ledger: Ledger) -> Mapping[StopReason, int]:
+    """Record in the description of a sweep that has ended what `search.stop` left out; return it."""
+    config = prepared.config
+    left_out = (
+        find_remainder(ledger, prepared.studies, config).left_out if config.search.stop else {}
+    )
+    before = ledger.description() or {}
+    if dict(left_out) != before.get("left_out", {}):
+        # Conditions may have changed without a trial to run, so the rest is written, too.
+        ledger.start({**before, **describe_sweep(prepared), "left_out": left_out})
+        write_atomically(
+            ledger.folder / layout.RESOLVED_CONFIG, to_yaml(config, ledger.folder).encode()
+        )
+    return left_out
 
 
 @contextmanager
