@@ -25,7 +25,7 @@ from stitch_sweep.plan.schedulers import check_scheduler
 from stitch_sweep.plan.settings import first_settings
 from stitch_sweep.plan.sizes import bound_all_trainings
 from stitch_sweep.stitches.building import build_on_meta
-from stitch_sweep.tracking.mlflow_address import check_tracking
+from stitch_sweep.tracking.loggers import check_loggers
 from stitch_sweep.training.evaluations import evaluation_steps
 from stitch_sweep.training.workbench import Workbench
 
@@ -103,7 +103,7 @@ def estimate(
         lambda: check_sampler(config),
         lambda: check_scheduler(config),
         lambda: check_enqueued(config),
-        lambda: check_tracking(config.tracking, config.places),
+        lambda: check_loggers(config.tracking, config.places),
         *(local_checks if address is None else []),
     )
     prepared = prepare(config)

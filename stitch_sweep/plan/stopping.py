@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -90,11 +90,22 @@ class Remainder:
 
     ended: int = 0
     missing: int = 0
-    left_out: Counter[StopReason] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
 
 
-def find_remainder(ledger: Ledger, studies: Iterable[Study], config: Config) -> Remainder:
+def find_remainder(
+    ledger: Ledger,
+    studies: Iterable[Study],
+    config: Config,
+    visit: Callable[[Mapping[str, Any]], object] = lambda record: None,
+) -> Remainder:
     """Count the trials that have ended, are still to run, or are left out by `search.stop`.
+
+    Args:
+        ledger: of the sweep.
+        studies: of the sweep.
+        config: the configuration.
+        visit: is called with the record of each ended trial.
 
     Raises:
         RecordError: a record can't be used.
@@ -113,6 +124,9 @@ def find_remainder(ledger: Ledger, studies: Iterable[Study], config: Config) -> 
         has_ended = [r is not None and r["status"] != "running" for r in records]
         remainder.left_out["trials"] += total - allotted - sum(has_ended[allotted:])
         remainder.ended += sum(has_ended)
+        for record, ended in zip(records, has_ended, strict=True):
+            if record is not None and ended:
+                visit(record)
         stopper, end = StudyStopper(config), 0
         while end < allotted and not stopper.reason:
             following = min(end + round_size, allotted)

@@ -18,13 +18,13 @@ def test_a_copied_project_writes_nothing_into_the_original(tmp_path, monkeypatch
     tracker = Tracker(original / "sweep", "exp", uri_of(original / "mlflow.db"))
     assert list(tracker.send()) == ["s-n0"]
     (original / "sweep" / "summary.json").write_text('{"trials": 1}')
-    list(tracker.send_artifacts())
+    list(tracker.send_end())
     shutil.copytree(original, copy)
     before = everything(original)
 
     (copy / "sweep" / "results.parquet").write_text("new")
     again = Tracker(copy / "sweep", "exp", uri_of(copy / "mlflow.db"))
-    assert "results.parquet" in list(again.send_artifacts())
+    assert "results.parquet" in list(again.send_end())
     assert everything(original) == before
     (uploaded,) = (copy / "mlruns").glob("*/artifacts/results.parquet")
     assert uploaded.read_text() == "new"
