@@ -18,6 +18,9 @@ from stitch_sweep.core.credentials import conceal
 from stitch_sweep.tracking.follower import PATIENCE_SECONDS, join_while_progressing
 from stitch_sweep.tracking.mlflow_address import VARIABLE, resolve
 
+_LONGEST = 160
+"""Maximum length of an error in a message; clients quote whole requests."""
+
 
 class LoggerProcess:
     """Starts a logger as a process beside the sweep, and listens to its reports.
@@ -121,8 +124,9 @@ class LoggerProcess:
             elif kind in ("error", "outage"):
                 self.error, self.refusal = text, ""
                 if kind == "outage" and not self._reported:
+                    reason = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
                     self._say(
-                        f"{self.title} does not answer ({text}). The sweep continues, and its results "
+                        f"{self.title} does not answer ({reason}). The sweep continues, and its results "
                         "are sent when it answers again"
                     )
                     self._reported = text
