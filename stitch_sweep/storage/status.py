@@ -80,9 +80,9 @@ def describe_left_out(left_out: Mapping[str, int], total: int) -> str:
 
     Example:
         >>> describe_left_out({"trials": 30, "patience": 4}, 100)
-        'search.stop left out 34 of 100 trials: trials 30, patience 4'
+        'search.stop left out 34 of 100 trials: 30 by trials, 4 by patience'
     """
-    causes = ", ".join(f"{key} {count}" for key, count in left_out.items())
+    causes = ", ".join(f"{count} by {key}" for key, count in left_out.items())
     return f"search.stop left out {sum(left_out.values())} of {total} trials: {causes}"
 
 

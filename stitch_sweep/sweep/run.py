@@ -275,9 +275,7 @@ def _run(
     failed = int((results["status"] == "failed").sum()) if len(results) else 0
     copied = int(results["copied_from"].notna().sum()) if len(results) else 0
     with (
-        reporter.phase(f"{' and '.join(loggers.titles)} finished")
-        if loggers.titles
-        else nullcontext()
+        reporter.phase(f"{', '.join(loggers.titles)} finished") if loggers.titles else nullcontext()
     ):
         logged = loggers.finish()
     mirrored = None
