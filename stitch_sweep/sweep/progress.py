@@ -137,15 +137,19 @@ class Reporter:
             return
         if event == "left_out":
             self._trials.total -= record["trials"]
+            self._show_trials()
             return
         if event in ("retried", "lost"):
             action = "tried again" if event == "retried" else "too many attempts"
             self.say(f"{record['trial']}: {action}: {record.get('error', 'its worker died')}")
             return
-        trials = self._trials
-        trials.add(record)
+        self._trials.add(record)
         if record["status"] == "failed":
             self.say(f"failed: {record['trial']}: {record.get('error', '')}")
+        self._show_trials()
+
+    def _show_trials(self) -> None:
+        trials = self._trials
         status = ", ".join(trials.describe(with_remaining=not self._has_bars))
         self._bars.status = status
         note = "" if self._has_bars else status

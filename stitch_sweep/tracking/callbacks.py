@@ -53,7 +53,7 @@ class Callback:
         """Hear of an ended trial: also `status`, `metrics`, `seconds` and `trajectory`."""
 
     def on_sweep_end(self, sweep: dict[str, Any]) -> None:
-        """Hear of the end of a run of the sweep: `folder`, and the numbers of `stitch-sweep status`."""
+        """Hear of the end of a run: `folder`, and the numbers of trials of `stitch-sweep status`."""
 
 
 class CallbackLogger(TrialLogger):
@@ -85,9 +85,9 @@ class CallbackLogger(TrialLogger):
 
     def send_end(self) -> Iterator[str]:
         """Call the callback for the end of the sweep."""
-        self._call(
-            "on_sweep_end", {"folder": str(self.folder.absolute()), **read_status(self.folder)}
-        )
+        numbers = read_status(self.folder)
+        del numbers["state"]  # this process still holds the ledger's lock
+        self._call("on_sweep_end", {"folder": str(self.folder.absolute()), **numbers})
         yield "end"
 
     def _call(self, name: str, *arguments: Mapping[str, Any]) -> None:
