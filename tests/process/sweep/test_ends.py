@@ -10,7 +10,7 @@ import pytest
 
 from stitch_sweep.tracking.program import GRACE_SECONDS
 from tests.support.faults import descendants, wait_for
-from tests.support.sweeps import start, stop_when, write_config
+from tests.support.sweeps import ended, start, write_config
 
 
 def runs(pid: int) -> bool:
@@ -31,11 +31,12 @@ def test_no_process_outlives_a_sweep_by_more_than_the_grace(sign, tmp_path, zoo)
         tmp_path, zoo, tracking__tensorboard=True, tracking__wandb={"mode": "offline"}
     )
     process = start("sweep", config, "--workers", 1)
-    stop_when(process, tmp_path, 2, sign)
-    below = descendants(process.pid)
+    wait_for(lambda: ended(tmp_path) >= 2 or process.poll() is not None, "two trials have ended")
+    below = descendants(process.pid)  # before the signal, after which they may have another parent
     assert len(below) > 5
+    process.send_signal(sign)
     output, _ = process.communicate()
-    ended = time.monotonic()
+    end = time.monotonic()
     assert process.returncode == (-sign if sign == signal.SIGKILL else 130), output
     wait_for(lambda: not any(map(runs, below)), "all processes have ended", GRACE_SECONDS + 5)
-    print(f"{sign.name}: all ended {time.monotonic() - ended:.1f} s after the sweep's process")
+    print(f"{sign.name}: all ended {time.monotonic() - end:.1f} s after the sweep's process")
