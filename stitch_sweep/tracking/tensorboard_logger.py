@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from importlib import import_module
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 _SWEEP = "sweep"
 """Name of the run with the sweep's pictures."""
+_LONGEST_NAME = 180
+"""Characters; file systems allow 255 bytes."""
 
 
 class TensorBoardLogger(TrialLogger):
@@ -35,13 +38,13 @@ class TensorBoardLogger(TrialLogger):
 
     def log_trial(self, record: Mapping[str, Any]) -> None:
         """Write the run of an ended trial."""
-        with _Run(self._target / record["trial"]) as writer:
+        with _Run(self._target / folder_name(record)) as writer:
             finals = {}
             for point in run_metrics(record):
                 if "/" in point.key:  # a step of the trajectory
                     writer.add_scalar(point.key, point.value, point.step, point.time / 1000)
                 else:
-                    finals[point.key] = point.value
+                    finals[f"final/{point.key}"] = point.value
             params = {k: v for k, v in run_params(record).items() if v is not None}
             writer.add_hparams(params, finals, run_name=".")
             writer.add_text("trial", run_name(record))
@@ -55,6 +58,17 @@ class TensorBoardLogger(TrialLogger):
             for path in pictures:
                 writer.add_image(f"matrices/{path.stem}", _read_picture(path), dataformats="HWC")
         yield _SWEEP
+
+
+def folder_name(record: Mapping[str, Any]) -> str:
+    """Return the name of a trial's folder, which TensorBoard shows as the name of its run.
+
+    It is the name of the run and the end of the study's id, which tells apart studies that differ in
+    another crossed value: `a4-b2, conv1x1, mse, number 1, c7581bfa`.
+    """
+    name = run_name(record).replace(" -> ", "-").replace(":", "")
+    readable = re.sub(r"[^\w.,+ -]", "_", name)[:_LONGEST_NAME]
+    return f"{readable}, {record['study'].rpartition('-')[2]}"
 
 
 class _Run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.machinery
+import re
 
 import pytest
 
@@ -11,7 +12,11 @@ from stitch_sweep.config.tracking import TrackingConfig
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.tracking import loggers
 from stitch_sweep.tracking.loggers import check_loggers, tensorboard_folder
-from stitch_sweep.tracking.tensorboard_logger import TensorBoardDestination, TensorBoardLogger
+from stitch_sweep.tracking.tensorboard_logger import (
+    TensorBoardDestination,
+    TensorBoardLogger,
+    folder_name,
+)
 from stitch_sweep.tracking.wandb_logger import MissingKeyError, WandbDestination
 from tests.support.tracking import BASE, end_trial, make_ledger
 from tests.support.wandb_files import read_wandb
@@ -25,13 +30,15 @@ class TestTensorBoard:
         end_trial(ledger, 1)
         target = tmp_path / "tensorboard"
         assert list(TensorBoardLogger(tmp_path, target).send()) == ["s-n0", "s-n1"]
-        assert {path.name for path in target.iterdir()} == {"s-n0", "s-n1"}
-        run = EventAccumulator(str(target / "s-n1"))
+        names = [folder_name(record) for record in map(ledger.read, ("s-n0", "s-n1"))]
+        assert {path.name for path in target.iterdir()} == set(names)
+        assert re.fullmatch(r"a\d-b\d, \w+, task, number 1, s", names[1])
+        run = EventAccumulator(str(target / names[1]))
         run.Reload()
         for name in ("train/loss", "val/loss"):
             events = [(e.step, e.value, e.wall_time) for e in run.Scalars(name)]
             assert events == [(0, 1.0, 2000.5), (1, 0.5, 2001.5)]
-        assert [e.value for e in run.Scalars("val_accuracy")] == [0.25]
+        assert [e.value for e in run.Scalars("final/val_accuracy")] == [0.25]
         plugins = run.summary_metadata["_hparams_/session_start_info"].plugin_data.content
         assert b"linear" in plugins
         assert b"sender_layer" in plugins
