@@ -17,7 +17,7 @@ QUICKSTART := experiments/quickstart/digits/config.yml
 .DEFAULT_GOAL := help
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help quickstart test test-process test-cluster test-levers test-all lint bench ffcv
+.PHONY: help quickstart test test-process test-cluster test-levers test-lowest test-all lint bench ffcv wheel wheel-test
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -49,6 +49,16 @@ lint: $(VENV)/.installed-dev ## ruff check, ruff format --check and mypy
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
+
+wheel: $(VENV)/.installed-dev ## build a wheel into dist/
+	rm -rf build dist
+	$(BIN)/python -m build --wheel
+
+wheel-test: wheel ## install the wheel into an empty environment and try it (PYTHON=python3.13)
+	.ci/try-wheel $(PYTHON) dist/*.whl
+
+test-lowest: ## run unit tests with the lowest allowed version of every dependency (5 GB, in a new environment)
+	.ci/test-lowest $(PYTHON) $(ARGS)
 
 bench: $(VENV)/.installed ## run every script in benchmarks/, except those that take hours
 	@status=0; \

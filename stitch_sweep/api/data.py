@@ -7,12 +7,12 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from stitch_sweep.api.images import RawImages, make_source
 from stitch_sweep.api.loaders import read_dataset, read_loader
 from stitch_sweep.api.settings import to_plain
 from stitch_sweep.config.data import DataConfig
 from stitch_sweep.core.errors import InputError, nearest
 from stitch_sweep.core.splits import SPLITS
+from stitch_sweep.data.raw_images import RawImages, make_source
 from stitch_sweep.data.sources import in_memory
 
 _ALLOWED = (

@@ -20,8 +20,8 @@ from torch.utils.data import (
     default_collate,
 )
 
-from stitch_sweep.api.images import RawImages
 from stitch_sweep.core.errors import InputError
+from stitch_sweep.data.raw_images import RawImages
 
 _READ_TWICE = 8
 """Number of images that are read a second time, to find random augmentation."""

@@ -65,8 +65,9 @@ class TrainedStitch:
         return shown_in_notebooks(draw(describe_training(self.trajectory, self.title)))
 
     def _repr_html_(self) -> str:
-        numbers = {k: v for k, v in self.metrics.items() if k in _SHOWN}
-        table = pd.DataFrame({"value": numbers}).rename_axis(self.title)
+        texts = {key: _to_text(self.metrics.get(key)) for key in _SHOWN}
+        shown = {key: text for key, text in texts.items() if text}
+        table = pd.DataFrame({"value": shown}, dtype=str).rename_axis(self.title)
         return f"<p>{self.status} after {self.seconds:.1f} s</p>{table.to_html(escape=True)}"
 
 
@@ -74,6 +75,15 @@ _SHOWN = (
     *("test_accuracy", "val_accuracy", "penalty", "receiver_accuracy", "sender_accuracy"),
     *("accuracy_calibrated", "val_cka", "converged", "stitch_parameters"),
 )
+
+
+def _to_text(value: Any) -> str:
+    """Format a metric for people; empty if there is none."""
+    if value is None or value != value:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
 
 
 def stitch(

@@ -44,9 +44,11 @@ def explain_marks(matrices: Sequence[Matrix], missing: str) -> list[str]:
         The layer numbers first, then a phrase per kind of mark.
     """
     layers = {int(layer) for matrix in matrices for layer in _layers(matrix)}
-    meanings = [text for k, text in ((-1, "-1 the image"), (0, "0 the stem")) if k in layers]
+    meanings = [
+        text for k, text in ((-1, "-1 the image"), (0, "0 the stem or first layer")) if k in layers
+    ]
     if max(layers) > 0:
-        meanings.append("k the k-th block")
+        meanings.append("k the k-th after it")
     phrases = [f"layer {', '.join(meanings)}"]
     if any(m.unconverged.any(axis=None) for m in matrices):
         phrases.append("* not converged")

@@ -15,6 +15,7 @@ from stitch_sweep.cli.options import AsJson, ConfigFile, Overrides, read_with_ov
 from stitch_sweep.cli.output import print_json, print_summary, stderr, stdout
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.storage import layout
+from stitch_sweep.storage.status import describe_left_out
 
 if TYPE_CHECKING:
     from stitch_sweep.config.root import Config
@@ -163,6 +164,8 @@ def _print_outcome(
             "same command with --resume to go on for the same time",
             soft_wrap=True,
         )
+    if outcome.left_out:
+        stdout.print(describe_left_out(outcome.left_out, outcome.total), soft_wrap=True)
     if outcome.stopped_early:
         stdout.print(f"{outcome.stopped_early} of {outcome.ended} trials were stopped early.")
     if outcome.copied:
@@ -225,6 +228,7 @@ def _describe_outcome(outcome: Outcome, folder: Path, report: Report | None) -> 
         "lost": outcome.lost,
         "interrupted": outcome.interrupted,
         "out_of_time": outcome.is_out_of_time,
+        "left_out": dict(outcome.left_out),
         "tracked": outcome.tracked,
         "tracking_problem": outcome.tracking_problem or None,
         "report": None if report is None else str(report.page),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +21,7 @@ app = typer.Typer(no_args_is_help=True, help="Train and list the frozen networks
 @app.command("train")
 def train_networks(config: ConfigFile, set_: Overrides = None, as_json: AsJson = False) -> None:
     """Train the networks of a configuration that the zoo lacks, as many at a time as there are CPUs."""
+    from stitch_sweep.core.cpus import usable_cpus
     from stitch_sweep.networks.side_by_side import ensure_side_by_side
     from stitch_sweep.networks.zoo import Zoo
     from stitch_sweep.plan.machine import check_local
@@ -34,9 +34,7 @@ def train_networks(config: ConfigFile, set_: Overrides = None, as_json: AsJson =
     prepared = prepare(settings, cells=False)
     zoo, recipes = Zoo(settings.zoo), prepared.recipes()
     missing = [recipe for recipe in recipes if zoo.find(recipe) is None]
-    slots = min(
-        len({recipe.folder for recipe in missing}), len(os.sched_getaffinity(0)) // resources.cpu
-    )
+    slots = min(len({recipe.folder for recipe in missing}), usable_cpus() // resources.cpu)
     with Reporter() as reporter:
         # Another process can't import a user's function, or a network family of a plugin.
         if (

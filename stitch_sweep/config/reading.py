@@ -41,7 +41,7 @@ from stitch_sweep.core.untrusted import read_file
 
 _SETTING_FILES = ("search.space", "search.enqueue")
 """Keys of files whose content takes their place."""
-_CREATED = ("zoo", "beton_folder")
+_CREATED = ("zoo", "beton_folder", "tensorboard")
 """Keys of folders that Stitch Sweep creates if they are missing."""
 
 

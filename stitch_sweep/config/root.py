@@ -96,7 +96,9 @@ class Config(TrialSettings):
     resources: ResourcesConfig = Field(
         default=ResourcesConfig(), description="Resources of one trial."
     )
-    tracking: TrackingConfig = Field(default=TrackingConfig(), description="MLflow.")
+    tracking: TrackingConfig = Field(
+        default=TrackingConfig(), description="MLflow and further loggers."
+    )
     keep_stitches: Literal["all", "best", "none"] = Field(
         default="best",
         description="Which stitches are stored: the stitches of all trials, the best of each study, "

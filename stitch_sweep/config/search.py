@@ -19,6 +19,7 @@ from pydantic import (
 from stitch_sweep.config.defaults import without_defaults
 from stitch_sweep.config.paths import first_repeated
 from stitch_sweep.config.shorthand import lengthen_search
+from stitch_sweep.config.stop import StopConfig
 from stitch_sweep.core.bounds import (
     LARGEST_COUNT,
     MOST_CHOICES,
@@ -219,6 +220,10 @@ class SearchConfig(Options):
         "an earlier experiment.",
     )
 
+    stop: StopConfig | None = Field(
+        default=None,
+        description="Conditions under which trials are left out. Default: every trial runs.",
+    )
     time_budget: Above0 | None = Field(
         default=None,
         description="Seconds after the first trial's start from which no further trial starts. Trials "
@@ -276,6 +281,7 @@ class SearchConfig(Options):
             problems.append((("objectives",), problem))
         problems += self._scheduler_problems()
         problems += self._beginning_problems()
+        problems += self._stop_problems()
         mode = "min" if self.metric == "val_loss" else "max"
         if self.mode != mode:
             problems.append((("mode",), mismatch(f"{mode!r} for {self.metric}", self.mode)))
@@ -318,6 +324,35 @@ class SearchConfig(Options):
                 "(search.samples)",
             )
 
+    def _stop_problems(self) -> Iterator[tuple[Location, str]]:
+        if self.stop is None:
+            return
+        for key in ("target", "patience"):
+            if getattr(self.stop, key) is not None and not self.space:
+                yield (
+                    ("stop", key),
+                    "ends a study before its last trial, and without a space a study has only one",
+                )
+        if self.stop.patience is not None and self.objectives:
+            yield (
+                ("stop", "patience"),
+                "can't tell whether several objectives improve; remove patience or objectives",
+            )
+        target = self.stop.target
+        if (
+            (self.stop.metric or self.metric) == "val_accuracy"
+            and target is not None
+            and target > 1
+        ):
+            yield ("stop", "target"), mismatch("a share of images, at most 1", target)
+        round_size = self.parallel_per_study
+        if self.scheduler is not None and (self.stop.trials or round_size) < round_size:
+            yield (
+                ("stop", "trials"),
+                f"is {self.stop.trials}, and a scheduler compares the trials of whole rounds of "
+                f"parallel_per_study = {round_size}",
+            )
+
     @model_serializer(mode="wrap")
     def _drop_unused_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return without_defaults(self, handler(self), _LATER_KEYS)
@@ -338,4 +373,4 @@ class SearchConfig(Options):
         return self.objectives or {self.metric: self.mode}
 
 
-_LATER_KEYS = ("scheduler", "share", "enqueue", "time_budget", "journal")
+_LATER_KEYS = ("scheduler", "share", "enqueue", "stop", "time_budget", "journal")

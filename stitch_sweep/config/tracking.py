@@ -1,17 +1,52 @@
-"""Section `tracking`: MLflow."""
+"""Section `tracking`: MLflow, TensorBoard, and Weights & Biases."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
+from stitch_sweep.config.defaults import without_defaults
+from stitch_sweep.core.bounds import Text
 from stitch_sweep.core.problems import mismatch, refusal
 from stitch_sweep.core.registry import Options
 
 
+class WandbConfig(Options):
+    """Where Weights & Biases stores the runs. A text alone is the project."""
+
+    project: Annotated[str, Field(min_length=1, max_length=128)] = Field(
+        default="stitch-sweep", description="Name of the project."
+    )
+    mode: Literal["online", "offline"] = Field(
+        default="online",
+        description="`offline` writes files that `wandb sync` uploads; `online` needs an account.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_project(cls, value: Any) -> Any:
+        return {"project": value} if isinstance(value, str) else value
+
+    @field_validator("project")
+    @classmethod
+    def _validate_project(cls, value: str) -> str:
+        if re.search(r"[/\\#?%:]", value) or not value.isprintable():
+            raise refusal(
+                mismatch("a name of printable characters without any of / \\ # ? % :", value)
+            )
+        return value
+
+
 class TrackingConfig(Options):
-    """Where MLflow stores the runs."""
+    """Where MLflow and other loggers store the runs."""
 
     experiment: Annotated[str, Field(min_length=1, max_length=200)] = Field(
         default="stitch-sweep", description="Name of MLflow's experiment."
@@ -22,6 +57,16 @@ class TrackingConfig(Options):
         "MLFLOW_TRACKING_URI, else a local sqlite file.",
     )
     enabled: bool = Field(default=True, description="Whether to log to MLflow.")
+    tensorboard: bool | Text = Field(
+        default=False,
+        description="Whether to write event files for TensorBoard, in `tensorboard` of the experiment "
+        "folder; or a folder, in which the sweep gets a folder of its own.",
+    )
+    wandb: WandbConfig | None = Field(
+        default=None,
+        description="Weights & Biases: a section with `project` and `mode`, or the project. Default: not "
+        "used.",
+    )
 
     @field_validator("experiment")
     @classmethod
@@ -34,3 +79,7 @@ class TrackingConfig(Options):
             )
             raise refusal(mismatch(expected, value))
         return value
+
+    @model_serializer(mode="wrap")
+    def _drop_unused_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(self, handler(self), ("tensorboard", "wandb"))

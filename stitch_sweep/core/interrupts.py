@@ -24,7 +24,11 @@ SENTENCE = (
     "--resume"
 )
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP")
+    if hasattr(signal, name)  # Windows has no SIGHUP
+)
 # `timeout` and batch systems send a signal to the process and then to its process group.
 _REPEAT_SECONDS = 1.0
 
@@ -96,6 +100,9 @@ def kept_by_kernel() -> Iterator[None]:
     Ray's library installs a handler for SIGTERM that prints a stack trace. Python lets only the main
     thread install its own again.
     """
+    if os.name != "posix":  # no sigaction
+        yield
+        return
     import ctypes  # not at the top: the entry point imports this module first
 
     libc = ctypes.CDLL(None)

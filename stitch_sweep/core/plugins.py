@@ -144,6 +144,9 @@ def loaded(name: str) -> Plugin | None:
 def used(words: Collection[str], listed: Iterable[str] = ()) -> list[Plugin | Registration]:
     """Return the plugins, and the objects that this process itself has registered, that are used.
 
+    Callbacks and plugins that register nothing else are left out: they change no result, and no worker
+    needs them.
+
     Args:
         words: all texts of the settings. An object is used if its name is one of them, or if its kind
             is used without being named, such as a measure.
@@ -151,10 +154,10 @@ def used(words: Collection[str], listed: Iterable[str] = ()) -> list[Plugin | Re
     """
     found: dict[str, Plugin | Registration] = {}
     for name in listed:
-        if (plugin := loaded(name)) is not None:
+        if (plugin := loaded(name)) is not None and _decides_results(plugin):
             found[plugin.name] = plugin
     for entry in registry.extensions():
-        if entry.name in words or entry.is_always_used:
+        if entry.decides_results and (entry.name in words or entry.is_always_used):
             extension = _plugin_of(entry) or entry
             found.setdefault(content_name(extension), extension)
     return list(found.values())
@@ -207,6 +210,12 @@ def texts(settings: Any) -> Iterator[str]:
 
 def _key(name: str) -> str:
     return str(Path(name).absolute()) if is_file(name) else name
+
+
+def _decides_results(plugin: Plugin) -> bool:
+    """Return whether a plugin registers anything besides callbacks, or nothing at all."""
+    entries = [entry for entry in registry.extensions() if plugin.contains(entry.module)]
+    return not entries or any(entry.decides_results for entry in entries)
 
 
 def _plugin_of(entry: Registration) -> Plugin | None:

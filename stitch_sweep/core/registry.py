@@ -85,6 +85,11 @@ class Registration:
         """Whether every sweep uses it, without naming it."""
         return _registries[self.kind].always_used
 
+    @property
+    def decides_results(self) -> bool:
+        """Whether it may change a result."""
+        return _registries[self.kind].decides_results
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Not the model: an annotation may name what only the registering process knows.
         values = (self.kind, self.name, self.factory, dict(self.parameters))
@@ -98,6 +103,8 @@ class Registry:
         kind: word for the kind in messages, such as "stitch".
         module: dotted name of the module that registers the built-in objects when imported.
         always_used: whether every sweep uses all objects, without naming them.
+        decides_results: whether the objects may change a result, so that their content belongs to a
+            trial's identity.
         attributes: attributes that every object must have.
         base: the class that declares the attributes, for messages.
     """
@@ -108,12 +115,14 @@ class Registry:
         module: str,
         *,
         always_used: bool = False,
+        decides_results: bool = True,
         attributes: Collection[str] = (),
         base: str = "",
     ) -> None:
         self.kind = kind
         self._attributes, self._base = attributes, base
         self.always_used = always_used
+        self.decides_results = decides_results
         self._module = module
         self._entries: dict[str, Registration] = {}
         self._resolvers: list[Resolver] = []
@@ -304,3 +313,4 @@ DATASETS = Registry("data set", "stitch_sweep.data.builtin")
 CONTROLS = Registry("control", "stitch_sweep.config.controls")
 SHRINKING_RULES = Registry("rule for an axis that shrinks", "stitch_sweep.stitches.resizing")
 GROWING_RULES = Registry("rule for an axis that grows", "stitch_sweep.stitches.resizing")
+CALLBACKS = Registry("callback", "stitch_sweep.core.registry", decides_results=False)

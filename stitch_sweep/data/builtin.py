@@ -4,6 +4,9 @@ from stitch_sweep.data.sources import (  # noqa: F401
     digits,
     image_folder,
     in_memory,
+    numpy,
     parquet,
+    save_to_disk,
     torchvision,
+    webdataset,
 )

@@ -22,7 +22,13 @@ from stitch_sweep.core.untrusted import UnreadableFileError, printable, read_fil
 _GRAYSCALE_MODES = ("1", "L", "LA", "La")
 _IMAGES_PER_TASK = 32  # a task per image would cost more than decoding a small image
 _SMALL_IMAGE = 3 * 64 * 64  # values of the largest image that is decoded without threads
-_LARGEST_FILE = 2**30  # bytes; the largest image that Pillow accepts is smaller, even uncompressed
+LARGEST_FILE = 2**30  # bytes; the largest image that Pillow accepts is smaller, even uncompressed
+
+
+def readable_suffixes() -> set[str]:
+    """Return the suffixes of the image files that Pillow reads, such as `.png`."""
+    extensions = Image.registered_extensions().items()
+    return {suffix for suffix, kind in extensions if kind in Image.OPEN}
 
 
 def resize(images: Tensor, size: int | None) -> Tensor:
@@ -74,8 +80,9 @@ def decode(encoded: Sequence[tuple[str, Path | bytes]], size: int | None) -> lis
 def _decode_one(name: str, content: Path | bytes, size: int | None) -> Tensor:
     data = b""
     try:
-        data = content if isinstance(content, bytes) else read_file(content, _LARGEST_FILE)
-        return resize(_to_tensor(data)[None], size)[0]
+        data = content if isinstance(content, bytes) else read_file(content, LARGEST_FILE)
+        with Image.open(BytesIO(data)) as image:
+            return resize(to_tensor(image)[None], size)[0]
     except UnreadableFileError as error:
         reason = f"it {error.reason}"
     except Image.DecompressionBombError:
@@ -88,15 +95,15 @@ def _decode_one(name: str, content: Path | bytes, size: int | None) -> Tensor:
     raise InputError(f"{printable(name)} is not an image that can be read: {reason}")
 
 
-def _to_tensor(data: bytes) -> Tensor:
-    with Image.open(BytesIO(data)) as image:
-        if image.mode.startswith("I;16"):
-            return torch.from_numpy((np.asarray(image) >> 8).astype(np.uint8))[None]
-        if image.mode in ("I", "F"):
-            raise ValueError(f"pixels of mode {image.mode} have no fixed range")
-        if image.mode in _GRAYSCALE_MODES:
-            return torch.from_numpy(np.array(image.convert("L")))[None]
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+def to_tensor(image: Image.Image) -> Tensor:
+    """Return an image as `C x H x W`, uint8; see `decode` for the number of channels."""
+    if image.mode.startswith("I;16"):
+        return torch.from_numpy((np.asarray(image) >> 8).astype(np.uint8))[None]
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode {image.mode} have no fixed range")
+    if image.mode in _GRAYSCALE_MODES:
+        return torch.from_numpy(np.array(image.convert("L")))[None]
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
 
 
 def stack_splits(train: list[Tensor], test: list[Tensor], name: str) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,9 @@ from torch import Tensor
 
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.seeding import generator
+from stitch_sweep.data.images import Images
+
+_TEST_SHARE = 0.25
 
 
 def allot(counts: Sequence[int], total: int) -> list[int]:
@@ -60,6 +63,22 @@ def stratified_sample(labels: Tensor, total: int, *seed: object) -> Tensor:
         order = torch.randperm(len(members), generator=generator(*seed, c))
         chosen.append(members[order[:share]])
     return torch.cat(chosen).sort().values
+
+
+def cut_test(images: Images, name: str) -> tuple[Images, Images]:
+    """Cut a stratified quarter off, always the same, for a data set without official test images.
+
+    Args:
+        images: all images.
+        name: of the data set; it seeds the cut.
+
+    Returns:
+        training images and test images.
+    """
+    test = stratified_sample(images.labels, round(len(images.labels) * _TEST_SHARE), name, "test")
+    in_train = torch.ones(len(images.labels), dtype=torch.bool)
+    in_train[test] = False
+    return images.select(in_train.nonzero().flatten()), images.select(test)
 
 
 def cut_validation(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,9 +23,9 @@ from stitch_sweep.plan.prepare import Prepared, prepare
 from stitch_sweep.plan.samplers import check_sampler, describe_startup
 from stitch_sweep.plan.schedulers import check_scheduler
 from stitch_sweep.plan.settings import first_settings
-from stitch_sweep.plan.sizes import bound_trainings, compute_once_per_factors
+from stitch_sweep.plan.sizes import bound_all_trainings
 from stitch_sweep.stitches.building import build_on_meta
-from stitch_sweep.tracking.mlflow_address import check_tracking
+from stitch_sweep.tracking.loggers import check_loggers
 from stitch_sweep.training.evaluations import evaluation_steps
 from stitch_sweep.training.workbench import Workbench
 
@@ -103,7 +103,7 @@ def estimate(
         lambda: check_sampler(config),
         lambda: check_scheduler(config),
         lambda: check_enqueued(config),
-        lambda: check_tracking(config.tracking, config.places),
+        lambda: check_loggers(config.tracking, config.places),
         *(local_checks if address is None else []),
     )
     prepared = prepare(config)
@@ -125,16 +125,14 @@ def estimate(
         if present is None
         else round(seconds * _count_rounds(prepared, present) / 3600, 3),
         disk_megabytes=round(_count_bytes(prepared, trials, trainings) / 2**20, 1),
-        notes=[*filter(None, [describe_startup(config), _bound_note(config)]), *prepared.notes],
+        notes=[*filter(None, [describe_startup(config), *_bound_notes(config)]), *prepared.notes],
     )
 
 
 def _count_rounds(prepared: Prepared, workers: int) -> int:
     """Return the number of trainings that a worker runs one after the other, at least."""
     config = prepared.config
-    counts = compute_once_per_factors(
-        prepared.studies, lambda study: bound_trainings(config, study)
-    )
+    counts = bound_all_trainings(config, prepared.studies)
     longest = math.ceil(max(counts) / config.search.parallel_per_study)
     return max(math.ceil(sum(counts) / workers), longest)
 
@@ -175,15 +173,19 @@ def _count_validations(training: TrainingConfig, steps_per_epoch: int) -> int:
     return training.epochs * len(within_epoch) + (training.keep == "best")
 
 
-def _bound_note(config: Config) -> str | None:
-    """Return a note that the estimate is an upper bound, if a scheduler stops trials early."""
-    if config.search.scheduler is None:
-        return None
-    name = config.search.scheduler.name
-    return (
-        f"search.scheduler: {name} stops trials early, so time and disk space are upper bounds: they "
-        "count every trial as if it ran to its end"
-    )
+def _bound_notes(config: Config) -> Iterator[str]:
+    """Note why the estimate is an upper bound, if it is."""
+    search = config.search
+    if search.scheduler is not None:
+        yield (
+            f"search.scheduler: {search.scheduler.name} stops trials early, so time and disk space are "
+            "upper bounds: they count every trial as if it ran to its end"
+        )
+    if search.stop is not None and search.stop.ends_studies:
+        yield (
+            "search.stop: studies may end early, so time and disk space are upper bounds: they count "
+            "all trials of a study"
+        )
 
 
 def _now() -> float:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
 from stitch_sweep.config.resources import ResourcesConfig
 from stitch_sweep.config.root import Config
 from stitch_sweep.config.training import FrozenMode, Precision
+from stitch_sweep.core.cpus import usable_cpus
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.networks.fast.machine import check_machine, has_bfloat16
 from stitch_sweep.plan.settings import possible_trainings
@@ -26,7 +25,7 @@ def check_local(resources: ResourcesConfig) -> None:
             f"{torch.cuda.device_count() or 'no'} GPU that torch can use; "
             "set it to 0, or give --address of a cluster that has one"
         )
-    count = len(os.sched_getaffinity(0))
+    count = usable_cpus()
     if resources.cpu > count:
         raise InputError(f"resources.cpu is {resources.cpu}, but this machine has {count} CPUs")
 
@@ -35,7 +34,7 @@ def count_local_slots(resources: ResourcesConfig) -> int | None:
     """Count the workers that fit on this machine; None if a GPU's share is measured later."""
     if resources.gpu == "auto":
         return None
-    cpus = len(os.sched_getaffinity(0))
+    cpus = usable_cpus()
     return max(1, count_slots(cpus, torch.cuda.device_count(), resources.cpu, resources.gpu))
 
 

@@ -22,7 +22,7 @@ from stitch_sweep.networks.weights.reading import load_weights
 from stitch_sweep.networks.zoo import StoredNetwork, Zoo
 from stitch_sweep.plan.machine import pretraining_notes
 from stitch_sweep.plan.outlines import Outline, outline_networks
-from stitch_sweep.plan.sizes import bound_trainings, compute_once_per_factors, count_trials
+from stitch_sweep.plan.sizes import allot_trials, bound_all_trainings, count_trials
 from stitch_sweep.plan.studies import enumerate_studies
 from stitch_sweep.plan.teaching import teaching_notes
 from stitch_sweep.plan.validation import find_cell_problems, find_head_problems
@@ -59,7 +59,7 @@ class Prepared:
             notes += [f"network {name!r}: {note}" for note in outline.notes]
         if self.config.parts:
             notes.append("parts: a sweep skips them; `stitch-sweep assemble` trains them")
-        trials, trainings = self.trials, self.trainings
+        trials, trainings = sum(allot_trials(self.config, self.studies)), self.trainings
         if trainings < trials:
             notes.append(
                 f"search.space: has too few points for {trials} different trials; equal trials of a "
@@ -76,11 +76,7 @@ class Prepared:
     @property
     def trainings(self) -> int:
         """Upper bound on the number of trained stitches: equal trials of a study are trained once."""
-        return sum(
-            compute_once_per_factors(
-                self.studies, lambda study: bound_trainings(self.config, study)
-            )
-        )
+        return sum(bound_all_trainings(self.config, self.studies))
 
     def shape(self, network: str, layer: int) -> Shape:
         """Return the shape of one image's representation at a layer of a network."""

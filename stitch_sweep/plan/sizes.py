@@ -25,6 +25,42 @@ def count_trials(config: Config, studies: Iterable[Study]) -> list[int]:
     return compute_once_per_factors(studies, lambda study: count_samples(config, study))
 
 
+def allot_trials(config: Config, studies: Iterable[Study]) -> list[int]:
+    """Count the trials that each study may run: all of its trials, within `search.stop.trials`.
+
+    The trials of the sweep are divided as evenly as possible; the first studies get the rest. With a
+    scheduler, which compares the trials of a round, a study gets whole rounds.
+
+    Returns:
+        A number for each study, 0 if there are fewer trials than studies.
+    """
+    counts = count_trials(config, studies)
+    stop = config.search.stop
+    if stop is None or stop.trials is None or stop.trials >= sum(counts):
+        return counts
+    size = 1 if config.search.scheduler is None else config.search.parallel_per_study
+    return [size * rounds for rounds in _divide([n // size for n in counts], stop.trials // size)]
+
+
+def _divide(counts: list[int], total: int) -> list[int]:
+    """Divide a total evenly, giving no place more than its count.
+
+    Example:
+        >>> _divide([5, 1, 5, 5], 12)
+        [4, 1, 4, 3]
+    """
+    shares = [0] * len(counts)
+    open_places = [k for k, count in enumerate(counts) if count]
+    while total and open_places:
+        level = max(1, total // len(open_places))
+        for k in open_places:
+            part = min(level, counts[k] - shares[k], total)
+            shares[k] += part
+            total -= part
+        open_places = [k for k in open_places if shares[k] < counts[k]]
+    return shares
+
+
 def bound_trainings(config: Config, study: Study) -> int:
     """Return an upper bound on the number of a study's trainings.
 
@@ -35,6 +71,13 @@ def bound_trainings(config: Config, study: Study) -> int:
     if config.search.sampler.name == "grid" or any(size > samples for size in sizes):
         return samples
     return sum(1 for _ in itertools.islice(combinations(config, study), samples))
+
+
+def bound_all_trainings(config: Config, studies: Iterable[Study]) -> list[int]:
+    """Return an upper bound on the number of trainings of each study, within `search.stop.trials`."""
+    studies = list(studies)
+    bounds = compute_once_per_factors(studies, lambda study: bound_trainings(config, study))
+    return list(map(min, bounds, allot_trials(config, studies)))
 
 
 def compute_once_per_factors(

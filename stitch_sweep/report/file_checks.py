@@ -83,6 +83,7 @@ class FolderDescription(_Lenient):
     decides: _Decides | None = None
     config: dict[str, Any] | None = None
     trials: Annotated[int, Field(ge=0)] | None = None
+    left_out: dict[str, Annotated[int, Field(ge=0)]] | None = None
     versions: dict[str, Any] | None = None
     networks: dict[str, Any] | None = None
 

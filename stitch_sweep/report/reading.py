@@ -27,6 +27,7 @@ from stitch_sweep.report.file_checks import (
 from stitch_sweep.storage import layout
 from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.parquet import read_table
+from stitch_sweep.storage.status import describe_left_out
 
 _TRAJECTORY_COLUMNS = ["trial", "step", "epoch", "split", "loss"]
 _MEASURED_COLUMNS: dict[str, list[str]] = {
@@ -79,7 +80,10 @@ def load_experiment(folder: str | Path) -> Experiment:
     results, predictions, trajectories = _read_tables(part, ledger, notes)
     results = _add_network_kinds(results, part, notes)
     _check_single_sweep(part, results, ledger)
-    if part.planned is not None and part.planned > len(results):
+    left_out = (description or {}).get("left_out") or {}
+    if left_out:
+        notes.append(describe_left_out(left_out, part.planned or len(results)))
+    if part.planned is not None and part.planned > len(results) + sum(left_out.values()):
         notes.append(
             f"the sweep is not complete: {len(results)} of {part.planned} trials have ended; "
             "`stitch-sweep sweep --resume` continues it"

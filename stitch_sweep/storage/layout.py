@@ -57,6 +57,7 @@ SET_ASIDE = "set_aside"
 LOCK = "lock"
 LOCK_HOLDER = "lock.json"
 TRACKING_LOCK = "tracking.lock"
+SENT = "sent"
 
 ANALYSIS_MANIFEST = ".analysis.json"
 REPORT_MANIFEST = ".report.json"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
@@ -14,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.untrusted import UnreadableFileError, list_briefly, printable, read_json
-from stitch_sweep.storage import layout
+from stitch_sweep.storage import layout, locks
 from stitch_sweep.storage.files import write_atomically
 
 _LARGEST_HOLDER = 2**16
@@ -78,20 +77,8 @@ def acquire(root: Path) -> FileLock:
 
 
 def is_locked(root: Path) -> bool:
-    """Return whether a process holds the lock. Nothing is created or written."""
-    try:
-        descriptor = os.open(root / layout.LOCK, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # a file system without locks: no process can hold a lock
-        return False
-    finally:
-        os.close(descriptor)
-    return False
+    """Return whether a process holds the lock."""
+    return locks.is_held(root / layout.LOCK)
 
 
 def discard(root: Path) -> None:

@@ -381,6 +381,7 @@ _OPTIONAL: dict[str, Callable[[Any], bool]] = {
 }
 _DESCRIPTION: dict[str, Callable[[Any], bool]] = {
     "trials": _is_count,
+    "left_out": lambda value: _is_mapping(value) and all(map(_is_count, value.values())),
     "decides": lambda value: _is_mapping(value) and _is_mapping(value.get("networks", {})),
     "config": _is_mapping,
     "networks": lambda value: _is_mapping(value) and all(map(_is_text, value.values())),

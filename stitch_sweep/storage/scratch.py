@@ -7,7 +7,6 @@ dies, so a folder whose lock can be acquired has no owner.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -21,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stitch_sweep.core.errors import InputError
+from stitch_sweep.storage.locks import CAN_LOCK_OPEN_FILES, lock_open_file
 
 _PREFIX = "ss-"  # short, because the length of socket paths is limited
 _NAME = re.compile(r"ss-[a-z0-9_]{8}")
@@ -43,9 +43,15 @@ def folder(*, sockets: bool = False) -> Iterator[Path]:
             bytes on Linux. Then it is created in `RAY_TMPDIR`, if set, else in the first of `TMPDIR`,
             /tmp, /var/tmp and `XDG_RUNTIME_DIR` that is short enough and writable.
 
+    On Windows, which can't lock open files, it is an ordinary temporary folder.
+
     Raises:
         InputError: no folder can be created; the message has the reason for each place.
     """
+    if not CAN_LOCK_OPEN_FILES:
+        with tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as unlocked:
+            yield Path(unlocked)
+        return
     remove_abandoned()
     folder_path, lock = _make(sockets)
     try:
@@ -122,7 +128,7 @@ def _lock(folder_path: Path) -> int:
     lock = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         os.write(lock, _MARK + f"{os.getpid()}\n".encode())
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_open_file(lock)
         fresh.rename(folder_path / _LOCK)
     except BaseException:
         os.close(lock)
@@ -145,7 +151,7 @@ def _acquire_abandoned(path: Path) -> int | None:
         return None
     try:
         if stat.S_ISREG(os.fstat(lock).st_mode) and os.read(lock, 64).startswith(_MARK):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_open_file(lock)
             return lock
     except OSError:
         pass

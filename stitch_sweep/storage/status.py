@@ -49,17 +49,19 @@ def read_status(folder: Path) -> dict[str, Any]:
         # These trials were running when their process died. A resume starts them again.
         counts = {**counts, "running": 0, "interrupted": counts["running"]}
     total = description.get("trials", 0)
+    left_out = description.get("left_out", {})
     if is_active:
         state = "running"
     else:
         ended = sum(counts[status] for status in ("finished", "failed", "stopped_early"))
-        state = "complete" if ended >= total else "stopped"
+        state = "complete" if ended + sum(left_out.values()) >= total else "stopped"
     return {
         "state": state,
         "trials": total,
         **counts,
         "copied": copied,  # also counted under its status
-        "not_started": max(0, total - sum(counts.values()) - len(damaged)),
+        "left_out": sum(left_out.values()),
+        "not_started": max(0, total - sum(counts.values()) - sum(left_out.values()) - len(damaged)),
         "damaged": len(damaged),
         "compute_hours": round(seconds / 3600, 3),
         "last_result": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(latest))
@@ -67,6 +69,21 @@ def read_status(folder: Path) -> dict[str, Any]:
         else "none",
         "notes": list(_notes(ledger, damaged, stitches, unhashed)),
     }
+
+
+def describe_left_out(left_out: Mapping[str, int], total: int) -> str:
+    """Describe in a sentence, without its full stop, the trials that `search.stop` left out.
+
+    Args:
+        left_out: number of trials by the key of `search.stop`.
+        total: number of trials of the sweep.
+
+    Example:
+        >>> describe_left_out({"trials": 30, "patience": 4}, 100)
+        'search.stop left out 34 of 100 trials: 30 by trials, 4 by patience'
+    """
+    causes = ", ".join(f"{count} by {key}" for key, count in left_out.items())
+    return f"search.stop left out {sum(left_out.values())} of {total} trials: {causes}"
 
 
 def stitch_notes(stitches: Mapping[str, list[str]]) -> Iterator[str]:

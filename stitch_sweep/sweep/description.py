@@ -32,7 +32,8 @@ def describe_sweep(prepared: Prepared) -> dict[str, Any]:
         decisive.append("objectives")  # older sweeps have no such key, and must stay resumable
     decisive += [key for key in ("scheduler", "share", "enqueue") if key in search]
     if config.search.share == "neighbors":
-        decisive.append("samples")  # a further trial may become the best, from which others learned
+        # A further trial may become the best, from which others learned.
+        decisive += ["samples", *(["stop"] if "stop" in search else [])]
     if config.search.enqueue is not None:
         search["enqueue"] = describe_enqueued(config)
     resources: dict[str, Any] = {

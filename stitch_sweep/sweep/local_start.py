@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stitch_sweep.core import interrupts
 from stitch_sweep.storage import scratch
-from stitch_sweep.sweep.worker_template import WorkerTemplate
+from stitch_sweep.sweep.worker_template import IS_SUPPORTED, WorkerTemplate
 
 
 class LocalStart:
@@ -27,8 +27,9 @@ class LocalStart:
         self._error: BaseException | None = None
 
     def begin_template(self) -> None:
-        """Start the template, whose imports take seconds."""
-        self._template = self._template or WorkerTemplate()
+        """Start the template, whose imports take seconds. Other systems than Linux have none."""
+        if IS_SUPPORTED:
+            self._template = self._template or WorkerTemplate()
 
     def begin(self) -> None:
         """Start Ray in a thread, after all imports of this thread."""

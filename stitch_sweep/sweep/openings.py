@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from stitch_sweep.config.root import Config
 from stitch_sweep.plan.neighbors import Neighbors, best_record
-from stitch_sweep.plan.sizes import count_trials
+from stitch_sweep.plan.sizes import allot_trials
 from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.study import Study
 from stitch_sweep.sweep.rounds import StudyRounds
@@ -46,7 +46,7 @@ class StudyOpenings:
             assert layers is not None
             self._neighbors = Neighbors(self._studies, layers)
             self._studies = self._neighbors.order()
-        totals = count_trials(config, self._studies)
+        totals = allot_trials(config, self._studies)
         self._totals = dict(zip((s.id for s in self._studies), totals, strict=True))
         self._started = ledger.trial_ids()
         self._incomplete: set[str] = set()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import socket
 from pathlib import Path
 
 import stitch_sweep
 from stitch_sweep.config.resources import ResourcesConfig
 from stitch_sweep.core import interrupts
+from stitch_sweep.core.cpus import usable_cpus
 from stitch_sweep.core.credentials import conceal, redact_uri
 from stitch_sweep.core.errors import InputError, StoppedError
 from stitch_sweep.plan.machine import check_local, format_gpu
@@ -90,7 +90,7 @@ def start_local(temporary: Path | None, template: WorkerTemplate | None = None) 
         try:
             ray.init(
                 address="local",
-                num_cpus=len(os.sched_getaffinity(0)),
+                num_cpus=usable_cpus(),
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,

@@ -14,6 +14,7 @@ from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.plan.neighbors import shared_settings, shared_stitch
 from stitch_sweep.plan.objectives import learning_curve
 from stitch_sweep.plan.schedulers import build_scheduler
+from stitch_sweep.plan.stopping import StudyStopper
 from stitch_sweep.plan.study_search import StudySearch
 from stitch_sweep.stitches.shapes import Shape
 from stitch_sweep.storage.study import Study
@@ -48,7 +49,7 @@ class StudyRounds:
 
     Args:
         study: the study.
-        total: number of trials of the study.
+        total: number of trials that the study may run.
         config: the configuration.
         records: of the trials, by number; None where a trial has none.
         key: returns a text that is equal for settings with equal results; see `EffectiveSettings`.
@@ -57,6 +58,9 @@ class StudyRounds:
             `plan.neighbors`.
         shape: returns the shape of a network's layer; without it, no trial starts from another one's
             stitch.
+
+    Attributes:
+        left_out: number of trials that `search.stop` has left out because of the study's results.
     """
 
     def __init__(
@@ -89,10 +93,12 @@ class StudyRounds:
         self._settings: dict[int, TrialSettings] = {}  # of the current round
         self._curves: dict[int, list[float]] = {}  # of ended trials, for decisions
         self._keys: list[tuple[str, str | None]] = []
+        self._stopper = StudyStopper(config)
+        self.left_out = 0
 
     @property
     def is_complete(self) -> bool:
-        """Whether all trials have ended, and `next` has no more."""
+        """Whether all trials that may run have ended, and `next` has no more."""
         return self._result_count == self._total
 
     @property
@@ -151,7 +157,10 @@ class StudyRounds:
             pass
 
     def _tell_round(self) -> bool:
-        """Tell Optuna the results of the current round, in order; return False if one is missing."""
+        """Tell Optuna the results of the current round, in order; return False if one is missing.
+
+        The round may be the last one by the conditions of `search.stop`.
+        """
         records = [self._records.get(number) for number in self._round]
         if not records or any(r is None or r["status"] == "running" for r in records):
             return False
@@ -161,6 +170,9 @@ class StudyRounds:
         for number in numbers:
             self._open_search().tell_record(self._records[number])
         self._result_count = numbers.stop
+        self._stopper.add_round(self._records[number] for number in numbers)
+        if self._stopper.reason:
+            self.left_out, self._total = self._total - numbers.stop, numbers.stop
         self._segments = None
         self._settings.clear()
         return True

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 
 from stitch_sweep.analysis.matrix.matrix import Matrix
+from stitch_sweep.config.reading import to_yaml
 from stitch_sweep.config.root import Config
 from stitch_sweep.core.credentials import redact_uri
 from stitch_sweep.core.errors import InputError, StoppedError, check_all
@@ -23,20 +24,26 @@ from stitch_sweep.plan.objectives import check_objectives
 from stitch_sweep.plan.prepare import Prepared, prepare
 from stitch_sweep.plan.samplers import check_sampler, describe_startup
 from stitch_sweep.plan.schedulers import check_scheduler
-from stitch_sweep.storage.files import check_writable, explain_stop, is_storage_error
+from stitch_sweep.plan.stopping import find_remainder
+from stitch_sweep.storage import layout
+from stitch_sweep.storage.files import (
+    check_writable,
+    explain_stop,
+    is_storage_error,
+    write_atomically,
+)
 from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.retraining import begin_retraining, compare_retrained
 from stitch_sweep.storage.status import stitch_notes
-from stitch_sweep.sweep.description import check_unchanged
+from stitch_sweep.sweep.description import check_unchanged, describe_sweep
 from stitch_sweep.sweep.local_start import LocalStart
 from stitch_sweep.sweep.openings import drop_borrowed_stitches, stitches_to_keep
 from stitch_sweep.sweep.pace import Pace
 from stitch_sweep.sweep.progress import Reporter
-from stitch_sweep.sweep.views import check_views, ended_records, write_views
+from stitch_sweep.sweep.views import check_views, write_views
+from stitch_sweep.tracking.loggers import Loggers, check_loggers
 from stitch_sweep.tracking.mirror import Mirror
 from stitch_sweep.tracking.mirroring import Mirroring
-from stitch_sweep.tracking.mlflow_address import check_tracking, resolve, secret_variables
-from stitch_sweep.tracking.process import TrackingProcess
 
 
 @dataclass(frozen=True)
@@ -52,11 +59,12 @@ class Outcome:
         copied: trials that were equal to earlier ones and got their results without a training.
         lost: trials whose workers died too often; `--resume` tries them again.
         interrupted: whether Ctrl-C or SIGTERM stopped the sweep before its end.
-        tracked: whether MLflow has everything; None when tracking is off.
+        tracked: whether MLflow and the other loggers have everything; None when tracking is off.
         mirrored: whether the copy of the folder is complete; None without one.
-        tracking_problem: why MLflow refuses the runs, and the remedy; empty if it accepts them, and
-            after an outage: a later `--resume` then sends the missing runs.
+        tracking_problem: why MLflow or another logger refuses the runs, and the remedy; empty if they
+            are accepted, and after an outage: a later `--resume` then sends the missing runs.
         is_out_of_time: whether `search.time_budget` ended the sweep before its last trial.
+        left_out: number of trials that `search.stop` left out, by its key; empty unless the sweep ended.
     """
 
     results: pd.DataFrame
@@ -71,6 +79,7 @@ class Outcome:
     mirrored: bool | None
     tracking_problem: str = ""
     is_out_of_time: bool = False
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def stopped_early(self) -> int:
@@ -138,7 +147,7 @@ def run_sweep(
             lambda: check_enqueued(config),
             lambda: _check_folder(ledger, resume),
             lambda: _check_stitches_are_kept(config, retrain_stitches),
-            lambda: check_tracking(config.tracking, config.places),
+            lambda: check_loggers(config.tracking, config.places),
             *(local_checks if address is None else []),
         )
         copy = None if mirror is None else Mirror(folder, mirror)
@@ -164,18 +173,7 @@ def _run_checked(
     """Start tracking and Ray, prepare the sweep, and run it."""
     folder = ledger.folder
     # Started first, because it takes seconds; it waits for the sweep to begin.
-    tracking = (
-        TrackingProcess(
-            folder,
-            config.tracking.experiment,
-            resolve(config.tracking.uri, config.places),
-            reporter.say,
-            root=config.places.root,
-            hidden=secret_variables(config.tracking.uri),
-        )
-        if config.tracking.enabled
-        else None
-    )
+    loggers = Loggers(folder, config.tracking, config.places, reporter.say)
     try:
         # A sweep that is resumed may be complete, and then needs no Ray.
         if pace.address is None and not ledger.exists:
@@ -186,7 +184,7 @@ def _run_checked(
         try:
             check_views(folder, prepared.studies, config, is_new=not ledger.exists)
             return _run_locked(
-                prepared, ledger, resume, pace, reporter, tracking, copy, repair, start, on_tables
+                prepared, ledger, resume, pace, reporter, loggers, copy, repair, start, on_tables
             )
         # These are errors of the experiment folder: `prepare` has read the user's files before.
         except OSError as error:
@@ -194,8 +192,7 @@ def _run_checked(
                 raise StoppedError(explain_stop(str(error))) from error
             raise
     except BaseException:
-        if tracking is not None:
-            tracking.abandon()
+        loggers.abandon()
         raise
 
 
@@ -205,7 +202,7 @@ def _run_locked(
     resume: bool,
     pace: Pace,
     reporter: Reporter,
-    tracking: TrackingProcess | None,
+    loggers: Loggers,
     copy: Mirror | None,
     repair: Callable[[Reporter], None],
     start: LocalStart,
@@ -231,7 +228,7 @@ def _run_locked(
             check_unchanged(ledger, prepared)
             repair(reporter)
             with nullcontext() if copy is None else Mirroring(copy) as mirroring:
-                return _run(prepared, ledger, pace, reporter, tracking, mirroring, start, on_tables)
+                return _run(prepared, ledger, pace, reporter, loggers, mirroring, start, on_tables)
         except InputError:
             if not ledger.exists and not ledger.trial_ids():
                 ledger.discard()  # nothing was started, so leave nothing behind
@@ -243,7 +240,7 @@ def _run(
     ledger: Ledger,
     pace: Pace,
     reporter: Reporter,
-    tracking: TrackingProcess | None,
+    loggers: Loggers,
     mirroring: Mirroring | None,
     start: LocalStart,
     on_tables: Callable[[], None],
@@ -251,42 +248,36 @@ def _run(
     """Run the missing trials, write tables and figures, and finish tracking and the mirror."""
     config, folder = prepared.config, ledger.folder
     total = prepared.trials
-    before = sum(1 for _ in ended_records(ledger, prepared.studies, config))
+    loggers.start_callbacks()
+    reporter.rank_by(config.search.mode)
+    before = find_remainder(ledger, prepared.studies, config, reporter.count)
     interrupted, lost, is_out_of_time = False, 0, False
-    if before < total:
+    if before.missing:
         # Ray takes seconds to load, and a complete sweep or a refused one doesn't need it.
         from stitch_sweep.sweep.tuning import run_missing_trials
 
-        reporter.expect(total, before)
+        # Studies that their results have ended report their trials as left out once more.
+        reporter.expect(total - before.left_out["trials"])
         end = run_missing_trials(prepared, ledger, pace, reporter, start)
         if end.stopped:
             raise StoppedError(end.stopped)
         interrupted, lost, is_out_of_time = end.interrupted, end.lost, end.is_out_of_time
     for difference in compare_retrained(ledger):
         reporter.say(f"note: {difference}")
+    left_out: Mapping[str, int] = {}
     if not (interrupted or lost or is_out_of_time):
         drop_borrowed_stitches(config, ledger)
+        left_out = _record_left_out(prepared, ledger)
     with reporter.phase("tables and figures written"):
         results, matrices = write_views(folder, prepared.studies, config)
     if len(results) and not interrupted:
         on_tables()
     failed = int((results["status"] == "failed").sum()) if len(results) else 0
     copied = int(results["copied_from"].notna().sum()) if len(results) else 0
-    tracked, tracking_problem = None, ""
-    if tracking is not None:
-        with reporter.phase("MLflow finished"):
-            tracked = tracking.finish()
-        tracking_problem = "" if tracked else tracking.refusal
-        if tracking_problem:
-            reporter.say(
-                f"MLflow did not accept everything: {tracking_problem}. "
-                "Then run the same command with --resume to send the rest"
-            )
-        elif not tracked:
-            reporter.say(
-                f"MLflow did not accept everything ({tracking.error or 'no answer'}); "
-                "nothing is lost: run the same command with --resume to send the rest"
-            )
+    with (
+        reporter.phase(f"{', '.join(loggers.titles)} finished") if loggers.titles else nullcontext()
+    ):
+        logged = loggers.finish()
     mirrored = None
     if mirroring is not None:
         mirrored = mirroring.finish()
@@ -304,11 +295,28 @@ def _run(
         copied=copied,
         lost=lost,
         interrupted=interrupted,
-        tracked=tracked,
+        tracked=logged.complete,
         mirrored=mirrored,
-        tracking_problem=tracking_problem,
+        tracking_problem=logged.refusal,
         is_out_of_time=is_out_of_time and len(results) < total,
+        left_out=left_out,
     )
+
+
+def _record_left_out(prepared: Prepared, ledger: Ledger) -> Mapping[str, int]:
+    """Record in the description of a sweep that has ended what `search.stop` left out; return it."""
+    config = prepared.config
+    left_out = (
+        find_remainder(ledger, prepared.studies, config).left_out if config.search.stop else {}
+    )
+    before = ledger.description() or {}
+    if dict(left_out) != before.get("left_out", {}):
+        # Conditions may have changed without a trial to run, so the rest is written, too.
+        ledger.start({**before, **describe_sweep(prepared), "left_out": left_out})
+        write_atomically(
+            ledger.folder / layout.RESOLVED_CONFIG, to_yaml(config, ledger.folder).encode()
+        )
+    return left_out
 
 
 @contextmanager

@@ -44,8 +44,9 @@ class SweepSearcher(tune.search.Searcher):
         studies: in the order in which they should run.
         config: the configuration.
         ledger: the sweep's records so far.
-        on_event: called with (event, record) for `started`, `ended`, `retried` and `lost` trials, and
-            with (`message`, {"text": ...}) for a worker's message to the user.
+        on_event: called with (event, record) for `started`, `ended`, `retried` and `lost` trials, with
+            (`message`, {"text": ...}) for a worker's message to the user, and with (`left_out`,
+            {"trials": ...}) for a number of trials that `search.stop` leaves out.
         limit: returns the number of groups that may run at the same time; called each time.
         gpu: GPUs of a group, or its share of a GPU. A trial that runs out of memory is tried again with
             twice the share.
@@ -232,6 +233,8 @@ class SweepSearcher(tune.search.Searcher):
             rounds.add_result(taken.number, copied)
         self._queue.remove(rounds)
         if rounds.is_complete:
+            if rounds.left_out:
+                self._on_event("left_out", {"trials": rounds.left_out})
             for opened in self._openings.complete(rounds.study):
                 self._queue.append(opened)
         return None

@@ -13,7 +13,7 @@ import pandas as pd
 from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.analysis.results import check_results
 from stitch_sweep.config.root import Config
-from stitch_sweep.plan.sizes import count_samples
+from stitch_sweep.plan.sizes import count_samples, count_trials
 from stitch_sweep.storage import layout
 from stitch_sweep.storage.files import atomic, write_atomically
 from stitch_sweep.storage.ledger import Ledger
@@ -114,6 +114,7 @@ def write_views(
         "stopped": int((results["status"] == "stopped").sum()),
         "copied": int(results["copied_from"].notna().sum()),
         "not_converged": int((results["converged"] == False).sum()),  # noqa: E712 (nullable)
+        "not_run": sum(count_trials(config, studies)) - len(records),
         "compute_seconds": float(results["seconds"].sum()),
         "matrices": [matrix.file_name for matrix in matrices],
     }

@@ -44,6 +44,8 @@ _NO_JOB = {"RAY_JOB_ID": "ffffffff"}
 """A worker that is started in advance; the raylet gives it to any job."""
 _REQUEST_SECONDS = 5.0
 """Longest time to wait for a part of a request; other workers wait as well."""
+IS_SUPPORTED = sys.platform == "linux"
+"""Whether this system has what the template needs: safe forks, and an end together with the parent."""
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 

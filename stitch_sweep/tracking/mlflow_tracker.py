@@ -49,7 +49,7 @@ PAGE = 100
 SENDERS = 4
 """Trials that are sent at the same time: most of the time is spent waiting for the server."""
 PAGE_READ = "looked"
-"""`send_artifacts` yields it for each page of runs that it read."""
+"""`send_end` yields it for each page of runs that it read."""
 
 _STATUSES = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
 """MLflow's status of a run, by the status of its ended trial."""
@@ -139,7 +139,7 @@ class Tracker:
             # The present calls succeed or fail before the server may be asked for its state.
             pool.shutdown(cancel_futures=True)
 
-    def send_artifacts(self) -> Iterator[str]:
+    def send_end(self) -> Iterator[str]:
         """Upload configuration, tables, matrices and figures to the sweep's run, and close it.
 
         Yields:

@@ -684,7 +684,7 @@ class TestACluster:
         status, output = head.submit("stitch-sweep", "sweep", "config.yml", working_dir=tmp_path)
         assert status == 1
         assert "failed with exit code 2" in output
-        for option in ("--address is missing", "--folder .:", "zoo zoo:", "tracking.uri:"):
+        for option in ("--address is missing", "--folder .:", "zoo /", "tracking.uri:"):
             assert f"error: {option}" in output, output
 
     @pytest.mark.long

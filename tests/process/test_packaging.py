@@ -324,6 +324,9 @@ def test_make_help_lists_the_targets(copy):
         "lint",
         "bench",
         "ffcv",
+        "wheel",
+        "wheel-test",
+        "test-lowest",
     } <= set(targets)
     assert calls == []
 
@@ -448,3 +451,65 @@ def test_the_license_is_the_one_named():
     assert "Apache License" in text
     assert "END OF TERMS AND CONDITIONS" in text
     assert PROJECT["license"] == "Apache-2.0"
+
+
+USER_IMAGE = (ROOT / "user.Dockerfile").read_text()
+
+
+def user_image_faults(text: str) -> list[str]:
+    """Return a line for each problem of the Dockerfile for a user's machine."""
+    faults = []
+    allowed = re.findall(r"^!(.*)$", (ROOT / ".dockerignore").read_text(), flags=re.MULTILINE)
+    copied = [
+        name
+        for line in re.findall(r"^COPY (.*)$", text, re.MULTILINE)
+        for name in line.split()[:-1]
+    ]
+    faults += [f"{name} is ignored or missing" for name in copied if name not in allowed]
+    needed = {"pyproject.toml", "constraints.txt", "stitch_sweep", PROJECT["readme"]}
+    faults += [f"{name} is not copied" for name in sorted({*needed, "LICENSE"} - set(copied))]
+    lines = text.splitlines()
+    if "USER stitcher" not in lines or "USER root" in lines:
+        faults.append("the user is root")
+    if lines.index("USER stitcher" if "USER stitcher" in lines else lines[0]) < max(
+        k for k, line in enumerate(lines) if line.startswith("RUN ")
+    ):
+        faults.append("the user can't install")
+    if 'ENTRYPOINT ["stitch-sweep"]' not in lines:
+        faults.append("the entry point is not stitch-sweep")
+    if "-c /src/constraints.txt" not in text:
+        faults.append("installs other versions than those that CI uses")
+    python = re.search(r"^FROM python:(3\.\d+)-", text, re.MULTILINE)
+    if python is None or f"python={python[1]}" not in ENVIRONMENT["dependencies"]:
+        faults.append("another Python than that of the constraints")
+    return faults
+
+
+def test_the_image_for_a_users_machine_is_of_this_folder_and_not_roots():
+    assert user_image_faults(USER_IMAGE) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("python:3.11", "python:3.12", "another Python"),
+        ("USER stitcher", "USER root", "the user is root"),
+        ("LICENSE /src/", "/src/", "LICENSE is not copied"),
+        ("COPY stitch_sweep", "COPY tests", "tests is ignored"),
+        ("-c /src/constraints.txt ", "", "installs other versions"),
+        ('ENTRYPOINT ["stitch-sweep"]', "", "the entry point"),
+    ],
+)
+def test_a_fault_in_the_image_for_a_users_machine_is_found(old, new, fault):
+    assert old in USER_IMAGE
+    assert any(fault in found for found in user_image_faults(USER_IMAGE.replace(old, new, 1)))
+
+
+def test_the_classifiers_name_pythons_that_are_allowed():
+    named = [
+        line.rpartition(" :: ")[2]
+        for line in PROJECT["classifiers"]
+        if line.startswith("Programming Language :: Python :: 3.")
+    ]
+    assert "3.11" in named
+    assert all(Version(name) in SpecifierSet(PROJECT["requires-python"]) for name in named)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,32 @@ def make_ledger(folder: Path, trials: int = 1) -> Ledger:
         outcome |= {"seconds": 2.0, "started": 1000.0, "trajectory": [row]}
         ledger.finish(f"s-n{number}", outcome, None)
     return ledger
+
+
+def end_trial(ledger: Ledger, number: int, **outcome: Any) -> None:
+    """Record one more trial of `make_ledger`'s study, with two steps of two splits."""
+    content = ledger.read("s-n0")
+    assert content is not None
+    trial = f"s-n{number}"
+    outcome_keys = {
+        "status",
+        "metric",
+        "metrics",
+        "seconds",
+        "started",
+        "trajectory",
+        "predictions",
+    }
+    spec = {key: value for key, value in content.items() if key not in outcome_keys}
+    ledger.begin(trial, {**spec, "number": number})
+    rows = [
+        {"split": split, "step": step, "epoch": step, "time": 0.5 + step, "loss": 1 / (1 + step)}
+        for step in (0, 1)
+        for split in ("train", "validation")
+    ]
+    default = {"status": "finished", "metric": 0.25, "metrics": {"val_accuracy": 0.25}}
+    times = {"seconds": 3.0, "started": 2000.0, "trajectory": rows}
+    ledger.finish(trial, {**default, **times, **outcome}, None)
 
 
 @contextmanager

@@ -11,10 +11,11 @@ images have that size. Its keyword-only parameters are the data set's options.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from stitch_sweep.data.decoding import resize
 from stitch_sweep.data.images import Images
 
 OFFICIAL_SPLITS = ("train", "test")
@@ -41,3 +42,16 @@ class Source:
     notes: tuple[str, ...] = ()
     validation: Images | None = None
     normalization: tuple[Tensor, Tensor] | None = None
+
+    def resized(self, size: int | None) -> Source:
+        """Return the same data set with images of `size x size` pixels; None keeps them as they are."""
+
+        def resize_split(split: Images) -> Images:
+            return replace(split, images=resize(split.images, size))
+
+        return replace(
+            self,
+            train=resize_split(self.train),
+            test=resize_split(self.test),
+            validation=None if self.validation is None else resize_split(self.validation),
+        )

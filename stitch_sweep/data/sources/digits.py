@@ -13,7 +13,7 @@ from stitch_sweep.core.registry import DATASETS
 from stitch_sweep.data.decoding import resize
 from stitch_sweep.data.images import Images
 from stitch_sweep.data.sources.base import Source
-from stitch_sweep.data.splits import stratified_sample
+from stitch_sweep.data.splits import cut_test
 
 
 @DATASETS.register("digits")
@@ -32,11 +32,5 @@ def digits(image_size: int | None) -> Source:
     pixels, labels = table[:, :-1].reshape(-1, 8, 8), table[:, -1]
     scaled = ((pixels * 255 + 8) // 16).to(torch.uint8)
     all_images = Images(resize(scaled[:, None], image_size), labels)
-    test = stratified_sample(labels, round(len(labels) / 4), "digits", "test")
-    in_train = torch.ones(len(labels), dtype=torch.bool)
-    in_train[test] = False
-    return Source(
-        all_images.select(in_train.nonzero().flatten()),
-        all_images.select(test),
-        tuple(map(str, range(10))),
-    )
+    train, test = cut_test(all_images, "digits")
+    return Source(train, test, tuple(map(str, range(10))))

@@ -7,10 +7,9 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from PIL import Image
-
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.untrusted import printable
+from stitch_sweep.data.decoding import readable_suffixes
 from stitch_sweep.data.names import explain_unusable, join_names
 from stitch_sweep.data.sources.base import OFFICIAL_SPLITS
 
@@ -56,8 +55,7 @@ class FolderScan:
         self._skipped: dict[str, Counter[str]] = {  # reason -> folder or suffix -> images
             reason: Counter() for reason in (_HIDDEN, _OUTSIDE, _FORMAT)
         }
-        extensions = Image.registered_extensions().items()
-        self._suffixes = {suffix for suffix, kind in extensions if kind in Image.OPEN}
+        self._suffixes = readable_suffixes()
 
     def find_classes(self, split: str) -> list[str]:
         """Return the names of a split's class folders, sorted."""

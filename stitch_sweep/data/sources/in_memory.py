@@ -7,12 +7,9 @@ as they get all images.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.registry import DATASETS
-from stitch_sweep.data.decoding import resize
-from stitch_sweep.data.images import Images, channel_statistics, fingerprint
+from stitch_sweep.data.images import channel_statistics, fingerprint
 from stitch_sweep.data.sources.base import Source
 
 _HASH_LENGTH = 16
@@ -45,13 +42,4 @@ def in_memory(image_size: int | None, *, sha256: str) -> Source:
             f"data set in_memory: the images {sha256} were given in Python, and no file contains them: "
             "call stitch_sweep.sweep or stitch_sweep.matrix with these images"
         )
-
-    def resized(images: Images) -> Images:
-        return replace(images, images=resize(images.images, image_size))
-
-    return replace(
-        source,
-        train=resized(source.train),
-        test=resized(source.test),
-        validation=None if source.validation is None else resized(source.validation),
-    )
+    return source.resized(image_size)

@@ -68,7 +68,7 @@ def build_by_name(
 def _list_functions(file: str) -> str:
     """Return the names of the functions in a file, without running it."""
     try:
-        body = ast.parse(Path(file).read_text()).body
+        body = ast.parse(Path(file).read_text(encoding="utf-8")).body
     except (OSError, ValueError, SyntaxError):
         body = []
     names = [item.name for item in body if isinstance(item, ast.FunctionDef | ast.ClassDef)]

@@ -54,6 +54,9 @@ def test_the_family_is_described_and_the_sweep_is_planned(tmp_path, monkeypatch)
 
 def test_every_part_of_the_plugin_was_used(folder):
     results = pd.read_parquet(folder / "results.parquet")
+    *diary, last = (folder / "diary.txt").read_text().splitlines()
+    assert sorted(line.split()[0] for line in diary) == sorted(results["trial"])
+    assert last == "end 8 finished"
     assert results["status"].tolist() == ["finished"] * 8
     assert set(results["sender"]) == {"a", "a-other-start"}
     assert set(results["setting.stitch.down"] if "setting.stitch.down" in results else

@@ -51,11 +51,11 @@ def test_a_plugin_is_named_relative_to_the_file(run, tmp_path):
         "--width",
         "4",
     )
-    ended = run("init", "study/new.yml", *options, "--sender", "tower")
-    assert (ended.status, ended.err) == (0, "")
-    tree = yaml.safe_load((tmp_path / "study/new.yml").read_text())
-    assert tree["plugins"] == ["../mine.py"]
     with forgetting_plugins():
+        ended = run("init", "study/new.yml", *options, "--sender", "tower")
+        assert (ended.status, ended.err) == (0, "")
+        tree = yaml.safe_load((tmp_path / "study/new.yml").read_text())
+        assert tree["plugins"] == ["../mine.py"]
         losses = read_config(tmp_path / "study/new.yml").search.cross["loss"]
         assert losses == [{"channel_means": 1.0}]
 

@@ -68,8 +68,7 @@ def test_a_file_that_can_not_be_used_is_reported_alone(tmp_path):
     """Its names would be unknown, too, which would only hide the cause."""
     path = write_tutorial(tmp_path)
     assert problems(path, plugins=["./none.py"]) == [
-        f"plugins[0]: plugin {tmp_path}/none.py: there is no such file; paths are relative to the "
-        "configuration's folder"
+        f"plugins[0]: plugin {tmp_path}/none.py: there is no such file"
     ]
 
 

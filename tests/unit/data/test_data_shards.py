@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from stitch_sweep.core.errors import InputError
-from stitch_sweep.data.sources import parquet_files
+from stitch_sweep.data.sources import shard_files
 from tests.support.image_files import encoded, pixels, read_parquet, write_parquet
 
 PETS = ["cat", "dog"]
@@ -263,7 +263,7 @@ def test_a_path_that_is_not_a_file_is_named(tmp_path, make, expected):
 
 
 def test_a_pattern_that_matches_too_much_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(parquet_files, "MAX_MATCHES", 3)
+    monkeypatch.setattr(shard_files, "MAX_MATCHES", 3)
     for k in range(4):
         write(tmp_path / f"train-{k}.parquet")
     assert "matches more than 3 files and folders" in refusal(tmp_path / "**")

@@ -324,12 +324,12 @@ def test_status_counts_copies_among_the_ended(swept):
 def test_progress_says_how_many_were_copied(swept):
     console = Console(file=io.StringIO(), width=200, force_terminal=False)
     reporter = Reporter(console)
-    reporter.expect(12, 0)
+    reporter.expect(12)
     for record in records(swept[0]):
         reporter.trial("ended", record)
     last = console.file.getvalue().splitlines()[-1]
-    assert last.startswith("trials: 12/12 a:1 -> b:1")
-    assert last.endswith(f", {12 - TRAININGS} copied")
+    assert last.startswith("trials: 12/12, ")
+    assert f"{12 - TRAININGS} copied" in last
 
 
 def test_the_path_of_a_copys_stitch_gives_the_stitch_that_was_trained(swept):

@@ -23,6 +23,20 @@ def test_a_half_finished_sweep_gives_a_report_that_says_so(tmp_path):
     assert "9 of 32 trials have ended" in " ".join(read(folder).text)
 
 
+def test_trials_that_conditions_left_out_are_named_and_are_not_for_a_resume(tmp_path):
+    folder = make_folder(tmp_path / "sweep", ended=9)
+    ledger = Ledger(folder)
+    ledger.start({**ledger.description(), "left_out": {"trials": 20, "patience": 3}})
+    notes = " ".join(doubts_of(folder))
+    assert "search.stop left out 23 of 32 trials: 20 by trials, 3 by patience." in notes
+    assert "is not complete" not in notes
+    assert "search.stop left out 23 of 32 trials" in " ".join(read(folder).text)
+    ledger.start({**ledger.description(), "left_out": {"patience": 3}})
+    notes = " ".join(doubts_of(folder))
+    assert "left out 3 of 32 trials" in notes
+    assert "is not complete: 9 of 32 trials have ended" in notes
+
+
 def test_a_table_behind_its_ledger_is_not_used(folder):
     results = pd.read_parquet(folder / "results.parquet")
     results.iloc[:5].to_parquet(folder / "results.parquet")

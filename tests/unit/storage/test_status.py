@@ -6,7 +6,7 @@ import pytest
 
 from stitch_sweep.storage.checkpoint_files import CheckpointError
 from stitch_sweep.storage.ledger import Ledger
-from stitch_sweep.storage.status import read_status
+from stitch_sweep.storage.status import describe_left_out, read_status
 from tests.support.ledgers import STUDY, TRIAL, ended_ledger, stopped_outcome, trial_content
 
 
@@ -43,6 +43,18 @@ def test_stopped_trials_have_ended(tmp_path):
     status = read_status(tmp_path)
     assert (status["state"], status["finished"], status["stopped_early"]) == ("complete", 2, 1)
     assert (status["failed"], status["not_started"], status["notes"]) == (0, 0, [])
+
+
+def test_trials_that_conditions_left_out_are_not_missing(tmp_path):
+    ledger = ended_ledger(tmp_path, 2)
+    ledger.start({"trials": 5})
+    assert read_status(tmp_path)["state"] == "stopped"
+    ledger.start({"trials": 5, "left_out": {"patience": 2, "trials": 1}})
+    status = read_status(tmp_path)
+    assert (status["state"], status["left_out"], status["not_started"]) == ("complete", 3, 0)
+    assert describe_left_out({"patience": 2, "trials": 1}, 5) == (
+        "search.stop left out 3 of 5 trials: 2 by patience, 1 by trials"
+    )
 
 
 def test_status_writes_nothing(tmp_path):

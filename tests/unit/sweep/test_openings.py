@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from stitch_sweep.config.places import Places
+from stitch_sweep.config.tracking import TrackingConfig
 from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.storage.ledger_writer import LedgerWriter
 from stitch_sweep.storage.records import without_outcome
@@ -18,6 +20,7 @@ from stitch_sweep.sweep.openings import stitches_to_keep
 from stitch_sweep.sweep.progress import Reporter
 from stitch_sweep.sweep.retries import RETRIES
 from stitch_sweep.sweep.searcher import SweepSearcher
+from stitch_sweep.tracking.loggers import Loggers
 from tests.support.searches import (
     ENDED,
     FLAT,
@@ -166,7 +169,8 @@ def test_a_resume_drops_the_stitches_that_were_kept_for_others_alone(keep, tmp_p
     prepared = SimpleNamespace(config=config, studies=CHAIN, trials=len(specs))
     monkeypatch.setattr(run, "write_views", lambda *_: (pd.DataFrame(), []))
     ledger = Ledger(tmp_path)
-    run._run(prepared, ledger, None, Reporter(), None, None, None, lambda: None)
+    loggers = Loggers(tmp_path, TrackingConfig(enabled=False), Places.of_folder(tmp_path), print)
+    run._run(prepared, ledger, None, Reporter(), loggers, None, None, lambda: None)
     assert stored_stitches(tmp_path) == (set() if keep == "none" else before)
     assert {r["trial"] for r in ledger.records() if r.get("stitch")} == stored_stitches(tmp_path)
 

@@ -16,7 +16,7 @@ _SEND = """
 import sys
 from pathlib import Path
 from stitch_sweep.tracking.mlflow_tracker import Tracker
-list(Tracker(Path(sys.argv[1]), "exp", sys.argv[2]).send_artifacts())
+list(Tracker(Path(sys.argv[1]), "exp", sys.argv[2]).send_end())
 """
 
 
@@ -27,7 +27,7 @@ def test_a_copied_project_writes_nothing_into_the_original(tmp_path, monkeypatch
     tracker = Tracker(original / "sweep", "exp", uri_of(original / "mlflow.db"))
     assert list(tracker.send()) == ["s-n0"]
     (original / "sweep" / "summary.json").write_text('{"trials": 1}')
-    list(tracker.send_artifacts())
+    list(tracker.send_end())
     shutil.copytree(original, copy)
     before = everything(original)
 

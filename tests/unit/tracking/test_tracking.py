@@ -31,7 +31,7 @@ def store(tmp_path_factory) -> Path:
     try:
         tracker = Tracker(folder / "sweep", "exp", uri_of(folder / "mlflow.db"))
         assert list(tracker.send()) == ["s-n0"]
-        assert "summary.json" in list(tracker.send_artifacts())
+        assert "summary.json" in list(tracker.send_end())
     finally:
         os.chdir(before)
     assert list(here.iterdir()) == []
@@ -105,7 +105,7 @@ def test_an_experiment_keeps_its_place_of_artifacts_and_one_that_is_no_folder_is
     (tmp_path / "sweep" / "summary.json").write_text("{}")
     tracker = Tracker(tmp_path / "sweep", "exp", uri_of(copied))
     with pytest.raises(OSError) as caught:  # noqa: PT011  (explained below)
-        list(tracker.send_artifacts())
+        list(tracker.send_end())
     sentence = explain(caught.value, uri_of(copied), "exp")
     assert "artifacts of the experiment 'exp' can't be written from this machine" in sentence
 
@@ -121,7 +121,7 @@ def test_a_number_of_the_summary_has_one_point_for_each_number_of_ended_trials(t
         (folder / "summary.json").write_text(json.dumps(summary))
         tracker = Tracker(folder, "exp", uri_of(copied))
         list(tracker.send())
-        list(tracker.send_artifacts())
+        list(tracker.send_end())
 
     send(trials=1, failed=0, seconds=2.0)
     send(trials=1, failed=0, seconds=2.0)
@@ -169,7 +169,7 @@ def test_a_sweeps_run_shows_the_indices_and_the_label_of_each_matrix(tmp_path, c
     ]
     (folder / "verdicts.json").write_text(json.dumps({"matrices": verdicts}))
     tracker = Tracker(folder, "exp", uri_of(copied))
-    list(tracker.send_artifacts())
+    list(tracker.send_end())
     client, run = MlflowClient(uri_of(copied)), tracker.runs().parent
     data = client.get_run(run).data
     assert data.metrics["matrix/a__b7/triangle"] == 0.5

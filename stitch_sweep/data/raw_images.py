@@ -1,4 +1,4 @@
-"""Images and labels that a caller gives, as the 8-bit images that Stitch Sweep stores.
+"""Images and labels as arrays of any kind, turned into the 8-bit images that Stitch Sweep stores.
 
 Images are stored with 8 bits per value, so that they need little memory and augmentation and fingerprints
 are exact. Networks receive normalized images. Images that are given as floating-point numbers are what
@@ -18,14 +18,13 @@ from torch import Tensor
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.data.images import Images
 from stitch_sweep.data.sources.base import Source
-from stitch_sweep.data.splits import stratified_sample
+from stitch_sweep.data.splits import cut_test
 
 _LEVELS = 256
 _TOLERANCE = 0.01
 """Largest distance from a level, in levels, that counts as rounding error of floating-point numbers."""
 _SAMPLE = 2**20
 """Number of values in which the levels are searched."""
-_TEST_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,9 @@ class _Channel(NamedTuple):
     rounding: float
 
 
-def make_source(splits: Mapping[str, RawImages], classes: Any, *, can_resize: bool) -> Source:
+def make_source(
+    splits: Mapping[str, RawImages], classes: Any, *, can_resize: bool, place: str = "data"
+) -> Source:
     """Make a data set of images that were given as objects.
 
     Args:
@@ -59,45 +60,53 @@ def make_source(splits: Mapping[str, RawImages], classes: Any, *, can_resize: bo
             quarter of the training images becomes the test split, the same for equal labels.
         classes: names of the classes; None for those of the data set, else the labels.
         can_resize: whether images needn't be square, because they are resized.
+        place: what contains the images, for messages.
 
     Raises:
         InputError: images or labels can't be used.
     """
     images = {
-        name: _to_image_tensor(split.images, f"data, {name}") for name, split in splits.items()
+        name: _to_image_tensor(split.images, f"{place}, {name}") for name, split in splits.items()
     }
     shape = images["train"].shape[1:]
     for name, tensor in images.items():
         if tensor.shape[1:] != shape:
             raise InputError(
-                f"data, {name}: the images have the shape {list(tensor.shape[1:])}, and those of train "
-                f"{list(shape)}"
+                f"{place}, {name}: the images have the shape {list(tensor.shape[1:])}, and those of "
+                f"train {list(shape)}"
             )
         if tensor.dtype != images["train"].dtype:
             raise InputError(
-                f"data, {name}: the images are {tensor.dtype}, and those of train {images['train'].dtype}"
+                f"{place}, {name}: the images are {tensor.dtype}, and those of train "
+                f"{images['train'].dtype}"
             )
     if shape[1] != shape[2] and not can_resize:
         raise InputError(
-            f"data: images of {shape[1]} x {shape[2]} pixels are not square; give square images, or "
-            "data={'train': ..., 'image_size': 32} to resize them"
+            f"{place}: images of {shape[1]} x {shape[2]} pixels are not square; set "
+            "image_size to resize them"
         )
-    labels, names = _read_labels(splits, classes)
+    labels, names = _read_labels(splits, classes, place)
     notes: tuple[str, ...] = ()
     normalization = None
     if images["train"].is_floating_point():
         images, normalization, rounding = _quantize(images)
         if rounding:
             notes = (
-                f"data: the images have more than {_LEVELS} different values per channel and are rounded "
-                f"to {_LEVELS} levels; the largest change is {rounding:.2g}",
+                f"{place}: the images have more than {_LEVELS} different values per channel and are "
+                f"rounded to {_LEVELS} levels; the largest change is {rounding:.2g}",
             )
     for name, tensor in images.items():
         if len(tensor) != len(labels[name]):
-            raise InputError(f"data, {name}: {len(tensor)} images have {len(labels[name])} labels")
+            raise InputError(
+                f"{place}, {name}: {len(tensor)} images have {len(labels[name])} labels"
+            )
     made = {name: Images(tensor, labels[name]) for name, tensor in images.items()}
     if "test" not in made:
-        made["train"], made["test"] = _cut_test(made["train"])
+        if len(labels["train"]) and int(labels["train"].min()) < 0:
+            raise InputError(
+                f"{place}: labels begin at {int(labels['train'].min())}; allowed: 0 and above"
+            )
+        made["train"], made["test"] = cut_test(made["train"], "in memory")
     return Source(made["train"], made["test"], names, notes, made.get("validation"), normalization)
 
 
@@ -139,7 +148,7 @@ def _to_image_tensor(value: Any, place: str) -> Tensor:
 
 
 def _read_labels(
-    splits: Mapping[str, RawImages], classes: Any
+    splits: Mapping[str, RawImages], classes: Any, place: str
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Return the labels of every split, int64, and the names of the classes."""
     arrays = {}
@@ -149,23 +158,25 @@ def _read_labels(
         if array.ndim != 1:
             hint = "; for one-hot labels give labels.argmax(1)" if array.ndim == 2 else ""
             raise InputError(
-                f"data, {name}: labels have the shape {list(array.shape)}, but [N] is required{hint}"
+                f"{place}, {name}: labels have the shape {list(array.shape)}, but [N] is required{hint}"
             )
         if array.dtype.kind not in "iuU":
             raise InputError(
-                f"data, {name}: labels are {array.dtype}, but whole numbers or text are required"
+                f"{place}, {name}: labels are {array.dtype}, but whole numbers or text are required"
             )
         arrays[name] = array
     train = arrays["train"]
     if any(array.dtype.kind != train.dtype.kind for array in arrays.values() if array.size):
         kinds = {name: str(array.dtype) for name, array in arrays.items()}
-        raise InputError(f"data: labels of the splits have different types: {kinds}")
+        raise InputError(f"{place}: labels of the splits have different types: {kinds}")
     if train.dtype.kind == "U":
         found = sorted(set(train.tolist()))
         names = _class_names(classes) or tuple(found)
         numbers = {text: k for k, text in enumerate(names)}
         if missing := sorted({*(v for a in arrays.values() for v in a.tolist())} - numbers.keys()):
-            raise InputError(f"data: the label {missing[0]!r} is none of the classes {list(names)}")
+            raise InputError(
+                f"{place}: the label {missing[0]!r} is none of the classes {list(names)}"
+            )
         coded = {k: np.array([numbers[text] for text in a.tolist()]) for k, a in arrays.items()}
     else:
         count = int(train.max()) + 1 if train.size else 0
@@ -230,15 +241,3 @@ def _find_levels(parts: Sequence[Tensor]) -> _Channel:
 def _is_on_levels(part: Tensor, low: float, step: float) -> bool:
     positions = (part.double() - low) / step
     return bool(((positions - positions.round()).abs() < _TOLERANCE).all())
-
-
-def _cut_test(train: Images) -> tuple[Images, Images]:
-    """Cut a stratified quarter off as test images."""
-    if len(train.labels) and int(train.labels.min()) < 0:
-        raise InputError(f"data: labels begin at {int(train.labels.min())}; allowed: 0 and above")
-    chosen = stratified_sample(
-        train.labels, round(len(train.labels) * _TEST_SHARE), "in memory", "test"
-    )
-    rest = torch.ones(len(train.labels), dtype=torch.bool)
-    rest[chosen] = False
-    return train.select(rest.nonzero().flatten()), train.select(chosen)

@@ -1,0 +1,61 @@
+"""Section `search.stop`: when a study, or the whole sweep, gets no further trials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from stitch_sweep.config.defaults import without_defaults
+from stitch_sweep.core.bounds import Number, Positive
+from stitch_sweep.core.problems import Location, errors_at
+from stitch_sweep.core.registry import Options
+
+
+class StopConfig(Options):
+    """Conditions under which trials are left out. Each is optional, and the first that holds counts.
+
+    All of them depend on the configuration and on a study's own results alone, so a resume, and a sweep
+    on other workers, leave out the same trials.
+    """
+
+    trials: Positive | None = Field(
+        default=None,
+        description="Number of trials of the sweep. They are divided evenly among the studies, whose "
+        "first trials run. Default: all.",
+    )
+    metric: Literal["val_accuracy", "val_loss"] | None = Field(
+        default=None, description="Metric of `target`. Default: `search.metric`."
+    )
+    target: Number | None = Field(
+        default=None,
+        description="Value of `metric` that is good enough: a study with a finished trial that reaches "
+        "it gets no further trials.",
+    )
+    patience: Positive | None = Field(
+        default=None,
+        description="A study gets no further trials after this number of trials in a row that aren't "
+        "better than the best one before, by `search.metric`.",
+    )
+
+    @model_validator(mode="after")
+    def _validate(self) -> StopConfig:
+        if problems := list(self._find_problems()):
+            raise errors_at("stop", problems)
+        return self
+
+    def _find_problems(self) -> Iterator[tuple[Location, str]]:
+        if self.trials is self.target is self.patience is None:
+            yield (), "has no condition; set trials, target or patience"
+        if self.metric is not None and self.target is None:
+            yield ("metric",), "is the metric of target, which is missing"
+
+    @property
+    def ends_studies(self) -> bool:
+        """Whether a study's results may end it."""
+        return self.target is not None or self.patience is not None
+
+    @model_serializer(mode="wrap")
+    def _drop_unused_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        return without_defaults(self, handler(self), list(type(self).model_fields))
