@@ -50,6 +50,8 @@ def explain_marks(matrices: Sequence[Matrix], missing: str) -> list[str]:
     if max(layers) > 0:
         meanings.append("k the k-th after it")
     phrases = [f"layer {', '.join(meanings)}"]
+    if any(m.receiver_free for m in matrices):
+        phrases.append("° says nothing about the receiver, which is linear from there on")
     if any(m.unconverged.any(axis=None) for m in matrices):
         phrases.append("* not converged")
     if any(m.failed.any(axis=None) for m in matrices):

@@ -43,7 +43,10 @@ def describe_matrix(matrix: Matrix, limits: tuple[float, float] | None = None) -
         texts=[[text(i, j) for j in range(columns)] for i in range(rows)],
         states=[[state(i, j) for j in range(columns)] for i in range(rows)],
         row_labels=[str(layer) for layer in matrix.values.index],
-        column_labels=[str(layer) for layer in matrix.values.columns],
+        column_labels=[
+            f"{layer}°" if int(layer) in matrix.receiver_free else str(layer)
+            for layer in matrix.values.columns
+        ],
         row_title=matrix.axes[0],
         column_title=matrix.axes[1],
         limits=value_range([matrix]) if limits is None else limits,

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-
 _EPS = torch.finfo(torch.float64).eps
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -17,6 +18,7 @@ from stitch_sweep.data.images import Data
 from stitch_sweep.measuring.permissions import Permissions
 from stitch_sweep.networks import construction
 from stitch_sweep.networks.controls import ClassOnly
+from stitch_sweep.networks.cutting.linear_rest import find_linear_rests
 from stitch_sweep.networks.cutting.opening import open_network
 from stitch_sweep.networks.frozen import FrozenSender
 from stitch_sweep.networks.recipes import make_recipe
@@ -26,7 +28,7 @@ from stitch_sweep.storage.digests import fingerprint
 from stitch_sweep.training.workbench import Workbench
 
 _COLUMNS = ["network", "family", "weights", "seed", "parameters", "depth", "width", "layers"]
-_COLUMNS += ["options", "classes"]
+_COLUMNS += ["options", "classes", "receiver_free"]
 
 
 @dataclass
@@ -76,8 +78,13 @@ def find_networks(
             traced = open_network(module, layer_names=network.cuts, image_shape=data.image_shape)
             shapes = traced.shapes(data.image_shape)
             layers = [layer.name for layer in traced.layers]
-            available.rows[network.name] = _describe_network(network, module, layers, data)
             layer_shapes = [shapes[name] for name in layers]
+            available.rows[network.name] = _describe_network(network, module, layers, data)
+            if network.kind != CLASS_ONLY:
+                rest = partial(traced.sub_network, end=None)
+                available.rows[network.name]["receiver_free"] = find_linear_rests(
+                    rest, layer_shapes
+                )
             loaded = _load_network(network, config, data, layer_shapes, module, permissions)
         except InputError as error:
             available.notes.append(f"network {network.name}: {error}")
@@ -113,7 +120,8 @@ def network_table(
         One row per network: `network`, `family`, `weights` (the network's `kind`; see
         `NetworkConfig`), `seed`, `parameters` (0 for a class-only sender), `depth` (number of layers
         from 0 on, minus one: the number of blocks), `width` (missing where the family has none),
-        `layers` (their names), `options` (as JSON), `classes`, `test_accuracy`, and `predictions`, the
+        `layers` (their names), `options` (as JSON), `classes`, `receiver_free` (the layers after which it
+        is linear), `test_accuracy`, and `predictions`, the
         predicted class of every test image in stored order. The last two are missing where unknown.
     """
     loader = bench.loaders()["test"]
@@ -147,6 +155,7 @@ def _describe_network(
         "layers": layers,
         "options": json.dumps(network.options or network.arguments or {}, sort_keys=True),
         "classes": data.num_classes,
+        "receiver_free": [],
     }
 
 

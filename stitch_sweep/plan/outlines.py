@@ -13,6 +13,7 @@ from stitch_sweep.core.errors import InputError
 from stitch_sweep.data.images import Data
 from stitch_sweep.networks import construction
 from stitch_sweep.networks.cutting.gradients import GradientFlow, gradient_flow
+from stitch_sweep.networks.cutting.linear_rest import find_linear_rests
 from stitch_sweep.networks.cutting.opening import open_network
 from stitch_sweep.networks.cutting.running import black_image
 from stitch_sweep.networks.external.examination import explain_probabilities
@@ -35,6 +36,7 @@ class Outline:
         outputs: length of the logits; None for a class-only sender.
         gradients: how far gradients reach into the network.
         notes: notes on the network for the user.
+        linear_rests: the layers after which the network is affine; see `find_linear_rests`.
     """
 
     image: Shape | None
@@ -42,6 +44,7 @@ class Outline:
     outputs: int | None
     gradients: GradientFlow = field(default_factory=GradientFlow)
     notes: tuple[str, ...] = ()
+    linear_rests: tuple[int, ...] = ()
 
     def check_layers(self, name: str, layers: Iterable[int]) -> None:
         """Check that the network has these layers.
@@ -117,8 +120,9 @@ def _outline(network: NetworkConfig, data: Data) -> Outline:
     whole = traced.sub_network(None, None)
     with torch.no_grad():
         outputs = whole(black_image(module, data.image_shape)).shape[1]
+    rests = tuple(find_linear_rests(lambda layer: traced.sub_network(layer, None), layers))
     if not isinstance(module, Imported):
-        return Outline(data.image_shape, layers, outputs)
+        return Outline(data.image_shape, layers, outputs, linear_rests=rests)
     images = construction.sample_training_images(data)
     flow = gradient_flow(module, traced, images[:_GRADIENT_IMAGES])
     notes = [explain_probabilities(module, images)]
@@ -128,4 +132,4 @@ def _outline(network: NetworkConfig, data: Data) -> Outline:
             f"{flow.last_zero} and all earlier layers: a stitch into them learns nothing from the logits"
         )
     present = tuple(note for note in notes if note is not None)
-    return Outline(data.image_shape, layers, outputs, flow, present)
+    return Outline(data.image_shape, layers, outputs, flow, present, rests)

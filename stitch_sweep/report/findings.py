@@ -197,6 +197,7 @@ class _Analysis:
             verdicts,
             experiment.results,
             planned=planned,
+            receiver_free=_find_receiver_free(experiment),
             chance=self.chance,
             seed=self.seed,
             **self.rule,
@@ -287,6 +288,26 @@ def _derive_chance(experiment: Experiment, notes: list[str]) -> float:
         f"{experiment.name}: the number of classes is unknown; set the accuracy of guessing with "
         "--chance"
     )
+
+
+def _find_receiver_free(experiment: Experiment) -> dict[str, list[int]]:
+    """Return the layers after which each network is linear, from the measured tables or the ledger."""
+    found: dict[str, list[int]] = {}
+    for part in experiment.parts:
+        described = (part.description or {}).get("receiver_free")
+        for name, layers in described.items() if isinstance(described, Mapping) else ():
+            found[str(name)] = _layer_list(layers)
+    networks = experiment.table("networks")
+    if networks is not None and "receiver_free" in networks:
+        for name, layers in zip(networks["network"], networks["receiver_free"], strict=True):
+            found[str(name)] = _layer_list(layers)
+    return found
+
+
+def _layer_list(layers: Any) -> list[int]:
+    # A folder may come from a stranger, and an older table has no lists.
+    is_list = isinstance(layers, list | tuple | np.ndarray)
+    return [int(k) for k in layers if isinstance(k, int | np.integer)] if is_list else []
 
 
 def _layer_numbers(matrix: Matrix, networks: pd.DataFrame | None) -> dict[str, int | None]:

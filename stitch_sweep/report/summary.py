@@ -255,12 +255,26 @@ def _describe_verdict(verdict: Verdict, target: str, experiment: Experiment | No
     if verdict.explained_by:
         controls = listed([CONTROL_TITLES.get(name, name) for name in verdict.explained_by])
         text += f". A control does the same: {controls}"
+    text += _reduced_text(verdict)
     subject = f"{matrix.sender} → {matrix.receiver}"
     if matrix.kind == "self-pair":
         subject += " (one network with itself)"
     if matrix.factors:
         subject += f", {matrix.factor_text}"
     return Statement(subject, text + ".", verdict.label, target)
+
+
+def _reduced_text(verdict: Verdict) -> str:
+    """Give label and triangle index without the columns that say nothing about the receiver."""
+    if verdict.reduced is None:
+        return ""
+    layers = listed([str(k) for k in sorted(verdict.matrix.receiver_free)])
+    value = verdict.reduced.parameters.triangle
+    index = "" if math.isnan(value) else f", triangle index {format_signed(value)}"
+    return (
+        f". After receiver layer {layers} the receiver is linear, so that the column says nothing about "
+        f"it; without it: {verdict.reduced.label}{index}"
+    )
 
 
 def _index_text(verdict: Verdict) -> str:

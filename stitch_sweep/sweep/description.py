@@ -58,6 +58,9 @@ def describe_sweep(prepared: Prepared) -> dict[str, Any]:
         "config": _describe_config(config),
         "trials": prepared.trials,
         "classes": prepared.data.num_classes,
+        "receiver_free": {
+            name: list(outline.linear_rests) for name, outline in prepared.outlines.items()
+        },
         "versions": versions(MAIN_PACKAGES),
         "processor": processor(),
     }  # fmt: skip

@@ -45,6 +45,11 @@ class Correct:
     cells: NDArray[np.float32]
     better: NDArray[np.float32] | None = None
 
+    def of_columns(self, kept: NDArray[np.bool_]) -> Correct:
+        """Return the cells of some of a matrix's columns; `kept` has the shape (J,)."""
+        rows = len(self.cells) // len(kept)
+        return Correct(self.cells[np.tile(kept, rows)], self.better)
+
 
 def judge(
     matrix: Matrix,
@@ -102,6 +107,24 @@ def judge(
     notes += sampling_notes
     p_value = row_and_column_test(values, where)
     notes += shape_notes(label, p_value)
+    reduced = None
+    kept = np.array([int(k) not in matrix.receiver_free for k in matrix.values.columns])
+    if not kept.all() and any(int(k) >= 0 for k in matrix.values.columns[kept]):
+        highest = max(int(k) for k in matrix.values.columns)
+        reduced = judge(
+            matrix.without_columns(matrix.receiver_free),
+            chance=chance,
+            correct=correct and correct.of_columns(kept),
+            test_images=test_images,
+            sender_layers=sender_layers,
+            receiver_layers=highest + 1 if receiver_layers is None else receiver_layers,
+            control=control,
+            by_maximum=by_maximum,
+            thresholds=thresholds,
+            resamples=resamples,
+            level=level,
+            seed=seed,
+        )
     return Verdict(
         matrix=matrix,
         chance=chance,
@@ -116,6 +139,7 @@ def judge(
         withheld=withheld,
         notes=notes,
         relative=relative,
+        reduced=reduced,
     )
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from stitch_sweep.core.measures import short_title
 
 GAP_AXES = ("first_layer", "layers_removed")
 """The names of the rows and columns of a gap matrix."""
+_TABLES = ("values", "converged", "failed", "finished")
 _LONGEST_NAME = 120
 
 
@@ -41,6 +42,8 @@ class Matrix:
         sender_accuracy: the sender's own test accuracy in [0, 1], NaN if unknown.
         receiver_accuracy: the receiver's own test accuracy in [0, 1], NaN if unknown.
         repeats: the number of repeats that the matrix was run with.
+        receiver_free: the receiver layers, among those of the columns, after which the receiver is
+            linear: their columns say nothing about what it has learned.
     """
 
     sender: str
@@ -54,6 +57,7 @@ class Matrix:
     sender_accuracy: float
     receiver_accuracy: float
     repeats: int
+    receiver_free: frozenset[int] = frozenset()
 
     @classmethod
     def bare(
@@ -124,8 +128,13 @@ class Matrix:
         """
         if self.kind == "knock-out" or -1 not in self.values.index:
             return self
-        tables = ("values", "converged", "failed", "finished")
-        return replace(self, **{name: getattr(self, name).drop(index=-1) for name in tables})
+        return replace(self, **{name: getattr(self, name).drop(index=-1) for name in _TABLES})
+
+    def without_columns(self, layers: Collection[int]) -> Matrix:
+        """Return the matrix without the columns of some receiver layers."""
+        kept = [k for k in self.values.columns if int(k) not in layers]
+        tables = {name: getattr(self, name)[kept] for name in _TABLES}
+        return replace(self, receiver_free=self.receiver_free - set(layers), **tables)
 
     @property
     def value_label(self) -> str:

@@ -7,7 +7,7 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -40,6 +40,7 @@ def verdicts(
     networks: pd.DataFrame | None = None,
     planned: pd.DataFrame | None = None,
     probes: pd.DataFrame | None = None,
+    receiver_free: Mapping[str, Collection[int]] | None = None,
     chance: float | None = None,
     value: str | None = None,
     metric: str = "val_accuracy",
@@ -63,6 +64,7 @@ def verdicts(
             of its matrices. None: a pair's layers are those of its trials.
         probes: linear probes, with `network`, `layer` and `test_accuracy`; the notes report the
             accuracies of the sender's probes.
+        receiver_free: network -> layers after which it is linear as a receiver.
         chance: accuracy of guessing; None: 1 / number of classes of `networks` or `labels`.
         value: the column to judge; None: for each combination of factors `accuracy_calibrated`
             where all matrices have it in all of their cells, else `test_accuracy`, so that pairs and
@@ -94,7 +96,7 @@ def verdicts(
         correct, notes = evidence.correct(matrix, cells)
         pair_kinds = [network_kind(cells, role, weights) for role in PAIR]
         verdict = judge(
-            matrix,
+            _mark_receiver_free(matrix, (receiver_free or {}).get(matrix.receiver, ())),
             chance=chance,
             correct=correct,
             test_images=evidence.test_images,
@@ -123,6 +125,10 @@ def verdicts(
         else explain(verdict, controls_of(verdict, judged, kinds, networks), thresholds)
         for verdict in judged
     ]
+
+
+def _mark_receiver_free(matrix: Matrix, layers: Collection[int]) -> Matrix:
+    return replace(matrix, receiver_free=frozenset(layers) & set(map(int, matrix.values.columns)))
 
 
 def _choose_values(

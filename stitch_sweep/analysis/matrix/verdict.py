@@ -43,6 +43,8 @@ class Verdict:
         best_accuracy: accuracy that counts as 1: the better of the networks' own accuracies, or the
             matrix's maximum if `relative`; NaN if unknown.
         relative: whether neither own accuracy is known and the matrix's maximum replaces them.
+        reduced: the judgment without receiver-free columns; see `Matrix.receiver_free`. None if the
+            matrix has none, or no other column.
         label: one of `label_thresholds.LABELS`. It is also `unclear` where too many cells are missing,
             failed or unconverged. For a control it is a shape, never a finding: show `headline`.
         parameters: the region means and indices.
@@ -73,6 +75,7 @@ class Verdict:
     explained_by: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     relative: bool = False
+    reduced: Verdict | None = None
 
     @property
     def sound(self) -> bool:
@@ -95,6 +98,8 @@ class Verdict:
     def to_dict(self) -> dict[str, Any]:
         """Convert to data for JSON, None where undefined; `label` is the headline, `shape` the label."""
         numbers = ("lower", "band", "upper", "triangle", "diagonal", "order")
+        reduced = None if self.reduced is None else self.reduced.to_dict()
+        shared = (*numbers, "label", "shape", "cells", "intervals", "p_value", "withheld", "notes")
         return {
             "sender": self.matrix.sender,
             "receiver": self.matrix.receiver,
@@ -128,6 +133,8 @@ class Verdict:
             "withheld": self.withheld,
             "explained_by": list(self.explained_by),
             "notes": list(self.notes),
+            "receiver_free": sorted(self.matrix.receiver_free),
+            "without_receiver_free": reduced and {key: reduced[key] for key in shared},
         }
 
 

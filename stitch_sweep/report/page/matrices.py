@@ -12,6 +12,7 @@ import pandas as pd
 
 from stitch_sweep.analysis.matrix.matrices import best_by_matrix, matrices
 from stitch_sweep.analysis.matrix.matrix import Matrix
+from stitch_sweep.analysis.matrix.notes import listed
 from stitch_sweep.analysis.matrix.order_parameters import REGIONS
 from stitch_sweep.analysis.matrix.verdict import CONTROL_TITLES, Verdict
 from stitch_sweep.analysis.results import best_trials
@@ -377,7 +378,20 @@ def _list_facts(verdict: Verdict) -> list[tuple[str, str]]:
         ("mean rescaled accuracy", ", ".join(means)),
         ("each sender layer reaches receiver layer", ", ".join(reaches)),
         ("label over resamples", ", ".join(shares)),
+        ("without receiver-free columns", _describe_reduced(verdict)),
     ]
+
+
+def _describe_reduced(verdict: Verdict) -> str:
+    """Give label and indices without the columns that say nothing about the receiver."""
+    if verdict.reduced is None:
+        return ""
+    indices = ", ".join(
+        f"{name} {value}" + (f" ({interval})" if interval else "")
+        for name, value, interval in format_indices(verdict.reduced)
+    )
+    layers = listed([str(k) for k in sorted(verdict.matrix.receiver_free)])
+    return f"{verdict.reduced.label}, {indices}; left out: {layers}, after which it is linear"
 
 
 def format_indices(verdict: Verdict) -> list[tuple[str, str, str]]:

@@ -73,9 +73,21 @@ def verdict_frame(verdicts: Sequence[Verdict]) -> pd.DataFrame:
             "explained_by": ", ".join(verdict.explained_by) or None,
             "sender_accuracy": matrix.sender_accuracy,
             "receiver_accuracy": matrix.receiver_accuracy,
+            "receiver_free": " ".join(map(str, sorted(matrix.receiver_free))) or None,
+            **_reduced_columns(verdict.reduced),
         }
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _reduced_columns(reduced: Verdict | None) -> dict[str, Any]:
+    """Return the columns of the judgment without receiver-free columns."""
+    numbers = ("lower", "band", "upper", *_INDICES)
+    values = {
+        f"reduced_{name}": math.nan if reduced is None else getattr(reduced.parameters, name)
+        for name in numbers
+    }
+    return {"reduced_label": None if reduced is None else reduced.label, **values}
 
 
 def _count_cells(matrix: Matrix, is_counted: pd.DataFrame) -> int:
