@@ -29,6 +29,12 @@ TESTS = Path(__file__).parent
 
 SLOW_FILES = (
     "process/sweep/test_sweep.py",
+    "process/test_first_hour.py",
+    "process/sweep/test_ends.py",
+    "process/test_portability.py",
+    "process/test_wheel.py",
+    "process/api/test_sweeps.py",
+    "process/api/test_notebooks.py",
     "cluster/test_faults.py",
     "process/sweep/test_gpu.py",
     "cluster/test_launching.py",

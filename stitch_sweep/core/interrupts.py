@@ -10,6 +10,7 @@ import _thread
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -91,6 +92,25 @@ def reinstall() -> None:
     """
     for number in _raising:
         signal.signal(number, _raise)
+
+
+@contextmanager
+def restored_handlers() -> Iterator[None]:
+    """Restore all of Python's signal handlers after a block in the main thread.
+
+    Tune leaves its handler of SIGINT behind, which ignores the next Ctrl-C. In other threads, where
+    Python allows no handler, the block runs as it is.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
 
 
 @contextmanager

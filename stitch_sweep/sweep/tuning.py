@@ -15,6 +15,7 @@ from typing import Any
 
 from stitch_sweep.config.plugins import used_extensions
 from stitch_sweep.config.reading import to_yaml
+from stitch_sweep.core import interrupts
 from stitch_sweep.core.credentials import redact_uri
 from stitch_sweep.core.errors import StoppedError
 from stitch_sweep.core.plugins import defining_modules
@@ -274,7 +275,8 @@ def _tune(
         ),
     )
     is_local = ray_internals.is_local_head()
-    with ray_internals.run_trials_in_any_worker() if is_local else nullcontext():
+    in_any_worker = ray_internals.run_trials_in_any_worker() if is_local else nullcontext()
+    with in_any_worker, interrupts.restored_handlers():
         tuner.fit()
 
 

@@ -16,8 +16,8 @@ from stitch_sweep.tracking.errors import explain
 from stitch_sweep.tracking.mlflow_address import local_database, resolve
 from stitch_sweep.tracking.mlflow_tracker import Tracker
 
-PROBE_SECONDS = 2.0
-"""Seconds that a server has for its answer to a probe."""
+_PATIENCE_SECONDS = 7.0
+"""Seconds that a busy server has for its answer to a probe; a dead one is reported within ten seconds."""
 
 
 class MlflowDestination:
@@ -72,7 +72,7 @@ class MlflowDestination:
 
 def _answers(address: str) -> bool:
     try:
-        with urllib.request.urlopen(address, timeout=PROBE_SECONDS):
+        with urllib.request.urlopen(address, timeout=_PATIENCE_SECONDS):
             return True
     except urllib.error.HTTPError:
         return True

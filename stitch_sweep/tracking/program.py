@@ -143,8 +143,11 @@ class _Sender:
         Nothing may have to be sent for a long time, and a transfer may hang, so this is a thread.
         """
         while True:
-            # Twice, because a busy server may miss a single request.
-            is_silent = not (self._destination.answers() or self._destination.answers())
+            began = time.monotonic()
+            is_silent = not self._destination.answers()
+            if is_silent and time.monotonic() - began < PROBE_SECONDS:
+                # Again, because a busy server may refuse a single connection.
+                is_silent = not self._destination.answers()
             if is_silent and not self._is_silent:
                 _report("outage", "no answer to a request")
             elif self._is_silent and not is_silent:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 import sys
 
 import pytest
@@ -83,6 +84,7 @@ def test_a_matrix_has_a_table_per_loss_and_a_verdict_with_intervals():
     torch.manual_seed(0)
     images, labels = make_images(400)
     a, b = (train(Net(width), images, labels) for width in (4, 5))
+    handler = signal.getsignal(signal.SIGINT)
     result = ss.matrix(
         a,
         b,
@@ -92,6 +94,7 @@ def test_a_matrix_has_a_table_per_loss_and_a_verdict_with_intervals():
         workers=2,
         **TRAINING,
     )
+    assert signal.getsignal(signal.SIGINT) is handler, "Ctrl-C stops the script as before"
     assert [table.shape for table in result.matrices.values()] == [(3, 3), (3, 3)]
     verdict = result.verdict()
     assert list(verdict.index) == list(result.matrices)

@@ -31,7 +31,9 @@ def test_no_process_outlives_a_sweep_by_more_than_the_grace(sign, tmp_path, zoo)
         tmp_path, zoo, tracking__tensorboard=True, tracking__wandb={"mode": "offline"}
     )
     process = start("sweep", config, "--workers", 1)
-    wait_for(lambda: ended(tmp_path) >= 2 or process.poll() is not None, "two trials have ended")
+    wait_for(
+        lambda: ended(tmp_path) >= 2 or process.poll() is not None, "two trials have ended", 400
+    )
     below = descendants(process.pid)  # before the signal, after which they may have another parent
     assert len(below) > 5
     process.send_signal(sign)

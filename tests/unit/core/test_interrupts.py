@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,31 @@ def test_other_signals_do_what_a_library_does_for_ctrl_c():
         signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
         signal.raise_signal(signal.SIGTERM)
     assert seen == [signal.SIGINT]
+
+
+def test_handlers_that_a_block_leaves_behind_are_replaced_by_those_before():
+    before = signal.getsignal(signal.SIGUSR1)
+
+    def replace_handlers() -> None:
+        with interrupts.restored_handlers():
+            for number in (signal.SIGINT, signal.SIGUSR1):
+                signal.signal(number, lambda number, frame: None)
+            raise ValueError("the block's")
+
+    with pytest.raises(ValueError, match="the block's"):
+        replace_handlers()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGUSR1) is before
+
+
+def test_in_another_thread_handlers_are_left_alone():
+    ran = []
+
+    def work() -> None:
+        with interrupts.restored_handlers():
+            ran.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert ran
