@@ -71,6 +71,8 @@ _OVERVIEW = "0_overview.png"
 """Name of the first artifact: a picture of the matrices."""
 _VERDICT_KEYS = ("mean_accuracy", "lower", "band", "upper", "triangle", "order")
 """Keys of a matrix in `verdicts.json` that become metrics of the sweep's run."""
+_REDUCED_KEYS = ("lower", "band", "upper", "triangle", "order")
+"""The same for the judgment without receiver-free columns."""
 _FOLDERS = (layout.MATRICES, layout.FIGURES, layout.TABLES)
 
 
@@ -342,6 +344,9 @@ class Tracker:
             name = verdict["matrix"]
             numbers |= {f"matrix/{name}/{key}": verdict[key] for key in _VERDICT_KEYS}
             tags[f"label/{name}"] = verdict["label"]
+            if reduced := verdict.get("without_receiver_free"):
+                numbers |= {f"matrix/{name}/reduced_{key}": reduced[key] for key in _REDUCED_KEYS}
+                tags[f"reduced_label/{name}"] = reduced["label"]
         logged = self._client.get_run(self._parent).data.metrics
         now, step = int(time.time() * 1000), summary.get("trials", 0)
         points = [

@@ -14,12 +14,13 @@ import yaml
 from rich.console import Console
 
 from stitch_sweep.analysis.matrix.uncertainty import BINOMIAL, IMAGES
+from stitch_sweep.charts.matrices import describe_matrix
 from stitch_sweep.report.doubts import list_doubts
 from stitch_sweep.report.figures import list_charts
 from stitch_sweep.report.files import write
 from stitch_sweep.report.findings import Findings, derive_findings, makes_images, mean_accuracy
 from stitch_sweep.report.page.page import Page
-from stitch_sweep.report.reading import load_experiment
+from stitch_sweep.report.reading import load_experiment, read_measured
 from stitch_sweep.report.summary import describe_verdicts
 from stitch_sweep.report.tables.catalog import all_tables
 from stitch_sweep.report.tables.losses import correlation_frame, hacking_table, representation_table
@@ -324,3 +325,29 @@ def test_layers_knocked_out_beside_a_whole_self_pair_have_their_gap_matrix(tmp_p
     assert {table.name for table in all_tables(with_knock_out)} - {
         t.name for t in all_tables(findings)
     } == {"knock_out"}
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"), [([2], {2}), ([7], set()), ("2", set()), (None, set())]
+)
+def test_a_column_behind_which_the_receiver_is_linear_is_judged_apart(tmp_path, layers, expected):
+    folder = make_folder(tmp_path / "sweep", measured=True, layers=LAYERS, losses=("task",))
+    path = folder / "measured/networks.parquet"
+    table = pd.read_parquet(path)
+    table.assign(receiver_free=[layers] * len(table)).to_parquet(path)
+    findings = derive_findings(read_measured(load_experiment(folder)))
+    (verdict,) = findings.verdicts
+    assert verdict.matrix.receiver_free == expected
+    (statement,) = describe_verdicts(findings, {})
+    labels = describe_matrix(verdict.matrix).column_labels
+    (row,) = verdict_frame([verdict]).to_dict("records")
+    if not expected:
+        assert verdict.reduced is None
+        assert "linear" not in statement.text
+        assert labels == ["0", "1", "2"]
+        return
+    assert list(verdict.reduced.matrix.values.columns) == [0, 1]
+    assert "After receiver layer 2 the receiver is linear" in statement.text
+    assert labels == ["0", "1", "2°"]
+    assert row["reduced_label"] == verdict.reduced.label
+    assert row["reduced_triangle"] == verdict.reduced.parameters.triangle

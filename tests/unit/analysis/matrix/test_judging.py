@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -225,6 +226,37 @@ def test_a_matrix_without_own_accuracies_is_judged_by_its_maximum():
     assert "near chance" in flat.notes[0]
     # In a sweep, an unknown accuracy is a gap in the results.
     assert judge(bare(values, own=math.nan), chance=0.1).label == "unclear"
+
+
+def test_receiver_free_columns_are_left_out_of_a_second_judgment():
+    values = step(TRIANGLE)
+    values[4] = 0.95  # the last column is the sender's alone
+    right = planted(0, 25, 300)
+    marked = replace(bare(values), receiver_free=frozenset({4}))
+    found = judge(marked, chance=0.1, correct=Correct(right))
+    plain = judge(bare(values), chance=0.1, correct=Correct(right))
+    assert (found.parameters, found.intervals) == (plain.parameters, plain.intervals)
+    assert plain.reduced is None
+    kept = np.array([k % 5 != 4 for k in range(25)])
+    inner = judge(
+        bare(values.drop(columns=4)),
+        chance=0.1,
+        receiver_layers=5,
+        correct=Correct(right[kept]),
+    )
+    assert found.reduced is not None
+    assert found.reduced.parameters == inner.parameters
+    assert found.reduced.intervals == inner.intervals
+    assert found.reduced.parameters.triangle > found.parameters.triangle
+    written = found.to_dict()
+    assert written["receiver_free"] == [4]
+    assert written["without_receiver_free"]["triangle"] == inner.parameters.triangle
+    assert plain.to_dict()["without_receiver_free"] is None
+
+
+def test_a_matrix_of_receiver_free_columns_alone_has_no_second_judgment():
+    marked = replace(bare(step(TRIANGLE)[[4]]), receiver_free=frozenset({4}))
+    assert judge(marked, chance=0.1, receiver_layers=5).reduced is None
 
 
 def test_predictions_of_another_matrix_are_refused():
