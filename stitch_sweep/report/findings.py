@@ -33,6 +33,9 @@ from stitch_sweep.core.measures import RELATIVE_DIFFERENCES
 from stitch_sweep.report.experiment import Experiment
 from stitch_sweep.report.planned import planned_cells
 
+DECISIONS = ("kappa_sender", "kappa_receiver")
+"""The columns that tell whether a stitched network fails like its sender or like its receiver."""
+
 Result = TypeVar("Result")
 Pair = tuple[str, str]
 
@@ -71,6 +74,7 @@ class Findings:
         hacking: `comparison.hacking.hacking`, for layers from 0 on, with a column `control`: the
             kind of control, missing for a pair that is not a control.
         agreement: `comparison.agreement.agreement`.
+        decisions: error consistency with sender and with receiver by region, likewise.
         notes: failed computations with their reasons, a sentence each.
     """
 
@@ -86,6 +90,7 @@ class Findings:
     correlations: pd.DataFrame | None = None
     hacking: pd.DataFrame | None = None
     agreement: pd.DataFrame | None = None
+    decisions: pd.DataFrame | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -146,6 +151,7 @@ class _Analysis:
             (v.matrix.sender, v.matrix.receiver): v.control for v in verdict_list if v.control
         }
         inner_losses = None if losses is None else from_layer_zero(losses)
+        agreeing = self._agreement()
         hacked = self._attempt(
             "well performing cells far from the expected representation",
             lambda: hacking(
@@ -178,7 +184,13 @@ class _Analysis:
             else from_layer_zero(hacked).assign(
                 control=lambda table: _control_kinds(table, controls)
             ),
-            agreement=self._agreement(),
+            agreement=agreeing,
+            decisions=None
+            if agreeing is None or agreeing.empty
+            else self._attempt(
+                "error consistency by region",
+                lambda: regional(agreeing, regions_of_pairs, DECISIONS),
+            ),
             notes=self.notes,
         )
 

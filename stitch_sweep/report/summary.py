@@ -13,10 +13,17 @@ import numpy as np
 
 from stitch_sweep.analysis.matrix.knock_out import by_removed, gap_matrix, is_knock_out
 from stitch_sweep.analysis.matrix.notes import listed
+from stitch_sweep.analysis.matrix.order_parameters import REGIONS
 from stitch_sweep.analysis.matrix.verdict import CONTROL_TITLES, Verdict
 from stitch_sweep.analysis.results import CELL, PAIR, is_copied
 from stitch_sweep.report.experiment import Experiment
-from stitch_sweep.report.findings import Findings, makes_images, mean_accuracy, own_accuracies
+from stitch_sweep.report.findings import (
+    DECISIONS,
+    Findings,
+    makes_images,
+    mean_accuracy,
+    own_accuracies,
+)
 from stitch_sweep.report.wording import format_duration, format_signed, pluralize
 
 MEANING = {
@@ -141,6 +148,7 @@ def describe_verdicts(findings: Findings, targets: Mapping[int, str]) -> list[St
         statement = _describe_verdict(verdict, "", findings.experiment)
         statements.append(replace(statement, subject=f"over all seeds, {statement.subject}"))
     statements += _describe_controls(findings.verdicts)
+    statements += _describe_decisions(findings)
     # The section on ladders has the other kinds of size.
     for ladder in findings.ladders[:1]:
         for series, fit in ladder.fits.items():
@@ -292,6 +300,34 @@ def _index_text(verdict: Verdict) -> str:
         low, high = format_signed(interval.low), format_signed(interval.high)
         text += f", {interval.level:.0%} interval {low} to {high}"
     return text + ")"
+
+
+def _describe_decisions(findings: Findings) -> list[Statement]:
+    """Say where stitched networks fail like their senders rather than like their receivers.
+
+    Only pairs that aren't controls count, with a mean over matrices for each region.
+    """
+    table = findings.decisions
+    if table is None or table.empty:
+        return []
+    pairs = {(v.matrix.sender, v.matrix.receiver) for v in findings.verdicts if v.control is None}
+    sender, receiver = DECISIONS
+    is_pair = [pair in pairs for pair in zip(*(table[name] for name in PAIR), strict=True)]
+    means = table[is_pair].groupby(["region", "quantity"])["mean"].mean().unstack("quantity")
+    regions = [
+        f"{region} ({row[sender]:.2f} and {row[receiver]:.2f})"
+        for region in REGIONS
+        if region in means.index
+        for row in [means.loc[region]]
+        if row.get(sender, math.nan) > row.get(receiver, math.nan)
+    ]
+    if not regions:
+        return []
+    text = (
+        "stitched networks fail more like their senders than like their receivers in these regions: "
+        f"{listed(regions)}."
+    )
+    return [Statement("error consistency with sender and receiver", text)]
 
 
 def _describe_controls(verdicts: Sequence[Verdict]) -> list[Statement]:

@@ -1,8 +1,8 @@
 """Layers after which the rest of a network is linear, so that a receiver's column says nothing about it.
 
 If the rest B_{>j} is an affine function, such as pooling and a linear head, the stitched network is an
-affine function of the stitch's output. Together with a stitch that contains any linear map of channels, it
-can be any linear classifier of the sender's representation, whatever the receiver has learned.
+affine function of the stitch's output. With a stitch that may be any linear map of channels, it can be
+any linear classifier of the sender's representation, whatever the receiver has learned.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from stitch_sweep.report.page.data import PageData, Panel
 from stitch_sweep.report.tables.losses import (
     agreement_table,
     correlation_frame,
+    decision_table,
     hacking_table,
     measure_table,
     representation_table,
@@ -84,7 +85,7 @@ def build_losses(findings: Findings, data: PageData) -> list[Item]:
         alt = "Rank correlations between measures"
         figure = to_plotly(describe_correlations(square))
         items.append(data.add_figure("Do the measures agree?", _CORRELATION_NOTE, alt, figure))
-    items += [agreement_table(findings), measure_table(findings)]
+    items += [agreement_table(findings), decision_table(findings), measure_table(findings)]
     return _drop_none(items)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from stitch_sweep.report.findings import Findings
 from stitch_sweep.report.tables.losses import (
     agreement_table,
+    decision_table,
     hacking_table,
     measure_table,
     representation_table,
@@ -26,6 +27,7 @@ def all_tables(findings: Findings) -> list[Table]:
         task_table(findings),
         hacking_table(findings),
         agreement_table(findings),
+        decision_table(findings),
         network_table(findings),
         probe_table(findings),
         importance_table(findings),

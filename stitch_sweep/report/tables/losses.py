@@ -174,6 +174,18 @@ def agreement_table(findings: Findings) -> Table | None:
     return Table("agreement", "How similarly they decide", note, frame, columns)
 
 
+def decision_table(findings: Findings) -> Table | None:
+    """Build the table of error consistency with sender and with receiver by region."""
+    if findings.decisions is None or findings.decisions.empty:
+        return None
+    note = (
+        "Error consistency κ of the stitched network with its sender and with its receiver: how often "
+        "they fail on the same images, compared with chance at their accuracies. Where κ with the "
+        f"sender is higher, the stitched network decides as the sender does. {_REGION_NOTE}"
+    )
+    return region_table(findings.decisions, "decisions", "Whose decisions, by region", note)
+
+
 def correlation_frame(findings: Findings) -> pd.DataFrame | None:
     """Build the square table of mean rank correlations between measures, over the pairs' matrices."""
     table = findings.correlations

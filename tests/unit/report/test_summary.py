@@ -13,17 +13,31 @@ import pytest
 import yaml
 from rich.console import Console
 
+from stitch_sweep.analysis.comparison.regional import regional
+from stitch_sweep.analysis.matrix.order_parameters import regions
 from stitch_sweep.analysis.matrix.uncertainty import BINOMIAL, IMAGES
+from stitch_sweep.analysis.results import CELL
 from stitch_sweep.charts.matrices import describe_matrix
 from stitch_sweep.report.doubts import list_doubts
 from stitch_sweep.report.figures import list_charts
 from stitch_sweep.report.files import write
-from stitch_sweep.report.findings import Findings, derive_findings, makes_images, mean_accuracy
+from stitch_sweep.report.findings import (
+    DECISIONS,
+    Findings,
+    derive_findings,
+    makes_images,
+    mean_accuracy,
+)
 from stitch_sweep.report.page.page import Page
 from stitch_sweep.report.reading import load_experiment, read_measured
 from stitch_sweep.report.summary import describe_verdicts
 from stitch_sweep.report.tables.catalog import all_tables
-from stitch_sweep.report.tables.losses import correlation_frame, hacking_table, representation_table
+from stitch_sweep.report.tables.losses import (
+    correlation_frame,
+    decision_table,
+    hacking_table,
+    representation_table,
+)
 from stitch_sweep.report.tables.matrices import verdict_frame
 from stitch_sweep.report.terminal import show
 from stitch_sweep.report.writing import Report
@@ -299,6 +313,27 @@ def test_agreement_is_shown_and_written_cell_by_cell(controlled, tmp_path):
     np.testing.assert_array_equal(written["kappa_receiver"], table["kappa_receiver"])
 
 
+def test_regions_where_the_sender_decides_are_named(controlled):
+    findings = controlled
+    table = findings.agreement
+    where = regions(findings.verdicts[0].matrix.values)
+    inside = [where.loc[i, j] for i, j in zip(*(table[k] for k in CELL), strict=True)]
+    is_lower = np.array(inside) == "lower"
+    low, high = np.full(len(table), 0.2), np.full(len(table), 0.6)
+    edited_table = table.assign(
+        kappa_sender=np.where(is_lower, high, low), kappa_receiver=np.where(is_lower, low, high)
+    )
+    by_region = regional(edited_table, where, DECISIONS)
+    expected = by_region.set_index(["quantity", "region"])["mean"].groupby(level=[0, 1]).mean()
+    assert expected["kappa_sender", "lower"] == pytest.approx(0.6)
+    assert expected["kappa_sender", "band"] == pytest.approx(0.2)
+    statements = describe_verdicts(replace(findings, decisions=by_region), {})
+    (statement,) = [s for s in statements if "error consistency" in s.subject]
+    assert statement.text.endswith("in these regions: lower (0.60 and 0.20).")
+    table = decision_table(replace(findings, decisions=by_region))
+    assert {"lower", "band", "upper"} <= set(table.frame)
+
+
 def test_factors_stand_whole_above_the_table_of_their_matrices(controlled):
     long = {"loss": "correlation", "stitch.start": "least_squares", "training.epochs": "16"}
     verdicts = [
@@ -338,7 +373,7 @@ def test_a_column_behind_which_the_receiver_is_linear_is_judged_apart(tmp_path, 
     findings = derive_findings(read_measured(load_experiment(folder)))
     (verdict,) = findings.verdicts
     assert verdict.matrix.receiver_free == expected
-    (statement,) = describe_verdicts(findings, {})
+    (statement,) = (s for s in describe_verdicts(findings, {}) if "→" in s.subject)
     labels = describe_matrix(verdict.matrix).column_labels
     (row,) = verdict_frame([verdict]).to_dict("records")
     if not expected:
