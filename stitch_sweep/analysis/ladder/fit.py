@@ -26,11 +26,12 @@ class LadderModel:
     """One fitted model of a ladder.
 
     Attributes:
-        name: "constant", "linear", "step" or "logistic".
+        name: "constant", "linear", "power", "step" or "logistic".
         parameters: `value` of the constant; `at_smallest` (value at the smallest size) and
-            `per_doubling` of the line; `before` and `after` (the plateaus) and `place` (a size) of a
-            change, and of a logistic change also `ratio` (of the sizes at nine tenths and at one
-            tenth of it).
+            `per_doubling` of the line; `offset`, `factor` and `exponent` of the power law
+            offset + factor (size / smallest)^exponent; `before` and `after` (the plateaus) and `place`
+            (a size) of a change, and of a logistic change also `ratio` (of the sizes at nine tenths and
+            at one tenth of it).
         log_likelihood: at the fit, up to a constant that all models of one ladder share.
         bic: -2 log L + k log n, with k the number of parameters and of the errors' scale, which is 1.
         smallest: the smallest size of the ladder.
@@ -52,6 +53,9 @@ class LadderModel:
         if self.name == "linear":
             doublings = (t - math.log(self.smallest)) / math.log(2)
             return p["at_smallest"] + p["per_doubling"] * doublings
+        if self.name == "power":
+            ratio = np.exp(t - math.log(self.smallest))
+            return p["offset"] + p["factor"] * ratio ** p["exponent"]
         from_place = t - math.log(p["place"])
         if self.name == "step":
             share = np.where(np.isnan(t), math.nan, from_place > 0)
@@ -67,16 +71,17 @@ class LadderFit:
     Attributes:
         value: the fitted value: "order", "diagonal" or "triangle".
         measure: the measure of size: "depth", "width", "parameters", or "size" if unknown.
-        status: "transition", "no transition" (between these sizes), "trend" (too few points to
-            select a model) or "undefined" (too few points with a value for a trend).
+        status: "transition", "no transition" (between these sizes), "no model fits", "trend" (too few
+            points to select a model) or "undefined" (too few points with a value for a trend).
         models: the fitted models by name; without step and logistic if none is selected.
         selected: the selected model's name, None if none is selected.
         points: number of points with a size and a value.
         independent: number of independent points: at most the number of different networks.
         sizes: number of different sizes.
         smallest, largest: the ends of the ladder, in units of size.
-        p_value: of step and logistic against straight lines (in size and in its logarithm, the
-            larger of the two), by simulation; 1 where a line fits better, None where not tested.
+        p_value: of step and logistic against power laws (the largest p-value), by simulation; 1 where
+            one of them fits better, None where not tested.
+        fit_p_value: of the selected model's lack of fit, None where sizes don't repeat.
         place: the place of the transition, in units of size; NaN without a transition.
         transition: interval of the place, None without a transition.
         per_doubling: the line's slope per doubling of size.
@@ -101,6 +106,7 @@ class LadderFit:
     smallest: float
     largest: float
     p_value: float | None
+    fit_p_value: float | None
     place: float
     transition: Interval | None
     per_doubling: float

@@ -1,4 +1,4 @@
-"""Fit the models of a ladder: constant, line, step and logistic change."""
+"""Fit the models of a ladder: constant, line, power law, step and logistic change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 from stitch_sweep.analysis.ladder.candidates import WIDTHS, Changes, completed_share
 from stitch_sweep.analysis.ladder.covariance import Errors
 from stitch_sweep.analysis.ladder.fit import LadderModel
-from stitch_sweep.analysis.ladder.scale import SizeScale
+from stitch_sweep.analysis.ladder.scale import EXPONENTS, SizeScale
 from stitch_sweep.analysis.matrix.uncertainty import Interval
 
 LEVEL = 0.9
@@ -26,7 +26,7 @@ def make_model(
     """Make a fitted model with its BIC.
 
     Args:
-        name: "constant", "linear", "step" or "logistic".
+        name: "constant", "linear", "power", "step" or "logistic".
         parameters: as in `LadderModel`.
         likelihood: the log-likelihood, a number or an array with a single entry.
         points: the number of points of the ladder.
@@ -134,6 +134,13 @@ def fit_models(
     start, slope = best.coefficients(y, t)
     per_doubling = float(slope) * math.log(2) / scale.span
     add("linear", {"at_smallest": float(start), "per_doubling": per_doubling}, likelihood)
+
+    best, k, likelihood = best_fit([candidate.lines[1:] for candidate in errors])
+    exponent = EXPONENTS[1 + k]
+    ratio = np.exp(t * scale.span) ** exponent
+    offset, factor = best.coefficients(y, ratio)
+    parameters = {"offset": float(offset), "factor": float(factor), "exponent": exponent}
+    add("power", parameters, likelihood)
 
     best, k, likelihood = best_fit([candidate.shapes[steps] for candidate in errors])
     rungs = scale.rungs

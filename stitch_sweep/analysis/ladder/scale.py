@@ -7,6 +7,9 @@ from functools import cached_property
 
 import numpy as np
 
+EXPONENTS = (0.0, 1.0, -4.0, -3.0, -2.0, -1.5, -1.0, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1.5, 2.0)
+"""Exponents c of the power laws a + b size^c that are no transition; 0 stands for the logarithm."""
+
 
 class SizeScale:
     """The sizes of a ladder by their logarithm: 0 is the smallest, 1 the largest.
@@ -50,5 +53,6 @@ class SizeScale:
         return float(self.sizes[0] * math.exp(t * self.span))
 
     def lines(self, sizes: np.ndarray) -> np.ndarray:
-        """Compute the regressors (2, n) of straight lines: in log size, and in size itself."""
-        return np.stack([self.relative(sizes), (sizes / self.sizes[0] - 1)])
+        """Compute the regressors (L, n) of the null models: lines in size^c for each of `EXPONENTS`."""
+        ratios = sizes / self.sizes[0]
+        return np.stack([np.log(ratios) / self.span if c == 0 else ratios**c for c in EXPONENTS])

@@ -58,10 +58,18 @@ def statement(fit: dict[str, Any]) -> str:
         if fit["selected"] == "constant":
             value = models["constant"].parameters["value"]
             text += f"the {noun} is {value:z.2f} on average and shows no dependence on size: it"
+        elif fit["selected"] == "power":
+            exponent = models["power"].parameters["exponent"]
+            text += f"the {noun} follows a power law of exponent {exponent:g}: it"
         else:
             text += f"the {noun}"
         text += f" {_describe_slope(fit)}"
         text += f"; a step or logistic change is no better supported ({_format_p(fit['p_value'])})."
+    elif fit["status"] == "no model fits":
+        text = (
+            f"No model fits these sizes ({ends}; {points}; lack of fit, "
+            f"{_format_p(fit['fit_p_value'])}): the {noun} {_describe_slope(fit)}."
+        )
     else:
         shape = models[fit["selected"]]
         before, after = shape.parameters["before"], shape.parameters["after"]
@@ -70,7 +78,7 @@ def statement(fit: dict[str, Any]) -> str:
             f"Transition at {_format_size(fit['place'])}{unit} ({interval.level:.0%} interval "
             f"{_format_size(interval.low)} to {_format_size(interval.high)}): the {noun} "
             f"{'falls' if after < before else 'rises'} from {before:z.2f} to {after:z.2f} in a "
-            f"{shape.name} change; {points}, {ends}; straight lines are rejected "
+            f"{shape.name} change; {points}, {ends}; power laws are rejected "
             f"({_format_p(fit['p_value'])})."
         )
     if fit["undefined"]:

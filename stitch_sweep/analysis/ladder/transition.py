@@ -4,6 +4,7 @@
 
     constant  y = a
     linear    y = a + b t
+    power     y = a + b size^c
     step      y = a below a place, b above it
     logistic  y = a + (b - a) / (1 + exp(-(t - place) / width))
 
@@ -26,19 +27,22 @@ from stitch_sweep.analysis.ladder.candidates import (
     error_candidates,
     place_cells,
 )
-from stitch_sweep.analysis.ladder.covariance import EXACT
+from stitch_sweep.analysis.ladder.covariance import EXACT, Errors
 from stitch_sweep.analysis.ladder.fit import LEAST_POINTS, LEAST_SIZES, LadderFit, LadderModel
+from stitch_sweep.analysis.ladder.goodness import lack_of_fit, monotone_lack_of_fit
 from stitch_sweep.analysis.ladder.models import LEVEL, fit_line, fit_models, make_model
 from stitch_sweep.analysis.ladder.points import check_points, merge_shared, shared_networks
 from stitch_sweep.analysis.ladder.ranks import rank_correlation
-from stitch_sweep.analysis.ladder.scale import SizeScale
+from stitch_sweep.analysis.ladder.scale import EXPONENTS, SizeScale
 from stitch_sweep.analysis.ladder.simulation import place_interval, transition_p_value
 from stitch_sweep.analysis.ladder.statement import point_name, statement
 from stitch_sweep.analysis.matrix.uncertainty import Interval
 from stitch_sweep.core.errors import InputError
 
 SIGNIFICANCE = 0.05
-"""Largest p-value at which a line is rejected or a slope is claimed."""
+"""Largest p-value at which a power law is rejected or a slope is claimed."""
+LACK = 0.01
+"""Largest p-value at which a model's lack of fit is claimed."""
 
 
 def fit_ladders(
@@ -69,16 +73,17 @@ def fit_ladder(points: pd.DataFrame, *, value: str = "order", seed: int = 0) -> 
     networks that each pair uses. h (1/2 or 1) and r (0 to 0.97; 0 where no network is shared)
     maximize the likelihood.
 
-    A transition is claimed when step or logistic fit better than a straight line, and by more than
-    they do on 95 % of ladders that are straight lines. To simulate those, the residuals of the line
-    are turned into a random direction and added to the line. This keeps the sufficient statistics of
-    the line: its coefficients and the size of its residuals (Engen and Lillegard, Biometrika 84,
-    1997). With independent normal errors of known relative size the test is exact. Both the line in
-    log size and the line in size itself must be rejected, since a straight line on one scale is curved
-    on the other. Of step and logistic, the one with the smaller BIC is selected. The interval of the
-    place contains the places that the likelihood ratio, compared with simulations of a transition
-    there, does not reject for every width (the grid bootstrap; Hansen, Review of Economics and
-    Statistics 81, 1999).
+    A transition is claimed when step or logistic fit better than any power law a + b size^c, and by more
+    than they do on 95 % of ladders that follow this power law. To simulate those, the residuals of the
+    fit are turned into a random direction and added to it. This keeps the sufficient statistics: the
+    coefficients and the size of the residuals (Engen and Lillegard, Biometrika 84, 1997). With
+    independent normal errors of known relative size the test of each exponent is exact, and all of
+    `EXPONENTS` must be rejected (an intersection-union test; Berger, Technometrics 24, 1982). The
+    logarithm stands for c = 0. The claim also needs a curve that fits: where sizes repeat, the F test of
+    lack of fit must not reject the chosen model. Of step and logistic, the one with the smaller BIC is
+    selected. The interval of the place contains the places that the likelihood ratio, compared with
+    simulations of a transition there, does not reject for every width (the grid bootstrap; Hansen,
+    Review of Economics and Statistics 81, 1999).
 
     Args:
         points: a row per matrix, as `ladder_points` returns it; `size` and `value` are required,
@@ -201,11 +206,23 @@ class _LadderFitter:
             return self._answer(
                 "no transition", models.values(), selected="constant", p_value=1.0, **attributes
             )
-        p = max(transition_p_value(y, errors, line, self.random) for line in (0, 1))
+        p = 0.0
+        for line in range(len(EXPONENTS)):
+            p = max(p, transition_p_value(y, errors, line, self.random))
+            if p > SIGNIFICANCE:
+                break  # one power law that isn't rejected suffices
         attributes["p_value"] = p
+        sizes = self.points["size"].to_numpy()
         if p > SIGNIFICANCE:
-            name = "linear" if attributes["slope_p_value"] <= SIGNIFICANCE else "constant"
-            return self._answer("no transition", models.values(), selected=name, **attributes)
+            smooth = min(("linear", "power"), key=lambda name: models[name].bic)
+            has_slope = attributes["slope_p_value"] <= SIGNIFICANCE
+            selected = models[smooth if has_slope else "constant"]
+            fits = self._check_fit(selected, sizes, errors, attributes)
+            status = "no transition" if fits else "no model fits"
+            name = selected.name if fits else None
+            return self._answer(status, models.values(), selected=name, **attributes)
+        if not self._check_fit(shape, sizes, errors, attributes):
+            return self._answer("no model fits", models.values(), **attributes)
         place = shape.parameters["place"]
         ratio = models["logistic"].parameters["ratio"] if "logistic" in models else 1.0
         width = math.log(ratio) / scale.span
@@ -219,6 +236,26 @@ class _LadderFitter:
             notes=notes,
             **attributes,
         )
+
+    def _check_fit(
+        self,
+        model: LadderModel,
+        sizes: np.ndarray,
+        errors: list[Errors],
+        attributes: dict[str, Any],
+    ) -> bool:
+        """Return whether a model describes the points; add the p-value, and a note if not."""
+        p = lack_of_fit(self.y, sizes, errors, model.predict(sizes), len(model.parameters))
+        attributes["fit_p_value"] = p
+        if p is None or p > LACK:
+            return True
+        monotone = monotone_lack_of_fit(self.y, sizes, errors)
+        attributes["notes"] = [
+            "Pairs of equal size scatter less than around any curve that only rises or only falls."
+            if monotone is not None and monotone <= LACK
+            else "Pairs of equal size scatter less than around a power law or a single change."
+        ]
+        return False
 
     def _model(self, name: str, parameters: dict[str, float], likelihood: Any) -> LadderModel:
         return make_model(
@@ -241,6 +278,7 @@ class _LadderFitter:
             "smallest": self.scale.smallest,
             "largest": self.scale.largest,
             "p_value": None,
+            "fit_p_value": None,
             "place": math.nan,
             "transition": None,
             "per_doubling": math.nan,
