@@ -104,8 +104,7 @@ def init(
     for name in plugin or ():
         plugins.load(name)
     data = data or _ask("Data set", "digits")
-    needs_path = _needs_path(data)
-    if path is None and needs_path:
+    if path is None and _needs_path(data):
         path = _ask("Folder of its files", "data")
     sender = sender or _ask("Sender", "resnet1111")
     receiver = receiver or _ask("Receiver", sender)
@@ -115,7 +114,7 @@ def init(
     images = {"name": data, "path": beside, "image_size": image_size}
     text = _TEMPLATE.format(
         file=file,
-        plugins=_plugins([_plugin(name, file) for name in plugin or ()]),
+        plugins=_plugin_section(plugin or [], file),
         data=_flow({key: value for key, value in images.items() if value is not None}),
         sender=_flow(_network("a", sender, 0, width, file)),
         receiver=_flow(_network("b", receiver, 1, width, file)),
@@ -166,17 +165,14 @@ def _network(name: str, model: str, seed: int, width: int | None, file: Path) ->
     return {"name": name, "source": "python", "factory": factory, "seed": seed}
 
 
-def _plugin(name: str, file: Path) -> str:
-    """Return a plugin's name as it must stand in the file."""
+def _plugin_section(names: list[str], file: Path) -> str:
+    """Return the key `plugins` with a comment; empty without plugins."""
     from stitch_sweep.core import plugins
 
-    return _relative(name, file) if plugins.is_file(name) else name
-
-
-def _plugins(names: list[str]) -> str:
     if not names:
         return ""
-    return f"\n# Files or modules that register parts of your own.\nplugins: {_flow(names)}\n"
+    written = [_relative(name, file) if plugins.is_file(name) else name for name in names]
+    return f"\n# Files or modules that register parts of your own.\nplugins: {_flow(written)}\n"
 
 
 def _flow(value: Any) -> str:

@@ -26,15 +26,17 @@ _VARIABLE = re.compile(r"\$\{env:([^}]*)\}")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///)([^?]*)(.*)", re.IGNORECASE | re.DOTALL)
 _KEYS = (
-    *("zoo", "data.path", "data.beton_folder", "networks.weights", "networks.factory"),
-    *(
-        "search.space",
-        "search.enqueue",
-        "tracking.uri",
-        "tracking.tensorboard",
-        "include",
-        "plugins",
-    ),
+    "zoo",
+    "data.path",
+    "data.beton_folder",
+    "networks.weights",
+    "networks.factory",
+    "search.space",
+    "search.enqueue",
+    "tracking.uri",
+    "tracking.tensorboard",
+    "include",
+    "plugins",
 )
 """Keys whose values are paths or addresses."""
 

@@ -109,6 +109,7 @@ def restored_handlers() -> Iterator[None]:
         yield
     finally:
         for number, handler in handlers.items():
+            # Only what has changed: a handler that wasn't installed from Python must stay.
             if handler is not None and signal.getsignal(number) is not handler:
                 signal.signal(number, handler)
 

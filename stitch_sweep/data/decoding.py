@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from itertools import chain
@@ -106,21 +106,20 @@ def to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
 
 
-def stack_splits(train: list[Tensor], test: list[Tensor], name: str) -> tuple[Tensor, Tensor]:
-    """Stack the decoded images of both splits; if any image is RGB, grayscale images become RGB.
+def stack_splits(splits: Mapping[str, list[Tensor]], name: str) -> dict[str, Tensor]:
+    """Stack the decoded images of all splits; if any image is RGB, grayscale images become RGB.
 
     Args:
-        train: for each image `C x H x W`, uint8.
-        test: likewise.
+        splits: for each image `C x H x W`, uint8, by split.
         name: the data set and its path, for messages.
 
     Returns:
-        training and test images, each `N x C x H x W`, uint8, H = W.
+        The images of each split, `N x C x H x W`, uint8, H = W.
 
     Raises:
         InputError: the images have different sizes, or aren't square.
     """
-    sizes = sorted({tuple(image.shape[1:]) for image in chain(train, test)})
+    sizes = sorted({tuple(image.shape[1:]) for image in chain(*splits.values())})
     if len(sizes) > 1:
         raise InputError(
             f"{name}: images have {len(sizes)} different sizes (height x width), from "
@@ -133,8 +132,8 @@ def stack_splits(train: list[Tensor], test: list[Tensor], name: str) -> tuple[Te
             f"{name}: images are {height}x{width} (height x width), which is not square; set "
             "data.image_size to resize them to squares"
         )
-    channels = max(len(image) for image in chain(train, test))
-    stacked_train, stacked_test = (
-        torch.stack([image.expand(channels, -1, -1) for image in split]) for split in (train, test)
-    )
-    return stacked_train, stacked_test
+    channels = max(len(image) for image in chain(*splits.values()))
+    return {
+        split: torch.stack([image.expand(channels, -1, -1) for image in images])
+        for split, images in splits.items()
+    }

@@ -14,7 +14,6 @@ from stitch_sweep.config.stitch import StitchConfig
 from stitch_sweep.data.batches import choose_batch_size
 from stitch_sweep.losses.flat_losses import StitchProfile, explain_flat_loss, weak_loss_warnings
 from stitch_sweep.plan.settings import settings_per_loss, settings_per_stitch
-from stitch_sweep.plan.validation import format_cell
 from stitch_sweep.stitches.base import AffineStitch
 from stitch_sweep.stitches.building import build_on_meta
 from stitch_sweep.stitches.channelwise import ChannelwiseStitch
@@ -24,7 +23,7 @@ from stitch_sweep.stitches.lowrank import LowRankStitch
 from stitch_sweep.stitches.orthogonal import OrthogonalStitch
 from stitch_sweep.stitches.permutation import PermutationStitch
 from stitch_sweep.stitches.shapes import Shape, channel_axis
-from stitch_sweep.storage.study import Study
+from stitch_sweep.storage.study import Study, format_cell
 
 _CELLS_NAMED = 3
 """Number of cells that a note names."""
@@ -55,7 +54,7 @@ def teaching_notes(
         if (factors, *shapes) not in reasons:
             reasons[factors, *shapes] = _reasons(choices[factors], *shapes)
         for reason in reasons[factors, *shapes]:
-            cells.setdefault(reason, []).append(format_cell(study))
+            cells.setdefault(reason, []).append(format_cell(study.key))
     return [
         f"{_name_cells(list(dict.fromkeys(affected)))}: {reason}"
         for reason, affected in cells.items()

@@ -18,7 +18,7 @@ from stitch_sweep.losses.base import CombinedLoss, explain_missing_teacher
 from stitch_sweep.plan.outlines import Outline
 from stitch_sweep.plan.settings import settings_per_loss, settings_per_stitch
 from stitch_sweep.stitches.building import misfit
-from stitch_sweep.storage.study import Study
+from stitch_sweep.storage.study import Study, format_cell
 
 
 def find_cell_problems(
@@ -91,11 +91,6 @@ def explain_untrainable(
     return explain_no_gradient(name, outline, [layer])
 
 
-def format_cell(study: Study) -> str:
-    """Return a study's cell as text: `a:2 -> b:3`."""
-    return f"{study.sender}:{study.sender_layer} -> {study.receiver}:{study.receiver_layer}"
-
-
 def _stitch_problems(
     config: Config, studies: list[Study], outlines: Mapping[str, Outline]
 ) -> Iterator[str]:
@@ -116,7 +111,7 @@ def _stitch_problems(
             if key not in misfits:
                 misfits[key] = misfit(stitch, *shapes)
             if (problem := misfits[key]) is not None:
-                yield f"{format_cell(study)}: {problem}"
+                yield f"{format_cell(study.key)}: {problem}"
 
 
 def _teacher_problems(

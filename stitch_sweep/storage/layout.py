@@ -8,6 +8,8 @@ predictions.parquet             predicted classes of the test images, one row pe
 traj.parquet, traj.pkl          trajectories
 summary.json                    main figures of the sweep
 optuna.log                      journal for optuna-dashboard
+tensorboard/                    event files of TensorBoard
+wandb/                          runs of Weights & Biases
 pareto.csv                      non-dominated trials, with several objectives
 stitches/<trial>.safetensors    kept stitches
 matrices/*.csv                  matrices of test accuracies
@@ -35,6 +37,8 @@ PARETO_FRONT = "pareto.csv"
 REPORT_PAGE = "report.html"
 VERDICTS = "verdicts.json"
 SANITY = "sanity.json"
+
+TENSORBOARD = "tensorboard"
 
 LEDGER = "ledger"
 STITCHES = "stitches"

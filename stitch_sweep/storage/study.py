@@ -9,6 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
+def format_cell(key: Mapping[str, Any]) -> str:
+    """Return the cell of a study's key or of a trial's record as text: `a:2 -> b:3`."""
+    return "{sender}:{sender_layer} -> {receiver}:{receiver_layer}".format_map(key)
+
+
 @dataclass(frozen=True)
 class Study:
     """One cell with one combination of factors and one repeat: one Optuna study.

@@ -18,7 +18,7 @@ from stitch_sweep.plan.distributions import optuna_directions
 from stitch_sweep.plan.study_search import StudySearch
 from stitch_sweep.storage import layout, scratch
 from stitch_sweep.storage.files import write_atomically
-from stitch_sweep.storage.study import Study
+from stitch_sweep.storage.study import Study, format_cell
 
 STUDY_ATTRIBUTE = "study"
 """User attribute of a study in the journal: its id, with which the ids of its trials begin."""
@@ -157,7 +157,6 @@ def _titles(studies: Iterable[Study]) -> dict[str, str]:
 
 
 def _title(study: Study) -> str:
-    cell = f"{study.sender}:{study.sender_layer} -> {study.receiver}:{study.receiver_layer}"
     factors = [f"{path} = {label(value)}" for path, value in sorted(study.factors.items())]
     repeat = [f"repeat {study.repeat}"] if study.repeat else []
-    return ", ".join([cell, *factors, *repeat])
+    return ", ".join([format_cell(study.key), *factors, *repeat])

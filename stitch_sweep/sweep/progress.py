@@ -27,6 +27,7 @@ from rich.text import Text
 from stitch_sweep.core.console import Terminal
 from stitch_sweep.networks.pretraining import Progress as NetworkProgress
 from stitch_sweep.networks.recipes import Recipe
+from stitch_sweep.storage.study import format_cell
 
 PLAIN_SECONDS = 15.0
 """Without a terminal, seconds between two lines about the same task."""
@@ -229,10 +230,7 @@ class TrialCounter:
             f"{self._counts[key]} {text}" for key, text in words.items() if self._counts[key]
         )
         if (best := self._best) is not None:
-            yield (
-                f"best {best['metric']:.3f} ({best['sender']}:{best['sender_layer']} -> "
-                f"{best['receiver']}:{best['receiver_layer']})"
-            )
+            yield f"best {best['metric']:.3f} ({format_cell(best)})"
 
 
 class _Display(Progress):

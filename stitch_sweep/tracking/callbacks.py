@@ -15,8 +15,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import re
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ from stitch_sweep.core.foreign_errors import describe_error
 from stitch_sweep.core.registry import CALLBACKS, Registration
 from stitch_sweep.storage import layout
 from stitch_sweep.storage.status import read_status
-from stitch_sweep.tracking.follower import PATIENCE_SECONDS, follow, join_while_progressing
+from stitch_sweep.tracking.follower import PATIENCE_SECONDS, FollowerThread
 from stitch_sweep.tracking.logger import TrialLogger
 
 METHODS = ("on_trial_result", "on_trial_complete", "on_sweep_end")
@@ -123,10 +121,7 @@ class CallbackThread:
         self._description = folder / layout.LEDGER / layout.DESCRIPTION
         self._title = f"callback {entry.name!r}"
         self._say = say
-        self._over, self._abandoned = threading.Event(), threading.Event()
-        self._last_progress = time.monotonic()
-        # A daemon, so that a call that hangs doesn't keep the sweep's process from ending.
-        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread = FollowerThread(self._send, self._note_error, POLL_SECONDS)
         self._thread.start()
 
     def finish(self, patience: float = PATIENCE_SECONDS) -> None:
@@ -135,37 +130,21 @@ class CallbackThread:
         Args:
             patience: seconds to wait for a call that doesn't return.
         """
-        self._last_progress = time.monotonic()
-        self._over.set()
-        join_while_progressing(self._thread, lambda: self._last_progress, patience)
-        if self._thread.is_alive():
-            self._abandoned.set()
+        if not self._thread.finish(patience):
+            self._thread.abandon()
             self._say(f"{self._title} did not return for {patience:.0f} seconds and is left alone")
 
     def abandon(self) -> None:
         """Make no further call: the sweep was refused."""
-        self._abandoned.set()
-        self._over.set()
+        self._thread.abandon()
 
-    def _follow(self) -> None:
-        follow(
-            self._send,
-            self._over,
-            self._note_error,
-            poll_seconds=POLL_SECONDS,
-            abandoned=self._abandoned,
-        )
-
-    def _send(self, last: bool) -> Iterator[None]:
+    def _send(self, last: bool) -> Iterator[str]:
         if not self._description.exists():
             return
         self._logger = self._logger or self._make_logger()
-        for _ in self._logger.send():
-            self._last_progress = time.monotonic()
-            yield
+        yield from self._logger.send()
         if last:
-            for _ in self._logger.send_end():
-                yield
+            yield from self._logger.send_end()
 
     def _note_error(self, error: Exception, last: bool) -> bool:
         """Report an error that isn't the callback's, such as a full disk."""

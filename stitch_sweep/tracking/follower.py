@@ -1,6 +1,6 @@
 """The loop that follows a ledger: send new results, wait longer after errors, finish in time.
 
-MLflow and the mirror use it: both send a sweep's results to a place that may be slow or out of reach.
+Loggers and the mirror use it: they send a sweep's results to a place that may be slow or out of reach.
 """
 
 from __future__ import annotations
@@ -61,6 +61,71 @@ def follow(
             wait = poll_seconds
         over.wait(wait)
     return False
+
+
+class FollowerThread:
+    """A thread that follows a ledger. What hangs or fails there delays nothing else.
+
+    Args:
+        send: see `follow`; each success counts as progress.
+        on_error: see `follow`.
+        poll_seconds: see `follow`.
+
+    Attributes:
+        complete: whether everything was sent.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[bool], Iterator[object]],
+        on_error: Callable[[Exception, bool], bool],
+        poll_seconds: float,
+    ) -> None:
+        self._send, self._on_error = send, on_error
+        self._poll_seconds = poll_seconds
+        self._over, self._abandoned = threading.Event(), threading.Event()
+        self._last_progress = time.monotonic()
+        self.complete = False
+        # A daemon, so that a call that hangs doesn't keep the sweep's process from ending.
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def start(self) -> None:
+        """Begin to follow the ledger."""
+        self._thread.start()
+
+    def finish(self, patience: float) -> bool:
+        """Send the rest; return whether the thread has ended.
+
+        Args:
+            patience: seconds to wait without progress.
+        """
+        self._last_progress = time.monotonic()
+        self._over.set()
+        join_while_progressing(self._thread, lambda: self._last_progress, patience)
+        return not self._thread.is_alive()
+
+    def abandon(self) -> None:
+        """Stop after the present transfer, and skip the rest."""
+        self._abandoned.set()
+        self._over.set()
+
+    def join(self, limit: float) -> None:
+        """Wait for the thread's end, at most `limit` seconds."""
+        self._thread.join(limit)
+
+    def _follow(self) -> None:
+        self.complete = follow(
+            self._send_noting_progress,
+            self._over,
+            self._on_error,
+            poll_seconds=self._poll_seconds,
+            abandoned=self._abandoned,
+        )
+
+    def _send_noting_progress(self, last: bool) -> Iterator[object]:
+        for event in self._send(last):
+            self._last_progress = time.monotonic()
+            yield event
 
 
 def join_while_progressing(

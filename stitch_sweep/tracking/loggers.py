@@ -11,6 +11,7 @@ from pathlib import Path
 from stitch_sweep.config.places import Places
 from stitch_sweep.config.tracking import TrackingConfig
 from stitch_sweep.core.errors import InputError, check_all
+from stitch_sweep.storage import layout
 from stitch_sweep.tracking.callbacks import CallbackThread, build_callbacks
 from stitch_sweep.tracking.mlflow_address import check_tracking, resolve, secret_variables
 from stitch_sweep.tracking.process import LoggerProcess, TrackingProcess
@@ -35,7 +36,7 @@ def check_loggers(config: TrackingConfig, places: Places | None = None) -> None:
         lambda: _check_package("tensorboard", bool(config.tensorboard)),
         lambda: _check_folder(config),
         lambda: _check_package("wandb", config.wandb is not None),
-        _check_callbacks,
+        build_callbacks,
     )
 
 
@@ -46,10 +47,6 @@ def _check_package(name: str, is_used: bool) -> None:
         raise InputError(
             f"tracking.{name} needs {name}, which isn't installed: pip install 'stitch-sweep[{name}]'"
         )
-
-
-def _check_callbacks() -> None:
-    build_callbacks()
 
 
 def _check_folder(config: TrackingConfig) -> None:
@@ -166,4 +163,4 @@ def tensorboard_folder(folder: Path, config: TrackingConfig) -> Path:
     """
     if isinstance(config.tensorboard, str):
         return Path(config.tensorboard) / folder.resolve().name
-    return folder / "tensorboard"
+    return folder / layout.TENSORBOARD

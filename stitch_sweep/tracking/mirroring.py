@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-from stitch_sweep.tracking.follower import PATIENCE_SECONDS, follow, join_while_progressing
+from stitch_sweep.tracking.follower import PATIENCE_SECONDS, FollowerThread
 from stitch_sweep.tracking.mirror import Mirror
 
 POLL_SECONDS = 2.0
@@ -25,18 +23,17 @@ class Mirroring:
 
     Attributes:
         error: the latest error; empty after a success.
-        complete: whether everything was sent.
     """
 
     def __init__(self, mirror: Mirror) -> None:
         self._mirror = mirror
-        self._over = threading.Event()
-        self._abandoned = threading.Event()
-        self._last_progress = time.monotonic()
         self.error = ""
-        self.complete = False
-        # A daemon, so that a call that hangs doesn't keep the sweep's process from ending.
-        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread = FollowerThread(self._send, self._note_error, POLL_SECONDS)
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything was sent."""
+        return self._thread.complete
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -48,8 +45,7 @@ class Mirroring:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._abandoned.set()
-        self._over.set()
+        self._thread.abandon()
         # With a limit: a thread that hangs in a call ends when the call does.
         self._thread.join(POLL_SECONDS)
 
@@ -62,23 +58,11 @@ class Mirroring:
         Returns:
             Whether the copy is complete.
         """
-        self._last_progress = time.monotonic()
-        self._over.set()
-        join_while_progressing(self._thread, lambda: self._last_progress, patience)
+        self._thread.finish(patience)
         return self.complete
-
-    def _follow(self) -> None:
-        self.complete = follow(
-            self._send,
-            self._over,
-            self._note_error,
-            poll_seconds=POLL_SECONDS,
-            abandoned=self._abandoned,
-        )
 
     def _send(self, last: bool) -> Iterator[None]:
         for _ in self._mirror.send():
-            self._last_progress = time.monotonic()
             yield
         self.error = ""
 

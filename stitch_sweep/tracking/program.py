@@ -146,7 +146,7 @@ class _Sender:
             began = time.monotonic()
             is_silent = not self._destination.answers()
             if is_silent and time.monotonic() - began < PROBE_SECONDS:
-                # Again, because a busy server may refuse a single connection.
+                # Ask again, because a busy server may refuse a single connection.
                 is_silent = not self._destination.answers()
             if is_silent and not self._is_silent:
                 _report("outage", "no answer to a request")

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from stitch_sweep.config.paths import flatten
 from stitch_sweep.core.splits import SHORT_SPLITS
+from stitch_sweep.storage.study import format_cell
 
 MOST_CHARACTERS = 500
 """Length of a param or tag; MLflow accepts no more."""
@@ -33,8 +34,7 @@ def run_name(record: Mapping[str, Any]) -> str:
     """Return the name of a trial's run: cell, stitch and losses; repeat and number unless they are 0."""
     settings = record["settings"]
     parts = [
-        f"{record['sender']}:{record['sender_layer']} -> "
-        f"{record['receiver']}:{record['receiver_layer']}",
+        format_cell(record),
         settings["stitch"]["name"],
         "+".join(settings["loss"]),
     ]

@@ -30,6 +30,7 @@ from stitch_sweep.config.reading import read_config
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.sweep.jobs import check_job
 from stitch_sweep.sweep.slots import UNLIMITED_SLOTS, count_autoscaled_slots
+from tests.support.documents import code_blocks
 from tests.support.faults import Cluster, Driver, closing, wait_for
 from tests.support.paths import ROOT
 from tests.support.sweeps import write_config
@@ -398,8 +399,8 @@ def test_a_fault_in_the_image_is_found(old, new, fault):
 
 def typed(text: str) -> list[str]:
     """Return the commands in a Markdown file, a line each."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
-    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    blocks = "".join(code for _, code in code_blocks(text, "sh"))
+    lines = blocks.replace("\\\n", " ").splitlines()
     return [line.partition("  #")[0] for line in lines if line and not line.startswith("#")]
 
 

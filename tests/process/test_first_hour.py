@@ -21,11 +21,12 @@ import pandas as pd
 import pytest
 import yaml
 
+from tests.support.documents import code_blocks
 from tests.support.faults import free_port, kill_tree, wait_for
 from tests.support.paths import ROOT
 
 PAGE = (ROOT / "docs/tutorials/first_hour.md").read_text()
-BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```", PAGE, re.M | re.S)
+BLOCKS = code_blocks(PAGE, "sh", "python")
 SERVERS = ("stitch-sweep ui", "optuna-dashboard")
 COPYING = "cp -r ~/study ~/study-copy"
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from stitch_sweep.core import plugins, registry
+from tests.support.documents import code_blocks
 from tests.support.paths import ROOT
 
 TUTORIAL = ROOT / "docs/tutorials/extensions.md"
@@ -16,7 +16,7 @@ TUTORIAL = ROOT / "docs/tutorials/extensions.md"
 
 def blocks(language: str) -> list[str]:
     """Return the tutorial's code blocks in a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", TUTORIAL.read_text(), re.M | re.S)
+    return [code for _, code in code_blocks(TUTORIAL.read_text(), language)]
 
 
 def write_tutorial(folder: Path) -> Path:

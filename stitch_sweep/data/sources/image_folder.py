@@ -57,18 +57,17 @@ def image_folder(image_size: int | None, *, path: str) -> Source:
             files[split] += images
             labels[split] += [labels_by_name[normalize_name(name)]] * len(images)
     scan.raise_problems()
-    train_images, test_images = (
-        decode([(str(file), file) for file in files[split]], image_size)
+    decoded = {
+        split: decode([(str(file), file) for file in files[split]], image_size)
         for split in OFFICIAL_SPLITS
-    )
-    stacked = stack_splits(train_images, test_images, data_set)
+    }
     train, test = (
         Images(
             images,
             torch.tensor(labels[split]),
             tuple(file.relative_to(root).as_posix() for file in files[split]),
         )
-        for split, images in zip(OFFICIAL_SPLITS, stacked, strict=True)
+        for split, images in stack_splits(decoded, data_set).items()
     )
     return Source(train, test, tuple(folders["train"]), (*notes, *scan.notes()))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -47,8 +46,7 @@ def parquet(
         ]
         for split, split_files in files.splits.items()
     }
-    source = assemble(splits, image_size, data_set)
-    return replace(source, notes=(*source.notes, *files.notes(data_set)))
+    return assemble(splits, image_size, data_set, files.notes(data_set))
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,15 +68,14 @@ def datasets(
         split: _read_split(root / name, data_set, image_column, label_column)
         for split, name in names.items()
     }
-    source = assemble(shards, image_size, data_set)
+    notes = []
     if others := [name for name in splits if name not in names.values()]:
-        note = (
+        notes.append(
             f"{data_set}: splits other than {train_split} and {test_split} are skipped: "
             f"{join_names(others)}; validation images are cut from the training images "
             "(data.val_fraction)"
         )
-        return replace(source, notes=(*source.notes, note))
-    return source
+    return assemble(shards, image_size, data_set, notes)
 
 
 def _list_splits(root: Path, data_set: str) -> list[str]:

@@ -42,7 +42,10 @@ class Shard:
 
 
 def assemble(
-    splits: Mapping[str, Sequence[Shard]], image_size: int | None, data_set: str
+    splits: Mapping[str, Sequence[Shard]],
+    image_size: int | None,
+    data_set: str,
+    further_notes: Iterable[str] = (),
 ) -> Source:
     """Decode the images of all files, and check that their labels and class names agree.
 
@@ -50,6 +53,7 @@ def assemble(
         splits: the files of `train` and `test`.
         image_size: see `decoding.resize`.
         data_set: the data set and its path, for messages.
+        further_notes: notes on the files.
 
     Raises:
         InputError: a split has no rows; files have different columns or class names; an image can't be
@@ -71,13 +75,12 @@ def assemble(
             )
         classes = tuple(map(str, values))
     _check_labels(all_shards, len(classes))
-    train_images, test_images = stack_splits(
-        _decode_shards(splits["train"], image_size),
-        _decode_shards(splits["test"], image_size),
-        data_set,
-    )
-    train, test = Images(train_images, labels["train"]), Images(test_images, labels["test"])
-    return Source(train, test, classes, tuple(notes))
+    decoded = {split: _decode_shards(shards, image_size) for split, shards in splits.items()}
+    made = {
+        split: Images(images, labels[split])
+        for split, images in stack_splits(decoded, data_set).items()
+    }
+    return Source(made["train"], made["test"], classes, (*notes, *further_notes))
 
 
 def _decode_shards(shards: Sequence[Shard], image_size: int | None) -> list[Tensor]:

@@ -41,9 +41,8 @@ class _Kind:
 
 
 _WITH_VALIDATION = _Kind(validation="val")
-_TESTED_ON_VALIDATION = _Kind(
-    test="val"
-)  # the labels of the test images are hidden, or there are none
+# The labels of the test images are hidden, or there are none.
+_TESTED_ON_VALIDATION = _Kind(test="val")
 _WHOLE = _Kind(test=None)
 
 KINDS = {
@@ -149,19 +148,10 @@ def _load(name: str, image_size: int | None, root: Path, download: bool) -> Sour
         reason = f" ({printable(error)})" if download else ""
         raise InputError(f"{place}: no usable data in {root}{reason}; {remedy}") from error
     classes, numbers = _classes(opened["train"], labels["train"])
-    rest = [tensor for split in images if split != "train" for tensor in images[split]]
-    train, others = (
-        stack_splits(images.pop("train"), rest, place)
-        if rest
-        else (
-            stack_splits(images["train"], images.pop("train")[:1], place)[0],
-            torch.empty(0),
-        )
-    )
-    made = {"train": Images(train, _renumber(labels["train"], numbers, place))}
-    for split, tensors in images.items():
-        made[split] = Images(others[: len(tensors)], _renumber(labels[split], numbers, place))
-        others = others[len(tensors) :]
+    made = {
+        split: Images(stacked, _renumber(labels[split], numbers, place))
+        for split, stacked in stack_splits(images, place).items()
+    }
     if "test" not in made:
         made["train"], made["test"] = cut_test(made["train"], name)
     return Source(made["train"], made["test"], classes, validation=made.get("validation"))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import tarfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import torch
@@ -54,8 +53,7 @@ def webdataset(
         split: [_read_archive(file, image_key, label_key) for file in split_files]
         for split, split_files in files.splits.items()
     }
-    source = assemble(splits, image_size, data_set)
-    return replace(source, notes=(*source.notes, *files.notes(data_set)))
+    return assemble(splits, image_size, data_set, files.notes(data_set))
 
 
 def _read_archive(file: Path, image_key: str, label_key: str) -> Shard:

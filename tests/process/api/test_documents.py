@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 
+from tests.support.documents import code_blocks
 from tests.support.paths import ROOT
 
 
 def test_the_examples_of_the_page_run(tmp_path):
     text = (ROOT / "docs/api.md").read_text()
-    blocks = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    blocks = [code for _, code in code_blocks(text, "python")]
     script = tmp_path / "example.py"
     script.write_text("\n".join(blocks))
     ended = subprocess.run(

@@ -23,6 +23,7 @@ from stitch_sweep.core.registry import DATASETS, FAMILIES, LOSSES, STITCHES
 from stitch_sweep.plan.samplers import check_sampler
 from stitch_sweep.plan.space import combinations
 from stitch_sweep.storage.study import Study
+from tests.support.documents import code_blocks
 from tests.support.paths import ROOT
 
 SHIPPED = sorted((ROOT / "experiments").glob("*/*/config.yml"))
@@ -603,8 +604,7 @@ class TestDocumentation:
         assert [name for name in sorted(names) if f"`{name}`" not in self.TEXT] == []
 
     def test_its_examples_are_valid(self, tmp_path):
-        examples = self.TEXT.split("```yaml\n")[1:]
-        whole = [text for text in (e.partition("```")[0] for e in examples) if "networks:" in text]
+        whole = [text for _, text in code_blocks(self.TEXT, "yaml") if "networks:" in text]
         assert whole
         for text in whole:
             assert problems(tmp_path, text.encode()) == []

@@ -27,6 +27,7 @@ from stitch_sweep.networks.zoo import Zoo, load
 from stitch_sweep.plan.prepare import prepare, provide_networks
 from stitch_sweep.storage.digests import fingerprint
 from stitch_sweep.sweep.single import run_pair
+from tests.support.documents import code_blocks
 from tests.support.networks_external import MINE, Trap, config, python, refused
 from tests.support.paths import ROOT
 
@@ -71,7 +72,7 @@ def test_a_network_in_a_file_is_stitched_by_config_alone(mine, tmp_path):
 def blocks(language: str) -> list[str]:
     """Return the code blocks of a language in docs/models.md."""
     text = (ROOT / "docs/models.md").read_text()
-    return [part.partition("```")[0] for part in text.split(f"```{language}\n")[1:]]
+    return [code for _, code in code_blocks(text, language)]
 
 
 def test_the_walk_through_of_the_docs(tmp_path):

@@ -37,7 +37,7 @@ def test_a_place_that_takes_nothing_holds_nobody_up(folder, uri, copy):
     before = set(threading.enumerate())
     with Mirroring(mirror) as mirroring:
         assert not mirroring.finish(patience=0.5)
-    assert set(threading.enumerate()) == before, "it gave up, and does not go on unseen"
+    assert set(threading.enumerate()) <= before, "it gave up, and does not go on unseen"
     assert mirroring.error == "OSError: no route to host"
     assert not copy.exists()
 
