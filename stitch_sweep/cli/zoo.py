@@ -25,7 +25,7 @@ def train_networks(config: ConfigFile, set_: Overrides = None, as_json: AsJson =
     from stitch_sweep.networks.side_by_side import ensure_side_by_side
     from stitch_sweep.networks.zoo import Zoo
     from stitch_sweep.plan.machine import check_local
-    from stitch_sweep.plan.prepare import make_local_trainer, prepare
+    from stitch_sweep.plan.prepare import add_probes, make_local_trainer, prepare
     from stitch_sweep.sweep.progress import Reporter
 
     settings = read_with_overrides(config, set_)
@@ -52,6 +52,7 @@ def train_networks(config: ConfigFile, set_: Overrides = None, as_json: AsJson =
             )
         train = make_local_trainer(settings, prepared.data)
         entries = [(r.name, zoo.ensure(r, train, reporter.network)) for r in recipes]
+        add_probes(prepared, prepared.networks(dict(entries)), reporter.network)
     if as_json:
         print_json([{"name": n, "folder": str(e.folder), **e.accuracy} for n, e in entries])
         return

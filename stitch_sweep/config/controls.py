@@ -6,6 +6,7 @@ Each control tests one reason, other than similar representations, for a high ac
     untrained_receiver  the trained sender into the receiver's architecture with random weights
     untrained_both      both with random weights
     class_only          a sender that knows only the class of an image
+    logits_only         a sender that knows only what linear probes read from the sender's layers
     image               the image itself, layer -1 of the sender
     linear_probe        a linear classifier on each layer; `analyze` trains it, no stitch is trained
 
@@ -28,7 +29,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from stitch_sweep.config.networks import CLASS_ONLY, NetworkConfig
+from stitch_sweep.config.networks import CLASS_ONLY, LOGITS_ONLY, NetworkConfig
 from stitch_sweep.config.pairs import PairConfig
 from stitch_sweep.config.paths import first_repeated
 from stitch_sweep.core.bounds import LONGEST_NAME
@@ -38,12 +39,12 @@ from stitch_sweep.core.registry import CONTROLS
 
 BUILT_IN = (
     *("untrained_sender", "untrained_receiver", "untrained_both"),
-    *("class_only", "image", "linear_probe"),
+    *("class_only", "logits_only", "image", "linear_probe"),
 )
 
 _IMAGE_LAYER = -1
 _TRAINED = ("trained", "file", "named", "factory")
-_WEIGHTS = {"untrained": "random", "class-only": CLASS_ONLY}
+_WEIGHTS = {"untrained": "random", "class-only": CLASS_ONLY, "logits-only": LOGITS_ONLY}
 """Suffix of the name of a control's network, and its weights."""
 # Suffixes of the networks that replace sender and receiver; "" keeps the pair's network.
 _SUFFIXES = {
@@ -51,6 +52,7 @@ _SUFFIXES = {
     "untrained_receiver": ("", "untrained"),
     "untrained_both": ("untrained", "untrained"),
     "class_only": ("class-only", ""),
+    "logits_only": ("logits-only", ""),
 }
 
 
@@ -115,8 +117,8 @@ def expand(
     """Expand controls into networks and pairs.
 
     Every pair of two trained networks gets every control. The controls of network `a` are named
-    `a-untrained` and `a-class-only`. Pairs with other networks do not get layer -1, because the image
-    does not depend on the network. Existing networks and pairs are not added again, so expanding a
+    `a-untrained`, `a-class-only` and `a-logits-only`. Pairs with other networks do not get layer -1,
+    because the image does not depend on the network. Existing networks and pairs are not added again, so expanding a
     result changes nothing.
 
     Args:
@@ -241,6 +243,7 @@ def _control_network(network: NetworkConfig, suffix: str) -> NetworkConfig:
         "weights": _WEIGHTS[suffix],
         "seed": _control_seed(network, suffix),
         "noise": 1.0 if _WEIGHTS[suffix] == CLASS_ONLY else None,
+        "probes_of": network.name if _WEIGHTS[suffix] == LOGITS_ONLY else None,
         # The control gets the same input images as the network.
         "expects": network.weights if network.kind == "named" else network.expects,
         "weights_key": None,

@@ -31,7 +31,10 @@ from stitch_sweep.core.problems import NAME, Location, errors_at, mismatch, refu
 from stitch_sweep.core.registry import FAMILIES, Options, Registry
 
 CLASS_ONLY = "class_only"
-WEIGHTS = ("trained", "random", "random_raw", CLASS_ONLY)
+LOGITS_ONLY = "logits_only"
+SENDERS_ONLY = (CLASS_ONLY, LOGITS_ONLY)
+"""Kinds of weights of controls that can send, but not receive."""
+WEIGHTS = ("trained", "random", "random_raw", CLASS_ONLY, LOGITS_ONLY)
 """Values of `weights` that Stitch Sweep creates itself."""
 FROM_FACTORY = "factory"
 """Value of `weights` for the weights that the user's factory returns."""
@@ -49,7 +52,7 @@ def weights_kind(weights: str) -> str:
     """Return the kind of a value of `weights`.
 
     Returns:
-        `trained`, `random`, `random_raw`, `class_only`, `file`, `named` or `factory`.
+        `trained`, `random`, `random_raw`, `class_only`, `logits_only`, `file`, `named` or `factory`.
     """
     if weights in (*WEIGHTS, FROM_FACTORY):
         return weights
@@ -139,8 +142,10 @@ class NetworkConfig(Component):
         description="Source of the weights. `trained`: the zoo trains the network. `random`: the "
         "untrained control, with BatchNorm statistics of one pass over the training images. "
         "`random_raw`: the same with means 0 and variances 1. `class_only`: a sender that knows only "
-        "the class of an image, with layers of this network's shapes. A path: a state dict (safetensors "
-        "or PyTorch; no code of the file is run). A name: pretrained weights of torchvision or timm. "
+        "the class of an image, with layers of this network's shapes. `logits_only`: a sender that "
+        "knows only what linear probes read from the layers of `probes_of`. A path: a state dict "
+        "(safetensors or PyTorch; no code of the file is run). A name: pretrained weights of "
+        "torchvision or timm. "
         "`factory`: the weights that the function returns.",
     )
     expects: Text | None = Field(
@@ -171,6 +176,11 @@ class NetworkConfig(Component):
         default=None,
         description="For `class_only`: standard deviation of the differences between images of one "
         "class, relative to the differences between classes. Default: 1.",
+    )
+    probes_of: Name | None = Field(
+        default=None,
+        description="For `logits_only`: name of the network whose layers the probes read; it has the "
+        "same architecture and layers.",
     )
     pretraining: PretrainingConfig | None = Field(
         default=None,
@@ -262,6 +272,17 @@ class NetworkConfig(Component):
         return self
 
     @model_validator(mode="after")
+    def _validate_probes(self) -> NetworkConfig:
+        if (self.weights == LOGITS_ONLY) != (self.probes_of is not None):
+            problem = (
+                f"only for weights: {LOGITS_ONLY}"
+                if self.weights != LOGITS_ONLY
+                else f"is missing; weights: {LOGITS_ONLY} needs it"
+            )
+            raise errors_at("network", [(("probes_of",), problem)])
+        return self
+
+    @model_validator(mode="after")
     def _validate_pretraining(self) -> NetworkConfig:
         if self.pretraining is not None and self.weights != "trained":
             raise errors_at("network", [(("pretraining",), "only for weights: trained")])
@@ -303,5 +324,5 @@ class NetworkConfig(Component):
 
 _LATER_KEYS = (
     *("model", "factory", "arguments", "expects", "weights_key", "weights_prefix"),
-    *("normalisation", "image_size", "noise", "pretraining"),
+    *("normalisation", "image_size", "noise", "probes_of", "pretraining"),
 )

@@ -20,7 +20,7 @@ from stitch_sweep.measuring.chunks import represent
 from stitch_sweep.measuring.importances import importances
 from stitch_sweep.measuring.networks import network_table
 from stitch_sweep.measuring.pictures import Picture, Pictures, choose, displayable
-from stitch_sweep.measuring.probes import gather, pooled, probe
+from stitch_sweep.measuring.probes import gather, probe
 from stitch_sweep.measuring.representations import (
     cell_columns,
     compare_representations,
@@ -29,6 +29,7 @@ from stitch_sweep.measuring.representations import (
 from stitch_sweep.measuring.source import SweepSource
 from stitch_sweep.measuring.stored_stitches import StoredStitch, StoredStitches, recorded_loss
 from stitch_sweep.networks.frozen import IMAGE_LAYER
+from stitch_sweep.networks.pooling import pooled
 from stitch_sweep.plan.cells import Cell
 
 _Progress = Callable[[int, int], None]

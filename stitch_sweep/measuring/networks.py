@@ -6,12 +6,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 from torch import nn
 
-from stitch_sweep.config.networks import CLASS_ONLY, EXTERNAL_KINDS, NetworkConfig
+from stitch_sweep.config.networks import (
+    CLASS_ONLY,
+    EXTERNAL_KINDS,
+    LOGITS_ONLY,
+    SENDERS_ONLY,
+    NetworkConfig,
+)
 from stitch_sweep.config.root import Config
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.data.images import Data
@@ -21,11 +27,14 @@ from stitch_sweep.networks.controls import ClassOnly
 from stitch_sweep.networks.cutting.linear_rest import find_linear_rests
 from stitch_sweep.networks.cutting.opening import open_network
 from stitch_sweep.networks.frozen import FrozenSender
-from stitch_sweep.networks.recipes import make_recipe
+from stitch_sweep.networks.logits_only import LogitsOnly, Probes
+from stitch_sweep.networks.recipes import Recipe, make_probe_recipe, make_recipe
 from stitch_sweep.networks.weights.fitting import load_pretrained
 from stitch_sweep.networks.zoo import RECIPE_FILE, Zoo, load
 from stitch_sweep.storage.digests import fingerprint
 from stitch_sweep.training.workbench import Workbench
+
+Module = TypeVar("Module", bound=nn.Module)
 
 _COLUMNS = ["network", "family", "weights", "seed", "parameters", "depth", "width", "layers"]
 _COLUMNS += ["options", "classes", "receiver_free"]
@@ -66,7 +75,8 @@ def find_networks(
         permissions: what may be read, loaded and run; the configuration may come from a stranger.
     """
     available = AvailableNetworks()
-    for network in config.networks:
+    # A logits-only sender needs the network that it probes.
+    for network in sorted(config.networks, key=lambda network: network.kind == LOGITS_ONLY):
         try:
             network = permissions.check_network(network)
         except InputError as error:
@@ -80,12 +90,23 @@ def find_networks(
             layers = [layer.name for layer in traced.layers]
             layer_shapes = [shapes[name] for name in layers]
             available.rows[network.name] = _describe_network(network, module, layers, data)
-            if network.kind != CLASS_ONLY:
+            if network.kind not in SENDERS_ONLY:
                 rest = partial(traced.sub_network, end=None)
                 available.rows[network.name]["receiver_free"] = find_linear_rests(
                     rest, layer_shapes
                 )
-            loaded = _load_network(network, config, data, layer_shapes, module, permissions)
+            if network.kind == LOGITS_ONLY:
+                probed = available.modules.get(str(network.probes_of))
+                if probed is None:
+                    available.notes.append(
+                        f"network {network.name} is left out, as {network.probes_of}, which it probes"
+                    )
+                    continue
+                loaded: nn.Module = _load_probes(
+                    network, probed, config, data, layer_shapes, permissions
+                )
+            else:
+                loaded = _load_network(network, config, data, layer_shapes, module, permissions)
         except InputError as error:
             available.notes.append(f"network {network.name}: {error}")
             available.damaged = True
@@ -118,7 +139,7 @@ def network_table(
 
     Returns:
         One row per network: `network`, `family`, `weights` (the network's `kind`; see
-        `NetworkConfig`), `seed`, `parameters` (0 for a class-only sender), `depth` (number of layers
+        `NetworkConfig`), `seed`, `parameters` (0 for controls that only send), `depth` (number of layers
         from 0 on, minus one: the number of blocks), `width` (missing where the family has none),
         `layers` (their names), `options` (as JSON), `classes`, `receiver_free` (the layers after which it
         is linear), `test_accuracy`, and `predictions`, the
@@ -142,7 +163,7 @@ def network_table(
 def _describe_network(
     network: NetworkConfig, module: nn.Module, layers: list[str], data: Data
 ) -> dict[str, Any]:
-    is_network = network.kind != CLASS_ONLY
+    is_network = network.kind not in SENDERS_ONLY
     width = network.options.get("width")
     return {
         "network": network.name,
@@ -180,11 +201,32 @@ def _load_network(
         raise _MissingError(path)
     if network.kind in EXTERNAL_KINDS:
         return load_pretrained(network, data)
-    zoo, recipe = Zoo(permissions.zoo(config)), make_recipe(network, config, data)
+    return _load_from_zoo(make_recipe(network, config, data), module, config, permissions)
+
+
+def _load_probes(
+    network: NetworkConfig,
+    probed: nn.Module,
+    config: Config,
+    data: Data,
+    layer_shapes: list[tuple[int, ...]],
+    permissions: Permissions,
+) -> LogitsOnly:
+    """Load a logits-only sender; its errors are those of `_load_network`."""
+    probes = Probes(layer_shapes, data.num_classes, seed=network.seed)
+    recipe = make_probe_recipe(network, probed, config, data)
+    return LogitsOnly(probed, _load_from_zoo(recipe, probes, config, permissions))
+
+
+def _load_from_zoo(
+    recipe: Recipe, module: Module, config: Config, permissions: Permissions
+) -> Module:
+    zoo = Zoo(permissions.zoo(config))
     entry = zoo.find(recipe)
     if entry is None:
         raise _MissingError(zoo.root / recipe.folder / RECIPE_FILE)
-    return load(entry.folder, into=module)
+    load(entry.folder, into=module)
+    return module
 
 
 def _recorded_accuracy(name: str, results: pd.DataFrame) -> float | None:

@@ -19,6 +19,7 @@ from stitch_sweep.core.seeding import derive, generator
 from stitch_sweep.data.batches import Batch
 from stitch_sweep.data.loader import Loader
 from stitch_sweep.networks.frozen import FrozenNetwork, FrozenSender
+from stitch_sweep.networks.logits_only import LogitsOnly, LogitsOnlySender
 
 
 class ClassOnly(nn.Module):
@@ -136,13 +137,11 @@ class ClassOnlySender(FrozenSender):
         return layer
 
 
-def freeze(
-    module: nn.Module, name: str, layer_names: Sequence[str] | None = None
-) -> FrozenNetwork | ClassOnlySender:
+def freeze(module: nn.Module, name: str, layer_names: Sequence[str] | None = None) -> FrozenSender:
     """Freeze a module in place, as sender (or receiver, for a network).
 
     Args:
-        module: a network, or a `ClassOnly`.
+        module: a network, a `ClassOnly`, or a `LogitsOnly`.
         name: name in messages.
         layer_names: cut points to use as layers instead of the network's own.
 
@@ -151,4 +150,6 @@ def freeze(
     """
     if isinstance(module, ClassOnly):
         return ClassOnlySender(module, name)
+    if isinstance(module, LogitsOnly):
+        return LogitsOnlySender(module, name, layer_names)
     return FrozenNetwork(module, name, layer_names)

@@ -20,7 +20,7 @@ from stitch_sweep.core.registry import FAMILIES
 from stitch_sweep.data.images import Data
 from stitch_sweep.networks import construction
 from stitch_sweep.networks.families.building import build
-from stitch_sweep.storage.digests import digest
+from stitch_sweep.storage.digests import digest, fingerprint
 
 FORMAT = 1
 """Part of every recipe. Increase it when the training code gives other weights for the same recipe."""
@@ -140,6 +140,23 @@ def make_recipe(network: NetworkConfig, config: Config, data: Data) -> Recipe:
         content["data"]["augment"] = pretraining.augment or config.data.augment
         content["pretraining"] = pretraining.training_values()
     return Recipe(network.name, content, construction.find_factory(network))
+
+
+def make_probe_recipe(
+    network: NetworkConfig, probed: nn.Module, config: Config, data: Data
+) -> Recipe:
+    """Make the recipe of the probes of a network with `weights: logits_only`.
+
+    Args:
+        network: the control.
+        probed: the network whose layers are probed; its weights are part of the recipe.
+        config: the configuration.
+        data: the images.
+    """
+    recipe = make_recipe(network, config, data)
+    # Probes are fitted on the CPU.
+    content = {**recipe.content, "device": "cpu", "probed": fingerprint(probed)}
+    return Recipe(recipe.name, content | {"layers": network.layers})
 
 
 def _code_of(family: str) -> str | None:

@@ -20,6 +20,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 from torch import nn
 
+from stitch_sweep.config.networks import LOGITS_ONLY
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.problems import describe_problems
 from stitch_sweep.core.splits import SPLITS
@@ -204,6 +205,8 @@ def load(folder: Path | str, into: nn.Module | None = None) -> nn.Module:
         state = unpack(path.read_bytes())["model"]
     except (OSError, CheckpointError, KeyError) as error:
         raise InputError(f"{path}: {error}; delete the folder to train again") from None
+    if into is None and stored.recipe["weights"] == LOGITS_ONLY:
+        raise InputError(f"{folder}: contains linear probes (a control), and no network")
     network = Recipe("", stored.recipe).architecture() if into is None else into
     network.load_state_dict(state)
     return network.eval()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from stitch_sweep.config.networks import CLASS_ONLY
+from stitch_sweep.config.networks import SENDERS_ONLY
 from stitch_sweep.config.root import Config
 from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.core.errors import InputError, nearest
@@ -67,8 +67,8 @@ def check_cell(
     """
     outlines = prepared.outlines
     place = f"--pair {cell}: " if place is None else place
-    if cell.receiver in _class_only_senders(prepared.config):
-        raise InputError(f"{place}{cell.receiver} knows only the class: it can't receive")
+    if cell.receiver in _only_senders(prepared.config):
+        raise InputError(f"{place}{cell.receiver} is a control that only sends: it can't receive")
     if problem := explain_wrong_head(cell.receiver, outlines[cell.receiver], prepared.data):
         raise InputError(f"{place}{problem}")
     sides = ((cell.sender, cell.sender_layer), (cell.receiver, cell.receiver_layer))
@@ -102,17 +102,17 @@ def choose_cell(prepared: Prepared, named: Cell | None) -> tuple[Cell, TrialSett
 
     Raises:
         InputError: the cell's layers don't exist, the stitch can't join them, or the sender is
-            class-only and therefore no network to examine.
+            a control that is no network to examine.
     """
-    class_only = _class_only_senders(prepared.config)
+    only_senders = _only_senders(prepared.config)
     config = prepared.config
     asked = [(pair.sender, pair.receiver) for pair in config.pairs]
     asked += [(part.network, part.network) for part in config.knock_out]
-    pairs = [pair for pair in asked if pair[0] not in class_only]
-    if not pairs if named is None else named.sender in class_only:
+    pairs = [pair for pair in asked if pair[0] not in only_senders]
+    if not pairs if named is None else named.sender in only_senders:
         subject = "every sender" if named is None else f"--pair {named}: {named.sender}"
         raise InputError(
-            f"{subject} is a class-only sender (a control), but this command needs two real networks; "
+            f"{subject} is a control that only sends, but this command needs two real networks; "
             "use --pair with another sender, or add a pair of networks"
         )
     cells = {
@@ -139,5 +139,5 @@ def choose_cell(prepared: Prepared, named: Cell | None) -> tuple[Cell, TrialSett
     return named, settings
 
 
-def _class_only_senders(config: Config) -> set[str]:
-    return {network.name for network in config.networks if network.kind == CLASS_ONLY}
+def _only_senders(config: Config) -> set[str]:
+    return {network.name for network in config.networks if network.kind in SENDERS_ONLY}

@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 
 import torch
 
-from stitch_sweep.config.networks import CLASS_ONLY, EXTERNAL_KINDS, NetworkConfig
+from stitch_sweep.config.networks import (
+    CLASS_ONLY,
+    EXTERNAL_KINDS,
+    LOGITS_ONLY,
+    NetworkConfig,
+)
 from stitch_sweep.config.root import Config
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.data.images import Data
@@ -31,7 +36,7 @@ class Outline:
     """A network without weights: the shapes of its layers.
 
     Attributes:
-        image: shape of the image, layer -1; None for a class-only sender.
+        image: shape of the image, layer -1; None for a class-only or logits-only sender.
         layers: shape of each layer from 0 on.
         outputs: length of the logits; None for a class-only sender.
         gradients: how far gradients reach into the network.
@@ -59,7 +64,7 @@ class Outline:
         last = len(self.layers) - 1
         first = 0 if self.image is None else IMAGE_LAYER
         if outside := [str(layer) for layer in layers if not first <= layer <= last]:
-            start = "-1 (the image)" if self.image else "0 (it knows only the class, no image)"
+            start = "-1 (the image)" if self.image else "0 (this control knows no image)"
             raise InputError(f"{name} has layers {start} to {last}, not {', '.join(outside)}")
 
     def shape(self, layer: int) -> Shape:
@@ -117,6 +122,8 @@ def _outline(network: NetworkConfig, data: Data) -> Outline:
     layers = [shapes[layer.name] for layer in traced.layers]
     if network.kind == CLASS_ONLY:
         return Outline(None, layers, None)
+    if network.kind == LOGITS_ONLY:
+        return Outline(None, layers, data.num_classes)
     whole = traced.sub_network(None, None)
     with torch.no_grad():
         outputs = whole(black_image(module, data.image_shape)).shape[1]

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from torch import nn
 
-from stitch_sweep.config.networks import CLASS_ONLY, EXTERNAL_KINDS, NetworkConfig
+from stitch_sweep.config.networks import (
+    CLASS_ONLY,
+    EXTERNAL_KINDS,
+    LOGITS_ONLY,
+    SENDERS_ONLY,
+    NetworkConfig,
+)
 from stitch_sweep.config.root import Config
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.data.duplicates import find_duplicates
@@ -15,11 +22,13 @@ from stitch_sweep.data.images import Data
 from stitch_sweep.data.loading import load as load_data
 from stitch_sweep.networks import construction
 from stitch_sweep.networks.controls import ClassOnly
+from stitch_sweep.networks.logits_only import LogitsOnly, Probes
 from stitch_sweep.networks.pretraining import Progress, train_network
-from stitch_sweep.networks.recipes import Recipe, make_recipe
+from stitch_sweep.networks.probe_fitting import fit_probes
+from stitch_sweep.networks.recipes import Recipe, make_probe_recipe, make_recipe
 from stitch_sweep.networks.weights.fitting import load_pretrained
 from stitch_sweep.networks.weights.reading import load_weights
-from stitch_sweep.networks.zoo import StoredNetwork, Zoo
+from stitch_sweep.networks.zoo import StoredNetwork, Zoo, load
 from stitch_sweep.plan.machine import pretraining_notes
 from stitch_sweep.plan.outlines import Outline, outline_networks
 from stitch_sweep.plan.sizes import allot_trials, bound_all_trainings, count_trials
@@ -85,12 +94,13 @@ class Prepared:
     def recipes(self) -> list[Recipe]:
         """Return the recipes of the networks that the zoo has to provide.
 
-        Class-only senders, and networks whose configuration names weights, need no recipe.
+        Class-only senders, and networks whose configuration names weights, need no recipe. The
+        probes of logits-only senders have one once their network exists; see `add_probes`.
         """
         return [
             make_recipe(network, self.config, self.data)
             for network in self.config.networks
-            if network.kind not in (*EXTERNAL_KINDS, CLASS_ONLY)
+            if network.kind not in (*EXTERNAL_KINDS, *SENDERS_ONLY)
         ]
 
     def class_only(self, network: NetworkConfig) -> ClassOnly:
@@ -101,15 +111,26 @@ class Prepared:
 
     def untrained(self) -> dict[str, nn.Module]:
         """Build `networks` with random weights, to measure time or memory before any training."""
-        return {
-            network.name: self.class_only(network)
-            if network.kind == CLASS_ONLY
-            else construction.build(network, self.data)
-            for network in self.config.networks
-        }
+        modules: dict[str, nn.Module] = {}
+        for network in self.config.networks:
+            if network.kind == CLASS_ONLY:
+                modules[network.name] = self.class_only(network)
+                continue
+            module = construction.build(network, self.data)
+            if network.kind == LOGITS_ONLY:
+                module = LogitsOnly(module, self.blank_probes(network))
+            modules[network.name] = module
+        return modules
+
+    def blank_probes(self, network: NetworkConfig) -> Probes:
+        """Build the probes of a network with `weights: logits_only`, before they are fitted."""
+        shapes = self.outlines[network.name].layers
+        return Probes(shapes, self.data.num_classes, seed=network.seed)
 
     def networks(self, entries: dict[str, StoredNetwork]) -> dict[str, nn.Module]:
         """Load the networks and class-only senders, by name, on the CPU.
+
+        Logits-only senders are missing: see `add_probes`.
 
         Args:
             entries: the zoo's entries by network name.
@@ -121,6 +142,8 @@ class Prepared:
                 continue
             if network.kind == CLASS_ONLY:
                 modules[network.name] = self.class_only(network)
+                continue
+            if network.kind == LOGITS_ONLY:
                 continue
             module = construction.build(network, self.data)
             module.load_state_dict(load_weights(entries[network.name].weights_file))
@@ -191,7 +214,50 @@ def provide_networks(
         recipe.name: zoo.ensure(recipe, make_local_trainer(config, prepared.data), on_progress)
         for recipe in prepared.recipes()
     }
-    return prepared.networks(entries)
+    return add_probes(prepared, prepared.networks(entries), on_progress)
+
+
+def add_probes(
+    prepared: Prepared,
+    modules: dict[str, nn.Module],
+    on_progress: Callable[[Recipe, Progress], None] = lambda recipe, progress: None,
+) -> dict[str, nn.Module]:
+    """Add the logits-only senders; fit in this process the probes that the zoo lacks.
+
+    Args:
+        prepared: the configuration.
+        modules: its other networks by name; see `Prepared.networks`.
+        on_progress: is called after each fit.
+
+    Returns:
+        All networks, in the configuration's order.
+    """
+    config, data = prepared.config, prepared.data
+    found = dict(modules)
+    for network in config.networks:
+        if network.kind != LOGITS_ONLY:
+            continue
+        probed = modules[str(network.probes_of)]
+        recipe = make_probe_recipe(network, probed, config, data)
+        probes = prepared.blank_probes(network)
+        fit = partial(_fit_probes, probes, probed, network, prepared)
+        entry = Zoo(config.zoo).ensure(recipe, fit, on_progress)
+        load(entry.folder, into=probes)
+        found[network.name] = LogitsOnly(probed, probes)
+    return {network.name: found[network.name] for network in config.networks}
+
+
+def _fit_probes(
+    probes: Probes,
+    probed: nn.Module,
+    network: NetworkConfig,
+    prepared: Prepared,
+    recipe: Recipe,
+    resume: bytes | None,
+) -> Iterator[Progress]:
+    """Fit probes as a training of the zoo: one step, so that there is nothing to resume."""
+    threads = prepared.config.resources.cpu
+    yield fit_probes(probes, probed, prepared.data, threads=threads, layer_names=network.cuts)
 
 
 def make_local_trainer(config: Config, data: Data) -> Train:

@@ -6,7 +6,13 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stitch_sweep.config.networks import CLASS_ONLY, EXTERNAL_KINDS, FROM_FACTORY, is_in_memory
+from stitch_sweep.config.networks import (
+    CLASS_ONLY,
+    EXTERNAL_KINDS,
+    FROM_FACTORY,
+    LOGITS_ONLY,
+    is_in_memory,
+)
 from stitch_sweep.config.plugins import plugin_contents
 from stitch_sweep.config.root import Config
 from stitch_sweep.core.errors import InputError
@@ -175,6 +181,8 @@ def _describe_networks(prepared: Prepared) -> dict[str, Any]:
         elif network.kind == CLASS_ONLY:
             shapes = [list(shape) for shape in prepared.outlines[network.name].layers]
             weights = {CLASS_ONLY: {"seed": network.seed, "noise": network.noise, "shapes": shapes}}
+        elif network.kind == LOGITS_ONLY:
+            weights = {LOGITS_ONLY: {"seed": network.seed, "probes_of": network.probes_of}}
         else:
             weights = recipes[network.name]
         descriptions[network.name] = {"weights": weights, "layers": network.layers}

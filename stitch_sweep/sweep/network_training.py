@@ -15,7 +15,7 @@ from stitch_sweep.core.registry import Registration
 from stitch_sweep.networks.pretraining import Progress, train_network
 from stitch_sweep.networks.recipes import Recipe
 from stitch_sweep.networks.zoo import StoredNetwork, Zoo
-from stitch_sweep.plan.prepare import Prepared
+from stitch_sweep.plan.prepare import Prepared, add_probes
 from stitch_sweep.sweep.gpu_errors import is_broken_device, is_out_of_memory
 from stitch_sweep.sweep.progress import Reporter
 from stitch_sweep.sweep.ray_setup import ray
@@ -60,7 +60,8 @@ def train_networks(prepared: Prepared, reporter: Reporter, slots: int) -> dict[s
             stop.set()
             ray.shutdown()
             raise
-    return prepared.networks({name: stored[recipe.folder] for name, recipe in recipes.items()})
+    entries = {name: stored[recipe.folder] for name, recipe in recipes.items()}
+    return add_probes(prepared, prepared.networks(entries), reporter.network)
 
 
 def make_task(function: Callable[..., Any], *, num_gpus: float, **options: Any) -> Any:

@@ -8,13 +8,14 @@ the strength of an L2 penalty is chosen by validation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from stitch_sweep.networks.cutting.linear_rest import is_affine
+from stitch_sweep.networks.logistic_regression import fit_logistic
 from stitch_sweep.stitches.base import ChannelMixer
 from stitch_sweep.stitches.closed_forms import AffineMap
 
@@ -26,9 +27,6 @@ whitens; the second one leaves directions of little variance small, which overfi
 long and images few."""
 MAX_VALUES = 2**27
 """Largest number of values of the mean rows, images times row length: half a GiB."""
-_STEPS = 60
-"""Largest number of L-BFGS iterations for each penalty."""
-_PROBES = 4
 _TOLERANCE = 1e-4
 
 
@@ -56,7 +54,8 @@ def find_head(rest: Callable[[Tensor], Tensor], stitch: ChannelMixer) -> Head | 
         the layer has too few channels.
     """
     device = stitch.offset().device
-    if not _is_affine(rest, stitch.receiver, device):
+    # One pass decides it, and gradients of all logits are computed only for a rest that is affine.
+    if not is_affine(rest, stitch.receiver, device):
         return None
     zero = torch.zeros(1, *stitch.receiver, device=device, requires_grad=True)
     logits = rest(zero)[0]
@@ -71,22 +70,6 @@ def find_head(rest: Callable[[Tensor], Tensor], stitch: ChannelMixer) -> Head | 
     if torch.linalg.matrix_rank(weight, rtol=1e-6) < len(weight):
         return None
     return Head(weight, offset)
-
-
-@torch.no_grad()
-def _is_affine(
-    rest: Callable[[Tensor], Tensor], shape: Sequence[int], device: torch.device
-) -> bool:
-    """Return whether f(a + b) - f(a) - f(b) + f(0) = 0 for some random a and b of a shape.
-
-    One pass decides it, and gradients of all logits are computed only for a rest that is affine.
-    """
-    generator = torch.Generator().manual_seed(0)
-    a, b = 10 * torch.randn(2, _PROBES, *shape, generator=generator).to(device)
-    values = rest(torch.cat([a + b, a, b, torch.zeros_like(a)])).double()
-    at_sum, at_a, at_b, at_zero = values.chunk(4)
-    defect = (at_sum - at_a - at_b + at_zero).abs().max()
-    return bool(defect <= _TOLERANCE * values.abs().max())
 
 
 @torch.no_grad()
@@ -126,43 +109,10 @@ def fit_maps(
     """
     weight, bias = base.weight.to(rows.device), base.bias.to(rows.device)
     inverse = torch.linalg.pinv(head.weight)
-    for slopes, offset in _logistic_regressions(rows, labels, len(head.offset)):
+    for slopes, offset in fit_logistic(
+        rows, labels, len(head.offset), PENALTIES, EIGENVALUE_RIDGES
+    ):
         yield (
             weight + inverse @ (slopes - head.weight @ weight),
             bias + inverse @ (offset - head.offset - head.weight @ bias),
         )
-
-
-def _logistic_regressions(
-    rows: Tensor, labels: Tensor, classes: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Fit multinomial logistic regressions; yield A [K, D] and a [K], float64, of logits A r + a."""
-    mean = rows.double().mean(dim=0)
-    centered = rows - mean.float()
-    covariance = (centered.T.double() @ centered.double() / len(rows)).cpu()
-    eigenvalues, vectors = torch.linalg.eigh(covariance)
-    eigenvalues = eigenvalues.clamp(min=0)
-    for ridge in EIGENVALUE_RIDGES:
-        regular = (eigenvalues + ridge * eigenvalues.mean()).clamp(min=1e-300)
-        whitening = (vectors / regular.sqrt()).to(rows.device)
-        inputs = centered @ whitening.float()
-        weight = torch.zeros(classes, rows.shape[1], device=rows.device, requires_grad=True)
-        bias = torch.zeros(classes, device=rows.device, requires_grad=True)
-        for penalty in PENALTIES:  # each starts from the one before
-            _minimize(inputs, labels, weight, bias, penalty)
-            slopes = weight.detach().double() @ whitening.T
-            yield slopes, bias.detach().double() - slopes @ mean
-
-
-def _minimize(inputs: Tensor, labels: Tensor, weight: Tensor, bias: Tensor, penalty: float) -> None:
-    """Minimize the mean cross-entropy plus an L2 penalty over weight [K, D] and bias [K], in place."""
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=_STEPS, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        value = functional.cross_entropy(functional.linear(inputs, weight, bias), labels)
-        value = value + penalty / 2 * weight.square().sum()
-        value.backward()
-        return value
-
-    optimizer.step(loss)

@@ -15,6 +15,7 @@ from stitch_sweep.analysis.networks import architectures
 
 _EXPLANATIONS = {
     "class_only": "class information alone suffices for it",
+    "logits_only": "what linear probes read from the sender's layers suffices for it",
     "untrained_sender": "stitch and receiver reach it from untrained features",
     "untrained_receiver": "the stitch reaches it from the sender without a trained receiver",
     "untrained_both": "the stitch reaches it without any trained network",
@@ -22,7 +23,8 @@ _EXPLANATIONS = {
 }
 _UNTRAINED = ("random", "random_raw")
 # The configuration's `controls` appends these to a network's name.
-_SUFFIXES = ("-untrained", "-class-only")
+_SUFFIXES = ("-untrained", "-class-only", "-logits-only")
+_SENDERS_ONLY = ("class_only", "logits_only")
 _LITTLE = "the accuracy of the regions says little about the layers"
 
 
@@ -49,8 +51,8 @@ def network_kind(cells: pd.DataFrame, role: str, weights: Mapping[str, str]) -> 
 
 def control_kind(sender_kind: str | None, receiver_kind: str | None) -> str | None:
     """Return the pair's kind of control, a key of `CONTROL_TITLES`; None if it is not a control."""
-    if sender_kind == "class_only":
-        return "class_only"
+    if sender_kind in _SENDERS_ONLY:
+        return sender_kind
     untrained = (sender_kind in _UNTRAINED, receiver_kind in _UNTRAINED)
     names = {(True, True): "both", (True, False): "sender", (False, True): "receiver"}
     return f"untrained_{names[untrained]}" if untrained in names else None
@@ -76,7 +78,7 @@ def controls_of(
     def stands_for(name: str, kind: str, network: str) -> bool:
         if name == network:
             return True
-        if kind not in (*_UNTRAINED, "class_only"):
+        if kind not in (*_UNTRAINED, *_SENDERS_ONLY):
             return False
         same = name in described and described[name] == described.get(network)
         return same or name in [network + suffix for suffix in _SUFFIXES]

@@ -15,6 +15,7 @@ from stitch_sweep.analysis.matrix.uncertainty import Interval
 
 CONTROL_TITLES = {
     "class_only": "class-only sender",
+    "logits_only": "logits-only sender",
     "untrained_sender": "untrained sender",
     "untrained_receiver": "untrained receiver",
     "untrained_both": "untrained sender and receiver",

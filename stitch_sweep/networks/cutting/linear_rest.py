@@ -22,16 +22,21 @@ _TOLERANCE = 1e-4
 
 
 @torch.no_grad()
-def is_affine(function: Callable[[Tensor], Tensor], shape: Sequence[int]) -> bool:
+def is_affine(
+    function: Callable[[Tensor], Tensor],
+    shape: Sequence[int],
+    device: torch.device | str = "cpu",
+) -> bool:
     """Return whether f(x) + f(y) = f(x + y) + f(0) holds for random x and y.
 
     Args:
         function: a part of a network in eval mode, from [B, *shape] to [B, K].
         shape: of its input, without the batch.
+        device: of the function.
     """
     random = generator("affine", *shape)
     for scale in _SCALES:
-        x, y = (scale * torch.randn(_ROWS, *shape, generator=random) for _ in range(2))
+        x, y = ((scale * torch.randn(_ROWS, *shape, generator=random)).to(device) for _ in range(2))
         outputs = function(torch.cat([x, y, x + y, torch.zeros_like(x)]))
         of_x, of_y, of_sum, offset = outputs.double().chunk(4)
         size = max((part - offset).abs().max().item() for part in (of_x, of_y, of_sum))

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from stitch_sweep.measuring.probes import Features, pooled, probe
+from stitch_sweep.measuring.probes import Features, probe
+from stitch_sweep.networks.pooling import pooled
 
 
 @pytest.mark.parametrize(
