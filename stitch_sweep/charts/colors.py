@@ -47,14 +47,18 @@ def value_range(matrices: Sequence[Matrix]) -> tuple[float, float]:
     """Return the lower and upper end of the color scale that matrices of one value share.
 
     Accuracies: 0 to 1, so that pictures of different sweeps can be compared. Similarities and
-    agreements: the lowest value, at most 0, to 1. Other values: the extremes.
+    agreements: the lowest value, at most 0, to 1. Differences of accuracies: the extremes and 0. Other
+    values: the extremes.
     """
     values = np.concatenate([matrix.values.to_numpy().ravel() for matrix in matrices])
     if all("accuracy" in matrix.value_name.split("_") for matrix in matrices):
         return 0.0, 1.0
+    if matrices[0].is_difference:
+        values = np.append(values, 0.0)
     measure = COLUMNS.get(matrices[0].value_name)
     if (
         measure is not None
+        and not matrices[0].is_difference
         and measure.name not in ACCURACIES
         and measure.direction == "higher"
         and measure.range[1] == 1

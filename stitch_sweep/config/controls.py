@@ -118,8 +118,8 @@ def expand(
 
     Every pair of two trained networks gets every control. The controls of network `a` are named
     `a-untrained`, `a-class-only` and `a-logits-only`. Pairs with other networks do not get layer -1,
-    because the image does not depend on the network. Existing networks and pairs are not added again, so expanding a
-    result changes nothing.
+    because the image does not depend on the network. Existing networks and pairs are not added again,
+    so expanding a result changes nothing.
 
     Args:
         networks: networks with distinct names.

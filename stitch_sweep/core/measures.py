@@ -256,11 +256,25 @@ ACCURACIES = _by_name(
 )
 """The accuracies in `results.parquet`, by column."""
 
+BEYOND_LOGITS = "beyond_logits"
+"""The column of the excess over the logits-only control; see `analysis/matrix/excess.py`."""
+
+_DERIVED = _by_name(
+    Measure(
+        BEYOND_LOGITS,
+        "accuracy beyond the logits-only control",
+        "higher",
+        _COSINE,
+        "accuracy with the sender - accuracy with the log-probabilities of its linear probes",
+        "beyond logits-only",
+    )
+)
+
 SIMILARITIES = {f"val_{name}": m for name, m in MEASURES.items() if m.direction is not None}
 """The columns of `results.parquet` that contain a similarity measure, computed on validation images."""
 
-COLUMNS = {**ACCURACIES, **SIMILARITIES, **DIFFERENCES, **AGREEMENTS}
-"""Every registered column of `results.parquet` and of the measured tables, by its name."""
+COLUMNS = {**ACCURACIES, **SIMILARITIES, **DIFFERENCES, **AGREEMENTS, **_DERIVED}
+"""Every registered column of `results.parquet` and of the analysis, by its name."""
 
 
 class MeasureRegistry(Registry):

@@ -39,9 +39,10 @@ NamedChart = tuple[str, Callable[[], Chart]]
 def list_charts(findings: Findings) -> Iterator[NamedChart]:
     """Iterate over all charts of an experiment."""
     verdicts, experiment = findings.verdicts, findings.experiment
-    for matrix in [*(verdict.matrix for verdict in verdicts), *findings.gaps]:
+    excesses = [excess.matrix for excess in findings.excesses]
+    for matrix in [*(verdict.matrix for verdict in verdicts), *excesses, *findings.gaps]:
         yield matrix.file_name, partial(describe_matrices, [matrix], columns=1)
-    yield from _matrix_grids([v.matrix for v in verdicts if v.control is None])
+    yield from _matrix_grids([*(v.matrix for v in verdicts if v.control is None), *excesses])
     for ladder in findings.ladders:
         draw = partial(describe_ladder, ladder.size, ladder.points, ladder.fits)
         yield f"ladder_{ladder.size}", draw

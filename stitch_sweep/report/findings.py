@@ -20,6 +20,7 @@ from stitch_sweep.analysis.comparison.task import against_task
 from stitch_sweep.analysis.ladder.fit import LadderFit
 from stitch_sweep.analysis.ladder.points import Size, ladder_points
 from stitch_sweep.analysis.ladder.transition import fit_ladders
+from stitch_sweep.analysis.matrix.excess import EXCESS_THRESHOLDS
 from stitch_sweep.analysis.matrix.knock_out import gap_matrices
 from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.analysis.matrix.order_parameters import regions
@@ -62,7 +63,8 @@ class Findings:
     Attributes:
         experiment: the analyzed experiment; None for a bare matrix.
         verdicts: one per matrix.
-        architectures: one per pair of architectures with at least three networks each.
+        architectures: one per pair of architectures with at least three networks each, and one for what
+            they reach beyond their logits-only controls.
         chance: the accuracy of guessing.
         ladders: one per kind of size of which the networks have several.
         losses: `comparison.losses.loss_table`.
@@ -92,6 +94,11 @@ class Findings:
     agreement: pd.DataFrame | None = None
     decisions: pd.DataFrame | None = None
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def excesses(self) -> list[Verdict]:
+        """What each pair with a logits-only control reaches beyond it."""
+        return [verdict.excess for verdict in self.verdicts if verdict.excess is not None]
 
     @property
     def gaps(self) -> list[Matrix]:
@@ -230,10 +237,16 @@ class _Analysis:
         networks = self.networks
         if networks is None:
             return []
+        excesses = [v.excess for v in verdict_list if v.excess is not None]
         return (
             self._attempt(
                 "verdicts on architectures",
-                lambda: architecture_verdicts(verdict_list, networks, seed=self.seed),
+                lambda: [
+                    *architecture_verdicts(verdict_list, networks, seed=self.seed),
+                    *architecture_verdicts(
+                        excesses, networks, thresholds=EXCESS_THRESHOLDS, seed=self.seed
+                    ),
+                ],
             )
             or []
         )
@@ -261,7 +274,8 @@ class _Analysis:
             if size not in networks.columns or networks[size].dropna().nunique() < 2:
                 continue
             subject = f"the ladder over {size}"
-            points = self._attempt(subject, partial(ladder_points, verdict_list, networks, size))
+            judged = [*verdict_list, *(v.excess for v in verdict_list if v.excess is not None)]
+            points = self._attempt(subject, partial(ladder_points, judged, networks, size))
             if points is None or points["size"].dropna().nunique() < 2:
                 continue
             if (points["reason"] != "").all():

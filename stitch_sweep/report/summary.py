@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from stitch_sweep.analysis.matrix.excess import EXCESS_THRESHOLDS
 from stitch_sweep.analysis.matrix.knock_out import by_removed, gap_matrix, is_knock_out
+from stitch_sweep.analysis.matrix.label_thresholds import THRESHOLDS
 from stitch_sweep.analysis.matrix.notes import listed
 from stitch_sweep.analysis.matrix.order_parameters import REGIONS
 from stitch_sweep.analysis.matrix.verdict import CONTROL_TITLES, Verdict
@@ -36,6 +38,21 @@ MEANING = {
     "unclear": "no shape can be named",
 }
 """The meaning of each label."""
+
+EXCESS_MEANING = {
+    "triangle": "at equal depth and below, the receiver uses more of the sender than the class "
+    "information that linear probes read",
+    "diagonal": "at equal depth above all, the receiver uses more of the sender than the class "
+    "information that linear probes read",
+    "full": "everywhere, the receiver uses more of the sender than the class information that linear "
+    "probes read",
+    "none": "the class information that linear probes read from the sender is all that the receiver uses",
+    "upper": "at equal depth and above, the receiver uses more of the sender than the class "
+    "information that linear probes read",
+    "gradient": "it depends on the sender's or on the receiver's depth alone",
+    "unclear": MEANING["unclear"],
+}
+"""The meaning of each label of an excess over the logits-only control."""
 
 MAX_SENTENCES = 10
 """With more matrices, labels are counted by series; the table lists every matrix."""
@@ -139,10 +156,14 @@ def describe_verdicts(findings: Findings, targets: Mapping[int, str]) -> list[St
     """
     pairs = [(k, v) for k, v in enumerate(findings.verdicts) if v.control is None]
     if len(pairs) > MAX_SENTENCES:
-        statements = _count_by_series([v for _, v in pairs], findings.experiment)
+        judged = [*(v for _, v in pairs), *findings.excesses]
+        statements = _count_by_series(judged, findings.experiment)
     else:
         statements = [
-            _describe_verdict(v, targets.get(k, ""), findings.experiment) for k, v in pairs
+            _describe_verdict(verdict, targets.get(k, ""), findings.experiment)
+            for k, pair in pairs
+            for verdict in (pair, pair.excess)
+            if verdict is not None
         ]
     for verdict in findings.architectures:
         statement = _describe_verdict(verdict, "", findings.experiment)
@@ -163,7 +184,7 @@ def _count_by_series(verdicts: Sequence[Verdict], experiment: Experiment | None)
     images_of_series: dict[str, list[Verdict]] = {}
     knocked_out = []
     for verdict in verdicts:
-        series = verdict.matrix.factor_text
+        series = verdict.matrix.series
         if is_knock_out(verdict.matrix):
             knocked_out.append(verdict)
         elif makes_images(verdict.matrix):
@@ -255,8 +276,9 @@ def _describe_verdict(verdict: Verdict, target: str, experiment: Experiment | No
         subject = f"{matrix.sender} → image of {matrix.receiver}"
         subject += f", {matrix.factor_text}" if matrix.factors else ""
         return _describe_images([verdict], subject, experiment, target)
-    text = f": {MEANING[verdict.label]}"
-    shape = verdict.parameters.label()
+    meaning = EXCESS_MEANING if matrix.is_difference else MEANING
+    text = f": {meaning[verdict.label]}"
+    shape = verdict.parameters.label(EXCESS_THRESHOLDS if matrix.is_difference else THRESHOLDS)
     if verdict.label == "unclear" and shape != "unclear":
         text += f"; too many cells are missing or not converged, and the other cells give {shape}"
     text += _index_text(verdict)
@@ -267,8 +289,8 @@ def _describe_verdict(verdict: Verdict, target: str, experiment: Experiment | No
     subject = f"{matrix.sender} → {matrix.receiver}"
     if matrix.kind == "self-pair":
         subject += " (one network with itself)"
-    if matrix.factors:
-        subject += f", {matrix.factor_text}"
+    if matrix.series:
+        subject += f", {matrix.series}"
     return Statement(subject, text + ".", verdict.label, target)
 
 
@@ -279,6 +301,8 @@ def _reduced_text(verdict: Verdict) -> str:
     layers = listed([str(k) for k in sorted(verdict.matrix.receiver_free)])
     value = verdict.reduced.parameters.triangle
     index = "" if math.isnan(value) else f", triangle index {format_signed(value)}"
+    if verdict.matrix.is_difference:  # its pair's sentence explains it
+        return f". Without receiver layer {layers}: {verdict.reduced.label}{index}"
     return (
         f". After receiver layer {layers} the receiver is linear, so that the column says nothing about "
         f"it; without it: {verdict.reduced.label}{index}"
@@ -290,7 +314,12 @@ def _index_text(verdict: Verdict) -> str:
     index = _INDEX_OF_LABEL.get(verdict.label)
     if index is None:
         mean = mean_accuracy(verdict)
-        return "" if math.isnan(mean) else f" (mean accuracy {mean:.2f})"
+        value = (
+            f"mean {verdict.matrix.value_label}"
+            if verdict.matrix.is_difference
+            else "mean accuracy"
+        )
+        return "" if math.isnan(mean) else f" ({value} {format_signed(mean)})"
     value = getattr(verdict.parameters, index)
     if math.isnan(value):
         return ""

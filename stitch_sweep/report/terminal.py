@@ -33,7 +33,7 @@ def show(report: Report, console: Console) -> None:
         else:
             console.print(Text(findings.experiment.name, style="bold"))
         console.print(Text(describe_run(findings)))
-        for table in _tables_by_series(findings.verdicts):
+        for table in _tables_by_series([*findings.verdicts, *findings.excesses]):
             console.print(table)
         _show_statements(findings, console)
         for verdict in findings.verdicts if findings.experiment is None else []:
@@ -74,7 +74,7 @@ def _tables_by_series(verdicts: list[Verdict]) -> list[Table]:
     """Build a table per combination of crossed factors: their names are too long for a column."""
     series: dict[str, list[Verdict]] = {}
     for verdict in verdicts:
-        series.setdefault(verdict.matrix.factor_text, []).append(verdict)
+        series.setdefault(verdict.matrix.series, []).append(verdict)
     return [_table(factors, members) for factors, members in series.items()]
 
 

@@ -347,6 +347,11 @@ class Tracker:
             if reduced := verdict.get("without_receiver_free"):
                 numbers |= {f"matrix/{name}/reduced_{key}": reduced[key] for key in _REDUCED_KEYS}
                 tags[f"reduced_label/{name}"] = reduced["label"]
+            if excess := verdict.get("beyond_logits"):
+                numbers |= {
+                    f"matrix/{name}/beyond_logits_{key}": excess[key] for key in _REDUCED_KEYS
+                }
+                tags[f"beyond_logits_label/{name}"] = excess["label"]
         logged = self._client.get_run(self._parent).data.metrics
         now, step = int(time.time() * 1000), summary.get("trials", 0)
         points = [

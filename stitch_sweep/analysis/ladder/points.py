@@ -56,7 +56,7 @@ def ladder_points(
             solution, so they are another experiment.
 
     Returns:
-        Columns `series` (the factor values as text, empty when nothing was crossed), `sender`,
+        Columns `series` (see `Matrix.series`, empty when nothing was crossed), `sender`,
         `receiver`, `measure` (the argument `size`), `size`, `order`, `diagonal`, `triangle`, `low`
         and `high` (the interval of `order`), `diagonal_low`, `diagonal_high`, `triangle_low`,
         `triangle_high`, `label` (the verdict's headline), `reason`; sorted by series and size. An
@@ -107,7 +107,7 @@ _REASONS = {
 def _point(verdict: Verdict, size: str, sizes: dict[str, float]) -> dict[str, Any]:
     matrix, parameters = verdict.matrix, verdict.parameters
     row: dict[str, Any] = {
-        "series": matrix.factor_text,
+        "series": matrix.series,
         "sender": matrix.sender,
         "receiver": matrix.receiver,
         "measure": size,

@@ -18,7 +18,7 @@ from stitch_sweep.analysis.matrix.order_parameters import (
     reach,
     region_means,
     regions,
-    rescaled,
+    rescaled_matrix,
 )
 from stitch_sweep.analysis.matrix.quality import check_accuracies, check_quality
 from stitch_sweep.analysis.matrix.uncertainty import (
@@ -38,7 +38,8 @@ class Correct:
 
     Attributes:
         cells: shape (I J, N), a matrix's cells row by row: 1 where right, else 0, or the share of
-            repeats that are; NaN in all images of a cell without a value.
+            repeats that are; NaN in all images of a cell without a value. For a matrix of differences,
+            the difference of two such values.
         better: shape (N,), for the network with the higher own accuracy, None if unknown.
     """
 
@@ -95,7 +96,7 @@ def judge(
     relative = by_maximum and math.isnan(best)
     if relative:
         best = float(np.nanmax(matrix.values.where(where.notna()).to_numpy(), initial=chance))
-    values = rescaled(matrix.values, chance, best)
+    values = rescaled_matrix(matrix, chance, best)
     parameters = order_parameters(values, where)
     notes = scale_notes(best, chance, relative)
     label, withheld, quality_notes = check_quality(matrix, where, parameters.label(thresholds))
@@ -135,6 +136,7 @@ def judge(
         label_shares={} if sampled is None else sampled.label_shares(thresholds),
         p_value=p_value,
         reach=reach(values),
+        cell_intervals=None if sampled is None else _cell_tables(matrix, sampled, level),
         control=control,
         withheld=withheld,
         notes=notes,
@@ -250,7 +252,25 @@ def _resample(
     else:
         return None, []
     scale = sampled[:, values.size] if sampled.shape[1] > values.size else np.full(resamples, best)
+    cells = sampled[:, : values.size]
     means = region_means(
-        sampled[:, : values.size], scale, chance, where.to_numpy(dtype=object).ravel()
+        cells + chance if matrix.is_difference else cells,
+        scale,
+        chance,
+        where.to_numpy(dtype=object).ravel(),
     )
-    return Resamples(means, method), notes
+    return Resamples(means, method, cells), notes
+
+
+def _cell_tables(
+    matrix: Matrix, sampled: Resamples, level: float
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    low, high = (
+        pd.DataFrame(
+            ends.reshape(matrix.values.shape),
+            index=matrix.values.index,
+            columns=matrix.values.columns,
+        )
+        for ends in sampled.cell_intervals(level)
+    )
+    return low, high

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from stitch_sweep.core.measures import short_title
+from stitch_sweep.core.measures import BEYOND_LOGITS, short_title
 
 GAP_AXES = ("first_layer", "layers_removed")
 """The names of the rows and columns of a gap matrix."""
@@ -105,6 +105,11 @@ class Matrix:
         return "self-pair" if self.sender == self.receiver else "pair"
 
     @property
+    def is_difference(self) -> bool:
+        """Whether the values are differences of accuracies, see `excess`."""
+        return self.value_name == BEYOND_LOGITS
+
+    @property
     def axes(self) -> tuple[str, str]:
         """Titles of the rows' and the columns' axis."""
         if self.kind == "knock-out":
@@ -147,12 +152,18 @@ class Matrix:
         return ", ".join(f"{name} = {_text(value)}" for name, value in sorted(self.factors.items()))
 
     @property
+    def series(self) -> str:
+        """The factor values, and the kind of values if they aren't accuracies, in one line."""
+        kind = [self.value_label] if self.is_difference else []
+        return ", ".join([*kind, *([self.factor_text] if self.factors else [])])
+
+    @property
     def title(self) -> str:
-        """The pair of networks, the kind of matrix and the factor values in one line."""
+        """The pair of networks, the kind of matrix and of values, and the factor values in one line."""
         title = f"{self.sender} → {self.receiver} ({self.kind})"
         if self.kind == "knock-out":
             title = f"{self.sender}, layers knocked out"
-        return f"{title}, {self.factor_text}" if self.factors else title
+        return f"{title}, {self.series}" if self.series else title
 
     @property
     def file_name(self) -> str:

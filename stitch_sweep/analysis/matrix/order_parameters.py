@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from stitch_sweep.analysis.matrix.indices import Floats, indices
 from stitch_sweep.analysis.matrix.label_thresholds import THRESHOLDS, Thresholds, classify
+from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.core.errors import InputError
 
 REGIONS = ("lower", "band", "upper")
@@ -140,6 +141,12 @@ def rescaled(values: pd.DataFrame, chance: float, best: float) -> pd.DataFrame:
         0.1 above chance.
     """
     return (values - chance) / float(_span(best, chance))
+
+
+def rescaled_matrix(matrix: Matrix, chance: float, best: float) -> pd.DataFrame:
+    """Rescale a matrix's values; see `rescaled`. Differences are divided by best - chance."""
+    values = matrix.values + chance if matrix.is_difference else matrix.values
+    return rescaled(values, chance, best)
 
 
 def _span(best: ArrayLike, chance: float) -> Floats:

@@ -34,7 +34,7 @@ from stitch_sweep.analysis.matrix.order_parameters import (
     reach,
     region_means,
     regions,
-    rescaled,
+    rescaled_matrix,
 )
 from stitch_sweep.analysis.matrix.quality import check_accuracies, check_quality
 from stitch_sweep.analysis.matrix.uncertainty import NETWORKS, Resamples
@@ -110,7 +110,7 @@ def judge_networks(
     best = np.array([np.fmax(m.sender_accuracy, m.receiver_accuracy) for m in group])
     each = np.stack(
         [
-            rescaled(m.values, chance, float(b)).to_numpy(dtype=np.float64).ravel()
+            rescaled_matrix(m, chance, float(b)).to_numpy(dtype=np.float64).ravel()
             for m, b in zip(group, best, strict=True)
         ]
     )

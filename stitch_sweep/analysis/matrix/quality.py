@@ -46,12 +46,13 @@ def check_accuracies(matrix: Matrix, chance: float, test_images: int | None) -> 
         if not math.isnan(value) and not 0 <= value <= 1
     ]
     values = matrix.values.to_numpy(dtype=np.float64)
-    outside = np.argwhere((values < 0) | (values > 1))
+    lowest = -1 if matrix.is_difference else 0
+    outside = np.argwhere((values < lowest) | (values > 1))
     if len(outside):
         i, j = outside[0]
         problems.append(
             f"sender layer {matrix.values.index[i]}, receiver layer {matrix.values.columns[j]}: "
-            f"{values[i, j]:g} is outside 0 to 1; are these percent?"
+            f"{values[i, j]:g} is outside {lowest} to 1; are these percent?"
         )
     if problems:
         raise InputError(*problems)

@@ -22,6 +22,7 @@ from stitch_sweep.analysis.matrix.controls import (
     network_weights,
 )
 from stitch_sweep.analysis.matrix.evidence import Evidence, chance_level, read_labels
+from stitch_sweep.analysis.matrix.excess import judge_excess
 from stitch_sweep.analysis.matrix.judging import judge
 from stitch_sweep.analysis.matrix.label_thresholds import THRESHOLDS, Thresholds
 from stitch_sweep.analysis.matrix.matrices import best_by_matrix, matrices
@@ -119,12 +120,36 @@ def verdicts(
             )
         judged.append(replace(verdict, notes=[*verdict.notes, *notes]))
         kinds.append((pair_kinds[0] or "trained", pair_kinds[1] or "trained"))
-    return [
-        verdict
-        if verdict.control is not None
-        else explain(verdict, controls_of(verdict, judged, kinds, networks), thresholds)
-        for verdict in judged
-    ]
+    groups_by_matrix = {
+        id(v.matrix): cells for v, (_, _, cells) in zip(judged, groups, strict=True)
+    }
+
+    def beyond_logits(pair: Verdict, controls: Sequence[Verdict]) -> Verdict | None:
+        control = next((c for c in controls if c.control == "logits_only"), None)
+        if control is None:
+            return None
+        corrects = (
+            evidence.correct(v.matrix, groups_by_matrix[id(v.matrix)])[0] for v in (pair, control)
+        )
+        return judge_excess(
+            pair.matrix,
+            control.matrix,
+            *corrects,
+            chance=chance,
+            sender_layers=evidence.layers[pair.matrix.sender],
+            receiver_layers=evidence.layers[pair.matrix.receiver],
+            resamples=resamples,
+            seed=seed,
+        )
+
+    def complete(verdict: Verdict) -> Verdict:
+        if verdict.control is not None:
+            return verdict
+        controls = controls_of(verdict, judged, kinds, networks)
+        explained = explain(verdict, controls, thresholds)
+        return replace(explained, excess=beyond_logits(verdict, controls))
+
+    return [complete(verdict) for verdict in judged]
 
 
 def _mark_receiver_free(matrix: Matrix, layers: Collection[int]) -> Matrix:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,10 +48,12 @@ class Resamples:
     Attributes:
         means: L, D and U, shape (3, R).
         method: as in `Interval`.
+        cells: values of the cells, shape (R, I J); empty if they are not kept.
     """
 
     means: Floats
     method: str
+    cells: Floats = field(default_factory=lambda: np.empty((0, 0)))
 
     def intervals(self, level: float = 0.95) -> dict[str, Interval]:
         """Compute percentile intervals of the indices "triangle", "diagonal" and "order"."""
@@ -65,6 +67,11 @@ class Resamples:
                 low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
             intervals[name] = Interval(float(low), float(high), level, self.method)
         return intervals
+
+    def cell_intervals(self, level: float = 0.95) -> tuple[Floats, Floats]:
+        """Compute percentile intervals of the cells: the lower and the upper ends, (I J,) each."""
+        low, high = np.quantile(self.cells, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        return low, high
 
     def label_shares(self, thresholds: Thresholds) -> dict[str, float]:
         """Compute the share of resamples with each label; labels that don't occur are left out."""

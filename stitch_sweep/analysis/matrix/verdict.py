@@ -54,6 +54,9 @@ class Verdict:
         p_value: of the null hypothesis of row and column effects only; None with too few cells.
         reach: sender layer -> farthest receiver layer it reaches, NA where none; layers without a
             value are left out. See `order_parameters.reach`.
+        cell_intervals: the lower and the upper ends of the cells' intervals, tables of the matrix's
+            shape; None where nothing can be resampled.
+        excess: the judgment on what the pair reaches beyond its logits-only control; None without one.
         control: a key of `CONTROL_TITLES`, None for a pair that is not a control.
         withheld: the reason that the label is withheld: "gaps" (too few cells have a value) or
             "unconverged"; None if it is not.
@@ -77,6 +80,8 @@ class Verdict:
     notes: list[str] = field(default_factory=list)
     relative: bool = False
     reduced: Verdict | None = None
+    cell_intervals: tuple[pd.DataFrame, pd.DataFrame] | None = None
+    excess: Verdict | None = None
 
     @property
     def sound(self) -> bool:
@@ -99,8 +104,12 @@ class Verdict:
     def to_dict(self) -> dict[str, Any]:
         """Convert to data for JSON, None where undefined; `label` is the headline, `shape` the label."""
         numbers = ("lower", "band", "upper", "triangle", "diagonal", "order")
-        reduced = None if self.reduced is None else self.reduced.to_dict()
         shared = (*numbers, "label", "shape", "cells", "intervals", "p_value", "withheld", "notes")
+
+        def further(verdict: Verdict | None, *others: str) -> dict[str, Any] | None:
+            content = {} if verdict is None else verdict.to_dict()
+            return {key: content[key] for key in (*shared, *others)} if content else None
+
         return {
             "sender": self.matrix.sender,
             "receiver": self.matrix.receiver,
@@ -135,7 +144,8 @@ class Verdict:
             "explained_by": list(self.explained_by),
             "notes": list(self.notes),
             "receiver_free": sorted(self.matrix.receiver_free),
-            "without_receiver_free": reduced and {key: reduced[key] for key in shared},
+            "without_receiver_free": further(self.reduced),
+            "beyond_logits": further(self.excess, "without_receiver_free"),
         }
 
 

@@ -25,7 +25,12 @@ from stitch_sweep.charts.plotly_renderer import (
     matrix_to_plotly,
     to_json_values,
 )
-from stitch_sweep.core.measures import AGREEMENTS, COLUMNS, RELATIVE_DIFFERENCES
+from stitch_sweep.core.measures import (
+    AGREEMENTS,
+    BEYOND_LOGITS,
+    COLUMNS,
+    RELATIVE_DIFFERENCES,
+)
 from stitch_sweep.report.experiment import Experiment
 from stitch_sweep.report.findings import Findings, headline, makes_images
 from stitch_sweep.report.page.data import PageData
@@ -35,6 +40,7 @@ from stitch_sweep.report.wording import format_signed, pluralize
 _COLUMNS = (
     "accuracy_calibrated",
     "test_accuracy",
+    BEYOND_LOGITS,
     "val_accuracy",
     "penalty",
     "val_relative_mse",
@@ -288,12 +294,22 @@ def _matrices_of_values(findings: Findings, experiment: Experiment) -> dict[str,
     by_value = {}
     results = _add_agreement(_add_differences(experiment), findings.agreement)
     for key in VALUES:
+        if key == BEYOND_LOGITS and findings.excesses:
+            by_value[key] = {_identity(v.matrix): _excess_matrix(v) for v in findings.verdicts}
         if key not in results or not pd.api.types.is_numeric_dtype(results[key]):
             continue
         if results[key].notna().any() or key == "test_accuracy":
             value_matrices = matrices(results, key, metric=experiment.metric, mode=experiment.mode)
             by_value[key] = {_identity(matrix): matrix for matrix in value_matrices}
     return by_value
+
+
+def _excess_matrix(verdict: Verdict) -> Matrix:
+    """Return what a pair reaches beyond its logits-only control; without one, a matrix without values."""
+    if verdict.excess is not None:
+        return verdict.excess.matrix
+    blank = verdict.matrix.values * math.nan
+    return replace(verdict.matrix, value_name=BEYOND_LOGITS, values=blank)
 
 
 def _add_differences(experiment: Experiment) -> pd.DataFrame:
@@ -379,6 +395,7 @@ def _list_facts(verdict: Verdict) -> list[tuple[str, str]]:
         ("each sender layer reaches receiver layer", ", ".join(reaches)),
         ("label over resamples", ", ".join(shares)),
         ("without receiver-free columns", _describe_reduced(verdict)),
+        ("beyond the logits-only control", _describe_excess(verdict)),
     ]
 
 
@@ -392,6 +409,23 @@ def _describe_reduced(verdict: Verdict) -> str:
     )
     layers = listed([str(k) for k in sorted(verdict.matrix.receiver_free)])
     return f"{verdict.reduced.label}, {indices}; left out: {layers}, after which it is linear"
+
+
+def _describe_excess(verdict: Verdict) -> str:
+    """Give label, region means and indices of what the pair reaches beyond its logits-only control."""
+    excess = verdict.excess
+    if excess is None:
+        return ""
+    means = [
+        f"{region} {format_signed(value)}"
+        for region in REGIONS
+        if not math.isnan(value := getattr(excess.parameters, region))
+    ]
+    indices = [
+        f"{name} {value}" + (f" ({interval})" if interval else "")
+        for name, value, interval in format_indices(excess)
+    ]
+    return ", ".join([excess.label, *means, *indices])
 
 
 def format_indices(verdict: Verdict) -> list[tuple[str, str, str]]:

@@ -11,7 +11,12 @@ from stitch_sweep.report.tables.losses import (
     representation_table,
     task_table,
 )
-from stitch_sweep.report.tables.matrices import gap_table, ladder_table, verdict_table
+from stitch_sweep.report.tables.matrices import (
+    excess_table,
+    gap_table,
+    ladder_table,
+    verdict_table,
+)
 from stitch_sweep.report.tables.networks import network_table, probe_table
 from stitch_sweep.report.tables.search import front_table, importance_table, stopped_table
 from stitch_sweep.report.tables.table import Table
@@ -20,7 +25,8 @@ from stitch_sweep.report.tables.table import Table
 def all_tables(findings: Findings) -> list[Table]:
     """Build every table that the findings allow."""
     tables = [
-        verdict_table(findings.verdicts),
+        verdict_table([*findings.verdicts, *findings.excesses]),
+        excess_table(findings.excesses),
         *map(ladder_table, findings.ladders),
         representation_table(findings),
         measure_table(findings),

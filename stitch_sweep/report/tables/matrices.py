@@ -11,7 +11,8 @@ import pandas as pd
 from stitch_sweep.analysis.matrix.knock_out import by_removed
 from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.analysis.matrix.verdict import Verdict
-from stitch_sweep.analysis.results import FACTOR
+from stitch_sweep.analysis.results import CELL, FACTOR
+from stitch_sweep.core.measures import BEYOND_LOGITS, short_title
 from stitch_sweep.report.findings import (
     Findings,
     Ladder,
@@ -36,6 +37,10 @@ VERDICT_NOTE = (
     "their intervals; L, D and U are the mean rescaled accuracies below, in and above the band "
     "of equal depth. p tests the hypothesis that rows and columns have effects without interaction. "
     "Mean accuracies are over layers from 0 on, without the image's row and column."
+)
+EXCESS_NOTE = (
+    "Accuracy with the sender's layer minus accuracy with the log-probabilities of its linear probe, on "
+    "the same test images, with the interval of the paired difference."
 )
 
 
@@ -102,7 +107,8 @@ def verdict_table(verdicts: Sequence[Verdict]) -> Table:
             format_interval(low, high)
             for low, high in zip(frame[f"{name}_low"], frame[f"{name}_high"], strict=True)
         ]
-    columns = [*pair_columns(frame), Column("label", "label")]
+    values = [Column("value", "value", short_title)] if frame["value"].nunique() > 1 else []
+    columns = [*pair_columns(frame), *values, Column("label", "label")]
     for name in _INDICES:
         columns.append(Column(name, name, fixed(2), number=True))
         columns.append(Column(f"{name}_interval", "interval"))
@@ -111,6 +117,37 @@ def verdict_table(verdicts: Sequence[Verdict]) -> Table:
         Column("mean_accuracy", "mean accuracy", fixed(3), number=True),
     ]
     return Table("verdicts", "Shape of every matrix", VERDICT_NOTE, frame, columns)
+
+
+def excess_table(excesses: Sequence[Verdict]) -> Table | None:
+    """Build the table of what cells reach beyond their logits-only control, a row each."""
+    if not excesses:
+        return None
+    frame = pd.concat([_excess_cells(verdict) for verdict in excesses], ignore_index=True)
+    frame["interval"] = [
+        format_interval(low, high) for low, high in zip(frame["low"], frame["high"], strict=True)
+    ]
+    columns = [
+        *pair_columns(frame),
+        Column("sender_layer", "sender layer", format_whole, number=True),
+        Column("receiver_layer", "receiver layer", format_whole, number=True),
+        Column(BEYOND_LOGITS, short_title(BEYOND_LOGITS), fixed(3), number=True),
+        Column("interval", "interval"),
+    ]
+    return Table("beyond_logits", "Beyond the logits-only control", EXCESS_NOTE, frame, columns)
+
+
+def _excess_cells(verdict: Verdict) -> pd.DataFrame:
+    """Return a row per cell with a value: the excess and its interval."""
+    matrix = verdict.matrix
+    tables = {BEYOND_LOGITS: matrix.values}
+    if verdict.cell_intervals is not None:
+        tables["low"], tables["high"] = verdict.cell_intervals
+    cells = pd.DataFrame({name: table.stack() for name, table in tables.items()})
+    cells = cells.reindex(columns=[BEYOND_LOGITS, "low", "high"]).dropna(subset=BEYOND_LOGITS)
+    cells = cells.rename_axis(CELL).reset_index()
+    factors = {f"{FACTOR}{k}": v for k, v in matrix.factors.items()}
+    return cells.assign(sender=matrix.sender, receiver=matrix.receiver, **factors)
 
 
 def ladder_table(ladder: Ladder) -> Table:
