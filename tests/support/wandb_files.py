@@ -27,6 +27,8 @@ def read_wandb(file: Path) -> dict[str, Any]:
             run |= {"id": record.run.run_id, "name": record.run.display_name}
             run |= {"group": record.run.run_group, "project": record.run.project}
             run["config"] |= _values(record.run.config.update)
+        elif kind == "config":
+            run["config"] |= _values(record.config.update)
         elif kind == "history":
             run["history"].append(_values(record.history.item))
         elif kind == "summary":

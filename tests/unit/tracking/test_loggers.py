@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.machinery
 import re
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from stitch_sweep.tracking.tensorboard_logger import (
     folder_name,
 )
 from stitch_sweep.tracking.wandb_logger import MissingKeyError, WandbDestination
+from tests.support.faults import wait_for
 from tests.support.tracking import BASE, end_trial, make_ledger
 from tests.support.wandb_files import read_wandb
 
@@ -80,6 +82,10 @@ class TestTensorBoard:
         assert explain(OSError(28, "No space left on device")) is None
 
 
+def _ended(runs: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    return runs if all(run["exit"] is not None for run in runs) else None
+
+
 class TestWandb:
     def test_its_reader_finds_offline_runs(self, tmp_path):
         ledger = make_ledger(tmp_path)
@@ -90,7 +96,11 @@ class TestWandb:
         destination.check_early(tmp_path)
         assert list(destination.connect(tmp_path).send()) == ["s-n0", "s-n1", "s-n2"]
         assert list(destination.connect(tmp_path).send()) == []
-        runs = [read_wandb(path) for path in (tmp_path / "wandb").glob("offline-run-*/*.wandb")]
+        files = sorted((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+        # The client's own process writes the files, and may still do so when `finish` returns.
+        runs = wait_for(
+            lambda: _ended([read_wandb(path) for path in files]), "the ends of the runs"
+        )
         by_trial = {run["config"]["trial"]: run for run in runs}
         assert set(by_trial) == {"s-n0", "s-n1", "s-n2"}
         run = by_trial["s-n1"]
