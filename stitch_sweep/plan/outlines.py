@@ -100,6 +100,13 @@ def outline_networks(
             outlines[network.name] = _outline(network, data)
         except InputError as error:
             problems += [f"networks[{i}]: {problem}" for problem in error.problems]
+    for i, network in enumerate(config.networks):
+        own, probed = (outlines.get(str(name)) for name in (network.name, network.probes_of))
+        if own is not None and probed is not None and own.layers != probed.layers:
+            problems.append(
+                f"networks[{i}].probes_of: the layers of {network.probes_of} have other shapes than "
+                f"those of {network.name}; give both the same architecture and layers"
+            )
     if problems:
         raise InputError(*problems)
     return outlines

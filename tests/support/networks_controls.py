@@ -13,8 +13,8 @@ from stitch_sweep.config.root import Config
 from stitch_sweep.core.errors import InputError
 
 ALL = [
-    *("untrained_sender", "untrained_receiver", "untrained_both", "class_only", "image"),
-    "linear_probe",
+    *("untrained_sender", "untrained_receiver", "untrained_both", "class_only", "logits_only"),
+    *("image", "linear_probe"),
 ]
 BASE: dict[str, Any] = {
     "data": {"name": "digits", "image_size": 16, "train_images": 200, "test_images": 100},

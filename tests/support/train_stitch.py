@@ -56,7 +56,7 @@ def train_stitch(
     frozen_receiver = _freeze(receiver, "receiver", device)
     if not isinstance(frozen_receiver, FrozenNetwork):
         name = frozen_receiver.name
-        raise InputError(f"{name} knows only the class: it can be a sender, but not a receiver")
+        raise InputError(f"{name} can only send, not receive")
     training = StitchTraining(
         _freeze(sender, "sender", device),
         frozen_receiver,

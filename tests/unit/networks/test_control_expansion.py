@@ -21,6 +21,8 @@ from stitch_sweep.sweep.result_tables import results_table
 from stitch_sweep.sweep.single import run_pair
 from tests.support.networks_controls import ALL, BASE, config, problems
 
+SUFFIXES = ("-untrained", "-class-only", "-logits-only")
+
 
 def links(config: Config) -> list[tuple[str, str, Any, Any]]:
     return [(p.sender, p.receiver, p.sender_layers, p.receiver_layers) for p in config.pairs]
@@ -37,6 +39,11 @@ class TestExpansion:
                 [("a-untrained", "b-untrained", "all", "all")],
             ),
             ("class_only", {"a-class-only": "class_only"}, [("a-class-only", "b", "all", "all")]),
+            (
+                "logits_only",
+                {"a-logits-only": "logits_only"},
+                [("a-logits-only", "b", "all", "all")],
+            ),
             ("image", {}, [("a", "b", [-1], "all")]),
             ("linear_probe", {}, []),
         ):
@@ -55,11 +62,12 @@ class TestExpansion:
         networks = [{**BASE["networks"][0], "layers": names}, BASE["networks"][1]]
         found = config(networks=networks, controls=ALL)
         made = {network.name: network for network in found.networks}
-        for name in ("a-untrained", "a-class-only"):
+        for name in ("a-untrained", "a-class-only", "a-logits-only"):
             assert made[name].options == made["a"].options
             assert made[name].layers == names
         assert made["a-class-only"].noise == 1
         assert made["a-untrained"].noise is None
+        assert made["a-logits-only"].probes_of == "a"
         outlines = prepare(found).outlines
         assert outlines["a-class-only"].layers == outlines["a"].layers
         assert len(outlines["a-untrained"].layers) == 3
@@ -69,10 +77,10 @@ class TestExpansion:
         found = config(pairs=[{"sender": s, "receiver": r} for s, r in pairs], controls=ALL)
         names = [network.name for network in found.networks]
         assert sorted(names) == sorted(
-            ["a", "b", "a-untrained", "b-untrained", "a-class-only", "b-class-only"]
+            [f"{name}{suffix}" for name in "ab" for suffix in ("", *SUFFIXES)]
         )
-        # Each pair becomes six: itself, and one for each of the five stitched controls.
-        assert len(found.pairs) == 18 == len(set(map(str, links(found))))
+        # Each pair becomes seven: itself, and one for each of the six stitched controls.
+        assert len(found.pairs) == 21 == len(set(map(str, links(found))))
 
     def test_a_self_pair_stays_one(self):
         found = config(pairs=[{"sender": "a", "receiver": "a"}], controls=ALL)
@@ -82,6 +90,7 @@ class TestExpansion:
             ("a", "a-untrained"),
             ("a-untrained", "a-untrained"),
             ("a-class-only", "a"),
+            ("a-logits-only", "a"),
             ("a", "a"),
         ]
 
@@ -99,7 +108,7 @@ class TestExpansion:
             found = config(networks=given, controls=ALL)
             given_seeds = {network.seed for network in found.networks if network.name in "ab"}
             made = [network.seed for network in found.networks if network.name not in "ab"]
-            assert len(set(made)) == len(made) == 3
+            assert len(set(made)) == len(made) == 4
             assert not given_seeds & set(made)
 
     def test_they_keep_the_layers_of_the_pair_but_for_the_image(self):
@@ -116,6 +125,7 @@ class TestExpansion:
             ("a", "b-untrained", [2], [-1, 3]),
             ("a-untrained", "b-untrained", [2], [-1, 3]),
             ("a-class-only", "b", [2], [-1, 3]),
+            ("a-logits-only", "b", [2], [-1, 3]),
         ]
         only_image = config(pairs=[{**pair, "sender_layers": [-1]}], controls=["image"])
         assert links(only_image) == [("a", "b", [-1], [-1, 3])]
@@ -226,11 +236,11 @@ class TestErrors:
             {**BASE["networks"][0], "name": "c", "weights": "class_only"},
         ]
         (found,) = problems(tmp_path, networks=networks, pairs=[{"sender": "a", "receiver": "c"}])
-        assert found.startswith("pairs[0].receiver: 'c' knows only the class")
+        assert found.startswith("pairs[0].receiver: 'c' is a control that only sends")
         pairs = [{"sender": "c", "receiver": "b", "sender_layers": [-1, 2]}]
         given = config(networks=networks, pairs=pairs)
         with pytest.raises(
-            InputError, match=r"pairs\[0\].sender_layers: c has layers 0 \(it knows"
+            InputError, match=r"pairs\[0\].sender_layers: c has layers 0 \(this control"
         ):
             prepare(given)
 
@@ -271,6 +281,22 @@ class TestErrors:
         assert found.startswith("network 'a-class-only' knows only the class and predicts nothing")
         prepare(config(controls=["untrained_sender"], **changes))
 
+    def test_probes_of_a_network_that_lacks(self, tmp_path):
+        probes = {**BASE["networks"][0], "name": "p", "weights": "logits_only"}
+        for given, expected in (
+            ({}, "networks[2].probes_of: is missing; weights: logits_only needs it"),
+            ({"probes_of": "x"}, "networks[2].probes_of: no network is named 'x'"),
+            ({"probes_of": "p"}, "networks[2].probes_of: 'p' is a control that only sends"),
+        ):
+            networks = [*BASE["networks"], {**probes, **given}]
+            (found,) = problems(tmp_path, networks=networks)
+            assert found.startswith(expected)
+        wide = {**probes, "probes_of": "a", "width": 8}
+        with pytest.raises(
+            InputError, match=r"networks\[2\].probes_of: the layers of a have other"
+        ):
+            prepare(config(networks=[*BASE["networks"], wide]))
+
 
 class TestCommands:
     @pytest.fixture
@@ -288,8 +314,8 @@ class TestCommands:
 
     def test_an_estimate_counts_controls(self, given):
         found = estimate(given)
-        # Two cells, two for each of four controls, and one for the image.
-        assert found.studies == 2 + 4 * 2 + 1
+        # Two cells, two for each of five controls, and one for the image.
+        assert found.studies == 2 + 5 * 2 + 1
         # Two networks and two untrained controls.
         assert found.networks_to_train == 4
 
@@ -305,13 +331,13 @@ class TestCommands:
         assert (cell.sender, cell.receiver) == ("a", "b")
         first = given.model_copy(update={"pairs": given.pairs[::-1]})
         assert choose_cell(prepare(first), None)[0].sender == "a"
-        with pytest.raises(InputError, match="a-class-only is a class-only sender"):
+        with pytest.raises(InputError, match="a-class-only is a control that only sends"):
             choose_cell(prepared, Cell("a-class-only", 2, "b", 2))
         only = [pair for pair in given.pairs if pair.sender == "a-class-only"]
-        with pytest.raises(InputError, match="every sender is a class-only sender"):
+        with pytest.raises(InputError, match="every sender is a control that only sends"):
             choose_cell(prepare(given.model_copy(update={"pairs": only})), None)
         settings = TrialSettings.model_validate(given.settings)
-        with pytest.raises(InputError, match="a-class-only knows only the class: it can't receive"):
+        with pytest.raises(InputError, match="a-class-only is a control that only sends: it can't"):
             check_cell(prepared, Cell("a", 2, "a-class-only", 2), settings)
 
 

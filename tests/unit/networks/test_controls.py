@@ -238,7 +238,7 @@ class TestTraining:
         taught = settings({"soft_task": {"weight": 1.0, "teacher": "sender"}}, epochs=1)
         with pytest.raises(InputError, match="sender knows only the class and predicts nothing"):
             trained_on(ClassOnly(SHAPES), b, digits, taught)
-        with pytest.raises(InputError, match="receiver knows only the class: it can be a sender"):
+        with pytest.raises(InputError, match="receiver can only send, not receive"):
             train_stitch(b, ClassOnly(SHAPES), sender_layer=0, receiver_layer=0, data=digits)
 
 

@@ -182,7 +182,9 @@ def test_a_network_that_knows_only_the_class_has_none(tmp_path):
     path = write_config(
         tmp_path, tmp_path / "zoo", networks=[A, only], pairs=[], knock_out=[{"network": "c"}]
     )
-    with pytest.raises(InputError, match=r"knock_out\[0\].network: 'c' knows only the class"):
+    with pytest.raises(
+        InputError, match=r"knock_out\[0\].network: 'c' is a control that only sends"
+    ):
         read_config(path)
 
 
