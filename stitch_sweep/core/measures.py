@@ -155,8 +155,8 @@ MEASURES = _by_name(
         "second_order_cosine",
         "second-order cosine similarity",
         "higher",
-        _COSINE,
-        "mean over images of the cosine of their cosines with all images of N_s ∪ N_e",
+        _SHARE,
+        "mean over images of the cosine of their cosine distances to the images of N_s ∪ N_e",
         "second-order cosine",
     ),
     Measure(

@@ -118,8 +118,8 @@ class SimilarityMeasures:
             cca, svcca, pwcca: in [0, 1].
             cka: in [-1, 1].
             cka_blocks: number of blocks of images; with 1 block `cka` is exact.
-            jaccard_knn, knn_agreement: in [0, 1]; second_order_cosine: in [-1, 1]; see
-                `neighborhood_measures`. NaN for fewer than 12 images.
+            jaccard_knn, second_order_cosine, knn_agreement: in [0, 1]; see `neighborhood_measures`.
+                NaN for fewer than 12 images.
             knn_images: number of images among which neighbors are searched, at most 512.
             procrustes: a distance in [0, 1]; 0 for representations that a rotation makes equal.
             The names of registered measures (see `core/measures.py`).

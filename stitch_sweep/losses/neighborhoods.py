@@ -27,15 +27,14 @@ def neighborhood_measures(x: Tensor, y: Tensor, k: int = NEIGHBORS) -> dict[str,
 
         jaccard_knn:          |N_x(i) ∩ N_y(i)| / |U_i|
         knn_agreement:        |N_x(i) ∩ N_y(i)| / k
-        second_order_cosine:  cosine of the vectors (cos(x_i, x_j)) and (cos(y_i, y_j)), j in U_i
+        second_order_cosine:  cosine of the vectors (1 - cos(x_i, x_j)) and (1 - cos(y_i, y_j)), j in U_i
 
-    The first two are in [0, 1], the third in [-1, 1]; all are symmetric, and 1 for identical
-    representations. For unrelated representations the expected `knn_agreement` is k / (n - 1), so values
-    of different numbers of images must not be compared. The measures don't change under a rotation of
-    the units, a positive scale of each image, or another order of the images; they change under a shift.
-    They count neighbors and have no useful gradient. Rows without length have the cosine 0 with every
-    image. Inner products are in the precision of the rows, a slice of columns at a time; their sums are
-    in float64.
+    They are in [0, 1], symmetric, and 1 for identical representations. For unrelated representations the
+    expected `knn_agreement` is k / (n - 1), so values of different numbers of images must not be
+    compared. The measures don't change under a rotation of the units, a positive scale of each image, or
+    another order of the images; they change under a shift. They count neighbors and have no useful
+    gradient. Rows without length have the cosine 0 with every image. Inner products are in the precision
+    of the rows, a slice of columns at a time; their sums are in float64.
 
     Memory: about 64 n bytes for each of at most 512 images at a time, beside x and y.
 
@@ -51,10 +50,11 @@ def neighborhood_measures(x: Tensor, y: Tensor, k: int = NEIGHBORS) -> dict[str,
     Raises:
         ValueError: the numbers of images differ or are below k + 2, or k is below 1.
 
-    Source: ReSi (Klabunde et al. 2024, arXiv 2408.00531), with cosines in `second_order_cosine` as
-    Hamilton et al. 2016 (arXiv 1606.02821) define it; ReSi's program compares cosine distances there,
-    and counts positions of a map as separate inputs. `knn_agreement` is the mutual nearest-neighbor
-    metric of Huh et al. 2024 (arXiv 2405.07987).
+    Source: the program of ReSi (Klabunde et al. 2024, arXiv 2408.00531, github.com/mklabunde/resi), which
+    also counts positions of a map as separate inputs. Hamilton et al. 2016 (arXiv 1606.02821) compare
+    cosines instead of distances in `second_order_cosine`; cosines of activations that are never negative
+    are all alike. `knn_agreement` is the mutual nearest-neighbor metric of Huh et al. 2024
+    (arXiv 2405.07987).
     """
     if len(x) != len(y):
         raise ValueError(
@@ -74,9 +74,10 @@ def neighborhood_measures(x: Tensor, y: Tensor, k: int = NEIGHBORS) -> dict[str,
         cosines = [_cosines(rows, norms, part) for rows, norms in zip((x, y), lengths, strict=True)]
         nearest_x, nearest_y = (_nearest(c, first, k) for c in cosines)
         shared = (nearest_x & nearest_y).sum(dim=1).double()
-        a, b = (c * (nearest_x | nearest_y) for c in cosines)
+        a, b = ((1 - c).clamp(min=0) * (nearest_x | nearest_y) for c in cosines)
         norms = (a.square().sum(dim=1) * b.square().sum(dim=1)).sqrt()
-        second_order = torch.where(norms > 0, (a * b).sum(dim=1) / norms, 0.0)
+        equal = (a == b).all(dim=1).double()  # neighbors without a distance have no direction
+        second_order = torch.where(norms > 0, (a * b).sum(dim=1) / norms, equal)
         parts.append(torch.stack([shared / (2 * k - shared), second_order, shared / k]))
     return dict(zip(NEIGHBORHOOD_MEASURES, torch.cat(parts, dim=1).mean(dim=1), strict=True))
 

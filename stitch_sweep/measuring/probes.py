@@ -30,21 +30,20 @@ class Features(NamedTuple):
     labels: np.ndarray
 
 
-def pooled(representation: Tensor, limit: int = FEATURES) -> Tensor:
+def pooled(representation: Tensor) -> Tensor:
     """Pool a representation to the features of a probe.
 
     Args:
         representation: [B, C, H, W], averaged over the cells of a g x g grid, where g is the largest of
-            4, 2 and 1 that is at most H and W with C g^2 <= limit, or else 1;
+            4, 2 and 1 that is at most H and W with C g^2 <= 2048, or else 1;
             [B, T, D], averaged over the T tokens; or [B, D].
-        limit: maximum of channels x positions.
 
     Returns:
         [B, features].
     """
     if representation.ndim == 4:
         channels, *sides = representation.shape[1:]
-        grids = (g for g in (GRID, 2) if g <= min(sides) and channels * g * g <= limit)
+        grids = (g for g in (GRID, 2) if g <= min(sides) and channels * g * g <= FEATURES)
         representation = functional.adaptive_avg_pool2d(representation, next(grids, 1))
     elif representation.ndim == 3:
         representation = representation.mean(dim=1)

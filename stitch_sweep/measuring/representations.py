@@ -78,8 +78,8 @@ def compare_representations(
     This is the score of Balogh and Jelasity (AAAI 2025, arXiv 2412.11299), with another detector. Theirs
     is a ResNet-18 for every layer, whose energy -logsumexp(logits) is trained to be high on 300,000
     foreign images (Liu et al. 2020, arXiv 2010.03759). A sweep has no foreign images. Therefore the
-    classifier is a Gaussian per class with one covariance (Lee et al. 2018, arXiv 1807.03888), whose
-    energy is the negative logarithm of a density and needs none.
+    classifier is a Gaussian per class, whose energy is the negative logarithm of a density and needs
+    none.
 
     Args:
         best: the finished best trial of every study; the bench must have all its networks.
@@ -146,7 +146,7 @@ def cell_columns(cell: Cell) -> dict[str, Any]:
 
 
 class _Detectors:
-    """The detector of each receiver and layer, at most 4 MiB each; fitted when it is first needed."""
+    """The detector of each receiver and layer, fitted when it is first needed."""
 
     def __init__(self, bench: Workbench) -> None:
         self._bench = bench

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics.pairwise import cosine_similarity
+from sklearn.metrics.pairwise import cosine_distances
 from sklearn.neighbors import NearestNeighbors
 
 import stitch_sweep as ss
@@ -38,18 +38,18 @@ def values(x: torch.Tensor, y: torch.Tensor, k: int = 10) -> dict[str, float]:
 
 
 def by_definition(x: torch.Tensor, y: torch.Tensor, k: int) -> dict[str, float]:
-    """The measures from scikit-learn's neighbors and cosines, image by image."""
+    """The measures from scikit-learn's neighbors and distances, image by image."""
     sides = [side.double().numpy() for side in (x, y)]
     neighbors = []
     for side in sides:
         search = NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute").fit(side)
         # Without an argument, an image isn't its own neighbor.
         neighbors.append([set(row) for row in search.kneighbors(return_distance=False)])
-    cosines = [cosine_similarity(side) for side in sides]
+    distances = [cosine_distances(side) for side in sides]
     jaccard, overlap, second = [], [], []
     for i, (a, b) in enumerate(zip(*neighbors, strict=True)):
         union = sorted(a | b)
-        u, v = (side[i, union] for side in cosines)
+        u, v = (side[i, union] for side in distances)
         jaccard.append(len(a & b) / len(union))
         overlap.append(len(a & b) / k)
         second.append(u @ v / (np.linalg.norm(u) * np.linalg.norm(v)))
@@ -147,6 +147,13 @@ def test_too_few_images_are_refused():
             bad()
     with pytest.raises(ValueError, match="x has 12 images and y has 11"):
         neighborhood_measures(x, x[:11])
+
+
+def test_equal_images_are_at_no_distance():
+    """Every image occurs 12 times, so all neighbors of an image are its copies."""
+    x = torch.eye(4).double().repeat(12, 1)
+    measured = values(x, 2 * x)
+    assert measured == pytest.approx(dict.fromkeys(NEIGHBORHOOD_MEASURES, 1.0))
 
 
 def test_no_value_where_no_image_is_nearer_than_another():

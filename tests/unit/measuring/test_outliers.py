@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import multivariate_normal
-from sklearn.covariance import OAS
 from torch import Tensor
 
 from stitch_sweep.measuring.outliers import OutlierScores, fit_detector
@@ -43,7 +42,7 @@ def test_the_energy_is_the_negative_logarithm_of_a_gaussian_mixture():
     shares = [(labels == c).double().mean().item() for c in range(3)]
     means = [x[labels == c].mean(dim=0).numpy() for c in range(3)]
     within = np.concatenate([(x[labels == c].numpy() - means[c]) for c in range(3)])
-    covariance = OAS(assume_centered=True).fit(within).covariance_
+    covariance = within.var() * np.eye(6)
     other = activations(30, 1)[0].numpy()
     density = sum(
         share * multivariate_normal(mean, covariance).pdf(other)
@@ -79,6 +78,7 @@ def test_the_receivers_own_activations_are_inside_and_changed_ones_outside():
     assert found.pop("same") == pytest.approx(0.5, abs=1e-12)
     assert found.pop("fresh") == pytest.approx(0.5, abs=0.04)
     assert found.pop("means") < 0.05, "class means are more usual than any image"
+    assert found.pop("turned") > 0.7, "many of these activations are still near some class"
     assert min(found.values()) > 0.9, found
 
 
@@ -93,19 +93,31 @@ def test_values_between_classes_are_outside():
     assert measured.result()["middle"] > 0.99
 
 
-def test_a_value_in_a_channel_that_is_dead_in_the_receiver_is_outside():
+def test_more_noise_is_farther_out():
+    own = activations(1000, 1)[0]
+    sizes = (0.3, 1.0, 3.0, 10.0)
+    found = scores(own, **{f"{size}": own + size * draw(1000, 6, seed=3) for size in sizes})
+    values = [0.5, *found.values()]
+    assert values == sorted(values)
+    assert values[1] < 0.6
+    assert values[-1] > 0.99
+
+
+def test_a_deviation_counts_by_its_size_even_where_the_receiver_never_varies():
     x, labels = activations(500, 0)
     x[:, 2] = 0
-    awake = x.clone()
-    awake[:, 2] = 1
-    measured = OutlierScores(fit_detector([(x, labels)]), "own", ["awake"])
-    measured.add({"own": x, "awake": awake})
-    assert measured.result()["awake"] > 0.99
+    spread = x.std().item()
+    measured = OutlierScores(fit_detector([(x, labels)]), "own", ["little", "much"])
+    little, much = x.clone(), x.clone()
+    little[:, 2], much[:, 2] = 0.01 * spread, 10 * spread
+    measured.add({"own": x, "little": little, "much": much})
+    assert measured.result()["little"] == pytest.approx(0.5, abs=0.01)
+    assert measured.result()["much"] > 0.99
 
 
 def test_a_rotation_and_a_scale_of_all_activations_change_nothing():
     (x, labels), own = activations(200, 0), activations(60, 1)[0]
-    stitched = own + draw(60, 6, seed=2)
+    stitched = own + 3 * draw(60, 6, seed=2)
     rotation = torch.linalg.qr(draw(6, 6, seed=4))[0]
     areas = []
     for change in (lambda z: z, lambda z: 100 * z @ rotation - 7):
