@@ -31,12 +31,14 @@ def similarity(
         x: tensor or array [N, ...]: [N, C, H, W], [N, T, D] or [N, D]. The stitched side of measures that
             aren't symmetric.
         y: the same of the other network; the expected side. The numbers of channels may differ for `cca`,
-            `svcca`, `pwcca` and `procrustes`, all sizes but N for `cka`.
+            `svcca`, `pwcca` and `procrustes`, all sizes but N for `cka`, `jaccard_knn`,
+            `second_order_cosine` and `knn_agreement`.
         measure: the name of a measure, several names, or None for all; docs/losses.md has the formulas.
 
     Returns:
         The value for one name, else a dict by name. NaN where a measure is undefined, such as for
-        constant representations.
+        constant representations. Nearest neighbors are searched among at most 512 of the images, drawn at
+        random, as in a sweep; `losses.neighborhoods.neighborhood_measures` searches among all.
 
     Raises:
         InputError: an unknown measure, no numbers, different numbers of images, or shapes that a named

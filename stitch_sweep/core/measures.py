@@ -1,9 +1,10 @@
 """The registry of measures: name, title, direction, range and formula of every compared quantity.
 
 `losses/measures.py` computes the similarity measures, `measuring/squared_differences.py` the
-differences, `analysis/comparison/agreement.py` the agreements. Tables, charts and comparisons read this
-registry. To add a similarity measure to the package, write its function and register it here. A plugin
-registers a class:
+differences, `measuring/outliers.py` the out-of-distribution scores, and
+`analysis/comparison/agreement.py` the agreements. Tables, charts and comparisons read this registry. To
+add a similarity measure to the package, write its function and register it here. A plugin registers a
+class:
 
     @SIMILARITY_MEASURES.register("largest_error")
     class LargestError:
@@ -143,6 +144,37 @@ MEASURES = _by_name(
         "number of blocks of images in which CKA is computed; 1 is exact",
     ),
     Measure(
+        "jaccard_knn",
+        "Jaccard similarity of the 10 nearest neighbors",
+        "higher",
+        _SHARE,
+        "mean over images of |N_s ∩ N_e| / |N_s ∪ N_e|, N the 10 nearest images by cosine",
+        "Jaccard k-NN",
+    ),
+    Measure(
+        "second_order_cosine",
+        "second-order cosine similarity",
+        "higher",
+        _SHARE,
+        "mean over images of the cosine of their cosine distances to the images of N_s ∪ N_e",
+        "second-order cosine",
+    ),
+    Measure(
+        "knn_agreement",
+        "agreement of the 10 nearest neighbors",
+        "higher",
+        _SHARE,
+        "mean over images of |N_s ∩ N_e| / 10; 10 / (n - 1) for unrelated representations",
+        "k-NN agreement",
+    ),
+    Measure(
+        "knn_images",
+        "images for nearest neighbors",
+        None,
+        _UNBOUNDED,
+        "number n of images among which the 10 nearest neighbors are searched, at most 512",
+    ),
+    Measure(
         "procrustes",
         "Procrustes distance",
         "lower",
@@ -189,8 +221,32 @@ DIFFERENCES = _by_name(
 """The differences in `representations.parquet`, by column: mean squared differences of a cell's
 representations, all computed after the calibration."""
 
-RELATIVE_DIFFERENCES = [name for name in DIFFERENCES if name.endswith("_relative")]
-"""EV, ES and SV, each divided by the variance of the expected representation."""
+OUTLIER_SCORES = _by_name(
+    Measure(
+        "ood_task",
+        "out-of-distribution score of the task-stitched",
+        "lower",
+        _SHARE,
+        "P(E(t) > E(e)), E the energy under the receiver's own; 0.5 cannot be told apart from them",
+        "OOD, task",
+    ),
+    Measure(
+        "ood_similarity",
+        "out-of-distribution score of this loss's",
+        "lower",
+        _SHARE,
+        "P(E(s) > E(e)), E the energy under the receiver's own; 0.5 cannot be told apart from them",
+        "OOD, this loss",
+    ),
+)
+"""The out-of-distribution scores in `representations.parquet`, by column."""
+
+REPRESENTATION_QUANTITIES = [
+    *(name for name in DIFFERENCES if name.endswith("_relative")),
+    *OUTLIER_SCORES,
+]
+"""Those columns of `representations.parquet` that can be compared between layers: EV, ES and SV over the
+variance of the expected representation, and the out-of-distribution scores."""
 
 _PARTNERS = {
     "sender": "with the sender",
@@ -273,7 +329,14 @@ _DERIVED = _by_name(
 SIMILARITIES = {f"val_{name}": m for name, m in MEASURES.items() if m.direction is not None}
 """The columns of `results.parquet` that contain a similarity measure, computed on validation images."""
 
-COLUMNS = {**ACCURACIES, **SIMILARITIES, **DIFFERENCES, **AGREEMENTS, **_DERIVED}
+COLUMNS = {
+    **ACCURACIES,
+    **SIMILARITIES,
+    **DIFFERENCES,
+    **OUTLIER_SCORES,
+    **AGREEMENTS,
+    **_DERIVED,
+}
 """Every registered column of `results.parquet` and of the analysis, by its name."""
 
 

@@ -33,6 +33,12 @@ class FunctionalLatentAlignment(Loss):
     github.com/athaioan/invariance-aware-stitching, commit 5815d8e, with `fula_soft: False` and
     `funct_cutoff: null` as in its configurations). Only the abstract and summaries of the paper were
     available; the paper's equation may differ from this loss.
+
+    The second version of the paper ("Grounding functional similarity by invariance-aware model
+    stitching", ICML 2026) keeps this loss and changes the training images: each is replaced by an image
+    of noise that gradient descent gave the same representation at the sender's layer. So the
+    stitched network must agree with the receiver wherever the sender sees no difference. That needs
+    other training images for each sender layer, which a sweep doesn't have.
     """
 
     needs_expected: ClassVar[bool] = True

@@ -21,6 +21,7 @@ from stitch_sweep.losses.correlation import correlation_sum
 from stitch_sweep.losses.cosine import cosine_sum
 from stitch_sweep.losses.moments import Moments
 from stitch_sweep.losses.mse import mean_squared_error
+from stitch_sweep.losses.neighborhoods import NEIGHBORHOOD_MEASURES, Neighborhoods
 from stitch_sweep.losses.procrustes import procrustes
 from stitch_sweep.losses.rows import images, positions
 
@@ -37,6 +38,7 @@ MEASURE_INPUTS = {
     **dict.fromkeys(("mse", "relative_mse", "cosine", "correlation"), "shape"),
     **dict.fromkeys(_OF_MOMENTS, "positions"),
     "cka": "images",
+    **dict.fromkeys(NEIGHBORHOOD_MEASURES, "images"),
 }
 """The measures, and what two representations must have in common to be compared."""
 
@@ -46,7 +48,7 @@ class SimilarityMeasures:
 
     The functions are those of the losses, without a ridge, over the whole set instead of batches. Sums
     are float64, and the result doesn't depend on the sizes of the chunks. Memory: 24 C^2 bytes for C
-    channels, plus that of `CenteredKernelAlignment`.
+    channels, plus that of `CenteredKernelAlignment` and of `Neighborhoods`.
 
     Args:
         cka_bytes: memory limit of CKA.
@@ -61,6 +63,7 @@ class SimilarityMeasures:
     def __init__(self, cka_bytes: int = DEFAULT_BYTES) -> None:
         self._moments: Moments | None = None
         self._cka = CenteredKernelAlignment(cka_bytes)
+        self._neighborhoods = Neighborhoods()
         self._squares: Tensor | float = 0.0
         self._cosines: Tensor | float = 0.0
         self._cosine_rows: Tensor | int = 0
@@ -99,6 +102,7 @@ class SimilarityMeasures:
         self._squares = self._squares + error * stitched.numel()
         self._values += stitched.numel()
         self._cka.add(images(stitched), images(expected))
+        self._neighborhoods.add(images(stitched), images(expected))
 
     @torch.no_grad()
     def result(self) -> dict[str, float]:
@@ -114,6 +118,9 @@ class SimilarityMeasures:
             cca, svcca, pwcca: in [0, 1].
             cka: in [-1, 1].
             cka_blocks: number of blocks of images; with 1 block `cka` is exact.
+            jaccard_knn, second_order_cosine, knn_agreement: in [0, 1]; see `neighborhood_measures`.
+                NaN for fewer than 12 images.
+            knn_images: number of images among which neighbors are searched, at most 512.
             procrustes: a distance in [0, 1]; 0 for representations that a rotation makes equal.
             The names of registered measures (see `core/measures.py`).
 
@@ -136,6 +143,8 @@ class SimilarityMeasures:
             **{name: _to_float(function(moments)) for name, function in _OF_MOMENTS.items()},
             "cka": _to_float(self._cka.result()),
             "cka_blocks": float(self._cka.blocks),
+            **_neighborhood_values(self._neighborhoods),
+            "knn_images": float(self._neighborhoods.images),
             **{name: float(measure.result()) for name, measure in self._further.items()},
         }
 
@@ -157,7 +166,10 @@ def compare_representations(x: Tensor, y: Tensor) -> dict[str, float]:
         measures.add(x[order], y[order])
         values = measures.result()
         return {name: values[name] for name in MEASURE_INPUTS}
-    values = {"cka": _to_float(cka(images(x), images(y)))}
+    order = block_order(len(x)).to(x.device)
+    neighborhoods = Neighborhoods()
+    neighborhoods.add(images(x[order]), images(y[order]))
+    values = {"cka": _to_float(cka(images(x), images(y))), **_neighborhood_values(neighborhoods)}
     rows_x, rows_y = positions(x), positions(y)
     if len(rows_x) == len(rows_y):
         chunk = max(1, _VALUES // max(rows_x.shape[1], rows_y.shape[1]))
@@ -166,6 +178,11 @@ def compare_representations(x: Tensor, y: Tensor) -> dict[str, float]:
         for name, function in _OF_MOMENTS.items():
             values[name] = _to_float(function(moments))
     return values
+
+
+def _neighborhood_values(neighborhoods: Neighborhoods) -> dict[str, float]:
+    values = neighborhoods.result() or dict.fromkeys(NEIGHBORHOOD_MEASURES)
+    return {name: _to_float(value) for name, value in values.items()}
 
 
 def _to_float(value: Tensor | None) -> float:

@@ -77,7 +77,7 @@ def make_importances(source: SweepSource, on_progress: _Progress) -> Content:
 
 
 def make_representations(source: SweepSource, on_progress: _Progress) -> Content:
-    """Make a table of EV, ES and SV."""
+    """Make a table of EV, ES, SV and out-of-distribution scores."""
     usable = source.usable
     stored = StoredStitches(source.ledger, source.records, source.bench)
     result = compare_representations(usable, source.bench, stored, on_progress)

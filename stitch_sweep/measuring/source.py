@@ -29,7 +29,7 @@ from stitch_sweep.storage.ledger import Ledger
 from stitch_sweep.sweep.result_tables import results_table
 from stitch_sweep.training.workbench import Workbench
 
-FORMAT = 1
+FORMAT = 2
 """Version of the tables; increase it when a table's content changes without a change of the sweep."""
 
 

@@ -1,10 +1,14 @@
 """The control `class_only`: a sender that knows an image's class and nothing else about it.
 
-If a stitch has a high accuracy with this sender, the receiver needs only the class. The accuracy is then
-no evidence that two networks have similar representations.
+If a stitch has a high accuracy with this sender, class information suffices for the receiver. Such an
+accuracy alone is no evidence that two networks have similar representations. The sender knows the labels
+of test images too, so it may be more accurate than any network. It is therefore no null hypothesis: it
+does not show how much of a network's accuracy class information explains.
 
-Source: Smith et al., ICML 2025, "Functional alignment can mislead: examining model stitching", who stitch
-clustered random noise into trained networks. The distribution is a choice of Stitch Sweep.
+Source: Smith, Mannering and Marcu, ICML 2025, "Functional alignment can mislead: examining model
+stitching", who stitch clustered random noise into trained networks. Their pseudo-code draws a prototype
+per class uniformly from [0, 1], adds Gaussian noise and clamps the sum to [0, 1]; the distribution of
+this module is not bounded.
 """
 
 from __future__ import annotations

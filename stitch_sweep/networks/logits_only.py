@@ -48,9 +48,9 @@ class Probes(nn.Module):
         self.classes = classes
         # Derived, because a seed may be any whole number, but a tensor stores 63 bits.
         self.register_buffer("seed", torch.tensor(derive(seed, "logits only")))
-        for k, shape in enumerate(self.shapes):
-            features = pooled(torch.zeros(1, *shape)).shape[1]
-            self.register_buffer(f"weight{k}", torch.zeros(FOLDS, classes, features))
+        self.features = [pooled(torch.zeros(1, *shape)).shape[1] for shape in self.shapes]
+        for k, length in enumerate(self.features):
+            self.register_buffer(f"weight{k}", torch.zeros(FOLDS, classes, length))
             self.register_buffer(f"bias{k}", torch.zeros(FOLDS, classes))
             self.register_buffer(f"mean{k}", torch.zeros(classes))
             self.register_buffer(f"scale{k}", torch.ones(()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -24,9 +25,9 @@ from stitch_sweep.storage.checkpoints import pack
 PENALTIES = (1e-1, 3e-2, 1e-2)
 """Weights of the L2 penalty; see `fit_logistic`. The validation images choose one."""
 RIDGE = 1e-3
-MAX_VALUES = 2**26
-"""Largest number of values of a layer's features, images times length: 256 MiB. With more, the probes
-are fitted on a part of the training images."""
+MAX_VALUES = 2**25
+"""Largest number of values of a layer's features, images times length: 128 MiB. With more, its probes are
+fitted on a part of the training images."""
 
 
 @torch.no_grad()
@@ -58,10 +59,9 @@ def fit_probes(
     frozen = FrozenNetwork(network, "probed network", layer_names)
     loaders = make_loaders(data, CHUNK, seed=0)
     layers = len(probes.shapes)
-    longest = max(pooled(torch.zeros(1, *shape)).shape[1] for shape in probes.shapes)
-    limit = max(1, MAX_VALUES // longest)
-    train = _read_features(frozen, loaders["train"], layers, limit)
-    validation = _read_features(frozen, loaders["validation"], layers, limit)
+    train, validation = (
+        _read_features(frozen, loaders[split], probes.features) for split in ("train", "validation")
+    )
     for layer in range(layers):
         _fit_layer(probes, layer, train, validation)
     sender = LogitsOnlySender(LogitsOnly(network, probes), layer_names=layer_names)
@@ -77,23 +77,29 @@ def fit_probes(
 
 
 class _Features(NamedTuple):
-    """Features of every layer, [N, D_i], with labels and positions in the split, int64 [N]."""
+    """Features of every layer, [N_i, D_i], and labels and positions in the split, int64 [N].
+
+    The features of a layer are those of the first N_i images.
+    """
 
     layers: list[Tensor]
     labels: Tensor
     indices: Tensor
 
 
-def _read_features(network: FrozenNetwork, loader: Loader, layers: int, limit: int) -> _Features:
-    found: list[list[Tensor]] = [[] for _ in range(layers)]
-    labels, indices = [], []
+def _read_features(network: FrozenNetwork, loader: Loader, lengths: Sequence[int]) -> _Features:
+    """Read the features of every layer; `lengths` has their D_i."""
+    limits = [max(1, MAX_VALUES // length) for length in lengths]
+    found: list[list[Tensor]] = [[] for _ in lengths]
+    labels, indices = list[Tensor](), list[Tensor]()
     # In random order, so that a part of the images has images of all folds and classes.
     order = torch.randperm(len(loader.images), generator=generator("images of probes"))
-    for batch in loader.in_order(limit=limit, order=order):
-        x = batch.images
-        for layer in range(layers):
+    for batch in loader.in_order(limit=max(limits), order=order):
+        x, seen = batch.images, CHUNK * len(labels)
+        for layer, limit in enumerate(limits):
             x = network.part(layer - 1, layer)(x)
-            found[layer].append(pooled(x)[: batch.valid].float())
+            if seen < limit:
+                found[layer].append(pooled(x)[: min(batch.valid, limit - seen)].float())
         labels.append(batch.labels[: batch.valid])
         indices.append(batch.indices[: batch.valid])
     return _Features([torch.cat(chunks) for chunks in found], torch.cat(labels), torch.cat(indices))
@@ -102,16 +108,17 @@ def _read_features(network: FrozenNetwork, loader: Loader, layers: int, limit: i
 def _fit_layer(probes: Probes, layer: int, train: _Features, validation: _Features) -> None:
     """Fit the probes of one layer, and the mean and scale of their log-probabilities."""
     x, x_validation = train.layers[layer], validation.layers[layer]
+    labels, labels_validation = train.labels[: len(x)], validation.labels[: len(x_validation)]
     weight, bias = probes.get_buffer(f"weight{layer}"), probes.get_buffer(f"bias{layer}")
     held_out = torch.empty(len(x), probes.classes)
     for fold in range(FOLDS):
-        is_held_out = train.indices % FOLDS == fold
+        is_held_out = train.indices[: len(x)] % FOLDS == fold
         with torch.enable_grad():
             candidates = [
                 (slopes.float(), offset.float())
                 for slopes, offset in fit_logistic(
                     x[~is_held_out],
-                    train.labels[~is_held_out],
+                    labels[~is_held_out],
                     probes.classes,
                     PENALTIES,
                     (RIDGE,),
@@ -119,7 +126,7 @@ def _fit_layer(probes: Probes, layer: int, train: _Features, validation: _Featur
             ]
         losses = [
             functional.cross_entropy(
-                functional.linear(x_validation, *candidate), validation.labels
+                functional.linear(x_validation, *candidate), labels_validation
             ).item()
             for candidate in candidates
         ]

@@ -46,7 +46,7 @@ def list_charts(findings: Findings) -> Iterator[NamedChart]:
     for ladder in findings.ladders:
         draw = partial(describe_ladder, ladder.size, ladder.points, ladder.fits)
         yield f"ladder_{ladder.size}", draw
-    if findings.representations is not None and (names := findings.relative_differences):
+    if findings.representations is not None and (names := findings.representation_quantities):
         yield "representations", partial(describe_regions, findings.representations, names)
     if (square := correlation_frame(findings)) is not None:
         yield "correlations", partial(describe_correlations, square)

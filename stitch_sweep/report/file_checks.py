@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stitch_sweep.analysis.results import FACTOR
 from stitch_sweep.config.knock_out import KnockOutConfig
-from stitch_sweep.core.measures import DIFFERENCES
+from stitch_sweep.core.measures import DIFFERENCES, OUTLIER_SCORES
 from stitch_sweep.core.problems import describe_problems
 
 MAX_LAYERS = 10_000
@@ -189,6 +189,7 @@ _COLUMNS: dict[str, _ColumnKind] = {
     ),
     **dict.fromkeys(("step", "epoch", "loss", "lr", "time", "width"), _NUMBER),
     **dict.fromkeys(DIFFERENCES, _NUMBER),
+    **dict.fromkeys(OUTLIER_SCORES, _SHARE),
     **dict.fromkeys(("seed", "parameters", "label", "studies", "trials", "best", "repeat"), _WHOLE),
     "classes": (
         lambda c: _are_whole_numbers(c) and bool((c.dropna() >= 1).all()),

@@ -30,7 +30,7 @@ from stitch_sweep.analysis.matrix.verdict import CONTROL_TITLES, Verdict
 from stitch_sweep.analysis.networks import layer_counts
 from stitch_sweep.analysis.results import CELL, PAIR
 from stitch_sweep.core.errors import InputError
-from stitch_sweep.core.measures import RELATIVE_DIFFERENCES
+from stitch_sweep.core.measures import REPRESENTATION_QUANTITIES
 from stitch_sweep.report.experiment import Experiment
 from stitch_sweep.report.planned import planned_cells
 
@@ -69,7 +69,8 @@ class Findings:
         ladders: one per kind of size of which the networks have several.
         losses: `comparison.losses.loss_table`.
         against_task: `comparison.task.against_task`, for layers from 0 on.
-        representations: EV, ES and SV by region, from `comparison.regional.regional`.
+        representations: EV, ES, SV and out-of-distribution scores by region, from
+            `comparison.regional.regional`.
         measures: every measure by region, likewise.
         correlations: `comparison.correlations.measure_correlations`, without controls, for layers from
             0 on.
@@ -108,12 +109,12 @@ class Findings:
         return list(gap_matrices((verdict.matrix for verdict in self.verdicts), networks))
 
     @property
-    def relative_differences(self) -> list[str]:
-        """Those of relative EV, ES and SV that `representations` has."""
+    def representation_quantities(self) -> list[str]:
+        """The members of `REPRESENTATION_QUANTITIES` that `representations` has."""
         if self.representations is None or self.representations.empty:
             return []
         present = set(self.representations["quantity"])
-        return [name for name in RELATIVE_DIFFERENCES if name in present]
+        return [name for name in REPRESENTATION_QUANTITIES if name in present]
 
 
 def derive_findings(

@@ -285,6 +285,8 @@ def _describe_verdict(verdict: Verdict, target: str, experiment: Experiment | No
     if verdict.explained_by:
         controls = listed([CONTROL_TITLES.get(name, name) for name in verdict.explained_by])
         text += f". A control does the same: {controls}"
+        if "class_only" in verdict.explained_by:
+            text += " (it knows the test labels: class information suffices, no more is shown)"
     text += _reduced_text(verdict)
     subject = f"{matrix.sender} → {matrix.receiver}"
     if matrix.kind == "self-pair":

@@ -12,6 +12,7 @@ from stitch_sweep.analysis.results import check_results
 ALIKE = {
     "val_mse": 0.2, "val_relative_mse": 0.4, "val_cosine": 0.9, "val_correlation": 0.9,
     "val_cca": 0.8, "val_svcca": 0.8, "val_pwcca": 0.7, "val_cka": 0.95, "val_procrustes": 0.1,
+    "val_jaccard_knn": 0.4, "val_second_order_cosine": 0.9, "val_knn_agreement": 0.5,
 }  # fmt: skip
 
 

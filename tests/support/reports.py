@@ -262,6 +262,7 @@ def _measured(
                     "similarity_loss": loss,
                     "ev": 1.0 + i, "es": 0.5 + 0.1 * j, "sv": 0.7 + 0.1 * i,
                     "ev_relative": 1.0 + i, "es_relative": 0.5 + 0.1 * j, "sv_relative": 0.7,
+                    "ood_task": 0.9 - 0.1 * j, "ood_similarity": 0.5,
                     "task_trial": Study(a, i, b, j, {"loss": {"task": 1.0}}).trial(0),
                     "similarity_trial": Study(a, i, b, j, {"loss": {loss: 1.0}}).trial(0),
                 }

@@ -11,7 +11,7 @@ from stitch_sweep.analysis.comparison.losses import cell_means, identity_columns
 from stitch_sweep.analysis.matrix.order_parameters import REGIONS
 from stitch_sweep.analysis.results import CELL, PAIR
 from stitch_sweep.core.errors import InputError, nearest
-from stitch_sweep.core.measures import DIFFERENCES, SIMILARITIES
+from stitch_sweep.core.measures import DIFFERENCES, OUTLIER_SCORES, SIMILARITIES
 
 
 def regional(
@@ -26,8 +26,8 @@ def regional(
         regions: by sender layer (rows) and receiver layer (columns), "lower", "band" or "upper", missing
             where a cell belongs to none, as `analysis.matrix.order_parameters.regions` returns them; one
             table for all pairs, or one per (sender, receiver).
-        quantities: numeric columns of `table`; if not given, those of `measures.DIFFERENCES` that it
-            has, or else those of `measures.SIMILARITIES`.
+        quantities: numeric columns of `table`; if not given, those of `measures.DIFFERENCES` and
+            `measures.OUTLIER_SCORES` that it has, or else those of `measures.SIMILARITIES`.
 
     Returns:
         A row per sender, receiver, factors, loss (column `similarity_loss` or `loss`, whichever `table`
@@ -39,7 +39,8 @@ def regional(
     Raises:
         InputError: a quantity is not a numeric column, or a pair has no regions.
     """
-    default = [q for q in DIFFERENCES if q in table] or [q for q in SIMILARITIES if q in table]
+    measured = [q for q in (*DIFFERENCES, *OUTLIER_SCORES) if q in table]
+    default = measured or [q for q in SIMILARITIES if q in table]
     shown = list(default if quantities is None else quantities)
     numeric = [str(name) for name in table.columns if types.is_numeric_dtype(table[name])]
     if wrong := [name for name in shown if name not in numeric]:

@@ -14,7 +14,8 @@ from stitch_sweep.analysis.matrix.verdict import CONTROL_TITLES, Verdict
 from stitch_sweep.analysis.networks import architectures
 
 _EXPLANATIONS = {
-    "class_only": "class information alone suffices for it",
+    "class_only": "class information alone suffices for it; this sender knows the test labels, so it "
+    "does not show how much of the pair class information explains",
     "logits_only": "what linear probes read from the sender's layers suffices for it",
     "untrained_sender": "stitch and receiver reach it from untrained features",
     "untrained_receiver": "the stitch reaches it from the sender without a trained receiver",
@@ -100,8 +101,9 @@ def explain(verdict: Verdict, controls: Sequence[Verdict], thresholds: Threshold
 
     A control explains the pair if it has the same label, or if it is at most `slack` below the pair in
     every region in which the pair performs, with values in at least half as many cells. A control
-    that performs everywhere explains a triangle in this way: its good half shows nothing that is
-    specific to the sender.
+    that performs everywhere explains a triangle in this way: its good half is no evidence of anything
+    that is specific to the sender. A class-only sender knows the labels, so it shows that class
+    information suffices, not how much of the pair it explains.
 
     An `unclear` matrix has no shape to explain, but readers look at its regions. A note therefore
     names each control that is as high in them.

@@ -29,7 +29,7 @@ from stitch_sweep.core.measures import (
     AGREEMENTS,
     BEYOND_LOGITS,
     COLUMNS,
-    RELATIVE_DIFFERENCES,
+    REPRESENTATION_QUANTITIES,
 )
 from stitch_sweep.report.experiment import Experiment
 from stitch_sweep.report.findings import Findings, headline, makes_images
@@ -50,8 +50,11 @@ _COLUMNS = (
     "val_svcca",
     "val_pwcca",
     "val_cka",
+    "val_jaccard_knn",
+    "val_second_order_cosine",
+    "val_knn_agreement",
     "val_procrustes",
-    *RELATIVE_DIFFERENCES,
+    *REPRESENTATION_QUANTITIES,
     "agreement_sender",
     "agreement_receiver",
     "kappa_sender",
@@ -313,11 +316,11 @@ def _excess_matrix(verdict: Verdict) -> Matrix:
 
 
 def _add_differences(experiment: Experiment) -> pd.DataFrame:
-    """Return the results with EV, ES and SV in the rows of the similarity-trained stitches."""
+    """Return the results with EV, ES, SV and scores in the rows of the similarity-trained stitches."""
     results, table = experiment.results, experiment.table("representations")
     if table is None or "similarity_trial" not in table or table.empty:
         return results
-    names = [name for name in RELATIVE_DIFFERENCES if name in table]
+    names = [name for name in REPRESENTATION_QUANTITIES if name in table]
     by_trial = table.drop_duplicates("similarity_trial").set_index("similarity_trial")[names]
     return results.join(by_trial.astype("float64"), on="trial")
 

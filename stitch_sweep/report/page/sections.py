@@ -92,9 +92,9 @@ def build_losses(findings: Findings, data: PageData) -> list[Item]:
 def _build_representations(findings: Findings, data: PageData) -> Item | None:
     table = representation_table(findings)
     frame = findings.representations
-    if table is None or frame is None or not findings.relative_differences:
+    if table is None or frame is None or not findings.representation_quantities:
         return table
-    figure = to_plotly(describe_regions(frame, findings.relative_differences))
+    figure = to_plotly(describe_regions(frame, findings.representation_quantities))
     alt = "Differences between representations by region of the matrix"
     return data.add_figure(table.title, table.note, alt, figure, table)
 

@@ -77,6 +77,8 @@ def representation_table(findings: Findings) -> Table | None:
         "Mean squared differences between the receiver's expected representation (E), that of a "
         "task-trained stitch (V, vanilla) and that of a similarity-trained stitch (S), as in "
         "arXiv 2303.11277; relative ones are divided by the expected representation's variance. "
+        "OOD: how well an energy detector tells V or S from E (area under the ROC curve, after arXiv "
+        "2412.11299); 0.5 cannot be told apart. "
         f"{_REGION_NOTE}"
     )
     return region_table(

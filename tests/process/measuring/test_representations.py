@@ -1,4 +1,4 @@
-"""EV, ES and SV, against plain means over representations that are computed by hand."""
+"""EV, ES, SV and out-of-distribution scores, against representations that are computed by hand."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal
 
 from stitch_sweep.networks.controls import ClassOnly
 from stitch_sweep.networks.cutting.traced import create_sub_network
@@ -52,6 +54,56 @@ def test_ev_es_and_sv_are_plain_means_over_validation_images(measured, sender, i
         assert row[name] == pytest.approx(np.mean(difference**2), rel=1e-6)
         assert row[f"{name}_relative"] == pytest.approx(np.mean(difference**2) / variance, rel=1e-6)
     assert (row["es_raw"], row["sv_raw"], row["calibration"]) == (row["es"], row["sv"], "none")
+
+
+def grid(maps: torch.Tensor) -> np.ndarray:
+    """Means over the cells of a 4 x 4 grid, [images, features]."""
+    count, channels, height, width = maps.shape
+    cells = maps.double().reshape(count, channels, 4, height // 4, 4, width // 4)
+    return cells.mean(dim=(3, 5)).flatten(1).numpy()
+
+
+def test_out_of_distribution_scores_are_areas_under_a_gaussian_mixture(measured):
+    """By scipy, with the receiver's own representations of the training images."""
+    folder = measured.folder.parent
+    data, modules, _ = networks(folder)
+    receive, send = (create_sub_network(modules[n], -1, k) for n, k in (("b", 2), ("a", 1)))
+    labels = data.train.labels.numpy()
+    with torch.no_grad():
+        known = grid(receive(normalised(data, "train")))
+        images = normalised(data, "validation")
+        own = grid(receive(images))
+        rows = {}
+        for loss in ("task", "mse"):
+            trial = best(folder, "a", 1, 2, loss)["trial"]
+            rows[loss] = grid(
+                load_stitch(folder / "stitches" / f"{trial}.safetensors")(send(images))
+            )
+    means = {c: known[labels == c].mean(axis=0) for c in np.unique(labels)}
+    within = known - np.stack([means[c] for c in labels])
+    covariance = within.var() * np.eye(within.shape[1])
+
+    def energy(x: np.ndarray) -> np.ndarray:
+        logs = [
+            np.log((labels == c).mean()) + multivariate_normal(means[c], covariance).logpdf(x)
+            for c in means
+        ]
+        return -logsumexp(np.stack(logs), axis=0)
+
+    result = table(measured, "representations").query(
+        "sender == 'a' and sender_layer == 1 and receiver_layer == 2 and similarity_loss == 'mse'"
+    )
+    for name, loss in {"ood_task": "task", "ood_similarity": "mse"}.items():
+        difference = energy(rows[loss])[:, None] - energy(own)
+        area = (difference > 0).mean() + (difference == 0).mean() / 2
+        assert result[name].item() == pytest.approx(area, abs=2e-3), name
+
+
+def test_scores_are_shares(measured):
+    scores = table(measured, "representations")[["ood_task", "ood_similarity"]]
+    assert scores.notna().all().all()
+    assert scores.min().min() >= 0
+    assert scores.max().max() <= 1
 
 
 def test_they_are_what_the_trials_measured_of_themselves(measured):

@@ -12,6 +12,8 @@ from stitch_sweep.core.measures import (
     COLUMNS,
     DIFFERENCES,
     MEASURES,
+    OUTLIER_SCORES,
+    REPRESENTATION_QUANTITIES,
     SIMILARITIES,
     short_title,
 )
@@ -61,6 +63,7 @@ def test_differences_and_agreements_are_registered_under_their_columns():
 
 def test_columns_have_titles_and_similarities_a_direction():
     assert list(SIMILARITIES) == [f"val_{n}" for n, m in MEASURES.items() if m.sign]
+    assert set(REPRESENTATION_QUANTITIES) <= {*DIFFERENCES, *OUTLIER_SCORES} <= COLUMNS.keys()
     assert COLUMNS["val_cka"].title == short_title("val_cka") == "CKA"
     assert short_title("val_relative_mse") == "relative MSE"
     assert short_title("stitch_parameters") == "stitch parameters"

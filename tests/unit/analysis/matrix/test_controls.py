@@ -65,6 +65,7 @@ def test_a_triangle_that_class_information_makes_too_is_called_that():
     assert any(
         "a-class-only → b (class-only sender) has the same shape" in note
         and "class information alone suffices" in note
+        and "knows the test labels" in note
         for note in found.notes
     )
 
