@@ -295,6 +295,7 @@ def _encode_identity(sender: str, receiver: str, factors: Mapping[str, Any]) -> 
 def _matrices_of_values(findings: Findings, experiment: Experiment) -> dict[str, dict[str, Matrix]]:
     """Map every value in `VALUES` that the results have to its matrices, by identity."""
     by_value = {}
+    receiver_free = {_identity(v.matrix): v.matrix.receiver_free for v in findings.verdicts}
     results = _add_agreement(_add_differences(experiment), findings.agreement)
     for key in VALUES:
         if key == BEYOND_LOGITS and findings.excesses:
@@ -303,7 +304,11 @@ def _matrices_of_values(findings: Findings, experiment: Experiment) -> dict[str,
             continue
         if results[key].notna().any() or key == "test_accuracy":
             value_matrices = matrices(results, key, metric=experiment.metric, mode=experiment.mode)
-            by_value[key] = {_identity(matrix): matrix for matrix in value_matrices}
+            by_value[key] = {
+                name: replace(matrix, receiver_free=receiver_free.get(name, frozenset()))
+                for matrix in value_matrices
+                for name in [_identity(matrix)]
+            }
     return by_value
 
 

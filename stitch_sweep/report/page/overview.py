@@ -48,14 +48,19 @@ class OverviewRow:
 
 
 def build_overview(verdicts: Sequence[Verdict], targets: Mapping[int, str]) -> list[OverviewRow]:
-    """Build the overview, controls last.
+    """Build the overview, controls last; below each pair, what it reaches beyond its logits-only control.
 
     Args:
         verdicts: one per matrix.
         targets: position of a verdict -> id of the element that shows its matrix.
     """
     ordered = sorted(enumerate(verdicts), key=lambda item: item[1].control is not None)
-    return [_build_row(verdict, targets[position]) for position, verdict in ordered]
+    return [
+        _build_row(verdict, targets[position])
+        for position, pair in ordered
+        for verdict in (pair, pair.excess)
+        if verdict is not None
+    ]
 
 
 def _build_row(verdict: Verdict, target: str) -> OverviewRow:
@@ -67,7 +72,7 @@ def _build_row(verdict: Verdict, target: str) -> OverviewRow:
     return OverviewRow(
         target=target,
         pair=f"{matrix.sender} → {matrix.receiver}",
-        factors=matrix.factor_text,
+        factors=matrix.series,
         thumbnail=draw_thumbnail(matrix),
         label="images" if has_images else verdict.label,
         headline=headline(verdict) if verdict.control is None else "control",
