@@ -386,3 +386,36 @@ def test_a_column_behind_which_the_receiver_is_linear_is_judged_apart(tmp_path, 
     assert labels == ["0", "1", "2°"]
     assert row["reduced_label"] == verdict.reduced.label
     assert row["reduced_triangle"] == verdict.reduced.parameters.triangle
+
+
+def test_what_a_pair_reaches_beyond_its_logits_only_control_is_everywhere(tmp_path):
+    """The control has the same accuracies as the pair, on other images."""
+    folder = make_folder(
+        tmp_path / "sweep",
+        pairs=(("a", "b"), ("a-logits-only", "b")),
+        losses=("task",),
+        crossed=False,
+    )
+    findings = edited(
+        folder,
+        lambda table: table.assign(
+            sender_kind=np.where(table["sender"] == "a", "trained", "logits_only"),
+            receiver_kind="trained",
+        ),
+    )
+    (excess,) = findings.excesses
+    assert excess.label == "none"
+    (statement,) = (s for s in describe_verdicts(findings, {}) if "beyond" in s.subject)
+    assert statement.subject == "a → b, beyond logits-only"
+    assert "linear probes read from the sender is all that the receiver uses" in statement.text
+    tables = {table.name: table.frame for table in all_tables(findings)}
+    assert len(tables["beyond_logits"]) == 16
+    assert set(tables["verdicts"]["value"]) == {excess.matrix.value_name, "accuracy_calibrated"}
+    assert excess.matrix.file_name in [name for name, _ in list_charts(findings)]
+    page = Page("sweep", {})
+    page.add(findings, [])
+    html = page.html()
+    assert "accuracy beyond the logits-only control" in html
+    output = io.StringIO()
+    show(Report(None, [findings], [[]], [], 0), Console(file=output, width=80))
+    assert "a -> b, beyond logits-only: none" in output.getvalue()

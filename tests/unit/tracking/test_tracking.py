@@ -167,6 +167,8 @@ def test_a_sweeps_run_shows_the_indices_and_the_label_of_each_matrix(tmp_path, c
         }
         for number in range(101)
     ]
+    further = {**verdicts[0], "label": "diagonal", "upper": 0.125}
+    verdicts[7] |= {"without_receiver_free": further, "beyond_logits": {**further, "lower": -0.5}}
     (folder / "verdicts.json").write_text(json.dumps({"matrices": verdicts}))
     tracker = Tracker(folder, "exp", uri_of(copied))
     list(tracker.send_end())
@@ -175,6 +177,10 @@ def test_a_sweeps_run_shows_the_indices_and_the_label_of_each_matrix(tmp_path, c
     assert data.metrics["matrix/a__b7/triangle"] == 0.5
     assert data.metrics["matrix/a__b100/upper"] == 0.25
     assert "matrix/a__b7/order" not in data.metrics
+    assert data.metrics["matrix/a__b7/reduced_upper"] == 0.125
+    assert data.metrics["matrix/a__b7/beyond_logits_lower"] == -0.5
+    assert data.tags["reduced_label/a__b7"] == data.tags["beyond_logits_label/a__b7"] == "diagonal"
+    assert "beyond_logits_label/a__b8" not in data.tags
     assert data.tags["label/a__b0"] == data.tags["label/a__b100"] == "triangle"
     names = sorted(artifact.path for artifact in client.list_artifacts(run))
     assert names[0] == "0_overview.png"
