@@ -175,7 +175,8 @@ class SweepExperiment:
             chance: the accuracy of guessing; by default 1 / number of classes.
 
         Returns:
-            A row per matrix, indexed by its title: `label`; `triangle`, `diagonal` and `order` with the
+            A row per matrix, and one for what each pair reaches beyond its logits-only control, indexed
+            by its title: `label`; `triangle`, `diagonal` and `order` with the
             limits of their intervals (`triangle_low`, `triangle_high`, ...), NaN where nothing can be
             resampled; `p_value`, `best_accuracy`, `chance`, and `notes`, a list of sentences.
 
@@ -186,7 +187,8 @@ class SweepExperiment:
 
         measure_labels(self.folder)
         rows = {}
-        for verdict in derive_findings(self._read(), chance=chance).verdicts:
+        findings = derive_findings(self._read(), chance=chance)
+        for verdict in [*findings.verdicts, *findings.excesses]:
             row: dict[str, Any] = {"label": headline(verdict)}
             for index in _INDICES:
                 interval = verdict.intervals.get(index)
