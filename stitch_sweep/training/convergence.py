@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -19,16 +18,16 @@ EXCESS_ALLOWED = 0.05
 EXCESS_FLOOR = 0.01
 """Lower limit of the optimum in this comparison, in units of the expected variance or of a similarity. An
 optimum may be 0."""
-SLOW = 0.25
-"""Largest share of the fall of the training loss that may lie in the last doubling of the learning time.
-It is 0.55 while a loss falls in proportion to time, however slowly."""
-CERTAIN = 3.0
+CERTAIN = 5.0
 """Smallest fall of the training loss, in standard errors, from which something can be concluded."""
-SMALL_GAIN, LARGE_GAIN = 0.02, 0.06
-"""Change of the accuracy in the last doubling up to which a training has converged, and above which it
-has not. Between them there is no answer."""
+SMALL_SHARE, LARGE_SHARE = 0.15, 0.25
+"""Share of the whole fall of the training loss that lies in the last doubling of the learning time, up to
+which a training has converged, and above which it has not. Between them there is no answer. The share is
+0.55 while a loss falls in proportion to time, however slowly."""
+SMALL_GAIN, LARGE_GAIN = 0.02, 0.1
+"""The same limits for the change of the accuracy in the last doubling."""
 SMALL_FALL, LARGE_FALL = 0.02, 0.05
-"""The same for the fall of the loss, as a share of the loss, for a training without the task."""
+"""The same limits for the fall of the loss, as a share of the loss, for a training without the task."""
 LOSS_FLOOR = 0.01
 """Lower limit of the loss in this comparison, as a share of its first window. A loss may go to 0."""
 LEAST_IMAGES = 1000
@@ -69,12 +68,11 @@ def has_settled(
         change = abs(fall) / scale if scale else 0.0
         small, large = SMALL_FALL, LARGE_FALL
     learned = losses[0] - losses[-1]
-    if learned <= CERTAIN * curve.loss_error() or fall > SLOW * learned:
-        falls_steadily = all(a > b for a, b in pairwise(losses))
-        return False if falls_steadily or change > large else None
-    if change <= small:
-        return True
-    return False if change > large else None
+    if learned <= CERTAIN * curve.loss_error():
+        return False if change > large else None
+    if change > large or fall > LARGE_SHARE * learned:
+        return False
+    return True if change <= small and fall <= SMALL_SHARE * learned else None
 
 
 def is_near_optimum(reached: float, optimum: float) -> bool:

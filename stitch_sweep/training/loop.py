@@ -276,6 +276,7 @@ class StitchTraining:
           undefined.
         - `stitch_parameters`, `stitch_multiply_adds`: see `Capacity`.
         - `converged`: see `docs/method.md`.
+        - `optimal_train_loss`: the smallest possible `train_loss`, for another loss with a closed form.
         - `train_relative_mse`, `optimal_relative_mse`, `excess`: for an affine stitch trained for MSE, in
           units of the expected representation's variance.
 
