@@ -367,8 +367,17 @@ class TrainingCell:
                 curve,
                 by_accuracy="task" in self._terms,
                 validation_images=self.splits["validation"].count,
+                guessing=self._loss_of_guessing,
             )
         }
+
+    @property
+    def _loss_of_guessing(self) -> float:
+        """Training loss of equal probabilities for all classes; infinite for other losses."""
+        if self._terms != {"task"}:
+            return math.inf
+        weight, _ = self.loss.terms["task"]
+        return weight * math.log(int(self._train_loader.images.labels.max()) + 1)
 
     @property
     def _has_optimal_loss(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -35,7 +36,11 @@ LEAST_IMAGES = 1000
 
 
 def has_settled(
-    curve: LearningCurve, *, by_accuracy: bool, validation_images: int = 0
+    curve: LearningCurve,
+    *,
+    by_accuracy: bool,
+    validation_images: int = 0,
+    guessing: float = math.inf,
 ) -> bool | None:
     """Decide whether another doubling of a training's learning time would change little.
 
@@ -49,6 +54,8 @@ def has_settled(
             forever, because a stitch memorizes its training images.
         validation_images: number of validation images. Their accuracy is used if it is precise enough,
             else that of the training images, which memorizing raises.
+        guessing: training loss of a network whose predictions don't depend on the image. A training
+            that is no better has not converged.
 
     Returns:
         None if the training is too short, has learned nothing, or is at the border.
@@ -56,6 +63,8 @@ def has_settled(
     losses = curve.losses()
     if losses is None:
         return None
+    if losses[-1] >= guessing:
+        return False
     fall = losses[-2] - losses[-1]
     accuracies = curve.accuracies()
     if by_accuracy and accuracies is not None:

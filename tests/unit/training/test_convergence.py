@@ -74,6 +74,12 @@ def test_a_curve_from_which_nothing_can_be_learned_has_no_answer():
         assert has_settled(curve, by_accuracy=True) is None
 
 
+def test_a_training_that_is_no_better_than_guessing_has_not_converged():
+    flat = draw(lambda t: math.log(10) + 3 * math.exp(-60 * t) + 0.01, lambda t: 0.1)
+    assert has_settled(flat, by_accuracy=True) is True
+    assert has_settled(flat, by_accuracy=True, guessing=math.log(10)) is False
+
+
 def test_a_training_of_few_steps_has_no_answer():
     for steps in (0, 1, 4, 7):
         assert (
@@ -139,20 +145,19 @@ def test_pieces_are_the_means_of_their_steps_also_after_a_pause():
 
 @pytest.mark.parametrize("lr", [1e-9, 3e-4])
 def test_a_slow_training_from_a_bad_start_is_not_called_converged(a, b, digits, lr):
-    """A rate far too small once looked flat; the same training at a fitting rate is far better."""
+    """Both were once called converged; the same training at a fitting rate is far better."""
     plan = {"epochs": 16, "schedule": {"name": "constant"}}
     slow = settings("task", optimizer={"name": "adam", "lr": lr}, **plan)
     fitting = settings("task", optimizer={"name": "adam", "lr": 3e-2}, **plan)
     result = finished(training(a, b, 3, 1, digits, slow)).metrics
     better = finished(training(a, b, 3, 1, digits, fitting)).metrics
     assert better["val_accuracy"] > result["val_accuracy"] + 0.1
-    assert result["converged"] is not True
+    assert result["converged"] is False
 
 
-@pytest.mark.parametrize(("lr", "answer"), [(1e-2, False), (1e-9, None)])
-def test_one_epoch_of_small_batches_has_an_answer_if_it_learns(a, b, digits, lr, answer):
-    chosen = settings("task", epochs=1, batch_size=2, optimizer={"name": "adam", "lr": lr})
-    assert finished(training(a, b, 3, 1, digits, chosen)).metrics["converged"] is answer
+def test_one_epoch_of_small_batches_has_an_answer(a, b, digits):
+    chosen = settings("task", epochs=1, batch_size=2, optimizer={"name": "adam", "lr": 1e-2})
+    assert finished(training(a, b, 3, 1, digits, chosen)).metrics["converged"] is False
     untrained = finished(training(a, b, 3, 1, digits, settings("task", epochs=0))).metrics
     assert untrained["converged"] is None
 
