@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from stitch_sweep.cli.options import AsJson
+from stitch_sweep.cli.options import Allow, AsJson, Download, RunCode
 from stitch_sweep.cli.output import print_json, stdout
 from stitch_sweep.core.errors import InputError
 
@@ -49,27 +49,9 @@ def analyze(
         bool,
         typer.Option("--no-measure", help="Skip results that need networks, images and stitches."),
     ] = False,
-    run_code: Annotated[
-        bool,
-        typer.Option(
-            "--run-code",
-            help="Run the plugins and the networks with `source: python` that the folder names.",
-        ),
-    ] = False,
-    allow: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Also read networks and images below this folder; repeatable.",
-        ),
-    ] = None,
-    download: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="LIBRARY",
-            help="Also load published weights of torchvision or timm; repeatable.",
-        ),
-    ] = None,
+    run_code: RunCode = False,
+    allow: Allow = None,
+    download: Download = None,
     track: Annotated[
         str | None,
         typer.Option(

@@ -20,6 +20,7 @@ from stitch_sweep.cli.analyze import analyze
 from stitch_sweep.cli.assemble import assemble
 from stitch_sweep.cli.describe import describe
 from stitch_sweep.cli.init import init
+from stitch_sweep.cli.longer import longer
 from stitch_sweep.cli.output import stderr
 from stitch_sweep.cli.sanity import sanity
 from stitch_sweep.cli.status import status
@@ -35,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Model stitching at scale: how similar are the representations of two networks?",
 )
-for command in (init, sweep, status, stitch, assemble, analyze, sanity, describe, ui):
+for command in (init, sweep, status, stitch, assemble, analyze, longer, sanity, describe, ui):
     app.command()(command)
 app.add_typer(zoo.app, name="zoo")
 app.add_typer(determinism.app, name="determinism")

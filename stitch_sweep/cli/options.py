@@ -22,6 +22,27 @@ PairOption = Annotated[
     str | None,
     typer.Option(help="SENDER:LAYER,RECEIVER:LAYER. Default: the middle layers of the first pair."),
 ]
+RunCode = Annotated[
+    bool,
+    typer.Option(
+        "--run-code",
+        help="Run the plugins and the networks with `source: python` that the folder names.",
+    ),
+]
+Allow = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Also read networks and images below this folder; repeatable.",
+    ),
+]
+Download = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="LIBRARY",
+        help="Also load published weights of torchvision or timm; repeatable.",
+    ),
+]
 
 
 def read_with_overrides(path: Path, overrides: list[str] | None) -> Config:

@@ -24,9 +24,9 @@ class MeanSquaredError(Loss):
         L = 1/(B H W) sum_{b,h,w} sum_c (s - e)^2 / v,   v = mean over channels of Var(e_c)
 
     v is measured once on the training set. The plain element-wise mean would divide gradients by the
-    number of channels and by the scale of the layer, so one learning rate would not suit different
-    layers. The best constant has the value C. The loss has no invariance: the stitched representation
-    must equal the expected representation.
+    number of channels and by the scale of the layer. The stable step of SGD still shrinks with the length
+    of the stitch's rows. The best constant has the value C. The loss has no invariance: the stitched
+    representation must equal the expected representation.
     """
 
     needs_expected: ClassVar[bool] = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from stitch_sweep.core.errors import InputError
-from stitch_sweep.core.untrusted import read_json
+from stitch_sweep.core.untrusted import list_briefly, read_json
 from stitch_sweep.storage.files import write_atomically
 from stitch_sweep.storage.layout import MEASURED_ABOUT
 
@@ -64,3 +64,32 @@ def write_origins(
     """Write the origins, after plain data about the sweep and the software."""
     content = {**general, "tables": {name: asdict(tables[name]) for name in sorted(tables)}}
     write_atomically(folder / MEASURED_ABOUT, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def open_measured(
+    folder: Path, general: Mapping[str, Any], files: Iterable[Path]
+) -> dict[str, TableOrigin]:
+    """Prepare the folder `measured` for writing; return the origins of the tables that it has.
+
+    Args:
+        folder: its path; it need not exist.
+        general: plain data about the sweep and the software.
+        files: the files that may be replaced.
+
+    Raises:
+        InputError: the folder is a link or a file, or it has some of the files and no `about.json`, so
+            that they may not be Stitch Sweep's.
+    """
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise InputError(
+            f"{folder}: is a link or a file; move it away, because a folder of this name is written"
+        )
+    origins = read_origins(folder)
+    if not (folder / MEASURED_ABOUT).exists():
+        if blocking := [str(path) for path in files if path.exists()]:
+            raise InputError(
+                f"{list_briefly(blocking)}: would be replaced, but {folder / MEASURED_ABOUT} is "
+                "missing, so these files may not be Stitch Sweep's; move them away"
+            )
+        write_origins(folder, general, origins)  # marks the folder as Stitch Sweep's
+    return origins

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stitch_sweep.core.errors import InputError, nearest
-from stitch_sweep.core.untrusted import list_briefly
-from stitch_sweep.measuring.about import TableOrigin, read_origins, write_origins
+from stitch_sweep.measuring.about import TableOrigin, open_measured, write_origins
 from stitch_sweep.measuring.makers import MAKERS, Content
 from stitch_sweep.measuring.permissions import Permissions
 from stitch_sweep.measuring.pictures import Pictures, write_pictures
 from stitch_sweep.measuring.source import NotMeasurableError, SweepSource
 from stitch_sweep.storage.files import atomic
-from stitch_sweep.storage.layout import MEASURED, MEASURED_ABOUT
+from stitch_sweep.storage.layout import MEASURED
 
 TABLES = tuple(MAKERS)
 """The tables that `measure` writes, in this order; `images` is a safetensors file, the others are
@@ -93,14 +92,7 @@ def measure(
     permissions = Permissions(folder, allow=allow, download=download, run_code=run_code)
     source = SweepSource(folder, permissions)
     target = folder / MEASURED
-    if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise InputError(
-            f"{target}: is a link or a file; move it away, because a folder of this name is written"
-        )
-    origins = read_origins(target)
-    if not (target / MEASURED_ABOUT).exists():
-        _check_free(target)
-        write_origins(target, source.general, origins)  # marks the folder as Stitch Sweep's
+    origins = open_measured(target, source.general, [_table_path(target, name) for name in TABLES])
     written = []
     for table in (name for name in TABLES if name in requested):
         origin = origins.get(table)
@@ -119,20 +111,6 @@ def measure(
     notes = [*source.damaged, *(note for name in requested for note in origins[name].notes)]
     rows = {name: origins[name].rows for name in requested}
     return Measured(target, rows, written, list(dict.fromkeys(notes)))
-
-
-def _check_free(folder: Path) -> None:
-    """Check that a folder without `about.json` has no files that tables would replace.
-
-    Raises:
-        InputError: it has such files.
-    """
-    blocking = [str(path) for table in TABLES if (path := _table_path(folder, table)).exists()]
-    if blocking:
-        raise InputError(
-            f"{list_briefly(blocking)}: would be replaced, but {folder / MEASURED_ABOUT} is missing, so "
-            "these files may not be Stitch Sweep's; move them away"
-        )
 
 
 def _table_path(folder: Path, table: str) -> Path:

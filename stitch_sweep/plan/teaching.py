@@ -1,4 +1,4 @@
-"""Notes, before anything trains, on cells whose loss can't train their stitch."""
+"""Notes, before anything trains, on cells whose loss or learning rate can't train their stitch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from torch import nn
 
 from stitch_sweep.config.root import Config
 from stitch_sweep.config.stitch import StitchConfig
+from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.data.batches import choose_batch_size
+from stitch_sweep.losses.base import CombinedLoss
 from stitch_sweep.losses.flat_losses import StitchProfile, explain_flat_loss, weak_loss_warnings
 from stitch_sweep.plan.settings import settings_per_loss, settings_per_stitch
 from stitch_sweep.stitches.base import AffineStitch
@@ -27,6 +29,12 @@ from stitch_sweep.storage.study import Study, format_cell
 
 _CELLS_NAMED = 3
 """Number of cells that a note names."""
+STABLE_RATE = 2.0
+"""Product of learning rate and length of a row above which SGD by `mse` may diverge in raw coordinates.
+
+The step is stable below 2 / h, h the largest eigenvalue of 2/v E[r r^T], r a row of D inputs. Activations
+after a ReLU have means far from 0, so h is near its bound, which grows with D; measured on digits, h is
+0.4 to 3 times D."""
 
 
 def teaching_notes(
@@ -62,11 +70,15 @@ def teaching_notes(
 
 
 class _Choices(NamedTuple):
-    """The stitches, sums of losses and batch size that a study's search may choose."""
+    """The stitches, sums of losses and batch size that a study's search may choose.
+
+    `sgd_rate` is the learning rate of SGD by `mse` in raw coordinates, if a study may train so.
+    """
 
     stitches: list[StitchConfig]
     losses: list[tuple[str, ...]]
     batch_size: int
+    sgd_rate: float | None
 
 
 def _choices(config: Config, study: Study, images: int) -> _Choices:
@@ -74,10 +86,41 @@ def _choices(config: Config, study: Study, images: int) -> _Choices:
         s.stitch.model_dump_json(exclude={"l1"}): s.stitch
         for s in settings_per_stitch(config, study)
     }
-    losses = {tuple(term.name for term in s.loss.terms) for s in settings_per_loss(config, study)}
+    per_loss = list(settings_per_loss(config, study))
+    losses = {tuple(term.name for term in s.loss.terms) for s in per_loss}
     batch_size = config.trial_settings(study.factors).training.batch_size
     size = choose_batch_size(batch_size, images)
-    return _Choices(list(stitches.values()), sorted(losses), size)
+    # A search finds a rate that fits the cell.
+    searched = any(path.startswith("training") for path in config.search.distributions)
+    rates = [] if searched else [rate for s in per_loss if (rate := _sgd_rate(s)) is not None]
+    return _Choices(list(stitches.values()), sorted(losses), size, max(rates, default=None))
+
+
+def _sgd_rate(settings: TrialSettings) -> float | None:
+    """Return the learning rate of a training by `mse` with SGD in raw coordinates; None for others."""
+    training, names = settings.training, [term.name for term in settings.loss.terms]
+    by_sgd = training.optimizer.name.lower() == "sgd" and training.coordinates == "raw"
+    if not by_sgd or names != ["mse"] or settings.stitch.start == "auto" or training.epochs == 0:
+        return None
+    lr = training.optimizer.lr
+    return CombinedLoss.from_config(settings.loss).default_lr("sgd") if lr is None else lr
+
+
+def _explain_large_step(stitch: nn.Module, rate: float | None) -> str | None:
+    """Explain why SGD may diverge; None if its step is small enough for the stitch."""
+    if rate is None or not isinstance(stitch, AffineStitch) or not _is_trained(stitch):
+        return None
+    if rate * stitch.inputs <= STABLE_RATE:
+        return None
+    return (
+        f"mse with SGD at a learning rate of {rate:g} may diverge, because the stable step is about "
+        "2 / D, D the number of inputs of each output channel; `training.recipe: fast` fits the step to "
+        "the cell"
+    )
+
+
+def _is_trained(stitch: nn.Module) -> bool:
+    return any(p.requires_grad for p in stitch.parameters())
 
 
 def _reasons(choices: _Choices, sender: Shape, receiver: Shape) -> list[str]:
@@ -94,6 +137,8 @@ def _reasons(choices: _Choices, sender: Shape, receiver: Shape) -> list[str]:
                 else [warning for name in names for warning in weak_loss_warnings(name, lesson)]
             )
             reasons |= dict.fromkeys(f"{config.name}: {sentence}" for sentence in sentences)
+        if (sentence := _explain_large_step(stitch, choices.sgd_rate)) is not None:
+            reasons[f"{config.name}: {sentence}"] = None
     return list(reasons)
 
 
@@ -101,8 +146,7 @@ def _lesson(stitch: nn.Module, sender: Shape, receiver: Shape, batch: int) -> St
     channels = receiver[channel_axis(receiver)]
     positions = math.prod(receiver) // channels
     affine = isinstance(stitch, AffineStitch)
-    trained = any(p.requires_grad for p in stitch.parameters())
-    if isinstance(stitch, IdentityStitch) or not trained:
+    if isinstance(stitch, IdentityStitch) or not _is_trained(stitch):
         family = "fixed"
     elif isinstance(stitch, ChannelwiseStitch | PermutationStitch):
         family = "channel_affine"

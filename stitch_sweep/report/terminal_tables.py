@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -203,6 +203,35 @@ def _cell_table(
                 if names
                 else []
             ),
+        )
+    return table
+
+
+def longer_table(summary: Iterable[Mapping[str, Any]], gain: float) -> Table:
+    """Return a table of what trials gained from a longer training, a row per loss.
+
+    Args:
+        summary: rows of `Longer.summary`.
+        gain: the gain above which a trial counts.
+    """
+    table = Table(
+        caption=f"gain: of the calibrated test accuracy; yes, no, unknown: the sweep's `converged`; "
+        f"3/20: 3 of 20 such trials gained more than {gain:g}",
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+    )
+    table.add_column("loss", overflow="fold")
+    for name in ("trials", "failed", "median gain", "largest", "yes", "no", "unknown"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in summary:
+        table.add_row(
+            Text(row["loss"]),
+            *(str(row[name]) for name in ("trials", "failed")),
+            *(
+                "-" if (g := row[f"{x}_gain"]) is None else f"{g:+.3f}"
+                for x in ("median", "largest")
+            ),
+            *(f"{row[f'{answer}_gained']}/{row[answer]}" for answer in ("yes", "no", "unknown")),
         )
     return table
 

@@ -15,7 +15,7 @@ stitches/<trial>.safetensors    kept stitches
 matrices/*.csv                  matrices of test accuracies
 figures/*                       PNG and PDF
 tables/*                        CSV and LaTeX
-measured/                       measures of the kept stitches, with about.json
+measured/                       measures of the kept stitches, with about.json; longer.csv
 report.html                     the report
 verdicts.json                   label and indices of each matrix in the report
 sanity.json                     result of `stitch-sweep sanity`
@@ -51,6 +51,7 @@ OUTPUT_FOLDERS = (STITCHES, MATRICES, FIGURES, TABLES, MEASURED)
 
 # Inside `measured/`.
 MEASURED_ABOUT = "about.json"
+LONGER = "longer.csv"
 
 # Inside `ledger/`.
 DESCRIPTION = "sweep.json"

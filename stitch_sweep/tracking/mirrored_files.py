@@ -50,7 +50,7 @@ _PATTERNS = {
         layout.FIGURES: rf"{layout.FILE_STEM}\.(png|pdf)",
         layout.TABLES: rf"{layout.FILE_STEM}\.(csv|tex)",
         layout.MEASURED: rf"{layout.FILE_STEM}\.(parquet|safetensors)"
-        rf"|{re.escape(layout.MEASURED_ABOUT)}",
+        rf"|{re.escape(layout.MEASURED_ABOUT)}|{re.escape(layout.LONGER)}",
     }.items()
 }
 

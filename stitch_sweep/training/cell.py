@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -25,11 +26,12 @@ from stitch_sweep.stitches.starts import choose_start, start_stitch
 from stitch_sweep.stitches.storage import load_weights
 from stitch_sweep.stitches.whitened import WhitenedStitch
 from stitch_sweep.training.convergence import (
-    LEAST_IMAGES,
-    LearningCurve,
     compare_with_optimum,
+    fit_pairs,
     has_settled,
+    is_near_optimum,
 )
+from stitch_sweep.training.learning_curve import LearningCurve
 from stitch_sweep.training.metrics import calibrated_accuracy, similarity_metrics
 from stitch_sweep.training.readout import MAX_VALUES, find_head, fit_maps, mean_rows
 from stitch_sweep.training.representations import ActivationCache, Source, SplitRepresentations
@@ -358,7 +360,42 @@ class TrainingCell:
         if curve.total_steps == 0:
             solved = self.starts_at_optimum or not list(self.stitch.parameters())
             return {"converged": True if solved else None}
-        enough_images = self.splits["validation"].count >= LEAST_IMAGES
+        if self._has_optimal_loss:
+            return self._compare_losses(measured["train_loss"])
         return {
-            "converged": has_settled(curve, by_accuracy="task" in self._terms and enough_images)
+            "converged": has_settled(
+                curve,
+                by_accuracy="task" in self._terms,
+                validation_images=self.splits["validation"].count,
+                guessing=self._loss_of_guessing,
+            )
+        }
+
+    @property
+    def _loss_of_guessing(self) -> float:
+        """Training loss of equal probabilities for all classes; infinite for other losses."""
+        if self._terms != {"task"}:
+            return math.inf
+        weight, _ = self.loss.terms["task"]
+        return weight * math.log(int(self._train_loader.images.labels.max()) + 1)
+
+    @property
+    def _has_optimal_loss(self) -> bool:
+        """Whether least squares minimizes the loss of the training; see `LEAST_SQUARES_LOSSES`."""
+        is_affine = isinstance(self.stitch, ChannelMixer) and has_optimum(self.stitch)
+        return is_affine and self._minimizes_loss and self._terms <= LEAST_SQUARES_LOSSES
+
+    def _compare_losses(self, reached: float) -> dict[str, Any]:
+        """Compare the training loss of the stitch with that of least squares, on the same images."""
+        trained = self.stitch
+        assert isinstance(trained, ChannelMixer)
+        fit = self._fit or fit_pairs(trained, self.splits["train"].pairs())
+        best, solution = copy.deepcopy(trained), fit.solution()
+        best.set_map(solution.weight, solution.bias, fit.moments)
+        self.use(best)
+        optimum = self.measure_result("train")[0]["loss"]
+        self.use(trained)
+        return {
+            "optimal_train_loss": optimum,
+            "converged": is_near_optimum(reached, optimum),
         }

@@ -1,90 +1,92 @@
-"""Decide whether a training has converged: see `docs/method.md`."""
+"""Decide whether a training was long enough: see `docs/method.md`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from statistics import fmean
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from stitch_sweep.config.schedule import ScheduleConfig
 from stitch_sweep.stitches.base import AffineStitch
 from stitch_sweep.stitches.least_squares import LeastSquares
 from stitch_sweep.stitches.shapes import channel_axis
+from stitch_sweep.training.learning_curve import LearningCurve
 
 EXCESS_ALLOWED = 0.05
-"""A stitch with a closed form has converged when its error is at most this share above the optimum."""
+"""A stitch whose optimum is known has converged when its error is at most this share above it."""
 EXCESS_FLOOR = 0.01
-"""Lower limit of the optimum in this comparison, in units of the expected variance. An optimum may be
-0."""
-PLATEAU = 0.05
-"""Largest change of the training loss that is expected from a further quarter of the training at the full
-learning rate, as a share of the first interval's loss. For stitches without a closed form."""
-FLAT_ACCURACY = 0.05
-"""Largest change of the validation accuracy that is expected from the same further quarter. For stitches
-that are trained for the task and whose training loss still falls."""
+"""Lower limit of the optimum in this comparison, in units of the expected variance or of a similarity. An
+optimum may be 0."""
+CERTAIN = 5.0
+"""Smallest fall of the training loss, in standard errors, from which something can be concluded."""
+SMALL_SHARE, LARGE_SHARE = 0.15, 0.25
+"""Share of the whole fall of the training loss that lies in the last doubling of the learning time, up to
+which a training has converged, and above which it has not. Between them there is no answer. The share is
+0.55 while a loss falls in proportion to time, however slowly."""
+SMALL_GAIN, LARGE_GAIN = 0.02, 0.1
+"""The same limits for the change of the accuracy in the last doubling."""
+SMALL_FALL, LARGE_FALL = 0.02, 0.05
+"""The same limits for the fall of the loss, as a share of the loss, for a training without the task."""
+LOSS_FLOOR = 0.01
+"""Lower limit of the loss in this comparison, as a share of its first window. A loss may go to 0."""
 LEAST_IMAGES = 1000
-"""Smallest number of validation images with which an accuracy is precise enough for that decision."""
+"""Smallest number of validation images whose accuracy is precise enough for this decision."""
 
 
-@dataclass(frozen=True)
-class LearningCurve:
-    """The course of a training.
+def has_settled(
+    curve: LearningCurve,
+    *,
+    by_accuracy: bool,
+    validation_images: int = 0,
+    guessing: float = math.inf,
+) -> bool | None:
+    """Decide whether another doubling of a training's learning time would change little.
 
-    Attributes:
-        losses: mean training loss of every interval between two validations.
-        accuracies: validation accuracy at the end of every interval.
-        steps: number of optimizer steps at the end of every interval.
-        total_steps: optimizer steps of the whole training, whose schedule it is; a training that
-            stopped early has taken fewer.
-        schedule: the learning-rate schedule.
-    """
-
-    losses: Sequence[float]
-    accuracies: Sequence[float]
-    steps: Sequence[int]
-    total_steps: int
-    schedule: ScheduleConfig
-
-
-def has_settled(curve: LearningCurve, *, by_accuracy: bool) -> bool | None:
-    """Decide whether further training at the full learning rate would change little.
-
-    A schedule that decays to 0 flattens every curve. To correct for this, the change from the third to
-    the last quarter of the training is divided by the mean learning-rate factor of the steps between the
-    middles of these quarters.
+    What a doubling gains shrinks from one to the next once a training has passed its fastest part, so
+    the last one bounds the next one. A training that is still before that part looks flat where it is
+    slow, but the last doubling then has a large share of all that it ever gained.
 
     Args:
         curve: the training.
-        by_accuracy: whether a constant validation accuracy is enough. The training loss may fall forever,
-            because a stitch memorizes its training images, but a matrix shows the accuracy on other
-            images.
+        by_accuracy: whether to judge by the accuracy, which a matrix shows. The training loss may fall
+            forever, because a stitch memorizes its training images.
+        validation_images: number of validation images. Their accuracy is used if it is precise enough,
+            else that of the training images, which memorizing raises.
+        guessing: training loss of a network whose predictions don't depend on the image. A training
+            that is no better has not converged.
 
     Returns:
-        None for a training of fewer than four intervals.
+        None if the training is too short, has learned nothing, or is at the border.
     """
-    quarter = len(curve.losses) // 4
-    if quarter == 0:
+    losses = curve.losses()
+    if losses is None:
         return None
-
-    def change(values: Sequence[float]) -> float:
-        return fmean(values[-quarter:]) - fmean(values[-2 * quarter : -quarter])
-
-    middle = curve.steps[-quarter - 1]
-    half = max(1, (curve.steps[-1] - middle) // 2)
-    factor = fmean(
-        curve.schedule.factor(step, curve.total_steps)
-        for step in range(middle - half, middle + half)
-    )
-    # Use the absolute change, because a loss that still rises hasn't settled either.
-    if abs(change(curve.losses)) <= PLATEAU * abs(curve.losses[0]) * factor:
-        return True
-    if not by_accuracy:
+    if losses[-1] >= guessing:
         return False
-    return abs(change(curve.accuracies)) <= FLAT_ACCURACY * factor
+    fall = losses[-2] - losses[-1]
+    accuracies = curve.accuracies()
+    if by_accuracy and accuracies is not None:
+        if validation_images >= LEAST_IMAGES:
+            accuracies = curve.validation_accuracies() or accuracies
+        # A falling accuracy is no sign of convergence either.
+        change, small, large = abs(accuracies[-1] - accuracies[-2]), SMALL_GAIN, LARGE_GAIN
+    else:
+        scale = max(abs(losses[-1]), LOSS_FLOOR * abs(losses[0]))
+        change = abs(fall) / scale if scale else 0.0
+        small, large = SMALL_FALL, LARGE_FALL
+    learned = losses[0] - losses[-1]
+    if learned <= CERTAIN * curve.loss_error():
+        return False if change > large else None
+    if change > large or fall > LARGE_SHARE * learned:
+        return False
+    return True if change <= small and fall <= SMALL_SHARE * learned else None
+
+
+def is_near_optimum(reached: float, optimum: float) -> bool:
+    """Return whether an error is at most 5 % above the smallest possible one."""
+    return reached - optimum <= EXCESS_ALLOWED * max(optimum, EXCESS_FLOOR)
 
 
 @torch.no_grad()
@@ -108,18 +110,21 @@ def compare_with_optimum(
         `train_relative_mse`, `optimal_relative_mse` and `excess` in units of the expected variance, and
         `converged`.
     """
-    if fit is None:
-        fit = LeastSquares(stitch)
-        for x, y in pairs:
-            fit.add(x, y)
+    fit = fit or fit_pairs(stitch, pairs)
     channels = stitch.receiver[channel_axis(stitch.receiver)]
-    variance = expected_variance or 1.0
-    optimum = fit.optimum() / variance
+    optimum = fit.optimum() / (expected_variance or 1.0)
     reached = loss / channels
-    excess = reached - optimum
     return {
         "train_relative_mse": reached,
         "optimal_relative_mse": optimum,
-        "excess": excess,
-        "converged": excess <= EXCESS_ALLOWED * max(optimum, EXCESS_FLOOR),
+        "excess": reached - optimum,
+        "converged": is_near_optimum(reached, optimum),
     }
+
+
+def fit_pairs(stitch: AffineStitch, pairs: Iterable[tuple[Tensor, Tensor]]) -> LeastSquares:
+    """Accumulate least squares over pairs of (input, expected representation)."""
+    fit = LeastSquares(stitch)
+    for x, y in pairs:
+        fit.add(x, y)
+    return fit

@@ -22,9 +22,9 @@ from stitch_sweep.stitches.storage import pack_stitch
 from stitch_sweep.storage.checkpoints import pack
 from stitch_sweep.training.cell import TrainingCell
 from stitch_sweep.training.checkpoint import read_checkpoint, training_identity
-from stitch_sweep.training.convergence import LearningCurve
 from stitch_sweep.training.evaluations import evaluation_steps
 from stitch_sweep.training.joint_step import joint_step
+from stitch_sweep.training.learning_curve import CurveRecorder, LearningCurve
 from stitch_sweep.training.representations import ActivationCache, Rows
 from stitch_sweep.training.selection import Selection, selection_metric
 from stitch_sweep.training.shared_pass import SharedPass
@@ -172,8 +172,8 @@ class StitchTraining:
             keeps_best=settings.training.keep == "best",
             patience=settings.training.patience,
         )
-        self._interval_sums, self._evaluation_sums = WeightedSums(), WeightedSums()
-        self._losses: list[float] = []
+        self._interval_sums = WeightedSums()
+        self._curve = CurveRecorder(self.total_steps)
         self._lr = 0.0
         self.trajectory: list[dict[str, Any]] = []
         self.failed = False
@@ -276,6 +276,7 @@ class StitchTraining:
           undefined.
         - `stitch_parameters`, `stitch_multiply_adds`: see `Capacity`.
         - `converged`: see `docs/method.md`.
+        - `optimal_train_loss`: the smallest possible `train_loss`, for another loss with a closed form.
         - `train_relative_mse`, `optimal_relative_mse`, `excess`: for an affine stitch trained for MSE, in
           units of the expected representation's variance.
 
@@ -312,9 +313,8 @@ class StitchTraining:
                 row for row in self.trajectory if row["split"] == "validation" and row["step"] > 0
             ]
             curve = LearningCurve(
-                losses=self._losses,
-                accuracies=[row["accuracy"] for row in validations],
-                steps=[row["step"] for row in validations],
+                pieces=self._curve.pieces,
+                validations=[(row["step"], row["accuracy"]) for row in validations],
                 total_steps=self.total_steps,
                 schedule=self.settings.training.schedule,
             )
@@ -350,8 +350,7 @@ class StitchTraining:
             "stitch": dict(self.stitch.state_dict()),
             "optimization": self._optimization.state_dict(),
             "interval": self._interval_sums.state,
-            "epoch": self._evaluation_sums.state,
-            "epoch_losses": self._losses,
+            "curve": self._curve.state_dict(),
             "trajectory": self.trajectory,
             "failed": self.failed,
             "seconds": self.seconds,
@@ -371,20 +370,15 @@ class StitchTraining:
         state = read_checkpoint(checkpoint, self._identity)
         self.stitch.load_state_dict(state["stitch"])
         self._optimization.load_state_dict(state["optimization"])
-        self._interval_sums = self._restore_sums(state["interval"])
-        self._evaluation_sums = self._restore_sums(state["epoch"])
-        self._losses = state["epoch_losses"]
+        self._interval_sums = WeightedSums.on(self._device, state["interval"])
+        if "curve" in state:  # earlier versions stored none
+            self._curve.load_state_dict(state["curve"], self._device)
         if self._selection.is_needed:
             self._selection.load_state_dict(state["selection"])
         self.trajectory = state["trajectory"]
         self.failed = state["failed"]
         self.clock.reset(state["seconds"])
         self.generators.states = state["generators"]
-
-    def _restore_sums(self, state: Mapping[str, Any]) -> WeightedSums:
-        return WeightedSums(
-            {k: v.to(self._device) if isinstance(v, Tensor) else v for k, v in state.items()}
-        )
 
     def _train_step(self, rows: Rows) -> None:
         members = [(self, rows), *[None] * (self.pack_width - 1)]
@@ -394,14 +388,12 @@ class StitchTraining:
     def end_step(self, step: StepLoss) -> None:
         """Update the stitch with its gradients; log what is due."""
         self._lr = self._optimization.apply_gradients()
-        for sums in (self._interval_sums, self._evaluation_sums):
-            sums.add(step.values, step.count)
+        self._interval_sums.add(step.values, step.count)
+        self._curve.add(self.step, step.values, step.count)
         step_of_epoch = (self.step - 1) % self.steps_per_epoch + 1
         if step_of_epoch == self.steps_per_epoch or self.step % self._log_every == 0:
             self._log_train()
         if step_of_epoch in self._evaluation_steps and not self.failed:
-            self._losses.append(self._evaluation_sums.means()["loss"])
-            self._evaluation_sums = WeightedSums()
             self._evaluate()
 
     def _evaluate(self) -> None:

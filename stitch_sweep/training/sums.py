@@ -25,6 +25,11 @@ class WeightedSums:
     def __init__(self, state: dict[str, Any] | None = None) -> None:
         self.state: dict[str, Any] = {} if state is None else state
 
+    @classmethod
+    def on(cls, device: str | torch.device, state: Mapping[str, Any]) -> WeightedSums:
+        """Make sums from the state of other ones, on a device."""
+        return cls({k: v.to(device) if isinstance(v, Tensor) else v for k, v in state.items()})
+
     def add(self, values: Mapping[str, Tensor], count: int) -> None:
         """Add the means of a batch of `count` images."""
         self.state["count"] = self.state.get("count", 0) + count

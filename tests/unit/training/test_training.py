@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import gc
 import hashlib
 import json
@@ -16,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from stitch_sweep.data.images import Data, Images
+from stitch_sweep.data.images import Data
 from stitch_sweep.data.loading import make_loaders
 from stitch_sweep.networks.evaluation import evaluate
 from stitch_sweep.networks.families.building import build
@@ -283,45 +282,6 @@ def test_excess_is_the_distance_to_least_squares(a, b, digits):
     assert metrics["excess"] == pytest.approx(metrics["train_relative_mse"] - best, rel=1e-4)
     assert metrics["excess"] > 0
     assert metrics["converged"] == (metrics["excess"] <= EXCESS_ALLOWED * best)
-
-
-@pytest.mark.parametrize(
-    ("loss", "training_settings", "converged"),
-    [
-        ("mse", {"epochs": 1, "optimizer": {"name": "sgd", "lr": 1e-6}}, False),
-        ("task", {"epochs": 3}, None),
-        ("task", {"epochs": 0}, None),
-        ("task", {"epochs": 4, "optimizer": {"name": "sgd", "lr": 1e-9}}, True),  # no change
-        ("task", {"epochs": 4, "optimizer": {"name": "sgd", "lr": 1e-3}}, False),  # still moving
-    ],
-)
-def test_converged_says_whether_going_on_would_help(a, digits, loss, training_settings, converged):
-    chosen = settings(loss, **training_settings)
-    result = finished(training(a, a, 2, 3, digits, chosen))
-    assert result.metrics["converged"] is converged
-
-
-@pytest.mark.parametrize(
-    ("labels", "lr", "validation_images", "converged"),
-    [
-        ("random", 0.05, 1000, True),
-        ("random", 0.05, 999, False),  # too few images
-        ("right", 0.003, 1000, False),  # still learning
-    ],
-)
-def test_a_loss_that_falls_for_nothing_is_no_reason_to_go_on(
-    a, b, digits, labels, lr, validation_images, converged
-):
-    """Random labels can only be memorized: the loss falls, and the validation accuracy doesn't rise."""
-    train = Images(digits.train.images[:40], digits.train.labels[:40])
-    if labels == "random":
-        order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
-        train = Images(train.images, train.labels[order])
-    shown = torch.arange(validation_images) % len(digits.validation.labels)
-    validation = Images(digits.validation.images[shown], digits.validation.labels[shown])
-    data = dataclasses.replace(digits, train=train, validation=validation)
-    chosen = settings(epochs=16, batch_size=8, optimizer={"name": "adam", "lr": lr})
-    assert finished(training(a, b, 3, 3, data, chosen)).metrics["converged"] is converged
 
 
 def test_a_long_training_to_itself_by_mse_has_converged(a, digits):
