@@ -62,6 +62,14 @@ class Errors:
         least = np.maximum(total, 1e-300) * EXACT
         return np.maximum(constant - (z @ directions.T) ** 2, least)
 
+    def least_residuals(self, z: np.ndarray, directions: np.ndarray) -> np.ndarray:
+        """Compute the least of `residuals` over directions (D, n), shape (B,)."""
+        projections = z @ directions.T
+        explained = np.maximum(projections.max(axis=1), -projections.min(axis=1)) ** 2
+        total = np.einsum("bn,bn->b", z, z)
+        rest = total - (z @ self.constant) ** 2 - explained
+        return np.maximum(rest, np.maximum(total, 1e-300) * EXACT)
+
     def log_likelihood(self, squares: np.ndarray) -> np.ndarray:
         """Compute the log-likelihood from squared residuals, maximized over the errors' scale."""
         n = len(self.constant)

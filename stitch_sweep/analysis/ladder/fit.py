@@ -79,9 +79,10 @@ class LadderFit:
         independent: number of independent points: at most the number of different networks.
         sizes: number of different sizes.
         smallest, largest: the ends of the ladder, in units of size.
-        p_value: of step and logistic against power laws (the largest p-value), by simulation; 1 where
-            one of them fits better, None where not tested.
-        fit_p_value: of the selected model's lack of fit, None where sizes don't repeat.
+        p_value: of step and logistic against power laws, by simulation; 1 where a power law fits
+            better, None where not tested.
+        fit_p_value: of the selected model's goodness of fit, or the largest one if no model fits;
+            None where not tested.
         place: the place of the transition, in units of size; NaN without a transition.
         transition: interval of the place, None without a transition.
         per_doubling: the line's slope per doubling of size.

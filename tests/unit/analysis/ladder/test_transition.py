@@ -49,7 +49,8 @@ class TestNoiseFree:
         [
             (lambda s: 0.8 + 0 * s, "constant"),
             (lambda s: 2 - np.log2(s) / 2, "linear"),
-            (lambda s: 1 - s / 20, "linear"),  # straight in size, bent in its logarithm
+            (lambda s: 1 - s / 20, "power"),  # straight in size, bent in its logarithm
+            (lambda s: 0.2 + s**-1.53, "power"),
         ],
     )
     def test_no_transition_where_there_is_none(self, change, selected):
