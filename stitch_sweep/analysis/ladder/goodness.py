@@ -10,7 +10,7 @@ from scipy.optimize import isotonic_regression
 
 from stitch_sweep.analysis.ladder.covariance import EXACT, Errors, random_residuals
 
-_SIMULATIONS = 1999
+_SIMULATIONS = 999
 _EDGES = 32  # largest number of places where a bump may begin or end
 # Share of the variance that a curve may leave without any test: its parameters are rounded.
 _NEGLIGIBLE = 1e-6

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 from scipy import stats
-from scipy.special import gammaincinv
+from scipy.special import bdtr, bdtrc, gammaincinv
 
 from stitch_sweep.analysis.ladder.candidates import PLACES, WIDTHS, Changes, place_cells
 from stitch_sweep.analysis.ladder.covariance import Errors, random_residuals
@@ -19,6 +19,8 @@ SIGNIFICANCE = 0.05
 _SIMULATIONS = 1999  # of the null; with 1999 of them, 0.05 is a possible p-value
 _UNLIKELY = 0.001  # share of ladders whose exponent is outside of its interval
 _PLACE_SIMULATIONS = 499
+_FEW = 99  # simulations after which a clear case is decided
+_DOUBT = 1e-3  # probability of deciding wrongly after few, at the level itself
 _FIRST_LEVEL = 0.99  # level of the first, rough interval of the place
 # The 0.99 quantile of chi squared with one degree of freedom: the largest drop of twice the
 # log-likelihood at which a width remains plausible.
@@ -58,7 +60,10 @@ def transition_p_value(y: np.ndarray, errors: list[Errors], random: np.random.Ge
         z = null.whiten(y)
         basis = np.vstack([null.constant, null.lines[line]])
         simulated = null.color(random_residuals(z @ basis.T @ basis, z, basis, noise))
-        p = max(p, _share_above(_likelihood_ratio(simulated, errors), observed))
+        first = _likelihood_ratio(simulated[:_FEW], errors)
+        if not _is_decided(first, observed, SIGNIFICANCE, above=True):
+            first = np.append(first, _likelihood_ratio(simulated[_FEW:], errors))
+        p = max(p, _share_above(first, observed))
         if p > SIGNIFICANCE:
             break  # one power law that isn't rejected suffices
     return p
@@ -109,7 +114,7 @@ def place_interval(
     lowest, highest = changes.cells[0, 0], changes.cells[-1, 2]
     low, high = _accepted_range(best, y, t, changes, noise, _FIRST_LEVEL)
     margin = 1 / PLACES
-    around = np.clip(width * 1.12 ** np.arange(-4, 5), WIDTHS[1], 1.0) if width else ()
+    around = np.clip(width * 1.2 ** np.arange(-2, 3), WIDTHS[1], 1.0) if width else ()
     cells = place_cells(scale, t, max(low - margin, lowest), min(high + margin, highest))
     finer = Changes(cells, sorted({*WIDTHS, *around}))
     low, high = _accepted_range(best, y, t, finer, noise, LEVEL)
@@ -143,6 +148,12 @@ def _accepted_range(
     # Twice a ratio that chance exceeds once in 10,000 ladders, for one place and one width.
     hopeless = 2 * math.log(1e4) / (len(z) - 4)
 
+    def simulate_ratios(candidate: int, there: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        basis = np.vstack([errors.constant, shapes[candidate]])
+        simulated = random_residuals(z @ basis.T @ basis, z, basis, noise)
+        anywhere = errors.least_residuals(simulated, shapes)
+        return np.asarray(np.log(errors.least_residuals(simulated, shapes[there]) / anywhere))
+
     def is_accepted(cell: int) -> bool:
         candidates = np.flatnonzero(changes.cell == cell)
         candidates = candidates[np.argsort(squares[candidates], kind="stable")]
@@ -154,12 +165,10 @@ def _accepted_range(
         # true one must therefore reject the place, and not only the likeliest width.
         likely = candidates[len(z) * np.log(squares[candidates] / least) <= _LIKELY]
         for candidate in likely:
-            basis = np.vstack([errors.constant, shapes[candidate]])
-            simulated = random_residuals(z @ basis.T @ basis, z, basis, noise)
-            ratios = np.log(
-                errors.least_residuals(simulated, shapes[candidates])
-                / errors.least_residuals(simulated, shapes)
-            )
+            ratios = simulate_ratios(candidate, candidates, noise[:_FEW])
+            if _is_decided(ratios, observed, 1 - level, above=False):
+                continue
+            ratios = np.append(ratios, simulate_ratios(candidate, candidates, noise[_FEW:]))
             if _share_above(ratios, observed) > 1 - level:
                 return True
         return False
@@ -170,8 +179,18 @@ def _accepted_range(
     return float(changes.cells[first][0]), float(changes.cells[last][2])
 
 
+def _is_decided(simulated: np.ndarray, observed: float, level: float, *, above: bool) -> bool:
+    """Return whether few simulations already show that the p-value is above (or below) a level."""
+    hits = _count_above(simulated, observed)
+    tail = bdtrc(hits - 1, len(simulated), level) if above else bdtr(hits, len(simulated), level)
+    return bool(tail < _DOUBT)
+
+
 def _share_above(simulated: np.ndarray, observed: float) -> float:
     """Compute a p-value from simulations; the observed ratio counts too, so it is never 0."""
-    # Ratios that differ by rounding alone count as equal.
-    above = simulated >= observed - 1e-9 * max(1.0, abs(observed))
-    return (1 + int(above.sum())) / (1 + len(simulated))
+    return (1 + _count_above(simulated, observed)) / (1 + len(simulated))
+
+
+def _count_above(simulated: np.ndarray, observed: float) -> int:
+    """Count the ratios that are at least the observed one, or differ from it by rounding."""
+    return int((simulated >= observed - 1e-9 * max(1.0, abs(observed))).sum())
