@@ -73,7 +73,7 @@ class LadderFit:
         measure: the measure of size: "depth", "width", "parameters", or "size" if unknown.
         status: "transition", "no transition" (between these sizes), "no model fits", "trend" (too few
             points to select a model) or "undefined" (too few points with a value for a trend).
-        models: the fitted models by name; without step and logistic if none is selected.
+        models: the fitted models by name; for a trend, constant and linear only.
         selected: the selected model's name, None if none is selected.
         points: number of points with a size and a value.
         independent: number of independent points: at most the number of different networks.
