@@ -54,10 +54,7 @@ def null_errors(y: np.ndarray, errors: list[Errors], line: int) -> Errors:
 
     def restricted_likelihood(candidate: Errors) -> float:
         squares = candidate.residuals(candidate.whiten(y)[None], candidate.lines[[line]]).item()
-        design = candidate.constant_length * candidate.line_lengths[line]
-        return float(
-            -(len(y) - 2) / 2 * math.log(squares) - candidate.log_determinant / 2 - math.log(design)
-        )
+        return candidate.restricted_likelihood(squares, float(candidate.line_lengths[line]))
 
     return max(errors, key=restricted_likelihood)
 

@@ -20,6 +20,7 @@ _SIMULATIONS = 1999  # of the null; with 1999 of them, 0.05 is a possible p-valu
 _UNLIKELY = 0.001  # share of ladders whose exponent is outside of its interval
 _PLACE_SIMULATIONS = 499
 _FEW = 99  # simulations after which a clear case is decided
+_PLAUSIBLE = 1.35  # drop of the log-likelihood at the ends of a 90 % interval
 _DOUBT = 1e-3  # probability of deciding wrongly after few, at the level itself
 _FIRST_LEVEL = 0.99  # level of the first, rough interval of the place
 # The 0.99 quantile of chi squared with one degree of freedom: the largest drop of twice the
@@ -106,10 +107,7 @@ def place_interval(
     Returns:
         Lower and upper end, in units of size, and notes.
     """
-    best = max(
-        errors,
-        key=lambda e: e.log_likelihood(e.residuals(e.whiten(y)[None], e.shapes).min()),
-    )
+    best = _cautious_errors(y, errors)
     noise = random.standard_normal((_PLACE_SIMULATIONS, len(y)))
     lowest, highest = changes.cells[0, 0], changes.cells[-1, 2]
     low, high = _accepted_range(best, y, t, changes, noise, _FIRST_LEVEL)
@@ -128,6 +126,23 @@ def place_interval(
         if reached
     ]
     return scale.size_at(low), scale.size_at(high), notes
+
+
+def _cautious_errors(y: np.ndarray, errors: list[Errors]) -> Errors:
+    """Choose, of the plausible covariances, the one under which the best change is least certain.
+
+    Plausible are those of a 90 % interval: a restricted log-likelihood at most 1.35 below the largest.
+    The likeliest one often understates how much pairs have in common, and its intervals are too short.
+    """
+    likelihoods, relative_errors = [], []
+    for candidate in errors:
+        squares = candidate.residuals(candidate.whiten(y)[None], candidate.shapes)[0]
+        k = int(squares.argmin())
+        length = float(candidate.shape_lengths[k])
+        likelihoods.append(candidate.restricted_likelihood(float(squares[k]), length))
+        relative_errors.append(math.sqrt(squares[k]) / length)
+    plausible = np.array(likelihoods) >= max(likelihoods) - _PLAUSIBLE
+    return errors[int(np.where(plausible, relative_errors, 0).argmax())]
 
 
 def _accepted_range(
