@@ -144,6 +144,7 @@ TRUTHS: dict[str, Callable[[Random], tuple[Curve, float]]] = {
 }
 NULLS = list(TRUTHS)[:10]
 CHANGES = list(TRUTHS)[10:]
+OUTSIDE = ["exponential, exp(-size / 3)", "hump"]  # curves that are no power laws
 
 
 @dataclass(frozen=True)
@@ -312,6 +313,15 @@ def print_tables() -> None:
                 cells.append(f"{found['step'] / claimed:.2f}" if claimed else "-")
             cells.append(rate(found["no model fits"], n))
         print(f"| {' | '.join(cells)} |")
+    within = sums[
+        (sums.index.get_level_values("table") == "nulls")
+        & ~sums.index.get_level_values("truth").isin(OUTSIDE)
+    ].sum()
+    n, claimed, misfits = (within[name] for name in ("ladders", "transition", "no model fits"))
+    print(
+        f"\nAll {n:.0f} ladders of constants, lines and power laws: claimed {rate(claimed, n)}, "
+        f"no model fits {rate(misfits, n)}"
+    )
 
 
 def main() -> None:
