@@ -1,248 +1,343 @@
 """Measure the error rates of `fit_ladder`: the tables of docs/transition.md.
 
-    python experiments/calibration/transition.py [--ladders 400] [--processes 2] [--seed 0] [--only TEXT]
+    python experiments/calibration/transition.py run [--ladders 400] [--processes 2] [--only TEXT]
+    python experiments/calibration/transition.py table
 
-Ladders with a known truth are simulated and fitted. Sizes go from 1 to 4 in equal ratios. With a
-transition, the order parameter changes by 1. Noise is normal with the given standard deviation, unless a
-row says otherwise. Rates come with their standard errors.
+`run` simulates ladders with a known truth, fits them in batches, and appends a row per batch to
+`transition.csv`. It skips batches that the file already has, so that it can be stopped and resumed, or
+extended with more ladders. `table` prints rates with their 95 % intervals (Clopper and Pearson).
+
+A transition changes the order parameter by 1. Noise is the standard deviation of a point. Pairs of equal
+size form a ring (a to b, b to c, c to a), and the networks cause a share of the noise's variance.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
-from stitch_sweep.analysis.ladder import transition
 from stitch_sweep.analysis.ladder.fit import LadderFit
+from stitch_sweep.analysis.ladder.simulation import SIGNIFICANCE
 from stitch_sweep.analysis.ladder.transition import fit_ladder
 
-LARGEST = 4.0  # of the sizes; the smallest is 1
-LADDERS = {12: (6, 2), 20: (5, 4), 30: (6, 5)}  # points: (sizes, pairs of each)
-SHORT = {5: (5, 1), 10: (5, 2)}
-COLUMNS = {
-    "transitions": [
-        "truth",
-        "claimed a transition",
-        "interval holds the place",
-        "would hold it, of all ladders",
-        "length",
-        "step",
-    ],
-    "trends": ["truth", "interval holds the slope", "rank correlation's p <= 0.05"],
-}
-SIGNIFICANCE = transition.SIGNIFICANCE
+FILE = Path(__file__).with_suffix(".csv")
+BATCH = 25  # ladders
+LARGEST = 16.0  # of the sizes of most designs; the smallest is 1
+TENTHS = 2 * math.log(
+    9
+)  # a logistic change from one tenth to nine tenths, in units of its argument
+SHARED = 0.5  # share of the variance that is due to networks, unless a case says otherwise
+
 Random = np.random.Generator
+Curve = Callable[[float], float]
+
+
+@dataclass(frozen=True)
+class Design:
+    """The sizes and networks of a ladder.
+
+    Attributes:
+        name: as in the tables.
+        sizes: number of sizes, in equal ratios.
+        networks: number of networks of each size; as many pairs, in a ring.
+        largest: the largest size. Around the middle of its logarithms, changes are where they are on a
+            ladder up to `LARGEST`.
+    """
+
+    name: str
+    sizes: int
+    networks: int
+    largest: float = LARGEST
+
+    def positions(self) -> np.ndarray:
+        """Compute log sizes, as shares of a ladder up to `LARGEST` with the same middle."""
+        beyond = (math.log(self.largest) / math.log(LARGEST) - 1) / 2
+        return np.linspace(-beyond, 1 + beyond, self.sizes)
+
+    def points(self, curve: Curve, noise: float, shared: float, random: Random) -> pd.DataFrame:
+        """Simulate points: `curve` maps positions to values."""
+        rows = []
+        for t in self.positions():
+            own = random.standard_normal(self.networks)
+            for a in range(self.networks):
+                b = (a + 1) % self.networks
+                error = math.sqrt(shared / 2) * (own[a] + own[b])
+                error += math.sqrt(1 - shared) * random.standard_normal()
+                rows.append((LARGEST**t, f"{t}.{a}", f"{t}.{b}", curve(t) + noise * error))
+        return pd.DataFrame(rows, columns=["size", "sender", "receiver", "order"])
+
+
+PLANNED = Design("12 sizes x 3", 12, 3)
+DESIGNS = (
+    PLANNED,
+    Design("12 sizes x 6", 12, 6),
+    Design("20 sizes x 3", 20, 3),
+    Design("12 sizes x 3, four times the range", 12, 3, 4 * LARGEST),
+)
+SHORT = (Design("5 points", 5, 1), Design("10 points", 10, 1))
+
+
+def power(exponent: float) -> Curve:
+    """Make a power law of size that falls or rises by 1 over the sizes 1 to `LARGEST`."""
+    end = LARGEST**exponent
+    return lambda t: (LARGEST ** (t * exponent) - min(1.0, end)) / abs(1 - end)
+
+
+def change(ratio: float, random: Random) -> tuple[Curve, float]:
+    """Draw a fall by 1 between two plateaus, and the size at its middle.
+
+    Args:
+        ratio: of the sizes at nine tenths and at one tenth of the change; 1 is a step.
+        random: source of the place. The middle 80 % of the change is within the sizes 1 to `LARGEST`,
+            and the place is between their second and their last but one twelfth.
+    """
+    width = math.log(ratio) / math.log(LARGEST)
+    margin = max(width / 2, 1 / 11)
+    place = random.uniform(margin, 1 - margin)
+    if not width:
+        return lambda t: float(t < place), LARGEST**place
+    return lambda t: 1 / (1 + math.exp(TENTHS * (t - place) / width)), LARGEST**place
+
+
+def hinge(random: Random) -> tuple[Curve, float]:
+    """Draw a curve that is flat and, from a place on, falls in log size, by 1 at `LARGEST`."""
+    place = random.uniform(0.2, 0.6)
+    return lambda t: -max(0.0, t - place) / (1 - place), math.nan
+
+
+def hump(random: Random) -> tuple[Curve, float]:
+    """Draw a curve that rises by 1 and falls again."""
+    middle = random.uniform(0.35, 0.65)
+    return lambda t: math.exp(-(((t - middle) / 0.2) ** 2)), math.nan
+
+
+def fixed(curve: Curve) -> Callable[[Random], tuple[Curve, float]]:
+    """Make the draw of a curve without a random part."""
+    return lambda _: (curve, math.nan)
+
+
+TRUTHS: dict[str, Callable[[Random], tuple[Curve, float]]] = {
+    "constant": fixed(lambda t: 0.0),
+    "line in log size, falls by 0.2": fixed(lambda t: -0.2 * t),
+    "line in log size, falls by 1": fixed(lambda t: -t),
+    "line in size": fixed(power(1.0)),
+    "size^-0.5": fixed(power(-0.5)),
+    "size^-1": fixed(power(-1.0)),
+    "size^-1.47": fixed(power(-1.47)),
+    "size^-3": fixed(power(-3.0)),
+    "exponential, exp(-size / 3)": fixed(lambda t: math.exp(-(LARGEST**t) / 3)),
+    "hump": hump,
+    "step": lambda random: change(1.0, random),
+    "logistic over a ratio of 3": lambda random: change(3.0, random),
+    "logistic over a ratio of 9": lambda random: change(9.0, random),
+    "flat, then a line": hinge,
+}
+NULLS = list(TRUTHS)[:10]
+CHANGES = list(TRUTHS)[10:]
+OUTSIDE = ["exponential, exp(-size / 3)", "hump"]  # curves that are no power laws
 
 
 @dataclass(frozen=True)
 class Case:
-    """One row of a table.
+    """One row of a table: a design, a truth and a noise.
 
     Attributes:
         table: title of the table.
-        name: title of the row.
-        draw: simulates a ladder, and returns the place of its transition or, without one, its slope per
-            doubling.
+        design: of the ladder.
+        truth: name in `TRUTHS`.
+        noise: standard deviation of a point.
+        ladders: how many of them to simulate, as a share of the option.
+        shared: share of the variance that is due to networks.
     """
 
     table: str
-    name: str
-    draw: Callable[[Random], tuple[pd.DataFrame, float]]
+    design: Design
+    truth: str
+    noise: float
+    ladders: float = 1.0
+    shared: float = SHARED
 
-
-def ladder(sizes: int, each: int, missing: float, random: Random) -> pd.DataFrame:
-    """Make points of `each` pairs at every size, a share of them missing at random."""
-    t = np.repeat(np.linspace(0, 1, sizes), each)
-    points = pd.DataFrame({"t": t, "size": LARGEST**t})
-    if missing:
-        kept = random.permutation(len(points))[: round((1 - missing) * len(points))]
-        points = points.iloc[np.sort(kept)].reset_index(drop=True)
-    return points
-
-
-def flat(
-    random: Random,
-    *,
-    points: int,
-    noise: float,
-    drop: float = 0.0,
-    heavy: bool = False,
-    uneven: bool = False,
-    bent: bool = False,
-) -> tuple[pd.DataFrame, float]:
-    """Simulate a constant, or a line that falls by `drop` over the ladder.
-
-    Args:
-        random: source of the noise.
-        points: number of points.
-        noise: standard deviation of the noise.
-        drop: fall of the line.
-        heavy: draw noise from Student's t with 3 degrees of freedom, of the same variance.
-        uneven: half of the variance is between networks, half is measurement error, whose known
-            standard deviation varies tenfold.
-        bent: the line is straight in size itself, not in its logarithm.
-    """
-    found = ladder(*(LADDERS | SHORT)[points], 0.0, random)
-    along = (found["size"] - 1) / (LARGEST - 1) if bent else found["t"]
-    errors = random.standard_normal(points)
-    if heavy:
-        errors = random.standard_t(3, points) / math.sqrt(3)
-    if uneven:
-        own = 10 ** random.uniform(-0.5, 0.5, points)
-        own /= math.sqrt(np.mean(own**2))
-        errors = math.sqrt(0.5) * (errors + own * random.standard_normal(points))
-        reach = 1.645 * math.sqrt(0.5) * noise * own
-    found["order"] = 1 - drop * along + noise * errors
-    if uneven:
-        found["low"], found["high"] = found["order"] - reach, found["order"] + reach
-    return found, -drop * math.log(2) / math.log(LARGEST)
-
-
-def linked(
-    random: Random, *, sizes: int, pairs: list[tuple[int, int]], shared: float, noise: float
-) -> tuple[pd.DataFrame, float]:
-    """Simulate a constant; pairs of one size share networks, which cause a share of the variance."""
-    rows = []
-    for k in range(sizes):
-        own = random.standard_normal(1 + max(map(max, pairs)))
-        for a, b in pairs:
-            of_networks = math.sqrt(shared / 2) * (own[a] + own[b])
-            error = of_networks + math.sqrt(1 - shared) * random.standard_normal()
-            rows.append((LARGEST ** (k / (sizes - 1)), f"{k}.{a}", f"{k}.{b}", 1 + noise * error))
-    return pd.DataFrame(rows, columns=["size", "sender", "receiver", "order"]), 0.0
-
-
-def change(
-    random: Random, *, points: int, noise: float, width: float, missing: float = 0.0
-) -> tuple[pd.DataFrame, float]:
-    """Simulate a change from 1 to 0 whose middle 80 % take `width` of the ladder (0: a step).
-
-    Its place is uniform in the logarithm of size, with at least two points on either side.
-    """
-    while True:
-        found = ladder(*LADDERS[points], missing, random)
-        place = random.uniform(width / 2, 1 - width / 2)
-        t = found["t"].to_numpy()
-        if min((t < place).sum(), (t > place).sum()) >= 2:
-            break
-    with np.errstate(over="ignore"):
-        share = t > place if width == 0 else 1 / (1 + np.exp(-4.394 * (t - place) / width))
-    found["order"] = 1 - share + noise * random.standard_normal(len(t))
-    return found, LARGEST**place
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The columns that identify a case."""
+        return (self.table, self.design.name, self.truth, str(self.noise), str(self.shared))
 
 
 def cases() -> Iterator[Case]:
     """Iterate over all cases, in the order of the document."""
-    table = "false positives: independent points"
-    for points in LADDERS:
-        for noise in (0.05, 0.2):
-            for drop in (0.0, 0.2, 1.0):
-                name = f"{points} points, noise {noise}, " + (
-                    f"line that falls by {drop}" if drop else "constant"
-                )
-                yield Case(table, name, partial(flat, points=points, noise=noise, drop=drop))
-    table = "false positives: where the assumptions fail"
-    for points in (12, 30):
-        given = partial(flat, points=points, noise=0.1)
-        yield Case(table, f"{points} points, heavy-tailed noise (t, 3)", partial(given, heavy=True))
-        yield Case(table, f"{points} points, known uneven errors", partial(given, uneven=True))
-        for noise in (0.05, 0.2):
-            name = f"{points} points, noise {noise}, falls by 1 in size, not in its logarithm"
-            bent = partial(flat, points=points, noise=noise, drop=1.0, bent=True)
-            yield Case(table, name, bent)
-    table = "false positives: pairs that share networks"
-    both, ring = [(0, 1), (1, 0)], [(0, 1), (1, 2), (2, 0)]
-    every = [(a, b) for a in range(3) for b in range(3) if a != b]
-    layouts = {"both directions, 6 sizes": (6, both), "ring of 3, 5 sizes": (5, ring)}
-    layouts["all 6 pairs of 3, 5 sizes"] = (5, every)
-    for name, (sizes, pairs) in layouts.items():
-        for shared in (0.0, 0.5, 0.9):
-            drawn = partial(linked, sizes=sizes, pairs=pairs, shared=shared, noise=0.1)
-            yield Case(table, f"{name}, {shared:.0%} of the variance shared", drawn)
-    table = "transitions"
-    for width in (0.0, 0.4, 0.8):
-        shape = f"logistic over {width:.0%}" if width else "step"
-        for points in LADDERS:
-            for noise in (0.05, 0.2, 0.4) if points == max(LADDERS) else (0.05, 0.2):
-                drawn = partial(change, points=points, noise=noise, width=width)
-                yield Case(table, f"{shape}, {points} points, noise {noise}", drawn)
-    for width in (0.0, 0.4):
-        shape = f"logistic over {width:.0%}" if width else "step"
-        drawn = partial(change, points=30, noise=0.2, width=width, missing=0.5)
-        yield Case(table, f"{shape}, 30 points, half of them missing, noise 0.2", drawn)
-
-    table = "trends"
-    for points in SHORT:
-        for drop in (0.0, 0.5):
-            truth = f"line that falls by {drop}" if drop else "constant"
-            given = partial(flat, points=points, noise=0.1, drop=drop)
-            yield Case(table, f"{truth}, {points} points", given)
-            uneven = partial(given, uneven=True)
-            yield Case(table, f"{truth}, {points} points, known uneven errors", uneven)
+    for truth in NULLS:
+        for noise in (0.02, 0.05, 0.2) if truth in ("constant", "size^-1") else (0.02, 0.05):
+            yield Case("nulls", PLANNED, truth, noise)
+    for shared in (0.0, 0.9):
+        for truth in ("constant", "size^-1"):
+            yield Case("nulls", PLANNED, truth, 0.05, shared=shared)
+    for design in DESIGNS[1:]:
+        for truth in ("constant", "size^-1"):
+            yield Case("nulls", design, truth, 0.05, 0.5)
+    for truth in CHANGES:
+        for noise in (0.02, 0.05, 0.1, 0.2):
+            yield Case("transitions", PLANNED, truth, noise, 0.5)
+    for design in DESIGNS[1:]:
+        for truth in CHANGES[2:]:
+            for noise in (0.1, 0.2):
+                yield Case("transitions", design, truth, noise, 0.5)
+    for design in SHORT:
+        for truth in ("constant", "line in log size, falls by 1"):
+            yield Case("trends", design, truth, 0.2, shared=0.0)
 
 
-def read(case: Case, seed: int, number: int) -> tuple[LadderFit, float]:
-    """Simulate and fit a ladder."""
-    random = np.random.default_rng([seed, number, *case.name.encode()])
-    points, place = case.draw(random)
-    # Fit a place in every ladder, so that coverage is known with and without the selection.
-    transition.SIGNIFICANCE = 1.0 if case.table == "transitions" else SIGNIFICANCE
-    return fit_ladder(points, seed=number), place
+COUNTS = ["transition", "no transition", "no model fits", "step", "place inside", "log length"]
+TREND_COUNTS = ["slope inside", "rank found"]
+COLUMNS = [
+    "table",
+    "design",
+    "truth",
+    "noise",
+    "shared",
+    "batch",
+    "ladders",
+    *COUNTS,
+    *TREND_COUNTS,
+]
 
 
-def share(hits: list[bool]) -> str:
-    """Format a rate with its standard error."""
-    if not hits:
+def read(case: Case, number: int) -> tuple[LadderFit, float]:
+    """Simulate and fit a ladder; returns the fit and the true place."""
+    random = np.random.default_rng([number, *"|".join(case.key).encode()])
+    curve, place = TRUTHS[case.truth](random)
+    return fit_ladder(
+        case.design.points(curve, case.noise, case.shared, random), seed=number
+    ), place
+
+
+def count_batch(case: Case, batch: int) -> list[object]:
+    """Fit a batch of ladders, and return its row of the file."""
+    counts = dict.fromkeys([*COUNTS, *TREND_COUNTS], 0.0)
+    for number in range(batch * BATCH, (batch + 1) * BATCH):
+        fit, place = read(case, number)
+        if fit.status == "trend":
+            curve, _ = TRUTHS[case.truth](np.random.default_rng())
+            slope = (curve(1.0) - curve(0.0)) * math.log(2) / math.log(LARGEST)
+            counts["slope inside"] += fit.slope.low <= slope <= fit.slope.high
+            counts["rank found"] += fit.rank_p_value <= SIGNIFICANCE
+            continue
+        counts[fit.status] += 1
+        if fit.transition is not None:
+            counts["step"] += fit.selected == "step"
+            counts["place inside"] += fit.transition.low <= place <= fit.transition.high
+            counts["log length"] += math.log(fit.transition.high / fit.transition.low)
+    return [*case.key, batch, BATCH, *(round(count, 4) for count in counts.values())]
+
+
+def run(ladders: int, processes: int, only: str) -> None:
+    """Fit all batches that the file doesn't have, the first batch of every case first."""
+    finished = set()
+    if FILE.exists():
+        rows = pd.read_csv(FILE, dtype=str)[COLUMNS[:6]]
+        finished = set(rows.itertuples(index=False, name=None))
+    else:
+        FILE.write_text(",".join(COLUMNS) + "\n")
+    chosen = [case for case in cases() if only in " | ".join(case.key)]
+    jobs = [
+        (case, batch)
+        for batch in range(math.ceil(ladders / BATCH))
+        for case in chosen
+        if batch * BATCH < ladders * case.ladders and (*case.key, str(batch)) not in finished
+    ]
+    with (
+        ProcessPoolExecutor(processes, get_context("fork")) as pool,
+        FILE.open("a", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        for future in as_completed([pool.submit(count_batch, *job) for job in jobs]):
+            writer.writerow(future.result())
+            file.flush()
+
+
+def rate(hits: float, n: float) -> str:
+    """Format a rate with its interval of Clopper and Pearson."""
+    if not n:
         return "-"
-    rate = float(np.mean(hits))
-    return f"{rate:.3f} ± {math.sqrt(rate * (1 - rate) / len(hits)):.3f}"
+    interval = stats.binomtest(round(hits), round(n)).proportion_ci(0.95, "exact")
+    return f"{hits / n:.3f} ({interval.low:.3f} to {interval.high:.3f})"
 
 
-def row(case: Case, found: list[tuple[LadderFit, float]]) -> str:
-    """Format a row of a table in Markdown."""
-    if case.table == "trends":
-        inside = [fit.slope.low <= slope <= fit.slope.high for fit, slope in found]
-        ranked = [fit.rank_p_value <= SIGNIFICANCE for fit, _ in found]
-        return f"| {case.name} | {share(inside)} | {share(ranked)} |"
-    claimed = [fit.p_value <= SIGNIFICANCE for fit, _ in found]
-    if case.table != "transitions":
-        return f"| {case.name} | {share(claimed)} |"
-    held = [fit.transition.low <= place <= fit.transition.high for fit, place in found]
-    of_claimed = [hit for hit, yes in zip(held, claimed, strict=True) if yes]
-    fits = [fit for (fit, _), yes in zip(found, claimed, strict=True) if yes]
-    lengths = [math.log(fit.transition.high / fit.transition.low, LARGEST) for fit in fits]
-    steps = [fit.selected == "step" for fit in fits]
-    rates = " | ".join(map(share, (claimed, of_claimed, held)))
-    return f"| {case.name} | {rates} | {np.median(lengths):.2f} | {np.mean(steps):.2f} |"
+def print_tables() -> None:
+    """Print the tables in Markdown, in the order of `cases`."""
+    rows = pd.read_csv(FILE, dtype=dict.fromkeys(COLUMNS[:5], str))
+    sums = rows.groupby(COLUMNS[:5])[["ladders", *COUNTS, *TREND_COUNTS]].sum()
+    title = ""
+    for case in cases():
+        if case.key not in sums.index:
+            continue
+        if case.table != title:
+            title = case.table
+            columns = ["design", "truth", "noise", "n"]
+            columns += {
+                "nulls": ["claimed a transition", "no model fits"],
+                "transitions": [
+                    "claimed a transition",
+                    "interval holds the place",
+                    "ratio of its ends",
+                    "step",
+                    "no model fits",
+                ],
+                "trends": ["interval holds the slope", "rank correlation's p <= 0.05"],
+            }[title]
+            print(f"\n{title}\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+        found = sums.loc[case.key]
+        n, claimed = found["ladders"], found["transition"]
+        truth = case.truth
+        if case.shared != SHARED and case.table != "trends":
+            truth += f", {case.shared:.0%} of the variance shared"
+        cells = [case.design.name, truth, str(case.noise), f"{n:.0f}"]
+        if title == "trends":
+            cells += [rate(found[name], n) for name in TREND_COUNTS]
+        else:
+            cells.append(rate(claimed, n))
+            if title == "transitions":
+                # A line has no middle.
+                has_place = claimed and case.truth != "flat, then a line"
+                cells.append(rate(found["place inside"], claimed) if has_place else "-")
+                cells.append(f"{math.exp(found['log length'] / claimed):.2f}" if claimed else "-")
+                cells.append(f"{found['step'] / claimed:.2f}" if claimed else "-")
+            cells.append(rate(found["no model fits"], n))
+        print(f"| {' | '.join(cells)} |")
+    within = sums[
+        (sums.index.get_level_values("table") == "nulls")
+        & ~sums.index.get_level_values("truth").isin(OUTSIDE)
+    ].sum()
+    n, claimed, misfits = (within[name] for name in ("ladders", "transition", "no model fits"))
+    print(
+        f"\nAll {n:.0f} ladders of constants, lines and power laws: claimed {rate(claimed, n)}, "
+        f"no model fits {rate(misfits, n)}"
+    )
 
 
 def main() -> None:
-    """Print the tables."""
+    """Run the simulations or print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--ladders", type=int, default=400, help="of each case")
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="cases whose table or name holds this text")
+    commands = parser.add_subparsers(dest="command", required=True)
+    options = commands.add_parser("run")
+    options.add_argument("--ladders", type=int, default=400, help="of each case of the nulls")
+    options.add_argument("--processes", type=int, default=2)
+    options.add_argument("--only", default="", help="cases whose columns contain this text")
+    commands.add_parser("table")
     given = parser.parse_args()
-    title = ""
-    with get_context("fork").Pool(given.processes) as pool:
-        for case in cases():
-            if given.only not in f"{case.table}: {case.name}":
-                continue
-            if case.table != title:
-                title = case.table
-                print(f"\n{title}\n")
-                columns = COLUMNS.get(title, ["truth", "claimed a transition"])
-                print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
-            numbers = range(given.ladders)
-            print(row(case, pool.map(partial(read, case, given.seed), numbers, 10)), flush=True)
+    if given.command == "run":
+        run(given.ladders, given.processes, given.only)
+    else:
+        print_tables()
 
 
 if __name__ == "__main__":

@@ -65,3 +65,18 @@ def sharp_change(sizes: np.ndarray, place: float) -> np.ndarray:
 
 def gradual_change(sizes: np.ndarray, place: float) -> np.ndarray:
     return 1 / (1 + np.exp(2 * math.log(9) * np.log(sizes / place) / math.log(1.8)))
+
+
+def ring_ladder(
+    change: Any, noise: float, shared: float, seed: int, sizes: int = 12, largest: float = 16.0
+) -> pd.DataFrame:
+    """Three networks of each size in a ring of pairs; they cause a share of the noise's variance."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for size in np.geomspace(1, largest, sizes):
+        own = random.standard_normal(3)
+        for a, b in ((0, 1), (1, 2), (2, 0)):
+            error = math.sqrt(shared / 2) * (own[a] + own[b])
+            error += math.sqrt(1 - shared) * random.standard_normal()
+            rows.append((size, f"{size}.{a}", f"{size}.{b}", change(size) + noise * error))
+    return pd.DataFrame(rows, columns=["size", "sender", "receiver", "order"])

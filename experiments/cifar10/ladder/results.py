@@ -2,9 +2,9 @@
 
     python experiments/cifar10/ladder/results.py [--folder FOLDER] [--output DOCS]
 
-Writes into DOCS/results/ladder: `networks.csv`; `cells.csv`, the mean over the pairs of a size; `indices.csv`,
-a row per matrix, with and without the receiver-free column; `tests.csv`, the hypotheses H1 to H4 of PLAN.md.
-Writes into DOCS/images the pictures `ladder_<kind>.png` and `ladder_indices.png`.
+Writes into DOCS/results/ladder: `networks.csv`; `cells.csv`, the mean over the pairs of a size;
+`indices.csv`, a row per matrix, with and without the receiver-free column; `tests.csv`, the hypotheses H1
+to H4 of PLAN.md. Writes into DOCS/images the pictures `ladder_<kind>.png` and `ladder_indices.png`.
 """
 
 from __future__ import annotations

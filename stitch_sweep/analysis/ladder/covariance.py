@@ -24,7 +24,7 @@ class Errors:
         log_determinant: of the covariance.
         constant: the whitened constant as a unit vector, shape (n,); `constant_length` is its length.
         lines: whitened directions of the lines, shape (L, n); `line_lengths` are their lengths.
-        shapes: whitened directions of the transitions, shape (D, n).
+        shapes: whitened directions of the transitions, shape (D, n); `shape_lengths` are their lengths.
     """
 
     def __init__(self, covariance: np.ndarray, lines: np.ndarray, shapes: np.ndarray) -> None:
@@ -34,7 +34,7 @@ class Errors:
         self.constant_length = float(np.linalg.norm(constant))
         self.constant = constant / self.constant_length
         self.lines, self.line_lengths = self.direction(lines)
-        self.shapes, _ = self.direction(shapes)
+        self.shapes, self.shape_lengths = self.direction(shapes)
 
     def whiten(self, y: np.ndarray) -> np.ndarray:
         """Transform `y` (..., n) to independent errors of equal variance."""
@@ -62,10 +62,32 @@ class Errors:
         least = np.maximum(total, 1e-300) * EXACT
         return np.maximum(constant - (z @ directions.T) ** 2, least)
 
+    def least_residuals(self, z: np.ndarray, directions: np.ndarray) -> np.ndarray:
+        """Compute the least of `residuals` over directions (D, n), shape (B,)."""
+        projections = z @ directions.T
+        explained = np.maximum(projections.max(axis=1), -projections.min(axis=1)) ** 2
+        total = np.einsum("bn,bn->b", z, z)
+        rest = total - (z @ self.constant) ** 2 - explained
+        return np.maximum(rest, np.maximum(total, 1e-300) * EXACT)
+
     def log_likelihood(self, squares: np.ndarray) -> np.ndarray:
         """Compute the log-likelihood from squared residuals, maximized over the errors' scale."""
         n = len(self.constant)
         return -n / 2 * np.log(squares / n) - self.log_determinant / 2
+
+    def restricted_likelihood(self, squares: float, length: float) -> float:
+        """Compute the restricted log-likelihood of a constant and one direction.
+
+        Args:
+            squares: squared residuals.
+            length: of the whitened direction.
+        """
+        n = len(self.constant)
+        return float(
+            -(n - 2) / 2 * math.log(squares)
+            - self.log_determinant / 2
+            - math.log(self.constant_length * length)
+        )
 
     def coefficients(self, y: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Fit `y` (n,) on (1, `x`) by generalized least squares."""

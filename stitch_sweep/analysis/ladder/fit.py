@@ -73,15 +73,16 @@ class LadderFit:
         measure: the measure of size: "depth", "width", "parameters", or "size" if unknown.
         status: "transition", "no transition" (between these sizes), "no model fits", "trend" (too few
             points to select a model) or "undefined" (too few points with a value for a trend).
-        models: the fitted models by name; without step and logistic if none is selected.
+        models: the fitted models by name; for a trend, constant and linear only.
         selected: the selected model's name, None if none is selected.
         points: number of points with a size and a value.
         independent: number of independent points: at most the number of different networks.
         sizes: number of different sizes.
         smallest, largest: the ends of the ladder, in units of size.
-        p_value: of step and logistic against power laws (the largest p-value), by simulation; 1 where
-            one of them fits better, None where not tested.
-        fit_p_value: of the selected model's lack of fit, None where sizes don't repeat.
+        p_value: of step and logistic against power laws, by simulation; 1 where a power law fits
+            better, None where not tested.
+        fit_p_value: of the selected model's goodness of fit, or the largest one if no model fits;
+            None where not tested.
         place: the place of the transition, in units of size; NaN without a transition.
         transition: interval of the place, None without a transition.
         per_doubling: the line's slope per doubling of size.

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import stats
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
 
 from stitch_sweep.analysis.ladder.candidates import WIDTHS, Changes, completed_share
 from stitch_sweep.analysis.ladder.covariance import Errors
 from stitch_sweep.analysis.ladder.fit import LadderModel
-from stitch_sweep.analysis.ladder.scale import EXPONENTS, SizeScale
+from stitch_sweep.analysis.ladder.scale import EXPONENT_STEP, EXPONENTS, SizeScale
 from stitch_sweep.analysis.matrix.uncertainty import Interval
 
 LEVEL = 0.9
@@ -54,10 +54,7 @@ def null_errors(y: np.ndarray, errors: list[Errors], line: int) -> Errors:
 
     def restricted_likelihood(candidate: Errors) -> float:
         squares = candidate.residuals(candidate.whiten(y)[None], candidate.lines[[line]]).item()
-        design = candidate.constant_length * candidate.line_lengths[line]
-        return float(
-            -(len(y) - 2) / 2 * math.log(squares) - candidate.log_determinant / 2 - math.log(design)
-        )
+        return candidate.restricted_likelihood(squares, float(candidate.line_lengths[line]))
 
     return max(errors, key=restricted_likelihood)
 
@@ -136,9 +133,8 @@ def fit_models(
     add("linear", {"at_smallest": float(start), "per_doubling": per_doubling}, likelihood)
 
     best, k, likelihood = best_fit([candidate.lines[1:] for candidate in errors])
-    exponent = EXPONENTS[1 + k]
-    ratio = np.exp(t * scale.span) ** exponent
-    offset, factor = best.coefficients(y, ratio)
+    exponent, likelihood = _refine_exponent(best, y, t * scale.span, EXPONENTS[1 + k], likelihood)
+    offset, factor = best.coefficients(y, np.exp(exponent * t * scale.span))
     parameters = {"offset": float(offset), "factor": float(factor), "exponent": exponent}
     add("power", parameters, likelihood)
 
@@ -170,6 +166,23 @@ def fit_models(
         }
         add("logistic", parameters, likelihood)
     return models
+
+
+def _refine_exponent(
+    errors: Errors, y: np.ndarray, log_ratios: np.ndarray, exponent: float, likelihood: float
+) -> tuple[float, float]:
+    """Optimize the exponent of a power law within a step of `EXPONENTS`, and its log-likelihood."""
+    z = errors.whiten(y)[None]
+
+    def misfit(exponent: float) -> float:
+        power = errors.direction(np.exp(exponent * log_ratios)[None])[0]
+        return -float(errors.log_likelihood(errors.residuals(z, power)).item())
+
+    bounds = (exponent - EXPONENT_STEP, exponent + EXPONENT_STEP)
+    optimum = minimize_scalar(misfit, bounds=bounds, method="bounded")
+    if -optimum.fun <= likelihood:
+        return exponent, likelihood
+    return float(optimum.x), -float(optimum.fun)
 
 
 def _refine(

@@ -60,7 +60,7 @@ def statement(fit: dict[str, Any]) -> str:
             text += f"the {noun} is {value:z.2f} on average and shows no dependence on size: it"
         elif fit["selected"] == "power":
             exponent = models["power"].parameters["exponent"]
-            text += f"the {noun} follows a power law of exponent {exponent:g}: it"
+            text += f"the {noun} follows a power law of exponent {exponent:.2g}: it"
         else:
             text += f"the {noun}"
         text += f" {_describe_slope(fit)}"

@@ -29,18 +29,20 @@ from stitch_sweep.analysis.ladder.candidates import (
 )
 from stitch_sweep.analysis.ladder.covariance import EXACT, Errors
 from stitch_sweep.analysis.ladder.fit import LEAST_POINTS, LEAST_SIZES, LadderFit, LadderModel
-from stitch_sweep.analysis.ladder.goodness import lack_of_fit, monotone_lack_of_fit
+from stitch_sweep.analysis.ladder.goodness import goodness_of_fit, monotone_lack_of_fit
 from stitch_sweep.analysis.ladder.models import LEVEL, fit_line, fit_models, make_model
 from stitch_sweep.analysis.ladder.points import check_points, merge_shared, shared_networks
 from stitch_sweep.analysis.ladder.ranks import rank_correlation
-from stitch_sweep.analysis.ladder.scale import EXPONENTS, SizeScale
-from stitch_sweep.analysis.ladder.simulation import place_interval, transition_p_value
+from stitch_sweep.analysis.ladder.scale import SizeScale
+from stitch_sweep.analysis.ladder.simulation import (
+    SIGNIFICANCE,
+    place_interval,
+    transition_p_value,
+)
 from stitch_sweep.analysis.ladder.statement import point_name, statement
 from stitch_sweep.analysis.matrix.uncertainty import Interval
 from stitch_sweep.core.errors import InputError
 
-SIGNIFICANCE = 0.05
-"""Largest p-value at which a power law is rejected or a slope is claimed."""
 LACK = 0.01
 """Largest p-value at which a model's lack of fit is claimed."""
 
@@ -74,16 +76,21 @@ def fit_ladder(points: pd.DataFrame, *, value: str = "order", seed: int = 0) -> 
     maximize the likelihood.
 
     A transition is claimed when step or logistic fit better than any power law a + b size^c, and by more
-    than they do on 95 % of ladders that follow this power law. To simulate those, the residuals of the
-    fit are turned into a random direction and added to it. This keeps the sufficient statistics: the
-    coefficients and the size of the residuals (Engen and Lillegard, Biometrika 84, 1997). With
-    independent normal errors of known relative size the test of each exponent is exact, and all of
-    `EXPONENTS` must be rejected (an intersection-union test; Berger, Technometrics 24, 1982). The
-    logarithm stands for c = 0. The claim also needs a curve that fits: where sizes repeat, the F test of
-    lack of fit must not reject the chosen model. Of step and logistic, the one with the smaller BIC is
-    selected. The interval of the place contains the places that the likelihood ratio, compared with
-    simulations of a transition there, does not reject for every width (the grid bootstrap; Hansen,
-    Review of Economics and Statistics 81, 1999).
+    than they do on 95 % of ladders that follow a power law. The logarithm stands for c = 0. To simulate
+    power laws, the residuals of the fit are turned into a random direction and added to it. This keeps
+    the sufficient statistics: the coefficients and the size of the residuals (Engen and Lillegard,
+    Biometrika 84, 1997). With independent normal errors of known relative size the simulation of each
+    exponent is exact; `transition_p_value` says which exponents are simulated.
+
+    The claim also needs a curve that fits: neither the F test of lack of fit (where sizes repeat) nor a
+    test for a pattern in the residuals may reject it, see `goodness_of_fit`. Values that rise and
+    fall are therefore no transition. Step or logistic is selected, in the order of their BIC, as the
+    first that fits. Without a transition this is, in the same way, the constant if the slope isn't
+    significant, then line and power law. If none fits, the status is "no model fits".
+
+    The interval of the place contains the places that the likelihood ratio, compared with simulations
+    of a transition there, does not reject for every width (the grid bootstrap; Hansen, Review of
+    Economics and Statistics 81, 1999).
 
     Args:
         points: a row per matrix, as `ladder_points` returns it; `size` and `value` are required,
@@ -199,63 +206,66 @@ class _LadderFitter:
         errors = error_candidates(scale, self.points, changes.shapes(t))
         _, attributes = fit_line(scale, self.points, errors)
         models = fit_models(y, t, scale, changes, errors)
-        changing = [models[name] for name in ("step", "logistic") if name in models]
-        shape = min(changing, key=lambda model: model.bic)
         if np.ptp(y) <= EXACT * np.abs(y).max():
             # All values are equal, and the residuals of any fit are rounding errors.
             return self._answer(
                 "no transition", models.values(), selected="constant", p_value=1.0, **attributes
             )
-        p = 0.0
-        for line in range(len(EXPONENTS)):
-            p = max(p, transition_p_value(y, errors, line, self.random))
-            if p > SIGNIFICANCE:
-                break  # one power law that isn't rejected suffices
+        p = transition_p_value(y, errors, self.random)
         attributes["p_value"] = p
-        sizes = self.points["size"].to_numpy()
         if p > SIGNIFICANCE:
-            smooth = min(("linear", "power"), key=lambda name: models[name].bic)
-            has_slope = attributes["slope_p_value"] <= SIGNIFICANCE
-            selected = models[smooth if has_slope else "constant"]
-            fits = self._check_fit(selected, sizes, errors, attributes)
-            status = "no transition" if fits else "no model fits"
-            name = selected.name if fits else None
-            return self._answer(status, models.values(), selected=name, **attributes)
-        if not self._check_fit(shape, sizes, errors, attributes):
+            names = self._by_bic(models, "linear", "power")
+            if attributes["slope_p_value"] > SIGNIFICANCE:
+                names = ["constant", *names]
+        else:
+            names = self._by_bic(models, "step", "logistic")
+        selected = self._first_that_fits([models[name] for name in names], errors, attributes)
+        if selected is None:
             return self._answer("no model fits", models.values(), **attributes)
-        place = shape.parameters["place"]
+        if p > SIGNIFICANCE:
+            return self._answer(
+                "no transition", models.values(), selected=selected.name, **attributes
+            )
+        place = selected.parameters["place"]
         ratio = models["logistic"].parameters["ratio"] if "logistic" in models else 1.0
         width = math.log(ratio) / scale.span
         low, high, notes = place_interval(y, t, scale, changes, errors, width, self.random)
         return self._answer(
             "transition",
             models.values(),
-            selected=shape.name,
+            selected=selected.name,
             place=place,
             transition=Interval(min(low, place), max(high, place), LEVEL, "grid bootstrap"),
             notes=notes,
             **attributes,
         )
 
-    def _check_fit(
-        self,
-        model: LadderModel,
-        sizes: np.ndarray,
-        errors: list[Errors],
-        attributes: dict[str, Any],
-    ) -> bool:
-        """Return whether a model describes the points; add the p-value, and a note if not."""
-        p = lack_of_fit(self.y, sizes, errors, model.predict(sizes), len(model.parameters))
-        attributes["fit_p_value"] = p
-        if p is None or p > LACK:
-            return True
+    @staticmethod
+    def _by_bic(models: dict[str, LadderModel], *names: str) -> list[str]:
+        return sorted((name for name in names if name in models), key=lambda name: models[name].bic)
+
+    def _first_that_fits(
+        self, models: list[LadderModel], errors: list[Errors], attributes: dict[str, Any]
+    ) -> LadderModel | None:
+        """Return the first model that describes the points; add its p-value, and a note if none does."""
+        sizes = self.points["size"].to_numpy()
+        p_values = []
+        for model in models:
+            p = goodness_of_fit(
+                self.y, sizes, errors, model.predict(sizes), len(model.parameters), self.random
+            )
+            if p > LACK:
+                attributes["fit_p_value"] = p
+                return model
+            p_values.append(p)
+        attributes["fit_p_value"] = max(p_values)
         monotone = monotone_lack_of_fit(self.y, sizes, errors)
         attributes["notes"] = [
-            "Pairs of equal size scatter less than around any curve that only rises or only falls."
+            "No curve that only rises or only falls describes these points."
             if monotone is not None and monotone <= LACK
-            else "Pairs of equal size scatter less than around a power law or a single change."
+            else "The residuals of the best model still depend on size."
         ]
-        return False
+        return None
 
     def _model(self, name: str, parameters: dict[str, float], likelihood: Any) -> LadderModel:
         return make_model(

@@ -36,8 +36,8 @@ from stitch_sweep.report.tables.table import Table
 Item = Table | Panel
 
 _LADDER_NOTE = (
-    "Each point is a matrix. Bars are its interval; a dashed line is a trend only, a "
-    "shaded range is the interval of a transition."
+    "Each point is a matrix. Bars are its interval; a dashed line is a trend where no "
+    "model is selected, a shaded range is the interval of a transition."
 )
 _CORRELATION_NOTE = (
     "Spearman's rank correlation over the cells of a matrix, averaged over the matrices of "

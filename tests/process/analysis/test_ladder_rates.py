@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tests.support.ladders import (
     count_intervals,
     gradual_change,
     make_points,
+    ring_ladder,
     sharp_change,
 )
 
@@ -35,6 +37,22 @@ class TestRates:
         claimed, inside = count_intervals(change, 300)
         assert inside >= stats.binom.ppf(0.001, claimed, 0.9)
         assert claimed > 0
+
+    @pytest.mark.long
+    def test_places_are_in_their_intervals_where_pairs_share_networks(self):
+        # With the likeliest correlation of such pairs, 60 of 75 intervals held the place.
+        count, inside = 100, 0
+        random = np.random.default_rng(0)
+        for k in range(count):
+            place = math.exp(random.uniform(math.log(2), math.log(8)))
+
+            def change(size, place=place):
+                return 1 / (1 + (size / place) ** 4)
+
+            fit = fit_ladder(ring_ladder(change, noise=0.02, shared=0.5, seed=k), seed=k)
+            assert fit.transition is not None
+            inside += fit.transition.low <= place <= fit.transition.high
+        assert inside >= stats.binom.ppf(0.001, count, 0.9)
 
     @pytest.mark.long
     def test_pairs_that_share_networks_are_no_evidence_of_their_own(self):
