@@ -13,7 +13,8 @@ from tests.support.sweeps import figures, run
 
 
 @pytest.mark.skipif(not can_mount(), reason="needs mount namespaces, which this user may not make")
-def test_two_nodes_without_the_plugin_have_the_results_of_one_machine(tmp_path):
+def test_two_nodes_without_the_plugin_have_the_results_of_one_machine(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the tutorial's callback writes into the current folder
     alone, folder = tmp_path / "alone", tmp_path / "sweep"
     status, output = run("sweep", write_tutorial(alone), "--set", f"zoo={alone / 'zoo'}")
     assert status == 0, output
