@@ -11,6 +11,7 @@ stitch_sweep=${STITCH_SWEEP:-.venv/bin/stitch-sweep}
 for part in task controls similarity no_skips images_quarter images_sixteenth; do
     "$stitch_sweep" sweep "$here/$part/config.yml" --resume "$@"
 done
+"$stitch_sweep" longer "$here/task"
 "$stitch_sweep" sanity "$here/task/config.yml" "$@"
 for part in task controls similarity no_skips images_quarter images_sixteenth; do
     "$stitch_sweep" analyze "$here/$part"
