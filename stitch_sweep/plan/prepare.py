@@ -17,6 +17,7 @@ from stitch_sweep.config.networks import (
 )
 from stitch_sweep.config.root import Config
 from stitch_sweep.core.errors import InputError
+from stitch_sweep.core.seeding import restored_afterwards
 from stitch_sweep.data.duplicates import find_duplicates
 from stitch_sweep.data.images import Data
 from stitch_sweep.data.loading import load as load_data
@@ -257,7 +258,11 @@ def _fit_probes(
 ) -> Iterator[Progress]:
     """Fit probes as a training of the zoo: one step, so that there is nothing to resume."""
     threads = prepared.config.resources.cpu
-    yield fit_probes(probes, probed, prepared.data, threads=threads, layer_names=network.cuts)
+    with restored_afterwards():  # this process may be a user's notebook
+        fitted = fit_probes(
+            probes, probed, prepared.data, threads=threads, layer_names=network.cuts
+        )
+    yield fitted
 
 
 def make_local_trainer(config: Config, data: Data) -> Train:

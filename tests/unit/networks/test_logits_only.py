@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -170,6 +171,14 @@ def test_the_zoo_keeps_probes_and_other_weights_have_other_ones(tmp_path, monkey
         patch.setattr("stitch_sweep.plan.prepare.fit_probes", None)
         again = provide_networks(prepare(given(0)))
     assert fingerprint(first["a-logits-only"]) == fingerprint(again["a-logits-only"])
+    for folder in (tmp_path / "zoo").glob("resnet-*logits_only*"):
+        shutil.rmtree(folder)
+    before = torch.get_rng_state()
+    fitted_again = provide_networks(prepare(given(0)))
+    assert torch.equal(torch.get_rng_state(), before), (
+        "a fit changes nothing in its caller's process"
+    )
+    assert fingerprint(first["a-logits-only"]) == fingerprint(fitted_again["a-logits-only"])
     other = provide_networks(prepare(given(7)))
     assert fingerprint(first["a-logits-only"]) != fingerprint(other["a-logits-only"])
     entries = [e for e in Zoo(tmp_path / "zoo").entries() if e.recipe["weights"] == "logits_only"]
