@@ -28,9 +28,10 @@ def print_result(result: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(result)
         return
+    width = max(24, *(len(name) + 2 for name in result))
     for name, value in result.items():
         text = f"{value:.4f}" if isinstance(value, float) else value
-        stdout.print(f"{name:<24}{text}")
+        stdout.print(f"{name:<{width}}{text}")
 
 
 def print_summary(summary: Mapping[str, Any], as_json: bool, *, indent: str, width: int) -> None:

@@ -87,7 +87,7 @@ def list_networks(
         return
     stdout.print(f"{len(entries)} networks in {folder}", soft_wrap=True)
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("network", no_wrap=True)
+    table.add_column("network", overflow="fold")
     table.add_column("options", overflow="fold")
     for title in ("val", "test", "time"):
         table.add_column(title, justify="right", no_wrap=True)

@@ -10,6 +10,8 @@ from torch.nn import functional
 
 _STEPS = 60
 """Largest number of L-BFGS iterations for each penalty."""
+_NO_VARIANCE = 1e-60
+"""Largest variance that counts as none: whitened, it would exceed float32."""
 
 
 def fit_logistic(
@@ -41,8 +43,10 @@ def fit_logistic(
     eigenvalues, vectors = torch.linalg.eigh(covariance)
     eigenvalues = eigenvalues.clamp(min=0)
     for ridge in ridges:
-        regular = (eigenvalues + ridge * eigenvalues.mean()).clamp(min=1e-300)
-        whitening = (vectors / regular.sqrt()).to(rows.device)
+        regular = eigenvalues + ridge * eigenvalues.mean()
+        # Rows that are all equal have no direction to whiten.
+        scales = torch.where(regular > _NO_VARIANCE, regular.rsqrt(), 0.0)
+        whitening = (vectors * scales).to(rows.device)
         inputs = centered @ whitening.float()
         weight = torch.zeros(classes, rows.shape[1], device=rows.device, requires_grad=True)
         bias = torch.zeros(classes, device=rows.device, requires_grad=True)

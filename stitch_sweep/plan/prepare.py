@@ -182,7 +182,7 @@ def prepare_networks(config: Config, names: Collection[str]) -> Prepared:
 
     Args:
         config: the configuration.
-        names: names of the networks.
+        names: names of the networks. A network that one of them probes is added.
 
     Returns:
         As `prepare`, without studies, and as if the configuration had these networks alone.
@@ -191,6 +191,8 @@ def prepare_networks(config: Config, names: Collection[str]) -> Prepared:
         InputError: the data or one of these networks can't be used.
     """
     data = load_data(config.data)
+    probed = {n.probes_of for n in config.networks if n.name in names and n.probes_of is not None}
+    names = {*names, *probed}
     outlines = outline_networks(config, data, names)
     used = [network for network in config.networks if network.name in names]
     only = config.model_copy(

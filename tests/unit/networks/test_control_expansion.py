@@ -325,6 +325,11 @@ class TestCommands:
         assert result["sender_accuracy"] is None
         assert json.loads(json.dumps(result)) == result
 
+    def test_one_stitch_from_probes_has_the_network_that_they_probe(self, given):
+        result = run_pair(given, "a-logits-only:2,b:2")
+        assert result["status"] == "finished"
+        assert result["sender_accuracy"] > 0.1
+
     def test_what_looks_at_networks_takes_a_pair_of_them(self, given):
         prepared = prepare(given)
         cell, _ = choose_cell(prepared, None)
