@@ -46,8 +46,9 @@ def list_charts(findings: Findings) -> Iterator[NamedChart]:
     for ladder in findings.ladders:
         draw = partial(describe_ladder, ladder.size, ladder.points, ladder.fits)
         yield f"ladder_{ladder.size}", draw
-    if findings.representations is not None and (names := findings.representation_quantities):
-        yield "representations", partial(describe_regions, findings.representations, names)
+    if (representations := findings.representations) is not None:
+        for name, quantities in findings.representation_quantities.items():
+            yield name, partial(describe_regions, representations, quantities)
     if (square := correlation_frame(findings)) is not None:
         yield "correlations", partial(describe_correlations, square)
     if (probes := probe_table(findings)) is not None:

@@ -30,7 +30,7 @@ from stitch_sweep.analysis.matrix.verdict import CONTROL_TITLES, Verdict
 from stitch_sweep.analysis.networks import layer_counts
 from stitch_sweep.analysis.results import CELL, PAIR
 from stitch_sweep.core.errors import InputError
-from stitch_sweep.core.measures import REPRESENTATION_QUANTITIES
+from stitch_sweep.core.measures import OUTLIER_SCORES, REPRESENTATION_QUANTITIES
 from stitch_sweep.report.experiment import Experiment
 from stitch_sweep.report.planned import planned_cells
 
@@ -109,12 +109,17 @@ class Findings:
         return list(gap_matrices((verdict.matrix for verdict in self.verdicts), networks))
 
     @property
-    def representation_quantities(self) -> list[str]:
-        """The members of `REPRESENTATION_QUANTITIES` that `representations` has."""
+    def representation_quantities(self) -> dict[str, list[str]]:
+        """The `REPRESENTATION_QUANTITIES` that `representations` has, by the name of their figure."""
         if self.representations is None or self.representations.empty:
-            return []
+            return {}
         present = set(self.representations["quantity"])
-        return [name for name in REPRESENTATION_QUANTITIES if name in present]
+        names = [name for name in REPRESENTATION_QUANTITIES if name in present]
+        figures = {
+            "representations": [name for name in names if name not in OUTLIER_SCORES],
+            "outlier_scores": [name for name in names if name in OUTLIER_SCORES],
+        }
+        return {figure: quantities for figure, quantities in figures.items() if quantities}
 
 
 def derive_findings(

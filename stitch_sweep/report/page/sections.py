@@ -39,6 +39,10 @@ _LADDER_NOTE = (
     "Each point is a matrix. Bars are its interval; a dashed line is a trend where no "
     "model is selected, a shaded range is the interval of a transition."
 )
+_OUTLIER_NOTE = (
+    "How well an energy detector tells representations of a task-trained stitch, and of one that was "
+    "trained for this loss, from the receiver's own: area under the ROC curve. 0.5 cannot be told apart."
+)
 _CORRELATION_NOTE = (
     "Spearman's rank correlation over the cells of a matrix, averaged over the matrices of "
     "pairs; controls and the image's row and column are not included. Distances count with the "
@@ -76,7 +80,7 @@ def build_knock_out(findings: Findings, data: PageData) -> list[Item]:
 def build_losses(findings: Findings, data: PageData) -> list[Item]:
     """Build the section that compares losses and measures."""
     items: list[Item | None] = [
-        _build_representations(findings, data),
+        *_build_representations(findings, data),
         task_table(findings),
         hacking_table(findings),
     ]
@@ -89,14 +93,25 @@ def build_losses(findings: Findings, data: PageData) -> list[Item]:
     return _drop_none(items)
 
 
-def _build_representations(findings: Findings, data: PageData) -> Item | None:
-    table = representation_table(findings)
-    frame = findings.representations
-    if table is None or frame is None or not findings.representation_quantities:
-        return table
-    figure = to_plotly(describe_regions(frame, findings.representation_quantities))
-    alt = "Differences between representations by region of the matrix"
-    return data.add_figure(table.title, table.note, alt, figure, table)
+def _build_representations(findings: Findings, data: PageData) -> Sequence[Item | None]:
+    table, frame = representation_table(findings), findings.representations
+    figures = findings.representation_quantities
+    if table is None or frame is None or not figures:
+        return [table]
+    differences = "Differences between representations by region of the matrix"
+    scores = "Out-of-distribution scores by region"
+    texts = {
+        "representations": (table.title, table.note, differences),
+        "outlier_scores": (scores, _OUTLIER_NOTE, scores),
+    }
+    return [
+        data.add_figure(
+            *texts[name],
+            to_plotly(describe_regions(frame, quantities)),
+            table if position == 0 else None,
+        )
+        for position, (name, quantities) in enumerate(figures.items())
+    ]
 
 
 def build_networks(findings: Findings, data: PageData) -> list[Item]:

@@ -96,8 +96,9 @@ def test_everything_is_drawn_without_a_network_and_without_complaint(browser, re
         "})"
     )
     names = {name for name, *_ in drawn}
-    # Two pairs of two matrices and two charts, two ladders, regions, correlations, probes, importances.
-    assert len(drawn) == 4 + 4 + 2 + 1 + 1 + 1 + 1, names
+    # Two pairs of two matrices and two charts, two ladders, two kinds of quantities by region,
+    # correlations, probes, importances.
+    assert len(drawn) == 4 + 4 + 2 + 2 + 1 + 1 + 1, names
     for name, marks, width, height in drawn:
         assert marks > 5, name
         assert width > 150, name
