@@ -21,6 +21,7 @@ app = typer.Typer(no_args_is_help=True, help="Train and list the frozen networks
 @app.command("train")
 def train_networks(config: ConfigFile, set_: Overrides = None, as_json: AsJson = False) -> None:
     """Train the networks of a configuration that the zoo lacks, as many at a time as there are CPUs."""
+    from stitch_sweep.config.networks import LOGITS_ONLY
     from stitch_sweep.core.cpus import usable_cpus
     from stitch_sweep.networks.side_by_side import ensure_side_by_side
     from stitch_sweep.networks.zoo import Zoo
@@ -52,7 +53,8 @@ def train_networks(config: ConfigFile, set_: Overrides = None, as_json: AsJson =
             )
         train = make_local_trainer(settings, prepared.data)
         entries = [(r.name, zoo.ensure(r, train, reporter.network)) for r in recipes]
-        add_probes(prepared, prepared.networks(dict(entries)), reporter.network)
+        if any(network.kind == LOGITS_ONLY for network in settings.networks):
+            add_probes(prepared, prepared.networks(dict(entries)), reporter.network)
     if as_json:
         print_json([{"name": n, "folder": str(e.folder), **e.accuracy} for n, e in entries])
         return

@@ -11,13 +11,14 @@ import json
 import os
 import platform
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from stitch_sweep.core.generators import capture_generators, restore_generators
 
@@ -57,6 +58,14 @@ def generator(*parts: object) -> torch.Generator:
     Random numbers are drawn on the CPU and then moved, so that they are equal on every device.
     """
     return torch.Generator().manual_seed(derive(*parts))
+
+
+def draw_normal(shape: Sequence[int], seeds: Sequence[tuple[object, ...]]) -> Tensor:
+    """Draw standard normal rows, float32 [len(seeds), *shape]; each is a function of its seed."""
+    rows = torch.empty(len(seeds), *shape)
+    for row, seed in zip(rows, seeds, strict=True):
+        torch.randn(shape, generator=generator(*seed), out=row)
+    return rows
 
 
 def seed_everything(seed: int, threads: int) -> None:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from stitch_sweep.core.errors import InputError
-from stitch_sweep.core.seeding import derive, generator
+from stitch_sweep.core.seeding import derive, draw_normal
 from stitch_sweep.data.batches import Batch
 from stitch_sweep.data.loader import Loader
 from stitch_sweep.networks.frozen import FrozenNetwork, FrozenSender
@@ -86,17 +86,9 @@ class ClassOnly(nn.Module):
         """
         shape, seed = self.shape(layer), self.seed.item()
         classes, indices = labels.cpu().unique(return_inverse=True)
-        prototypes = _draw_normal(shape, [(seed, "class", layer, c) for c in classes.tolist()])
-        noise = _draw_normal(shape, [(seed, "image", layer, split, n) for n in numbers.tolist()])
+        prototypes = draw_normal(shape, [(seed, "class", layer, c) for c in classes.tolist()])
+        noise = draw_normal(shape, [(seed, "image", layer, split, n) for n in numbers.tolist()])
         return (prototypes[indices] + self.noise.item() * noise).to(labels.device)
-
-
-def _draw_normal(shape: Sequence[int], seeds: Sequence[tuple[object, ...]]) -> Tensor:
-    """Draw standard normal rows, float32 [len(seeds), *shape]; each is a function of its seed."""
-    rows = torch.empty(len(seeds), *shape)
-    for row, seed in zip(rows, seeds, strict=True):
-        torch.randn(shape, generator=generator(*seed), out=row)
-    return rows
 
 
 class ClassOnlySender(FrozenSender):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from stitch_sweep.core.errors import InputError
-from stitch_sweep.core.seeding import derive, generator
+from stitch_sweep.core.seeding import derive, draw_normal
 from stitch_sweep.data.batches import Batch
 from stitch_sweep.data.loader import Loader
 from stitch_sweep.networks.cutting.points import LayerNames
@@ -79,12 +79,8 @@ class Probes(nn.Module):
     def _prototypes_of(self, layer: int, device: torch.device) -> Tensor:
         """Return the prototypes of a layer, [K, entries]; they are drawn once."""
         if layer not in self._prototypes:
-            generators = [
-                generator(self.seed.item(), "class", layer, k) for k in range(self.classes)
-            ]
-            shape = self.shapes[layer]
-            draws = [torch.randn(shape, generator=random).flatten() for random in generators]
-            self._prototypes[layer] = torch.stack(draws)
+            seeds = [(self.seed.item(), "class", layer, k) for k in range(self.classes)]
+            self._prototypes[layer] = draw_normal(self.shapes[layer], seeds).flatten(1)
         self._prototypes[layer] = self._prototypes[layer].to(device)
         return self._prototypes[layer]
 

@@ -160,8 +160,8 @@ def _predictions_by_name(
         classes = np.asarray(values)
         if len(classes) != len(labels):
             raise InputError(
-                f"{key} {name}: has predictions of {len(classes)} images, but there are labels of "
-                f"{len(labels)}; give predictions and labels of the same test set"
+                f"{key} {name}: has predictions of {len(classes)} images, but there are {len(labels)} "
+                "labels; give predictions and labels of the same test set"
             )
         predictions_by_name[str(name)] = classes
     return predictions_by_name
