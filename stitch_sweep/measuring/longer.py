@@ -237,7 +237,7 @@ def _train(
         record["receiver_layer"],
         settings,
         record["repeat"],
-        start=_read_start(source, record),
+        start=source.ledger.read_start(record.get("start")),
     )
     while not training.done:
         training.run_epoch()
@@ -260,17 +260,6 @@ def _train(
         "longer_converged": longer.get("converged"),
         "seconds": result.seconds,
     }
-
-
-def _read_start(source: SweepSource, record: Mapping[str, Any]) -> bytes | None:
-    start = record.get("start")
-    if start is None:
-        return None
-    path = source.ledger.stitch_path(start["trial"])
-    data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != start["sha256"]:
-        raise OSError(f"{path}, from which it starts, is not the recorded stitch")
-    return data
 
 
 def _to_table(rows: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:

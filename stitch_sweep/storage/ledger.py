@@ -338,6 +338,22 @@ class Ledger:
             return "damaged"
         return "" if digest == stitch["sha256"] else "damaged"
 
+    def read_start(self, start: Mapping[str, str] | None) -> bytes | None:
+        """Read the stitch that a trial starts from; None if it starts from no other trial's.
+
+        Args:
+            start: `trial` and `sha256` of that stitch, as in the record of the trial that starts from it.
+
+        Raises:
+            OSError: it is missing, can't be read, or isn't the recorded one.
+        """
+        if start is None:
+            return None
+        data = self.stitch_path(start["trial"]).read_bytes()
+        if hashlib.sha256(data).hexdigest() != start["sha256"]:
+            raise OSError(f"the stitch of {start['trial']} is not the recorded one")
+        return data
+
     def drop_stitch(self, trial: str) -> None:
         """Remove a trial's stitch: first from the record, then the file.
 

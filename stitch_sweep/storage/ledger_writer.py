@@ -80,13 +80,9 @@ class LedgerWriter:
         """Store the state of a trial that waits for a decision; see `Ledger.pause`."""
         self._ledger.pause(trial, progress, checkpoint)
 
-    def read_stitch(self, trial: str) -> bytes:
-        """Read the file of a trial's stitch, from which another trial starts.
-
-        Raises:
-            OSError: it is missing, or can't be read.
-        """
-        return self._ledger.stitch_path(trial).read_bytes()
+    def read_start(self, start: dict[str, str]) -> bytes | None:
+        """Read the stitch that a trial starts from; see `Ledger.read_start`."""
+        return self._ledger.read_start(start)
 
     def read_checkpoints(self, trial: str) -> list[CheckpointFile]:
         """Read the checkpoints of an interrupted trial, newest first."""
