@@ -1,18 +1,16 @@
-"""The tables and pictures of docs/results/ladder.md, from the folders that `run.sh` filled.
+"""The tests and pictures of docs/results/ladder.md, from its tables alone.
 
-    python experiments/cifar10/ladder/results.py [--folder FOLDER] [--output DOCS]
+    python experiments/cifar10/ladder/results.py [--tables docs/results/ladder] [--images docs/images]
 
-Writes into DOCS/results/ladder: `networks.csv`; `cells.csv`, the mean over the pairs of a size;
-`indices.csv`, a row per matrix, with and without the receiver-free column; `tests.csv`, the hypotheses H1
-to H4 of PLAN.md. Writes into DOCS/images the pictures `ladder_<kind>.png` and `ladder_indices.png`.
+`collect.py` makes the tables. Writes tests.csv beside them, with the hypotheses of PLAN.md, and the
+pictures ladder_<kind>.png (the mean matrix of every size), ladder_triangle.png and ladder_diagonal.png (the
+indices against parameters, depth and width).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,206 +19,202 @@ import pandas as pd
 from scipy import stats
 
 from stitch_sweep.analysis.ladder.fit import LadderFit
-from stitch_sweep.analysis.ladder.points import ladder_points
 from stitch_sweep.analysis.ladder.transition import fit_ladder
 from stitch_sweep.analysis.matrix.matrix import Matrix
-from stitch_sweep.analysis.matrix.verdict import Verdict
 from stitch_sweep.charts.colors import series_style
 from stitch_sweep.charts.elements import Axis, ChartRow, LineChart, ReferenceLine, Series
 from stitch_sweep.charts.figures import draw, save_figure
+from stitch_sweep.charts.ladder import select_ticks, short_size
 from stitch_sweep.charts.matrices import describe_matrices
-from stitch_sweep.report.findings import Findings, derive_findings
-from stitch_sweep.report.reading import load_experiment, read_measured
+from stitch_sweep.core.measures import BEYOND_LOGITS
 
 KINDS = ("trained", "logits_only", "excess")
-INDICES = ("lower", "band", "upper", "triangle", "diagonal", "order")
+MARGIN = 0.05
+"""How far from 0 a mean index may lie and still count as none; see PLAN.md."""
 
 
-def read_networks(findings: Findings) -> pd.DataFrame:
-    """Return a row per trained network: depth in blocks per stage, width, parameters, accuracy."""
-    table = None if findings.experiment is None else findings.experiment.table("networks")
-    if table is None:
-        raise SystemExit(
-            "run `stitch-sweep analyze` on the part `task` first: it describes the networks"
-        )
-    networks = table[table["weights"] == "trained"].copy()
-    networks["depth"] = [json.loads(text)["blocks"][0] for text in networks["options"]]
-    return networks[["network", "depth", "width", "parameters", "test_accuracy"]]
+def read_tables(folder: Path) -> dict[str, pd.DataFrame]:
+    """Read the tables that `collect.py` wrote; missing ones are left out."""
+    return {
+        file.stem: pd.read_csv(file, keep_default_na=True)
+        for file in folder.glob("*.csv")
+        if file.stem != "tests"
+    }
 
 
-def collect(findings: Findings) -> Iterator[tuple[str, str, Verdict]]:
-    """Yield kind, sender of the pair, and verdict of every matrix of trained receivers."""
-    for verdict in findings.verdicts:
-        sender = verdict.matrix.sender
-        if verdict.control == "logits_only":
-            yield "logits_only", sender.removesuffix("-logits-only"), verdict
-        elif verdict.control is None:
-            yield "trained", sender, verdict
-            if verdict.excess is not None:
-                yield "excess", sender, verdict.excess
+def single_pairs(tables: dict[str, pd.DataFrame], columns: str) -> pd.DataFrame:
+    """Return the indices of single pairs, with the size of their receivers."""
+    indices, networks = tables["indices"], tables["networks"]
+    chosen = indices[(indices["pairs"] == "one") & (indices["columns"] == columns)]
+    sizes = networks.rename(columns={"network": "receiver"}).drop(columns="test_accuracy")
+    return chosen.merge(sizes, on=["folder", "receiver"], how="left")
 
 
-def index_table(findings: Findings, networks: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per matrix and choice of columns: indices, intervals, label, unconverged cells."""
-    sizes = networks.set_index("network")
-    rows = []
-    for kind, sender, verdict in collect(findings):
-        for columns, judged in (("all", verdict), ("without receiver-free", verdict.reduced)):
-            if judged is None:
-                continue
-            row: dict[str, Any] = {"kind": kind, "columns": columns, "sender": sender}
-            row |= {"receiver": judged.matrix.receiver, **sizes.loc[sender].drop("test_accuracy")}
-            row |= {name: getattr(judged.parameters, name) for name in INDICES}
-            for name, interval in judged.intervals.items():
-                row |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
-            row |= {
-                "label": judged.label,
-                "unconverged": int(judged.matrix.unconverged.sum().sum()),
-            }
-            rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def mean_matrices(findings: Findings, networks: pd.DataFrame) -> dict[str, list[Matrix]]:
-    """Return for each kind the mean matrix of every size, ordered by depth and width."""
-    sizes = networks.set_index("network")[["depth", "width"]]
-    groups: dict[tuple[str, int, int], list[Matrix]] = {}
-    for kind, sender, verdict in collect(findings):
-        depth, width = sizes.loc[sender]
-        groups.setdefault((kind, depth, width), []).append(verdict.matrix)
-    means: dict[str, list[Matrix]] = {kind: [] for kind in KINDS}
-    for (kind, depth, width), members in sorted(groups.items(), key=lambda item: item[0][1:]):
-        values = sum(m.values for m in members) / len(members)
-        means[kind].append(
-            Matrix.bare(
-                values,
-                f"depth {depth}, width {width}",
-                f"mean of {len(members)} pairs",
-                value_name=members[0].value_name,
-                sender_accuracy=float(np.mean([m.sender_accuracy for m in members])),
-                receiver_accuracy=float(np.mean([m.receiver_accuracy for m in members])),
-            )
-        )
-    return means
-
-
-def cell_table(means: dict[str, list[Matrix]]) -> pd.DataFrame:
-    """Return a row per kind, size and cell."""
-    tables = [
-        matrix.values.stack().rename("value").reset_index().assign(kind=kind, size=matrix.sender)
-        for kind, matrices in means.items()
-        for matrix in matrices
-    ]
-    return pd.concat(tables, ignore_index=True)
-
-
-def fit(findings: Findings, networks: pd.DataFrame, kind: str, value: str) -> LadderFit:
-    """Fit an index of one kind of matrix, without receiver-free columns, over parameters."""
-    verdicts = [v.reduced for k, _, v in collect(findings) if k == kind and v.reduced is not None]
-    points = ladder_points(verdicts, networks, "parameters")
+def fit(pairs: pd.DataFrame, kind: str, value: str, size: str = "parameters") -> LadderFit:
+    """Fit an index of one kind of matrix over a size; labels that are withheld leave a gap."""
+    chosen = pairs[pairs["kind"] == kind].assign(measure=size)
+    points = chosen[["sender", "receiver", "measure"]].assign(size=chosen[size].astype(float))
+    for name in (value, f"{value}_low", f"{value}_high"):
+        points[name] = chosen[name].where(chosen["withheld"].isna())
     return fit_ladder(points, value=value)
 
 
-def mean_over_sizes(table: pd.DataFrame, index: str) -> dict[str, float]:
-    """Return the mean over sizes of an index, each size the mean of its pairs, with a t interval."""
-    means = table.groupby(["depth", "width"])[index].mean()
-    low, high = stats.t.interval(0.95, len(means) - 1, means.mean(), stats.sem(means))
-    return {"estimate": means.mean(), "low": low, "high": high, "sizes": len(means)}
+def mean_over_sizes(pairs: pd.DataFrame, kind: str, value: str) -> dict[str, Any]:
+    """Return the mean over sizes of an index, each size the mean of its pairs, with a t interval.
+
+    `p_value` is that of two one-sided tests, doubled: it is at most 0.05 exactly if the 95% interval lies
+    within `MARGIN` of 0.
+    """
+    means = pairs[pairs["kind"] == kind].groupby("folder")[value].mean()
+    count, center, error = len(means), means.mean(), stats.sem(means)
+    low, high = stats.t.interval(0.95, count - 1, center, error)
+    farthest = (MARGIN - abs(center)) / error
+    return {
+        "estimate": center,
+        "low": low,
+        "high": high,
+        "p_value": min(1.0, 2 * stats.t.sf(farthest, count - 1)),
+        "points": count,
+    }
 
 
-def test_table(findings: Findings, networks: pd.DataFrame, indices: pd.DataFrame) -> pd.DataFrame:
-    """Return the tests of H1 to H4."""
-    rows: list[dict[str, Any]] = []
-    for kind, value in ((k, v) for k in ("trained", "excess") for v in ("triangle", "diagonal")):
-        found = fit(findings, networks, kind, value)
-        slope = found.slope
-        rows += [
-            {
-                "hypothesis": "H1" if (kind, value) == ("trained", "triangle") else "slope",
-                "of": f"{kind} {value}",
-                "estimate": found.per_doubling,
-                "low": math.nan if slope is None else slope.low,
-                "high": math.nan if slope is None else slope.high,
-                "p_value": found.slope_p_value,
-                "result": found.selected,
-            },
-            {
-                "hypothesis": "H2" if kind == "trained" else "transition",
-                "of": f"{kind} {value}",
-                "estimate": found.place,
-                "low": math.nan if found.transition is None else found.transition.low,
-                "high": math.nan if found.transition is None else found.transition.high,
-                "p_value": found.p_value,
-                "result": found.status,
-            },
-        ]
-    reduced = indices[indices["columns"] != "all"]
-    for name, kind, value in (
-        ("mean", "trained", "triangle"),
-        ("mean", "trained", "diagonal"),
-        ("H3", "excess", "triangle"),
-        ("H4", "excess", "diagonal"),
+def trend_rows(pairs: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return slopes and transitions of both indices, of pairs and of their excess."""
+    rows = []
+    for kind in ("trained", "excess", "logits_only"):
+        for value in ("triangle", "diagonal"):
+            for size in ("parameters", "depth", "width"):
+                found = fit(pairs, kind, value, size)
+                slope, place = found.slope, found.transition
+                shared = {"of": f"{kind} {value}", "over": size, "points": found.points}
+                rows.append(
+                    shared
+                    | {"test": "slope per doubling", "estimate": found.per_doubling}
+                    | {"low": math.nan if slope is None else slope.low}
+                    | {"high": math.nan if slope is None else slope.high}
+                    | {"p_value": found.slope_p_value, "result": found.selected}
+                )
+                rows.append(
+                    shared
+                    | {"test": "transition", "estimate": found.place}
+                    | {"low": math.nan if place is None else place.low}
+                    | {"high": math.nan if place is None else place.high}
+                    | {"p_value": found.p_value, "result": found.status}
+                )
+    return rows
+
+
+def holm(p_values: dict[str, float]) -> dict[str, float]:
+    """Correct p-values by Holm's method (Scandinavian Journal of Statistics 6, 1979)."""
+    ordered = sorted(p_values, key=p_values.__getitem__)
+    corrected, largest = {}, 0.0
+    for position, name in enumerate(ordered):
+        largest = max(largest, min(1.0, (len(ordered) - position) * p_values[name]))
+        corrected[name] = largest
+    return corrected
+
+
+def test_table(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return the tests of H1 to H4, the primary ones with corrected p-values."""
+    pairs = single_pairs(tables, "with receiver")
+    pairs = pairs[pairs["folder"].str.startswith("task/")]
+    rows = trend_rows(pairs)
+    for kind in KINDS:
+        for value in ("triangle", "diagonal"):
+            found = mean_over_sizes(pairs, kind, value)
+            rows.append({"of": f"{kind} {value}", "over": "sizes", "test": "mean", **found})
+    table = pd.DataFrame(rows)
+
+    def p_value(test: str, of: str, over: str) -> float:
+        rows = table[(table["test"] == test) & (table["of"] == of) & (table["over"] == over)]
+        return float(rows["p_value"].iloc[0])
+
+    # H2 asks for a transition of either index.
+    both = [p_value("transition", f"trained {v}", "parameters") for v in ("triangle", "diagonal")]
+    primary = {
+        "H1": p_value("slope per doubling", "trained triangle", "parameters"),
+        "H2": min(1.0, 2 * np.nanmin(both)) if np.isfinite(both).any() else 1.0,
+        "H3": p_value("mean", "excess triangle", "sizes"),
+    }
+    corrected = holm(primary)
+    summary = [
+        {"test": name, "p_value": primary[name], "p_corrected": corrected[name]} for name in primary
+    ]
+    return pd.concat([table, pd.DataFrame(summary)], ignore_index=True)
+
+
+def mean_matrices(tables: dict[str, pd.DataFrame]) -> dict[str, list[Matrix]]:
+    """Return for each kind the mean matrix of every size, ordered by depth and width."""
+    networks = tables["networks"]
+    cells = tables["cells"][tables["cells"]["folder"].str.startswith("task/")]
+    place = ["folder", "kind", "sender_layer", "receiver_layer"]
+    means = cells.groupby(place)["test_accuracy"].mean().unstack()
+    own = networks.groupby("folder")[["depth", "width", "test_accuracy"]].mean()
+    found: dict[str, list[Matrix]] = {kind: [] for kind in KINDS}
+    for folder, size in (
+        own[own.index.str.startswith("task/")].sort_values(["depth", "width"]).iterrows()
     ):
-        chosen = reduced[reduced["kind"] == kind]
-        rows.append({"hypothesis": name, "of": f"{kind} {value}", **mean_over_sizes(chosen, value)})
-    return pd.DataFrame(rows)
+        values = {k: means.loc[(folder, k)] for k in KINDS[:2]}
+        values["excess"] = values["trained"] - values["logits_only"]
+        for kind, matrix in values.items():
+            found[kind].append(
+                Matrix.bare(
+                    matrix,
+                    f"depth {size['depth']:.0f}, width {size['width']:.0f}",
+                    "mean of 3 pairs",
+                    value_name=BEYOND_LOGITS if kind == "excess" else "test_accuracy",
+                    receiver_accuracy=size["test_accuracy"],
+                )
+            )
+    return found
 
 
-def draw_indices(indices: pd.DataFrame) -> ChartRow:
-    """Describe triangle and diagonal index against the number of parameters, a color per kind."""
+def draw_index(pairs: pd.DataFrame, value: str) -> ChartRow:
+    """Describe an index of every pair against parameters, depth and width, a color per kind."""
     charts = []
-    reduced = indices[indices["columns"] != "all"]
-    for value in ("triangle", "diagonal"):
-        series = [
-            Series(
-                x=rows["parameters"].tolist(),
-                y=rows[value].tolist(),
-                style=series_style(k),
-                name=kind.replace("_", "-"),
-                has_line=False,
-                errors=(
-                    (rows[value] - rows[f"{value}_low"]).clip(lower=0).fillna(0).tolist(),
-                    (rows[f"{value}_high"] - rows[value]).clip(lower=0).fillna(0).tolist(),
-                ),
+    for size, title in (
+        ("parameters", "parameters"),
+        ("depth", "blocks per stage"),
+        ("width", "width, channels"),
+    ):
+        series = []
+        for position, kind in enumerate(KINDS):
+            rows = pairs[pairs["kind"] == kind]
+            ends = rows[value] - rows[f"{value}_low"], rows[f"{value}_high"] - rows[value]
+            series.append(
+                Series(
+                    # Kinds are set apart, so that their points don't hide each other.
+                    x=(rows[size] * 1.04 ** (position - 1)).tolist(),
+                    y=rows[value].tolist(),
+                    style=series_style(position),
+                    name=kind.replace("_", "-"),
+                    has_line=False,
+                    errors=tuple(end.clip(lower=0).fillna(0).tolist() for end in ends),
+                )
             )
-            for k, kind in enumerate(KINDS)
-            for rows in [reduced[reduced["kind"] == kind]]
-        ]
-        charts.append(
-            LineChart(
-                series,
-                Axis("parameters", is_log=True),
-                Axis(f"{value} index"),
-                references=[ReferenceLine(0.0, "")],
-            )
-        )
+        shown = select_ticks(sorted({float(k) for k in pairs[size].dropna()}))
+        axis = Axis(title, ticks=tuple((k, short_size(k)) for k in shown), is_log=True)
+        zero = [ReferenceLine(0.0, "")]
+        charts.append(LineChart(series, axis, Axis(f"{value} index"), references=zero))
     return ChartRow(charts)
 
 
 def main() -> None:
-    """Write all of it."""
+    """Write the tests and the pictures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--folder", type=Path, default=Path(__file__).parent)
-    parser.add_argument("--output", type=Path, default=Path("docs"))
+    parser.add_argument("--tables", type=Path, default=Path("docs/results/ladder"))
+    parser.add_argument("--images", type=Path, default=Path("docs/images"))
     args = parser.parse_args()
-    findings = derive_findings(read_measured(load_experiment(args.folder / "task")))
-    networks = read_networks(findings)
-    indices, means = index_table(findings, networks), mean_matrices(findings, networks)
-    tables = {
-        "networks": networks,
-        "indices": indices,
-        "cells": cell_table(means),
-        "tests": test_table(findings, networks, indices),
-    }
-    target = args.output / "results" / "ladder"
-    target.mkdir(parents=True, exist_ok=True)
-    for name, table in tables.items():
-        table.to_csv(target / f"{name}.csv", index=False, float_format="%.5g")
-    for kind, matrices in means.items():
-        chart = describe_matrices(matrices, columns=4)
-        save_figure(draw(chart), args.output / "images", f"ladder_{kind}")
-    save_figure(draw(draw_indices(indices)), args.output / "images", "ladder_indices")
-    print(tables["tests"].to_string(index=False))
+    tables = read_tables(args.tables)
+    tests = test_table(tables)
+    tests.to_csv(args.tables / "tests.csv", index=False, float_format="%.5g")
+    for kind, matrices in mean_matrices(tables).items():
+        save_figure(draw(describe_matrices(matrices, columns=4)), args.images, f"ladder_{kind}")
+    pairs = single_pairs(tables, "with receiver")
+    pairs = pairs[pairs["folder"].str.startswith("task/")]
+    for value in ("triangle", "diagonal"):
+        save_figure(draw(draw_index(pairs, value)), args.images, f"ladder_{value}")
+    print(tests.to_string(index=False))
 
 
 if __name__ == "__main__":

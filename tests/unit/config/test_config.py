@@ -26,7 +26,7 @@ from stitch_sweep.storage.study import Study
 from tests.support.documents import code_blocks
 from tests.support.paths import ROOT
 
-SHIPPED = sorted((ROOT / "experiments").glob("*/*/config.yml"))
+SHIPPED = sorted((ROOT / "experiments").rglob("config.yml"))
 QUICKSTART = ROOT / "experiments/quickstart/digits/config.yml"
 SPACES = sorted((ROOT / "search_spaces").glob("*.yml"))
 
