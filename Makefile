@@ -17,7 +17,7 @@ QUICKSTART := experiments/quickstart/digits/config.yml
 .DEFAULT_GOAL := help
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help quickstart test test-process test-cluster test-levers test-lowest test-all lint bench ffcv wheel wheel-test
+.PHONY: help quickstart test test-process test-cluster test-levers test-lowest test-all lint docs bench ffcv wheel wheel-test
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -49,6 +49,9 @@ lint: $(VENV)/.installed-dev ## ruff check, ruff format --check and mypy
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
+
+docs: $(VENV)/.installed-dev ## build the site of the documents into site/; wrong links and references fail
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 wheel: $(VENV)/.installed-dev ## build a wheel into dist/
 	rm -rf build dist
