@@ -156,6 +156,7 @@ def test_ci_runs_the_commands_of_the_readme():
     assert "set -euo pipefail" in lines
     assert "make ffcv" in lines
     assert "make lint" in lines
+    assert "make docs" in lines
     assert "make test" in lines
     assert "make test-process" in lines
     assert "make test-cluster" in lines
@@ -212,7 +213,7 @@ def ci(tmp_path):
 
 
 TIERS = ["make test", "make test-process", "make test-cluster"]
-MADE = ["make ffcv", "make lint 11", *(f"{tier} 11" for tier in TIERS)]
+MADE = ["make ffcv", "make lint 11", "make docs 11", *(f"{tier} 11" for tier in TIERS)]
 LIBRARIES = "g++ pkg-config python3-dev libopencv-dev libturbojpeg0-dev"
 
 
@@ -223,6 +224,7 @@ def test_ci_fails_where_the_tests_fail(ci):
         (3, "test-process"),
         (3, "test-cluster"),
         (3, "lint"),
+        (3, "docs"),
         (3, "ffcv"),
     ]:
         ran, _ = ci.run(failing=name, status=status)
@@ -322,6 +324,7 @@ def test_make_help_lists_the_targets(copy):
         "test-cluster",
         "test-all",
         "lint",
+        "docs",
         "bench",
         "ffcv",
         "wheel",
