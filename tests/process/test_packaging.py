@@ -191,7 +191,7 @@ class Ci:
         """Run .ci/run; return its result and the recorded steps."""
         self.log.write_text("")
         (self.folder / "Makefile").write_text(
-            'ffcv lint test test-process test-cluster:\n\t@echo "make $@ $$STITCH_SWEEP_REQUIRE_FFCV'
+            'ffcv lint docs test test-process test-cluster:\n\t@echo "make $@ $$STITCH_SWEEP_REQUIRE_FFCV'
             f'$$STITCH_SWEEP_REQUIRE_BROWSER" >> {self.log}\n'
             f"\t@test $@ != '{failing}' || exit {status}\n"
         )
