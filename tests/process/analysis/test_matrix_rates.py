@@ -96,7 +96,7 @@ def test_coverage_of_the_image_bootstrap(capsys):
 @pytest.mark.parametrize("networks", [3, 4, 5, 8])
 @pytest.mark.parametrize("design", ["pairs", "self-pairs", "two populations"])
 def test_coverage_of_the_bootstrap_over_networks(networks, design, capsys):
-    """What docs/explanation/analysis.md says: effects of networks and of pairs, normal, on the upper region."""
+    """What docs/explanation/analysis.md says: normal effects of networks, pairs, on the upper region."""
     draw = np.random.default_rng(networks)
     runs, holds = 300, 0
     pairs = {
