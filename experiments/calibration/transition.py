@@ -1,4 +1,4 @@
-"""Measure the error rates of `fit_ladder`: the tables of docs/transition.md.
+"""Measure the error rates of `fit_ladder`: the tables of docs/evidence/transition.md.
 
     python experiments/calibration/transition.py run [--ladders 400] [--processes 2] [--only TEXT]
     python experiments/calibration/transition.py table

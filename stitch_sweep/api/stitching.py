@@ -35,7 +35,7 @@ class TrainedStitch:
         title: the layers that it joins, such as `sender:2 → receiver:layer3`.
         status: `finished`, or `failed` if the loss became NaN or infinite.
         metrics: final metrics, such as `test_accuracy`, `penalty`, `converged`; empty for a failed
-            training. docs/method.md explains them.
+            training. docs/explanation/method.md explains them.
         trajectory: a row per logged step: `step`, `epoch`, `split`, `loss`, `accuracy`, `lr`, `time`.
         predictions: int64 [N], the predicted class of every test image; None for a failed training.
         stitch: the trained module, on the CPU, in eval mode.

@@ -1,4 +1,4 @@
-"""Decide whether a training was long enough: see `docs/method.md`."""
+"""Decide whether a training was long enough: see `docs/explanation/recipes.md`."""
 
 from __future__ import annotations
 

@@ -275,7 +275,7 @@ class StitchTraining:
         - `val_<measure>`: every measure of `SimilarityMeasures` on the validation images; None if
           undefined.
         - `stitch_parameters`, `stitch_multiply_adds`: see `Capacity`.
-        - `converged`: see `docs/method.md`.
+        - `converged`: see `docs/explanation/recipes.md`.
         - `optimal_train_loss`: the smallest possible `train_loss`, for another loss with a closed form.
         - `train_relative_mse`, `optimal_relative_mse`, `excess`: for an affine stitch trained for MSE, in
           units of the expected representation's variance.

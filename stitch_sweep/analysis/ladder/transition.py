@@ -1,6 +1,6 @@
 """The phase transition: whether a ladder's order parameter changes, and between which sizes.
 
-`docs/transition.md` reports the error rates. Models, with t the logarithm of size:
+`docs/evidence/transition.md` reports the error rates. Models, with t the logarithm of size:
 
     constant  y = a
     linear    y = a + b t

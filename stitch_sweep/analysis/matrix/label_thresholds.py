@@ -16,8 +16,8 @@ LABELS = ("triangle", "diagonal", "full", "none", "upper", "gradient", "unclear"
 class Thresholds:
     """The thresholds between labels, in units of rescaled accuracy.
 
-    `docs/analysis.md` names the published matrices they were derived from, and their accuracy on the
-    other published matrices.
+    `docs/explanation/analysis.md` names the published matrices they were derived from, and their accuracy
+    on the other published matrices.
 
     Attributes:
         high: lowest mean of a region that performs.

@@ -42,7 +42,7 @@ def gradient(kind: str, draw: np.random.Generator, rows: int, columns: int) -> n
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["linear", "rows", "binomial", "saturating"])
 def test_false_positives_on_gradients(kind, capsys):
-    """What docs/analysis.md says about noise of one size, binomial noise, and saturation."""
+    """What docs/explanation/analysis.md says about noise of one size, binomial noise, and saturation."""
     draw = np.random.default_rng(0)
     n, rejected, triangles = 2000, [], []
     for size in ((5, 5), (5, 7), (9, 9)):
@@ -96,7 +96,7 @@ def test_coverage_of_the_image_bootstrap(capsys):
 @pytest.mark.parametrize("networks", [3, 4, 5, 8])
 @pytest.mark.parametrize("design", ["pairs", "self-pairs", "two populations"])
 def test_coverage_of_the_bootstrap_over_networks(networks, design, capsys):
-    """What docs/analysis.md says: effects of networks and of pairs, normal, on the upper region."""
+    """What docs/explanation/analysis.md says: normal effects of networks, pairs, on the upper region."""
     draw = np.random.default_rng(networks)
     runs, holds = 300, 0
     pairs = {
