@@ -20,8 +20,8 @@ WIDEST: Mapping[str, int] = {"cpu": 8, "cuda": 32}
 """Largest width that `auto` chooses, by device."""
 PASS_MULTIPLY_ADDS: Mapping[str, float] = {"cpu": 3e8, "cuda": 2e10}
 """Largest number of multiply-adds of a forward pass for which `auto` chooses a wider pack, by device. On
-a CPU, much larger passes lose more in its caches than they save (docs/benchmarks.md). The values for GPUs
-are not measured."""
+a CPU, much larger passes lose more in its caches than they save (docs/evidence/benchmarks.md). The values
+for GPUs are not measured."""
 
 
 class PackWidths:

@@ -25,7 +25,7 @@ OTHER_REFERENCES = {
 
 
 def documents() -> list[Path]:
-    return [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("docs/tutorials/*.md")]
+    return [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
 
 
 def test_imports_in_documents_work():
