@@ -2,9 +2,9 @@
 
     python experiments/cifar10/ladder/results.py [--tables docs/results/ladder] [--images docs/images]
 
-`collect.py` makes the tables. Writes tests.csv beside them, with the hypotheses of PLAN.md, and the
-pictures ladder_<kind>.png (the mean matrix of every size), ladder_triangle.png and ladder_diagonal.png (the
-indices against parameters, depth and width).
+`collect.py` makes the tables. Writes tests.csv beside them, with the hypotheses of PLAN.md, and pictures:
+the mean matrix of every size (ladder_trained.png, ladder_logits_only.png, ladder_excess.png), and the
+indices against parameters, depth and width (ladder_triangle.png, ladder_diagonal.png).
 """
 
 from __future__ import annotations
