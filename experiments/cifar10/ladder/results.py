@@ -50,6 +50,12 @@ def single_pairs(tables: dict[str, pd.DataFrame], columns: str) -> pd.DataFrame:
     return chosen.merge(sizes, on=["folder", "receiver"], how="left")
 
 
+def task_pairs(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return the indices of the part `task` without the receiver-free column."""
+    pairs = single_pairs(tables, "with receiver")
+    return pairs[pairs["folder"].str.startswith("task/")]
+
+
 def fit(pairs: pd.DataFrame, kind: str, value: str, size: str = "parameters") -> LadderFit:
     """Fit an index of one kind of matrix over a size; labels that are withheld leave a gap."""
     chosen = pairs[pairs["kind"] == kind].assign(measure=size)
@@ -116,8 +122,7 @@ def holm(p_values: dict[str, float]) -> dict[str, float]:
 
 def test_table(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Return the tests of H1 to H4, the primary ones with corrected p-values."""
-    pairs = single_pairs(tables, "with receiver")
-    pairs = pairs[pairs["folder"].str.startswith("task/")]
+    pairs = task_pairs(tables)
     rows = trend_rows(pairs)
     for kind in KINDS:
         for value in ("triangle", "diagonal"):
@@ -210,8 +215,7 @@ def main() -> None:
     tests.to_csv(args.tables / "tests.csv", index=False, float_format="%.5g")
     for kind, matrices in mean_matrices(tables).items():
         save_figure(draw(describe_matrices(matrices, columns=4)), args.images, f"ladder_{kind}")
-    pairs = single_pairs(tables, "with receiver")
-    pairs = pairs[pairs["folder"].str.startswith("task/")]
+    pairs = task_pairs(tables)
     for value in ("triangle", "diagonal"):
         save_figure(draw(draw_index(pairs, value)), args.images, f"ladder_{value}")
     print(tests.to_string(index=False))
