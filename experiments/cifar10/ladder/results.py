@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,22 @@ from stitch_sweep.analysis.ladder.fit import LadderFit
 from stitch_sweep.analysis.ladder.transition import fit_ladder
 from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.charts.colors import series_style
-from stitch_sweep.charts.elements import Axis, ChartRow, LineChart, ReferenceLine, Series
+from stitch_sweep.charts.elements import (
+    Axis,
+    ChartRow,
+    HeatmapGrid,
+    LineChart,
+    ReferenceLine,
+    Series,
+)
 from stitch_sweep.charts.figures import draw, save_figure
 from stitch_sweep.charts.ladder import select_ticks, short_size
 from stitch_sweep.charts.matrices import describe_matrices
 from stitch_sweep.core.measures import BEYOND_LOGITS
 
 KINDS = ("trained", "logits_only", "excess")
+LAST_LAYER = 4
+"""The layer after which every network of the ladder is linear."""
 MARGIN = 0.05
 """How far from 0 a mean index may lie and still count as none; see PLAN.md."""
 
@@ -156,22 +166,39 @@ def mean_matrices(tables: dict[str, pd.DataFrame]) -> dict[str, list[Matrix]]:
     means = cells.groupby(place)["test_accuracy"].mean().unstack()
     own = networks.groupby("folder")[["depth", "width", "test_accuracy"]].mean()
     found: dict[str, list[Matrix]] = {kind: [] for kind in KINDS}
-    for folder, size in (
-        own[own.index.str.startswith("task/")].sort_values(["depth", "width"]).iterrows()
-    ):
-        values = {k: means.loc[(folder, k)] for k in KINDS[:2]}
+    sizes = own[own.index.str.startswith("task/")].sort_values(["depth", "width"])
+    for folder, depth, width, accuracy in sizes.itertuples():
+        values = {kind: means.loc[(folder, kind)] for kind in KINDS[:2]}
         values["excess"] = values["trained"] - values["logits_only"]
         for kind, matrix in values.items():
-            found[kind].append(
-                Matrix.bare(
-                    matrix,
-                    f"depth {size['depth']:.0f}, width {size['width']:.0f}",
-                    "mean of 3 pairs",
-                    value_name=BEYOND_LOGITS if kind == "excess" else "test_accuracy",
-                    receiver_accuracy=size["test_accuracy"],
-                )
+            bare = Matrix.bare(
+                matrix,
+                f"{depth:.0f} {'block' if depth == 1 else 'blocks'} per stage, width {width:.0f}",
+                "",
+                value_name=BEYOND_LOGITS if kind == "excess" else "test_accuracy",
+                receiver_accuracy=accuracy,
             )
+            found[kind].append(replace(bare, receiver_free=frozenset({LAST_LAYER})))
     return found
+
+
+def describe_sizes(matrices: list[Matrix]) -> HeatmapGrid:
+    """Describe the mean matrices of all sizes, a row for each depth."""
+    grid = describe_matrices(matrices, columns=4)
+    heatmaps = [
+        replace(
+            heatmap,
+            title=matrix.sender,
+            subtitle=f"mean of three pairs; networks {matrix.receiver_accuracy:.2f}",
+        )
+        for heatmap, matrix in zip(grid.heatmaps, matrices, strict=True)
+    ]
+    return replace(grid, heatmaps=heatmaps)
+
+
+def positive(lengths: pd.Series) -> list[float]:
+    """Return the lengths of error bars; 0 where there is none."""
+    return lengths.clip(lower=0).fillna(0).tolist()
 
 
 def draw_index(pairs: pd.DataFrame, value: str) -> ChartRow:
@@ -194,7 +221,7 @@ def draw_index(pairs: pd.DataFrame, value: str) -> ChartRow:
                     style=series_style(position),
                     name=kind.replace("_", "-"),
                     has_line=False,
-                    errors=tuple(end.clip(lower=0).fillna(0).tolist() for end in ends),
+                    errors=(positive(ends[0]), positive(ends[1])),
                 )
             )
         shown = select_ticks(sorted({float(k) for k in pairs[size].dropna()}))
@@ -214,7 +241,7 @@ def main() -> None:
     tests = test_table(tables)
     tests.to_csv(args.tables / "tests.csv", index=False, float_format="%.5g")
     for kind, matrices in mean_matrices(tables).items():
-        save_figure(draw(describe_matrices(matrices, columns=4)), args.images, f"ladder_{kind}")
+        save_figure(draw(describe_sizes(matrices)), args.images, f"ladder_{kind}")
     pairs = task_pairs(tables)
     for value in ("triangle", "diagonal"):
         save_figure(draw(draw_index(pairs, value)), args.images, f"ladder_{value}")
