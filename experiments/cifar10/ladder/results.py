@@ -2,15 +2,16 @@
 
     python experiments/cifar10/ladder/results.py [--tables docs/results/ladder] [--images docs/images]
 
-`collect.py` makes the tables. Writes tests.csv beside them, with the hypotheses of PLAN.md, and the
-pictures ladder_<kind>.png (the mean matrix of every size), ladder_triangle.png and ladder_diagonal.png (the
-indices against parameters, depth and width).
+`collect.py` makes the tables. Writes tests.csv beside them, with the hypotheses of PLAN.md, and pictures:
+the mean matrix of every size (ladder_trained.png, ladder_logits_only.png, ladder_excess.png), and the
+indices against parameters, depth and width (ladder_triangle.png, ladder_diagonal.png).
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,22 @@ from stitch_sweep.analysis.ladder.fit import LadderFit
 from stitch_sweep.analysis.ladder.transition import fit_ladder
 from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.charts.colors import series_style
-from stitch_sweep.charts.elements import Axis, ChartRow, LineChart, ReferenceLine, Series
+from stitch_sweep.charts.elements import (
+    Axis,
+    ChartRow,
+    HeatmapGrid,
+    LineChart,
+    ReferenceLine,
+    Series,
+)
 from stitch_sweep.charts.figures import draw, save_figure
 from stitch_sweep.charts.ladder import select_ticks, short_size
 from stitch_sweep.charts.matrices import describe_matrices
 from stitch_sweep.core.measures import BEYOND_LOGITS
 
 KINDS = ("trained", "logits_only", "excess")
+LAST_LAYER = 4
+"""The layer after which every network of the ladder is linear."""
 MARGIN = 0.05
 """How far from 0 a mean index may lie and still count as none; see PLAN.md."""
 
@@ -48,6 +58,12 @@ def single_pairs(tables: dict[str, pd.DataFrame], columns: str) -> pd.DataFrame:
     chosen = indices[(indices["pairs"] == "one") & (indices["columns"] == columns)]
     sizes = networks.rename(columns={"network": "receiver"}).drop(columns="test_accuracy")
     return chosen.merge(sizes, on=["folder", "receiver"], how="left")
+
+
+def task_pairs(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return the indices of the part `task` without the receiver-free column."""
+    pairs = single_pairs(tables, "with receiver")
+    return pairs[pairs["folder"].str.startswith("task/")]
 
 
 def fit(pairs: pd.DataFrame, kind: str, value: str, size: str = "parameters") -> LadderFit:
@@ -116,8 +132,7 @@ def holm(p_values: dict[str, float]) -> dict[str, float]:
 
 def test_table(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Return the tests of H1 to H4, the primary ones with corrected p-values."""
-    pairs = single_pairs(tables, "with receiver")
-    pairs = pairs[pairs["folder"].str.startswith("task/")]
+    pairs = task_pairs(tables)
     rows = trend_rows(pairs)
     for kind in KINDS:
         for value in ("triangle", "diagonal"):
@@ -151,22 +166,39 @@ def mean_matrices(tables: dict[str, pd.DataFrame]) -> dict[str, list[Matrix]]:
     means = cells.groupby(place)["test_accuracy"].mean().unstack()
     own = networks.groupby("folder")[["depth", "width", "test_accuracy"]].mean()
     found: dict[str, list[Matrix]] = {kind: [] for kind in KINDS}
-    for folder, size in (
-        own[own.index.str.startswith("task/")].sort_values(["depth", "width"]).iterrows()
-    ):
-        values = {k: means.loc[(folder, k)] for k in KINDS[:2]}
+    sizes = own[own.index.str.startswith("task/")].sort_values(["depth", "width"])
+    for folder, depth, width, accuracy in sizes.itertuples():
+        values = {kind: means.loc[(folder, kind)] for kind in KINDS[:2]}
         values["excess"] = values["trained"] - values["logits_only"]
         for kind, matrix in values.items():
-            found[kind].append(
-                Matrix.bare(
-                    matrix,
-                    f"depth {size['depth']:.0f}, width {size['width']:.0f}",
-                    "mean of 3 pairs",
-                    value_name=BEYOND_LOGITS if kind == "excess" else "test_accuracy",
-                    receiver_accuracy=size["test_accuracy"],
-                )
+            bare = Matrix.bare(
+                matrix,
+                f"{depth:.0f} {'block' if depth == 1 else 'blocks'} per stage, width {width:.0f}",
+                "",
+                value_name=BEYOND_LOGITS if kind == "excess" else "test_accuracy",
+                receiver_accuracy=accuracy,
             )
+            found[kind].append(replace(bare, receiver_free=frozenset({LAST_LAYER})))
     return found
+
+
+def describe_sizes(matrices: list[Matrix]) -> HeatmapGrid:
+    """Describe the mean matrices of all sizes, a row for each depth."""
+    grid = describe_matrices(matrices, columns=4)
+    heatmaps = [
+        replace(
+            heatmap,
+            title=matrix.sender,
+            subtitle=f"mean of three pairs; networks {matrix.receiver_accuracy:.2f}",
+        )
+        for heatmap, matrix in zip(grid.heatmaps, matrices, strict=True)
+    ]
+    return replace(grid, heatmaps=heatmaps)
+
+
+def positive(lengths: pd.Series) -> list[float]:
+    """Return the lengths of error bars; 0 where there is none."""
+    return lengths.clip(lower=0).fillna(0).tolist()
 
 
 def draw_index(pairs: pd.DataFrame, value: str) -> ChartRow:
@@ -189,7 +221,7 @@ def draw_index(pairs: pd.DataFrame, value: str) -> ChartRow:
                     style=series_style(position),
                     name=kind.replace("_", "-"),
                     has_line=False,
-                    errors=tuple(end.clip(lower=0).fillna(0).tolist() for end in ends),
+                    errors=(positive(ends[0]), positive(ends[1])),
                 )
             )
         shown = select_ticks(sorted({float(k) for k in pairs[size].dropna()}))
@@ -209,9 +241,8 @@ def main() -> None:
     tests = test_table(tables)
     tests.to_csv(args.tables / "tests.csv", index=False, float_format="%.5g")
     for kind, matrices in mean_matrices(tables).items():
-        save_figure(draw(describe_matrices(matrices, columns=4)), args.images, f"ladder_{kind}")
-    pairs = single_pairs(tables, "with receiver")
-    pairs = pairs[pairs["folder"].str.startswith("task/")]
+        save_figure(draw(describe_sizes(matrices)), args.images, f"ladder_{kind}")
+    pairs = task_pairs(tables)
     for value in ("triangle", "diagonal"):
         save_figure(draw(draw_index(pairs, value)), args.images, f"ladder_{value}")
     print(tests.to_string(index=False))

@@ -82,7 +82,7 @@ def judge_networks(
 
     Returns:
         A verdict whose matrix contains mean accuracies. Its parameters are computed from the mean of the
-        rescaled matrices.
+        rescaled matrices. Columns that are receiver-free in every matrix are receiver-free in it.
 
     Raises:
         InputError: no matrices, matrices that differ in layers, values or factors, or too few
@@ -136,6 +136,21 @@ def judge_networks(
     )
     p_value = row_and_column_test(values, where)
     notes += shape_notes(label, p_value)
+    reduced = None
+    layers = [int(k) for k in first.values.columns]
+    if mean.receiver_free and any(k >= 0 for k in set(layers) - mean.receiver_free):
+        reduced = judge_networks(
+            [m.without_columns(mean.receiver_free) for m in group],
+            chance=chance,
+            sender=sender,
+            receiver=receiver,
+            sender_layers=sender_layers,
+            receiver_layers=max(layers) + 1 if receiver_layers is None else receiver_layers,
+            thresholds=thresholds,
+            resamples=resamples,
+            level=level,
+            seed=seed,
+        )
     return Verdict(
         matrix=mean,
         chance=chance,
@@ -149,6 +164,7 @@ def judge_networks(
         reach=reach(values),
         withheld=withheld,
         notes=notes,
+        reduced=reduced,
     )
 
 
@@ -214,6 +230,7 @@ def _average(group: Sequence[Matrix], sender: str, receiver: str) -> Matrix:
         sender_accuracy=_mean_of_defined([m.sender_accuracy for m in group]),
         receiver_accuracy=_mean_of_defined([m.receiver_accuracy for m in group]),
         repeats=sum(m.repeats for m in group),
+        receiver_free=frozenset.intersection(*(m.receiver_free for m in group)),
     )
 
 

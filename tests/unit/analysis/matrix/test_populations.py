@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from stitch_sweep.analysis.matrix.judging import judge
 from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.analysis.matrix.populations import architecture_verdicts, judge_networks
 from stitch_sweep.analysis.matrix.uncertainty import (
@@ -63,6 +65,36 @@ def test_a_cell_that_one_pair_lacks_is_the_mean_of_the_others():
     found = judge_networks(group, chance=0.1, sender="R", receiver="R'")
     pd.testing.assert_frame_equal(found.matrix.values, step(TRIANGLE))
     assert found.label == "triangle"
+
+
+def test_receiver_free_columns_are_left_out_in_a_second_judgment():
+    """Only columns that every receiver has: here the last layer of all, and one more of a single one."""
+    matrix = step(TRIANGLE)
+    last = int(matrix.columns[-1])
+    matrix[last] = 0.6
+    group = [
+        replace(bare(matrix, s, r), receiver_free=frozenset({last, 0} if r == "a" else {last}))
+        for s, r in ordered_pairs("abc")
+    ]
+    found = judge_networks(group, chance=0.1, sender="R", receiver="R'")
+    assert found.matrix.receiver_free == {last}
+    assert found.reduced is not None
+    assert list(found.reduced.matrix.values.columns) == list(matrix.columns[:-1])
+    # One network alone has the same matrix, so its indices are those of the mean.
+    single = judge(group[1], chance=0.1)
+    assert single.reduced is not None
+    for name in ("lower", "band", "upper"):
+        expected = getattr(single.reduced.parameters, name)
+        assert getattr(found.reduced.parameters, name) == pytest.approx(expected), name
+    assert found.parameters.upper != pytest.approx(found.reduced.parameters.upper)
+
+
+def test_a_column_that_is_receiver_free_in_some_matrices_stays():
+    group = [bare(step(TRIANGLE), s, r) for s, r in ordered_pairs("abc")]
+    group[0] = replace(group[0], receiver_free=frozenset({4}))
+    found = judge_networks(group, chance=0.1, sender="R", receiver="R'")
+    assert found.matrix.receiver_free == frozenset()
+    assert found.reduced is None
 
 
 @pytest.mark.parametrize(
