@@ -12,7 +12,17 @@ from stitch_sweep.core.registry import DATASETS, Registry
 
 
 class DataConfig(Component):
-    """Data set, splits, number of images, augmentation and loader."""
+    """Data set, splits, number of images, augmentation and loader.
+
+    ```yaml
+    data: {name: cifar10, path: data, train_images: 10000}
+    ```
+
+    `loader: ffcv` needs [FFCV](https://ffcv.io), which is compiled when it is installed;
+    [Install](../guides/installation.md) names its packages. It works for every data set: the images of
+    each split, decoded and resized, are written once, with a checksum. A damaged file is written again.
+    Order and augmentation are Stitch Sweep's, so a sweep may be resumed with the other loader.
+    """
 
     registry: ClassVar[Registry] = DATASETS
     section: ClassVar[str] = "data"
@@ -54,6 +64,5 @@ class DataConfig(Component):
     )
     beton_folder: Text = Field(
         default="beton",
-        description="Folder of FFCV's files, relative to the current folder. Each node of a cluster "
-        "writes its own files.",
+        description="Folder of FFCV's files. Each node of a cluster writes its own files.",
     )
