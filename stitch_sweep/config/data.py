@@ -18,10 +18,12 @@ class DataConfig(Component):
     data: {name: cifar10, path: data, train_images: 10000}
     ```
 
-    `loader: ffcv` needs [FFCV](https://ffcv.io), which is compiled when it is installed;
-    [Install](../guides/installation.md) names its packages. It works for every data set: the images of
-    each split, decoded and resized, are written once, with a checksum. A damaged file is written again.
-    Order and augmentation are Stitch Sweep's, so a sweep may be resumed with the other loader.
+    `loader: ffcv` needs [FFCV](https://ffcv.io), which is compiled when it is installed. It needs a
+    compiler and libraries, on Debian `apt-get install g++ pkg-config python3-dev libopencv-dev
+    libturbojpeg0-dev`; then `make ffcv` or `pip install 'ffcv>=1.0.2'` installs it. It works for every
+    data set: the images of each split, decoded and resized, are written once, with a checksum. A
+    damaged file is written again. Order and augmentation are Stitch Sweep's, so a sweep may be resumed
+    with the other loader.
     """
 
     registry: ClassVar[Registry] = DATASETS

@@ -72,10 +72,14 @@ class TrainingConfig(Options):
     of the configuration's recipe. [Recipes and convergence](../explanation/recipes.md) gives the
     reasons.
 
+    With `coordinates: whitened` and without `lr`, the learning rate of Adam and its relatives is the
+    loss's default times min(1, 27 / D), D the length of a row of the stitch.
+
     `frozen` and `precision` make a step cheaper and round differently, so they are part of a trial's
     identity. `compiled` needs a C++ compiler and takes seconds for every layer and batch size.
     `bfloat16` is refused on a CPU without such instructions (before Intel's Cooper Lake and AMD's Zen
-    4). An assembly trains with its networks as they are, in float32.
+    4); with few channels it can be slower than `float32` elsewhere, too. An assembly trains with its
+    networks as they are, in float32.
     """
 
     recipe: Recipe | None = Field(

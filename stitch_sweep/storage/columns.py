@@ -9,7 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from stitch_sweep.core.measures import AGREEMENTS, BEYOND_LOGITS, COLUMNS, MEASURES
+from stitch_sweep.core.measures import (
+    AGREEMENTS,
+    BEYOND_LOGITS,
+    COLUMNS,
+    DIFFERENCES,
+    MEASURES,
+    OUTLIER_SCORES,
+)
 
 Columns = Mapping[str, str]
 
@@ -39,8 +46,8 @@ RESULTS: Columns = {
     **_FACTOR,
     **_SETTING,
     "training.<path>": "Setting of the training.",
-    "status": "`finished`; `failed`: a value was NaN or infinite, or an error occurred; `stopped`: by the "
-    "scheduler.",
+    "status": "`finished`; `failed`: a value was NaN or infinite, or an error occurred; `stopped`: by "
+    "the scheduler.",
     "stopped_at": "Last epoch of a stopped trial.",
     "error": "Message of a failed trial.",
     "copied_from": "The equal trial whose result this is. Such a trial trained nothing.",
@@ -330,6 +337,32 @@ TABLES: Mapping[str, Columns] = {
     },
 }
 """The columns of `tables/*.csv`, by table."""
+
+MEASURED: Mapping[str, Columns] = {
+    "networks": {
+        **TABLES["networks"],
+        "layers": "Names of the layers.",
+        "predictions": "Predicted class of every test image.",
+    },
+    "labels": {"label": "Class of every test image."},
+    "importances": TABLES["importances"],
+    "representations": {
+        **_CELL,
+        "repeat": _STUDY["repeat"],
+        **_FACTOR,
+        "similarity_loss": "Loss of the stitch that isn't trained for the task.",
+        **{name: f"{m.title}: {m.formula}." for name, m in DIFFERENCES.items()},
+        "es_raw": "ES before the calibration.",
+        "sv_raw": "SV before the calibration.",
+        "variance": "Variance of the expected representation, a mean over channels.",
+        **{name: f"{m.title}." for name, m in OUTLIER_SCORES.items()},
+        "calibration": "Group of the calibration's map, or `none`.",
+        "task_trial": "Trial of the stitch that was trained for the task.",
+        "similarity_trial": "Trial of the other stitch.",
+    },
+    "probes": TABLES["probes"],
+}
+"""The columns of `measured/*.parquet`, by table."""
 
 
 def find_undescribed(names: Iterable[str], columns: Columns) -> list[str]:

@@ -86,7 +86,7 @@ CONTENT = {
     VERDICTS: "Label and indices of each matrix in the report, for programs.",
     f"{TABLES}/*": "The report's tables: every digit as CSV, as shown in LaTeX.",
     f"{MEASURED}/*": "Tables that need networks, images and stitches: `networks`, `labels`, "
-    "`importances`, `representations`, `probes`, `images`. `about.json` says what each was computed from.",
+    "`importances`, `representations`, `probes`, `images`. `about.json` has the origin of each.",
     f"{MEASURED}/{LONGER}": "Results of `stitch-sweep longer`.",
     SANITY: "Result of `stitch-sweep sanity`.",
     f"{TENSORBOARD}/": "Event files of TensorBoard; only with `tracking.tensorboard`.",
@@ -106,3 +106,13 @@ LEDGER_CONTENT = {
     LOCK: "Locked by the only process that may write; `lock.json` names it.",
 }
 """What each file and folder of `ledger/` contains."""
+
+ASSEMBLY_CONTENT = {
+    RESOLVED_CONFIG: "The configuration with defaults.",
+    f"{TRAJECTORIES}, {PICKLED_TRAJECTORIES}": "Trajectories, with a column `part`.",
+    SUMMARY: "The results.",
+    PREDICTIONS: "Predicted classes of the test images.",
+    "parts/<position>-*.safetensors": "The trained stitches and pieces.",
+    ASSEMBLY_MANIFEST: "The files that a later assembly may replace.",
+}
+"""What `stitch-sweep assemble` writes."""

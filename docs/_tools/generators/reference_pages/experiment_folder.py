@@ -11,8 +11,8 @@ from stitch_sweep.storage import columns, layout
 def make_page() -> str:
     """Make the page."""
     blocks = [
-        "A sweep writes everything into one folder, which is the configuration's folder unless `--folder` "
-        "names another. [Resume after a crash](../guides/resume.md) explains the ledger.",
+        "A sweep writes everything into one folder: that of the configuration, or that of `--folder`. "
+        "[Resume after a crash](../guides/resume.md) explains the ledger.",
         "## Files",
         _rows("file", layout.CONTENT),
         "## `ledger/`",
@@ -35,11 +35,28 @@ def make_page() -> str:
         "[Analysis of a matrix](../explanation/analysis.md) explains them.",
         _rows("key", columns.VERDICTS),
         f"## {layout.TABLES}/",
-        "A table is written if the experiment has its content. With several experiments, the names begin with "
-        "a number and the experiment's name.",
+        "A table is written if the experiment has its content. With several experiments, the names begin "
+        "with a number and the experiment's name.",
     ]
     for name, described in columns.TABLES.items():
         blocks += [f"### {layout.TABLES}/{name}.csv", _rows("column", described)]
+    blocks += [
+        f"## {layout.MEASURED}/",
+        "`analyze` and `ss.measure` compute these tables once. `images.safetensors` has the pictures of "
+        "stitches into layer -1.",
+    ]
+    for name, described in columns.MEASURED.items():
+        if described is columns.TABLES.get(name):
+            text = f"The columns are those of `{layout.TABLES}/{name}.csv`."
+        else:
+            text = _rows("column", described)
+        blocks += [f"### {layout.MEASURED}/{name}.parquet", text]
+    blocks += [
+        "## An assembly",
+        "`stitch-sweep assemble` writes these files. [Assemble networks from parts]"
+        "(../guides/assembly.md) shows it.",
+        _rows("file", layout.ASSEMBLY_CONTENT),
+    ]
     return page(
         "Experiment folder",
         *blocks,

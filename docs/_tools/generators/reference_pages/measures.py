@@ -29,8 +29,8 @@ GROUPS = {
     "Accuracies": (ACCURACIES, "Columns of `results.parquet`."),
     "Differences": (
         DIFFERENCES,
-        "Columns of `measured/representations.parquet`. t is the representation of the cell's stitch that "
-        "was trained for the task. All are computed after the calibration.",
+        "Columns of `measured/representations.parquet`. t is the representation of the cell's stitch "
+        "that was trained for the task. All are computed after the calibration.",
     ),
     "Out-of-distribution scores": (
         OUTLIER_SCORES,
@@ -86,8 +86,8 @@ def _make_index(names: list[str]) -> str:
     derived = [m for m in COLUMNS.values() if m.name == "beyond_logits"]
     blocks += [
         "## Beyond the logits-only control",
-        f"`beyond_logits`: {derived[0].formula}. [Control `logits_only`](controls/logits_only.md) explains "
-        "the control.",
+        f"`beyond_logits`: {derived[0].formula}. See the control "
+        "[`logits_only`](controls/logits_only.md).",
     ]
     return page("Measures", *blocks, source="the registry in `stitch_sweep/core/measures.py`")
 
