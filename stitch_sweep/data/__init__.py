@@ -1,10 +1,13 @@
 """A data set has training and test images, from which Stitch Sweep cuts validation images.
 
-Some sets have no test images with public labels. Their official validation images are the test split
-(`CLEVRClassification`, `ImageNet`, `Imagenette`, `Places365`), or a stratified quarter of all images,
-always the same (`Caltech101`, `Caltech256`, `EuroSAT`, `SEMEION`, `SUN397`, `digits`). Official
-validation images are used where the set has them besides (`Country211`, `DTD`, `FGVCAircraft`,
-`Flowers102`, `PCAM`, `RenderedSST2`).
+Splits follow the official ones where the set has them:
+
+- Official validation images are used as such: `Country211`, `DTD`, `FGVCAircraft`, `Flowers102`, `PCAM`,
+  `RenderedSST2`.
+- Without public labels of test images, the official validation images are the test split:
+  `CLEVRClassification`, `ImageNet`, `Imagenette`, `Places365`.
+- Without official splits, a stratified quarter, always the same, is the test split: `Caltech101`,
+  `Caltech256`, `EuroSAT`, `SEMEION`, `SUN397`, `digits`.
 
 All images are held in memory, so set `image_size` for large sets. It is required if the images differ
 in size or are not square. Pixels are normalized with the mean and the standard deviation of the

@@ -286,7 +286,7 @@ TABLES: Mapping[str, Columns] = {
         "network": "Name of the network.",
         "layer": "Layer that the probe reads.",
         "features": "Number of pooled features.",
-        "l2": "Strength of the L2 penalty.",
+        "c": "Inverse strength of the L2 penalty; validation chooses it.",
         "train_accuracy": "Accuracy on training images.",
         "val_accuracy": "Accuracy on validation images.",
         "test_accuracy": "Accuracy on test images.",

@@ -23,7 +23,6 @@ from stitch_sweep.core.registry import LOSSES, STITCHES
 from stitch_sweep.plan.samplers import check_sampler
 from stitch_sweep.plan.space import combinations
 from stitch_sweep.storage.study import Study
-from tests.support.documents import code_blocks
 from tests.support.paths import ROOT
 
 SHIPPED = sorted((ROOT / "experiments").rglob("config.yml"))
@@ -595,12 +594,6 @@ class TestDocumentation:
         }
         assert {"warmup_cosine", "crop_flip", "best"} <= words
         assert [word for word in sorted(words) if f"`{word}`" not in self.TEXT] == []
-
-    def test_its_examples_are_valid(self, tmp_path):
-        whole = [text for _, text in code_blocks(self.TEXT, "yaml") if "networks:" in text]
-        assert whole
-        for text in whole:
-            assert problems(tmp_path, text.encode()) == []
 
 
 def literals(annotation: object) -> list[str]:

@@ -7,7 +7,7 @@ from reference_pages.markdown import facts, page
 from reference_pages.options import describe_options
 from stitch_sweep import data
 from stitch_sweep.core.registry import DATASETS, FAMILIES
-from stitch_sweep.networks import families
+from stitch_sweep.networks import external, families
 
 
 def make_page() -> str:
@@ -15,8 +15,8 @@ def make_page() -> str:
     documented = read_docstring(families)
     blocks = [
         "This page lists the networks that Stitch Sweep builds and trains, and the data sets that it "
-        "reads. [External networks](../guides/external_networks.md) and "
-        "[your own images](../guides/data.md) have guides.",
+        "reads. [Stitch external networks](../guides/external_networks.md) and "
+        "[Use your own images](../guides/data.md) show the steps.",
         "## Network families",
         documented.summary,
         *documented.text,
@@ -27,6 +27,8 @@ def make_page() -> str:
         blocks += [f"### `{name}`", text.summary, *text.text]
         blocks += [describe_options(entry, text), facts(text.facts)]
         blocks.append(f"```yaml\n{_EXAMPLES[name]}\n```")
+    documented = read_docstring(external)
+    blocks += ["## External networks", documented.summary, *documented.text]
     documented = read_docstring(data)
     blocks += ["## Data sets", documented.summary, *documented.text]
     library = _torchvision_sets()
