@@ -11,7 +11,8 @@ parameters put two families on one ladder.
 
 Convolutions of `resnet`, `densenet` and `vgg` start with variance 2 / fan_out (He et al. 2015), those of
 `cnn` and the layers of `mlp` with 2 / fan_in. A `vit` starts with Xavier uniform weights.
-[Between families](../results/cifar10_families.md#networks) has the accuracies of all families on CIFAR-10.
+
+[Between families](../results/cifar10_families.md#networks) has accuracies of all families.
 
 In the tables below, w is `width` and s the side of the images in pixels. `resnet` and `cnn` halve sides
 by rounding up, the others by rounding down.
