@@ -78,8 +78,8 @@ class TrainingConfig(Options):
     `frozen` and `precision` make a step cheaper and round differently, so they are part of a trial's
     identity. `compiled` needs a C++ compiler and takes seconds for every layer and batch size.
     `bfloat16` is refused on a CPU without such instructions (before Intel's Cooper Lake and AMD's Zen
-    4); with few channels it can be slower than `float32` elsewhere, too. An assembly trains with its
-    networks as they are, in float32.
+    4). With few channels it can be slower than `float32` on other CPUs, too. An assembly trains with
+    its networks as they are, in float32.
     """
 
     recipe: Recipe | None = Field(

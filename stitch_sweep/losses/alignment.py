@@ -26,9 +26,9 @@ class FunctionalLatentAlignment(Loss):
     an error counts only as far as the receiver uses it. Logits and labels are not used; add `soft_task`
     or `task` for them.
 
-    The second version of the paper (ICML 2026) keeps this loss and changes the training images: each is
-    replaced by an image of noise that gradient descent gave the same representation at the sender's
-    layer. That needs other training images for each sender layer, which a sweep doesn't have.
+    The second version of the paper (ICML 2026) keeps this loss and changes the training images. It
+    needs other images for each sender layer, and a sweep has one set of images, so Stitch Sweep can't
+    run it.
 
     Use: to ask whether the representation is the same where later layers use it.
 

@@ -11,8 +11,8 @@ set.
 - `least_squares`: the best map of the kind in squared error on the training set. For `lowrank` this is
   reduced-rank regression, for `orthogonal` Procrustes, for `permutation` the assignment of least
   squared error, for `affine` a regression per channel, for `dora` its base without limit of rank.
-- `procrustes`: the rotation, or between unequal widths the semi-orthogonal map, that maximizes tr(W Y),
-  Y the cross-covariance, with the bias that fits the means.
+- `procrustes`: the rotation that maximizes tr(W Y), with the bias that fits the means. Y is the
+  cross-covariance. Between unequal widths it is a semi-orthogonal map.
 - `auto`: `least_squares` where the stitch has it, and `random` elsewhere. Where a closed form is the
   optimum of the training, no step is taken.
 

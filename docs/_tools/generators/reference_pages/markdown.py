@@ -27,7 +27,9 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def facts(rows: dict[str, str]) -> str:
     """Format labeled facts as a table of two columns."""
-    return table(["", ""], [(f"**{name}**", text) for name, text in rows.items() if text])
+    return table(
+        ["property", "value"], [(f"**{name}**", text) for name, text in rows.items() if text]
+    )
 
 
 def code(value: Any) -> str:
