@@ -29,8 +29,8 @@ class LossTerm(Component):
     ```
 
     A number is short for `{weight: number}`; options of a loss stand beside its `weight`. Weights and
-    options can be crossed and searched like any key, such as `loss.soft_task.temperature`. A loss that
-    can't teach the stitch of a cell is found before the sweep starts. The keys of each term are:
+    options can be crossed and searched like any key, such as `loss.soft_task.temperature`. Before a
+    sweep starts, notes name the cells whose stitch a loss can't teach. The keys of each term are:
     """
 
     registry: ClassVar[Registry] = LOSSES

@@ -1,5 +1,4 @@
-"""A sweep refuses or warns about losses that are flat for the stitch of a cell, before anything is
-trained.
+"""Before anything is trained, notes name the cells in which a loss is flat for the stitch.
 
 A loss is flat when all the maps that a stitch can become differ only by maps that the loss is blind to,
 or when a batch is so small that the loss has one value. Both follow from shapes. The page of each loss
