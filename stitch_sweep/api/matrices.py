@@ -41,7 +41,7 @@ def matrix(
         net_a: the sender; see `stitch`.
         net_b: the receiver; see `stitch`. The same object as `net_a` gives the matrix of the network with
             itself.
-        data: the images; docs/api.md lists all forms.
+        data: the images; docs/reference/api.md lists all forms.
         layers: indices of layers, or names of cut points in the order of computation, of both networks;
             or a mapping with `sender` and `receiver`. By default all layers.
         losses: one matrix per loss; a name, or names with weights such as `{"task": 1, "mse": 0.1}`. By

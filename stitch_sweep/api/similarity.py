@@ -33,7 +33,8 @@ def similarity(
         y: the same of the other network; the expected side. The numbers of channels may differ for `cca`,
             `svcca`, `pwcca` and `procrustes`, all sizes but N for `cka`, `jaccard_knn`,
             `second_order_cosine` and `knn_agreement`.
-        measure: the name of a measure, several names, or None for all; docs/losses.md has the formulas.
+        measure: the name of a measure, several names, or None for all;
+            docs/reference/measures.md has the formulas.
 
     Returns:
         The value for one name, else a dict by name. NaN where a measure is undefined, such as for

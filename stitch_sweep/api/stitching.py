@@ -107,7 +107,7 @@ def stitch(
         sender_layer: index in `layers(net_a)`, -1 for the image, or the name of a cut point.
         receiver_layer: index in `layers(net_b)`, or the name of a cut point.
         data: a registered name, (images, labels), a `Dataset`, a `DataLoader`, or a mapping of splits;
-            docs/api.md lists all forms.
+            docs/reference/api.md lists all forms.
         **settings: sections of a configuration: `stitch`, `loss`, `training`, `seed`, `resources`; and
             `recipe`. Names stand for sections: `loss="mse"`, `stitch="conv1x1"`.
 

@@ -44,8 +44,8 @@ def sweep(
         config: the path of a YAML file, or the same as a mapping.
         networks: networks by name. If the configuration lists the name, its other keys apply, such as
             `layers` and `normalisation`; else the network is added.
-        data: the images, in any form of docs/api.md. Keys of the configuration's section `data`, such as
-            `train_images`, apply to them too.
+        data: the images, in any form of docs/reference/api.md. Keys of the configuration's section
+            `data`, such as `train_images`, apply to them too.
         folder: the experiment folder; by default the folder of the YAML file.
         resume: whether to resume the sweep in the folder.
         address: a running Ray cluster (`auto` or `host:port`); None starts a local Ray.

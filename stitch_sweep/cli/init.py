@@ -15,7 +15,7 @@ from stitch_sweep.core.errors import InputError
 _TEMPLATE = """\
 # stitch-sweep sweep {file} --dry-run    prints the number of trials, the time and the disk space
 # stitch-sweep sweep {file}              runs them
-# docs/config.md explains every key. A key that is missing has its default.
+# docs/reference/configuration.md explains every key. A key that is missing has its default.
 {plugins}
 # The images.
 data: {data}

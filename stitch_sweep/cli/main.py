@@ -1,11 +1,26 @@
-"""The `stitch-sweep` program: its commands, and its exit status.
+"""The program `stitch-sweep` runs sweeps and reads their results.
 
-| status | meaning |
+Results go to standard output; progress and logs go to standard error. With `--json` a command prints one
+JSON object on standard output.
+
+| exit status | meaning |
 |---|---|
 | 0 | success |
 | 1 | the command ran and something failed |
 | 2 | the input was wrong |
 | 130 | interrupted; the same command continues the work |
+
+| environment variable | meaning |
+|---|---|
+| MLFLOW_TRACKING_URI | MLflow's server or store, if the configuration names none |
+| MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD, MLFLOW_TRACKING_TOKEN | credentials of MLflow |
+| WANDB_API_KEY | key of Weights & Biases |
+| RAY_AUTH_MODE, RAY_AUTH_TOKEN | Ray's token authentication |
+| RAY_TMPDIR | folder of Ray's temporary files and sockets; its path must be short |
+| STITCH_SWEEP_GRACE_SECONDS | seconds that logging may continue after a sweep's end; default 30 |
+| CUBLAS_WORKSPACE_CONFIG | workspace of cuBLAS; Stitch Sweep sets a deterministic one |
+| CXX, CC | compiler for `training.frozen: compiled` |
+| NAME in `${env:NAME}` | part of a path in a configuration |
 """
 
 from __future__ import annotations

@@ -12,7 +12,9 @@ from stitch_sweep.core.errors import InputError
 if TYPE_CHECKING:
     from stitch_sweep.config.root import Config
 
-ConfigFile = Annotated[Path, typer.Argument(help="A YAML file; see docs/config.md.")]
+ConfigFile = Annotated[
+    Path, typer.Argument(help="A YAML file; see docs/reference/configuration.md.")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=VALUE", help="Override one key; repeatable."),

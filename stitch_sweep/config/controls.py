@@ -1,14 +1,6 @@
 """Section `controls`: networks and pairs for comparison with a pair of trained networks.
 
-Each control tests one reason, other than similar representations, for a high accuracy of a stitch:
-
-    untrained_sender    the sender's architecture with random weights, into the trained receiver
-    untrained_receiver  the trained sender into the receiver's architecture with random weights
-    untrained_both      both with random weights
-    class_only          a sender that knows only the class of an image
-    logits_only         a sender that knows only what linear probes read from the sender's layers
-    image               the image itself, layer -1 of the sender
-    linear_probe        a linear classifier on each layer; `analyze` trains it, no stitch is trained
+`control_notes.py` describes them.
 
 A plugin registers a further control as a function that replaces networks of a pair:
 
@@ -29,6 +21,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from stitch_sweep.config.control_notes import NOTES
 from stitch_sweep.config.networks import CLASS_ONLY, LOGITS_ONLY, NetworkConfig
 from stitch_sweep.config.pairs import PairConfig
 from stitch_sweep.config.paths import first_repeated
@@ -37,10 +30,7 @@ from stitch_sweep.core.errors import InputError, nearest
 from stitch_sweep.core.problems import Location, errors_at, mismatch, refusal, show
 from stitch_sweep.core.registry import CONTROLS
 
-BUILT_IN = (
-    *("untrained_sender", "untrained_receiver", "untrained_both"),
-    *("class_only", "logits_only", "image", "linear_probe"),
-)
+BUILT_IN = tuple(NOTES)
 
 _IMAGE_LAYER = -1
 _TRAINED = ("trained", "file", "named", "factory")

@@ -12,7 +12,19 @@ from stitch_sweep.core.registry import DATASETS, Registry
 
 
 class DataConfig(Component):
-    """Data set, splits, number of images, augmentation and loader."""
+    """Data set, splits, number of images, augmentation and loader.
+
+    ```yaml
+    data: {name: cifar10, path: data, train_images: 10000}
+    ```
+
+    `loader: ffcv` needs [FFCV](https://ffcv.io), which is compiled when it is installed. It needs a
+    compiler and libraries, on Debian `apt-get install g++ pkg-config python3-dev libopencv-dev
+    libturbojpeg0-dev`; then `make ffcv` or `pip install 'ffcv>=1.0.2'` installs it. It works for every
+    data set: the images of each split, decoded and resized, are written once, with a checksum. A
+    damaged file is written again. Order and augmentation are Stitch Sweep's, so a sweep may be resumed
+    with the other loader.
+    """
 
     registry: ClassVar[Registry] = DATASETS
     section: ClassVar[str] = "data"
@@ -54,6 +66,5 @@ class DataConfig(Component):
     )
     beton_folder: Text = Field(
         default="beton",
-        description="Folder of FFCV's files, relative to the current folder. Each node of a cluster "
-        "writes its own files.",
+        description="Folder of FFCV's files. Each node of a cluster writes its own files.",
     )

@@ -1,4 +1,14 @@
-"""Files that a configuration includes: `include: base.yml`."""
+"""`include: base.yml`, or a list of files, reads other files first.
+
+- A path is relative to the file that contains it.
+- Later keys win: those of a file over those of the files that it includes, and those of later files in
+  a list over those of earlier ones.
+- Mappings are merged key by key. Everything else is replaced, lists too. Two kinds of mappings are
+  replaced as a whole: `loss`, and a section whose `name` the later file changes.
+- Files that include themselves are refused.
+- Paths in an included file are looked up beside it first.
+- `config.resolved.yml` has the merged keys and no `include`.
+"""
 
 from __future__ import annotations
 

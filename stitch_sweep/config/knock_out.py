@@ -17,19 +17,33 @@ def _expected(least: int) -> str:
 
 FirstLayers = Annotated[
     Literal["all"] | list[int],
-    PlainValidator(partial(check_integers, least=0, expected=_expected(0))),
+    PlainValidator(
+        partial(check_integers, least=0, expected=_expected(0)),
+        json_schema_input_type=Literal["all"] | list[Annotated[int, Field(ge=0)]],
+    ),
 ]
 RemovedCounts = Annotated[
     Literal["all"] | list[int],
-    PlainValidator(partial(check_integers, least=1, expected=_expected(1))),
+    PlainValidator(
+        partial(check_integers, least=1, expected=_expected(1)),
+        json_schema_input_type=Literal["all"] | list[Annotated[int, Field(ge=1)]],
+    ),
 ]
 
 
 class KnockOutConfig(Options):
     """Layers of a network that are removed, with a stitch in their place.
 
-    All combinations of `first` and `removed` that fit into the network are run. `all` starts at the first
-    block: without the stem, layer 0, the stitch would have only the image as input.
+    ```yaml
+    knock_out:
+      - {network: a}
+      - {network: b, first: [2, 3], removed: [1, 2]}
+    ```
+
+    All combinations of `first` and `removed` that fit into the network are run. Without its layers f to
+    f + n - 1, a network is stitched to itself, from layer f - 1 to layer f + n - 1; in the results it
+    is that cell. `all` starts at the first block: without the stem, the stitch would have only the
+    image as input. Knock-outs have no controls.
     """
 
     network: str = Field(description="Name of the network whose layers are removed.")

@@ -22,7 +22,16 @@ from stitch_sweep.core.registry import LOSSES, Registry
 
 
 class LossTerm(Component):
-    """One term of the training loss: its weight, and the options of the loss."""
+    """The training objective of a stitch: names of losses with weights.
+
+    ```yaml
+    loss: {task: 1.0, soft_task: {weight: 0.5, temperature: 4}}
+    ```
+
+    A number is short for `{weight: number}`; options of a loss stand beside its `weight`. Weights and
+    options can be crossed and searched like any key, such as `loss.soft_task.temperature`. Before a
+    sweep starts, notes name the cells whose stitch a loss can't teach. The keys of each term are:
+    """
 
     registry: ClassVar[Registry] = LOSSES
     name_is_key: ClassVar[bool] = True

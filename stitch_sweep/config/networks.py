@@ -71,7 +71,12 @@ def is_in_memory(factory: str) -> bool:
 
 
 class NormalizationConfig(Options):
-    """Normalization of a network's input images: (pixel / 255 - mean) / std, per channel."""
+    """Normalization of an external network's input images, per channel: (pixel / 255 - mean) / std.
+
+    ```yaml
+    normalisation: {mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}
+    ```
+    """
 
     mean: Annotated[list[Number], Field(min_length=1, max_length=16)] = Field(
         description="Mean of each channel, in units where a pixel is 0 to 1."
@@ -101,11 +106,27 @@ def _check_cuts(value: Any) -> Any:
     return check_length(names, value)
 
 
-CutPoints = Annotated[Literal["auto"] | list[str] | None, PlainValidator(_check_cuts)]
+CutPoints = Annotated[
+    Literal["auto"] | list[str] | None,
+    PlainValidator(_check_cuts, json_schema_input_type=Literal["auto"] | list[str] | None),
+]
 
 
 class NetworkConfig(Component):
-    """One frozen network: its architecture and the source of its weights."""
+    """One frozen network: its architecture and the source of its weights.
+
+    ```yaml
+    networks:
+      - {name: a, family: resnet18, width: 16, seed: 0}
+      - {name: b, source: torchvision, model: resnet18, weights: IMAGENET1K_V1}
+      - {name: c, source: python, factory: ./mine.py:make, weights: c.safetensors}
+    ```
+
+    A short name such as `resnet18` fixes options of its family; they can't be given beside it.
+    `stitch-sweep describe NAME` prints the layers, and every other place that `layers` may name. A
+    network with `weights: class_only` or `logits_only` can only send, has no layer -1, and can't be the
+    teacher of a loss.
+    """
 
     registry: ClassVar[Registry] = FAMILIES
     name_field: ClassVar[str] = "family"

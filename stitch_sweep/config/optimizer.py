@@ -58,7 +58,12 @@ _avoid_compiler_import()
 class OptimizerConfig(BaseModel):
     """An optimizer of torch.optim: its name in upper or lower case, and arguments of its class.
 
-    Without `lr`, the learning rate is the default of the training loss.
+    ```yaml
+    optimizer: {name: adamw, lr: 0.003, weight_decay: 0.01}
+    ```
+
+    Without `lr`, the learning rate is the default of the training loss. LBFGS, SparseAdam and Muon
+    can't train a stitch and are refused.
 
     Example:
         >>> OptimizerConfig.model_validate({"name": "sgd", "lr": 0.1, "momentum": 0.9}).options

@@ -15,12 +15,24 @@ _EXPECTED = "'all' or a list of layer indices, -1 (the image) or above"
 # Not a plain union, because pydantic would report an error for each member.
 LayerSelection = Annotated[
     Literal["all"] | list[int],
-    PlainValidator(partial(check_integers, least=-1, expected=_EXPECTED)),
+    PlainValidator(
+        partial(check_integers, least=-1, expected=_EXPECTED),
+        json_schema_input_type=Literal["all"] | list[Annotated[int, Field(ge=-1)]],
+    ),
 ]
 
 
 class PairConfig(Options):
-    """A sender and a receiver, and the layers to stitch: one matrix."""
+    """A sender and a receiver, and the layers to stitch: one matrix.
+
+    ```yaml
+    pairs:
+      - {sender: a, receiver: b}
+      - {sender: a, receiver: a, sender_layers: [-1, 0, 4], receiver_layers: [1, 2]}
+    ```
+
+    A cell of two pairs is run once.
+    """
 
     sender: str = Field(description="Name of the network whose first layers are used.")
     receiver: str = Field(description="Name of the network whose last layers are used.")

@@ -14,7 +14,19 @@ from stitch_sweep.core.registry import Options
 class PartConfig(Options):
     """A part of an assembled network: a piece of a network between two cut points, or a stitch.
 
-    `start` and `end` are a layer's index or the name of a cut point.
+    ```yaml
+    parts:
+      - {network: a, end: layer1.0}
+      - stitch: {name: paper, start: least_squares}
+      - {network: b, start: layer1.0, end: 3, frozen: false}
+      - stitch: {name: conv1x1}
+      - {network: a, start: layer3.0}
+    order: in_turn
+    ```
+
+    The first part begins at the image, and the last ends at the logits. A stitch has a piece on either
+    side; pieces of equal shapes can follow one another without one. `stitch-sweep assemble` builds and
+    trains the network; [Assemble networks from parts](../guides/assembly.md) shows it.
     """
 
     network: str | None = Field(default=None, description="Name of the network of the piece.")

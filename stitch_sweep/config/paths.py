@@ -1,4 +1,8 @@
-"""Dotted paths into nested settings: `training.optimizer.lr`, `networks[0].width`."""
+"""`--set a.b=value` overrides one key for one command; repeat it for several keys.
+
+The value is YAML: `--set training.epochs=1`, `--set 'loss={mse: 1.0}'`. Entries of lists are counted
+from 0: `--set networks[1].width=4`. The same dotted paths name crossed and searched settings.
+"""
 
 from __future__ import annotations
 

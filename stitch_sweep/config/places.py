@@ -1,7 +1,19 @@
-"""Where the files of a configuration lie: the project's root, paths of the file, environment variables.
+"""No path depends on the current folder.
 
 The root of a project is the nearest folder with a file `stitch-sweep.yml`, from the configuration's
-folder upwards; without one it is the configuration's folder. Nothing depends on the current folder.
+folder upwards; without one it is the configuration's folder. The file may be empty. In a folder where
+everyone may create files (with the sticky bit, such as `/tmp`) it doesn't count.
+
+- `data.path`, `weights`, `factory`, `zoo`, `beton_folder`, the path of an sqlite `uri`, `search.space`
+  and `search.enqueue` are looked up beside the configuration first, then in the root. A zoo, a store or
+  FFCV's files that exist in neither place are made in the root.
+- A path that begins with `./` or `../` is relative to the configuration and looked up nowhere else. A
+  `~` is your home. Paths in `--set` are read as if they stood in the file.
+- `${env:NAME}` in these values, and in `include` and `uri`, stands for an environment variable: `zoo:
+  ${env:SCRATCH}/zoo`. A variable that isn't set or is empty is an error. Stored files have the name and
+  not the value.
+- `config.resolved.yml` has the paths as you wrote them; with `--folder`, paths within the project are
+  relative to that folder. So a project can be moved or copied as a whole.
 """
 
 from __future__ import annotations

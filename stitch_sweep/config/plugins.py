@@ -1,4 +1,24 @@
-"""Key `plugins`: files and modules that register further stitches, losses, network families and more."""
+"""The key `plugins` lists files and modules that register stitches, losses, measures, data sets and more.
+
+```yaml
+plugins: [./mine.py, my_package.stitches]
+```
+
+A name that ends in `.py` or contains `/` is a file, relative to the configuration's folder. Every other
+name is a module that Python can import. An installed package declares its plugin as an entry point in
+the group `stitch_sweep.plugins`, and needs no key. [Extensions of your own](../tutorials/extensions.md)
+builds one of each kind.
+
+- Reading a configuration runs its plugins. [Security](../explanation/security.md) says when Stitch
+  Sweep runs none.
+- A name that is registered already is refused, with both places.
+- The content of every used plugin decides results: a resume with a changed plugin is refused, and
+  networks of a plugin's family are trained again. Plugins may be added.
+- A plugin that registers only callbacks changes no result, and may change.
+- Plugins travel to workers with their source: a file alone, a package with all its Python files (at
+  most 16 MiB). Other packages that a plugin imports must be installed on every node.
+- Objects that a notebook or a script registers need no key. They travel by value.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +67,7 @@ def check_plugins(value: Any) -> list[str]:
     return list(value)
 
 
-Plugins = Annotated[list[str], PlainValidator(check_plugins)]
+Plugins = Annotated[list[str], PlainValidator(check_plugins, json_schema_input_type=list[str])]
 
 
 def load_plugins(tree: Mapping[str, Any]) -> None:

@@ -51,7 +51,33 @@ PRETRAINING_RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 class PretrainingConfig(Options):
     """Training of the networks in the zoo.
 
-    The values of a recipe are part of the validated section, as if the user had set them.
+    ```yaml
+    pretraining: {recipe: fast, optimizer: {lr: 0.1}, augment: alternating_flip}
+    ```
+
+    `recipe: fast` reaches the accuracy of the defaults in a fraction of the time. It gives these values
+    to the keys that you don't set:
+
+    ```yaml
+    pretraining:
+      epochs: 6
+      batch_size: 128
+      optimizer: {name: sgd, lr: 0.2, momentum: 0.9, nesterov: true, weight_decay: 0.002}
+      schedule: {name: linear, warmup: 0.2}
+      precision: bfloat16
+      memory_format: channels_last
+      label_smoothing: 0.1
+      whiten_stem: true
+    ```
+
+    - An `optimizer` or a `schedule` without a `name` changes single keys of the recipe's; with a `name`
+      it replaces the recipe's.
+    - The values determine a network, not the name of the recipe: a recipe that is spelled out finds the
+      same network in the zoo.
+    - For photographs, add `augment: alternating_flip`: every image is mirrored in every other epoch.
+      The recipe doesn't, because digits and letters change their meaning in a mirror.
+    - `precision: bfloat16` is fast on CPUs with AMX or AVX-512 BF16 instructions and on GPUs; elsewhere
+      it can be slower than `float32`.
     """
 
     _given: dict[str, Any] = PrivateAttr(default_factory=dict)

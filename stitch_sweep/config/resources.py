@@ -37,7 +37,19 @@ def _check_gpu(value: Any) -> Any:
 class ResourcesConfig(Options):
     """Resources of one trial.
 
-    `gpu: auto` is a share of one GPU that is measured when a sweep starts.
+    ```yaml
+    resources: {cpu: 2, gpu: 0.25, pack: auto}
+    ```
+
+    Each process is held to its share of a GPU's memory. A trial that needs more is tried again once
+    with twice the share, and recorded as failed if that isn't enough. `gpu: auto` trains the largest
+    cell of the sweep for an epoch, gives every worker a quarter more memory than that took, and packs
+    as many as fit, at most 32. Networks are trained on a whole GPU each. [Share a
+    GPU](../guides/gpu.md) shows both.
+
+    The number of places of a pack changes the last bits of results, as the batch size does; which
+    stitches share a pass changes none. `pack: auto` depends on the device, the batch size, and the
+    multiply-adds of the receiver after the layer.
     """
 
     cpu: Annotated[int, Field(ge=1, le=1024)] = Field(
@@ -45,7 +57,13 @@ class ResourcesConfig(Options):
         description="CPUs of a trial, and torch's number of intra-op threads in all commands. It changes "
         "the last bits of results.",
     )
-    gpu: Annotated[Literal["auto"] | float, PlainValidator(_check_gpu)] = Field(
+    gpu: Annotated[
+        Literal["auto"] | float,
+        PlainValidator(
+            _check_gpu,
+            json_schema_input_type=Literal["auto"] | Annotated[float, Field(ge=0, le=_MOST_GPUS)],
+        ),
+    ] = Field(
         default=0.0,
         description="GPUs of a trial: 0, a share of one GPU (0.25: four trials share one), a whole "
         "number, or `auto` for a share that is measured when the sweep starts.",
@@ -58,7 +76,12 @@ class ResourcesConfig(Options):
     )
     # Excluded if it has its default, so that descriptions of older sweeps keep their hashes.
     pack: Annotated[
-        Literal["auto"] | int, PlainValidator(_check_pack), Field(exclude_if=lambda pack: pack == 1)
+        Literal["auto"] | int,
+        PlainValidator(
+            _check_pack,
+            json_schema_input_type=Literal["auto"] | Annotated[int, Field(ge=1, le=_WIDEST_PACK)],
+        ),
+        Field(exclude_if=lambda pack: pack == 1),
     ] = Field(
         default=1,
         description="Number of stitches into one receiver layer that a worker trains side by side, in "

@@ -1,4 +1,29 @@
-"""The whole configuration file."""
+"""One YAML file describes a sweep.
+
+Stitch Sweep never writes to it. The folder of the sweep gets `config.resolved.yml` with all defaults,
+which is a configuration itself. All problems of a file are found before anything is trained, and
+reported at once with their paths; the command then ends with status 2 and has written nothing.
+`stitch-sweep init` writes a first configuration with comments.
+
+```yaml
+data: {name: digits, image_size: 16}
+networks:
+  - {name: a, family: resnet1111, width: 8, seed: 0}
+  - {name: b, family: resnet1111, width: 8, seed: 1}
+  - {name: b-random, family: resnet1111, width: 8, seed: 2, weights: random}
+pairs:
+  - {sender: a, receiver: b}
+  - {sender: b-random, receiver: b, sender_layers: [0, 4]}
+search:
+  cross: {loss: [task, mse]}
+  space:
+    training.optimizer.lr: {type: float, low: 0.0003, high: 0.03, log: true}
+  samples: 12
+```
+
+Only `data`, `networks`, and one of `pairs`, `knock_out` and `parts` are required. A section without
+content is an error: leave its key out.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +111,9 @@ class Config(TrialSettings):
         description="Whether all trainable parts are trained together, or in turn with `training.epochs` "
         "epochs each.",
     )
-    controls: Annotated[list[str], PlainValidator(check_controls)] = Field(
+    controls: Annotated[
+        list[str], PlainValidator(check_controls, json_schema_input_type=list[str])
+    ] = Field(
         default_factory=list, description="Comparisons to add for each pair of trained networks."
     )
     search: SearchConfig = Field(

@@ -16,14 +16,20 @@ from stitch_sweep.core.registry import Options
 class ScheduleConfig(Options):
     """Learning-rate schedule: a factor on the base learning rate at each step.
 
-    With T total steps and W = round(warmup * T), the factor at step t (from 0) is
+    ```yaml
+    schedule: {name: linear, warmup: 0.2}
+    ```
 
-        (t + 1) / W                                    for t < W
-        1                                              afterwards, `constant`
-        (1 + cos(pi * (t - W) / (T - W))) / 2          afterwards, `warmup_cosine`
-        1 - (t - W) / (T - W)                          afterwards, `linear`
+    With T total steps and W = round(`warmup` T), the factor at step t (from 0) is
 
-    The cosine schedule is that of Loshchilov & Hutter 2017 (arXiv 1608.03983), without restarts. The
+    | steps | factor |
+    |---|---|
+    | t < W | (t + 1) / W |
+    | afterwards, `constant` | 1 |
+    | afterwards, `warmup_cosine` | (1 + cos(pi (t - W) / (T - W))) / 2 |
+    | afterwards, `linear` | 1 - (t - W) / (T - W) |
+
+    The cosine schedule is that of Loshchilov and Hutter 2017 (arXiv 1608.03983), without restarts. The
     warm-up is a share of the training below 1, so it always ends before the training.
     """
 

@@ -34,10 +34,20 @@ from stitch_sweep.core.registry import Options
 
 
 class Distribution(Options):
-    """The values from which Optuna chooses, for one dotted path of the configuration.
+    """The values from which Optuna chooses, for one dotted path.
 
-    `when` makes the setting conditional: it is sampled only if all given paths have one of the given
-    values.
+    ```yaml
+    search:
+      space:
+        training.optimizer.name: {type: categorical, choices: [sgd, adam]}
+        training.optimizer.momentum:
+          {type: float, low: 0.5, high: 0.99, when: {training.optimizer.name: sgd}}
+      samples: 8
+    ```
+
+    `when` makes a setting conditional: all its paths must have one of the given values. They may be
+    searched, crossed, or fixed in the configuration. Conditions can't run in a circle, and a range
+    can't be one.
     """
 
     type: Literal["float", "int", "categorical"] = Field(description="Type of the values.")
@@ -138,7 +148,13 @@ class NamedClass(BaseModel):
 class SamplerConfig(NamedClass):
     """A sampler: `tpe`, `random`, `grid`, or another sampler class of Optuna, with its arguments.
 
-    The package `plan`, which imports Optuna, checks the name and the arguments.
+    ```yaml
+    sampler: {name: tpe, n_startup_trials: 5}
+    ```
+
+    `grid` enumerates every combination, respects conditions, and needs a `step` or `choices` for every
+    float. The seed follows from the sweep's. The first trials of a study (10 for `tpe`) are random and
+    the same in all studies; with fewer samples a search is a random one, and the sweep says so.
     """
 
     name: str = Field(
@@ -149,10 +165,33 @@ class SamplerConfig(NamedClass):
 
 
 class SchedulerConfig(NamedClass):
-    """A scheduler, which stops trials early: Ray Tune's, or a pruner class of Optuna.
+    """A scheduler, which stops trials that fall behind the other trials of their study.
 
-    The package `plan` checks the name and the arguments.
-    """
+    ```yaml
+    search:
+      space: {training.optimizer.lr: {type: float, low: 0.001, high: 0.1, log: true}}
+      samples: 16
+      parallel_per_study: 16
+      scheduler: {name: asha, grace_period: 1, reduction_factor: 4}
+    ```
+
+    | name | rule | arguments |
+    |---|---|---|
+    | `asha` | Ray Tune's ASHAScheduler: at `grace_period`, then at `reduction_factor` times as many epochs, and so on, a trial stops below the percentile 1 - 1/`reduction_factor` of the others | `grace_period` (1), `reduction_factor` (4), `brackets` (1), `max_t` |
+    | `hyperband` | Ray Tune's HyperBandScheduler: at each rung of a bracket, the best ceil(n / `reduction_factor`) of n trials continue | `reduction_factor` (3), `max_t` |
+    | `median_stopping` | Ray Tune's MedianStoppingRule: a trial stops if its best value is below the median of the others' means so far | `grace_period` (1), `min_samples_required` (3) |
+    | `SuccessiveHalvingPruner`, `HyperbandPruner`, `MedianPruner`, `PercentilePruner`, `PatientPruner`, `ThresholdPruner` | Optuna's pruners; step k is the end of epoch k | those of the class; `wrapped_pruner` is a name or a section |
+
+    - The search metric after each epoch decides, and all times are in epochs. `max_t` is the longest
+      training by default; a trial that reaches it trains to its end.
+    - The `parallel_per_study` trials of a round wait for each other at every epoch with a decision.
+      `samples` must be a multiple of it. `hyperband` needs rounds of 2 or more.
+    - A stopped trial has the status `stopped`: a trajectory, and no test accuracy, predictions or
+      stitch.
+    - `WilcoxonPruner` is refused, because epochs aren't paired instances; so is a scheduler with
+      several `objectives`. `ThresholdPruner` and `PatientPruner` may stop all trials of a study, whose
+      cell then has no value.
+    """  # noqa: E501
 
     name: str = Field(
         description="`asha`, `hyperband`, `median_stopping`, or the name of a pruner class of Optuna. "
@@ -165,7 +204,37 @@ EnqueuedSettings = Annotated[list[dict[str, Any]], Field(min_length=1, max_lengt
 
 
 class SearchConfig(Options):
-    """Crossed settings (run in every cell) and searched settings (sampled by Optuna)."""
+    """Crossed settings, which are run in every cell, and searched settings, which Optuna samples.
+
+    ```yaml
+    search:
+      cross: {training.optimizer: [{name: sgd, momentum: 0.9}, {name: adam}]}
+      space: {training.optimizer.lr: {type: float, low: 0.001, high: 0.1, log: true}}
+      samples: 12
+    ```
+
+    - To compare values, cross them: every cell gets each of them, with as many trials, and there is a
+      matrix for each. To find the best value, search it.
+    - A path begins with `stitch`, `loss` or `training`; nothing else can differ between trials. No path
+      can be crossed and searched, but a section can be crossed and a key in it searched. A value may be
+      a whole section, which replaces the configuration's.
+    - `objectives: {val_accuracy: max, val_relative_mse: min}` searches for the trials that no other
+      trial beats in all objectives; `pareto.csv` lists them. Allowed are `val_accuracy`, `val_loss`,
+      every `val_<measure>`, `stitch_parameters` and `stitch_multiply_adds`. `metric` still selects the
+      best trial.
+    - `enqueue` settings are the first trials of every study, each once; the sampler learns from them.
+      They must be points of the space. From the folder of an earlier experiment, each study takes the
+      best trial of the same study, else that of the same cell, else the settings that were best in most
+      of its studies. In a CSV file an empty cell means that the row lacks the setting.
+    - With `share: neighbors`, the studies that differ in the sender's layer alone form a chain and run
+      one after the other, so cells are not independent. A stitch with `start: random` starts as the
+      neighbor's best stitch, if that was kept. A resume can add pairs, but neither layers of an
+      existing pair nor `samples`.
+    - Trials of one study whose settings have the same effect have the same result, so only the first is
+      trained. The others name it in `copied_from`.
+
+    [Search and stop early](../guides/search.md) shows how to combine them.
+    """
 
     cross: dict[str, Annotated[list[Any], Field(min_length=1, max_length=MOST_CHOICES)]] = Field(
         default_factory=dict,

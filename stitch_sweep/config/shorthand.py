@@ -1,7 +1,15 @@
-"""Short forms of sections: `stitch: conv1x1`, `loss: task`, `data: digits`.
+"""A name stands for a section with this name and defaults.
 
-A name stands for a section with this name and defaults. Short forms are replaced by long ones before
-anything else reads a configuration: descriptions, records and identities of trials have long forms.
+| short | long |
+|---|---|
+| `data: digits` | `data: {name: digits}` |
+| `stitch: conv1x1` | `stitch: {name: conv1x1}`; also in `parts` |
+| `loss: task` | `loss: {task: 1.0}` |
+| `cross: {loss: [task, mse]}` | `cross: {loss: [{task: 1.0}, {mse: 1.0}]}`; also for stitches |
+
+The last line holds for `choices`, `when` and `enqueue` as well. `loss: [task, mse]` is refused, because
+it could mean a sum, which is `loss: {task: 1.0, mse: 1.0}`, or a comparison, which is `cross: {loss:
+[task, mse]}`. Results, records and `config.resolved.yml` have the long forms.
 """
 
 from __future__ import annotations

@@ -42,7 +42,17 @@ def options_for(section: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 class StitchConfig(Component):
-    """Type of the stitch, its initialization, its sparsity penalty, and its options."""
+    """Type of the stitch, its initialization, its sparsity penalty, and its options.
+
+    ```yaml
+    stitch: {name: lowrank, rank: 8, start: auto}
+    ```
+
+    A stitch that can't join the layers of a cell, or can't start so, is refused before the sweep
+    starts, with the cells. With `training: {epochs: 0}` a stitch is evaluated as it started. Where
+    `stitch.name` is crossed or searched, the options of this section hold for the stitches that have
+    and allow them; options that are crossed or searched themselves need a `when`.
+    """
 
     registry: ClassVar[Registry] = STITCHES
     section: ClassVar[str] = "stitch"

@@ -16,14 +16,23 @@ from stitch_sweep.core.registry import Options
 class StopConfig(Options):
     """Conditions under which trials are left out. Each is optional, and the first that holds counts.
 
+    ```yaml
+    search:
+      space: {training.optimizer.lr: {type: float, low: 0.001, high: 0.1, log: true}}
+      samples: 50
+      stop: {trials: 2000, target: 0.95, patience: 10}
+    ```
+
     All of them depend on the configuration and on a study's own results alone, so a resume, and a sweep
-    on other workers, leave out the same trials.
+    on other workers, leave out the same trials. `target` ends a study, not the sweep. A round of
+    `parallel_per_study` trials always runs to its end. `--resume` with looser conditions runs more
+    trials.
     """
 
     trials: Positive | None = Field(
         default=None,
         description="Number of trials of the sweep. They are divided evenly among the studies, whose "
-        "first trials run. Default: all.",
+        "first trials run; the first studies get the rest. Default: all.",
     )
     metric: Literal["val_accuracy", "val_loss"] | None = Field(
         default=None, description="Metric of `target`. Default: `search.metric`."
@@ -36,7 +45,7 @@ class StopConfig(Options):
     patience: Positive | None = Field(
         default=None,
         description="A study gets no further trials after this number of trials in a row that aren't "
-        "better than the best one before, by `search.metric`.",
+        "better than the best one before, by `search.metric`. Failed and stopped trials aren't better.",
     )
 
     @model_validator(mode="after")

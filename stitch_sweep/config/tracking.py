@@ -20,7 +20,12 @@ from stitch_sweep.core.registry import Options
 
 
 class WandbConfig(Options):
-    """Where Weights & Biases stores the runs. A text alone is the project."""
+    """Where Weights & Biases stores the runs. A text alone is the project.
+
+    ```yaml
+    tracking: {wandb: {project: stitching, mode: offline}}
+    ```
+    """
 
     project: Annotated[str, Field(min_length=1, max_length=128)] = Field(
         default="stitch-sweep", description="Name of the project."
@@ -46,7 +51,23 @@ class WandbConfig(Options):
 
 
 class TrackingConfig(Options):
-    """Where MLflow and other loggers store the runs."""
+    """Where MLflow and other loggers store the runs.
+
+    ```yaml
+    tracking: {uri: "http://127.0.0.1:5000", tensorboard: true}
+    ```
+
+    TensorBoard and Weights & Biases are extras: `pip install 'stitch-sweep[tensorboard]'`,
+    `'stitch-sweep[wandb]'`. Every logger follows the ledger in a process of its own, so a slow or dead
+    server delays nothing else, and `--resume` sends what is missing.
+
+    - An address that MLflow can never use on this machine is refused before anything starts.
+    - An address with a user, password, parameters or fragment reaches the process that talks to MLflow
+      and nothing else: `config.resolved.yml` has no `uri` then.
+    - Artifacts of an sqlite store go into `mlruns` beside its file.
+
+    [Use an MLflow server](../guides/mlflow.md) shows servers, moved stores and the UI.
+    """
 
     experiment: Annotated[str, Field(min_length=1, max_length=200)] = Field(
         default="stitch-sweep", description="Name of MLflow's experiment."
@@ -54,7 +75,7 @@ class TrackingConfig(Options):
     uri: str | None = Field(
         default=None,
         description="Address of MLflow's server or store. Default: the environment variable "
-        "MLFLOW_TRACKING_URI, else a local sqlite file.",
+        "MLFLOW_TRACKING_URI, else `mlflow.db` in the project's root.",
     )
     enabled: bool = Field(default=True, description="Whether to log to MLflow.")
     tensorboard: bool | Text = Field(

@@ -36,7 +36,13 @@ def _check_interval(value: Any) -> float | int | None:
     raise refusal(mismatch(expected, value))
 
 
-Interval = Annotated[float | int | None, PlainValidator(_check_interval)]
+Interval = Annotated[
+    float | int | None,
+    PlainValidator(
+        _check_interval,
+        json_schema_input_type=Annotated[float, Field(gt=0, lt=1)] | Positive | None,
+    ),
+]
 """A share of an epoch, or a number of steps."""
 FrozenMode = Literal["exact", "fused", "compiled"]
 """How the frozen rest of the receiver runs in training steps; see `networks.fast`."""
@@ -45,7 +51,36 @@ Precision = Literal["float32", "bfloat16"]
 
 
 class TrainingConfig(Options):
-    """Training of a stitch."""
+    """Training of a stitch.
+
+    ```yaml
+    training: {recipe: paper, epochs: 8, optimizer: {lr: 0.1}}
+    ```
+
+    `recipe` gives values to all keys of `training`, and to `stitch.start`, that you don't set:
+
+    - `fast`: 1 epoch of Adam (betas 0.8 and 0.95) with `batch_size: auto`, a linear schedule without
+      warm-up, `start: auto`, whitened coordinates, two validations an epoch of which the best is kept,
+      the fused receiver, and `train_metrics: sample`.
+    - `thorough`: the same for 4 epochs.
+    - `paper`: the settings of Hernandez et al. 2023. 4 epochs of SGD (learning rate 0.01, momentum 0.9,
+      weight decay 0.01) in batches of 256, a warm-up over a tenth of the steps and a cosine to 0, a
+      random start, and the stitch of the last step.
+
+    A key that you set stays as you set it. `optimizer` and `schedule` are filled in key by key; with
+    their `name`, your section replaces the recipe's. A crossed or searched recipe replaces the values
+    of the configuration's recipe. [Recipes and convergence](../explanation/recipes.md) gives the
+    reasons.
+
+    With `coordinates: whitened` and without `lr`, the learning rate of Adam and its relatives is the
+    loss's default times min(1, 27 / D), D the length of a row of the stitch.
+
+    `frozen` and `precision` make a step cheaper and round differently, so they are part of a trial's
+    identity. `compiled` needs a C++ compiler and takes seconds for every layer and batch size.
+    `bfloat16` is refused on a CPU without such instructions (before Intel's Cooper Lake and AMD's Zen
+    4). With few channels it can be slower than `float32` on other CPUs, too. An assembly trains with
+    its networks as they are, in float32.
+    """
 
     recipe: Recipe | None = Field(
         default=None,
@@ -55,15 +90,18 @@ class TrainingConfig(Options):
     keys_beside_recipe: list[str] | None = Field(
         default=None,
         description="Keys that are set beside a recipe. Stitch Sweep writes it to "
-        "`config.resolved.yml`; leave it out of your own file.",
+        "`config.resolved.yml`; leave it out of your own file. Default: none.",
     )
     epochs: Epochs = Field(
         default=4, description="Number of epochs. 0 evaluates the stitch with its initial weights."
     )
-    batch_size: Annotated[BatchSize, PlainValidator(_check_batch_size)] = Field(
+    batch_size: Annotated[
+        BatchSize,
+        PlainValidator(_check_batch_size, json_schema_input_type=Positive | Literal["auto"]),
+    ] = Field(
         default=64,
         description="Number of images in a batch. `auto`: the largest power of 2 from 16 to 256 with "
-        "which an epoch has at least 140 steps.",
+        "which an epoch has at least 140 steps (16 below 4,449 training images, 256 from 35,585).",
     )
     optimizer: OptimizerConfig = Field(default=OptimizerConfig(), description="Optimizer.")
     schedule: ScheduleConfig = Field(
@@ -76,16 +114,19 @@ class TrainingConfig(Options):
     coordinates: Coordinates = Field(
         default="raw",
         description="Coordinates of the sender's channels in which the weights are trained: `raw`, or "
-        "`whitened` (centered and decorrelated). The stored stitch is an ordinary one.",
+        "`whitened` (centered and decorrelated). It has an effect on `paper`, `conv1x1`, `conv3x3` "
+        "and `linear`. The stored stitch is an ordinary one.",
     )
     keep: Literal["last", "best"] = Field(
         default="last",
-        description="Which stitch is the result: that of the last step, or that of the best validation.",
+        description="Which stitch is the result: that of the last step, or that of the best validation, "
+        "the start included.",
     )
     patience: Positive | None = Field(
         default=None,
         description="Number of successive validations without improvement after which the training "
-        "stops. Default: it never stops early.",
+        "stops. `keep` and `patience` look at the validation accuracy for a loss with `task`, and at the "
+        "validation loss for other losses. Default: never.",
     )
     evaluate_every: Interval = Field(
         default=None,

@@ -1,4 +1,10 @@
-"""Conversion between YAML text and plain values: numbers and booleans of YAML 1.2, and size limits."""
+"""Numbers and booleans are those of YAML 1.2, in files and in `--set`.
+
+- `1e-3` is a number, `0o10` is 8, and dates are text. A number in quotes is text.
+- Values that YAML 1.1 reads as another number or as a boolean (`010`, `1:30`, `1_000`, `0b11`, `yes`,
+  `off`) are refused. Write the number, `true` or `false`, or put text in quotes.
+- A key can't be given twice.
+"""
 
 from __future__ import annotations
 

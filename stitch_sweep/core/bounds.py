@@ -1,7 +1,7 @@
 """Limits of the values in a configuration, and field types with these limits.
 
 The limits are far above every realistic value. They refuse a typing error or an untrusted file before it
-costs hours or all memory. docs/config.md lists them.
+costs hours or all memory. docs/reference/configuration.md lists them.
 """
 
 from __future__ import annotations

@@ -15,31 +15,33 @@ from stitch_sweep.losses.base import Loss, LossInputs
 
 @LOSSES.register("fula")
 class FunctionalLatentAlignment(Loss):
-    """Relative distance to the receiver's own representations, averaged over layer j and later layers.
+    r"""Relative distance to the receiver's own representations, averaged over layer j and later layers.
 
-        L = 1/|M| sum_{m in M} |s_m - e_m|_F / |e_m|_F,   M = {j, j+1, ..., the last layer}
+    ```math
+    L = \frac{1}{|M|} \sum_{m \in M} \frac{\lVert s_m - e_m \rVert_F}{\lVert e_m \rVert_F}, \qquad M = \{j, j+1, \dots, \text{last}\}
+    ```
 
     s_j is the stitched representation, s_m (m > j) the receiver's output of block m for it, and e_m the
-    receiver's own representation at layer m. Norms are over the batch and all units. The loss has no
-    unit: 0 means that all representations are as expected, 1 is the value of representations that are
-    0.
+    receiver's own representation at layer m. Norms are over the batch and all units. At a later layer,
+    an error counts only as far as the receiver uses it. Logits and labels are not used; add `soft_task`
+    or `task` for them.
 
-    At a later layer, an error counts only as far as the receiver uses it. The plain distance at the
-    stitch ignores this. Logits and labels are not used (add `soft_task` or `task` for them). At layer j,
-    the loss has no invariance. Cost: a pass through the rest of the receiver.
+    The second version of the paper (ICML 2026) keeps this loss and changes the training images. It
+    needs other images for each sender layer, and a sweep has one set of images, so Stitch Sweep can't
+    run it.
 
-    Source: "FuLA", Athanasiadis, Karmush and Felsberg 2025, arXiv 2505.20142v1. Formula, layers and equal
-    weights are those of the authors' published code (`training/losses.py` of
-    github.com/athaioan/invariance-aware-stitching, commit 5815d8e, with `fula_soft: False` and
-    `funct_cutoff: null` as in its configurations). Only the abstract and summaries of the paper were
-    available; the paper's equation may differ from this loss.
+    Use: to ask whether the representation is the same where later layers use it.
 
-    The second version of the paper ("Grounding functional similarity by invariance-aware model
-    stitching", ICML 2026) keeps this loss and changes the training images: each is replaced by an image
-    of noise that gradient descent gave the same representation at the sender's layer. So the
-    stitched network must agree with the receiver wherever the sender sees no difference. That needs
-    other training images for each sender layer, which a sweep doesn't have.
-    """
+    Assumes: the receiver has later layers; at the last layer the loss is a plain relative distance.
+
+    Range: 0 and more. 1 is the value of representations that are 0.
+
+    Cost: the rest of the receiver, twice.
+
+    Source: Athanasiadis, Karmush and Felsberg 2025, arXiv 2505.20142v1 ("FuLA"). Formula, layers and
+    equal weights are those of the authors' published code (athaioan/invariance-aware-stitching, commit
+    5815d8e, with `fula_soft: False` and `funct_cutoff: null`); the paper's equation may differ.
+    """  # noqa: E501
 
     needs_expected: ClassVar[bool] = True
     needs_hints: ClassVar[bool] = True

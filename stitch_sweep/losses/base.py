@@ -17,6 +17,17 @@ Invariance = Literal["none", "position_scale", "channel_affine", "isotropic", "a
 a shift and positive scale of each channel; rotation, reflection, one scale and a shift; any invertible
 affine map of the channels."""
 
+INVARIANCES: dict[str, str] = {
+    "none": "nothing",
+    "position_scale": "a positive scale of each position",
+    "scale": "one scale",
+    "scale_shift": "one scale and a shift",
+    "channel_affine": "shift and positive scale of each channel",
+    "isotropic": "rotation, reflection, one scale and a shift",
+    "affine": "any invertible affine map of the channels",
+}
+"""Invariances and groups of calibrations in words."""
+
 CalibrationGroup = Literal["none", "scale", "scale_shift", "channel_affine", "isotropic", "affine"]
 """Groups of maps of the channels, the same at every position: the identity; one scale; one scale and a
 shift; a scale and shift per channel; rotation, one scale and a shift; any affine map."""

@@ -170,20 +170,36 @@ class _CanonicalLoss(Loss):
 
 @LOSSES.register("cca")
 class CCA(_CanonicalLoss):
-    """1 - the mean canonical correlation of stitched and expected channels, over positions.
+    r"""1 - the mean canonical correlation of stitched and expected channels, over positions.
 
-        L = 1 - 1/r sum_{i<=r} rho_i;   see `cca`
+    ```math
+    L = 1 - \frac{1}{r} \sum_{i=1}^{r} \rho_i, \qquad r = \min(\operatorname{rank} s, \operatorname{rank} e)
+    ```
 
-    In [0, 1], without a unit; 1 if a side is constant. Blind to invertible affine maps of the channels,
-    so flat for an affine stitch that keeps all of the sender's channels: see `explain_flat_loss`.
-    Calibrated by an affine map. O(n C^2 + C^3), computed in float64.
+    The canonical correlations rho are the singular values of the cross-covariance of the whitened
+    sides. A direction counts when its variance is more than rounding in the precision of the
+    representation.
+
+    Use: to ask whether the representation is the same up to any affine map.
+
+    Assumes: at least 10 (D + C') distinct positions in a batch. With fewer, independent data already
+    correlate, and a warning says by how much.
+
+    Range: 0 to 1. 1 if a side is constant.
+
+    Flat for: an affine stitch without rank limit that keeps all the sender's channels; batches with at
+    most C + 1 positions.
+
+    Cost: O(n C^2 + C^3), in float64.
+
+    Source: Hotelling 1936.
 
     Args:
         context: facts of the cell; not used.
         ridge: added to the eigenvalues of both correlation matrices, whose mean is 1. It reduces the
             weight of directions with little variance and bounds their gradients. The measure has no
             ridge.
-    """
+    """  # noqa: E501
 
     def __init__(self, context: LossContext, *, ridge: From0 = 1e-3) -> None:
         super().__init__(context)
@@ -196,14 +212,29 @@ class CCA(_CanonicalLoss):
 
 @LOSSES.register("svcca")
 class SVCCA(_CanonicalLoss):
-    """1 - SVCCA of stitched and expected channels, over positions.
+    r"""1 - SVCCA of stitched and expected channels, over positions.
 
-        L = 1 - 1/k sum_{i<=k} rho_i   of the components with 0.99 of the variance; see `svcca`
+    ```math
+    L = 1 - \frac{1}{k} \sum_{i=1}^{k} \rho_i
+    ```
 
-    In [0, 1], without a unit; 1 if a side is constant. Blind to rotation, one scale and a shift, and
-    nearly blind to any affine map of the components it keeps; so it is calibrated by an affine map. A
-    stitch can lower this loss by reducing variance: components that aren't kept need not correlate. O(n
-    C^2 + C^3), computed in float64.
+    The correlations are those of the fewest principal components with 0.99 of the variance of each
+    side. The loss is nearly blind to any affine map of the components that it keeps, so it is
+    calibrated by an affine map. A stitch can lower this loss by reducing variance: components that
+    aren't kept need not correlate.
+
+    Use: to ask the same as with `cca`, without directions of little variance.
+
+    Assumes: as `cca`.
+
+    Range: 0 to 1. 1 if a side is constant.
+
+    Flat for: rotations; an affine stitch of one input value; batches of 2 positions. Where `cca` is
+    flat, it only learns to give up variance.
+
+    Cost: O(n C^2 + C^3), in float64.
+
+    Source: Raghu et al. 2017, arXiv 1706.05806.
     """
 
     invariance: ClassVar[Invariance] = "isotropic"
@@ -215,12 +246,26 @@ class SVCCA(_CanonicalLoss):
 
 @LOSSES.register("pwcca")
 class PWCCA(_CanonicalLoss):
-    """1 - PWCCA of stitched and expected channels, over positions, weighted by the expected side.
+    r"""1 - PWCCA of stitched and expected channels, over positions, weighted by the expected side.
 
-        L = 1 - sum_i a_i rho_i / sum_i a_i;   see `pwcca`
+    ```math
+    L = 1 - \frac{\sum_i a_i \rho_i}{\sum_i a_i}, \qquad a_i = \sum_c |\langle h_i, e_c \rangle|
+    ```
 
-    In [0, 1], without a unit; 1 if a side is constant. Invariance, calibration, cost and flat cells are
-    those of `cca`. Directions that explain more of the expected representation have more weight.
+    h_i are the canonical variates of the expected side. Directions that explain more of the expected
+    representation have more weight.
+
+    Use: to ask the same as with `cca`, weighted by the share of e that a direction explains.
+
+    Assumes: as `cca`.
+
+    Range: 0 to 1. 1 if a side is constant.
+
+    Flat for: the stitches and batches for which `cca` is flat.
+
+    Cost: O(n C^2 + C^3), in float64.
+
+    Source: Morcos, Raghu and Bengio 2018, arXiv 1806.05759.
 
     Args:
         context: facts of the cell; not used.

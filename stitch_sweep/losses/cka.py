@@ -259,14 +259,28 @@ def cka(x: Tensor, y: Tensor, limit_bytes: int = DEFAULT_BYTES) -> Tensor | None
 
 @LOSSES.register("cka")
 class CKA(Loss):
-    """1 - debiased linear CKA of stitched and expected representation, a row per image.
+    r"""1 - debiased linear CKA of stitched and expected representation, a row per image.
 
-        L = 1 - HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L));   see `cka`
+    ```math
+    L = 1 - \frac{\mathrm{HSIC}(s, e)}{\sqrt{\mathrm{HSIC}(s, s)\, \mathrm{HSIC}(e, e)}}
+    ```
 
-    In [0, 2], without a unit; 1 for fewer than 4 images, or if a side is constant. The loss compares
-    which images are close to each other, with positions included. It is blind to any rotation of all C H
-    W units, one scale and a shift. The calibration uses only rotations of channels, the same at every
-    position: see `Calibration`. O(B^2 C H W); inner products in float64.
+    HSIC is the debiased estimator with linear kernels. The loss compares which images are close to each
+    other, with positions included. It is blind to any rotation of all C H W units of an image. The
+    calibration uses only rotations of channels, the same at every position, because larger rotations
+    can't be estimated from fewer images than units.
+
+    Use: to ask whether the same images are similar, with many channels or small batches.
+
+    Assumes: at least 4 images in a batch.
+
+    Range: 0 to 2. 1 for fewer than 4 images, or if a side is constant.
+
+    Flat for: rotations; an affine stitch of one input value; batches under 4 images.
+
+    Cost: O(B^2 C H W); inner products in float64.
+
+    Source: Kornblith et al. 2019, arXiv 1905.00414; Song et al. 2012 (the estimator).
     """
 
     needs_expected: ClassVar[bool] = True

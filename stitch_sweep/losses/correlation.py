@@ -30,15 +30,27 @@ def correlation_sum(moments: Moments) -> tuple[Tensor, Tensor]:
 
 @LOSSES.register("correlation")
 class Correlation(Loss):
-    """1 - the mean correlation of stitched and expected channels, over positions.
+    r"""1 - the mean Pearson correlation of stitched and expected channels, over positions.
 
-        L = 1 - mean_c corr(s_c, e_c),   a row per image and position
+    ```math
+    L = 1 - \frac{1}{C} \sum_c \operatorname{corr}(s_c, e_c)
+    ```
 
-    In [0, 2], without a unit; 1 if no channel varies. Blind to each channel's shift and positive scale,
-    so the receiver may get wrong shifts and scales; an affine map per channel calibrates them. Two rows
-    always have the correlation 1 or -1, without gradient. O(n C^2), computed in float64.
+    A channel's shift and scale are free, so the receiver may get wrong ones; an affine map per channel
+    calibrates them.
 
-    Source: the per-neuron correlation of Li et al. 2016 (arXiv 1511.07543).
+    Use: to ask whether each channel is the same up to scale and shift.
+
+    Assumes: channels that vary.
+
+    Range: 0 to 2. 1 if no channel varies.
+
+    Flat for: a stitch per channel; an affine stitch of one input value (a gray image); batches of 2
+    positions.
+
+    Cost: O(n C^2), in float64.
+
+    Source: the per-neuron correlation of Li et al. 2016, arXiv 1511.07543.
     """
 
     needs_expected: ClassVar[bool] = True

@@ -40,15 +40,25 @@ def cosine_sum(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 @LOSSES.register("cosine")
 class Cosine(Loss):
-    """1 - the mean cosine between stitched and expected channel vectors, over positions.
+    r"""1 - the mean cosine between stitched and expected channel vectors, over positions.
 
-        L = 1 - 1/|P| sum_{p in P} s_p e_p / (|s_p| |e_p|),   P: positions at which e_p isn't 0
+    ```math
+    L = 1 - \frac{1}{|P|} \sum_{p \in P} \frac{s_p \cdot e_p}{\lVert s_p \rVert \lVert e_p \rVert}, \qquad P = \{p : e_p \ne 0\}
+    ```
 
-    In [0, 2], without a unit; 1 if the expected representation is 0 everywhere. Blind to a positive scale
-    of each position. The calibration restores one scale, common to all positions, because the others
-    differ from image to image. With a single channel the loss depends on signs only. O(n C), computed in
-    float64.
-    """
+    The calibration restores one scale, common to all positions, because the others differ from image to
+    image. Negative scales aren't invariances: the loss sees signs.
+
+    Use: to ask whether the direction of every position's channel vector is the same.
+
+    Assumes: more than one channel. With a single channel the loss depends on signs only.
+
+    Range: 0 to 2. 1 if the expected representation is 0 everywhere.
+
+    Flat for: a stitch that is one scale; a layer with one channel.
+
+    Cost: O(n C), in float64.
+    """  # noqa: E501
 
     needs_expected: ClassVar[bool] = True
     default_lr: ClassVar[Mapping[str, float]] = {"sgd": 1.0, "": 0.03}

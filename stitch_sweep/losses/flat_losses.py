@@ -1,4 +1,13 @@
-"""Detect losses that are flat or nearly flat for a stitch, from shapes, before anything is trained."""
+"""Before anything is trained, notes name the cells in which a loss is flat for the stitch.
+
+A loss is flat when all the maps that a stitch can become differ only by maps that the loss is blind to,
+or when a batch is so small that the loss has one value. Both follow from shapes. The page of each loss
+lists the cases under "Flat for".
+
+With fewer than 10 (D + C') distinct positions in a batch, the CCA family mostly measures chance:
+independent data already correlate. The warning says by how much, from the law of Wachter 1980. With
+4,096 rows and 512 channels on both sides it is 0.30.
+"""
 
 from __future__ import annotations
 

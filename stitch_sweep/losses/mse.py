@@ -19,15 +19,24 @@ def mean_squared_error(x: Tensor, y: Tensor) -> Tensor:
 
 @LOSSES.register("mse")
 class MeanSquaredError(Loss):
-    """Squared error to the expected representation, in units of its variance, summed over channels.
+    r"""Squared error to the expected representation, in units of its variance, summed over channels.
 
-        L = 1/(B H W) sum_{b,h,w} sum_c (s - e)^2 / v,   v = mean over channels of Var(e_c)
+    ```math
+    L = \frac{1}{n} \sum_{p} \sum_c \frac{(s_{pc} - e_{pc})^2}{v}, \qquad v = \frac{1}{C} \sum_c \operatorname{Var}(e_c)
+    ```
 
     v is measured once on the training set. The plain element-wise mean would divide gradients by the
-    number of channels and by the scale of the layer. The stable step of SGD still shrinks with the length
-    of the stitch's rows. The best constant has the value C. The loss has no invariance: the stitched
-    representation must equal the expected representation.
-    """
+    number of channels and by the scale of the layer. The stable step of SGD still shrinks with the
+    length of the stitch's rows, so one learning rate doesn't serve all cells.
+
+    Use: to ask whether the representation is the same.
+
+    Assumes: the stitched representation must equal the expected one.
+
+    Range: 0 and more. The best constant has the value C.
+
+    Cost: O(n C).
+    """  # noqa: E501
 
     needs_expected: ClassVar[bool] = True
     default_lr: ClassVar[Mapping[str, float]] = {"sgd": 0.01, "": 0.1}

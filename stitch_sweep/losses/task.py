@@ -15,14 +15,24 @@ from stitch_sweep.losses.base import Loss, LossContext, LossInputs, Teacher
 
 @LOSSES.register("task")
 class Task(Loss):
-    """Cross-entropy of the stitched network with the hard labels, a mean over images, in nats.
+    r"""Cross-entropy of the stitched network with the hard labels, a mean over images.
 
-        L = -(1/B) sum_b log softmax(z_b)[y_b],   z = B_{>j}(S(A_{<=i}(x)))
+    ```math
+    L = -\frac{1}{B} \sum_b \log \operatorname{softmax}(z_b)[y_b], \qquad z = B_{>j}(S(A_{\le i}(x)))
+    ```
 
-    This measures whether the receiver can use the sender's representation, not whether the representation
+    It measures whether the receiver can use the sender's representation, not whether the representation
     is similar to the expected one.
 
-    Source: Bansal et al. 2021 (arXiv 2106.07682).
+    Use: to ask whether the receiver can use the sender's representation.
+
+    Assumes: labels.
+
+    Range: 0 and more. In nats.
+
+    Cost: the rest of the receiver.
+
+    Source: Bansal, Nakkiran and Barak 2021, arXiv 2106.07682.
     """
 
     needs_logits: ClassVar[bool] = True
@@ -36,22 +46,33 @@ class Task(Loss):
 
 @LOSSES.register("soft_task")
 class SoftTask(Loss):
-    """Divergence from a teacher's softened predictions to the stitched network's, in nats.
+    r"""Divergence from a teacher's softened predictions to the stitched network's.
 
-        L = T^2 1/B sum_b KL( softmax(t_b / T) || softmax(z_b / T) )
+    ```math
+    L = \frac{T^2}{B} \sum_b \mathrm{KL}\left( \operatorname{softmax}(t_b / T) \,\Vert\, \operatorname{softmax}(z_b / T) \right)
+    ```
 
-    t are the logits of the receiver (or the sender) alone, for the same images. This measures whether the
-    stitched network's predictions equal the teacher's, mistakes included; 0 if they do. The gradient is
-    that of the cross-entropy with soft labels; the factor T^2 keeps its size when T grows.
+    t are the logits of the receiver (or the sender) alone, for the same images. The loss measures
+    whether the stitched network's predictions equal the teacher's, mistakes included; it is 0 if they
+    do. The gradient is that of the cross-entropy with soft labels; the factor T^2 keeps its size when T
+    grows.
 
-    Source: Hinton et al. 2015 (arXiv 1503.02531). As a loss for stitching, with the receiver as
-    teacher, it is "soft label matching" in Athanasiadis et al. 2025 (arXiv 2505.20142).
+    Use: to ask whether the stitched network decides as the teacher does.
+
+    Assumes: a teacher with logits for the same classes.
+
+    Range: 0 and more. In nats.
+
+    Cost: the rest of the receiver, and the teacher.
+
+    Source: Hinton, Vinyals and Dean 2015, arXiv 1503.02531. As a loss for stitching, with the receiver
+    as teacher, it is "soft label matching" in Athanasiadis et al. 2025, arXiv 2505.20142.
 
     Args:
         context: facts of the cell; not used.
         teacher: the network whose predictions are the soft labels: `receiver` or `sender`.
         temperature: T; above 1, the teacher's ranking of the wrong classes gets more weight.
-    """
+    """  # noqa: E501
 
     needs_logits: ClassVar[bool] = True
     needs_teacher: ClassVar[bool] = True

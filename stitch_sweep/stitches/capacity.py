@@ -1,4 +1,14 @@
-"""The capacity of a stitch: trained parameters, multiply-adds, and the L1 penalty."""
+"""The capacity of a stitch: trained parameters and multiply-adds, and its sparsity penalty.
+
+Columns `stitch_parameters` and `stitch_multiply_adds` of the results contain the capacity.
+Multiply-adds are products with trained weights for one image. Pooling, upsampling, normalization,
+biases and copying are free, and so is work per step, such as composing the weight of `dora`.
+
+The key `l1` adds that much times the sum of |w| to the loss. For an affine stitch, w are the entries of
+W as it is applied (the product U V of `lowrank`, the rotation of `orthogonal`); otherwise they are the
+weights of its convolutions. Biases and normalization are left out, and a permutation has nothing to
+penalize.
+"""
 
 from __future__ import annotations
 

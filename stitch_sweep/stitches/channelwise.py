@@ -16,9 +16,25 @@ from stitch_sweep.stitches.size_matching import Match
 
 @STITCHES.register("affine")
 class ChannelwiseStitch(PatchStitch):
-    """A scale and a shift for each channel: S(x)_c = a_c x_c + b_c.
+    """A scale and a shift for each channel.
+
+    ```math
+    S(x)_c = a_c x_c + b_c
+    ```
 
     It doesn't mix channels: channel c of the receiver must correspond to channel c of the sender.
+
+    Use: between layers of one network, or of networks that began with equal weights.
+
+    Assumes: channel c of one network is channel c of the other.
+
+    Invariant to: scale and shift of each channel.
+
+    Joins: maps, sequences and vectors of any sizes with equally many channels.
+
+    Parameters: 2 C.
+
+    Multiply-adds: P C.
 
     Args:
         sender: shape of the input, (C, H, W), (T, D) or (D,); see `as_map`.

@@ -17,9 +17,27 @@ def conv1x1(
 ) -> ConvStitch:
     """Build a 1x1 convolution with bias, between maps of any two sizes.
 
-    It mixes channels only (Lenc and Vedaldi 2015, arXiv 1411.5908), so its capacity doesn't depend on the
-    ratio of the sizes. With `down: strided` the capacity depends on the ratio, and the stitch extends
-    `paper` to any ratio.
+    ```math
+    S(x)_p = W r_p + b
+    ```
+
+    It mixes channels only, so its number of parameters doesn't depend on the ratio of the sizes. With
+    `down: strided` it does, and the stitch extends `paper` to any ratio.
+
+    Use: as the usual stitch.
+
+    Assumes: positions correspond; only channels have to be mixed.
+
+    Invariant to: invertible affine maps of the channels.
+
+    Joins: maps, sequences and vectors of any sizes. Into a vector it averages over all positions first;
+    from a vector, all positions of a map get the same values.
+
+    Parameters: C' (D + 1), with D = C unless `down: strided`.
+
+    Multiply-adds: P C' D.
+
+    Source: Lenc and Vedaldi 2015, arXiv 1411.5908.
 
     Args:
         sender: shape of the input, (C, H, W), (T, D) or (D,); see `as_map`.
@@ -35,6 +53,24 @@ def conv3x3(
     sender: Shape, receiver: Shape, *, down: Pool = "average", up: Up = "nearest"
 ) -> ConvStitch:
     """Build a 3x3 convolution with bias, stride 1 and zero padding, after matching the receiver's size.
+
+    ```math
+    S(x)_p = W r_p + b
+    ```
+
+    r is the 3x3 window around a position, with zeros outside of the map.
+
+    Use: where neighboring positions should be mixed.
+
+    Assumes: positions have neighbors.
+
+    Invariant to: invertible affine maps of the channels, except at the border.
+
+    Joins: maps, and sequences; a receiver's sequence must have no class token. No vectors.
+
+    Parameters: C' (9 C + 1).
+
+    Multiply-adds: 9 P C' C.
 
     Args:
         sender: shape of the input, (C, H, W) or (T, D).

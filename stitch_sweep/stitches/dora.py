@@ -18,13 +18,29 @@ from stitch_sweep.stitches.size_matching import Down, Match
 
 @STITCHES.register("dora")
 class DoraStitch(PatchStitch):
-    """A frozen base map, corrected by a trained magnitude and a trained low-rank direction.
+    r"""A frozen base map, corrected by a trained magnitude and a trained low-rank direction.
 
-        W = m (W0 + (alpha/r) delta_D_B delta_D_A) / |W0 + (alpha/r) delta_D_B delta_D_A|
+    ```math
+    W = m \, \frac{W_0 + \frac{\alpha}{\text{rank}} B A}{\lVert W_0 + \frac{\alpha}{\text{rank}} B A \rVert}, \qquad S(x)_p = W r_p + b_0
+    ```
 
-    Weight-decomposed low-rank adaptation (Liu et al. 2024, arXiv 2402.09353), with norms and magnitudes
-    per output channel as in its implementations. W0 and the bias are buffers that the start sets.
-    delta_D_B starts at 0 and m at |W0|, so the stitch starts as its base, bit for bit.
+    Weight-decomposed low-rank adaptation. Norms and magnitudes are per output channel, as in its
+    implementations. W0 and the bias are buffers that the start sets. B starts at 0 and m at the norm of
+    W0, so the stitch starts as its base, bit for bit.
+
+    Use: to start from a closed form and correct it a little.
+
+    Assumes: the start is nearly right.
+
+    Invariant to: invertible affine maps of the channels, as far as the start follows them.
+
+    Joins: maps, sequences and vectors of any sizes.
+
+    Parameters: C' + rank (C' + D).
+
+    Multiply-adds: P C' D.
+
+    Source: Liu et al. 2024, arXiv 2402.09353.
 
     Args:
         sender: shape of the input, (C, H, W), (T, D) or (D,); see `as_map`.
@@ -33,7 +49,7 @@ class DoraStitch(PatchStitch):
         alpha: weight of the correction, before the division by r.
         down: how an axis shrinks: `strided` (the kernel grows as for `conv1x1`), `average` or `max`.
         up: how an axis grows: `nearest` or `bilinear`.
-    """
+    """  # noqa: E501
 
     has_optimum = False
     base: Tensor

@@ -19,10 +19,26 @@ MAX_WEIGHTS = 2**27
 
 @STITCHES.register("linear")
 class LinearStitch(ChannelMixer):
-    """A full linear map with bias: S(x) = W flatten(x) + b, between any two shapes.
+    r"""A full linear map with bias, between any two shapes.
+
+    ```math
+    S(x) = W \operatorname{flatten}(x) + b
+    ```
 
     Every value of the receiver may depend on every value of the sender, so the stitch ignores
-    positions. It has D D' + D' parameters.
+    positions. With D and D' values altogether it has D' (D + 1) parameters.
+
+    Use: between a map and a vector, or where positions don't correspond.
+
+    Assumes: nothing about positions.
+
+    Invariant to: invertible affine maps of all values.
+
+    Joins: any two shapes with at most 2^27 weights, sequences of any length included.
+
+    Parameters: D' (D + 1).
+
+    Multiply-adds: D D'.
 
     Args:
         sender: shape of the input, any, D values altogether.

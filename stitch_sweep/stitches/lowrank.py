@@ -17,10 +17,28 @@ from stitch_sweep.stitches.size_matching import Down, Match
 
 @STITCHES.register("lowrank")
 class LowRankStitch(PatchStitch):
-    """A convolution whose matrix has rank r at most: W = U V, between maps of any two sizes.
+    """A convolution whose matrix has rank at most `rank`, between maps of any two sizes.
 
-    V maps the patches into r channels, without bias; U is a 1x1 convolution with bias. Its least-squares
-    fit is reduced-rank regression.
+    ```math
+    S(x)_p = U V r_p + b
+    ```
+
+    V maps the rows into `rank` channels, without bias; U is a 1x1 convolution with bias. The
+    least-squares fit is reduced-rank regression.
+
+    Use: to measure how many dimensions the receiver needs.
+
+    Assumes: a few directions of the sender are enough.
+
+    Invariant to: invertible affine maps of the channels.
+
+    Joins: maps, sequences and vectors of any sizes.
+
+    Parameters: rank (C' + D) + C'. This is rank^2 more than the degrees of freedom.
+
+    Multiply-adds: P rank (C' + D).
+
+    Source: Izenman 1975 (reduced-rank regression).
 
     Args:
         sender: shape of the input, (C, H, W), (T, D) or (D,); see `as_map`.

@@ -14,7 +14,23 @@ from stitch_sweep.stitches.size_matching import Down, Match
 
 @STITCHES.register("mlp")
 class MlpStitch(Stitch):
-    """One hidden layer with a ReLU, the same at every position: S(x) = W2 relu(W1 x + b1) + b2.
+    r"""One hidden layer with a ReLU, the same at every position.
+
+    ```math
+    S(x)_p = W_2 \operatorname{relu}(W_1 r_p + b_1) + b_2
+    ```
+
+    Use: to ask what a linear map lacks.
+
+    Assumes: positions correspond.
+
+    Invariant to: invertible affine maps of the channels.
+
+    Joins: maps, sequences and vectors of any sizes.
+
+    Parameters: h (D + 1) + C' (h + 1), h the hidden width.
+
+    Multiply-adds: P h (D + C').
 
     Args:
         sender: shape of the input, (C, H, W), (T, D) or (D,); see `as_map`.

@@ -31,11 +31,29 @@ class BatchNorm(nn.BatchNorm2d):
 
 @STITCHES.register("bn_conv1x1_bn")
 class NormedStitch(PatchStitch):
-    """Batch normalization, a 1x1 convolution without bias, batch normalization.
+    r"""Batch normalization, a 1x1 convolution without bias, batch normalization.
 
-    The stitch of Bansal et al. 2021 (arXiv 2106.07682). In training it normalizes by the batch, so it is
-    not a fixed map and can't start as the identity. In evaluation, with fixed statistics, it can
-    represent any affine map, and has the closed form of an affine map.
+    ```math
+    S(x)_p = \mathrm{BN}(W\, \mathrm{BN}(r_p))
+    ```
+
+    In training it normalizes by the batch, so it is not a fixed map and can't start as the identity. In
+    evaluation, with fixed statistics, it can represent any affine map, and has the closed form of an
+    affine map.
+
+    Use: to reproduce Bansal et al. 2021.
+
+    Assumes: positions correspond; only channels have to be mixed.
+
+    Invariant to: invertible affine maps of the channels.
+
+    Joins: maps, sequences and vectors of any sizes.
+
+    Parameters: C' D + 2 C + 2 C'.
+
+    Multiply-adds: P C' D.
+
+    Source: Bansal, Nakkiran and Barak 2021, arXiv 2106.07682.
 
     Args:
         sender: shape of the input, (C, H, W), (T, D) or (D,); see `as_map`.

@@ -16,17 +16,37 @@ from stitch_sweep.stitches.size_matching import Match
 
 @STITCHES.register("orthogonal")
 class OrthogonalStitch(PatchStitch):
-    """A rotation of the channels with a shift: S(x) = s Q x + b, Q orthogonal throughout training.
+    r"""A rotation of the channels with a shift; the rotation stays orthogonal throughout training.
+
+    ```math
+    S(x)_p = s Q x_p + b, \qquad Q^\top Q = 1 \ \text{ or } \ Q Q^\top = 1
+    ```
 
     Between unequal widths Q is semi-orthogonal: Q^T Q = 1 if the number of channels grows, Q Q^T = 1 if
     it shrinks.
 
-    Let m and k be the larger and the smaller of C' and C. Q (or its transpose) is the first k columns of
-    Q0 exp(A): Q0, m x m, is the start, and A is skew-symmetric with entries in its first k columns (and
-    rows) only (Lezcano-Casado 2019, arXiv 1909.09501). A has exactly the m k - k (k + 1)/2 degrees of
-    freedom of such a Q, and starts at 0. Training can't leave the connected component of its start: for
-    C' = C the sign of det Q doesn't change, and a random start has the wrong sign with probability 1/2.
-    `start: procrustes` has the right sign.
+    Let m and k be the larger and the smaller of C' and C. Q (or its transpose) is the first k columns
+    of Q0 exp(A). Q0, m x m, is the start; A is skew-symmetric with entries in its first k columns (and
+    rows) only. A has exactly the degrees of freedom of such a Q, and starts at 0.
+
+    Training can't leave the connected component of its start. For C' = C the sign of det Q doesn't
+    change, and a random start has the wrong sign with probability 1/2. It then ends above the optimum,
+    and the trial may be marked as not converged. `start: procrustes` has the right sign.
+
+    Use: to ask whether channels are the same up to a rotation.
+
+    Assumes: distances between positions are alike in both representations.
+
+    Invariant to: rotations and shifts of the channels (for C' >= C). With `scale`, also to scaling.
+
+    Joins: maps, sequences and vectors of any sizes.
+
+    Parameters: m k - k (k + 1)/2 + C', and 1 more with `scale`.
+
+    Multiply-adds: P C' C.
+
+    Source: Lezcano-Casado 2019, arXiv 1909.09501 (the parametrization); Schoenemann 1966 (the closed
+    form).
 
     Args:
         sender: shape of the input, (C, H, W), (T, D) or (D,); see `as_map`.

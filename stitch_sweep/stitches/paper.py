@@ -10,12 +10,31 @@ from stitch_sweep.stitches.size_matching import Match
 
 @STITCHES.register("paper")
 def paper(sender: Shape, receiver: Shape) -> ConvStitch:
-    """Build the stitch of Hernandez et al. 2023 (arXiv 2303.11277).
+    """Build the stitch of Hernandez et al. 2023.
 
-    If the receiver's map is k times smaller: a k x k convolution with stride k. If it is larger:
-    nearest-neighbor upsampling and a 1x1 convolution. Otherwise a 1x1 convolution. All convolutions have
-    a bias. For other ratios use `conv1x1` with `down: strided`, which is the same stitch where both are
-    possible.
+    ```math
+    S(x)_p = W r_p + b
+    ```
+
+    If the receiver's map is k times smaller, S is a k x k convolution with stride k. If it is larger, S
+    is nearest-neighbor upsampling and a 1x1 convolution. Otherwise S is a 1x1 convolution. All
+    convolutions have a bias. For other ratios use `conv1x1` with `down: strided`, which is the same
+    stitch where both are possible.
+
+    Use: to reproduce the paper.
+
+    Assumes: the two maps differ by a whole ratio, the same for height and width.
+
+    Invariant to: invertible affine maps of the channels.
+
+    Joins: maps with whole ratios of their sizes, and sequences with such ratios of their patches; no
+    vectors.
+
+    Parameters: C' (D + 1), with D = C k^2.
+
+    Multiply-adds: P C' D.
+
+    Source: Hernandez, Dangovski, Lu and Soljacic 2023, arXiv 2303.11277.
 
     Args:
         sender: shape of the input, (C, H, W) or (T, D).

@@ -16,15 +16,32 @@ from stitch_sweep.stitches.size_matching import Match
 
 @STITCHES.register("permutation")
 class PermutationStitch(PatchStitch):
-    """Each channel of the receiver is one channel of the sender; no channel is used twice.
+    r"""Each channel of the receiver is one channel of the sender; no channel is used twice.
 
-        S(x)_c = a_c x_p(c) + b_c
+    ```math
+    S(x)_c = a_c\, x_{p(c)} + b_c
+    ```
 
-    The start chooses p, which isn't trained: `start: permutation` matches by correlation (Li et al. 2015,
-    arXiv 1511.07543), `least_squares` by squared error; both are exact. Without `affine`, a = 1 and b =
-    0; with `affine`, a and b are trained, as in REPAIR (Jordan et al. 2022, arXiv 2211.08403). Between
-    unequal widths p is partial: min(C, C') channels are matched, and a channel without a partner gives
-    b_c.
+    The start chooses p, which isn't trained: `start: permutation` matches by correlation,
+    `least_squares` by squared error; both are exact. Without `affine`, a = 1 and b = 0, and nothing is
+    trained. With `affine`, a and b are trained, as in REPAIR.
+
+    Between unequal widths p is partial: min(C, C') channels are matched, and a channel without a
+    partner gives b_c. A random p is a control.
+
+    Use: to ask whether channels are the same up to their order.
+
+    Assumes: single channels correspond.
+
+    Invariant to: the order of channels. With `affine`, also to their scales and shifts.
+
+    Joins: maps, sequences and vectors of any sizes.
+
+    Parameters: 0, or 2 C' with `affine`.
+
+    Multiply-adds: 0, or P C' with `affine`.
+
+    Source: Li et al. 2015, arXiv 1511.07543; Jordan et al. 2022, arXiv 2211.08403 (REPAIR).
 
     Args:
         sender: shape of the input, (C, H, W), (T, D) or (D,); see `as_map`.

@@ -73,10 +73,28 @@ def basic_block(
     down: Pool = "average",
     up: Up = "nearest",
 ) -> ResidualStitch:
-    """Build a residual block of two 3x3 convolutions with batch normalization.
+    r"""Build a residual block of two 3x3 convolutions with batch normalization.
 
-    It is a block of `resnet18` (He et al. 2016, arXiv 1512.03385), except that sizes are matched before
-    it.
+    ```math
+    S(x) = \operatorname{relu}(\mathrm{BN}\,W_2 * \operatorname{relu}(\mathrm{BN}\,W_1 * x) + \text{shortcut}(x))
+    ```
+
+    It is a block of `resnet18`, except that sizes are matched before it. The shortcut is a 1x1
+    convolution with batch normalization where C and C' differ.
+
+    Use: to ask what a linear map lacks, with neighboring positions.
+
+    Assumes: positions have neighbors.
+
+    Invariant to: nothing exactly; the block can compute new features.
+
+    Joins: maps, and sequences; a receiver's sequence must have no class token. No vectors.
+
+    Parameters: 9 C' (C + C') + 4 C', and C C' + 2 C' more where C and C' differ.
+
+    Multiply-adds: P times the number of convolution weights.
+
+    Source: He et al. 2016, arXiv 1512.03385.
 
     Args:
         sender: shape of the input, (C, H, W) or (T, D).
@@ -88,7 +106,7 @@ def basic_block(
 
     Raises:
         InputError: a shape is a vector, or the receiver has a class token: both have no neighbors.
-    """
+    """  # noqa: E501
     match = _match("basic_block", sender, receiver, down, up)
     inner, outer = as_map(sender)[0], as_map(receiver)[0]
     branch = nn.Sequential(_conv(inner, outer, 3), nn.ReLU(), _conv(outer, outer, 3))
@@ -105,10 +123,29 @@ def bottleneck(
     down: Pool = "average",
     up: Up = "nearest",
 ) -> ResidualStitch:
-    """Build a residual block of 1x1, 3x3 and 1x1 convolutions, narrow in the middle.
+    r"""Build a residual block of 1x1, 3x3 and 1x1 convolutions, narrow in the middle.
 
-    It is a block of `resnet50` (He et al. 2016, arXiv 1512.03385), except that sizes are matched before
-    it.
+    ```math
+    S(x) = \operatorname{relu}(\mathrm{BN}\,W_3 * \operatorname{relu}(\mathrm{BN}\,W_2 * \operatorname{relu}(\mathrm{BN}\,W_1 * x)) + \text{shortcut}(x))
+    ```
+
+    It is a block of `resnet50`, except that sizes are matched before it. The shortcut is a 1x1
+    convolution with batch normalization where C and C' differ.
+
+    Use: to ask what a linear map lacks, with neighboring positions.
+
+    Assumes: positions have neighbors.
+
+    Invariant to: nothing exactly; the block can compute new features.
+
+    Joins: maps, and sequences; a receiver's sequence must have no class token. No vectors.
+
+    Parameters: w (C + 9 w + C') + 4 w + 2 C', w = C' / `reduction`, and C C' + 2 C' more where C and C'
+    differ.
+
+    Multiply-adds: P times the number of convolution weights.
+
+    Source: He et al. 2016, arXiv 1512.03385.
 
     Args:
         sender: shape of the input, (C, H, W) or (T, D).
@@ -120,7 +157,7 @@ def bottleneck(
 
     Raises:
         InputError: a shape is a vector, or the receiver has a class token: both have no neighbors.
-    """
+    """  # noqa: E501
     match = _match("bottleneck", sender, receiver, down, up)
     channels, out = as_map(sender)[0], as_map(receiver)[0]
     middle = max(1, out // reduction)

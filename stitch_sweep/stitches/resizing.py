@@ -1,11 +1,25 @@
-"""Fixed maps between feature maps of two sizes, deterministic on every device.
+"""The options `down` and `up` match the sizes of two maps, each axis for itself: one may shrink while the
+other grows.
 
-torch's adaptive pooling and interpolation have no deterministic gradient on a GPU. In this module, every
-rule except the maximum is a small matrix per axis, exact in float64, applied by matmul.
+| option | from n values to m | same as |
+|---|---|---|
+| `down: average` | output i is the mean of the values floor(i n/m) to ceil((i+1) n/m) - 1 | torch's adaptive pooling |
+| `down: max` | their maximum | the same |
+| `down: strided` | a convolution with stride s = floor(n/m) and kernel n - s (m - 1), without padding | `paper` for whole ratios |
+| `up: nearest` | output i is the value floor(i n/m) | torch's `nearest` |
+| `up: bilinear` | between the two values around (i + 1/2) n/m - 1/2 | torch's `bilinear`, `align_corners=False` |
 
-Further rules are functions from the number of an axis's values n and its new number m to a matrix
-[m, n] whose rows sum to 1, registered with `SHRINKING_RULES` (m < n) or `GROWING_RULES` (m > n).
-"""
+`down: strided` is for stitches whose weights can take a window; their number of parameters then grows
+with the ratio. Where weights act on single positions, pooling comes before them and upsampling after.
+`conv3x3` and the residual blocks have the receiver's size first. With `down: max` a stitch is invariant
+to less, because a maximum doesn't commute with mixing channels.
+
+torch's adaptive pooling and interpolation have no deterministic gradient on a GPU. Here every rule
+except the maximum is a small matrix per axis, exact in float64, applied by matmul.
+
+A plugin registers further rules with `SHRINKING_RULES` (m < n) or `GROWING_RULES` (m > n): functions
+from n and m to a matrix [m, n] whose rows sum to 1.
+"""  # noqa: E501
 
 from __future__ import annotations
 

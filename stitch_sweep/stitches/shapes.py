@@ -1,4 +1,31 @@
-"""Shapes of representations, and the error for shapes that a stitch can't join."""
+"""Shapes of representations: maps, sequences of tokens, and vectors.
+
+The layers of a transformer are sequences [T, D]: T tokens of D values. The length says what they are,
+because no number above 1 is both a square and a square plus 1:
+
+- T = g^2: the tokens of g x g patches, row by row, without class token;
+- T = g^2 + 1: a class token first, then the tokens of g x g patches;
+- any other T: every stitch but `linear` and `identity` refuses it, before anything runs.
+
+The patches count as the map [D, g, g], with token g i + j at row i and column j. Sizes are matched as
+for maps. With t_p the patch token at position p, and t_0 the class token, a stitch sees these rows:
+
+| sender | receiver | r of position p | r of the class token |
+|---|---|---|---|
+| without | without | x_p | |
+| with | without | t_p + t_0 | |
+| without | with | x_p | mean over p of x_p |
+| with | with | t_p | t_0 |
+
+A class token that only the sender has is added to every patch, as by "readout add" of Ranftl et al.
+2021 (arXiv 2103.13413). A class token that only the receiver has comes from the mean, which networks
+without class token read. Into a vector, a stitch takes the mean over all positions. The conversion has
+no weights. `down` and `up` don't touch the class token; where the stitch sees windows, r of the class
+token is a window with t_0 at each of its places.
+
+A vector of D values counts as a map of D channels and one position. Losses and measures take each token
+as a position, a class token among them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,24 @@
-"""Initialize a stitch: randomly, as the identity, or with a closed form from the training set."""
+"""The key `start` initializes a stitch: randomly, as the identity, or with a closed form from the training
+set.
+
+- `random`: the usual initialization of torch; for `orthogonal`, uniform over rotations and reflections.
+- `identity`: a copy, bit for bit, where shapes are equal; otherwise only the sizes are matched. Between
+  different numbers of channels it is refused. A residual block that ends in a ReLU copies what isn't
+  negative.
+- `permutation`: outputs are matched to inputs so that the sum of correlations is largest, exactly.
+  Weights are 0 and 1, without bias. Between unequal widths min(C', D) channels are matched; an output
+  without a partner gives 0.
+- `least_squares`: the best map of the kind in squared error on the training set. For `lowrank` this is
+  reduced-rank regression, for `orthogonal` Procrustes, for `permutation` the assignment of least
+  squared error, for `affine` a regression per channel, for `dora` its base without limit of rank.
+- `procrustes`: the rotation that maximizes tr(W Y), with the bias that fits the means. Y is the
+  cross-covariance. Between unequal widths it is a semi-orthogonal map.
+- `auto`: `least_squares` where the stitch has it, and `random` elsewhere. Where a closed form is the
+  optimum of the training, no step is taken.
+
+Shapes alone decide which starts are possible, so a sweep checks them before anything runs. The closed
+forms read the training set once, without augmentation. Rows of more than 8192 values have none.
+"""  # noqa: E501
 
 from __future__ import annotations
 

@@ -1,26 +1,4 @@
-"""Names of all files and folders in an experiment folder.
-
-config.yml                      written by the user, never by Stitch Sweep
-config.resolved.yml             the configuration with defaults filled in
-ledger/                         the source of truth, see `storage.ledger`
-results.parquet                 one row per trial
-predictions.parquet             predicted classes of the test images, one row per trial
-traj.parquet, traj.pkl          trajectories
-summary.json                    main figures of the sweep
-optuna.log                      journal for optuna-dashboard
-tensorboard/                    event files of TensorBoard
-wandb/                          runs of Weights & Biases
-pareto.csv                      non-dominated trials, with several objectives
-stitches/<trial>.safetensors    kept stitches
-matrices/*.csv                  matrices of test accuracies
-figures/*                       PNG and PDF
-tables/*                        CSV and LaTeX
-measured/                       measures of the kept stitches, with about.json; longer.csv
-report.html                     the report
-verdicts.json                   label and indices of each matrix in the report
-sanity.json                     result of `stitch-sweep sanity`
-.<writer>.json                  manifests: the files that each writer made
-"""
+"""Names of all files and folders in an experiment folder; `CONTENT` describes them."""
 
 from __future__ import annotations
 
@@ -86,3 +64,55 @@ def record_path(folder: Path, trial: str) -> Path:
 def checkpoint_path(folder: Path, trial: str) -> Path:
     """Return the path of a trial's newest checkpoint in an experiment folder."""
     return folder / LEDGER / CHECKPOINTS / trial
+
+
+CONTENT = {
+    "config.yml": "The configuration. You write it; Stitch Sweep never does.",
+    RESOLVED_CONFIG: "The configuration with defaults, and the networks and pairs of controls. It is a "
+    "configuration itself.",
+    f"{LEDGER}/": "The records of all trials, one JSON file each. All tables are rebuilt from it.",
+    RESULTS: "Final metrics: one row per trial.",
+    TRAJECTORIES: "Trajectories: one row per logged step.",
+    PICKLED_TRAJECTORIES: "The same as a pickled pandas table. Unpickle only files that you trust.",
+    PREDICTIONS: "Predicted classes of the test images: one row per finished trial.",
+    SUMMARY: "Numbers of trials, for programs.",
+    f"{STITCHES}/<trial>.safetensors": "Kept stitches, for `ss.load_stitch`. They are not in the ledger.",
+    f"{MATRICES}/*.csv": "Test accuracies of the best trials: a row per sender layer, a column per "
+    "receiver layer. A failed or missing cell is empty.",
+    f"{FIGURES}/*": "The matrices and charts as PNG; those of a report as PDF, too.",
+    OPTUNA_JOURNAL: "Optuna's studies, for optuna-dashboard; only with a search.",
+    PARETO_FRONT: "Non-dominated trials; only with several objectives.",
+    REPORT_PAGE: "The report: one file that opens without a network.",
+    VERDICTS: "Label and indices of each matrix in the report, for programs.",
+    f"{TABLES}/*": "The report's tables: every digit as CSV, as shown in LaTeX.",
+    f"{MEASURED}/*": "Tables that need networks, images and stitches: `networks`, `labels`, "
+    "`importances`, `representations`, `probes`, `images`. `about.json` has the origin of each.",
+    f"{MEASURED}/{LONGER}": "Results of `stitch-sweep longer`.",
+    SANITY: "Result of `stitch-sweep sanity`.",
+    f"{TENSORBOARD}/": "Event files of TensorBoard; only with `tracking.tensorboard`.",
+    "wandb/": "Runs of Weights & Biases; only with `tracking.wandb`.",
+    ".<writer>.json": "Manifests: the files that each writer made. A later run removes those that it no "
+    "longer makes, and replaces no other file.",
+}
+"""What each file and folder of an experiment folder contains."""
+
+LEDGER_CONTENT = {
+    DESCRIPTION: "The sweep: its settings, versions, machine, and networks' hashes.",
+    f"{RECORDS}/<trial>.json": "A trial: running, finished, failed or stopped.",
+    f"{CHECKPOINTS}/<trial>": "Newest checkpoint of a running trial.",
+    f"{RETRAINED}/<trial>.json": "Former record of a trial that runs again for its stitch.",
+    f"{SET_ASIDE}/": "Damaged files, and files whose place was needed.",
+    f"{SENT}/": "Notes on what TensorBoard and Weights & Biases received.",
+    LOCK: "Locked by the only process that may write; `lock.json` names it.",
+}
+"""What each file and folder of `ledger/` contains."""
+
+ASSEMBLY_CONTENT = {
+    RESOLVED_CONFIG: "The configuration with defaults.",
+    f"{TRAJECTORIES}, {PICKLED_TRAJECTORIES}": "Trajectories, with a column `part`.",
+    SUMMARY: "The results.",
+    PREDICTIONS: "Predicted classes of the test images.",
+    "parts/<position>-*.safetensors": "The trained stitches and pieces.",
+    ASSEMBLY_MANIFEST: "The files that a later assembly may replace.",
+}
+"""What `stitch-sweep assemble` writes."""

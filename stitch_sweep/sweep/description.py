@@ -1,4 +1,16 @@
-"""The description of a sweep, which decides its results, and the check that a resume keeps it."""
+"""`stitch-sweep sweep CONFIG --resume` continues the sweep in the folder, and checks what has changed.
+
+- May grow: `pairs`, `knock_out`, `controls`, `networks`, `repeats`, `samples`, `plugins`, and values in
+  `cross`. The new trials are run. With `share: neighbors`, `samples` and `stop` must stay.
+- May change: `stop`, `time_budget`, `journal`, `tracking`, `keep_stitches`, `report`, `loader`, shares
+  of a GPU, and the places of files.
+- Must stay: `seed`, the images and `augment`, `stitch`, `loss`, `training`, `space`, `sampler`,
+  `metric`, `mode`, `parallel_per_study`, `objectives`, `scheduler`, `share`, `enqueue`, `cpu`, the kind
+  of device, `cache_gb`, `pack`, and the weights of networks. Trials that were run may not be dropped.
+
+A resume that would change a finished result is refused, with the differences. It names stitches that
+are missing or damaged; `--resume --retrain-stitches` trains them again.
+"""
 
 from __future__ import annotations
 

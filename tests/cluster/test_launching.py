@@ -283,7 +283,7 @@ def job_faults(text: str) -> list[str]:
         if claim == found["PersistentVolumeClaim"]["metadata"]["name"]:
             lasting.append(mount["mountPath"])
         config += [mount["mountPath"]] if "configMap" in volume else []
-    # The folders that the driver writes to, from `docs/config.md`.
+    # The folders that the driver writes to, from `docs/reference/configuration.md`.
     for pattern in (r"--folder (\S+)", r"--set zoo=(\S+)", r"--set tracking.uri=sqlite:///(\S+)"):
         place = re.search(pattern, entrypoint)
         if place is None or not any(place[1].startswith(f"{path}/") for path in lasting):

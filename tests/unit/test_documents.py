@@ -12,6 +12,7 @@ from tests.support.paths import ROOT
 PACKAGE = ROOT / "stitch_sweep"
 
 OTHER_REFERENCES = {
+    "loss.soft_task.temperature": "the path of a setting",
     "networks.0.width": "the path of a setting",
     "output.summary.shape": "an attribute of a value",
     "stitch_sweep.plugins": "a group of entry points",

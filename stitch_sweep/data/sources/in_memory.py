@@ -31,7 +31,11 @@ def keep(source: Source) -> dict[str, str]:
 
 @DATASETS.register("in_memory")
 def in_memory(image_size: int | None, *, sha256: str) -> Source:
-    """Images that were given in Python; `sha256` are the first 16 digits of their hash.
+    """Images that were given in Python. `ss.sweep` and `ss.matrix` write this section.
+
+    Args:
+        image_size: side of the images after resizing; None keeps them.
+        sha256: the first 16 digits of the images' hash.
 
     Raises:
         InputError: this process doesn't keep them.

@@ -75,7 +75,14 @@ class CNN(nn.Module):
 def cnn(
     in_channels: int, num_classes: int, image_size: int = 32, *, depth: Depth, width: Width = 64
 ) -> CNN:
-    """Plain convolutional network: `depth` 3x3 convolutions with ReLUs.
+    """Plain convolutional network: `depth` 3x3 convolutions with bias and ReLU, and nothing else.
+
+    Layers: every convolution after its ReLU. The convolutions of third k from 0 to 2 have w 2^k
+    channels and side s / 2^k.
+
+    Short names: `cnn6` for depth 6, and any other number from 1 to 99.
+
+    Limits: any image size.
 
     Args:
         in_channels: channels of the image.

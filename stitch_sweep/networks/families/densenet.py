@@ -135,7 +135,22 @@ def densenet(
     width: Width = 32,
     skips: Skips = "dense",
 ) -> DenseNet:
-    """DenseNet-BC for small images, or the same layers with fewer skips.
+    """DenseNet-BC for small images: a 3x3 stem, pre-activation bottlenecks, and transitions that halve
+    channels and side.
+
+    The output of a dense layer is the concatenation of all outputs so far in its block, so it is a cut
+    point: nothing else crosses it. A stitch into it has to make all its channels, those of earlier
+    layers included. Inside a dense layer there is no cut. With `skips: none` the network is sequential.
+
+    Layers: the stem, and every dense layer. The stem has 2 w channels, and each layer adds w. Block k
+    from 0 has side s / 2^k.
+
+    Short names: `densenet121`, `densenet169` and `densenet201` for blocks [6, 12, 24, 16], [6, 12, 32,
+    32] and [6, 12, 48, 32]; `densenet100` for blocks [16, 16, 16], which in the paper has `width: 12`.
+
+    Limits: one to five blocks, whose halvings the image's side must allow.
+
+    Source: Huang et al. 2017, arXiv 1608.06993.
 
     Args:
         in_channels: channels of the image.

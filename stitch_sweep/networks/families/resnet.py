@@ -121,7 +121,20 @@ def resnet(
     width: Width = 64,
     skip: Skip = "residual",
 ) -> ResNet:
-    """Residual network for small images: R1111 is `blocks: [1, 1, 1, 1]`, ResNet34 [3, 4, 6, 3].
+    """Residual network for small images: a 3x3 stem, and four stages of blocks with two convolutions.
+
+    With `skip: none`, a block is relu(H(x)) instead of relu(H(x) + x): the plain network of the paper,
+    without 1x1 convolutions. The shapes of all layers stay the same, and every place is a cut point.
+
+    Layers: the stem, and every block after its ReLU. Stage k from 0 to 3 has maps of w 2^k channels and
+    side s / 2^k.
+
+    Short names: `resnet1111` for blocks [1, 1, 1, 1], and any other four digits from 1 to 9;
+    `resnet10`, `resnet18` and `resnet34` for blocks [1, 1, 1, 1], [2, 2, 2, 2] and [3, 4, 6, 3].
+
+    Limits: any image size.
+
+    Source: He et al. 2016, arXiv 1512.03385.
 
     Args:
         in_channels: channels of the image.

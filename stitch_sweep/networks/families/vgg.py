@@ -91,7 +91,19 @@ def vgg(
     blocks: Annotated[list[Blocks], Field(min_length=1, max_length=5)],
     width: Width = 64,
 ) -> VGG:
-    """VGG with BatchNorm for small images: VGG11 is `blocks: [1, 1, 2, 2, 2]`.
+    """VGG with BatchNorm for small images: 3x3 convolutions, with max-pools between stages.
+
+    There are no large linear layers before the head.
+
+    Layers: every convolution after its ReLU, before the pool. Stage k from 0 has maps of w min(2^k, 8)
+    channels and side s / 2^k.
+
+    Short names: `vgg11`, `vgg13`, `vgg16` and `vgg19` for blocks [1, 1, 2, 2, 2], [2, 2, 2, 2, 2], [2,
+    2, 3, 3, 3] and [2, 2, 4, 4, 4].
+
+    Limits: one to five stages, whose halvings the image's side must allow.
+
+    Source: Simonyan and Zisserman 2015, arXiv 1409.1556.
 
     Args:
         in_channels: channels of the image.

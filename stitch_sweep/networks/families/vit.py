@@ -170,7 +170,19 @@ def vit(
     patch: Width = 4,
     class_token: bool = True,
 ) -> ViT:
-    """Vision transformer for small images; its representations are sequences of tokens, [T, width].
+    """Vision transformer for small images: patches as tokens, learned positions, and pre-norm encoder
+    blocks without dropout.
+
+    Layers: the embedding, and every encoder block: a sequence of T tokens of w values, T = (s /
+    `patch`)^2, and 1 more with `class_token`.
+
+    Short names: `vit6` for depth 6, and any other number from 1 to 99; `vit_tiny`, `vit_small` and
+    `vit_base` for depth 12, width 192, 384 and 768, and 3, 6 and 12 heads.
+
+    Limits: only images of the size that it was trained with; at most 4096 tokens. `heads` must divide
+    `width`, and `patch` the image's side.
+
+    Source: Dosovitskiy et al. 2021, arXiv 2010.11929.
 
     Args:
         in_channels: channels of the image.

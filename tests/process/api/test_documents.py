@@ -1,4 +1,4 @@
-"""The examples of docs/api.md are one script that runs."""
+"""The examples of docs/reference/api.md are one script that runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.paths import ROOT
 
 
 def test_the_examples_of_the_page_run(tmp_path):
-    text = (ROOT / "docs/api.md").read_text()
+    text = (ROOT / "docs/reference/api.md").read_text()
     blocks = [code for _, code in code_blocks(text, "python")]
     script = tmp_path / "example.py"
     script.write_text("\n".join(blocks))

@@ -70,4 +70,4 @@ def test_the_packages_named_are_those_that_make_and_ci_name():
     packages = INSTALL[2].removeprefix("apt-get install ")
     assert f"FFCV_NEEDS := {packages}\n" in (ROOT / "Makefile").read_text()
     assert packages in (ROOT / ".ci/run").read_text()
-    assert packages in (ROOT / "docs/config.md").read_text()
+    assert packages in (ROOT / "docs/reference/configuration.md").read_text()

@@ -1,0 +1,68 @@
+"""The page of the experiment folder, from the descriptions of its files and columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from reference_pages.markdown import page, table
+from stitch_sweep.storage import columns, layout
+
+
+def make_page() -> str:
+    """Make the page."""
+    blocks = [
+        "A sweep writes everything into one folder: that of the configuration, or that of `--folder`. "
+        "[Resume after a crash](../guides/resume.md) explains the ledger.",
+        "## Files",
+        _rows("file", layout.CONTENT),
+        "## `ledger/`",
+        _rows("file", layout.LEDGER_CONTENT),
+    ]
+    for heading, head, names in (
+        (layout.RESULTS, "column", columns.RESULTS),
+        (
+            f"{layout.TRAJECTORIES} and {layout.PICKLED_TRAJECTORIES}",
+            "column",
+            columns.TRAJECTORIES,
+        ),
+        (layout.PREDICTIONS, "column", columns.PREDICTIONS),
+        (layout.SUMMARY, "key", columns.SUMMARY),
+    ):
+        blocks += [f"## {heading}", _rows(head, names)]
+    blocks += [
+        f"## {layout.VERDICTS}",
+        "The key `matrices` is a list with these keys for each matrix. "
+        "[Analysis of a matrix](../explanation/analysis.md) explains them.",
+        _rows("key", columns.VERDICTS),
+        f"## {layout.TABLES}/",
+        "A table is written if the experiment has its content. With several experiments, the names begin "
+        "with a number and the experiment's name.",
+    ]
+    for name, described in columns.TABLES.items():
+        blocks += [f"### {layout.TABLES}/{name}.csv", _rows("column", described)]
+    blocks += [
+        f"## {layout.MEASURED}/",
+        "`analyze` and `ss.measure` compute these tables once. `images.safetensors` has the pictures of "
+        "stitches into layer -1.",
+    ]
+    for name, described in columns.MEASURED.items():
+        if described is columns.TABLES.get(name):
+            text = f"The columns are those of `{layout.TABLES}/{name}.csv`."
+        else:
+            text = _rows("column", described)
+        blocks += [f"### {layout.MEASURED}/{name}.parquet", text]
+    blocks += [
+        "## An assembly",
+        "`stitch-sweep assemble` writes these files. [Assemble networks from parts]"
+        "(../guides/assembly.md) shows it.",
+        _rows("file", layout.ASSEMBLY_CONTENT),
+    ]
+    return page(
+        "Experiment folder",
+        *blocks,
+        source="`stitch_sweep/storage/layout.py` and `stitch_sweep/storage/columns.py`",
+    )
+
+
+def _rows(head: str, described: Mapping[str, str]) -> str:
+    return table([head, "content"], [(f"`{name}`", text) for name, text in described.items()])

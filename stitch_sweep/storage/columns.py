@@ -1,0 +1,376 @@
+"""Descriptions of the columns and keys in the files of an experiment folder.
+
+`docs/reference/experiment_folder.md` is generated from them. A name with `<...>` stands for several
+names: `factor.<path>` for `factor.loss`, for example.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from stitch_sweep.core.measures import (
+    AGREEMENTS,
+    BEYOND_LOGITS,
+    COLUMNS,
+    DIFFERENCES,
+    MEASURES,
+    OUTLIER_SCORES,
+)
+
+Columns = Mapping[str, str]
+
+_CELL = {
+    "sender": "Name of the sender.",
+    "receiver": "Name of the receiver.",
+    "sender_layer": "Layer after which the sender is cut; -1 is the image, 0 the stem.",
+    "receiver_layer": "Layer after which the receiver continues.",
+}
+_STUDY = {
+    "repeat": "Number of the repetition, from 0.",
+    "number": "Number of the trial in its study, from 0.",
+}
+_FACTOR = {"factor.<path>": "Value of a crossed setting, such as `factor.loss`."}
+_SETTING = {"setting.<path>": "Value of a searched setting."}
+_SPLITS = {"train": "training", "val": "validation", "test": "test"}
+
+RESULTS: Columns = {
+    "trial": "Identity of the trial: cell, repetition, factors, and number.",
+    **_CELL,
+    "sender_kind": "Kind of the sender: `trained`, `random`, `random_raw`, `class_only`, `logits_only`, "
+    "`file`, `named` or `factory`.",
+    "receiver_kind": "Kind of the receiver, likewise.",
+    **_STUDY,
+    "stitch": "Name of the stitch.",
+    "loss": "Loss in short: `task+0.5*mse`.",
+    **_FACTOR,
+    **_SETTING,
+    "training.<path>": "Setting of the training.",
+    "status": "`finished`; `failed`: a value was NaN or infinite, or an error occurred; `stopped`: by "
+    "the scheduler.",
+    "stopped_at": "Last epoch of a stopped trial.",
+    "error": "Message of a failed trial.",
+    "copied_from": "The equal trial whose result this is. Such a trial trained nothing.",
+    "metric": "Value of `search.metric`.",
+    "val_accuracy": "Accuracy of the stitched network on validation images.",
+    "test_accuracy": "Accuracy of the stitched network on test images; empty for a stopped trial.",
+    "penalty": "Stitching penalty: `receiver_accuracy` - `test_accuracy`.",
+    "converged": "Whether the training has converged; empty where this isn't known.",
+    "sender_accuracy": "The sender's own test accuracy; empty for a sender that doesn't classify.",
+    "receiver_accuracy": "The receiver's own test accuracy.",
+    "train_accuracy": "Accuracy on training images without augmentation, or on a sample of them.",
+    **{f"{key}_loss": f"Loss of the training on {split} images." for key, split in _SPLITS.items()},
+    **{
+        f"{key}_loss.<term>": f"One term of the loss on {split} images, before weighting."
+        for key, split in _SPLITS.items()
+    },
+    "accuracy_raw": "The same as `test_accuracy`.",
+    "accuracy_calibrated": "Test accuracy with a map after the stitch that corrects what the loss is "
+    "blind to.",
+    **{
+        f"val_{name}": f"Measure: {measure.title}; validation images."
+        for name, measure in MEASURES.items()
+    },
+    "optimal_train_loss": "Smallest possible `train_loss`, for a loss with a closed form.",
+    "train_relative_mse": "Squared error on training images over the variance, for a stitch trained for "
+    "`mse`.",
+    "optimal_relative_mse": "The smallest possible `train_relative_mse`.",
+    "excess": "`train_relative_mse` - `optimal_relative_mse`.",
+    "stitch_parameters": "Number of trained parameters of the stitch.",
+    "stitch_multiply_adds": "Multiply-adds of the stitch for one image.",
+    "seconds": "Duration of the trial.",
+}
+"""The columns of `results.parquet`."""
+
+TRAJECTORIES: Columns = {
+    "trial": "Identity of the trial.",
+    **_CELL,
+    **_STUDY,
+    "step": "Number of training steps so far; 0 is the start.",
+    "epoch": "Number of the epoch, from 1; 0 is the start.",
+    "split": "`train`: mean over the steps since the last such row. `validation`: all validation images.",
+    "accuracy": "Accuracy; empty where the loss needs no logits in training.",
+    "loss": "Loss of the training.",
+    "loss.<term>": "One term of the loss, before weighting.",
+    "lr": "Learning rate of the last step.",
+    "time": "Seconds since the trial's start.",
+    "kept": "Whether this row's stitch is the result, with `training.keep: best`.",
+}
+"""The columns of `traj.parquet` and `traj.pkl`."""
+
+PREDICTIONS: Columns = {
+    "trial": "Identity of the trial.",
+    "predictions": "Predicted class of every test image, in the order of the test images.",
+}
+"""The columns of `predictions.parquet`."""
+
+SUMMARY: Columns = {
+    "trials": "Number of trials that ended.",
+    "finished": "Number of finished trials.",
+    "failed": "Number of failed trials.",
+    "stopped": "Number of trials that the scheduler stopped.",
+    "copied": "Number of trials that are copies of equal trials.",
+    "not_converged": "Number of trials that did not converge.",
+    "not_run": "Number of planned trials that have not ended.",
+    "compute_seconds": "Sum of the trials' durations.",
+    "matrices": "Names of the files in `matrices/`, without suffix.",
+}
+"""The keys of `summary.json`."""
+
+_INDICES = {
+    "lower": "L: mean rescaled accuracy below the band of equal depth.",
+    "band": "D: mean rescaled accuracy in the band.",
+    "upper": "U: mean rescaled accuracy above the band.",
+    "triangle": "Triangle index L - U.",
+    "diagonal": "Diagonal index D - max(L, U).",
+    "order": "Order parameter (L - U) / (D - U).",
+}
+
+VERDICTS: Columns = {
+    "matrix": "Name of the matrix's file in `matrices/`, without suffix.",
+    "mean_accuracy": "Mean accuracy over the layers from 0 on.",
+    "sender": "Name of the sender.",
+    "receiver": "Name of the receiver.",
+    "kind": "`pair`, `self-pair` or `knock-out`.",
+    "factors": "Values of the crossed settings.",
+    "value": "Column of `results.parquet` that is judged.",
+    "label": "The label in words; for a control, its name too.",
+    "shape": "`triangle`, `diagonal`, `full`, `none`, `upper`, `gradient` or `unclear`.",
+    **_INDICES,
+    "cells": "Number of cells below, in and above the band.",
+    "intervals": "Interval of each index: `low`, `high`, `level` and `method`.",
+    "label_shares": "Share of bootstrap samples with each label.",
+    "p_value": "p of the hypothesis that rows and columns have effects without interaction.",
+    "reach": "Farthest receiver layer that each sender layer can be stitched into.",
+    "chance": "Accuracy of guessing.",
+    "best_accuracy": "Accuracy that counts as 1 in rescaled accuracies.",
+    "relative": "Whether the matrix's maximum counts as 1, because no own accuracy is known.",
+    "control": "The control, if the matrix is one.",
+    "sound": "Whether the label is not withheld.",
+    "withheld": "Reason why the label is withheld: `gaps` or `unconverged`.",
+    "explained_by": "Controls that have the same shape.",
+    "notes": "Sentences on doubts.",
+    "receiver_free": "Receiver layers after which the receiver is linear.",
+    "without_receiver_free": "The judgment without these columns.",
+    "beyond_logits": "The judgment of the accuracy beyond the logits-only control.",
+}
+"""The keys of each matrix in `verdicts.json`."""
+
+_KEYS = {"sender": _CELL["sender"], "receiver": _CELL["receiver"], **_FACTOR}
+_BY_REGION = {
+    **_KEYS,
+    "loss": "Loss of the stitch.",
+    "similarity_loss": "Loss of the stitch that isn't trained for the task.",
+    "quantity": "Column of the results, or of `measured/representations.parquet`.",
+    "lower": "Mean over the cells below the band of equal depth.",
+    "band": "Mean over the cells in the band.",
+    "upper": "Mean over the cells above the band.",
+    "<region>_standard_error": "Its standard error over cells.",
+}
+_LADDER = {
+    "series": "Name of the series: crossed settings and kind of the networks.",
+    "sender": _CELL["sender"],
+    "receiver": _CELL["receiver"],
+    "measure": "The size: `depth`, `width` or `parameters`.",
+    "size": "Size of the networks, a mean of sender and receiver.",
+    "order": _INDICES["order"],
+    "low": "Lower end of the interval.",
+    "high": "Upper end of the interval.",
+    "triangle": _INDICES["triangle"],
+    "diagonal": _INDICES["diagonal"],
+    "label": "Label of the matrix.",
+    "<end>": "End of an interval.",
+    "reason": "Reason why the matrix has no point.",
+    "interval": "The interval as text.",
+}
+
+TABLES: Mapping[str, Columns] = {
+    "verdicts": {
+        **_KEYS,
+        "value": VERDICTS["value"],
+        "label": VERDICTS["label"],
+        "mean_accuracy": VERDICTS["mean_accuracy"],
+        **_INDICES,
+        "<index>_low": "Lower end of the index's interval.",
+        "<index>_high": "Upper end of the index's interval.",
+        "<index>_interval": "The interval as text.",
+        "label_share": "Share of bootstrap samples with this label.",
+        "p_value": VERDICTS["p_value"],
+        "cells": "Number of cells with a value.",
+        "unconverged": "Number of cells that did not converge.",
+        "failed": "Number of cells that failed.",
+        "missing": "Number of cells that were not run.",
+        "control": VERDICTS["control"],
+        "explained_by": VERDICTS["explained_by"],
+        "sender_accuracy": RESULTS["sender_accuracy"],
+        "receiver_accuracy": RESULTS["receiver_accuracy"],
+        "receiver_free": VERDICTS["receiver_free"],
+        "reduced_<index>": "The same without these columns.",
+    },
+    "beyond_logits": {
+        **_CELL,
+        **_FACTOR,
+        BEYOND_LOGITS: f"{COLUMNS[BEYOND_LOGITS].formula}.",
+        "low": "Lower end of its interval.",
+        "high": "Upper end of its interval.",
+        "interval": "The interval as text.",
+    },
+    "ladder_<size>": _LADDER,
+    "representations": _BY_REGION,
+    "measures": _BY_REGION,
+    "decisions": _BY_REGION,
+    "losses": {
+        **_KEYS,
+        "loss": "Loss that is compared with the task loss.",
+        "cells": "Number of cells that both losses have.",
+        "accuracy": "Mean calibrated test accuracy of the loss.",
+        "task_accuracy": "Mean calibrated test accuracy of the task loss.",
+        "difference": "Mean of their difference over cells.",
+        "standard_error": "Its standard error over cells.",
+        "lowest": "Smallest difference.",
+        "highest": "Largest difference.",
+        "behind": "Share of cells in which the loss is more than 0.05 below the task loss.",
+        "spearman": "Rank correlation of the two over cells.",
+    },
+    "hacking": {
+        **_CELL,
+        **_FACTOR,
+        "repeat": _STUDY["repeat"],
+        "loss": RESULTS["loss"],
+        "trial": RESULTS["trial"],
+        "status": RESULTS["status"],
+        "converged": RESULTS["converged"],
+        "sender_accuracy": RESULTS["sender_accuracy"],
+        "receiver_accuracy": RESULTS["receiver_accuracy"],
+        "accuracy_raw": RESULTS["accuracy_raw"],
+        "accuracy_calibrated": RESULTS["accuracy_calibrated"],
+        "val_<measure>": "The measure, after the calibration where there is one.",
+        "rescaled": "Accuracy rescaled: 0 is chance, 1 the better of the pair's own accuracies.",
+        "nearest": "Smallest relative squared error that any loss reached in the cell.",
+        "nearest_loss": "The loss that reached it.",
+        "well": "Whether `rescaled` is 0.9 or more.",
+        "far": "Whether the relative squared error is 1 or more.",
+        "hacking": "Whether both hold.",
+        "control": VERDICTS["control"],
+    },
+    "agreement": {
+        **_KEYS,
+        "loss": RESULTS["loss"],
+        **{name: f"{m.title}, a mean over cells." for name, m in AGREEMENTS.items()},
+    },
+    "agreement_cells": {
+        **_CELL,
+        **_FACTOR,
+        "repeat": _STUDY["repeat"],
+        "loss": RESULTS["loss"],
+        "trial": RESULTS["trial"],
+        "accuracy_calibrated": RESULTS["accuracy_calibrated"],
+        "accuracy_raw": RESULTS["accuracy_raw"],
+        "images": "Number of test images.",
+        **{name: f"{m.title}." for name, m in AGREEMENTS.items()},
+    },
+    "networks": {
+        "network": "Name of the network.",
+        "family": "Architecture.",
+        "weights": "Kind of the weights.",
+        "seed": "Seed of the weights.",
+        "parameters": "Number of parameters.",
+        "depth": "Number of layers after the first.",
+        "width": "The family's option `width`.",
+        "options": "Options of the family, as JSON.",
+        "classes": "Number of classes.",
+        "receiver_free": VERDICTS["receiver_free"],
+        "test_accuracy": "The network's own test accuracy.",
+    },
+    "probes": {
+        "network": "Name of the network.",
+        "layer": "Layer that the probe reads.",
+        "features": "Number of pooled features.",
+        "c": "Inverse strength of the L2 penalty; validation chooses it.",
+        "train_accuracy": "Accuracy on training images.",
+        "val_accuracy": "Accuracy on validation images.",
+        "test_accuracy": "Accuracy on test images.",
+        "converged": "Whether the regression converged.",
+    },
+    "importances": {
+        **_KEYS,
+        "studies": "Number of studies with at least two trials.",
+        "trials": "Number of their trials.",
+        "best": "Number of trials that count as best.",
+        "setting": "Dotted path of the searched setting.",
+        "importance": "Its importance; those of a group sum to 1.",
+        "p_value": "Share of random permutations with at least this importance.",
+        "evaluator": "Method, with Optuna's version.",
+    },
+    "stopped": {
+        **_KEYS,
+        "trials": "Number of trials.",
+        "stopped": "Number of trials that the scheduler stopped.",
+        "planned_epochs": "Sum of the planned epochs.",
+        "trained_epochs": "Sum of the trained epochs.",
+        "share_of_epochs": "Their ratio.",
+    },
+    "pareto": {
+        "trial": RESULTS["trial"],
+        **_CELL,
+        **_STUDY,
+        **_FACTOR,
+        **_SETTING,
+        "<objective>": "Value of a searched objective.",
+        "test_accuracy": RESULTS["test_accuracy"],
+    },
+    "knock_out": {
+        "network": "Name of the network without layers.",
+        "factors": "Values of the crossed settings, as text.",
+        "layers_removed": "Number of removed layers.",
+        "mean": "Mean accuracy over all positions of that many layers.",
+        "lowest": "Lowest accuracy.",
+        "lowest_first": "First removed layer of the lowest accuracy.",
+        "highest": "Highest accuracy.",
+        "cells": "Number of positions.",
+    },
+    "compared": {
+        "sender": _CELL["sender"],
+        "receiver": _CELL["receiver"],
+        "factors": "Values of the crossed settings, as text.",
+        "<experiment>: <value>": "Label, indices and mean accuracy in one experiment.",
+    },
+}
+"""The columns of `tables/*.csv`, by table."""
+
+MEASURED: Mapping[str, Columns] = {
+    "networks": {
+        **TABLES["networks"],
+        "layers": "Names of the layers.",
+        "predictions": "Predicted class of every test image.",
+    },
+    "labels": {"label": "Class of every test image."},
+    "importances": TABLES["importances"],
+    "representations": {
+        **_CELL,
+        "repeat": _STUDY["repeat"],
+        **_FACTOR,
+        "similarity_loss": "Loss of the stitch that isn't trained for the task.",
+        **{name: f"{m.title}: {m.formula}." for name, m in DIFFERENCES.items()},
+        "es_raw": "ES before the calibration.",
+        "sv_raw": "SV before the calibration.",
+        "variance": "Variance of the expected representation, a mean over channels.",
+        **{name: f"{m.title}." for name, m in OUTLIER_SCORES.items()},
+        "calibration": "Group of the calibration's map, or `none`.",
+        "task_trial": "Trial of the stitch that was trained for the task.",
+        "similarity_trial": "Trial of the other stitch.",
+    },
+    "probes": TABLES["probes"],
+}
+"""The columns of `measured/*.parquet`, by table."""
+
+
+def find_undescribed(names: Iterable[str], columns: Columns) -> list[str]:
+    """Return the names without a description.
+
+    Example:
+        >>> find_undescribed(["factor.loss", "step", "new"], {"factor.<path>": "", "step": ""})
+        ['new']
+    """
+    patterns = [re.sub(r"<[^>]+>", ".+", re.escape(name)) for name in columns]
+    return [name for name in names if not any(re.fullmatch(p, name) for p in patterns)]
