@@ -81,7 +81,7 @@ def test_external_networks(tmp_path):
     text = (GUIDES / "external_networks.md").read_text()
     (table,) = (block.code for block in read_blocks(text) if not block.language)
     assert table in printed
-    assert "receiver_accuracy" in printed
+    assert "receiver accuracy" in printed
 
 
 def test_the_entries_of_other_networks_are_valid():
@@ -186,12 +186,13 @@ def test_gpu(tmp_path):
 
 def test_knock_out(tmp_path):
     replace = {"\ntraining: {epochs: 2}\n": "\ntraining: {epochs: 2}\ntracking: {enabled: false}\n"}
-    run_page(GUIDES / "knock_out.md", tmp_path, replace=replace)
+    printed = run_page(GUIDES / "knock_out.md", tmp_path, replace=replace)
     folder = tmp_path / "work/my"
     trials = results(folder)
     # a: layers 1 to 4 one at a time, and three runs of two; b: layers 2 and 3.
     assert len(trials) == 4 + 3 + 2
     assert (trials["sender"] == trials["receiver"]).all()
+    assert "a, layers knocked out" in printed
     assert len(list((folder / "matrices").glob("*knock-out*.csv"))) == 2
     assert (folder / "report.html").is_file()
 
