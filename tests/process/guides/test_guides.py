@@ -8,6 +8,7 @@ import re
 import tarfile
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,8 @@ from stitch_sweep.data.loading import load
 from tests.support.documents import check_fragments, check_shell, read_blocks, run_page
 from tests.support.paths import ROOT
 
+pytestmark = pytest.mark.timeout(1800)
+
 GUIDES = ROOT / "docs/guides"
 TRACKING = "\ntracking: {enabled: false}\nreport: never\n"
 """What the tests leave out of a sweep, because other tests cover it."""
@@ -30,6 +33,11 @@ TRACKING = "\ntracking: {enabled: false}\nreport: never\n"
 def without_tracking(training: str) -> dict[str, str]:
     """Return a replacement that disables tracking and the report, after the line of `training`."""
     return {f"\n{training}\n": f"\n{training}{TRACKING}"}
+
+
+def run_guide(name: str, folder: Path, **options: Any) -> str:
+    """Run a guide's blocks, with time for a busy machine; return the output."""
+    return run_page(GUIDES / name, folder, timeout=1700, **options)
 
 
 def cells(page: str, start: str) -> list[str]:
@@ -72,12 +80,12 @@ def test_installation(tmp_path):
     assert "WORKDIR /work" in dockerfile
     assert 'ENTRYPOINT ["stitch-sweep"]' in dockerfile
     skip = ["make", "docker build", "docker run"]
-    printed = run_page(GUIDES / "installation.md", tmp_path, skip=skip)
+    printed = run_guide("installation.md", tmp_path, skip=skip)
     assert project["version"] in printed
 
 
 def test_external_networks(tmp_path):
-    printed = run_page(GUIDES / "external_networks.md", tmp_path)
+    printed = run_guide("external_networks.md", tmp_path)
     text = (GUIDES / "external_networks.md").read_text()
     (table,) = (block.code for block in read_blocks(text) if not block.language)
     assert table in printed
@@ -100,8 +108,8 @@ def test_own_images(tmp_path):
             folder.mkdir(parents=True)
             for k in range(count):
                 (folder / f"{k:04}.png").write_bytes(png(generator))
-    printed = run_page(
-        GUIDES / "data.md",
+    printed = run_guide(
+        "data.md",
         tmp_path,
         skip=["apt-get", "make ffcv"],
         before=f"mkdir my && mv '{tmp_path}/photos' my/",
@@ -151,7 +159,7 @@ def test_resume(tmp_path):
     retrain = "stitch-sweep sweep my/config.yml --resume --retrain-stitches\n"
     lose = 'rm "$(ls my/stitches/*.safetensors | head -n 1)"\n'
     replace = {**without_tracking("training: {epochs: 1}"), retrain: lose + retrain}
-    printed = run_page(GUIDES / "resume.md", tmp_path, replace=replace)
+    printed = run_guide("resume.md", tmp_path, replace=replace)
     folder = tmp_path / "work/my"
     trials = results(folder)
     assert len(trials) == 4 + 2
@@ -161,7 +169,7 @@ def test_resume(tmp_path):
 
 
 def test_search(tmp_path):
-    run_page(GUIDES / "search.md", tmp_path, replace=without_tracking("training: {epochs: 2}"))
+    run_guide("search.md", tmp_path, replace=without_tracking("training: {epochs: 2}"))
     folder = tmp_path / "work/my"
     assert len(results(folder)) == 2 * 12
     stopped = results(folder / "asha")
@@ -186,7 +194,7 @@ def test_gpu(tmp_path):
 
 def test_knock_out(tmp_path):
     replace = {"\ntraining: {epochs: 2}\n": "\ntraining: {epochs: 2}\ntracking: {enabled: false}\n"}
-    printed = run_page(GUIDES / "knock_out.md", tmp_path, replace=replace)
+    printed = run_guide("knock_out.md", tmp_path, replace=replace)
     folder = tmp_path / "work/my"
     trials = results(folder)
     # a: layers 1 to 4 one at a time, and three runs of two; b: layers 2 and 3.
@@ -198,7 +206,7 @@ def test_knock_out(tmp_path):
 
 
 def test_assembly(tmp_path):
-    run_page(GUIDES / "assembly.md", tmp_path)
+    run_guide("assembly.md", tmp_path)
     folder = tmp_path / "work/my"
     summary = json.loads((folder / "summary.json").read_text())
     assert {"receiver_accuracy", "penalty"} <= set(summary)
