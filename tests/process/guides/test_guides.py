@@ -72,7 +72,7 @@ def test_installation(tmp_path):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = text.partition("## Extras")[2].partition("## Docker")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", extras, re.M)) == set(project["optional-dependencies"])
-    targets = re.findall(r"make ([\w-]+)", text)
+    targets = re.findall(r"make (?:\w+=\S+ )?([a-z-]+)", text)
     makefile = (ROOT / "Makefile").read_text()
     assert all(f"\n{target}:" in makefile for target in targets)
     dockerfile = (ROOT / "user.Dockerfile").read_text()
