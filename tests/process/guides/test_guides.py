@@ -157,6 +157,7 @@ def test_the_sections_of_other_formats_are_read(tmp_path):
 
 
 def test_resume(tmp_path):
+    """Nothing is interrupted here: tests of sweeps and of faults do that. One stitch is lost."""
     retrain = "stitch-sweep sweep my/config.yml --resume --retrain-stitches\n"
     lose = 'rm "$(ls my/stitches/*.safetensors | head -n 1)"\n'
     replace = {**IMAGES, **SMALLER, **PLAIN, retrain: lose + retrain}
