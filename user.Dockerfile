@@ -1,7 +1,7 @@
 # Stitch Sweep on your machine, on CPUs. Build it in this folder, and run it in the folder of your files:
 #     docker build -t stitch-sweep -f user.Dockerfile .
 #     docker run --rm --shm-size=2g -v "$PWD:/work" stitch-sweep sweep config.yml
-# docs/installation.md explains both commands. The file Dockerfile is another image: that of the nodes
+# docs/guides/installation.md explains both commands. The file Dockerfile is another image: that of the nodes
 # of a Ray cluster, which ray_job.yaml uses.
 FROM python:3.11-slim-bookworm
 # An index with CPU builds of PyTorch saves 4 GB: --build-arg PIP_EXTRA_INDEX_URL=...
