@@ -92,7 +92,9 @@ def serving(command: str, url: str, folder: Path) -> Iterator[None]:
             stderr=output,
         )
         try:
-            wait_for(lambda: process.poll() is not None or answers(url), f"{command} to answer")
+            wait_for(
+                lambda: process.poll() is not None or answers(url), f"{command} to answer", 400
+            )
             assert process.poll() is None, (folder / "server.txt").read_text()
             yield
         finally:
@@ -129,7 +131,7 @@ def test_mlflow(tmp_path, zoo):
     (server,) = (b.code for b in read_blocks(text) if b.code.startswith("mlflow server"))
     (tmp_path / "server").mkdir()
     url = f"http://127.0.0.1:{port}"
-    with serving(server, f"{url}/health", tmp_path / "server"):
+    with serving(f"{server.strip()} --workers 1", f"{url}/health", tmp_path / "server"):
         ports = {"5000": str(port)}
         run("mlflow.md", tmp_path / "page", zoo, skip=["mlflow server"], replace=ports)
         api = f"{url}/api/2.0/mlflow"
