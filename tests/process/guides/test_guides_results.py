@@ -276,7 +276,11 @@ def test_the_commands_of_slurm_jobs_are_understood(file, count):
     assert ended.returncode == 0, ended.stderr
     lines = script.replace("\\\n", " ").splitlines()
     # The command behind " -- " is that of the first node.
-    parts = [part.strip().removeprefix("srun ") for line in lines for part in line.split(" -- ")]
+    parts = [
+        re.sub("^srun .*? ray ", "ray ", part.strip())
+        for line in lines
+        for part in line.split(" -- ")
+    ]
     commands = [part.partition(" &")[0] for part in parts if part.startswith(("ray ", "stitch-"))]
     assert len(commands) == count
     assert shell_faults(commands) == []
