@@ -110,7 +110,8 @@ def _join_cluster(address: str) -> None:
     if "/" in address:
         raise InputError(
             f"--address {shown}: must be auto or HOST:PORT, on a node of the cluster; from another "
-            "machine, `ray job submit --address http://...` runs the command there (docs/cluster.md)"
+            "machine, `ray job submit --address http://...` runs the command there "
+            "(docs/tutorials/cluster.md)"
         )
     try:
         _check_access(address)
@@ -150,5 +151,5 @@ def _check_access(address: str) -> None:
         raise InputError(
             f"--address {redact_uri(address)}: {problem} ({reason}); put the "
             "cluster's token into ~/.ray/auth_token or RAY_AUTH_TOKEN, with RAY_AUTH_MODE unset or "
-            "token (docs/cluster.md)"
+            "token (docs/tutorials/cluster.md)"
         ) from None
