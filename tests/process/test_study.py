@@ -150,9 +150,9 @@ def test_the_quickstart_and_the_study(checkout, environment, tmp_path):
     assert "full" in ended.stdout
 
     results = pd.read_parquet(study / "results.parquet")
-    assert len(results) == 16 * 2 * 3
+    assert len(results) == 16 * 2 * 2
     assert set(results["status"]) == {"finished"}
-    assert set(results["sender"]) == {"a", "a-untrained", "a-class-only"}
+    assert set(results["sender"]) == {"a", "a-untrained"}
     checks = json.loads((study / "sanity.json").read_text())["checks"]
     assert [check["name"] for check in checks if check["verdict"] == "fail"] == []
     assert len(pd.read_csv(study / "measured/longer.csv")) >= 2
