@@ -30,6 +30,7 @@ TESTS = Path(__file__).parent
 SLOW_FILES = (
     "process/sweep/test_sweep.py",
     "process/test_study.py",
+    "process/guides/test_guides.py",
     "process/sweep/test_ends.py",
     "process/test_portability.py",
     "process/test_wheel.py",

@@ -16,16 +16,13 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import pandas as pd
 import pytest
-import typer
 import yaml
 from packaging.requirements import Requirement
 
-from stitch_sweep.cli.main import app
 from stitch_sweep.config.reading import read_config
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.sweep.jobs import check_job
@@ -33,6 +30,7 @@ from stitch_sweep.sweep.slots import UNLIMITED_SLOTS, count_autoscaled_slots
 from tests.support.documents import code_blocks
 from tests.support.faults import Cluster, Driver, closing, wait_for
 from tests.support.paths import ROOT
+from tests.support.shell_commands import shell_faults
 from tests.support.sweeps import write_config
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -52,49 +50,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:Using extra keyword arguments on
 needs_dashboard = pytest.mark.skipif(
     bool(missing), reason="ray[default] is not installed: pip install -e '.[cluster]'"
 )
-
-
-def parse(words: list[str]) -> str | None:
-    """Return the parser's error about a command of Stitch Sweep or Ray."""
-    from ray.scripts.scripts import cli as ray
-
-    programs = {"stitch-sweep": typer.main.get_command(app), "ray": ray}
-    program, *arguments = words
-    command: Any = programs[program]
-    try:
-        while hasattr(command, "commands"):
-            name = arguments.pop(0) if arguments else ""
-            if name not in command.commands:
-                return f"{program}: no command {name!r}"
-            command = command.commands[name]
-        with command.make_context(command.name, list(arguments)) as context:
-            # The commands that `ray job submit` and `ray exec` run on the cluster.
-            entrypoint = context.params.get("entrypoint") or []
-            entrypoint = entrypoint or shlex.split(context.params.get("cmd") or "")
-    except Exception as error:
-        # Typer contains a copy of click, so the two have no common class.
-        if not hasattr(error, "format_message"):
-            raise
-        return f"{program}: {error.format_message()}"
-    return parse(list(entrypoint)) if entrypoint else None
-
-
-def shell_faults(commands: list[str]) -> list[str]:
-    """Return a line for each command that bash or the called program would refuse."""
-    faults = []
-    for command in commands:
-        ran = subprocess.run(["bash", "-n", "-c", command], capture_output=True, text=True)
-        if ran.returncode:
-            faults.append(f"bash: {command}: {ran.stderr.strip()}")
-            continue
-        for part in re.split(r";|&&|\|\|", command):
-            words = shlex.split(part.strip(" ()"))
-            while words and re.match(r"\w+=", words[0]):
-                del words[0]  # a variable before the command
-            if words and Path(words[0]).name in ("ray", "stitch-sweep"):
-                fault = parse([Path(words[0]).name, *words[1:]])
-                faults += [fault] if fault else []
-    return faults
 
 
 def install_faults(text: str) -> list[str]:

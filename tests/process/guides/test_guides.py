@@ -171,7 +171,9 @@ def test_resume(tmp_path):
 
 
 def test_search(tmp_path):
-    run_guide("search.md", tmp_path, replace={**IMAGES, **SMALLER, **PLAIN})
+    run_guide(
+        "search.md", tmp_path, replace={**IMAGES, **SMALLER, **PLAIN, "samples: 16": "samples: 8"}
+    )
     folder = tmp_path / "work/my"
     assert len(results(folder)) == 2 * 12
     stopped = results(folder / "asha")

@@ -23,10 +23,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from tests.cluster.test_launching import shell_faults
 from tests.support.documents import check_shell, heredoc, read_blocks, run_page, split_commands
 from tests.support.faults import free_port, kill_tree, wait_for
 from tests.support.paths import ROOT
+from tests.support.shell_commands import shell_faults
 
 GUIDES = ROOT / "docs/guides"
 # Ray warns when its command line is imported.

@@ -16,9 +16,7 @@ def test_git_ignores_all_that_a_sweep_leaves_in_the_checkout():
     """A file that git sees would be copied, or committed, with the shipped configurations."""
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         pytest.skip("needs git and a checkout")
-    described = re.findall(r"^(\S+(?:, \S+)*)  ", layout.__doc__ or "", re.M)
-    names = [name for names in described for name in names.split(", ")]
-    names = [name for name in names if name not in ("config.yml", ".<writer>.json")]
+    names = [name for name in layout.CONTENT if name not in ("config.yml", ".<writer>.json")]
     names += [layout.REPORT_MANIFEST, layout.ANALYSIS_MANIFEST]
     assert {"report.html", "verdicts.json", "ledger/", "traj.pkl"} <= set(names)
     paths = [f"experiments/quickstart/digits/{re.sub('<trial>|[*]', 'x', name)}" for name in names]
