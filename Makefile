@@ -52,6 +52,7 @@ lint: $(VENV)/.installed-dev ## ruff check, ruff format --check and mypy
 
 docs: $(VENV)/.installed-dev ## build the site of the documents into site/; wrong links and references fail
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "To read it with its search: $(BIN)/python -m http.server --directory site"
 
 wheel: $(VENV)/.installed-dev ## build a wheel into dist/
 	rm -rf build dist
