@@ -2,7 +2,7 @@
 
     python docs/_tools/pictures.py [FOLDER]
 
-FOLDER keeps the sweep, so that an interrupted one is resumed. `reference.py` shows the pictures that exist.
+FOLDER keeps the sweep, so that an interrupted one is resumed. `reference.py` shows existing pictures.
 
 It takes some minutes on one core. The numbers are those of one pair of small networks: they show how
 losses differ, and prove nothing.
