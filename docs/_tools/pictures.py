@@ -1,6 +1,8 @@
 """Draw the pictures of docs/reference/: a matrix per loss, on handwritten digits.
 
-    python docs/_tools/pictures.py
+    python docs/_tools/pictures.py [FOLDER]
+
+FOLDER keeps the sweep, so that an interrupted one is resumed. `reference.py` shows existing pictures.
 
 It takes some minutes on one core. The numbers are those of one pair of small networks: they show how
 losses differ, and prove nothing.
@@ -44,7 +46,10 @@ def main() -> None:
         folder=sys.argv[1] if len(sys.argv) > 1 else None,
         resume=len(sys.argv) > 1 and (Path(sys.argv[1]) / "ledger").exists(),
     )
-    for matrix in matrices(experiment.results):
+    drawn = matrices(experiment.results)
+    if any(matrix.missing.to_numpy().any() for matrix in drawn) or len(drawn) < len(LOSSES.names()):
+        raise SystemExit("the sweep isn't complete: give a folder, and start the script again")
+    for matrix in drawn:
         figure = heatmap(matrix)
         figure.savefig(
             IMAGES / f"{matrix.factors['loss']}.png", dpi=80, metadata={"Software": None}

@@ -19,6 +19,7 @@ from stitch_sweep.core.measures import (
 )
 from stitch_sweep.core.registry import LOSSES
 from stitch_sweep.losses.measures import MEASURE_INPUTS
+from stitch_sweep.measuring.outliers import OutlierDetector
 
 SHARED = {
     "shape": "equal shapes",
@@ -83,6 +84,9 @@ def _make_index(names: list[str]) -> str:
         ]
         heads = ["column", "title", "range", "better", "definition"]
         blocks += [f"## {title}", text, table(heads, rows)]
+        if group is OUTLIER_SCORES:
+            detector = read_docstring(OutlierDetector)
+            blocks += [detector.summary, *detector.text]
     derived = [m for m in COLUMNS.values() if m.name == "beyond_logits"]
     blocks += [
         "## Beyond the logits-only control",
