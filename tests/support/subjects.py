@@ -19,9 +19,12 @@ from stitch_sweep.plan.cells import Cell
 
 
 def make_subject(
-    digits: Data, modules: dict[str, nn.Module], cell: Cell, **changes: Any
+    digits: Data, modules: dict[str, nn.Module], cell: Cell, images: int = 100, **changes: Any
 ) -> Subject:
-    """Make a subject of networks on the digits; `changes` replace sections of its configuration."""
+    """Make a subject of networks on the digits, with at most `images` of them in each split.
+
+    `changes` replace sections of its configuration.
+    """
     config = Config.model_validate(
         {
             "data": {"name": "digits"},
@@ -34,7 +37,7 @@ def make_subject(
     stored = {name: copy.deepcopy(module) for name, module in modules.items()}
     settings = TrialSettings.model_validate(config.settings)
     return Subject(
-        config, digits, modules, lambda: copy.deepcopy(stored), cell, settings, 100, is_tiny=True
+        config, digits, modules, lambda: copy.deepcopy(stored), cell, settings, images, is_tiny=True
     )
 
 

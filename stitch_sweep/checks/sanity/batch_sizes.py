@@ -35,9 +35,11 @@ def batch_size(subject: Subject) -> Finding:
     figures, predictions = _expected_figures(subject, bench, data, trained)
     defects = _trajectory_defects(completed, figures)
     for size in (*BATCH_SIZES, len(data.train)):
-        # In raw coordinates, because the trained stitch is an ordinary one.
+        # In raw coordinates, because the trained stitch is an ordinary one; over all training images,
+        # as the expected figures are.
+        raw = {"coordinates": "raw", "train_metrics": "all"}
         training = subject.short.training.model_copy(
-            update={"epochs": 0, "batch_size": size, "coordinates": "raw"}
+            update={"epochs": 0, "batch_size": size, **raw}
         )
         settings = subject.short.model_copy(update={"training": training})
         repeated = subject.start(bench, settings=settings)
