@@ -204,7 +204,7 @@ EnqueuedSettings = Annotated[list[dict[str, Any]], Field(min_length=1, max_lengt
 
 
 class SearchConfig(Options):
-    """Crossed settings, which are run in every cell, and searched settings, which Optuna samples.
+    """Crossed settings run in every cell. Searched settings are sampled by Optuna.
 
     ```yaml
     search:

@@ -18,19 +18,10 @@ from pydantic import Field
 from stitch_sweep.config.root import Config
 from stitch_sweep.config.training import TrainingConfig
 from stitch_sweep.core.registry import DATASETS, FAMILIES, LOSSES, STITCHES
-from tests.support.documents import code_blocks
+from tests.support.documents import BASE, code_blocks
 from tests.support.paths import ROOT
 
 FOLDER = ROOT / "docs/reference"
-BASE: dict[str, Any] = {
-    "data": {"name": "digits", "image_size": 16},
-    "networks": [
-        {"name": "a", "family": "resnet1111", "width": 8, "seed": 0},
-        {"name": "b", "family": "resnet1111", "width": 8, "seed": 1},
-    ],
-    "pairs": [{"sender": "a", "receiver": "b"}],
-}
-"""What the examples of single sections are added to."""
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from scipy import stats
 from stitch_sweep.analysis.ladder.fit import LadderFit
 from stitch_sweep.analysis.ladder.transition import fit_ladder
 from stitch_sweep.analysis.matrix.matrix import Matrix
+from stitch_sweep.analysis.matrix.uncertainty import Interval
 from stitch_sweep.charts.colors import series_style
 from stitch_sweep.charts.elements import (
     Axis,
@@ -94,6 +95,13 @@ def mean_over_sizes(pairs: pd.DataFrame, kind: str, value: str) -> dict[str, Any
     }
 
 
+def ends(interval: Interval | None) -> dict[str, float]:
+    """Return the ends of an interval; NaN without one."""
+    if interval is None:
+        return {"low": math.nan, "high": math.nan}
+    return {"low": interval.low, "high": interval.high}
+
+
 def trend_rows(pairs: pd.DataFrame) -> list[dict[str, Any]]:
     """Return slopes and transitions of both indices, of pairs and of their excess."""
     rows = []
@@ -101,20 +109,17 @@ def trend_rows(pairs: pd.DataFrame) -> list[dict[str, Any]]:
         for value in ("triangle", "diagonal"):
             for size in ("parameters", "depth", "width"):
                 found = fit(pairs, kind, value, size)
-                slope, place = found.slope, found.transition
                 shared = {"of": f"{kind} {value}", "over": size, "points": found.points}
                 rows.append(
                     shared
                     | {"test": "slope per doubling", "estimate": found.per_doubling}
-                    | {"low": math.nan if slope is None else slope.low}
-                    | {"high": math.nan if slope is None else slope.high}
+                    | ends(found.slope)
                     | {"p_value": found.slope_p_value, "result": found.selected}
                 )
                 rows.append(
                     shared
                     | {"test": "transition", "estimate": found.place}
-                    | {"low": math.nan if place is None else place.low}
-                    | {"high": math.nan if place is None else place.high}
+                    | ends(found.transition)
                     | {"p_value": found.p_value, "result": found.status}
                 )
     return rows

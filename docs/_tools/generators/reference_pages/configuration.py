@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 from reference_pages.docstrings import read_docstring
 from reference_pages.markdown import anchor, code, page, table
+from reference_pages.options import built_in_names
 from reference_pages.types import describe_type
 from stitch_sweep.config import root
 from stitch_sweep.config.components import Component
@@ -71,9 +72,7 @@ def make_page(config: Model = Config) -> str:
         if issubclass(section.model, Component):
             registry = section.model.registry
             owner = "a term" if section.model.name_is_key else "this section"
-            names = ", ".join(
-                f"`{name}`" for name in registry.names() if registry.get(name).is_built_in
-            )
+            names = ", ".join(f"`{name}`" for name in built_in_names(registry))
             blocks.append(
                 f"Names: {names}. Their options, which are keys of {owner} too, are on the page of "
                 f"{_NAMES[registry]}."

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from reference_pages.docstrings import read_docstring
 from reference_pages.markdown import facts, page, table
-from reference_pages.options import describe_options
+from reference_pages.options import built_in_names, describe_options
 from stitch_sweep import losses as package
 from stitch_sweep.core.registry import LOSSES
 from stitch_sweep.losses import calibration, flat_losses
@@ -19,19 +19,15 @@ TOPICS = {"Losses that can't teach": flat_losses, "Calibration": calibration}
 def make_pages() -> dict[str, str]:
     """Make the index, and a page per loss."""
     pages = {"losses.md": _make_index()}
-    for name in _names():
+    for name in built_in_names(LOSSES):
         pages[f"losses/{name}.md"] = _make_page(name)
     return pages
-
-
-def _names() -> list[str]:
-    return [name for name in LOSSES.names() if LOSSES.get(name).is_built_in]
 
 
 def _make_index() -> str:
     documented = read_docstring(package)
     rows = []
-    for name in _names():
+    for name in built_in_names(LOSSES):
         factory = LOSSES.get(name).factory
         text = read_docstring(factory)
         rows.append(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reference_pages.docstrings import read_docstring
 from reference_pages.markdown import facts, page
-from reference_pages.options import describe_options
+from reference_pages.options import built_in_names, describe_options
 from stitch_sweep import data
 from stitch_sweep.core.registry import DATASETS, FAMILIES
 from stitch_sweep.networks import external, families
@@ -21,7 +21,7 @@ def make_page() -> str:
         documented.summary,
         *documented.text,
     ]
-    for name in _built_in(FAMILIES):
+    for name in built_in_names(FAMILIES):
         entry = FAMILIES.get(name)
         text = read_docstring(entry.factory)
         blocks += [f"### `{name}`", text.summary, *text.text]
@@ -32,7 +32,7 @@ def make_page() -> str:
     documented = read_docstring(data)
     blocks += ["## Data sets", documented.summary, *documented.text]
     library = _torchvision_sets()
-    for name in _built_in(DATASETS):
+    for name in built_in_names(DATASETS):
         if name in library:
             continue
         entry = DATASETS.get(name)
@@ -65,10 +65,8 @@ _EXAMPLES = {
 """An entry of `networks` for each family."""
 
 
-def _built_in(registry: object) -> list[str]:
-    return [name for name in registry.names() if registry.get(name).is_built_in]  # type: ignore[attr-defined]
-
-
 def _torchvision_sets() -> list[str]:
     """Return the data sets with an option `source`, which only those of torchvision have."""
-    return [name for name in _built_in(DATASETS) if "source" in DATASETS.options(name).model_fields]
+    return [
+        name for name in built_in_names(DATASETS) if "source" in DATASETS.options(name).model_fields
+    ]

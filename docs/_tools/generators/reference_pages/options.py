@@ -1,11 +1,16 @@
-"""The options of registered objects as a table."""
+"""The names of registered objects, and their options as a table."""
 
 from __future__ import annotations
 
 from reference_pages.docstrings import Docstring
 from reference_pages.markdown import code, table
 from reference_pages.types import describe_type
-from stitch_sweep.core.registry import Registration
+from stitch_sweep.core.registry import Registration, Registry
+
+
+def built_in_names(registry: Registry) -> list[str]:
+    """Return the names that Stitch Sweep itself has registered."""
+    return [name for name in registry.names() if registry.get(name).is_built_in]
 
 
 def describe_options(entry: Registration, documented: Docstring) -> str:

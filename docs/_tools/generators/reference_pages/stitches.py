@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reference_pages.docstrings import read_docstring
 from reference_pages.markdown import facts, page, table
-from reference_pages.options import describe_options
+from reference_pages.options import built_in_names, describe_options
 from stitch_sweep import stitches as package
 from stitch_sweep.config.stitch import STARTS
 from stitch_sweep.core.errors import InputError
@@ -30,19 +30,15 @@ TOPICS = {
 def make_pages() -> dict[str, str]:
     """Make the index, and a page per stitch."""
     pages = {"stitches.md": _make_index()}
-    for name in _names():
+    for name in built_in_names(STITCHES):
         pages[f"stitches/{name}.md"] = _make_page(name)
     return pages
-
-
-def _names() -> list[str]:
-    return [name for name in STITCHES.names() if STITCHES.get(name).is_built_in]
 
 
 def _make_index() -> str:
     documented = read_docstring(package)
     rows = []
-    for name in _names():
+    for name in built_in_names(STITCHES):
         stitch = _build(name, *EQUAL)
         unequal = _build(name, *UNEQUAL)
         text = read_docstring(STITCHES.get(name).factory)
@@ -124,7 +120,7 @@ def _starts(stitch: Stitch) -> str:
 def _starts_table() -> str:
     own = [start for start in STARTS if start != "auto"]
     rows = []
-    for name in _names():
+    for name in built_in_names(STITCHES):
         stitch, unequal = _build(name, *EQUAL), _build(name, *UNEQUAL)
         cells = [_start_cell(stitch, unequal, start) for start in own]
         rows.append((f"[`{name}`](stitches/{name}.md)", *cells))
