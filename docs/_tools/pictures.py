@@ -1,61 +1,108 @@
-"""Draw the pictures of docs/reference/: a matrix per loss, on handwritten digits.
+"""Draw the pictures of docs/reference/: a matrix per loss, stitch, measure and control.
 
-    python docs/_tools/pictures.py [FOLDER]
+    python docs/_tools/pictures.py FOLDER
 
-FOLDER keeps the sweep, so that an interrupted one is resumed. `reference.py` shows existing pictures.
+FOLDER keeps the sweeps, so that interrupted ones are resumed. A new part needs its picture before
+`reference.py` can make its page.
 
-It takes some minutes on one core. The numbers are those of one pair of small networks: they show how
-losses differ, and prove nothing.
+It takes about ten minutes on two cores. The numbers are those of one pair of small networks on digits:
+they show how losses, stitches, measures and controls differ, and prove nothing.
 """
 
 from __future__ import annotations
 
-import os
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 
-# This folder's math.py would hide Python's own module from a script that is started here.
-TOOLS = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
-sys.path = [path for path in sys.path if path != TOOLS]
+import matplotlib
+import pandas as pd
+from matplotlib.figure import Figure
+from reference_pages.stitches import EQUAL_SHAPES
 
-from pathlib import Path  # noqa: E402
+import stitch_sweep as ss
+from stitch_sweep.analysis.matrix.matrices import matrices
+from stitch_sweep.charts.figures import draw, heatmap
+from stitch_sweep.charts.networks import describe_probes
+from stitch_sweep.config.controls import BUILT_IN
+from stitch_sweep.core.registry import LOSSES, STITCHES
+from stitch_sweep.losses.measures import MEASURE_INPUTS
 
-import matplotlib  # noqa: E402
+IMAGES = Path(__file__).resolve().parents[1] / "images" / "reference"
+RESNETS = tuple({"family": "resnet1111", "width": 8, "seed": seed} for seed in (0, 1))
+# All its layers have the same shape.
+VIT = {"family": "vit", "depth": 4, "width": 32, "heads": 4, "patch": 4}
+# The controls that replace networks.
+PAIRS = {
+    "untrained_sender": ("a-untrained", "b"),
+    "untrained_receiver": ("a", "b-untrained"),
+    "untrained_both": ("a-untrained", "b-untrained"),
+    "class_only": ("a-class-only", "b"),
+    "logits_only": ("a-logits-only", "b"),
+}
 
-import stitch_sweep as ss  # noqa: E402
-from stitch_sweep.analysis.matrix.matrices import matrices  # noqa: E402
-from stitch_sweep.charts.figures import heatmap  # noqa: E402
-from stitch_sweep.core.registry import LOSSES  # noqa: E402
 
-IMAGES = Path(TOOLS).parent / "images" / "reference"
-
-
-def main() -> None:
-    """Train all cells for every loss, and write a picture per loss."""
+def main(folder: Path) -> None:
+    """Train all cells for every loss, stitch and control, and write the pictures."""
     matplotlib.use("Agg")
-    IMAGES.mkdir(parents=True, exist_ok=True)
-    networks = [{"family": "resnet1111", "width": 8, "seed": seed} for seed in (0, 1)]
+    losses = run(folder / "losses", losses=LOSSES.names(), stitch="conv1x1")
+    save("losses", ((matrix.factors["loss"], heatmap(matrix)) for matrix in matrices(losses)))
+    mse = losses[losses["factor.loss"] == "mse"]
+    save("measures", ((m, heatmap(matrices(mse, f"val_{m}")[0])) for m in MEASURE_INPUTS))
+    general = [name for name in STITCHES.names() if name not in EQUAL_SHAPES]
+    for part, names, networks in (
+        ("stitches", general, RESNETS),
+        ("stitches_equal_shapes", list(EQUAL_SHAPES), (VIT, VIT)),
+    ):
+        search = {"cross": {"stitch.name": names}}
+        trials = run(folder / part, networks, loss="task", search=search)
+        save("stitches", ((m.factors["stitch.name"], heatmap(m)) for m in matrices(trials)))
+    controls = run(folder / "controls", loss="task", controls=list(BUILT_IN))
+    save("controls", draw_controls(controls, folder / "controls"))
+
+
+def run(
+    folder: Path, networks: tuple[dict[str, object], ...] = RESNETS, **settings: object
+) -> pd.DataFrame:
+    """Run or resume a sweep over all cells of the pair; returns its trials.
+
+    Raises:
+        SystemExit: a trial is missing.
+    """
     experiment = ss.matrix(
         *networks,
         data={"name": "digits", "image_size": 16},
-        losses=LOSSES.names(),
         recipe="fast",
-        stitch="conv1x1",
         pretraining={"recipe": "fast"},
         keep_stitches="none",
-        workers=1,
-        folder=sys.argv[1] if len(sys.argv) > 1 else None,
-        resume=len(sys.argv) > 1 and (Path(sys.argv[1]) / "ledger").exists(),
+        folder=folder,
+        resume=(folder / "ledger").exists(),
+        **settings,
     )
-    drawn = matrices(experiment.results)
-    if any(matrix.missing.to_numpy().any() for matrix in drawn) or len(drawn) < len(LOSSES.names()):
-        raise SystemExit("the sweep isn't complete: give a folder, and start the script again")
-    for matrix in drawn:
-        figure = heatmap(matrix)
-        figure.savefig(
-            IMAGES / f"{matrix.factors['loss']}.png", dpi=80, metadata={"Software": None}
-        )
-        print(matrix.factors["loss"], flush=True)
+    if experiment.status["state"] != "complete":
+        raise SystemExit(f"{folder}: the sweep isn't complete; start the script again")
+    return experiment.results
+
+
+def draw_controls(trials: pd.DataFrame, folder: Path) -> Iterable[tuple[str, Figure]]:
+    """Draw the matrix of every control, and the accuracies of the probes."""
+    drawn = {(matrix.sender, matrix.receiver): matrix for matrix in matrices(trials)}
+    for control, pair in PAIRS.items():
+        yield control, heatmap(drawn[pair])
+    image = trials[(trials["sender"] == "a") & (trials["sender_layer"] == -1)]
+    yield "image", heatmap(matrices(image)[0])
+    zoo = Path(__file__).resolve().parents[2] / "zoo"
+    ss.measure(folder, only=["probes"], allow=[zoo])
+    yield "linear_probe", draw(describe_probes(pd.read_parquet(folder / "measured/probes.parquet")))
+
+
+def save(kind: str, figures: Iterable[tuple[str, Figure]]) -> None:
+    """Write the figures of a kind of pages."""
+    (IMAGES / kind).mkdir(parents=True, exist_ok=True)
+    for name, figure in figures:
+        figure.savefig(IMAGES / kind / f"{name}.png", dpi=80, metadata={"Software": None})
+        print(kind, name, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]))

@@ -6,17 +6,11 @@ python docs/_tools/reference.py --check   list the pages that differ; status 1 i
 
 from __future__ import annotations
 
-import os
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
-# This folder's math.py would hide Python's own module from a script that is started here.
-TOOLS = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
-sys.path = [f"{TOOLS}/generators", *(path for path in sys.path if path != TOOLS)]
-
-from collections.abc import Iterator  # noqa: E402
-from pathlib import Path  # noqa: E402
-
-from reference_pages import (  # noqa: E402
+from reference_pages import (
     command_line,
     configuration,
     controls,
@@ -28,7 +22,7 @@ from reference_pages import (  # noqa: E402
     stitches,
 )
 
-FOLDER = Path(TOOLS).parent / "reference"
+FOLDER = Path(__file__).resolve().parents[1] / "reference"
 GENERATED_FOLDERS = ("stitches", "losses", "measures", "controls")
 """Folders all of whose pages are generated."""
 

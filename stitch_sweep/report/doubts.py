@@ -48,17 +48,17 @@ def _trial_doubts(results: pd.DataFrame) -> list[str]:
     failed = int((results["status"] == "failed").sum())
     if failed:
         doubts.append(
-            f"{pluralize(failed, 'trial')} of {len(results):,} failed; × marks cells without any "
-            "other."
+            f"{failed:,} of {pluralize(len(results), 'trial')} failed; × marks cells without any other."
         )
-    is_finished = results["status"] == "finished"
-    converged = results[is_finished]["converged"].dropna().astype(bool)
-    unconverged = int((~converged).sum())
-    if unconverged:
+    converged = results.loc[results["status"] == "finished", "converged"].astype("boolean")
+    of_all = f"of {pluralize(len(converged), 'finished trial')}"
+    if unconverged := int((~converged).sum()):
         doubts.append(
-            f"{pluralize(unconverged, 'finished trial')} of {len(converged):,} did not converge; "
-            "* marks cells whose best trial is one of them."
+            f"{unconverged:,} {of_all} did not converge; * marks cells whose best trial is one of "
+            "them."
         )
+    if unknown := int(converged.isna().sum()):
+        doubts.append(f"{unknown:,} {of_all} can't show whether their training was long enough.")
     return doubts
 
 

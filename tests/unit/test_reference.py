@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
+import importlib
 import re
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
@@ -25,18 +25,11 @@ FOLDER = ROOT / "docs/reference"
 
 
 @pytest.fixture(scope="module")
-def reference() -> ModuleType:
+def reference() -> Iterator[ModuleType]:
     """The script that writes the pages."""
-    before = list(sys.path)
-    spec = importlib.util.spec_from_file_location("reference", ROOT / "docs/_tools/reference.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path[:] = before
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "docs/_tools"))
+        yield importlib.import_module("reference")
 
 
 @pytest.fixture(scope="module")

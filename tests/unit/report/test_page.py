@@ -58,8 +58,8 @@ def test_missing_cells_are_counted_and_left_empty(tmp_path):
         tmp_path / "sweep", losses=("task",), failed=((0, 1),), unconverged=((2, 2),)
     )
     doubts = doubts_of(folder)
-    assert "1 trial of 16 failed; × marks cells without any other." in doubts
-    assert any(text.startswith("1 finished trial of 15 did not converge") for text in doubts)
+    assert "1 of 16 trials failed; × marks cells without any other." in doubts
+    assert any(text.startswith("1 of 15 finished trials did not converge") for text in doubts)
     data = read(folder).data
     (variant,) = data["groups"][0]["variants"]
     assert variant["values"]["test_accuracy"][0][1] is None

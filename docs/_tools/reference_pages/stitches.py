@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reference_pages.docstrings import read_docstring
-from reference_pages.markdown import facts, page, table
+from reference_pages.markdown import facts, page, picture, table
 from reference_pages.options import built_in_names, describe_options
 from stitch_sweep import stitches as package
 from stitch_sweep.config.stitch import STARTS
@@ -19,6 +19,8 @@ from stitch_sweep.stitches.shapes import Shape
 
 EQUAL: tuple[Shape, Shape] = ((64, 8, 8), (64, 8, 8))
 UNEQUAL: tuple[Shape, Shape] = ((64, 8, 8), (32, 4, 4))
+EQUAL_SHAPES = ("affine", "identity")
+"""Stitches that can't join most layers of two ResNets."""
 TOPICS = {
     "Sequences of tokens": shapes,
     "Sizes": resizing,
@@ -93,6 +95,13 @@ def _make_page(name: str) -> str:
         *documented.text,
         facts(rows),
         *(["## Options", options] if options else []),
+        picture(
+            "stitches",
+            name,
+            f"Stitching matrix of stitch {name} on digits",
+            "Test accuracies (loss `task`, `recipe: fast`)",
+            **({"of": "a small ViT with itself"} if name in EQUAL_SHAPES else {}),
+        ),
         "## In a configuration",
         f"```yaml\nstitch: {section}\n```",
         "[All stitches](../stitches.md) explains sizes, tokens and starts. Equal shapes are "

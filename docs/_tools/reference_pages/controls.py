@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reference_pages.docstrings import read_docstring
-from reference_pages.markdown import facts, page, table
+from reference_pages.markdown import facts, page, picture, table
 from stitch_sweep.config import control_notes
 from stitch_sweep.config.control_notes import NOTES
 from stitch_sweep.config.controls import BUILT_IN
@@ -33,6 +33,14 @@ def _make_page(name: str) -> str:
         notes.summary,
         *notes.text,
         facts(notes.facts),
+        picture(
+            "controls",
+            name,
+            f"Control {name} of two ResNets on digits",
+            "Test accuracies of the probes"
+            if name == "linear_probe"
+            else "Test accuracies (loss `task`, `recipe: fast`)",
+        ),
         "## In a configuration",
         f"```yaml\ncontrols: [{name}]\n```",
         "[All controls](../controls.md) says which pairs get controls. "

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from stitch_sweep.config.yaml_text import dump_flow
+
+_IMAGES = Path(__file__).resolve().parents[2] / "images" / "reference"
+_PAIR = "a pair of small ResNets (R1111 of width 8, seeds 0 and 1)"
 
 
 def page(title: str, *blocks: str, source: str) -> str:
@@ -29,6 +33,27 @@ def facts(rows: dict[str, str]) -> str:
     """Format labeled facts as a table of two columns."""
     return table(
         ["property", "value"], [(f"**{name}**", text) for name, text in rows.items() if text]
+    )
+
+
+def picture(kind: str, name: str, title: str, shown: str, of: str = _PAIR) -> str:
+    """Return the section with the picture of a page, which `docs/_tools/pictures.py` draws.
+
+    Args:
+        kind: folder of the page.
+        name: name of the page.
+        title: the picture in words, for those who don't see it.
+        shown: what the numbers are.
+        of: the networks.
+
+    Raises:
+        FileNotFoundError: nobody has drawn the picture.
+    """
+    if not (_IMAGES / kind / f"{name}.png").exists():
+        raise FileNotFoundError(f"{kind}/{name}.png: run docs/_tools/pictures.py")
+    return (
+        f"## Example\n\n![{title}](../../images/reference/{kind}/{name}.png)\n\n"
+        f"{shown} of {of} on handwritten digits, one run. `docs/_tools/pictures.py` draws it."
     )
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from reference_pages.docstrings import read_docstring
-from reference_pages.markdown import facts, page, table
+from reference_pages.markdown import facts, page, picture, table
 from reference_pages.options import built_in_names, describe_options
 from stitch_sweep import losses as package
 from stitch_sweep.core.registry import LOSSES
 from stitch_sweep.losses import calibration, flat_losses
 from stitch_sweep.losses.base import INVARIANCES
 
-IMAGES = Path(__file__).resolve().parents[3] / "images" / "reference"
 TOPICS = {"Losses that can't teach": flat_losses, "Calibration": calibration}
 
 
@@ -75,25 +72,17 @@ def _make_page(name: str) -> str:
         *documented.text,
         facts(rows),
         *(["## Options", options] if options else []),
-        *_picture(name),
+        picture(
+            "losses",
+            name,
+            f"Stitching matrix of two ResNets on digits, trained for {name}",
+            "Test accuracies (stitch `conv1x1`, `recipe: fast`)",
+        ),
         "## In a configuration",
         f"```yaml\nloss: {{{name}: {body}}}\n```",
         "[All losses](../losses.md) compares them, and explains symbols and calibration.",
         source=f"the docstring of the loss in `{entry.module.replace('.', '/')}.py`",
     )
-
-
-def _picture(name: str) -> list[str]:
-    """Return the section with the picture of a loss, if there is one."""
-    if not (IMAGES / f"{name}.png").exists():
-        return []
-    return [
-        "## Example",
-        f"![Stitching matrix of two ResNets on digits, trained for {name}]"
-        f"(../../images/reference/{name}.png)",
-        "Test accuracies of a pair of small ResNets (R1111 of width 8, seeds 0 and 1) on handwritten "
-        "digits: stitch `conv1x1`, `recipe: fast`, one run. `docs/_tools/pictures.py` draws it.",
-    ]
 
 
 def _rate(factory: type, optimizer: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from reference_pages.docstrings import read_docstring
-from reference_pages.markdown import facts, page, table
+from reference_pages.markdown import facts, page, picture, table
 from stitch_sweep.core import measure_notes
 from stitch_sweep.core.measure_notes import NOTES
 from stitch_sweep.core.measures import (
@@ -116,6 +116,12 @@ def _make_page(measure: Measure) -> str:
         f"Measure `{measure.name}`",
         *text,
         facts(rows),
+        picture(
+            "measures",
+            measure.name,
+            f"Matrix of {measure.name} between two ResNets on digits",
+            "The measure for stitches that are trained for `mse` (`conv1x1`, `recipe: fast`)",
+        ),
         "## In Python",
         "```python\nimport stitch_sweep as ss\nimport torch\n\n"
         "stitched = torch.randn(64, 8, 4, 4)  # images, channels, height, width\n"
