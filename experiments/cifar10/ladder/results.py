@@ -1,16 +1,18 @@
-"""The tests and pictures of docs/results/ladder.md, from its tables alone.
+"""The tests, tables and pictures of docs/results/ladder.md, from CSV files alone.
 
-    python experiments/cifar10/ladder/results.py [--tables docs/results/ladder] [--images docs/images]
+    python experiments/cifar10/ladder/results.py [--docs docs]
 
-`collect.py` makes the tables. Writes tests.csv beside them, with the hypotheses of PLAN.md, and pictures:
-the mean matrix of every size (ladder_trained.png, ladder_logits_only.png, ladder_excess.png), and the
-indices against parameters, depth and width (ladder_triangle.png, ladder_diagonal.png).
+`collect.py` makes the CSV files. Writes tests.csv beside them, with the hypotheses of PLAN.md, the tables
+of the page, and pictures: the mean matrix of every size (ladder_trained.png, ladder_logits_only.png,
+ladder_excess.png), and the indices against parameters, depth and width (ladder_triangle.png,
+ladder_diagonal.png).
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,8 @@ from stitch_sweep.core.measures import BEYOND_LOGITS
 KINDS = ("trained", "logits_only", "excess")
 LAST_LAYER = 4
 """The layer after which every network of the ladder is linear."""
+EARLY = (0, 1)
+"""The layers whose cells the page compares with the sender's probe one by one."""
 MARGIN = 0.05
 """How far from 0 a mean index may lie and still count as none; see PLAN.md."""
 
@@ -163,16 +167,21 @@ def test_table(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat([table, pd.DataFrame(summary)], ignore_index=True)
 
 
+def order_sizes(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return the sizes of the part `task`, ordered by depth and width: means over their networks."""
+    networks = tables["networks"]
+    task = networks[networks["folder"].str.startswith("task/")]
+    columns = ["depth", "width", "parameters", "test_accuracy"]
+    return task.groupby("folder")[columns].mean().sort_values(["depth", "width"])
+
+
 def mean_matrices(tables: dict[str, pd.DataFrame]) -> dict[str, list[Matrix]]:
     """Return for each kind the mean matrix of every size, ordered by depth and width."""
-    networks = tables["networks"]
     cells = tables["cells"][tables["cells"]["folder"].str.startswith("task/")]
     place = ["folder", "kind", "sender_layer", "receiver_layer"]
     means = cells.groupby(place)["test_accuracy"].mean().unstack()
-    own = networks.groupby("folder")[["depth", "width", "test_accuracy"]].mean()
     found: dict[str, list[Matrix]] = {kind: [] for kind in KINDS}
-    sizes = own[own.index.str.startswith("task/")].sort_values(["depth", "width"])
-    for folder, depth, width, accuracy in sizes.itertuples():
+    for folder, depth, width, _, accuracy in order_sizes(tables).itertuples():
         values = {kind: means.loc[(folder, kind)] for kind in KINDS[:2]}
         values["excess"] = values["trained"] - values["logits_only"]
         for kind, matrix in values.items():
@@ -185,6 +194,115 @@ def mean_matrices(tables: dict[str, pd.DataFrame]) -> dict[str, list[Matrix]]:
             )
             found[kind].append(replace(bare, receiver_free=frozenset({LAST_LAYER})))
     return found
+
+
+def page_tables(tables: dict[str, pd.DataFrame]) -> dict[str, str]:
+    """Return the tables of the page as Markdown, a row for each size.
+
+    They leave out the receiver-free column.
+    """
+    found = {}
+    for name, (heads, make_row) in PAGE_TABLES.items():
+        rows = [
+            [f"{size.depth:.0f}, {size.width:.0f}", *make_row(tables, size)]
+            for size in order_sizes(tables).itertuples()
+        ]
+        lines = [["blocks, width", *heads], ["---"] * (len(heads) + 1), *rows]
+        found[name] = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return found
+
+
+def _make_indices(tables: dict[str, pd.DataFrame], size: Any) -> list[str]:
+    indices = tables["indices"]
+    chosen = indices[(indices["folder"] == size.Index) & (indices["columns"] == "with receiver")]
+    means, pairs = (chosen[chosen["pairs"] == count].set_index("kind") for count in ("mean", "one"))
+
+    def interval(kind: str, value: str) -> str:
+        mean, low, high = means.loc[kind, [value, f"{value}_low", f"{value}_high"]]
+        return f"{mean:z.2f} ({low:z.2f} to {high:z.2f})"
+
+    def labels(kind: str) -> str:
+        counts = pairs.loc[kind, "label"].value_counts()
+        return ", ".join(f"{count} `{label}`" for label, count in counts.items())
+
+    return [
+        f"{size.parameters:,.0f}",
+        f"{size.test_accuracy:.2f}",
+        interval("trained", "triangle"),
+        f"{pairs.loc['logits_only', 'triangle'].mean():.2f}",
+        interval("excess", "triangle"),
+        interval("trained", "diagonal"),
+        interval("excess", "diagonal"),
+        labels("trained"),
+        labels("excess"),
+    ]
+
+
+def _make_probes(tables: dict[str, pd.DataFrame], size: Any) -> list[str]:
+    cells = tables["cells"]
+    beyond = beyond_probes(cells[cells["folder"] == size.Index])
+    early = [(i, j) for i in EARLY for j in EARLY]
+    values = [*beyond.loc[early], beyond.drop(early).max(), beyond.min()]
+    return [f"{value:z.2f}" for value in values]
+
+
+def _make_kappa(tables: dict[str, pd.DataFrame], size: Any) -> list[str]:
+    decisions = tables["decisions"]
+    is_control = decisions["sender"].str.endswith("-logits-only")
+    chosen = decisions[(decisions["folder"] == size.Index) & ~is_control]
+    kappa = chosen.groupby(["region", "quantity"])["mean"].mean()
+    return [
+        f"{kappa[region, f'kappa_{network}']:.2f}"
+        for region in ("lower", "band", "upper")
+        for network in ("sender", "receiver")
+    ]
+
+
+PAGE_TABLES = {
+    "indices": (
+        [
+            *("parameters", "accuracy", "L - U", "L - U, logits-only", "L - U, excess"),
+            *("D - max(L, U)", "D - max(L, U), excess", "labels", "labels, excess"),
+        ],
+        _make_indices,
+    ),
+    "probes": (["0 to 0", "0 to 1", "1 to 0", "1 to 1", "largest other", "smallest"], _make_probes),
+    "kappa": (
+        [f"{r}, {n}" for r in ("lower", "band", "upper") for n in ("sender", "receiver")],
+        _make_kappa,
+    ),
+}
+"""Columns after the size, and the function that makes them, of every table of the page."""
+
+
+def beyond_probes(cells: pd.DataFrame) -> pd.Series:
+    """Return the accuracy of every cell of a size beyond the probe of its sender layer.
+
+    The probe's accuracy is that of its control into the receiver-free column, where stitch and receiver
+    read the control's log-probabilities linearly.
+
+    Returns:
+        Means over pairs, indexed by sender layer and receiver layer, without the receiver-free column.
+    """
+    place = ["kind", "sender_layer", "receiver_layer"]
+    means = cells.groupby(place)["test_accuracy"].mean()
+    probes = means.loc["logits_only"].xs(LAST_LAYER, level="receiver_layer")
+    trained = means.loc["trained"].drop(LAST_LAYER, level="receiver_layer")
+    return trained - probes.reindex(trained.index, level="sender_layer")
+
+
+def fill_page(page: str, tables: dict[str, str]) -> str:
+    """Replace the page's tables, which stand between comments that name them.
+
+    Raises:
+        ValueError: the page has no place for a table.
+    """
+    for name, table in tables.items():
+        pattern = rf"(<!-- table: {name} -->\n\n).*?(\n\n<!-- end -->)"
+        page, count = re.subn(pattern, rf"\g<1>{table}\g<2>", page, flags=re.DOTALL)
+        if count != 1:
+            raise ValueError(f"the page has {count} places for table {name}")
+    return page
 
 
 def describe_sizes(matrices: list[Matrix]) -> HeatmapGrid:
@@ -237,19 +355,20 @@ def draw_index(pairs: pd.DataFrame, value: str) -> ChartRow:
 
 
 def main() -> None:
-    """Write the tests and the pictures."""
+    """Write the tests, the tables and the pictures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--tables", type=Path, default=Path("docs/results/ladder"))
-    parser.add_argument("--images", type=Path, default=Path("docs/images"))
-    args = parser.parse_args()
-    tables = read_tables(args.tables)
+    parser.add_argument("--docs", type=Path, default=Path("docs"))
+    docs = parser.parse_args().docs
+    folder, page = docs / "results/ladder", docs / "results/ladder.md"
+    tables = read_tables(folder)
     tests = test_table(tables)
-    tests.to_csv(args.tables / "tests.csv", index=False, float_format="%.5g")
+    tests.to_csv(folder / "tests.csv", index=False, float_format="%.5g")
+    page.write_text(fill_page(page.read_text(), page_tables(tables)))
     for kind, matrices in mean_matrices(tables).items():
-        save_figure(draw(describe_sizes(matrices)), args.images, f"ladder_{kind}")
+        save_figure(draw(describe_sizes(matrices)), docs / "images", f"ladder_{kind}")
     pairs = task_pairs(tables)
     for value in ("triangle", "diagonal"):
-        save_figure(draw(draw_index(pairs, value)), args.images, f"ladder_{value}")
+        save_figure(draw(draw_index(pairs, value)), docs / "images", f"ladder_{value}")
     print(tests.to_string(index=False))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 
@@ -74,6 +75,14 @@ def test_a_wrong_cell_is_found(cells):
     right, changed = recompute(cells, 4), recompute(wrong, 4)
     different = [key for key in right if right[key] != pytest.approx(changed[key], abs=5e-6)]
     assert [key[2:4] for key in different] == [tuple(wrong.loc[row, ["sender", "receiver"]])]
+
+
+def test_the_tables_of_the_page_are_current(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments/cifar10/ladder"))
+    results = importlib.import_module("results")
+    made = results.page_tables(results.read_tables(TABLES))
+    page = (TABLES.parent / "ladder.md").read_text()
+    assert results.fill_page(page, made) == page, "run experiments/cifar10/ladder/results.py"
 
 
 def test_the_notebook_redraws_the_page(tmp_path, monkeypatch):
