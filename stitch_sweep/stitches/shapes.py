@@ -1,7 +1,7 @@
 """Shapes of representations: maps, sequences of tokens, and vectors.
 
-The layers of a transformer are sequences [T, D]: T tokens of D values. The length says what they are,
-because no number above 1 is both a square and a square plus 1:
+The layers of a transformer are sequences [T, D]: T tokens of D values. T tells whether a class token is
+among them, because no number above 1 is both a square and a square plus 1:
 
 - T = g^2: the tokens of g x g patches, row by row, without class token;
 - T = g^2 + 1: a class token first, then the tokens of g x g patches;
