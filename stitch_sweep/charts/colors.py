@@ -8,12 +8,10 @@ from typing import Literal
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.colors import to_hex
+from matplotlib.colors import Colormap, to_hex
 
 from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.core.measures import ACCURACIES, COLUMNS
-
-COLOR_MAP = "viridis"
 
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#7f7f7f", "#a67c00")
 """Colors of lines and bars. Color-blind readers can tell them apart (after Okabe and Ito 2008), and
@@ -47,18 +45,18 @@ def value_range(matrices: Sequence[Matrix]) -> tuple[float, float]:
     """Return the lower and upper end of the color scale that matrices of one value share.
 
     Accuracies: 0 to 1, so that pictures of different sweeps can be compared. Similarities and
-    agreements: the lowest value, at most 0, to 1. Differences of accuracies: the extremes and 0. Other
+    agreements: the lowest value, at most 0, to 1. Differences of accuracies: symmetric around 0. Other
     values: the extremes.
     """
     values = np.concatenate([matrix.values.to_numpy().ravel() for matrix in matrices])
     if all("accuracy" in matrix.value_name.split("_") for matrix in matrices):
         return 0.0, 1.0
     if matrices[0].is_difference:
-        values = np.append(values, 0.0)
+        farthest = float(np.max(np.abs(values), initial=0.0, where=np.isfinite(values))) or 0.5
+        return -farthest, farthest
     measure = COLUMNS.get(matrices[0].value_name)
     if (
         measure is not None
-        and not matrices[0].is_difference
         and measure.name not in ACCURACIES
         and measure.direction == "higher"
         and measure.range[1] == 1
@@ -71,17 +69,22 @@ def value_range(matrices: Sequence[Matrix]) -> tuple[float, float]:
     return (low, high) if low < high else (low - 0.5, high + 0.5)
 
 
+def color_map(low: float, high: float) -> Colormap:
+    """Return the color map of a scale: if its ends are symmetric, 0 is white."""
+    return colormaps["RdBu_r" if low == -high else "viridis"]
+
+
 def cell_colors(value: float, low: float, high: float) -> tuple[str, str]:
     """Return background and readable text color of a cell as "#rrggbb"; values are clipped."""
     share = min(max((value - low) / (high - low), 0.0), 1.0)
-    rgb = np.array(colormaps[COLOR_MAP](share)[:3])
+    rgb = np.array(color_map(low, high)(share)[:3])
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     luminance = float(linear @ (0.2126, 0.7152, 0.0722))
     # Black has the higher WCAG contrast above this luminance, white below it.
     return to_hex(tuple(rgb)), "#000000" if luminance > 0.179 else "#ffffff"
 
 
-def color_scale(steps: int = 32) -> list[tuple[float, str]]:
-    """Return the color map as (share of the range, "#rrggbb") for other libraries."""
-    shares = np.linspace(0, 1, steps)
-    return [(float(share), to_hex(colormaps[COLOR_MAP](share))) for share in shares]
+def color_scale(low: float, high: float, steps: int = 32) -> list[tuple[float, str]]:
+    """Return the color map of a scale as (share of the range, "#rrggbb") for other libraries."""
+    shares, colors = np.linspace(0, 1, steps), color_map(low, high)
+    return [(float(share), to_hex(colors(share))) for share in shares]

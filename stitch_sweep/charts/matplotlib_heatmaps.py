@@ -6,7 +6,6 @@ import textwrap
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -15,7 +14,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from stitch_sweep.charts.colors import COLOR_MAP, cell_colors
+from stitch_sweep.charts.colors import cell_colors, color_map
 from stitch_sweep.charts.elements import Heatmap, HeatmapGrid
 
 # Lengths in inches.
@@ -135,7 +134,7 @@ def _draw_cells(axes: Axes, heatmap: Heatmap, cell: float) -> None:
         np.arange(columns + 1) - 0.5,
         np.arange(rows + 1) - 0.5,
         np.ma.masked_invalid(heatmap.values),
-        cmap=COLOR_MAP,
+        cmap=color_map(low, high),
         norm=Normalize(low, high),
         edgecolors="white",
         linewidth=0.6,
@@ -175,7 +174,7 @@ def _place(figure: Figure, left: float, bottom: float, width: float, height: flo
 
 
 def _draw_color_bar(axes: Axes, heatmap: Heatmap, height: float) -> None:
-    scale = ScalarMappable(Normalize(*heatmap.limits), colormaps[COLOR_MAP])
+    scale = ScalarMappable(Normalize(*heatmap.limits), color_map(*heatmap.limits))
     bar = axes.figure.colorbar(scale, cax=axes, ticks=MaxNLocator(5 if height > 1.6 else 2))
     bar.set_label(heatmap.value_title, size=9)
     bar.ax.tick_params(labelsize=8, length=2)

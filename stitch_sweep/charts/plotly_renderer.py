@@ -198,7 +198,7 @@ def _heatmap(heatmap: Heatmap) -> go.Figure:
             ],
             hovertemplate=f"{titles}{value}<extra></extra>",
             hoverongaps=False,
-            colorscale=[list(stop) for stop in color_scale()],
+            colorscale=[list(stop) for stop in color_scale(low, high)],
             zmin=low,
             zmax=high,
             xgap=2,

@@ -17,7 +17,7 @@ from stitch_sweep.analysis.matrix.order_parameters import REGIONS
 from stitch_sweep.analysis.matrix.verdict import CONTROL_TITLES, Verdict
 from stitch_sweep.analysis.results import best_trials
 from stitch_sweep.charts.captions import describe_networks, explain_marks, format_value
-from stitch_sweep.charts.colors import series_style, value_range
+from stitch_sweep.charts.colors import color_scale, series_style, value_range
 from stitch_sweep.charts.matrices import describe_matrix
 from stitch_sweep.charts.plotly_renderer import (
     DASHES,
@@ -104,6 +104,7 @@ class Group:
         shown: the column that is shown first.
         low: lower end of the color scale.
         high: upper end of the color scale.
+        gradient: colors of the scale, for CSS.
         rows: sender layers; empty if cells can't be selected.
         columns: receiver layers.
         legend: meaning of layers and marks.
@@ -117,6 +118,7 @@ class Group:
     shown: str
     low: str
     high: str
+    gradient: str
     rows: list[int]
     columns: list[int]
     legend: str
@@ -168,10 +170,16 @@ def build_bare_group(verdict: Verdict, data: PageData) -> Group:
         shown=matrix.value_name,
         low=format_value(low),
         high=format_value(high),
+        gradient=_gradient(limits),
         rows=[],
         columns=[],
         legend="; ".join(explain_marks([matrix], missing="grey")),
     )
+
+
+def _gradient(limits: tuple[float, float]) -> str:
+    """Return the colors of a scale for a gradient in CSS."""
+    return ", ".join(color for _, color in color_scale(*limits, steps=13))
 
 
 class _GroupBuilder:
@@ -215,6 +223,7 @@ class _GroupBuilder:
             shown=shown,
             low=format_value(low),
             high=format_value(high),
+            gradient=_gradient(self.limits[shown]),
             rows=[int(layer) for layer in first.values.index],
             columns=[int(layer) for layer in first.values.columns],
             legend="; ".join(explain_marks([v.matrix for v in members], missing="grey")),
@@ -224,7 +233,9 @@ class _GroupBuilder:
                 "id": group.id,
                 "values": [
                     {"key": key, "label": title, "hover": escape_markup(title),
-                     "low": self.limits[key][0], "high": self.limits[key][1]}
+                     "low": self.limits[key][0], "high": self.limits[key][1],
+                     "gradient": _gradient(self.limits[key]),
+                     "colors": color_scale(*self.limits[key])}
                     for key, title in group.values
                 ],
                 "variants": drawn,

@@ -9,7 +9,6 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from stitch_sweep import __version__
-from stitch_sweep.charts.colors import color_scale
 from stitch_sweep.report.cells import describe_trials, thin_trajectories
 from stitch_sweep.report.doubts import list_doubts
 from stitch_sweep.report.findings import Findings
@@ -148,6 +147,5 @@ class Page:
                 script=Markup(template_source("report.js")),
                 plotly=Markup(escape_script(get_plotlyjs())),
                 data=Markup(encode_json(self.data.to_dict())),
-                gradient=", ".join(color for _, color in color_scale(12)),
             )
         )

@@ -13,9 +13,11 @@
     if (name) node.className = name;
     return node;
   };
+  // Without the sign of a value that is rounded to 0.
+  const round = (value, digits) => value.toFixed(digits).replace(/^-(?=[0.]*$)/, "");
   const formatFixed = (value, digits = 3) =>
-    value === null || value === undefined ? "–" : value.toFixed(digits);
-  const formatValue = (value) => (Math.abs(value) < 10 ? value.toFixed(2) : value.toPrecision(3));
+    value === null || value === undefined ? "–" : round(value, digits);
+  const formatValue = (value) => (Math.abs(value) < 10 ? round(value, 2) : value.toPrecision(3));
 
   // ---- widths: figures follow the width of their column, on paper too
 
@@ -87,6 +89,7 @@
     const section = document.getElementById(group.id);
     section.querySelector(".key .low").textContent = formatValue(value.low);
     section.querySelector(".key .high").textContent = formatValue(value.high);
+    section.querySelector(".key .bar").style.background = `linear-gradient(to right, ${value.gradient})`;
     section.querySelector(".key .what").textContent = value.label;
     group.variants.forEach((variant) => {
       const z = variant.values[key];
@@ -96,7 +99,7 @@
         `${value.hover} %{z:.4f}<extra></extra>`;
       const plot = document.getElementById(variant.figure);
       Plotly.restyle(plot, {
-        z: [z], text: [text], zmin: value.low, zmax: value.high, hovertemplate: template,
+        z: [z], text: [text], zmin: value.low, zmax: value.high, colorscale: [value.colors], hovertemplate: template,
       }, [0]);
     });
   }

@@ -15,8 +15,9 @@ from matplotlib.colors import to_rgba
 from rich.console import Console
 
 from stitch_sweep.analysis.matrix.matrices import matrices
+from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.analysis.results import best_trials
-from stitch_sweep.charts.colors import cell_colors
+from stitch_sweep.charts.colors import cell_colors, value_range
 from stitch_sweep.charts.figures import grid, heatmap, save_figure
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.report.terminal_tables import best_table, matrix_table
@@ -102,14 +103,27 @@ def test_no_text_leaves_the_figure_or_its_cell(shape: tuple[int, int]) -> None:
     assert all(text.get_window_extent().width < side for text in axes.texts)
 
 
+def test_differences_share_a_scale_around_a_white_zero() -> None:
+    values = full(2, 2).values - 0.9
+    difference = Matrix.bare(values, "a", "b", value_name="beyond_logits")
+    low, high = value_range([difference])
+    assert high == -low == values.abs().max(axis=None)
+    assert min(to_rgba(cell_colors(0.0, low, high)[0])) > 0.95
+    negative, positive = (to_rgba(cell_colors(v, low, high)[0]) for v in (low, high))
+    assert negative[2] > negative[0]
+    assert positive[0] > positive[2]
+
+
 def test_text_contrasts_with_its_background() -> None:
     def luminance(colour: str) -> float:
         rgb = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgba(colour)]
         return 0.2126 * rgb[0] + 0.7152 * rgb[1] + 0.0722 * rgb[2] + 0.05
 
-    for value in np.linspace(-0.5, 1.5, 101):
-        light, dark = sorted(map(luminance, cell_colors(float(value), 0, 1)), reverse=True)
-        assert light / dark >= 4.5
+    for value in np.linspace(-1.5, 1.5, 151):
+        for low in (0, -1):
+            colors = cell_colors(float(value), low, 1)
+            light, dark = sorted(map(luminance, colors), reverse=True)
+            assert light / dark >= 4.5
 
 
 def test_grid_shares_one_scale_and_keeps_pyplot_clean(tmp_path: Path) -> None:
