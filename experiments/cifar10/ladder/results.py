@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -167,12 +168,12 @@ def test_table(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat([table, pd.DataFrame(summary)], ignore_index=True)
 
 
-def order_sizes(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return the sizes of the part `task`, ordered by depth and width: means over their networks."""
+def order_sizes(tables: dict[str, pd.DataFrame], part: str = "task") -> pd.DataFrame:
+    """Return the sizes of a part, ordered by depth and width: means over their networks."""
     networks = tables["networks"]
-    task = networks[networks["folder"].str.startswith("task/")]
+    chosen = networks[networks["folder"].str.startswith(f"{part}/")]
     columns = ["depth", "width", "parameters", "test_accuracy"]
-    return task.groupby("folder")[columns].mean().sort_values(["depth", "width"])
+    return chosen.groupby("folder")[columns].mean().sort_values(["depth", "width"])
 
 
 def mean_matrices(tables: dict[str, pd.DataFrame]) -> dict[str, list[Matrix]]:
@@ -197,82 +198,139 @@ def mean_matrices(tables: dict[str, pd.DataFrame]) -> dict[str, list[Matrix]]:
 
 
 def page_tables(tables: dict[str, pd.DataFrame]) -> dict[str, str]:
-    """Return the tables of the page as Markdown, a row for each size.
+    """Return the tables of the page as Markdown; those of a part without results are left out.
 
-    They leave out the receiver-free column.
+    They leave out the receiver-free column, unless a head says otherwise.
     """
     found = {}
-    for name, (heads, make_row) in PAGE_TABLES.items():
-        rows = [
-            [f"{size.depth:.0f}, {size.width:.0f}", *make_row(tables, size)]
-            for size in order_sizes(tables).itertuples()
+    for name, (heads, parts, make_rows) in PAGE_TABLES.items():
+        sizes = [
+            (size.depth, size.width, words, size)
+            for part, words in parts.items()
+            for size in order_sizes(tables, part).itertuples()
         ]
-        lines = [["blocks, width", *heads], ["---"] * (len(heads) + 1), *rows]
-        found[name] = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        if len(parts) > 1:  # a comparison, of the sizes that other parts than the first have
+            kept = Counter(size[:2] for size in sizes)
+            sizes = [size for size in sizes if kept[size[:2]] > 1]
+        sizes.sort(key=lambda size: size[:2])  # stable: the parts of a size stay in their order
+        rows = [
+            [f"{depth:.0f}, {width:.0f}", *words, *row]
+            for depth, width, words, size in sizes
+            for row in make_rows(tables, size)
+        ]
+        if rows:
+            lines = [["blocks, width", *heads], ["---"] * (len(heads) + 1), *rows]
+            found[name] = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return found
 
 
-def _make_indices(tables: dict[str, pd.DataFrame], size: Any) -> list[str]:
+def _interval(row: pd.Series, value: str) -> str:
+    low, high = row[f"{value}_low"], row[f"{value}_high"]
+    return f"{row[value]:z.2f} ({low:z.2f} to {high:z.2f})"
+
+
+def _count_labels(labels: pd.Series) -> str:
+    return ", ".join(f"{count} `{label}`" for label, count in labels.value_counts().items())
+
+
+def _make_indices(tables: dict[str, pd.DataFrame], size: Any) -> list[list[str]]:
     indices = tables["indices"]
     chosen = indices[(indices["folder"] == size.Index) & (indices["columns"] == "with receiver")]
     means, pairs = (chosen[chosen["pairs"] == count].set_index("kind") for count in ("mean", "one"))
-
-    def interval(kind: str, value: str) -> str:
-        mean, low, high = means.loc[kind, [value, f"{value}_low", f"{value}_high"]]
-        return f"{mean:z.2f} ({low:z.2f} to {high:z.2f})"
-
-    def labels(kind: str) -> str:
-        counts = pairs.loc[kind, "label"].value_counts()
-        return ", ".join(f"{count} `{label}`" for label, count in counts.items())
-
-    return [
+    row = [
         f"{size.parameters:,.0f}",
         f"{size.test_accuracy:.2f}",
-        interval("trained", "triangle"),
+        _interval(means.loc["trained"], "triangle"),
         f"{pairs.loc['logits_only', 'triangle'].mean():.2f}",
-        interval("excess", "triangle"),
-        interval("trained", "diagonal"),
-        interval("excess", "diagonal"),
-        labels("trained"),
-        labels("excess"),
+        _interval(means.loc["excess"], "triangle"),
+        _interval(means.loc["trained"], "diagonal"),
+        _interval(means.loc["excess"], "diagonal"),
+        _count_labels(pairs.loc["trained", "label"]),
+        _count_labels(pairs.loc["excess", "label"]),
     ]
+    return [row]
 
 
-def _make_probes(tables: dict[str, pd.DataFrame], size: Any) -> list[str]:
+def _make_similarity(tables: dict[str, pd.DataFrame], size: Any) -> list[list[str]]:
+    indices, cells = (
+        tables[name][tables[name]["folder"] == size.Index] for name in ("indices", "cells")
+    )
+    rows = []
+    for loss, of_loss in indices.groupby("loss", sort=False):
+        means = of_loss[of_loss["pairs"] == "mean"].set_index("columns")
+        single = of_loss[(of_loss["pairs"] == "one") & (of_loss["columns"] == "all")]
+        rows.append(
+            [
+                str(loss),
+                f"{cells.loc[cells['loss'] == loss, 'accuracy_calibrated'].mean():.2f}",
+                _interval(means.loc["all"], "triangle"),
+                _interval(means.loc["all"], "diagonal"),
+                _interval(means.loc["with receiver"], "diagonal"),
+                _count_labels(single["label"]),
+            ]
+        )
+    return rows
+
+
+def _make_probes(tables: dict[str, pd.DataFrame], size: Any) -> list[list[str]]:
     cells = tables["cells"]
     beyond = beyond_probes(cells[cells["folder"] == size.Index])
     early = [(i, j) for i in EARLY for j in EARLY]
     values = [*beyond.loc[early], beyond.drop(early).max(), beyond.min()]
-    return [f"{value:z.2f}" for value in values]
+    return [[f"{value:z.2f}" for value in values]]
 
 
-def _make_kappa(tables: dict[str, pd.DataFrame], size: Any) -> list[str]:
+def _make_kappa(tables: dict[str, pd.DataFrame], size: Any) -> list[list[str]]:
     decisions = tables["decisions"]
     is_control = decisions["sender"].str.endswith("-logits-only")
     chosen = decisions[(decisions["folder"] == size.Index) & ~is_control]
     kappa = chosen.groupby(["region", "quantity"])["mean"].mean()
-    return [
+    row = [
         f"{kappa[region, f'kappa_{network}']:.2f}"
         for region in ("lower", "band", "upper")
         for network in ("sender", "receiver")
     ]
+    return [row]
 
 
+_TASK: dict[str, tuple[str, ...]] = {"task": ()}
+_INDEX_HEADS = (
+    *("parameters", "accuracy", "L - U", "L - U, logits-only", "L - U, excess"),
+    *("D - max(L, U)", "D - max(L, U), excess", "labels", "labels, excess"),
+)
 PAGE_TABLES = {
-    "indices": (
-        [
-            *("parameters", "accuracy", "L - U", "L - U, logits-only", "L - U, excess"),
-            *("D - max(L, U)", "D - max(L, U), excess", "labels", "labels, excess"),
-        ],
+    "indices": (_INDEX_HEADS, _TASK, _make_indices),
+    "images": (
+        ("training images", *_INDEX_HEADS),
+        {"task": ("45,000",), "images_quarter": ("11,250",), "images_sixteenth": ("2,812",)},
         _make_indices,
     ),
-    "probes": (["0 to 0", "0 to 1", "1 to 0", "1 to 1", "largest other", "smallest"], _make_probes),
+    "skips": (
+        ("skips", *_INDEX_HEADS),
+        {"task": ("yes",), "no_skips": ("no",)},
+        _make_indices,
+    ),
+    "similarity": (
+        (
+            *("loss", "mean accuracy", "L - U, all columns", "D - max(L, U), all columns"),
+            *("D - max(L, U)", "labels, all columns"),
+        ),
+        {"similarity": ()},
+        _make_similarity,
+    ),
+    "probes": (
+        ("0 to 0", "0 to 1", "1 to 0", "1 to 1", "largest other", "smallest"),
+        _TASK,
+        _make_probes,
+    ),
     "kappa": (
-        [f"{r}, {n}" for r in ("lower", "band", "upper") for n in ("sender", "receiver")],
+        tuple(f"{r}, {n}" for r in ("lower", "band", "upper") for n in ("sender", "receiver")),
+        _TASK,
         _make_kappa,
     ),
 }
-"""Columns after the size, and the function that makes them, of every table of the page."""
+"""For every table of the page: columns after the size; the parts, and what their rows say after the size;
+the function that makes a size's rows."""
 
 
 def beyond_probes(cells: pd.DataFrame) -> pd.Series:
