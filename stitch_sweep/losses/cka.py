@@ -270,7 +270,8 @@ class CKA(Loss):
     calibration uses only rotations of channels, the same at every position, because larger rotations
     can't be estimated from fewer images than units.
 
-    Use: to ask whether the same images are similar, with many channels or small batches.
+    Use: to ask whether the same images are close to each other, also with many channels. Train with large
+    batches.
 
     Assumes: at least 4 images in a batch.
 
