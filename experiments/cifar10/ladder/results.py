@@ -45,6 +45,7 @@ LAST_LAYER = 4
 """The layer after which every network of the ladder is linear."""
 EARLY = (0, 1)
 """The layers whose cells the page compares with the sender's probe one by one."""
+CHANCE = 0.1
 MARGIN = 0.05
 """How far from 0 a mean index may lie and still count as none; see PLAN.md."""
 
@@ -272,6 +273,22 @@ def _make_similarity(tables: dict[str, pd.DataFrame], size: Any) -> list[list[st
     return rows
 
 
+def _make_nulls(tables: dict[str, pd.DataFrame], size: Any) -> list[list[str]]:
+    indices, cells = (
+        tables[name][tables[name]["folder"] == size.Index] for name in ("indices", "cells")
+    )
+    single = indices[indices["pairs"] == "one"].groupby(["columns", "kind"])
+    regions = single[["lower", "band", "upper"]].mean()
+    triples = [
+        regions.loc["with receiver", "trained"],
+        probe_regions(cells),
+        regions.loc["with receiver", "logits_only"],
+    ]
+    all_columns = [single["triangle"].mean()["all", kind] for kind in ("trained", "logits_only")]
+    shown = [", ".join(f"{value:z.2f}" for value in triple) for triple in triples]
+    return [[*shown, *(f"{value:z.2f}" for value in all_columns)]]
+
+
 def _make_probes(tables: dict[str, pd.DataFrame], size: Any) -> list[list[str]]:
     cells = tables["cells"]
     beyond = beyond_probes(cells[cells["folder"] == size.Index])
@@ -300,6 +317,14 @@ _INDEX_HEADS = (
 )
 PAGE_TABLES = {
     "indices": (_INDEX_HEADS, _TASK, _make_indices),
+    "nulls": (
+        (
+            *("L, D, U", "L, D, U, probes", "L, D, U, logits-only"),
+            *("L - U, all columns", "L - U, all columns, logits-only"),
+        ),
+        _TASK,
+        _make_nulls,
+    ),
     "images": (
         ("training images", *_INDEX_HEADS),
         {"task": ("45,000",), "images_quarter": ("11,250",), "images_sixteenth": ("2,812",)},
@@ -347,6 +372,20 @@ def beyond_probes(cells: pd.DataFrame) -> pd.Series:
     probes = means.loc["logits_only"].xs(LAST_LAYER, level="receiver_layer")
     trained = means.loc["trained"].drop(LAST_LAYER, level="receiver_layer")
     return trained - probes.reindex(trained.index, level="sender_layer")
+
+
+def probe_regions(cells: pd.DataFrame) -> pd.Series:
+    """Return L, D and U of a size if every cell had the accuracy of the sender layer's probe.
+
+    Means over pairs, without the receiver-free column.
+    """
+    controls = cells[(cells["kind"] == "logits_only") & (cells["receiver_layer"] == LAST_LAYER)]
+    best = controls[["sender_accuracy", "receiver_accuracy"]].max(axis=1)
+    rescaled = (controls["test_accuracy"] - CHANCE) / (best - CHANCE)
+    probes = rescaled.groupby(controls["sender_layer"]).mean().to_numpy()
+    i, j = np.indices((len(probes), LAST_LAYER))
+    regions = {"lower": i > j, "band": i == j, "upper": i < j}
+    return pd.Series({name: probes[i[where]].mean() for name, where in regions.items()})
 
 
 def fill_page(page: str, tables: dict[str, str]) -> str:
