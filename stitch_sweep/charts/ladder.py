@@ -78,9 +78,14 @@ def _log_limits(sizes: Sequence[float]) -> tuple[float, float]:
     return 10 ** (low - margin), 10 ** (high + margin)
 
 
-def select_ticks(sizes: Sequence[float]) -> list[float]:
-    """Select those of the ascending sizes whose labels fit on a logarithmic axis."""
-    least = 0.14 * math.log(sizes[-1] / sizes[0])
+def select_ticks(sizes: Sequence[float], share: float = 0.14) -> list[float]:
+    """Select those of the ascending sizes whose labels fit on a logarithmic axis.
+
+    Args:
+        sizes: the sizes that could have a label.
+        share: the least distance between two labels, as a share of the axis.
+    """
+    least = share * math.log(sizes[-1] / sizes[0])
     selected: list[float] = []
     for size in sizes:
         if not selected or math.log(size / selected[-1]) >= least:

@@ -242,4 +242,5 @@ def test_images_may_have_colors():
 def test_ticks_of_sizes_have_room():
     sizes = [4.0, 4.5, 8.0, 16.0, 64.0]
     assert select_ticks(sizes) == [4.0, 8.0, 16.0, 64.0]
+    assert select_ticks(sizes, share=0.3) == [4.0, 16.0, 64.0]
     assert [short_size(k) for k in (12, 1300, 11_000_000)] == ["12", "1.3k", "11M"]
