@@ -5,10 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from tests.support.paths import ROOT
 
 COMMON = """
-import os, signal, sys, time
+import os, signal, subprocess, sys, time
 from stitch_sweep.core import interrupts
 from stitch_sweep.sweep.local_start import LocalStart
 from tests.support.faults import descendants, kill, named, wait_for
@@ -65,6 +67,20 @@ start.close()
 print("done")
 """
 
+SLOW_WORKERS = """
+start = LocalStart()
+start.begin_template()
+(pid,) = wait_for(template, "the template has started")
+os.kill(pid, signal.SIGSTOP)
+# Longer than the 60 s after which a raylet gives up by default; no sooner event says so. Another process
+# does it, because `ray.init` keeps this one's threads waiting.
+subprocess.Popen(["sh", "-c", f"sleep 70; kill -CONT {pid}"])
+start.wait()
+from stitch_sweep.sweep.ray_setup import ray
+print(ray.get(ray.remote(lambda: "worked").remote()))
+start.close()
+"""
+
 CLOSED_EARLY = """
 start = LocalStart()
 start.begin()
@@ -93,6 +109,11 @@ def test_workers_are_forks_of_a_template_that_has_their_imports():
 
 def test_workers_start_without_their_template():
     assert _run(WITHOUT_TEMPLATE) == ["done"]
+
+
+@pytest.mark.long
+def test_ray_starts_on_a_machine_that_is_busy_for_more_than_a_minute():
+    assert _run(SLOW_WORKERS) == ["worked"]
 
 
 def test_a_start_that_is_no_longer_needed_leaves_nothing_behind():
