@@ -238,10 +238,12 @@ def _make_indices(tables: dict[str, pd.DataFrame], size: Any) -> list[list[str]]
     indices = tables["indices"]
     chosen = indices[(indices["folder"] == size.Index) & (indices["columns"] == "with receiver")]
     means, pairs = (chosen[chosen["pairs"] == count].set_index("kind") for count in ("mean", "one"))
+    probes = probe_regions(tables["cells"][tables["cells"]["folder"] == size.Index])
     row = [
         f"{size.parameters:,.0f}",
         f"{size.test_accuracy:.2f}",
         _interval(means.loc["trained"], "triangle"),
+        f"{probes['lower'] - probes['upper']:z.2f}",
         f"{pairs.loc['logits_only', 'triangle'].mean():.2f}",
         _interval(means.loc["excess"], "triangle"),
         _interval(means.loc["trained"], "diagonal"),
@@ -312,8 +314,8 @@ def _make_kappa(tables: dict[str, pd.DataFrame], size: Any) -> list[list[str]]:
 
 _TASK: dict[str, tuple[str, ...]] = {"task": ()}
 _INDEX_HEADS = (
-    *("parameters", "accuracy", "L - U", "L - U, logits-only", "L - U, excess"),
-    *("D - max(L, U)", "D - max(L, U), excess", "labels", "labels, excess"),
+    *("parameters", "accuracy", "L - U", "L - U, probes", "L - U, logits-only"),
+    *("L - U, excess", "D - max(L, U)", "D - max(L, U), excess", "labels", "labels, excess"),
 )
 PAGE_TABLES = {
     "indices": (_INDEX_HEADS, _TASK, _make_indices),
@@ -404,7 +406,8 @@ def fill_page(page: str, tables: dict[str, str]) -> str:
 
 def describe_sizes(matrices: list[Matrix]) -> HeatmapGrid:
     """Describe the mean matrices of all sizes, a row for each depth."""
-    grid = describe_matrices(matrices, columns=4)
+    depths = Counter(matrix.sender.partition(",")[0] for matrix in matrices)
+    grid = describe_matrices(matrices, columns=max(depths.values()))
     heatmaps = [
         replace(
             heatmap,
