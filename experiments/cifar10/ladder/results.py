@@ -230,8 +230,9 @@ def _interval(row: pd.Series, value: str) -> str:
     return f"{row[value]:z.2f} ({low:z.2f} to {high:z.2f})"
 
 
-def _count_labels(labels: pd.Series) -> str:
-    return ", ".join(f"{count} `{label}`" for label, count in labels.value_counts().items())
+def _count_labels(verdicts: pd.DataFrame) -> str:
+    labels = ("`" + verdicts["label"] + "`").where(verdicts["withheld"].isna(), "withheld")
+    return ", ".join(f"{count} {label}" for label, count in labels.value_counts().items())
 
 
 def _make_indices(tables: dict[str, pd.DataFrame], size: Any) -> list[list[str]]:
@@ -248,8 +249,8 @@ def _make_indices(tables: dict[str, pd.DataFrame], size: Any) -> list[list[str]]
         _interval(means.loc["excess"], "triangle"),
         _interval(means.loc["trained"], "diagonal"),
         _interval(means.loc["excess"], "diagonal"),
-        _count_labels(pairs.loc["trained", "label"]),
-        _count_labels(pairs.loc["excess", "label"]),
+        _count_labels(pairs.loc["trained"]),
+        _count_labels(pairs.loc["excess"]),
     ]
     return [row]
 
@@ -269,7 +270,7 @@ def _make_similarity(tables: dict[str, pd.DataFrame], size: Any) -> list[list[st
                 _interval(means.loc["all"], "triangle"),
                 _interval(means.loc["all"], "diagonal"),
                 _interval(means.loc["with receiver"], "diagonal"),
-                _count_labels(single["label"]),
+                _count_labels(single),
             ]
         )
     return rows
@@ -382,7 +383,12 @@ def probe_regions(cells: pd.DataFrame) -> pd.Series:
     Means over pairs, without the receiver-free column.
     """
     controls = cells[(cells["kind"] == "logits_only") & (cells["receiver_layer"] == LAST_LAYER)]
-    best = controls[["sender_accuracy", "receiver_accuracy"]].max(axis=1)
+    trained = cells[cells["kind"] == "trained"]
+    own = trained.groupby("receiver")[
+        "receiver_accuracy"
+    ].first()  # of a ring, every network receives
+    senders = controls["sender"].str.removesuffix("-logits-only")
+    best = np.maximum(senders.map(own), controls["receiver"].map(own))
     rescaled = (controls["test_accuracy"] - CHANCE) / (best - CHANCE)
     probes = rescaled.groupby(controls["sender_layer"]).mean().to_numpy()
     i, j = np.indices((len(probes), LAST_LAYER))
