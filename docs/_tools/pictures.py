@@ -27,19 +27,13 @@ from stitch_sweep.charts.networks import describe_probes
 from stitch_sweep.config.controls import BUILT_IN
 from stitch_sweep.core.registry import LOSSES, STITCHES
 from stitch_sweep.losses.measures import MEASURE_INPUTS
+from stitch_sweep.report.findings import derive_findings
+from stitch_sweep.report.reading import load_experiment
 
 IMAGES = Path(__file__).resolve().parents[1] / "images" / "reference"
 RESNETS = tuple({"family": "resnet1111", "width": 8, "seed": seed} for seed in (0, 1))
 # All its layers have the same shape.
 VIT = {"family": "vit", "depth": 4, "width": 32, "heads": 4, "patch": 4}
-# The controls that replace networks.
-PAIRS = {
-    "untrained_sender": ("a-untrained", "b"),
-    "untrained_receiver": ("a", "b-untrained"),
-    "untrained_both": ("a-untrained", "b-untrained"),
-    "class_only": ("a-class-only", "b"),
-    "logits_only": ("a-logits-only", "b"),
-}
 
 
 def main(folder: Path) -> None:
@@ -86,9 +80,11 @@ def run(
 
 def draw_controls(trials: pd.DataFrame, folder: Path) -> Iterable[tuple[str, Figure]]:
     """Draw the matrix of every control, and the accuracies of the probes."""
-    drawn = {(matrix.sender, matrix.receiver): matrix for matrix in matrices(trials)}
-    for control, pair in PAIRS.items():
-        yield control, heatmap(drawn[pair])
+    verdicts = derive_findings(load_experiment(folder)).verdicts
+    kinds = {(v.matrix.sender, v.matrix.receiver): v.control for v in verdicts}
+    for matrix in matrices(trials):
+        if control := kinds[matrix.sender, matrix.receiver]:
+            yield control, heatmap(matrix)
     image = trials[(trials["sender"] == "a") & (trials["sender_layer"] == -1)]
     yield "image", heatmap(matrices(image)[0])
     zoo = Path(__file__).resolve().parents[2] / "zoo"

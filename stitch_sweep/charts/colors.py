@@ -70,7 +70,7 @@ def value_range(matrices: Sequence[Matrix]) -> tuple[float, float]:
 
 
 def color_map(low: float, high: float) -> Colormap:
-    """Return the color map of a scale: if its ends are symmetric, 0 is white."""
+    """Return the color map of a scale: around a white 0 if its ends are symmetric."""
     return colormaps["RdBu_r" if low == -high else "viridis"]
 
 
@@ -84,7 +84,7 @@ def cell_colors(value: float, low: float, high: float) -> tuple[str, str]:
     return to_hex(tuple(rgb)), "#000000" if luminance > 0.179 else "#ffffff"
 
 
-def color_scale(low: float, high: float, steps: int = 32) -> list[tuple[float, str]]:
+def color_scale(low: float, high: float) -> list[tuple[float, str]]:
     """Return the color map of a scale as (share of the range, "#rrggbb") for other libraries."""
-    shares, colors = np.linspace(0, 1, steps), color_map(low, high)
+    shares, colors = np.linspace(0, 1, 32), color_map(low, high)
     return [(float(share), to_hex(colors(share))) for share in shares]

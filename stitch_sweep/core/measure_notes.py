@@ -15,7 +15,8 @@ The neighbors of an image are the 10 other images with the largest cosine betwee
 of a sweep are compared among the same 512 validation images, drawn by a seeded permutation, or among all if
 there are fewer. The value depends on their number, which is in `val_knn_images`. The representations may take
 256 MiB, so layers with more than 65,536 units (float32) are compared among fewer images; don't compare their
-values with those of other layers. With fewer than 12 images the measure is NaN. It counts neighbors, so it has no useful gradient and is no loss.
+values with those of other layers. With fewer than 12 images the measure is NaN. It counts neighbors, so it has
+no useful gradient and is no loss.
 """
 
 NOTES: dict[str, str] = {

@@ -4,9 +4,9 @@ Splits follow the official ones where the set has them:
 
 - Official validation images are used as such: `Country211`, `DTD`, `FGVCAircraft`, `Flowers102`, `PCAM`,
   `RenderedSST2`.
-- Without public labels of test images, the official validation images are the test split:
+- If the labels of the test images are not public, the official validation images are the test split:
   `CLEVRClassification`, `ImageNet`, `Imagenette`, `Places365`.
-- Without official splits, a stratified quarter, always the same, is the test split: `Caltech101`,
+- If there are no official splits, a stratified quarter, always the same, is the test split: `Caltech101`,
   `Caltech256`, `EuroSAT`, `SEMEION`, `SUN397`, `digits`.
 
 All images are held in memory, so set `image_size` for large sets. It is required if the images differ

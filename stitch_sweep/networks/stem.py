@@ -17,12 +17,13 @@ _MOST_VALUES = 2**24
 
 @torch.no_grad()
 def whiten_stem(network: nn.Module, images: Tensor) -> bool:
-    """Multiply the first convolution's initial weights by the inverse root of the patches' covariance.
+    """Whiten a network's first convolution: start it with weights for decorrelated image patches.
 
-    Neighboring pixels are alike, so random filters mostly see a patch's mean. With covariance C of the
-    patches, filters W C^(-1/2) see all directions of the patches' space equally, as if the patches were
-    whitened (Page 2018, "How to train your ResNet"; Jordan 2024, arXiv 2404.00498). One factor for all
-    filters keeps the mean variance of the outputs. Training may change all of these weights.
+    Neighboring pixels are alike, so random filters W mostly see a patch's mean. The first convolution
+    gets the filters W C^(-1/2) instead, where C is the covariance of the patches. They see all
+    directions of the patches' space equally, as if the patches were whitened (Page 2018, "How to train
+    your ResNet"; Jordan 2024, arXiv 2404.00498). One factor for all filters keeps the mean variance of
+    the outputs. Training may change all of these weights.
 
     Args:
         network: a newly built network; only the weight of its first convolution changes.

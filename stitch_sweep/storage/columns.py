@@ -306,9 +306,9 @@ TABLES: Mapping[str, Columns] = {
         **_KEYS,
         "trials": "Number of trials.",
         "stopped": "Number of trials that the scheduler stopped.",
-        "planned_epochs": "Sum of the planned epochs.",
-        "trained_epochs": "Sum of the trained epochs.",
-        "share_of_epochs": "Their ratio.",
+        "planned_epochs": "Number of epochs that were planned for all trials together.",
+        "trained_epochs": "Number of epochs that all trials were trained for together.",
+        "share_of_epochs": "Trained epochs divided by planned epochs.",
     },
     "pareto": {
         "trial": RESULTS["trial"],

@@ -46,6 +46,8 @@ LAST_LAYER = 4
 EARLY = (0, 1)
 """The layers whose cells the page compares with the sender's probe one by one."""
 CHANCE = 0.1
+CONTROL_SUFFIX = "-logits-only"
+"""What a control's sender has after its network's name."""
 MARGIN = 0.05
 """How far from 0 a mean index may lie and still count as none; see PLAN.md."""
 
@@ -198,6 +200,11 @@ def mean_matrices(tables: dict[str, pd.DataFrame]) -> dict[str, list[Matrix]]:
     return found
 
 
+def select_folder(tables: dict[str, pd.DataFrame], folder: str) -> dict[str, pd.DataFrame]:
+    """Return the rows of one folder in every table."""
+    return {name: table[table["folder"] == folder] for name, table in tables.items()}
+
+
 def page_tables(tables: dict[str, pd.DataFrame]) -> dict[str, str]:
     """Return the tables of the page as Markdown; those of a part without results are left out.
 
@@ -217,7 +224,7 @@ def page_tables(tables: dict[str, pd.DataFrame]) -> dict[str, str]:
         rows = [
             [f"{depth:.0f}, {width:.0f}", *words, *row]
             for depth, width, words, size in sizes
-            for row in make_rows(tables, size)
+            for row in make_rows(select_folder(tables, size.Index), size)
         ]
         if rows:
             lines = [["blocks, width", *heads], ["---"] * (len(heads) + 1), *rows]
@@ -237,9 +244,9 @@ def _count_labels(verdicts: pd.DataFrame) -> str:
 
 def _make_indices(tables: dict[str, pd.DataFrame], size: Any) -> list[list[str]]:
     indices = tables["indices"]
-    chosen = indices[(indices["folder"] == size.Index) & (indices["columns"] == "with receiver")]
+    chosen = indices[indices["columns"] == "with receiver"]
     means, pairs = (chosen[chosen["pairs"] == count].set_index("kind") for count in ("mean", "one"))
-    probes = probe_regions(tables["cells"][tables["cells"]["folder"] == size.Index])
+    probes = probe_regions(tables["cells"])
     row = [
         f"{size.parameters:,.0f}",
         f"{size.test_accuracy:.2f}",
@@ -256,9 +263,7 @@ def _make_indices(tables: dict[str, pd.DataFrame], size: Any) -> list[list[str]]
 
 
 def _make_similarity(tables: dict[str, pd.DataFrame], size: Any) -> list[list[str]]:
-    indices, cells = (
-        tables[name][tables[name]["folder"] == size.Index] for name in ("indices", "cells")
-    )
+    indices, cells = tables["indices"], tables["cells"]
     rows = []
     for loss, of_loss in indices.groupby("loss", sort=False):
         means = of_loss[of_loss["pairs"] == "mean"].set_index("columns")
@@ -277,9 +282,7 @@ def _make_similarity(tables: dict[str, pd.DataFrame], size: Any) -> list[list[st
 
 
 def _make_nulls(tables: dict[str, pd.DataFrame], size: Any) -> list[list[str]]:
-    indices, cells = (
-        tables[name][tables[name]["folder"] == size.Index] for name in ("indices", "cells")
-    )
+    indices, cells = tables["indices"], tables["cells"]
     single = indices[indices["pairs"] == "one"].groupby(["columns", "kind"])
     regions = single[["lower", "band", "upper"]].mean()
     triples = [
@@ -293,8 +296,7 @@ def _make_nulls(tables: dict[str, pd.DataFrame], size: Any) -> list[list[str]]:
 
 
 def _make_probes(tables: dict[str, pd.DataFrame], size: Any) -> list[list[str]]:
-    cells = tables["cells"]
-    beyond = beyond_probes(cells[cells["folder"] == size.Index])
+    beyond = beyond_probes(tables["cells"])
     early = [(i, j) for i in EARLY for j in EARLY]
     values = [*beyond.loc[early], beyond.drop(early).max(), beyond.min()]
     return [[f"{value:z.2f}" for value in values]]
@@ -302,9 +304,8 @@ def _make_probes(tables: dict[str, pd.DataFrame], size: Any) -> list[list[str]]:
 
 def _make_kappa(tables: dict[str, pd.DataFrame], size: Any) -> list[list[str]]:
     decisions = tables["decisions"]
-    is_control = decisions["sender"].str.endswith("-logits-only")
-    chosen = decisions[(decisions["folder"] == size.Index) & ~is_control]
-    kappa = chosen.groupby(["region", "quantity"])["mean"].mean()
+    pairs = decisions[~decisions["sender"].str.endswith(CONTROL_SUFFIX)]
+    kappa = pairs.groupby(["region", "quantity"])["mean"].mean()
     row = [
         f"{kappa[region, f'kappa_{network}']:.2f}"
         for region in ("lower", "band", "upper")
@@ -384,10 +385,9 @@ def probe_regions(cells: pd.DataFrame) -> pd.Series:
     """
     controls = cells[(cells["kind"] == "logits_only") & (cells["receiver_layer"] == LAST_LAYER)]
     trained = cells[cells["kind"] == "trained"]
-    own = trained.groupby("receiver")[
-        "receiver_accuracy"
-    ].first()  # of a ring, every network receives
-    senders = controls["sender"].str.removesuffix("-logits-only")
+    # Every network of a ring is a receiver, too.
+    own = trained.groupby("receiver")["receiver_accuracy"].first()
+    senders = controls["sender"].str.removesuffix(CONTROL_SUFFIX)
     best = np.maximum(senders.map(own), controls["receiver"].map(own))
     rescaled = (controls["test_accuracy"] - CHANCE) / (best - CHANCE)
     probes = rescaled.groupby(controls["sender_layer"]).mean().to_numpy()
@@ -441,7 +441,7 @@ def draw_index(pairs: pd.DataFrame, value: str) -> ChartRow:
         series = []
         for position, kind in enumerate(KINDS):
             rows = pairs[pairs["kind"] == kind]
-            ends = rows[value] - rows[f"{value}_low"], rows[f"{value}_high"] - rows[value]
+            lengths = rows[value] - rows[f"{value}_low"], rows[f"{value}_high"] - rows[value]
             series.append(
                 Series(
                     # Kinds are set apart, so that their points don't hide each other.
@@ -450,7 +450,7 @@ def draw_index(pairs: pd.DataFrame, value: str) -> ChartRow:
                     style=series_style(position),
                     name=kind.replace("_", "-"),
                     has_line=False,
-                    errors=(positive(ends[0]), positive(ends[1])),
+                    errors=(positive(lengths[0]), positive(lengths[1])),
                 )
             )
         shown = select_ticks(sorted({float(k) for k in pairs[size].dropna()}), share=0.25)

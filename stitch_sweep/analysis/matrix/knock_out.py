@@ -68,8 +68,8 @@ def gap_matrices(matrices: Iterable[Matrix], knocked_out: Collection[str] = ()) 
     Args:
         matrices: matrices of any kind.
         knocked_out: names of the networks from which the configuration removes layers, if known:
-            their self-pairs have a gap matrix even if other cells were run too. Other self-pairs have
-            one if only cells above the diagonal were run.
+            their self-pairs have a gap matrix even if other cells were run too. Any other
+            self-pair has a gap matrix if only cells above its diagonal were run.
     """
     for matrix in matrices:
         above = any(i < j for i in matrix.values.index for j in matrix.values.columns)

@@ -8,6 +8,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from stitch_sweep.charts.colors import color_map, color_scale
 from stitch_sweep.charts.plotly_renderer import base_layout
 from stitch_sweep.report.tables.table import Table
 
@@ -40,6 +41,7 @@ class PageData:
     trials: dict[str, Any] = field(default_factory=dict)
     trajectories: dict[str, Any] = field(default_factory=dict)
     steps: list[list[float]] = field(default_factory=list)
+    scales: dict[str, list[tuple[float, str]]] = field(default_factory=dict)
 
     def add_figure(
         self, title: str, note: str, alt: str, figure: go.Figure, table: Table | None = None
@@ -48,6 +50,12 @@ class PageData:
         name = f"f{len(self.figures)}"
         self.figures[name] = json.loads(figure.to_json(remove_uids=True))
         return Panel(name, title, note, alt, table)
+
+    def add_scale(self, limits: tuple[float, float]) -> str:
+        """Add the colors between two values, which many matrices share, and return their name."""
+        name = color_map(*limits).name
+        self.scales[name] = color_scale(*limits)
+        return name
 
     def add_trajectories(
         self,
@@ -80,5 +88,6 @@ class PageData:
             "trials": self.trials,
             "trajectories": self.trajectories,
             "steps": self.steps,
+            "scales": self.scales,
             "chart": base_layout(height=250, margin={"l": 52, "r": 8, "t": 10, "b": 40}),
         }

@@ -179,7 +179,7 @@ def build_bare_group(verdict: Verdict, data: PageData) -> Group:
 
 def _gradient(limits: tuple[float, float]) -> str:
     """Return the colors of a scale for a gradient in CSS."""
-    return ", ".join(color for _, color in color_scale(*limits, steps=13))
+    return ", ".join(color for _, color in color_scale(*limits))
 
 
 class _GroupBuilder:
@@ -234,8 +234,7 @@ class _GroupBuilder:
                 "values": [
                     {"key": key, "label": title, "hover": escape_markup(title),
                      "low": self.limits[key][0], "high": self.limits[key][1],
-                     "gradient": _gradient(self.limits[key]),
-                     "colors": color_scale(*self.limits[key])}
+                     "scale": self.data.add_scale(self.limits[key])}
                     for key, title in group.values
                 ],
                 "variants": drawn,

@@ -89,7 +89,8 @@
     const section = document.getElementById(group.id);
     section.querySelector(".key .low").textContent = formatValue(value.low);
     section.querySelector(".key .high").textContent = formatValue(value.high);
-    section.querySelector(".key .bar").style.background = `linear-gradient(to right, ${value.gradient})`;
+    const colors = data.scales[value.scale], gradient = colors.map(([, color]) => color).join(", ");
+    section.querySelector(".key .bar").style.background = `linear-gradient(to right, ${gradient})`;
     section.querySelector(".key .what").textContent = value.label;
     group.variants.forEach((variant) => {
       const z = variant.values[key];
@@ -99,7 +100,7 @@
         `${value.hover} %{z:.4f}<extra></extra>`;
       const plot = document.getElementById(variant.figure);
       Plotly.restyle(plot, {
-        z: [z], text: [text], zmin: value.low, zmax: value.high, colorscale: [value.colors], hovertemplate: template,
+        z: [z], text: [text], zmin: value.low, zmax: value.high, colorscale: [colors], hovertemplate: template,
       }, [0]);
     });
   }

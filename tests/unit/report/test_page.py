@@ -68,6 +68,17 @@ def test_missing_cells_are_counted_and_left_empty(tmp_path):
     assert data["trials"][trial]["error"] == "the loss is not finite"
 
 
+def test_trials_without_an_answer_of_convergence_are_counted(tmp_path):
+    folder = make_folder(tmp_path / "sweep", losses=("task",), unconverged=((2, 2),))
+    results = pd.read_parquet(folder / "results.parquet")
+    results["converged"] = results["converged"].astype("boolean")
+    results.loc[results["sender_layer"] == 0, "converged"] = pd.NA
+    results.to_parquet(folder / "results.parquet")
+    doubts = doubts_of(folder)
+    assert any(text.startswith("1 of 16 finished trials did not converge") for text in doubts)
+    assert "4 of 16 finished trials can't show whether their training was long enough." in doubts
+
+
 def rename(folder: Path, old: str, new: str) -> None:
     """Give a network another name, everywhere but in trials' ids."""
     for path in [folder / "results.parquet", *(folder / "measured").glob("*.parquet")]:
