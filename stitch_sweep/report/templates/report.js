@@ -214,19 +214,25 @@
     const [accuracy, loss] = section.querySelectorAll(".cell .chart");
     const none = section.querySelector(".cell .none");
     const figures = [
-      [accuracy, curves(group, i, j, "xv", "accuracy"), "validation accuracy", "linear"],
-      [loss, curves(group, i, j, "xt", "loss"), "training loss", group.positive ? "log" : "linear"],
+      [accuracy, curves(group, i, j, "xv", "accuracy"), {
+        title: { text: "validation accuracy" },
+        // Around a single point, the axis would reach from 1 below it to 1 above it.
+        autorangeoptions: { clipmin: -0.05, clipmax: 1.05 },
+      }],
+      [loss, curves(group, i, j, "xt", "loss"), {
+        title: { text: "training loss" },
+        type: group.positive ? "log" : "linear",
+      }],
     ];
     let hasTraces = false;
-    for (const [plot, traces, title, type] of figures) {
+    for (const [plot, traces, axis] of figures) {
       plot.hidden = !traces.length;
       hasTraces = hasTraces || traces.length > 0;
       if (!traces.length) continue;
       const layout = structuredClone(data.chart);
       layout.xaxis.title = { text: "epoch" };
       layout.xaxis.rangemode = "tozero";
-      layout.yaxis.title = { text: title };
-      layout.yaxis.type = type;
+      Object.assign(layout.yaxis, axis);
       Plotly.react(plot, traces, layout, config);
       drawn.set(plot, fitChart);
       delete plot.dataset.width;
