@@ -1,8 +1,8 @@
 """One YAML file describes a sweep.
 
 Stitch Sweep never writes to it. The folder of the sweep gets `config.resolved.yml` with all defaults,
-which is a configuration itself. All problems of a file are found before anything is trained, and
-reported at once with their paths; the command then ends with status 2 and has written nothing.
+which is a configuration itself. The whole file is checked before anything is trained. All problems are
+reported together, each with its key; the command then ends with status 2 and writes nothing.
 `stitch-sweep init` writes a first configuration with comments.
 
 ```yaml

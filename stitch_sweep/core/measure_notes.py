@@ -66,7 +66,7 @@ Assumes: the origin means something: a shift changes the measure.
 Cost: O(n C).
 """,
     "correlation": r"""
-The mean Pearson correlation of each stitched channel with the same expected channel, over positions.
+The Pearson correlation over positions of a stitched with its expected channel, a mean over channels.
 
 ```math
 \frac{1}{|V|} \sum_{c \in V} \operatorname{corr}(s_c, e_c), \qquad V = \{c : \operatorname{Var}(s_c), \operatorname{Var}(e_c) > 0\}
@@ -83,7 +83,7 @@ Cost: O(n C^2).
 Source: Li et al. 2016, arXiv 1511.07543.
 """,
     "cca": r"""
-The mean canonical correlation of the channels, over positions.
+The mean of the canonical correlations between stitched and expected channels, over positions.
 
 ```math
 \frac{1}{r} \sum_{i=1}^{r} \rho_i, \qquad r = \min(\operatorname{rank} s, \operatorname{rank} e)

@@ -170,7 +170,7 @@ class _CanonicalLoss(Loss):
 
 @LOSSES.register("cca")
 class CCA(_CanonicalLoss):
-    r"""1 - the mean canonical correlation of stitched and expected channels, over positions.
+    r"""1 - the mean of the canonical correlations between stitched and expected channels.
 
     ```math
     L = 1 - \frac{1}{r} \sum_{i=1}^{r} \rho_i, \qquad r = \min(\operatorname{rank} s, \operatorname{rank} e)
@@ -182,8 +182,8 @@ class CCA(_CanonicalLoss):
 
     Use: to ask whether the representation is the same up to any affine map.
 
-    Assumes: at least 10 (D + C') distinct positions in a batch. With fewer, independent data already
-    correlate, and a warning says by how much.
+    Assumes: at least 10 times D + C' distinct positions in a batch. With fewer, even independent data have
+    a high canonical correlation, and a warning says how high.
 
     Range: 0 to 1. 1 if a side is constant.
 

@@ -266,9 +266,9 @@ class CKA(Loss):
     ```
 
     HSIC is the debiased estimator with linear kernels. The loss compares which images are close to each
-    other, with positions included. It is blind to any rotation of all C H W units of an image. The
-    calibration uses only rotations of channels, the same at every position, because larger rotations
-    can't be estimated from fewer images than units.
+    other. An image counts as the vector of all its C H W values, so positions matter. The loss is blind
+    to any rotation of these vectors. The calibration uses only rotations of channels, the same at every
+    position, because larger rotations can't be estimated from fewer images than values.
 
     Use: to ask whether the same images are close to each other, also with many channels. Train with large
     batches.

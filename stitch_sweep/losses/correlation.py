@@ -30,7 +30,7 @@ def correlation_sum(moments: Moments) -> tuple[Tensor, Tensor]:
 
 @LOSSES.register("correlation")
 class Correlation(Loss):
-    r"""1 - the mean Pearson correlation of stitched and expected channels, over positions.
+    r"""1 - the Pearson correlation of a stitched with its expected channel, a mean over channels.
 
     ```math
     L = 1 - \frac{1}{C} \sum_c \operatorname{corr}(s_c, e_c)

@@ -4,9 +4,10 @@ A loss is flat when all the maps that a stitch can become differ only by maps th
 or when a batch is so small that the loss has one value. Both follow from shapes. The page of each loss
 lists the cases under "Flat for".
 
-With fewer than 10 (D + C') distinct positions in a batch, the CCA family mostly measures chance:
-independent data already correlate. The warning says by how much, from the law of Wachter 1980. With
-4,096 rows and 512 channels on both sides it is 0.30.
+The CCA family needs 10 times D + C' distinct positions in a batch, or more; D and C' are the channels of
+its two sides. With fewer, it mostly measures chance: even independent data have a high canonical
+correlation. A warning says how high, by the law of Wachter 1980. With 4,096 positions and 512 channels
+on both sides it is 0.30.
 """
 
 from __future__ import annotations

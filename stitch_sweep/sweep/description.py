@@ -4,9 +4,10 @@
   `cross`. The new trials are run. With `share: neighbors`, `samples` and `stop` must stay.
 - May change: `stop`, `time_budget`, `journal`, `tracking`, `keep_stitches`, `report`, `loader`, shares
   of a GPU, and the places of files.
-- Must stay: `seed`, the images and `augment`, `stitch`, `loss`, `training`, `space`, `sampler`,
-  `metric`, `mode`, `parallel_per_study`, `objectives`, `scheduler`, `share`, `enqueue`, `cpu`, the kind
-  of device, `cache_gb`, `pack`, and the weights of networks. Trials that were run may not be dropped.
+- Must stay: `seed`, the images and `augment`, `stitch`, `loss`, `training`, and the weights of networks;
+  of the search, `space`, `sampler`, `metric`, `mode`, `parallel_per_study`, `objectives`, `scheduler`,
+  `share` and `enqueue`; of the resources, `cpu`, `cache_gb`, `pack`, and whether trials run on a GPU.
+  Trials that were run may not be dropped.
 
 A resume that would change a finished result is refused, with the differences. It names stitches that
 are missing or damaged; `--resume --retrain-stitches` trains them again.

@@ -37,13 +37,13 @@ def _make_page(name: str) -> str:
             "controls",
             name,
             f"Control {name} of two ResNets on digits",
-            "Test accuracies of the probes"
+            "The cells contain the test accuracies of the probes."
             if name == "linear_probe"
-            else "Test accuracies (loss `task`, `recipe: fast`)",
+            else "The cells contain test accuracies (loss `task`, `recipe: fast`).",
         ),
         "## In a configuration",
         f"```yaml\ncontrols: [{name}]\n```",
-        "[All controls](../controls.md) says which pairs get controls. "
-        "[What controls prove](../../explanation/controls.md) explains how to read them.",
+        "The page [Controls](../controls.md) says which pairs get controls, and "
+        "[What controls prove](../../explanation/controls.md) how to read them.",
         source="`stitch_sweep/config/control_notes.py`",
     )

@@ -35,8 +35,8 @@ def make_page() -> str:
         "[Analysis of a matrix](../explanation/analysis.md) explains them.",
         _rows("key", columns.VERDICTS),
         f"## {layout.TABLES}/",
-        "A table is written if the experiment has its content. With several experiments, the names begin "
-        "with a number and the experiment's name.",
+        "A table is written only if the experiment has data for it. With several experiments, "
+        "the names begin with a number and the experiment's name.",
     ]
     for name, described in columns.TABLES.items():
         blocks += [f"### {layout.TABLES}/{name}.csv", _rows("column", described)]

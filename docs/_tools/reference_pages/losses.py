@@ -76,11 +76,11 @@ def _make_page(name: str) -> str:
             "losses",
             name,
             f"Stitching matrix of two ResNets on digits, trained for {name}",
-            "Test accuracies (stitch `conv1x1`, `recipe: fast`)",
+            "The cells contain test accuracies (stitch `conv1x1`, `recipe: fast`).",
         ),
         "## In a configuration",
         f"```yaml\nloss: {{{name}: {body}}}\n```",
-        "[All losses](../losses.md) compares them, and explains symbols and calibration.",
+        "The page [Losses](../losses.md) compares all losses, and explains symbols and calibration.",
         source=f"the docstring of the loss in `{entry.module.replace('.', '/')}.py`",
     )
 

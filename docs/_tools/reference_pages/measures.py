@@ -120,14 +120,15 @@ def _make_page(measure: Measure) -> str:
             "measures",
             measure.name,
             f"Matrix of {measure.name} between two ResNets on digits",
-            "The measure for stitches that are trained for `mse` (`conv1x1`, `recipe: fast`)",
+            f"The cells contain `{measure.name}` for stitches (`conv1x1`, `recipe: fast`) that are "
+            "trained for `mse`.",
         ),
         "## In Python",
         "```python\nimport stitch_sweep as ss\nimport torch\n\n"
         "stitched = torch.randn(64, 8, 4, 4)  # images, channels, height, width\n"
         "expected = stitched + torch.randn(64, 8, 4, 4)\n"
         f'ss.similarity(stitched, expected, measure="{measure.name}")\n```',
-        f"{related}[All measures](../measures.md) compares them.",
+        f"{related}The page [Measures](../measures.md) compares all measures.",
         source="`stitch_sweep/core/measure_notes.py` and the registry of measures",
     )
 

@@ -99,12 +99,12 @@ def _make_page(name: str) -> str:
             "stitches",
             name,
             f"Stitching matrix of stitch {name} on digits",
-            "Test accuracies (loss `task`, `recipe: fast`)",
-            **({"of": "a small ViT with itself"} if name in EQUAL_SHAPES else {}),
+            "The cells contain test accuracies (loss `task`, `recipe: fast`).",
+            **({"of": "A small ViT, stitched to itself,"} if name in EQUAL_SHAPES else {}),
         ),
         "## In a configuration",
         f"```yaml\nstitch: {section}\n```",
-        "[All stitches](../stitches.md) explains sizes, tokens and starts. Equal shapes are "
+        "The page [Stitches](../stitches.md) explains sizes, tokens and starts. Equal shapes are "
         f"{_arrow(EQUAL)}, unequal ones {_arrow(UNEQUAL)}.",
         source=f"the docstring of the stitch in `{entry.module.replace('.', '/')}.py`",
     )
