@@ -10,6 +10,7 @@ cells.csv       a row per trial of a stitch
 indices.csv     a row per matrix and choice of columns: L, D, U, indices, intervals, label
 decisions.csv   a row per pair and region: kappa with sender and with receiver
 longer.csv      a row per trial that `stitch-sweep longer` trained again
+probes.csv      a row per network and layer: the accuracy of a linear probe; layer -1 is the image
 """
 
 from __future__ import annotations
@@ -120,6 +121,9 @@ def read_folder(folder: Path) -> dict[str, pd.DataFrame]:
     }
     if findings.decisions is not None:
         tables["decisions"] = findings.decisions
+    probes = experiment.table("probes")
+    if probes is not None:
+        tables["probes"] = probes[["network", "layer", "test_accuracy"]]
     longer = folder / layout.MEASURED / layout.LONGER
     if longer.is_file():
         tables["longer"] = pd.read_csv(longer)

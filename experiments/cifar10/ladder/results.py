@@ -41,6 +41,8 @@ from stitch_sweep.charts.matrices import describe_matrices
 from stitch_sweep.core.measures import BEYOND_LOGITS
 
 KINDS = ("trained", "logits_only", "excess")
+IMAGE = -1
+"""The sender layer of trials whose sender is the image."""
 LAST_LAYER = 4
 """The layer after which every network of the ladder is linear."""
 EARLY = (0, 1)
@@ -302,6 +304,26 @@ def _make_probes(tables: dict[str, pd.DataFrame], size: Any) -> list[list[str]]:
     return [[f"{value:z.2f}" for value in values]]
 
 
+def _make_controls(tables: dict[str, pd.DataFrame], size: Any) -> list[list[str]]:
+    indices = tables["indices"]
+    single = indices[(indices["pairs"] == "one") & (indices["columns"] == "with receiver")]
+    rows = []
+    for kind, words in CONTROLS.items():
+        for index in single[single["kind"] == kind].itertuples():
+            values = (index.lower, index.band, index.upper, index.triangle, index.diagonal)
+            rows.append([words, *(f"{value:z.2f}" for value in values), f"`{index.label}`"])
+    return rows
+
+
+def _make_image(tables: dict[str, pd.DataFrame], size: Any) -> list[list[str]]:
+    cells = tables["cells"]
+    trained = cells[cells["kind"] == "trained"].set_index(["sender_layer", "receiver_layer"])
+    return [
+        [words, *(f"{value:.2f}" for value in trained.loc[layer, "test_accuracy"].sort_index())]
+        for layer, words in ((IMAGE, "the image"), (0, "layer 0 of the sender"))
+    ]
+
+
 def _make_kappa(tables: dict[str, pd.DataFrame], size: Any) -> list[list[str]]:
     decisions = tables["decisions"]
     pairs = decisions[~decisions["sender"].str.endswith(CONTROL_SUFFIX)]
@@ -314,6 +336,13 @@ def _make_kappa(tables: dict[str, pd.DataFrame], size: Any) -> list[list[str]]:
     return [row]
 
 
+CONTROLS = {
+    "trained": "none, both trained",
+    "untrained_sender": "untrained sender",
+    "untrained_receiver": "untrained receiver",
+    "class_only": "class-only sender",
+}
+"""The rows of the table of controls, and what the page calls them."""
 _TASK: dict[str, tuple[str, ...]] = {"task": ()}
 _INDEX_HEADS = (
     *("parameters", "accuracy", "L - U", "L - U, probes", "L - U, logits-only"),
@@ -351,6 +380,16 @@ PAGE_TABLES = {
         ("0 to 0", "0 to 1", "1 to 0", "1 to 1", "largest other", "smallest"),
         _TASK,
         _make_probes,
+    ),
+    "controls": (
+        ("control", "L", "D", "U", "L - U", "D - max(L, U)", "label"),
+        {"controls": ()},
+        _make_controls,
+    ),
+    "image": (
+        ("sender", *(f"into layer {layer}" for layer in range(LAST_LAYER + 1))),
+        {"controls": ()},
+        _make_image,
     ),
     "kappa": (
         tuple(f"{r}, {n}" for r in ("lower", "band", "upper") for n in ("sender", "receiver")),
