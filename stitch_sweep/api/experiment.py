@@ -147,7 +147,8 @@ class SweepExperiment:
 
         Args:
             output: the target folder; by default the experiment folder.
-            measured: whether to compute first what needs networks, images and stored stitches.
+            measured: whether to first compute the tables that need networks, images and stored
+                stitches.
             **permissions: `run_code`, `allow`, `download`, `track`, `chance`; see
                 `stitch_sweep.report.writing.analyze`.
 
@@ -167,7 +168,7 @@ class SweepExperiment:
             )
 
     def verdict(self, *, chance: float | None = None) -> pd.DataFrame:
-        """Judge the matrices: triangle, diagonal or something else, and how sure that is.
+        """Judge the matrices: triangle, diagonal or another label, and its uncertainty.
 
         The labels of the test images are stored in the folder first, because intervals need them.
 
@@ -175,9 +176,9 @@ class SweepExperiment:
             chance: the accuracy of guessing; by default 1 / number of classes.
 
         Returns:
-            A row per matrix, and one for what each pair reaches beyond its logits-only control, indexed
-            by its title: `label`; `triangle`, `diagonal` and `order` with the
-            limits of their intervals (`triangle_low`, `triangle_high`, ...), NaN where nothing can be
+            A row per matrix, indexed by title, and a row for the accuracies of each pair beyond its
+            logits-only control. Columns: `label`; `triangle`, `diagonal` and `order` with the ends of
+            their intervals (`triangle_low`, `triangle_high`, ...), which are NaN if nothing can be
             resampled; `p_value`, `best_accuracy`, `chance`, and `notes`, a list of sentences.
 
         Raises:

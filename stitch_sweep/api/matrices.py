@@ -39,13 +39,13 @@ def matrix(
 
     Args:
         net_a: the sender; see `stitch`.
-        net_b: the receiver; see `stitch`. The same object as `net_a` gives the matrix of the network with
-            itself.
+        net_b: the receiver; see `stitch`. If it is the same object as `net_a`, the network is stitched
+            to itself.
         data: the images; docs/reference/api.md lists all forms.
         layers: indices of layers, or names of cut points in the order of computation, of both networks;
             or a mapping with `sender` and `receiver`. By default all layers.
-        losses: one matrix per loss; a name, or names with weights such as `{"task": 1, "mse": 0.1}`. By
-            default the loss among the settings, or `task`.
+        losses: one matrix per loss, each a name, or names with weights such as `{"task": 1, "mse":
+            0.1}`. By default the `loss` of the settings, or `task`.
         workers: maximum number of workers at the same time; by default as many as fit.
         folder: the experiment folder; by default a temporary one, which is removed together with the
             result.

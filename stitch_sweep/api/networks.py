@@ -23,8 +23,8 @@ def layers(net: nn.Module, image_shape: Sequence[int] | None = None) -> pd.DataF
     These are the names in the network's attribute `layer_names`, or else one per block.
 
     Args:
-        net: a network with one image batch as its input. DataParallel, `torch.compile` and an unambiguous
-            Lightning module around it are removed.
+        net: a network with one image batch as its input. DataParallel, `torch.compile` and an
+            unambiguous Lightning module are removed from around the network.
         image_shape: `(C, H, W)` of its images; without it the shapes are unknown.
 
     Returns:
@@ -32,7 +32,7 @@ def layers(net: nn.Module, image_shape: Sequence[int] | None = None) -> pd.DataF
         known, the `shape` of its representation of one image.
 
     Raises:
-        InputError: it is no network, or it can't be cut.
+        InputError: `net` is no network, or it can't be cut.
 
     Example:
         >>> ss.layers(resnet18(), (3, 32, 32))  # doctest: +SKIP
@@ -88,7 +88,7 @@ def describe(net: nn.Module, image_shape: Sequence[int] | None = None) -> ModelD
         The description; `print` shows it as a table.
 
     Raises:
-        InputError: it is no network, the shape is unknown, or the network doesn't take such images.
+        InputError: `net` is no network, the shape is unknown, or the network doesn't take such images.
 
     Example:
         >>> print(ss.describe(net, (3, 32, 32)))  # doctest: +SKIP

@@ -28,11 +28,11 @@ def similarity(
     """Compare two representations of the same images.
 
     Args:
-        x: tensor or array [N, ...]: [N, C, H, W], [N, T, D] or [N, D]. The stitched side of measures that
-            aren't symmetric.
-        y: the same of the other network; the expected side. The numbers of channels may differ for `cca`,
-            `svcca`, `pwcca` and `procrustes`, all sizes but N for `cka`, `jaccard_knn`,
-            `second_order_cosine` and `knn_agreement`.
+        x: tensor or array [N, ...]: [N, C, H, W], [N, T, D] or [N, D]. For measures that aren't
+            symmetric, this is the stitched side.
+        y: the same for the other network, the expected side. The number of channels may differ for
+            `cca`, `svcca`, `pwcca` and `procrustes`. All sizes except N may differ for `cka`,
+            `jaccard_knn`, `second_order_cosine` and `knn_agreement`.
         measure: the name of a measure, several names, or None for all;
             docs/reference/measures.md has the formulas.
 

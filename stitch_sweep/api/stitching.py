@@ -32,7 +32,7 @@ class TrainedStitch:
     """A trained stitch.
 
     Attributes:
-        title: the layers that it joins, such as `sender:2 → receiver:layer3`.
+        title: the layers that the stitch joins, such as `sender:2 → receiver:layer3`.
         status: `finished`, or `failed` if the loss became NaN or infinite.
         metrics: final metrics, such as `test_accuracy`, `penalty`, `converged`; empty for a failed
             training. docs/explanation/method.md explains them.
@@ -57,7 +57,7 @@ class TrainedStitch:
         return Path(path)
 
     def plot(self) -> Figure:
-        """Draw the accuracy over the steps, of training batches and of validations."""
+        """Draw the accuracy on training batches and validation images over the steps."""
         from stitch_sweep.api.pictures import shown_in_notebooks
         from stitch_sweep.charts.figures import draw
         from stitch_sweep.charts.trajectories import describe_training
@@ -97,8 +97,8 @@ def stitch(
 ) -> TrainedStitch:
     """Train one stitch from a layer of `net_a` to a layer of `net_b`, in this process.
 
-    The networks stay unchanged: copies of them are frozen and trained on. The result equals that of the
-    same trial in a sweep.
+    The networks stay unchanged, because the stitch is trained between frozen copies. The result equals
+    that of the same trial in a sweep.
 
     Args:
         net_a: the sender. A module from images [B, C, H, W] to logits [B, K]; or an entry of the section

@@ -37,13 +37,13 @@ def sweep(
 ) -> SweepExperiment:
     """Run every trial of a configuration.
 
-    Networks and data that are given as objects travel to the workers, also to those of a cluster. They
-    are part of the sweep's description: a resume with other objects is refused.
+    Networks and data that you pass as objects are sent to the workers, also to those of a cluster. A
+    resume with other objects is refused.
 
     Args:
         config: the path of a YAML file, or the same as a mapping.
-        networks: networks by name. If the configuration lists the name, its other keys apply, such as
-            `layers` and `normalisation`; else the network is added.
+        networks: networks by name. If the configuration lists the name, other keys of this entry apply,
+            such as `layers` and `normalisation`; else the network is added.
         data: the images, in any form of docs/reference/api.md. Keys of the configuration's section
             `data`, such as `train_images`, apply to them too.
         folder: the experiment folder; by default the folder of the YAML file.
@@ -51,15 +51,15 @@ def sweep(
         address: a running Ray cluster (`auto` or `host:port`); None starts a local Ray.
         workers: maximum number of workers at the same time; by default as many as fit.
         mirror: a URI where a copy of the folder is kept.
-        **settings: keys that replace those of the configuration, and `recipe`; see `stitch`. `stitch` and
-            `loss` are replaced as a whole, of other sections the given keys.
+        **settings: keys that replace those of the configuration, and `recipe`; see `stitch`. `stitch`
+            and `loss` are replaced as a whole; in other sections, only the given keys are replaced.
 
     Returns:
-        The experiment. After Ctrl-C it has the trials that ended; `resume=True` runs the others.
+        The experiment. After Ctrl-C, it contains the trials that ended; `resume=True` runs the others.
 
     Raises:
-        InputError: the configuration, a network, the data or the folder can't be used; nothing was
-            started. Or the sweep in the folder began with other networks, data or settings.
+        InputError: the configuration, a network, the data or the folder can't be used, or the sweep in
+            the folder began with other networks, data or settings. Nothing was started.
         StoppedError: the machine can't go on; every ended trial is recorded, and `resume=True` continues.
 
     Example:

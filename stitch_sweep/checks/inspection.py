@@ -120,16 +120,16 @@ def inspect_outputs(
 ) -> list[LayerOutput]:
     """Run a network once and summarize the output of every layer.
 
-    A layer is a module that calls no other module; a layer that runs several times has several
-    entries. An output is summarized as soon as its layer returns, before later layers can overwrite
-    it. Computations between modules (`x + y`, `functional.relu`) show in the outputs of later layers
-    and in the last entry, the network's own output. The network keeps its mode.
+    A layer is a module that calls no other module; a layer that runs several times has several entries.
+    An output is summarized as soon as its layer returns, before later layers can overwrite it.
+    Computations between modules (`x + y`, `functional.relu`) affect the outputs of later layers and the
+    last entry, which is the network's own output. The network keeps its mode.
 
     Args:
         module: takes one batch.
         images: `[B, C, H, W]`, or any other input of the network.
-        keep: called with every output and its tensor, of shape `output.summary.shape`; the network
-            may overwrite the tensor later.
+        keep: called with every output and its tensor, which has the shape `output.summary.shape`; the
+            network may overwrite the tensor later.
 
     Returns:
         One entry per layer and call in order of execution, then the network's output.

@@ -17,7 +17,8 @@ def analyze(
     folders: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Experiment folders. Parts of the same study are merged; others are compared."
+            help="Experiment folders. Parts of the same experiment are merged; other folders are "
+            "compared."
         ),
     ] = None,
     matrix: Annotated[
@@ -38,7 +39,9 @@ def analyze(
     test_images: Annotated[
         int | None,
         typer.Option(
-            min=1, max=10**9, help="With --matrix: number of test images of the accuracies."
+            min=1,
+            max=10**9,
+            help="With --matrix: number of test images on which the accuracies were measured.",
         ),
     ] = None,
     output: Annotated[

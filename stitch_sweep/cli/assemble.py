@@ -19,7 +19,7 @@ def assemble(
     set_: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Build a network from parts of others and stitches, and train it in this process, without Ray."""
+    """Build a network from stitches and pieces of others, and train it in this process, without Ray."""
     from stitch_sweep.sweep.assemble import run_assembly
 
     target = folder or config.parent

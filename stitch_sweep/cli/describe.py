@@ -15,7 +15,8 @@ def describe(
     model: Annotated[
         str,
         typer.Argument(
-            help="Such as resnet34, vit_tiny, torchvision:resnet18, timm:resnet18, ./mine.py:make."
+            help="Name of the network, such as resnet34, vit_tiny, torchvision:resnet18, "
+            "timm:resnet18, ./mine.py:make."
         ),
     ],
     width: Annotated[
@@ -37,7 +38,7 @@ def describe(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Show only this place: its shape, or why it can't be cut; repeatable.",
+            help="Show only this place: its shape, or the reason why it can't be cut; repeatable.",
         ),
     ] = None,
     plugin: Annotated[

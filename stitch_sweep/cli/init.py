@@ -59,17 +59,20 @@ def init(
     image_size: Annotated[
         int | None,
         typer.Option(
-            help="Side of the images in pixels. Default: 16 for digits, else as they are."
+            help="Side of the images in pixels. Default: 16 for digits, else that of the data set."
         ),
     ] = None,
     sender: Annotated[
         str | None,
         typer.Option(
-            help="Such as resnet18, torchvision:resnet18, ./mine.py:make. Default: resnet1111."
+            help="Sender, such as resnet18, torchvision:resnet18, ./mine.py:make. Default: resnet1111."
         ),
     ] = None,
     receiver: Annotated[
-        str | None, typer.Option(help="Likewise. Default: the sender's, with another seed.")
+        str | None,
+        typer.Option(
+            help="Receiver, likewise. Default: the same as the sender, with another seed."
+        ),
     ] = None,
     width: Annotated[
         int | None, typer.Option(help="Width of networks of built-in families. Default: 8.")
@@ -77,24 +80,24 @@ def init(
     stitch: Annotated[str, typer.Option(help="Name of the stitch.")] = "conv1x1",
     loss: Annotated[
         list[str] | None,
-        typer.Option(metavar="LOSS", help="Loss, repeatable. Default: task and mse."),
+        typer.Option(metavar="LOSS", help="Loss; repeatable. Default: task and mse."),
     ] = None,
     samples: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Learning rates that Optuna tries in every cell. Default: no search.",
+            help="Number of learning rates that Optuna tries in every cell. Default: no search.",
         ),
     ] = None,
     plugin: Annotated[
         list[str] | None,
         typer.Option(
             metavar="FILE",
-            help="Plugin that the configuration names, such as ./mine.py; repeatable. It is run.",
+            help="Plugin to run and to list in the configuration, such as ./mine.py; repeatable.",
         ),
     ] = None,
 ) -> None:
-    """Write a commented configuration for two networks. On a terminal, ask for what is missing."""
+    """Write a commented configuration for two networks. On a terminal, ask for missing values."""
     from stitch_sweep.core import plugins
 
     if file.exists() or file.is_symlink():

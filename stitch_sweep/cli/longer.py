@@ -14,7 +14,8 @@ from stitch_sweep.cli.output import print_json, stdout
 def longer(
     folder: Annotated[Path, typer.Argument(help="An experiment folder.")],
     share: Annotated[
-        float, typer.Option(help="Share of the finished trials of each loss, rounded up.")
+        float,
+        typer.Option(help="Share of the finished trials of each loss; their number is rounded up."),
     ] = 0.1,
     times: Annotated[int, typer.Option(help="Factor on the number of epochs.")] = 4,
     seed: Annotated[int, typer.Option(help="Seed of the random choice of trials.")] = 0,
@@ -23,7 +24,7 @@ def longer(
     download: Download = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a random tenth of the trials four times as long, and print what they gain."""
+    """Train a random tenth of the trials four times as long, and print their gains in accuracy."""
     from stitch_sweep.measuring.longer import GAIN, train_longer
     from stitch_sweep.report.terminal_tables import longer_table
     from stitch_sweep.sweep.progress import Reporter

@@ -6,9 +6,9 @@ JSON object on standard output.
 | exit status | meaning |
 |---|---|
 | 0 | success |
-| 1 | the command ran and something failed |
+| 1 | the command ran, but something failed |
 | 2 | the input was wrong |
-| 130 | interrupted; the same command continues the work |
+| 130 | interrupted; run the same command to continue, a sweep with `--resume` |
 
 | environment variable | meaning |
 |---|---|

@@ -39,7 +39,7 @@ def sanity(
     set_: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check for bugs: copies, storing, evaluation, order, frozen networks, precision."""
+    """Check for bugs in copies, storage, evaluation, image order, frozen networks and precision."""
     from stitch_sweep.checks.sanity.suite import run_sanity
     from stitch_sweep.checks.sanity.table import details, findings_table
 

@@ -37,8 +37,8 @@ def sweep(
         bool,
         typer.Option(
             "--dry-run",
-            help="Print the number of trials, the time on this machine or with --workers, and the "
-            "disk space; run nothing.",
+            help="Print the number of trials, the needed time on this machine or with --workers, and "
+            "the disk space; run nothing.",
         ),
     ] = False,
     address: Annotated[

@@ -18,11 +18,11 @@ class DataConfig(Component):
     data: {name: cifar10, path: data, train_images: 10000}
     ```
 
-    `loader: ffcv` needs [FFCV](https://ffcv.io), which is compiled when it is installed. It needs a
-    compiler and libraries, on Debian `apt-get install g++ pkg-config python3-dev libopencv-dev
-    libturbojpeg0-dev`; then `make ffcv` or `pip install 'ffcv>=1.0.2'` installs it. It works for every
-    data set: the images of each split, decoded and resized, are written once, with a checksum. A
-    damaged file is written again. Order and augmentation are Stitch Sweep's, so a sweep may be resumed
+    `loader: ffcv` needs [FFCV](https://ffcv.io), whose installation compiles code. First install a
+    compiler and libraries, on Debian with `apt-get install g++ pkg-config python3-dev libopencv-dev
+    libturbojpeg0-dev`. Then run `make ffcv` or `pip install 'ffcv>=1.0.2'`. The loader works for every
+    data set: it writes the decoded and resized images of each split to a file with a checksum, and
+    rewrites a damaged file. Both loaders use the same order and augmentation, so you may resume a sweep
     with the other loader.
     """
 
@@ -38,8 +38,8 @@ class DataConfig(Component):
     )
     split_seed: Seed = Field(
         default=0,
-        description="Seed that cuts validation images from training images. It is separate from `seed`, "
-        "so that no network is validated on images that another network was trained on.",
+        description="Seed of the random choice of validation images. It is separate from `seed`, so "
+        "that no network is validated on images that another network was trained on.",
     )
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.1,
@@ -57,12 +57,13 @@ class DataConfig(Component):
     )
     augment: Literal["none", "crop_flip"] = Field(
         default="none",
-        description="Augmentation: `crop_flip` is a random crop after padding and a random horizontal "
-        "flip, the same in all trials.",
+        description="Augmentation of training images: `crop_flip` pads, crops at random, and flips "
+        "horizontally at random. All trials get the same augmented images.",
     )
     loader: Literal["torch", "ffcv"] = Field(
         default="torch",
-        description="Loader of the batches: `torch` from memory, `ffcv` from a file. Results are equal.",
+        description="Loader of the batches: `torch` reads from memory, `ffcv` from a file. Both give "
+        "equal results.",
     )
     beton_folder: Text = Field(
         default="beton",

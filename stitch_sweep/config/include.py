@@ -1,13 +1,13 @@
 """`include: base.yml`, or a list of files, reads other files first.
 
 - A path is relative to the file that contains it.
-- Later keys win: those of a file over those of the files that it includes, and those of later files in
-  a list over those of earlier ones.
-- Mappings are merged key by key. Everything else is replaced, lists too. Two kinds of mappings are
+- A file's own keys override those of the files that it includes. In a list, later files override
+  earlier ones.
+- Mappings are merged key by key. All other values, also lists, are replaced. Two kinds of mappings are
   replaced as a whole: `loss`, and a section whose `name` the later file changes.
 - Files that include themselves are refused.
-- Paths in an included file are looked up beside it first.
-- `config.resolved.yml` has the merged keys and no `include`.
+- A path in an included file is looked up next to that file first.
+- `config.resolved.yml` contains the merged keys and no `include`.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ RemovedCounts = Annotated[
 
 
 class KnockOutConfig(Options):
-    """Layers of a network that are removed, with a stitch in their place.
+    """Layers of a network that a stitch replaces.
 
     ```yaml
     knock_out:
@@ -40,10 +40,10 @@ class KnockOutConfig(Options):
       - {network: b, first: [2, 3], removed: [1, 2]}
     ```
 
-    All combinations of `first` and `removed` that fit into the network are run. Without its layers f to
-    f + n - 1, a network is stitched to itself, from layer f - 1 to layer f + n - 1; in the results it
-    is that cell. `all` starts at the first block: without the stem, the stitch would have only the
-    image as input. Knock-outs have no controls.
+    Stitch Sweep runs all combinations of `first` and `removed` that fit into the network. To remove the
+    n layers from f to f + n - 1, it stitches the network to itself, from layer f - 1 to layer f + n -
+    1. This is the cell in the results. `first: all` starts at the first block, because a stitch in
+    place of the stem would have only the image as input. Knock-outs have no controls.
     """
 
     network: str = Field(description="Name of the network whose layers are removed.")

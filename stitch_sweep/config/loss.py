@@ -28,9 +28,10 @@ class LossTerm(Component):
     loss: {task: 1.0, soft_task: {weight: 0.5, temperature: 4}}
     ```
 
-    A number is short for `{weight: number}`; options of a loss stand beside its `weight`. Weights and
-    options can be crossed and searched like any key, such as `loss.soft_task.temperature`. Before a
-    sweep starts, notes name the cells whose stitch a loss can't teach. The keys of each term are:
+    A number is short for `{weight: number}`. The options of a loss are keys next to its `weight`.
+    Weights and options can be crossed and searched like any key, such as `loss.soft_task.temperature`.
+    Before a sweep starts, notes list the cells in which a loss can't train the stitch. The keys of each
+    term of the sum are:
     """
 
     registry: ClassVar[Registry] = LOSSES

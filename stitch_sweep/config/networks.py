@@ -79,11 +79,11 @@ class NormalizationConfig(Options):
     """
 
     mean: Annotated[list[Number], Field(min_length=1, max_length=16)] = Field(
-        description="Mean of each channel, in units where a pixel is 0 to 1."
+        description="Mean of each channel, for pixel values from 0 to 1."
     )
     std: Annotated[
         list[Annotated[Number, Field(ge=1 / LARGEST_NUMBER)]], Field(min_length=1, max_length=16)
-    ] = Field(description="Standard deviation of each channel, in units where a pixel is 0 to 1.")
+    ] = Field(description="Standard deviation of each channel, for pixel values from 0 to 1.")
 
     @model_validator(mode="after")
     def _validate_lengths(self) -> NormalizationConfig:
@@ -122,10 +122,10 @@ class NetworkConfig(Component):
       - {name: c, source: python, factory: ./mine.py:make, weights: c.safetensors}
     ```
 
-    A short name such as `resnet18` fixes options of its family; they can't be given beside it.
-    `stitch-sweep describe NAME` prints the layers, and every other place that `layers` may name. A
-    network with `weights: class_only` or `logits_only` can only send, has no layer -1, and can't be the
-    teacher of a loss.
+    A short name such as `resnet18` sets options of its family; don't set these options yourself.
+    `stitch-sweep describe NAME` prints the layers, and all other cut points that you can list in
+    `layers`. A network with `weights: class_only` or `logits_only` can only be a sender, has no layer
+    -1, and can't be the teacher of a loss.
     """
 
     registry: ClassVar[Registry] = FAMILIES
@@ -140,8 +140,8 @@ class NetworkConfig(Component):
     )
     family: str = Field(
         default="resnet",
-        description="Network family, or a short name such as `resnet18`, for `source: family`. Its "
-        "options are keys of this section, too.",
+        description="Network family, or a short name such as `resnet18`, for `source: family`. The "
+        "family's options are keys of this section, too.",
     )
     model: Text | None = Field(
         default=None, description="Name of the network, for `source: torchvision` and `timm`."
@@ -150,7 +150,7 @@ class NetworkConfig(Component):
         default=None,
         description="Function that returns the network, for `source: python`: "
         "`package.module:function` or `path/to/file.py:function`. Stitch Sweep runs it. "
-        "`in_memory:<name>` stands for a module that was given in Python.",
+        "`in_memory:<name>` stands for a module that you passed to the Python API.",
     )
     arguments: dict[str, Any] | None = Field(
         default=None, description="Arguments of `model` or `factory`, by name."
@@ -160,20 +160,20 @@ class NetworkConfig(Component):
     )
     weights: Text = Field(
         default="trained",
-        description="Source of the weights. `trained`: the zoo trains the network. `random`: the "
-        "untrained control, with BatchNorm statistics of one pass over the training images. "
-        "`random_raw`: the same with means 0 and variances 1. `class_only`: a sender that knows only "
-        "the class of an image, with layers of this network's shapes. `logits_only`: a sender that "
-        "knows only what linear probes read from the layers of `probes_of`. A path: a state dict "
-        "(safetensors or PyTorch; no code of the file is run). A name: pretrained weights of "
-        "torchvision or timm. "
-        "`factory`: the weights that the function returns.",
+        description="Source of the weights. `trained`: Stitch Sweep trains the network and stores it "
+        "in the zoo. `random`: random weights, with BatchNorm statistics from one pass over the "
+        "training images. `random_raw`: random weights, with BatchNorm means 0 and variances 1. "
+        "`class_only`: a sender that knows only the class of an image, with layers of this network's "
+        "shapes. `logits_only`: a sender that knows only what linear probes read from the layers of "
+        "`probes_of`. A path: a state dict (safetensors or PyTorch; no code of the file is run). A "
+        "name: pretrained weights of torchvision or timm. `factory`: the weights of the network that "
+        "the function returns.",
     )
     expects: Text | None = Field(
         default=None,
-        description="Name of the weights whose normalization and image size apply, for `source: "
-        "torchvision` and `timm`, for example for a file that was fine-tuned from them. Default: "
-        "`weights`, if it is a name.",
+        description="Name of published weights whose normalization and image size this network uses, "
+        "for `source: torchvision` and `timm`. Set it for a file that was fine-tuned from these "
+        "weights. Default: `weights`, if it is a name.",
     )
     weights_key: Text | None = Field(
         default=None,
@@ -195,18 +195,18 @@ class NetworkConfig(Component):
     )
     noise: From0 | None = Field(
         default=None,
-        description="For `class_only`: standard deviation of the differences between images of one "
-        "class, relative to the differences between classes. Default: 1.",
+        description="For `class_only`: standard deviation within a class, relative to that between "
+        "classes. Default: 1.",
     )
     probes_of: Name | None = Field(
         default=None,
-        description="For `logits_only`: name of the network whose layers the probes read; it has the "
-        "same architecture and layers.",
+        description="For `logits_only`: name of the network whose layers the probes read. Both "
+        "networks need the same architecture and layers.",
     )
     pretraining: PretrainingConfig | None = Field(
         default=None,
-        description="Training of this network in the zoo. Missing keys have their values from the "
-        "section `pretraining`.",
+        description="Training of this network in the zoo. Keys that are missing here have the values "
+        "of the top-level section `pretraining`.",
     )
     layers: CutPoints = Field(
         default=None,

@@ -31,7 +31,7 @@ class PairConfig(Options):
       - {sender: a, receiver: a, sender_layers: [-1, 0, 4], receiver_layers: [1, 2]}
     ```
 
-    A cell of two pairs is run once.
+    A cell that belongs to two pairs is run once.
     """
 
     sender: str = Field(description="Name of the network whose first layers are used.")

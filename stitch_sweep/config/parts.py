@@ -24,9 +24,10 @@ class PartConfig(Options):
     order: in_turn
     ```
 
-    The first part begins at the image, and the last ends at the logits. A stitch has a piece on either
-    side; pieces of equal shapes can follow one another without one. `stitch-sweep assemble` builds and
-    trains the network; [Assemble networks from parts](../guides/assembly.md) shows it.
+    The first part begins at the image, and the last part ends at the logits. A stitch stands between
+    two pieces. If the shapes agree, two pieces can follow each other without a stitch. `stitch-sweep
+    assemble` builds and trains the network; [Assemble networks from parts](../guides/assembly.md) shows
+    an example.
     """
 
     network: str | None = Field(default=None, description="Name of the network of the piece.")
@@ -40,13 +41,13 @@ class PartConfig(Options):
     )
     frozen: bool = Field(
         default=True,
-        description="Whether the piece stays unchanged. An unfrozen piece is trained as a copy, with "
-        "fixed BatchNorm statistics.",
+        description="Whether the piece stays unchanged. With `false`, a copy of the piece is trained, "
+        "with fixed BatchNorm statistics.",
     )
     stitch: StitchConfig | None = Field(
         default=None,
-        description="A stitch instead of a piece, as in section `stitch`. It joins the piece before "
-        "it to the piece after it.",
+        description="A stitch instead of a piece, with the keys of section `stitch`. It joins the "
+        "pieces before and after it.",
     )
 
     @model_validator(mode="after")

@@ -1,7 +1,7 @@
 """`--set a.b=value` overrides one key for one command; repeat it for several keys.
 
 The value is YAML: `--set training.epochs=1`, `--set 'loss={mse: 1.0}'`. Entries of lists are counted
-from 0: `--set networks[1].width=4`. The same dotted paths name crossed and searched settings.
+from 0: `--set networks[1].width=4`. Crossed and searched settings use the same dotted paths.
 """
 
 from __future__ import annotations

@@ -1,19 +1,20 @@
 """No path depends on the current folder.
 
-The root of a project is the nearest folder with a file `stitch-sweep.yml`, from the configuration's
-folder upwards; without one it is the configuration's folder. The file may be empty. In a folder where
-everyone may create files (with the sticky bit, such as `/tmp`) it doesn't count.
+The root of a project is the nearest folder, from the configuration's folder upwards, that contains a
+file `stitch-sweep.yml`. Without such a file, the root is the configuration's folder. The file may be
+empty. In a folder where everyone may create files (with the sticky bit, such as `/tmp`), the file is
+ignored.
 
 - `data.path`, `weights`, `factory`, `zoo`, `beton_folder`, the path of an sqlite `uri`, `search.space`
-  and `search.enqueue` are looked up beside the configuration first, then in the root. A zoo, a store or
-  FFCV's files that exist in neither place are made in the root.
-- A path that begins with `./` or `../` is relative to the configuration and looked up nowhere else. A
-  `~` is your home. Paths in `--set` are read as if they stood in the file.
+  and `search.enqueue` are looked up next to the configuration first, then in the root. A zoo, a store
+  or FFCV's files that exist in neither place are created in the root.
+- A path that begins with `./` or `../` is relative to the configuration and looked up nowhere else. `~`
+  is your home folder. Paths in `--set` follow the same rules as paths in the file.
 - `${env:NAME}` in these values, and in `include` and `uri`, stands for an environment variable: `zoo:
-  ${env:SCRATCH}/zoo`. A variable that isn't set or is empty is an error. Stored files have the name and
-  not the value.
-- `config.resolved.yml` has the paths as you wrote them; with `--folder`, paths within the project are
-  relative to that folder. So a project can be moved or copied as a whole.
+  ${env:SCRATCH}/zoo`. A variable that isn't set or is empty is an error. Stored files contain the
+  variable's name, not its value.
+- `config.resolved.yml` contains the paths as you wrote them; with `--folder`, paths within the project
+  are relative to that folder. So a project can be moved or copied as a whole.
 """
 
 from __future__ import annotations

@@ -5,19 +5,20 @@ plugins: [./mine.py, my_package.stitches]
 ```
 
 A name that ends in `.py` or contains `/` is a file, relative to the configuration's folder. Every other
-name is a module that Python can import. An installed package declares its plugin as an entry point in
-the group `stitch_sweep.plugins`, and needs no key. [Extensions of your own](../tutorials/extensions.md)
-builds one of each kind.
+name is a module that Python can import. An installed package that declares its plugin as an entry point
+in the group `stitch_sweep.plugins` needs no key. [Extensions of your own](../tutorials/extensions.md)
+builds a plugin of each kind.
 
 - Reading a configuration runs its plugins. [Security](../explanation/security.md) says when Stitch
-  Sweep runs none.
-- A name that is registered already is refused, with both places.
-- The content of every used plugin decides results: a resume with a changed plugin is refused, and
-  networks of a plugin's family are trained again. Plugins may be added.
-- A plugin that registers only callbacks changes no result, and may change.
-- Plugins travel to workers with their source: a file alone, a package with all its Python files (at
-  most 16 MiB). Other packages that a plugin imports must be installed on every node.
-- Objects that a notebook or a script registers need no key. They travel by value.
+  Sweep runs no plugin.
+- If a plugin registers a name that is already registered, Stitch Sweep refuses it and prints both
+  places.
+- The code of a plugin affects results. If you change a used plugin, a resume is refused, and networks
+  of its families are trained again. You may add plugins.
+- A plugin that registers only callbacks affects no result, so you may change it.
+- Workers get the source of plugins: a single file, or all Python files of a package (at most 16 MiB).
+  Other packages that a plugin imports must be installed on every node.
+- Objects that a notebook or a script registers need no key. Workers get pickled copies of them.
 """
 
 from __future__ import annotations

@@ -70,12 +70,12 @@ class PretrainingConfig(Options):
       whiten_stem: true
     ```
 
-    - An `optimizer` or a `schedule` without a `name` changes single keys of the recipe's; with a `name`
-      it replaces the recipe's.
-    - The values determine a network, not the name of the recipe: a recipe that is spelled out finds the
-      same network in the zoo.
-    - For photographs, add `augment: alternating_flip`: every image is mirrored in every other epoch.
-      The recipe doesn't, because digits and letters change their meaning in a mirror.
+    - An `optimizer` or a `schedule` with a `name` replaces that of the recipe; without a `name`, it
+      changes only the keys that it contains.
+    - The zoo identifies a network by these values, not by the name of the recipe. If you write the
+      values instead of `recipe: fast`, the zoo finds the same network.
+    - For photographs, add `augment: alternating_flip`, which mirrors each image in every other epoch.
+      The recipe doesn't contain this key, because mirrored digits and letters change their meaning.
     - `precision: bfloat16` is fast on CPUs with AMX or AVX-512 BF16 instructions and on GPUs; elsewhere
       it can be slower than `float32`.
     """
@@ -85,8 +85,8 @@ class PretrainingConfig(Options):
 
     recipe: Literal["plain", "fast"] = Field(
         default="plain",
-        description="Values of the keys that are not set: their defaults (`plain`), or values that reach "
-        "the same accuracy in less time (`fast`).",
+        description="Values of the keys that you don't set: their defaults (`plain`), or values that "
+        "reach the same accuracy in less time (`fast`).",
     )
     epochs: Annotated[Epochs, Field(ge=1)] = Field(default=10, description="Number of epochs.")
     batch_size: Positive = Field(default=128, description="Number of images in a batch.")
@@ -98,8 +98,8 @@ class PretrainingConfig(Options):
     )
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32",
-        description="Number format of convolutions, matrix products and activations. Weights, BatchNorm "
-        "statistics, loss and optimizer are float32 in any case.",
+        description="Number format of convolutions, matrix products and activations. Weights, "
+        "BatchNorm statistics, loss and optimizer are always float32.",
     )
     memory_format: Literal["contiguous", "channels_last"] = Field(
         default="contiguous", description="Memory layout of images and activations in training."
@@ -107,8 +107,8 @@ class PretrainingConfig(Options):
     augment: Literal["none", "crop_flip", "alternating_flip", "crop_alternating_flip"] | None = (
         Field(
             default=None,
-            description="Augmentation in pretraining alone. Every epoch inverts alternating "
-            "flips. Default: `data.augment`.",
+            description="Augmentation in pretraining only. An alternating flip mirrors each image in "
+            "every other epoch. Default: `data.augment`.",
         )
     )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
@@ -116,7 +116,7 @@ class PretrainingConfig(Options):
     )
     whiten_stem: bool = Field(
         default=False,
-        description="Whether the first convolution's initial filters are those of whitened patches.",
+        description="Whether the first convolution starts with filters that whiten image patches.",
     )
 
     @model_validator(mode="wrap")

@@ -35,27 +35,27 @@ def _check_gpu(value: Any) -> Any:
 
 
 class ResourcesConfig(Options):
-    """Resources of one trial.
+    """CPUs, GPUs and memory of one trial.
 
     ```yaml
     resources: {cpu: 2, gpu: 0.25, pack: auto}
     ```
 
-    Each process is held to its share of a GPU's memory. A trial that needs more is tried again once
-    with twice the share, and recorded as failed if that isn't enough. `gpu: auto` trains the largest
-    cell of the sweep for an epoch, gives every worker a quarter more memory than that took, and packs
-    as many as fit, at most 32. Networks are trained on a whole GPU each. [Share a
-    GPU](../guides/gpu.md) shows both.
+    Each process can use only its share of a GPU's memory. A trial that needs more runs once more with
+    twice the share, and is recorded as failed if that isn't enough. `gpu: auto` first trains the
+    largest cell of the sweep for an epoch. Every worker then gets a quarter more memory than this took,
+    and a GPU gets as many workers as fit, at most 32. Each network of the zoo is trained on a whole
+    GPU. [Share a GPU](../guides/gpu.md) shows examples.
 
-    The number of places of a pack changes the last bits of results, as the batch size does; which
-    stitches share a pass changes none. `pack: auto` depends on the device, the batch size, and the
-    multiply-adds of the receiver after the layer.
+    The number of stitches in a pack changes the last bits of results, as the batch size does. The
+    choice of stitches that share a pack changes nothing. `pack: auto` depends on the device, the batch
+    size, and the multiply-adds of the receiver after the layer.
     """
 
     cpu: Annotated[int, Field(ge=1, le=1024)] = Field(
         default=1,
-        description="CPUs of a trial, and torch's number of intra-op threads in all commands. It changes "
-        "the last bits of results.",
+        description="Number of CPUs of a trial, and of torch's intra-op threads in all commands. This "
+        "number changes the last bits of results.",
     )
     gpu: Annotated[
         Literal["auto"] | float,
@@ -70,9 +70,9 @@ class ResourcesConfig(Options):
     )
     cache_gb: From0 = Field(
         default=1.0,
-        description="Largest size in GiB of a frozen network's representation of one split that is kept "
-        "in memory. A worker keeps those of the stitches that it trains side by side, for each split the "
-        "sender's and, if the loss needs it, the receiver's, and at most those of one earlier stitch.",
+        description="Size limit in GiB: a worker keeps a layer's representation of a split in memory "
+        "if it isn't larger. The worker keeps those of the stitches that it trains together (the "
+        "sender's and, if the loss needs it, the receiver's), and those of at most one earlier stitch.",
     )
     # Excluded if it has its default, so that descriptions of older sweeps keep their hashes.
     pack: Annotated[
@@ -84,9 +84,8 @@ class ResourcesConfig(Options):
         Field(exclude_if=lambda pack: pack == 1),
     ] = Field(
         default=1,
-        description="Number of stitches into one receiver layer that a worker trains side by side, in "
-        "one pass of the frozen rest of the receiver; `auto` chooses a number per layer. It changes "
-        "the last bits of results; which stitches share a pass does not.",
+        description="Number of stitches into the same receiver layer that a worker trains together, "
+        "in one pass through the receiver's frozen layers. `auto` chooses a number per layer.",
     )
 
     @property

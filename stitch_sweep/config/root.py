@@ -1,9 +1,9 @@
 """One YAML file describes a sweep.
 
-Stitch Sweep never writes to it. The folder of the sweep gets `config.resolved.yml` with all defaults,
-which is a configuration itself. The whole file is checked before anything is trained. All problems are
-reported together, each with its key; the command then ends with status 2 and writes nothing.
-`stitch-sweep init` writes a first configuration with comments.
+Stitch Sweep never changes your file. It writes `config.resolved.yml`, a valid configuration with all
+defaults, into the sweep's folder. Before any training, it checks the whole file and reports all
+problems together, each with its key. After a problem, the command ends with status 2 and writes
+nothing. `stitch-sweep init` writes a first configuration with comments.
 
 ```yaml
 data: {name: digits, image_size: 16}
@@ -22,7 +22,7 @@ search:
 ```
 
 Only `data`, `networks`, and one of `pairs`, `knock_out` and `parts` are required. A section without
-content is an error: leave its key out.
+content is an error: remove its key.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ class Config(TrialSettings):
 
     seed: Seed = Field(
         default=0,
-        description="Seed of the image order, augmentation, initial stitch weights and suggestions. The "
-        "weights of a network depend on the network's own `seed`.",
+        description="Seed of the image order, augmentation, initial stitch weights and Optuna's "
+        "suggestions. The weights of a network depend on the network's own `seed`.",
     )
     repeats: Positive = Field(
         default=1,
@@ -83,7 +83,7 @@ class Config(TrialSettings):
     plugins: Plugins = Field(
         default_factory=list,
         description="Python files and modules that register stitches, losses, measures, data sets, "
-        "network families, controls and spatial rules. Stitch Sweep runs them.",
+        "network families, controls, and rules for `down` and `up`. Stitch Sweep runs them.",
     )
     data: DataConfig = Field(description="The images.")
     networks: Annotated[list[NetworkConfig], Field(min_length=1, max_length=MOST_NETWORKS)] = Field(
@@ -99,37 +99,38 @@ class Config(TrialSettings):
     )
     knock_out: Annotated[list[KnockOutConfig], Field(max_length=LONGEST_LIST)] = Field(
         default_factory=list,
-        description="Layers of a network that are removed, with a stitch in their place.",
+        description="Layers of a network that a stitch replaces.",
     )
     parts: Annotated[list[PartConfig], Field(max_length=LONGEST_LIST)] = Field(
         default_factory=list,
-        description="A network assembled from pieces of networks and stitches, for "
-        "`stitch-sweep assemble`.",
+        description="A network assembled from stitches and pieces of networks, for `stitch-sweep "
+        "assemble`.",
     )
     order: Literal["together", "in_turn"] = Field(
         default="together",
-        description="Whether all trainable parts are trained together, or in turn with `training.epochs` "
-        "epochs each.",
+        description="Whether the trainable parts of an assembly are trained together, or one after "
+        "the other for `training.epochs` epochs each.",
     )
     controls: Annotated[
         list[str], PlainValidator(check_controls, json_schema_input_type=list[str])
     ] = Field(
-        default_factory=list, description="Comparisons to add for each pair of trained networks."
+        default_factory=list,
+        description="Names of controls to add for each pair of trained networks.",
     )
     search: SearchConfig = Field(
         default=SearchConfig(),
         description="Crossed and searched settings. Default: one trial per cell.",
     )
     resources: ResourcesConfig = Field(
-        default=ResourcesConfig(), description="Resources of one trial."
+        default=ResourcesConfig(), description="CPUs, GPUs and memory of one trial."
     )
     tracking: TrackingConfig = Field(
-        default=TrackingConfig(), description="MLflow and further loggers."
+        default=TrackingConfig(), description="MLflow and other loggers."
     )
     keep_stitches: Literal["all", "best", "none"] = Field(
         default="best",
-        description="Which stitches are stored: the stitches of all trials, the best of each study, "
-        "or none.",
+        description="Which stitches are stored: those of all trials, the best one of each study, or "
+        "none.",
     )
     report: Literal["auto", "never"] = Field(
         default="auto",

@@ -29,8 +29,7 @@ class ScheduleConfig(Options):
     | afterwards, `warmup_cosine` | (1 + cos(pi (t - W) / (T - W))) / 2 |
     | afterwards, `linear` | 1 - (t - W) / (T - W) |
 
-    The cosine schedule is that of Loshchilov and Hutter 2017 (arXiv 1608.03983), without restarts. The
-    warm-up is a share of the training below 1, so it always ends before the training.
+    The cosine schedule is that of Loshchilov and Hutter 2017 (arXiv 1608.03983), without restarts.
     """
 
     name: Literal["warmup_cosine", "linear", "constant"] = Field(

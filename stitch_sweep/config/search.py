@@ -45,9 +45,9 @@ class Distribution(Options):
       samples: 8
     ```
 
-    `when` makes a setting conditional: all its paths must have one of the given values. They may be
-    searched, crossed, or fixed in the configuration. Conditions can't run in a circle, and a range
-    can't be one.
+    `when` makes a setting conditional: it is searched only if each path in `when` has one of the given
+    values. These paths may be searched, crossed, or fixed in the configuration. A searched path must be
+    `categorical`. Conditions can't form a circle.
     """
 
     type: Literal["float", "int", "categorical"] = Field(description="Type of the values.")
@@ -55,13 +55,13 @@ class Distribution(Options):
     high: Number | None = Field(default=None, description="Largest value, for `float` and `int`.")
     log: bool = Field(
         default=False,
-        description="Whether equal ratios are equally likely, for `float` and `int`. `low` must be "
+        description="Whether to sample on a logarithmic scale, for `float` and `int`. `low` must be "
         "above 0.",
     )
     step: Above0 | None = Field(
         default=None,
-        description="Distance between two values, for `float` and `int`, not with `log`. Default: 1 for "
-        "`int`, continuous for `float`.",
+        description="Distance between neighboring values, for `float` and `int`. Not allowed with "
+        "`log`. Default: 1 for `int`, continuous for `float`.",
     )
     choices: Annotated[list[Any], Field(max_length=MOST_CHOICES)] | None = Field(
         default=None,
@@ -69,8 +69,8 @@ class Distribution(Options):
     )
     when: dict[str, Any] = Field(
         default_factory=dict,
-        description="Condition: dotted paths with a value, or a list of values. If it does not hold, the "
-        "value of the configuration is used.",
+        description="Condition: dotted paths, each with a value or a list of values. If the condition "
+        "doesn't hold, the value of the configuration is used.",
     )
 
     @model_validator(mode="after")
@@ -152,9 +152,10 @@ class SamplerConfig(NamedClass):
     sampler: {name: tpe, n_startup_trials: 5}
     ```
 
-    `grid` enumerates every combination, respects conditions, and needs a `step` or `choices` for every
-    float. The seed follows from the sweep's. The first trials of a study (10 for `tpe`) are random and
-    the same in all studies; with fewer samples a search is a random one, and the sweep says so.
+    `grid` runs every combination that the conditions allow, and needs a `step` or `choices` for every
+    float. The sampler's seed follows from `seed`. The first trials of a study (10 for `tpe`) have
+    random settings, the same in all studies. If `samples` isn't larger, the whole search is random, and
+    a note says so.
     """
 
     name: str = Field(
@@ -165,7 +166,7 @@ class SamplerConfig(NamedClass):
 
 
 class SchedulerConfig(NamedClass):
-    """A scheduler, which stops trials that fall behind the other trials of their study.
+    """A scheduler stops trials that fall behind the other trials of their study.
 
     ```yaml
     search:
@@ -177,20 +178,21 @@ class SchedulerConfig(NamedClass):
 
     | name | rule | arguments |
     |---|---|---|
-    | `asha` | Ray Tune's ASHAScheduler: at `grace_period`, then at `reduction_factor` times as many epochs, and so on, a trial stops below the percentile 1 - 1/`reduction_factor` of the others | `grace_period` (1), `reduction_factor` (4), `brackets` (1), `max_t` |
+    | `asha` | Ray Tune's ASHAScheduler: after `grace_period` epochs, then after `reduction_factor` times as many, and so on, a trial stops if its value is below the percentile 1 - 1/`reduction_factor` of the other trials' values | `grace_period` (1), `reduction_factor` (4), `brackets` (1), `max_t` |
     | `hyperband` | Ray Tune's HyperBandScheduler: at each rung of a bracket, the best ceil(n / `reduction_factor`) of n trials continue | `reduction_factor` (3), `max_t` |
-    | `median_stopping` | Ray Tune's MedianStoppingRule: a trial stops if its best value is below the median of the others' means so far | `grace_period` (1), `min_samples_required` (3) |
-    | `SuccessiveHalvingPruner`, `HyperbandPruner`, `MedianPruner`, `PercentilePruner`, `PatientPruner`, `ThresholdPruner` | Optuna's pruners; step k is the end of epoch k | those of the class; `wrapped_pruner` is a name or a section |
+    | `median_stopping` | Ray Tune's MedianStoppingRule: a trial stops if its best value is below the median of the other trials' mean values so far | `grace_period` (1), `min_samples_required` (3) |
+    | `SuccessiveHalvingPruner`, `HyperbandPruner`, `MedianPruner`, `PercentilePruner`, `PatientPruner`, `ThresholdPruner` | Optuna's pruners; step k is the end of epoch k | arguments of the class; `wrapped_pruner` is a name or a section |
 
-    - The search metric after each epoch decides, and all times are in epochs. `max_t` is the longest
-      training by default; a trial that reaches it trains to its end.
-    - The `parallel_per_study` trials of a round wait for each other at every epoch with a decision.
-      `samples` must be a multiple of it. `hyperband` needs rounds of 2 or more.
-    - A stopped trial has the status `stopped`: a trajectory, and no test accuracy, predictions or
+    - A scheduler compares `metric` after each epoch, and counts all times in epochs. By default,
+      `max_t` is the length of the longest training. A trial that reaches `max_t` trains to its end.
+    - A round is `parallel_per_study` trials of a study, which wait for each other at every epoch with a
+      decision. `samples` must be a multiple of `parallel_per_study`. `hyperband` needs at least 2
+      trials in a round.
+    - A stopped trial has the status `stopped` and a trajectory, but no test accuracy, predictions or
       stitch.
-    - `WilcoxonPruner` is refused, because epochs aren't paired instances; so is a scheduler with
-      several `objectives`. `ThresholdPruner` and `PatientPruner` may stop all trials of a study, whose
-      cell then has no value.
+    - `WilcoxonPruner` is refused, because epochs aren't paired instances. A scheduler with several
+      `objectives` is refused, too. `ThresholdPruner` and `PatientPruner` may stop all trials of a
+      study; its cell then has no value.
     """  # noqa: E501
 
     name: str = Field(
@@ -204,7 +206,8 @@ EnqueuedSettings = Annotated[list[dict[str, Any]], Field(min_length=1, max_lengt
 
 
 class SearchConfig(Options):
-    """Crossed settings run in every cell. Searched settings are sampled by Optuna.
+    """Every value of a crossed setting runs in every cell. Optuna samples the values of searched
+    settings.
 
     ```yaml
     search:
@@ -213,27 +216,28 @@ class SearchConfig(Options):
       samples: 12
     ```
 
-    - To compare values, cross them: every cell gets each of them, with as many trials, and there is a
-      matrix for each. To find the best value, search it.
-    - A path begins with `stitch`, `loss` or `training`; nothing else can differ between trials. No path
-      can be crossed and searched, but a section can be crossed and a key in it searched. A value may be
-      a whole section, which replaces the configuration's.
-    - `objectives: {val_accuracy: max, val_relative_mse: min}` searches for the trials that no other
-      trial beats in all objectives; `pareto.csv` lists them. Allowed are `val_accuracy`, `val_loss`,
+    - To compare values, cross them: every cell runs each value with the same number of trials, and each
+      value has its own matrix. To find the best value, search it.
+    - A path begins with `stitch`, `loss` or `training`; only these sections can differ between trials.
+      You can't both cross and search a path, but you can cross a section and search a key in it. A
+      value may be a whole section, which replaces that of the configuration.
+    - `objectives: {val_accuracy: max, val_relative_mse: min}` searches for the Pareto front of several
+      objectives; `pareto.csv` lists its trials. Allowed objectives are `val_accuracy`, `val_loss`,
       every `val_<measure>`, `stitch_parameters` and `stitch_multiply_adds`. `metric` still selects the
       best trial.
-    - `enqueue` settings are the first trials of every study, each once; the sampler learns from them.
-      They must be points of the space. From the folder of an earlier experiment, each study takes the
-      best trial of the same study, else that of the same cell, else the settings that were best in most
-      of its studies. In a CSV file an empty cell means that the row lacks the setting.
-    - With `share: neighbors`, the studies that differ in the sender's layer alone form a chain and run
-      one after the other, so cells are not independent. A stitch with `start: random` starts as the
-      neighbor's best stitch, if that was kept. A resume can add pairs, but neither layers of an
-      existing pair nor `samples`.
-    - Trials of one study whose settings have the same effect have the same result, so only the first is
-      trained. The others name it in `copied_from`.
+    - Every study first runs the settings in `enqueue`, each once, and the sampler learns from these
+      trials. The settings must be points of the search space. From the folder of an earlier experiment,
+      a study takes the best settings of the same study. If that study is missing, it takes those of the
+      same cell; if the cell is missing, too, those that were best in most studies there. In a CSV file,
+      an empty field means that the row doesn't set this key.
+    - With `share: neighbors`, studies that differ only in the sender's layer run one after the other,
+      and each learns from the one before it. So cells are not independent. A stitch with `start:
+      random` starts as the best stitch of the study before, if that stitch was kept. A resume can add
+      pairs, but neither layers of an existing pair nor `samples`.
+    - If several trials of a study have settings with the same effect, only the first is trained. The
+      others copy its result and name it in `copied_from`.
 
-    [Search and stop early](../guides/search.md) shows how to combine them.
+    [Search and stop early](../guides/search.md) shows how to combine these keys.
     """
 
     cross: dict[str, Annotated[list[Any], Field(min_length=1, max_length=MOST_CHOICES)]] = Field(
@@ -259,7 +263,8 @@ class SearchConfig(Options):
     )
     mode: Literal["max", "min"] = Field(
         default="max",
-        description="Direction of `metric`. It follows from `metric` and can't contradict it.",
+        description="Direction in which `metric` is optimized. It follows from `metric`, so you can "
+        "leave it out.",
     )
     objectives: dict[str, Literal["max", "min"]] = Field(
         default_factory=dict,
@@ -268,8 +273,8 @@ class SearchConfig(Options):
     )
     parallel_per_study: Positive = Field(
         default=1,
-        description="Number k of trials that a study runs at a time. The sampler learns from them when "
-        "all k have ended. Useful for few pairs on many machines.",
+        description="Number k of trials that a study runs at a time. The sampler learns from these "
+        "trials when all k have ended. Larger values are useful for few pairs on many machines.",
     )
 
     scheduler: SchedulerConfig | None = Field(
@@ -279,24 +284,25 @@ class SearchConfig(Options):
     )
     share: Literal["none", "neighbors"] = Field(
         default="none",
-        description="`neighbors`: a study begins with the best settings of the study of an adjacent "
-        "sender layer, and with its best stitch where the shapes agree.",
+        description="`neighbors`: a study begins with the best settings of a study whose sender layer "
+        "is adjacent, and with the best stitch of that study if the shapes agree.",
     )
     enqueue: EnqueuedSettings | Text | None = Field(
         default=None,
-        description="Known good settings, which are the first trials of every study: a list of "
-        "{dotted path: value}, the path of a file with such a list (YAML, JSON or CSV), or the folder of "
-        "an earlier experiment.",
+        description="Known good settings that every study runs first: a list of {dotted path: value}, "
+        "the path of a file with such a list (YAML, JSON or CSV), or the folder of an earlier "
+        "experiment.",
     )
 
     stop: StopConfig | None = Field(
         default=None,
-        description="Conditions under which trials are left out. Default: every trial runs.",
+        description="Conditions under which further trials are skipped. Default: every trial runs.",
     )
     time_budget: Above0 | None = Field(
         default=None,
-        description="Seconds after the first trial's start from which no further trial starts. Trials "
-        "that run go on to their end, and `--resume` continues with a new budget. Default: no limit.",
+        description="Number of seconds from the start of the first trial, after which no further "
+        "trial starts. Running trials are completed, and `--resume` continues with a new budget. "
+        "Default: no limit.",
     )
     journal: bool = Field(
         default=True,

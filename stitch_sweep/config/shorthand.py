@@ -1,4 +1,4 @@
-"""A name stands for a section with this name and defaults.
+"""A name alone is short for a section with this name and default options.
 
 | short | long |
 |---|---|
@@ -7,9 +7,9 @@
 | `loss: task` | `loss: {task: 1.0}` |
 | `cross: {loss: [task, mse]}` | `cross: {loss: [{task: 1.0}, {mse: 1.0}]}`; also for stitches |
 
-The last line holds for `choices`, `when` and `enqueue` as well. `loss: [task, mse]` is refused, because
-it could mean a sum, which is `loss: {task: 1.0, mse: 1.0}`, or a comparison, which is `cross: {loss:
-[task, mse]}`. Results, records and `config.resolved.yml` have the long forms.
+The last short form works in `choices`, `when` and `enqueue`, too. `loss: [task, mse]` is refused,
+because it is ambiguous: a sum is `loss: {task: 1.0, mse: 1.0}`, a comparison is `cross: {loss: [task,
+mse]}`. Results, records and `config.resolved.yml` contain the long forms.
 """
 
 from __future__ import annotations

@@ -48,10 +48,10 @@ class StitchConfig(Component):
     stitch: {name: lowrank, rank: 8, start: auto}
     ```
 
-    A stitch that can't join the layers of a cell, or can't start so, is refused before the sweep
-    starts, with the cells. With `training: {epochs: 0}` a stitch is evaluated as it started. Where
-    `stitch.name` is crossed or searched, the options of this section hold for the stitches that have
-    and allow them; options that are crossed or searched themselves need a `when`.
+    Before a sweep starts, Stitch Sweep refuses a stitch that can't join the layers of a cell or can't
+    use `start` there, and lists these cells. With `training: {epochs: 0}`, a stitch is evaluated with
+    its initial weights. If `stitch.name` is crossed or searched, an option of this section applies to
+    all stitches that allow it. A searched option needs a `when`.
     """
 
     registry: ClassVar[Registry] = STITCHES
@@ -63,9 +63,10 @@ class StitchConfig(Component):
     )
     start: Start = Field(
         default="random",
-        description="Initial weights: random; the identity; channels matched one to one by correlation; "
-        "the exact least-squares solution on the training images; the best rotation. `auto` is "
-        "least squares where the stitch has it, and random elsewhere.",
+        description="Initial weights: `random`; `identity`; `permutation`, which matches channels one "
+        "to one by correlation; `least_squares`, the exact solution on the training images; "
+        "`procrustes`, the best rotation; `auto`, which is `least_squares` if the stitch has this "
+        "solution, and `random` otherwise.",
     )
     l1: From0 = Field(
         default=0.0,

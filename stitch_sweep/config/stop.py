@@ -14,7 +14,7 @@ from stitch_sweep.core.registry import Options
 
 
 class StopConfig(Options):
-    """Conditions under which trials are left out. Each is optional, and the first that holds counts.
+    """Conditions under which further trials are skipped; each condition is optional.
 
     ```yaml
     search:
@@ -23,29 +23,29 @@ class StopConfig(Options):
       stop: {trials: 2000, target: 0.95, patience: 10}
     ```
 
-    All of them depend on the configuration and on a study's own results alone, so a resume, and a sweep
-    on other workers, leave out the same trials. `target` ends a study, not the sweep. A round of
+    All conditions depend only on the configuration and on a study's own results, so a resume and a
+    sweep on other workers skip the same trials. `target` ends a study, not the sweep. A round of
     `parallel_per_study` trials always runs to its end. `--resume` with looser conditions runs more
     trials.
     """
 
     trials: Positive | None = Field(
         default=None,
-        description="Number of trials of the sweep. They are divided evenly among the studies, whose "
-        "first trials run; the first studies get the rest. Default: all.",
+        description="Largest number of trials of the sweep. Each study runs an equal share of this "
+        "number, its first trials; a remainder goes to the first studies. Default: all.",
     )
     metric: Literal["val_accuracy", "val_loss"] | None = Field(
-        default=None, description="Metric of `target`. Default: `search.metric`."
+        default=None, description="Metric that `target` refers to. Default: `search.metric`."
     )
     target: Number | None = Field(
         default=None,
-        description="Value of `metric` that is good enough: a study with a finished trial that reaches "
-        "it gets no further trials.",
+        description="Value of `metric` that is good enough: a study with a finished trial that "
+        "reaches this value gets no further trials.",
     )
     patience: Positive | None = Field(
         default=None,
-        description="A study gets no further trials after this number of trials in a row that aren't "
-        "better than the best one before, by `search.metric`. Failed and stopped trials aren't better.",
+        description="Number of trials in a row without a new best value of `search.metric` after "
+        "which a study gets no further trials. Failed and stopped trials count, too.",
     )
 
     @model_validator(mode="after")

@@ -20,7 +20,7 @@ from stitch_sweep.core.registry import Options
 
 
 class WandbConfig(Options):
-    """Where Weights & Biases stores the runs. A text alone is the project.
+    """Where Weights & Biases stores the runs. A text instead of a section is the name of the project.
 
     ```yaml
     tracking: {wandb: {project: stitching, mode: offline}}
@@ -32,7 +32,8 @@ class WandbConfig(Options):
     )
     mode: Literal["online", "offline"] = Field(
         default="online",
-        description="`offline` writes files that `wandb sync` uploads; `online` needs an account.",
+        description="`offline` writes files that `wandb sync` uploads later; `online` needs an "
+        "account.",
     )
 
     @model_validator(mode="before")
@@ -57,16 +58,16 @@ class TrackingConfig(Options):
     tracking: {uri: "http://127.0.0.1:5000", tensorboard: true}
     ```
 
-    TensorBoard and Weights & Biases are extras: `pip install 'stitch-sweep[tensorboard]'`,
-    `'stitch-sweep[wandb]'`. Every logger follows the ledger in a process of its own, so a slow or dead
-    server delays nothing else, and `--resume` sends what is missing.
+    TensorBoard and Weights & Biases need extras: `pip install 'stitch-sweep[tensorboard]'`,
+    `'stitch-sweep[wandb]'`. Every logger reads the ledger in its own process. So a slow or dead server
+    doesn't delay the sweep, and `--resume` sends the missing results.
 
     - An address that MLflow can never use on this machine is refused before anything starts.
-    - An address with a user, password, parameters or fragment reaches the process that talks to MLflow
-      and nothing else: `config.resolved.yml` has no `uri` then.
-    - Artifacts of an sqlite store go into `mlruns` beside its file.
+    - If the address contains a user, password, parameters or fragment, only the process that talks to
+      MLflow gets it: `config.resolved.yml` then contains no `uri`.
+    - Artifacts of an sqlite store go into the folder `mlruns` next to the database file.
 
-    [Use an MLflow server](../guides/mlflow.md) shows servers, moved stores and the UI.
+    [Use an MLflow server](../guides/mlflow.md) explains servers, moved stores and the UI.
     """
 
     experiment: Annotated[str, Field(min_length=1, max_length=200)] = Field(
@@ -80,13 +81,13 @@ class TrackingConfig(Options):
     enabled: bool = Field(default=True, description="Whether to log to MLflow.")
     tensorboard: bool | Text = Field(
         default=False,
-        description="Whether to write event files for TensorBoard, in `tensorboard` of the experiment "
-        "folder; or a folder, in which the sweep gets a folder of its own.",
+        description="`true` writes event files for TensorBoard into `tensorboard` of the experiment "
+        "folder. A path names another folder, in which each sweep gets a subfolder.",
     )
     wandb: WandbConfig | None = Field(
         default=None,
-        description="Weights & Biases: a section with `project` and `mode`, or the project. Default: not "
-        "used.",
+        description="Weights & Biases: a section with `project` and `mode`, or the name of the "
+        "project. Default: not used.",
     )
 
     @field_validator("experiment")

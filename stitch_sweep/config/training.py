@@ -57,29 +57,29 @@ class TrainingConfig(Options):
     training: {recipe: paper, epochs: 8, optimizer: {lr: 0.1}}
     ```
 
-    `recipe` gives values to all keys of `training`, and to `stitch.start`, that you don't set:
+    `recipe` sets all keys of `training`, and `stitch.start`, unless you set them:
 
-    - `fast`: 1 epoch of Adam (betas 0.8 and 0.95) with `batch_size: auto`, a linear schedule without
-      warm-up, `start: auto`, whitened coordinates, two validations an epoch of which the best is kept,
-      the fused receiver, and `train_metrics: sample`.
-    - `thorough`: the same for 4 epochs.
+    - `fast`: 1 epoch of Adam (betas 0.8 and 0.95) and a linear schedule without warm-up, with
+      `batch_size: auto`, `start: auto`, `coordinates: whitened`, `evaluate_every: 0.5`, `keep: best`,
+      `frozen: fused` and `train_metrics: sample`.
+    - `thorough`: the settings of `fast`, for 4 epochs.
     - `paper`: the settings of Hernandez et al. 2023. 4 epochs of SGD (learning rate 0.01, momentum 0.9,
-      weight decay 0.01) in batches of 256, a warm-up over a tenth of the steps and a cosine to 0, a
-      random start, and the stitch of the last step.
+      weight decay 0.01) in batches of 256, and a warm-up over a tenth of the steps, then a cosine to 0.
+      The stitch starts at random, and the last step's stitch is kept.
 
-    A key that you set stays as you set it. `optimizer` and `schedule` are filled in key by key; with
-    their `name`, your section replaces the recipe's. A crossed or searched recipe replaces the values
-    of the configuration's recipe. [Recipes and convergence](../explanation/recipes.md) gives the
-    reasons.
+    Your own values override the recipe. A section `optimizer` or `schedule` with a `name` replaces that
+    of the recipe; without a `name`, it overrides only the keys that it contains. A crossed or searched
+    recipe replaces the recipe of this section. [Recipes and convergence](../explanation/recipes.md)
+    gives the reasons for the recipes.
 
-    With `coordinates: whitened` and without `lr`, the learning rate of Adam and its relatives is the
-    loss's default times min(1, 27 / D), D the length of a row of the stitch.
+    With `coordinates: whitened` and without `lr`, Adam and its variants use the loss's default learning
+    rate times min(1, 27 / D). D is the number of inputs of each output of the stitch.
 
-    `frozen` and `precision` make a step cheaper and round differently, so they are part of a trial's
-    identity. `compiled` needs a C++ compiler and takes seconds for every layer and batch size.
-    `bfloat16` is refused on a CPU without such instructions (before Intel's Cooper Lake and AMD's Zen
-    4). With few channels it can be slower than `float32` on other CPUs, too. An assembly trains with
-    its networks as they are, in float32.
+    `frozen` and `precision` make a step cheaper, but change the rounding, so they belong to a trial's
+    identity. `frozen: compiled` needs a C++ compiler, and compiles for seconds for every layer and
+    batch size. `bfloat16` is refused on CPUs that lack bfloat16 instructions (before Intel's Cooper
+    Lake and AMD's Zen 4). On CPUs that have them, it can still be slower than `float32` if there are
+    few channels. An assembly uses neither key: its networks run unchanged, in float32.
     """
 
     recipe: Recipe | None = Field(
@@ -89,7 +89,7 @@ class TrainingConfig(Options):
     )
     keys_beside_recipe: list[str] | None = Field(
         default=None,
-        description="Keys that are set beside a recipe. Stitch Sweep writes it to "
+        description="Keys that you set in addition to a recipe. Stitch Sweep writes this list to "
         "`config.resolved.yml`; leave it out of your own file. Default: none.",
     )
     epochs: Epochs = Field(
@@ -114,41 +114,41 @@ class TrainingConfig(Options):
     coordinates: Coordinates = Field(
         default="raw",
         description="Coordinates of the sender's channels in which the weights are trained: `raw`, or "
-        "`whitened` (centered and decorrelated). It has an effect on `paper`, `conv1x1`, `conv3x3` "
-        "and `linear`. The stored stitch is an ordinary one.",
+        "`whitened` (centered and decorrelated). The key affects only the stitches `paper`, "
+        "`conv1x1`, `conv3x3` and `linear`. The stored stitch always has raw coordinates.",
     )
     keep: Literal["last", "best"] = Field(
         default="last",
-        description="Which stitch is the result: that of the last step, or that of the best validation, "
-        "the start included.",
+        description="Which stitch is the result: that of the last step, or the one with the best "
+        "validation, which may be the initial stitch.",
     )
     patience: Positive | None = Field(
         default=None,
         description="Number of successive validations without improvement after which the training "
-        "stops. `keep` and `patience` look at the validation accuracy for a loss with `task`, and at the "
-        "validation loss for other losses. Default: never.",
+        "stops. `keep` and `patience` use the validation accuracy if the loss contains `task`, and "
+        "the validation loss otherwise. Default: never.",
     )
     evaluate_every: Interval = Field(
         default=None,
         description="Share of an epoch, or number of steps, between two validations within an epoch. "
-        "Every epoch ends with one. Default: once an epoch.",
+        "Every epoch also ends with a validation. Default: once an epoch.",
     )
     frozen: FrozenMode = Field(
         default="exact",
-        description="How the frozen rest of the receiver runs in training steps: as it is; as a copy "
-        "with BatchNorm folded into convolutions and channels last; or this copy, compiled. Evaluation "
-        "always uses the network as it is.",
+        description="How the receiver's frozen layers run in training steps. `exact`: unchanged. "
+        "`fused`: as a copy with BatchNorm folded into convolutions, in memory format channels last. "
+        "`compiled`: as this copy, compiled. Evaluation always uses the unchanged network.",
     )
     precision: Precision = Field(
         default="float32",
-        description="Number format of the frozen rest of the receiver in training steps. Stitch, "
-        "optimizer, losses and logits are float32, and evaluation is too.",
+        description="Number format of the receiver's frozen layers in training steps. Stitch, "
+        "optimizer, losses, logits and evaluation are always float32.",
     )
 
     train_metrics: Literal["all", "sample"] = Field(
         default="all",
-        description="Training images on which the final stitch is measured: all, or a sample of the "
-        "size of the validation split.",
+        description="Training images on which the final stitch is measured: all, or a sample as large "
+        "as the validation split.",
     )
 
     @model_serializer(mode="wrap")

@@ -1,8 +1,8 @@
-"""Numbers and booleans are those of YAML 1.2, in files and in `--set`.
+"""In files and in `--set`, numbers and booleans follow YAML 1.2.
 
 - `1e-3` is a number, `0o10` is 8, and dates are text. A number in quotes is text.
-- Values that YAML 1.1 reads as another number or as a boolean (`010`, `1:30`, `1_000`, `0b11`, `yes`,
-  `off`) are refused. Write the number, `true` or `false`, or put text in quotes.
+- Values that YAML 1.1 reads differently, as another number or as a boolean (`010`, `1:30`, `1_000`,
+  `0b11`, `yes`, `off`), are refused. Write the number, `true` or `false`, or put text in quotes.
 - A key can't be given twice.
 """
 

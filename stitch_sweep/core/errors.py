@@ -47,7 +47,8 @@ def check_all(*checks: Callable[[], object]) -> None:
 
 
 class StoppedError(Exception):
-    """A problem of the machine ended a sweep. All ended trials are recorded, and `--resume` continues.
+    """A problem with the machine ended a sweep. All ended trials are recorded, and `--resume`
+    continues.
 
     The command line prints the message and exits with status 1, without a traceback.
     """

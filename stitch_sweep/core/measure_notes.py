@@ -1,22 +1,22 @@
 r"""Measures compare two representations of the same images, or the decisions of two networks.
 
-Every trial has all measures of similarity, whatever its stitch was trained for: over the whole validation
-set, in float64, in one pass. Their columns in `results.parquet` begin with `val_`. A measure that isn't
-defined, such as one of a constant representation, is NaN. In Python, `ss.similarity(x, y)` computes them.
+Every trial records all similarity measures, whatever its loss. They are computed in float64, in one
+pass over the whole validation set. Their columns in `results.parquet` begin with `val_`. A measure that
+isn't defined, such as that of a constant representation, is NaN. In Python, `ss.similarity(x, y)`
+computes all measures.
 
-On these pages, s is the stitched and e the expected representation. A position is one row of C channels; the
-units of an image are all its C H W values.
+On these pages, s is the stitched and e the expected representation. A position is a vector of C
+channels; the units of an image are all its C H W values.
 """
 
 from __future__ import annotations
 
 _NEIGHBORS = """
-The neighbors of an image are the 10 other images with the largest cosine between all their units. All layers
-of a sweep are compared among the same 512 validation images, drawn by a seeded permutation, or among all if
-there are fewer. The value depends on their number, which is in `val_knn_images`. The representations may take
-256 MiB, so layers with more than 65,536 units (float32) are compared among fewer images; don't compare their
-values with those of other layers. With fewer than 12 images the measure is NaN. It counts neighbors, so it has
-no useful gradient and is no loss.
+The neighbors of an image are the 10 other images whose units have the largest cosine with the image's units. All layers of a sweep use the same 512 validation images, drawn with a seed, or
+all images if there are fewer. The value depends on the number of images, which is in `val_knn_images`.
+The representations may use at most 256 MiB, so a layer with more than 65,536 units (float32) uses fewer
+images; don't compare its value with that of other layers. With fewer than 12 images, the measure is
+NaN. It counts neighbors, so it has no useful gradient and can't be a loss.
 """
 
 NOTES: dict[str, str] = {
@@ -27,11 +27,11 @@ The mean squared error between stitched and expected representation.
 \frac{1}{n C} \sum_{p,c} (s_{pc} - e_{pc})^2
 ```
 
-Its unit is that of the layer, so don't compare layers by it; `relative_mse` has none.
+The value depends on the scale of the layer. To compare layers, use `relative_mse`.
 
 Invariant to: nothing.
 
-Assumes: both representations have one coordinate system.
+Assumes: both representations have the same coordinates.
 
 Cost: O(n C).
 """,
@@ -42,16 +42,16 @@ The mean squared error in units of the expected representation's variance.
 \frac{\frac{1}{n C} \sum_{p,c} (s_{pc} - e_{pc})^2}{\frac{1}{C} \sum_c \operatorname{Var}(e_c)}
 ```
 
-1 is the value of the best constant: a stitch with 1 or more is no nearer than a constant.
+1 is the value of the best constant output, so a stitch with 1 or more is no better than a constant.
 
 Invariant to: nothing. A common scale or shift of both sides cancels.
 
-Assumes: both representations have one coordinate system.
+Assumes: both representations have the same coordinates.
 
 Cost: O(n C).
 """,
     "cosine": r"""
-The mean cosine of stitched and expected channel vectors, over positions.
+The cosine of stitched and expected channel vectors, averaged over positions.
 
 ```math
 \frac{1}{|P|} \sum_{p \in P} \frac{s_p \cdot e_p}{\lVert s_p \rVert \lVert e_p \rVert}, \qquad P = \{p : e_p \ne 0\}
@@ -61,18 +61,18 @@ Activations after a ReLU are never negative, so their cosines are high for unrel
 
 Invariant to: a positive scale of each position.
 
-Assumes: the origin means something: a shift changes the measure.
+Assumes: the origin is meaningful: a shift changes the measure.
 
 Cost: O(n C).
 """,
     "correlation": r"""
-The Pearson correlation over positions of a stitched with its expected channel, a mean over channels.
+The Pearson correlation between stitched and expected channel over positions, averaged over channels.
 
 ```math
 \frac{1}{|V|} \sum_{c \in V} \operatorname{corr}(s_c, e_c), \qquad V = \{c : \operatorname{Var}(s_c), \operatorname{Var}(e_c) > 0\}
 ```
 
-`val_correlation_left_out` is the number of channels without variance, which are not counted.
+The measure skips channels without variance; `val_correlation_left_out` is their number.
 
 Invariant to: shift and positive scale of each channel.
 
@@ -89,12 +89,12 @@ The mean of the canonical correlations between stitched and expected channels, o
 \frac{1}{r} \sum_{i=1}^{r} \rho_i, \qquad r = \min(\operatorname{rank} s, \operatorname{rank} e)
 ```
 
-The canonical correlations are the singular values of the cross-covariance of the whitened sides. There is no
-ridge.
+The canonical correlations are the singular values of the cross-covariance of the whitened sides. Unlike
+the loss, the measure has no ridge.
 
 Invariant to: any invertible affine map of the channels.
 
-Assumes: many more positions than channels; with few positions, independent data correlate.
+Assumes: many more positions than channels; with few positions, even independent data correlate.
 
 Cost: O(n C^2 + C^3).
 
@@ -107,8 +107,8 @@ CCA of the leading principal components of both sides.
 \frac{1}{k} \sum_{i=1}^{k} \rho_i
 ```
 
-Each side keeps the fewest principal components with 0.99 of its variance, so directions of little variance,
-often noise, don't count.
+Each side keeps the fewest principal components that explain 0.99 of its variance. So directions of
+little variance, which are often noise, don't count.
 
 Invariant to: rotation, one scale and a shift of the channels.
 
@@ -125,7 +125,8 @@ CCA whose correlations are weighted by the share of the expected representation 
 \frac{\sum_i a_i \rho_i}{\sum_i a_i}, \qquad a_i = \sum_c |\langle h_i, e_c \rangle|
 ```
 
-h_i are the canonical variates of the expected side. The measure isn't symmetric: the weights are those of e.
+h_i are the canonical variates of the expected side. The measure isn't symmetric, because the weights
+come from e.
 
 Invariant to: any invertible affine map of the channels of s.
 
@@ -136,17 +137,19 @@ Cost: O(n C^2 + C^3).
 Source: Morcos, Raghu and Bengio 2018, arXiv 1806.05759.
 """,
     "cka": r"""
-Linear centered kernel alignment with the debiased estimator, a row per image.
+Linear centered kernel alignment with the debiased estimator and one row per image.
 
 ```math
 \frac{\mathrm{HSIC}(s, e)}{\sqrt{\mathrm{HSIC}(s, s)\, \mathrm{HSIC}(e, e)}}
 ```
 
-It compares which images are close to each other. The debiased estimate may be below 0. It needs 4 images.
+CKA compares which images are close to each other. It needs at least 4 images. The debiased estimate may
+be below 0.
 
-CKA compares every image with every other, and keeps up to 256 MiB for that. Where this isn't enough, images
-are compared in blocks of 512 in random order, and the debiased HSIC of the blocks is averaged before the ratio
-is taken. That is unbiased, too. `val_cka_blocks` is the number of blocks; 1 means exact.
+The comparison of every image with every other may use up to 256 MiB. If this isn't enough, the images
+are split at random into blocks of 512 and compared within the blocks. The debiased HSIC is averaged
+over blocks before the ratio is computed, and this average is unbiased, too. `val_cka_blocks` is the
+number of blocks; 1 means exact.
 
 Invariant to: any rotation of all units of an image, one scale and a shift.
 
@@ -156,8 +159,8 @@ Cost: O(N^2 C H W) for N images.
 
 Source: Kornblith et al. 2019, arXiv 1905.00414; Song et al. 2012 (the estimator).
 """,
-    "jaccard_knn": rf"""
-The share of nearest neighbors that both representations have in common, a mean over images.
+    "jaccard_knn": rf""" The share of nearest neighbors that both representations have in common,
+    averaged over images.
 
 ```math
 \frac{{1}}{{N}} \sum_i \frac{{|N_s(i) \cap N_e(i)|}}{{|N_s(i) \cup N_e(i)|}}
@@ -165,7 +168,7 @@ The share of nearest neighbors that both representations have in common, a mean 
 
 {_NEIGHBORS}
 
-Invariant to: a rotation of an image's units, a positive scale of each image. It sees a shift.
+Invariant to: a rotation of an image's units, a positive scale of each image. A shift changes the measure.
 
 Assumes: near images matter, and far ones don't.
 
@@ -173,19 +176,19 @@ Cost: O(n^2 C H W) for n = 512 images.
 
 Source: Klabunde et al. 2024 (ReSi), arXiv 2408.00531.
 """,
-    "second_order_cosine": rf"""
-How alike the distances to the nearest neighbors are, a mean over images.
+    "second_order_cosine": rf""" The cosine similarity of the distances to the nearest neighbors,
+    averaged over images.
 
 ```math
 \frac{{1}}{{N}} \sum_i \cos\big(d_s(i), d_e(i)\big), \qquad d(i)_j = 1 - \cos(x_i, x_j), \quad j \in N_s(i) \cup N_e(i)
 ```
 
-It compares cosine distances, as the program of ReSi does. Cosines themselves, as Hamilton et al. 2016 compare
-them, hardly differ between activations that are never negative.
+The measure compares cosine distances, as the program of ReSi does. Hamilton et al. 2016 compare the
+cosines themselves, but these hardly differ between activations that are never negative.
 
 {_NEIGHBORS}
 
-Invariant to: a rotation of an image's units, a positive scale of each image. It sees a shift.
+Invariant to: a rotation of an image's units, a positive scale of each image. A shift changes the measure.
 
 Assumes: near images matter, and far ones don't.
 
@@ -193,18 +196,17 @@ Cost: O(n^2 C H W) for n = 512 images.
 
 Source: Klabunde et al. 2024 (ReSi), arXiv 2408.00531; Hamilton, Leskovec and Jurafsky 2016, arXiv 1606.02821.
 """,
-    "knn_agreement": rf"""
-The number of common nearest neighbors over 10, a mean over images.
+    "knn_agreement": rf""" The number of common nearest neighbors divided by 10, averaged over images.
 
 ```math
 \frac{{1}}{{N}} \sum_i \frac{{|N_s(i) \cap N_e(i)|}}{{10}}
 ```
 
-Unrelated representations of n images have 10/(n - 1).
+For unrelated representations of n images, the expected value is 10/(n - 1).
 
 {_NEIGHBORS}
 
-Invariant to: a rotation of an image's units, a positive scale of each image. It sees a shift.
+Invariant to: a rotation of an image's units, a positive scale of each image. A shift changes the measure.
 
 Assumes: near images matter, and far ones don't.
 
@@ -219,8 +221,8 @@ The share of variance that is left after the best rotation, reflection, scale an
 1 - \frac{\left(\sum_i \sigma_i\right)^2}{\operatorname{tr}(S_{ss}) \operatorname{tr}(S_{ee})}, \qquad \sigma: \text{singular values of } S_{se}
 ```
 
-It is a distance: 0 for equal representations. It is the same in both directions. The narrower side is padded
-with zeros.
+This is a symmetric distance, 0 for equal representations. The side with fewer channels is padded with
+zeros.
 
 Invariant to: rotation, reflection, one scale and a shift of the channels.
 

@@ -227,7 +227,7 @@ OUTLIER_SCORES = _by_name(
         "out-of-distribution score of the task-stitched",
         "lower",
         _SHARE,
-        "P(E(t) > E(e)), E the energy under the receiver's own; 0.5 cannot be told apart from them",
+        "P(E(t) > E(e)) with the energy E below; 0.5: can't be told apart from the receiver's own",
         "OOD, task",
     ),
     Measure(
@@ -235,7 +235,7 @@ OUTLIER_SCORES = _by_name(
         "out-of-distribution score of this loss's",
         "lower",
         _SHARE,
-        "P(E(s) > E(e)), E the energy under the receiver's own; 0.5 cannot be told apart from them",
+        "P(E(s) > E(e)) with the energy E below; 0.5: can't be told apart from the receiver's own",
         "OOD, this loss",
     ),
 )
@@ -271,7 +271,8 @@ AGREEMENTS = _by_name(
             f"error consistency κ {words}",
             "higher",
             _COSINE,
-            "(c - c_0) / (1 - c_0), c the share of images that both get right or both get wrong",
+            "(c - c_0) / (1 - c_0); c: share of images that both get right or both get wrong; c_0: c "
+            "expected by chance",
         )
         for partner, words in _PARTNERS.items()
     ),

@@ -1,24 +1,24 @@
-"""Losses say what a stitch is trained for; the same functions measure similarity.
+"""A loss is the training objective of a stitch; most losses also measure similarity.
 
-- To ask whether the receiver can use the sender's representation, take `task`. It says nothing about
-  similarity: a stitch can solve the task with a representation that the receiver has never seen.
-- To ask whether the stitched network decides as the receiver does, mistakes included, take `soft_task`;
-  with `teacher: sender`, as the sender does.
-- To ask whether the representation is the same, take `mse`. It is strict, and affine stitches have a
-  closed-form optimum, so a trial knows whether it has converged.
-- To ask whether it is the same where later layers use it, take `fula`.
-- To ask whether it is the same up to a group of maps, take a loss with this invariance. The receiver is
-  not blind to these maps, so compare such losses by `accuracy_calibrated`.
-- With many channels and small batches, don't take the CCA family. `cka` compares images instead of
-  channels.
+- To test whether the receiver can use the sender's representation, use `task`. This loss says nothing
+  about similarity: a stitch can solve the task with a representation that the receiver has never seen.
+- To test whether the stitched network predicts the same as the receiver, mistakes included, use
+  `soft_task`; with `teacher: sender`, the same as the sender.
+- To test whether the stitched representation equals the expected one, use `mse`. For affine stitches,
+  the optimum of `mse` has a closed form, which shows whether a trial has converged.
+- To test equality only as far as the receiver's later layers depend on it, use `fula`.
+- To test equality up to a group of maps, use a loss with this invariance. The receiver isn't invariant
+  to these maps, so compare such losses by `accuracy_calibrated`.
+- With many channels and small batches, use `cka`, which compares images instead of channels, and not
+  `cca`, `svcca` or `pwcca`.
 
 On these pages, s is the stitched and e the expected representation, both [B, C, H, W]; z are the
-stitched network's logits. Positions are the rows of C channels of all images; n is their number: B H W
-for a map, B T for a sequence, B for a vector. A weighted sum is blind to the maps that all its terms
-are blind to, and its default learning rate is the smallest of its terms.
+stitched network's logits. A position is a vector of C channels. n is the number of positions of all
+images: B H W for a map, B T for a sequence, B for a vector. A weighted sum is invariant to the maps to
+which all its terms are invariant. Its default learning rate is the smallest one of its terms.
 
-All losses but `task`, `soft_task`, `mse` and `fula` compute in float64. Gradients stay finite at
-repeated and zero singular values, for constant channels, and for batches that are too small; there the
-loss is 1 and its gradient 0. The learning rates of `fula` and the similarities come from a grid on
-digits with the stitch `paper`.
+All losses except `task`, `soft_task`, `mse` and `fula` are computed in float64. Their gradients stay
+finite at repeated and zero singular values and for constant channels. For a batch that is too small,
+the loss is 1 and its gradient 0. The default learning rates of `fula` and of the similarity losses come
+from a grid search on digits with the stitch `paper`.
 """

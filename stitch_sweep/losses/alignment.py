@@ -15,28 +15,29 @@ from stitch_sweep.losses.base import Loss, LossInputs
 
 @LOSSES.register("fula")
 class FunctionalLatentAlignment(Loss):
-    r"""Relative distance to the receiver's own representations, averaged over layer j and later layers.
+    r"""Relative distance to the receiver's own representations, averaged over layer j and all later
+    layers.
 
     ```math
     L = \frac{1}{|M|} \sum_{m \in M} \frac{\lVert s_m - e_m \rVert_F}{\lVert e_m \rVert_F}, \qquad M = \{j, j+1, \dots, \text{last}\}
     ```
 
-    s_j is the stitched representation, s_m (m > j) the receiver's output of block m for it, and e_m the
-    receiver's own representation at layer m. Norms are over the batch and all units. At a later layer,
-    an error counts only as far as the receiver uses it. Logits and labels are not used; add `soft_task`
-    or `task` for them.
+    s_j is the stitched representation. s_m (m > j) is the receiver's output of block m for this
+    representation, and e_m the receiver's own representation at layer m. Norms are over the batch and
+    all units. At later layers, an error counts only as far as it changes the receiver's outputs there.
+    The loss uses neither logits nor labels; add `soft_task` or `task` for them.
 
-    The second version of the paper (ICML 2026) keeps this loss and changes the training images. It
-    needs other images for each sender layer, and a sweep has one set of images, so Stitch Sweep can't
-    run it.
+    The second version of the paper (ICML 2026) keeps this loss and changes the training images. That
+    version needs different images for each sender layer. Stitch Sweep can't run it, because a sweep has
+    one set of images.
 
-    Use: to ask whether the representation is the same where later layers use it.
+    Use: to test whether the representation is the same, as far as later layers depend on it.
 
     Assumes: the receiver has later layers; at the last layer the loss is a plain relative distance.
 
-    Range: 0 and more. 1 is the value of representations that are 0.
+    Range: 0 and more. 1 if all s_m are 0.
 
-    Cost: the rest of the receiver, twice.
+    Cost: two passes through the rest of the receiver.
 
     Source: Athanasiadis, Karmush and Felsberg 2025, arXiv 2505.20142v1 ("FuLA"). Formula, layers and
     equal weights are those of the authors' published code (athaioan/invariance-aware-stitching, commit

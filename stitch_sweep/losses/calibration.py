@@ -1,13 +1,14 @@
-"""A calibration is a closed-form map after the stitch that corrects the representation where the loss is
-blind.
+"""A calibration is a closed-form map after the stitch that corrects differences to which the loss is
+invariant.
 
-It is found on the training set by least squares within the group of the column "calibrated by", and
-gives `accuracy_calibrated`. Negative scales are not in the groups of `cosine` and `correlation`. For a
-weighted sum it is the largest group to which all terms are blind.
+The column "calibrated by" names a group of maps. The calibration is the map of this group with the
+least squared error on the training set; `accuracy_calibrated` is the test accuracy with this map. The
+groups of `cosine` and `correlation` contain no negative scales. The group of a weighted sum is the
+largest one to which all terms are invariant.
 
-After an affine stitch that keeps all channels of the sender, an affine calibration is the least-squares
-stitch, whatever was trained. There, `accuracy_calibrated` of the CCA family is that of a converged
-`mse`, and no finding.
+If an affine stitch keeps all channels of the sender, the stitch with its affine calibration is the
+least-squares stitch, whatever the stitch was trained for. Then `accuracy_calibrated` of `cca`, `svcca`
+and `pwcca` equals that of a converged `mse`, and shows nothing about these losses.
 """
 
 from __future__ import annotations

@@ -177,13 +177,12 @@ class CCA(_CanonicalLoss):
     ```
 
     The canonical correlations rho are the singular values of the cross-covariance of the whitened
-    sides. A direction counts when its variance is more than rounding in the precision of the
-    representation.
+    sides. A direction counts only if its variance exceeds the rounding error of the representation.
 
-    Use: to ask whether the representation is the same up to any affine map.
+    Use: to test whether the representation is the same up to any affine map.
 
-    Assumes: at least 10 times D + C' distinct positions in a batch. With fewer, even independent data have
-    a high canonical correlation, and a warning says how high.
+    Assumes: at least 10 (D + C') distinct positions in a batch. With fewer positions, even independent
+    data have a high canonical correlation, which a warning states.
 
     Range: 0 to 1. 1 if a side is constant.
 
@@ -196,9 +195,9 @@ class CCA(_CanonicalLoss):
 
     Args:
         context: facts of the cell; not used.
-        ridge: added to the eigenvalues of both correlation matrices, whose mean is 1. It reduces the
-            weight of directions with little variance and bounds their gradients. The measure has no
-            ridge.
+        ridge: constant added to the eigenvalues (mean 1) of both correlation matrices. It reduces the
+            weight of directions with little variance and bounds their gradients. The measure `cca` has
+            no ridge.
     """  # noqa: E501
 
     def __init__(self, context: LossContext, *, ridge: From0 = 1e-3) -> None:
@@ -218,19 +217,19 @@ class SVCCA(_CanonicalLoss):
     L = 1 - \frac{1}{k} \sum_{i=1}^{k} \rho_i
     ```
 
-    The correlations are those of the fewest principal components with 0.99 of the variance of each
-    side. The loss is nearly blind to any affine map of the components that it keeps, so it is
-    calibrated by an affine map. A stitch can lower this loss by reducing variance: components that
-    aren't kept need not correlate.
+    Each side keeps the fewest principal components that explain 0.99 of its variance; the correlations
+    are those of these components. The loss is nearly invariant to any affine map of the kept
+    components, so it is calibrated by an affine map. A stitch can lower this loss by reducing the
+    variance of components, because components that aren't kept need not correlate.
 
-    Use: to ask the same as with `cca`, without directions of little variance.
+    Use: to test the same as with `cca`, without directions of little variance.
 
     Assumes: as `cca`.
 
     Range: 0 to 1. 1 if a side is constant.
 
-    Flat for: rotations; an affine stitch of one input value; batches of 2 positions. Where `cca` is
-    flat, it only learns to give up variance.
+    Flat for: stitches that are rotations; an affine stitch with one input value; batches of 2
+    positions. Where `cca` is flat, the stitch learns only to reduce variance.
 
     Cost: O(n C^2 + C^3), in float64.
 
@@ -246,16 +245,18 @@ class SVCCA(_CanonicalLoss):
 
 @LOSSES.register("pwcca")
 class PWCCA(_CanonicalLoss):
-    r"""1 - PWCCA of stitched and expected channels, over positions, weighted by the expected side.
+    r"""1 - PWCCA of stitched and expected channels, over positions, with the weights of the expected
+    side.
 
     ```math
     L = 1 - \frac{\sum_i a_i \rho_i}{\sum_i a_i}, \qquad a_i = \sum_c |\langle h_i, e_c \rangle|
     ```
 
-    h_i are the canonical variates of the expected side. Directions that explain more of the expected
-    representation have more weight.
+    h_i are the canonical variates of the expected side. A direction has more weight if it explains more
+    of the expected representation.
 
-    Use: to ask the same as with `cca`, weighted by the share of e that a direction explains.
+    Use: to test the same as with `cca`, with each direction weighted by the share of e that it
+    explains.
 
     Assumes: as `cca`.
 

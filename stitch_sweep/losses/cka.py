@@ -259,25 +259,27 @@ def cka(x: Tensor, y: Tensor, limit_bytes: int = DEFAULT_BYTES) -> Tensor | None
 
 @LOSSES.register("cka")
 class CKA(Loss):
-    r"""1 - debiased linear CKA of stitched and expected representation, a row per image.
+    r"""1 - debiased linear CKA of stitched and expected representation, with one row per image.
 
     ```math
     L = 1 - \frac{\mathrm{HSIC}(s, e)}{\sqrt{\mathrm{HSIC}(s, s)\, \mathrm{HSIC}(e, e)}}
     ```
 
     HSIC is the debiased estimator with linear kernels. The loss compares which images are close to each
-    other. An image counts as the vector of all its C H W values, so positions matter. The loss is blind
-    to any rotation of these vectors. The calibration uses only rotations of channels, the same at every
-    position, because larger rotations can't be estimated from fewer images than values.
+    other. An image counts as the vector of all its C H W values, so positions matter. The loss is
+    invariant to any rotation of these vectors. The calibration uses only rotations of channels, the
+    same at every position, because a rotation of all values can't be estimated from fewer images than
+    values.
 
-    Use: to ask whether the same images are close to each other, also with many channels. Train with large
-    batches.
+    Use: to test whether the same images are close to each other, also with many channels. Train with
+    large batches.
 
     Assumes: at least 4 images in a batch.
 
     Range: 0 to 2. 1 for fewer than 4 images, or if a side is constant.
 
-    Flat for: rotations; an affine stitch of one input value; batches under 4 images.
+    Flat for: stitches that are rotations; an affine stitch with one input value; batches of fewer than
+    4 images.
 
     Cost: O(B^2 C H W); inner products in float64.
 

@@ -30,23 +30,23 @@ def correlation_sum(moments: Moments) -> tuple[Tensor, Tensor]:
 
 @LOSSES.register("correlation")
 class Correlation(Loss):
-    r"""1 - the Pearson correlation of a stitched with its expected channel, a mean over channels.
+    r"""1 - the Pearson correlation between stitched and expected channel, averaged over channels.
 
     ```math
     L = 1 - \frac{1}{C} \sum_c \operatorname{corr}(s_c, e_c)
     ```
 
-    A channel's shift and scale are free, so the receiver may get wrong ones; an affine map per channel
-    calibrates them.
+    The loss ignores a channel's shift and scale, so the receiver may get wrong ones; the calibration
+    corrects them with an affine map per channel.
 
-    Use: to ask whether each channel is the same up to scale and shift.
+    Use: to test whether each channel is the same up to scale and shift.
 
     Assumes: channels that vary.
 
     Range: 0 to 2. 1 if no channel varies.
 
-    Flat for: a stitch per channel; an affine stitch of one input value (a gray image); batches of 2
-    positions.
+    Flat for: a stitch that treats each channel separately; an affine stitch with one input value (a
+    gray image); batches of 2 positions.
 
     Cost: O(n C^2), in float64.
 

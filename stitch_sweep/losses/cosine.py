@@ -40,22 +40,22 @@ def cosine_sum(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 @LOSSES.register("cosine")
 class Cosine(Loss):
-    r"""1 - the mean cosine between stitched and expected channel vectors, over positions.
+    r"""1 - the cosine between stitched and expected channel vectors, averaged over positions.
 
     ```math
     L = 1 - \frac{1}{|P|} \sum_{p \in P} \frac{s_p \cdot e_p}{\lVert s_p \rVert \lVert e_p \rVert}, \qquad P = \{p : e_p \ne 0\}
     ```
 
-    The calibration restores one scale, common to all positions, because the others differ from image to
-    image. Negative scales aren't invariances: the loss sees signs.
+    The calibration fits one scale for all positions, because the scales of single positions differ from
+    image to image. The loss isn't invariant to negative scales.
 
-    Use: to ask whether the direction of every position's channel vector is the same.
+    Use: to test whether every position's channel vector has the same direction.
 
     Assumes: more than one channel. With a single channel the loss depends on signs only.
 
     Range: 0 to 2. 1 if the expected representation is 0 everywhere.
 
-    Flat for: a stitch that is one scale; a layer with one channel.
+    Flat for: a stitch that only applies one scale; a layer with one channel.
 
     Cost: O(n C), in float64.
     """  # noqa: E501

@@ -1,13 +1,13 @@
-"""Before anything is trained, notes name the cells in which a loss is flat for the stitch.
+"""Before any training, notes list the cells in which a loss is flat: the stitch can't change the loss.
 
-A loss is flat when all the maps that a stitch can become differ only by maps that the loss is blind to,
-or when a batch is so small that the loss has one value. Both follow from shapes. The page of each loss
-lists the cases under "Flat for".
+A loss is flat if the maps that a stitch can represent differ only by maps to which the loss is
+invariant, or if a batch is so small that the loss has only one value. Stitch Sweep finds both cases
+from shapes. The page of each loss lists the cases under "Flat for".
 
-The CCA family needs 10 times D + C' distinct positions in a batch, or more; D and C' are the channels of
-its two sides. With fewer, it mostly measures chance: even independent data have a high canonical
-correlation. A warning says how high, by the law of Wachter 1980. With 4,096 positions and 512 channels
-on both sides it is 0.30.
+`cca`, `svcca` and `pwcca` need at least 10 (D + C') distinct positions in a batch, where D and C' are
+the numbers of channels of the two sides. With fewer positions, they mostly measure chance: even
+independent data have a high canonical correlation. A warning states this correlation, by the law of
+Wachter 1980. For 4,096 positions and 512 channels on both sides, it is 0.30.
 """
 
 from __future__ import annotations

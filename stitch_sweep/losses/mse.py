@@ -25,15 +25,15 @@ class MeanSquaredError(Loss):
     L = \frac{1}{n} \sum_{p} \sum_c \frac{(s_{pc} - e_{pc})^2}{v}, \qquad v = \frac{1}{C} \sum_c \operatorname{Var}(e_c)
     ```
 
-    v is measured once on the training set. The plain element-wise mean would divide gradients by the
-    number of channels and by the scale of the layer. The stable step of SGD still shrinks with the
-    length of the stitch's rows, so one learning rate doesn't serve all cells.
+    v is measured once on the training set. With the plain element-wise mean, gradients would depend on
+    the number of channels and on the scale of the layer. The largest stable learning rate of SGD still
+    shrinks with the stitch's number of inputs, so one rate doesn't suit all cells.
 
-    Use: to ask whether the representation is the same.
+    Use: to test whether the representation is the same.
 
     Assumes: the stitched representation must equal the expected one.
 
-    Range: 0 and more. The best constant has the value C.
+    Range: 0 and more. C for the best constant output.
 
     Cost: O(n C).
     """  # noqa: E501

@@ -15,22 +15,22 @@ from stitch_sweep.losses.base import Loss, LossContext, LossInputs, Teacher
 
 @LOSSES.register("task")
 class Task(Loss):
-    r"""Cross-entropy of the stitched network with the hard labels, a mean over images.
+    r"""Cross-entropy of the stitched network's predictions with the labels, averaged over images.
 
     ```math
     L = -\frac{1}{B} \sum_b \log \operatorname{softmax}(z_b)[y_b], \qquad z = B_{>j}(S(A_{\le i}(x)))
     ```
 
-    It measures whether the receiver can use the sender's representation, not whether the representation
-    is similar to the expected one.
+    The loss measures whether the receiver can use the sender's representation, not whether the stitched
+    representation is similar to the expected one.
 
-    Use: to ask whether the receiver can use the sender's representation.
+    Use: to test whether the receiver can use the sender's representation.
 
-    Assumes: labels.
+    Assumes: labels of the images.
 
     Range: 0 and more. In nats.
 
-    Cost: the rest of the receiver.
+    Cost: one pass through the rest of the receiver.
 
     Source: Bansal, Nakkiran and Barak 2021, arXiv 2106.07682.
     """
@@ -46,7 +46,7 @@ class Task(Loss):
 
 @LOSSES.register("soft_task")
 class SoftTask(Loss):
-    r"""Divergence from a teacher's softened predictions to the stitched network's.
+    r"""KL divergence of the stitched network's softened predictions from those of a teacher.
 
     ```math
     L = \frac{T^2}{B} \sum_b \mathrm{KL}\left( \operatorname{softmax}(t_b / T) \,\Vert\, \operatorname{softmax}(z_b / T) \right)
@@ -54,16 +54,16 @@ class SoftTask(Loss):
 
     t are the logits of the receiver (or the sender) alone, for the same images. The loss measures
     whether the stitched network's predictions equal the teacher's, mistakes included; it is 0 if they
-    do. The gradient is that of the cross-entropy with soft labels; the factor T^2 keeps its size when T
-    grows.
+    do. Its gradient is that of the cross-entropy with soft labels. The factor T^2 keeps the size of the
+    gradient when T grows.
 
-    Use: to ask whether the stitched network decides as the teacher does.
+    Use: to test whether the stitched network predicts the same as the teacher.
 
     Assumes: a teacher with logits for the same classes.
 
     Range: 0 and more. In nats.
 
-    Cost: the rest of the receiver, and the teacher.
+    Cost: one pass through the rest of the receiver, and one through the teacher.
 
     Source: Hinton, Vinyals and Dean 2015, arXiv 1503.02531. As a loss for stitching, with the receiver
     as teacher, it is "soft label matching" in Athanasiadis et al. 2025, arXiv 2505.20142.

@@ -14,16 +14,16 @@ from stitch_sweep.networks.pooling import pooled
 
 @dataclass(frozen=True)
 class OutlierDetector:
-    r"""The energy of a representation under a receiver's own representations: high for unusual ones.
+    r"""The energy of a representation: high if it is unusual among the receiver's own representations.
 
     ```math
     E(x) = -\log \sum_c \pi_c \exp\left( -\frac{\lVert x - \mu_c \rVert^2}{2 v} \right)
     ```
 
-    x are pooled features, pi_c is the share of class c, mu_c its mean, and v the variance within
-    classes, a mean over features. The detector is fitted to the receiver's representations of training
-    images. A score of 0.5 means that stitched representations can't be told apart from the receiver's
-    own, 1 that all are more unusual.
+    x are pooled features, pi_c is the share of class c, mu_c the mean of class c, and v the variance
+    within classes, averaged over features. pi, mu and v are those of the receiver's own representations
+    of training images. At a score of 0.5, stitched representations can't be told apart from the
+    receiver's own; at 1, all are more unusual.
 
     Attributes:
         means: mu_c of every class, float64 [classes, features].

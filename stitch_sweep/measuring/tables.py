@@ -54,20 +54,20 @@ def measure(
 ) -> Measured:
     """Compute the tables that need a sweep's networks, images and stored stitches.
 
-    Works on finished and on running sweeps, with the best trial of every study. Nothing is trained: the
-    notes name networks that the zoo lacks, and results that depend on them are skipped. Tables that
-    are current are not computed again; `about.json` contains the origin of each. Networks and data are
-    those of `config.resolved.yml`, whose paths are relative to its folder or to the project's root, as
-    in a sweep. Nothing is downloaded, and only files below the folder are read, because it may come
-    from a stranger; the zoo may also be the folder `zoo` in the project's root, if the configuration
-    names it so.
+    Works on finished and running sweeps, with the best trial of every study. Nothing is trained:
+    results that depend on networks that the zoo lacks are skipped, and the notes list these networks.
+    Tables that are current are not computed again; `about.json` contains the origin of each. Networks
+    and data are those of `config.resolved.yml`, whose paths are relative to its folder or to the
+    project's root, as in a sweep. Nothing is downloaded, and only files below the folder are read,
+    because the folder may come from a stranger. The only exception is the folder `zoo` in the project's
+    root, if the configuration names this zoo.
 
     Args:
         folder: an experiment folder that `stitch-sweep sweep` wrote.
         on_progress: called with (table, finished parts, all parts).
         only: names in `TABLES`; all of them if not given.
-        run_code: whether to run the factories of networks with `source: python`. The folder names
-            them, and it may come from a stranger; otherwise these networks are skipped.
+        run_code: whether to run the factories of networks with `source: python`. The folder names these
+            factories, and may come from a stranger. If false, these networks are skipped.
         allow: further folders whose files are read if the configuration names them.
         download: libraries ("torchvision", "timm") whose published weights are loaded, from their cache
             or the network.

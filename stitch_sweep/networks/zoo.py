@@ -189,8 +189,8 @@ def load(folder: Path | str, into: nn.Module | None = None) -> nn.Module:
     """Load a stored network, in eval mode, on the CPU.
 
     Args:
-        folder: its folder in a zoo.
-        into: the network without its weights; by default the recipe makes it.
+        folder: the network's folder in a zoo.
+        into: the network without its weights; by default, the stored recipe builds it.
 
     Raises:
         InputError: the folder has no complete network, its weights are damaged, or a user's function

@@ -91,18 +91,19 @@ def analyze(
 ) -> Report:
     """Analyze experiment folders and write a report.
 
-    Folders that are parts of one study are merged, others are compared; see `merging.merge`.
+    Folders with parts of the same experiment are merged; other folders are compared. See
+    `merging.merge`.
 
     Args:
         folders: experiment folders, at least one.
         output: the target folder; None: the first folder.
-        measured: whether to measure first: this needs networks, images and stored stitches.
+        measured: whether to first compute the tables that need networks, images and stored stitches.
         run_code: whether measuring may run factories that the folders name; see `measure`.
         allow: further folders that measuring may read from; see `measure`.
         download: libraries whose published weights measuring may load; see `measure`.
-        track: address of the MLflow server or store with the sweeps' runs: trials link to their
-            runs, and the report is attached to the sweep's run. None: no server is contacted,
-            whatever the folders and the environment name.
+        track: address of the MLflow server or store with the sweeps' runs: trials link to their runs,
+            and the report is attached to the sweep's run. None: no server is contacted, even if the
+            folders or the environment name one.
         chance: the accuracy of guessing; None: 1 / number of classes.
         seed: seed of the resampling.
         on_progress: called with (step, done, total).

@@ -1,13 +1,14 @@
-"""The capacity of a stitch: trained parameters and multiply-adds, and its sparsity penalty.
+"""The capacity of a stitch is its numbers of trained parameters and multiply-adds.
 
-Columns `stitch_parameters` and `stitch_multiply_adds` of the results contain the capacity.
-Multiply-adds are products with trained weights for one image. Pooling, upsampling, normalization,
-biases and copying are free, and so is work per step, such as composing the weight of `dora`.
+The results contain both numbers in the columns `stitch_parameters` and `stitch_multiply_adds`.
+Multiply-adds count the products with trained weights for one image. They don't count pooling,
+upsampling, normalization, biases, copying, and work that is done once per step, such as composing the
+weight of `dora`.
 
-The key `l1` adds that much times the sum of |w| to the loss. For an affine stitch, w are the entries of
-W as it is applied (the product U V of `lowrank`, the rotation of `orthogonal`); otherwise they are the
-weights of its convolutions. Biases and normalization are left out, and a permutation has nothing to
-penalize.
+The key `l1` adds its value times the sum of |w| to the loss. For a stitch that is an affine map, w are
+the entries of the map's matrix (the product U V for `lowrank`, the rotation for `orthogonal`). For
+other stitches, w are the weights of the convolutions. The penalty ignores biases and normalization, and
+has no effect on a permutation.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ class ChannelwiseStitch(PatchStitch):
     S(x)_c = a_c x_c + b_c
     ```
 
-    It doesn't mix channels: channel c of the receiver must correspond to channel c of the sender.
+    The stitch doesn't mix channels: channel c of the receiver must correspond to channel c of the
+    sender.
 
     Use: between layers of one network, or of networks that began with equal weights.
 
@@ -30,7 +31,7 @@ class ChannelwiseStitch(PatchStitch):
 
     Invariant to: scale and shift of each channel.
 
-    Joins: maps, sequences and vectors of any sizes with equally many channels.
+    Joins: maps, sequences and vectors of any sizes with the same number of channels.
 
     Parameters: 2 C.
 
@@ -39,8 +40,8 @@ class ChannelwiseStitch(PatchStitch):
     Args:
         sender: shape of the input, (C, H, W), (T, D) or (D,); see `as_map`.
         receiver: shape of the output, with equally many channels.
-        down: how an axis shrinks: `average` or `max`.
-        up: how an axis grows: `nearest` or `bilinear`.
+        down: how an axis shrinks.
+        up: how an axis grows.
 
     Raises:
         InputError: the numbers of channels differ.

@@ -15,14 +15,15 @@ from stitch_sweep.stitches.size_matching import Down, Match
 def conv1x1(
     sender: Shape, receiver: Shape, *, down: Down = "average", up: Up = "nearest"
 ) -> ConvStitch:
-    """Build a 1x1 convolution with bias, between maps of any two sizes.
+    """A 1x1 convolution with bias, between maps of any two sizes.
 
     ```math
     S(x)_p = W r_p + b
     ```
 
-    It mixes channels only, so its number of parameters doesn't depend on the ratio of the sizes. With
-    `down: strided` it does, and the stitch extends `paper` to any ratio.
+    The stitch mixes only channels, so its number of parameters doesn't depend on the ratio of the
+    sizes. With `down: strided`, this number grows with the ratio, and the stitch extends `paper` to any
+    ratio.
 
     Use: as the usual stitch.
 
@@ -30,8 +31,8 @@ def conv1x1(
 
     Invariant to: invertible affine maps of the channels.
 
-    Joins: maps, sequences and vectors of any sizes. Into a vector it averages over all positions first;
-    from a vector, all positions of a map get the same values.
+    Joins: maps, sequences and vectors of any sizes. Into a vector, it first averages over all
+    positions; from a vector, all positions of a map get the same values.
 
     Parameters: C' (D + 1), with D = C unless `down: strided`.
 
@@ -42,8 +43,8 @@ def conv1x1(
     Args:
         sender: shape of the input, (C, H, W), (T, D) or (D,); see `as_map`.
         receiver: shape of the output, likewise.
-        down: how an axis shrinks: `strided`, `average` or `max`; see `Match.around`.
-        up: how an axis grows: `nearest` or `bilinear`.
+        down: how an axis shrinks.
+        up: how an axis grows.
     """
     return ConvStitch(sender, receiver, Match.around(sender, receiver, down, up))
 
@@ -52,7 +53,7 @@ def conv1x1(
 def conv3x3(
     sender: Shape, receiver: Shape, *, down: Pool = "average", up: Up = "nearest"
 ) -> ConvStitch:
-    """Build a 3x3 convolution with bias, stride 1 and zero padding, after matching the receiver's size.
+    """A 3x3 convolution with bias, stride 1 and zero padding, after matching the receiver's size.
 
     ```math
     S(x)_p = W r_p + b
@@ -75,8 +76,8 @@ def conv3x3(
     Args:
         sender: shape of the input, (C, H, W) or (T, D).
         receiver: shape of the output, likewise.
-        down: how an axis shrinks: `average` or `max`.
-        up: how an axis grows: `nearest` or `bilinear`.
+        down: how an axis shrinks.
+        up: how an axis grows.
 
     Raises:
         InputError: a shape is a vector, or the receiver has a class token; these positions have no

@@ -24,15 +24,15 @@ class DoraStitch(PatchStitch):
     W = m \, \frac{W_0 + \frac{\alpha}{\text{rank}} B A}{\lVert W_0 + \frac{\alpha}{\text{rank}} B A \rVert}, \qquad S(x)_p = W r_p + b_0
     ```
 
-    Weight-decomposed low-rank adaptation. Norms and magnitudes are per output channel, as in its
-    implementations. W0 and the bias are buffers that the start sets. B starts at 0 and m at the norm of
-    W0, so the stitch starts as its base, bit for bit.
+    This is weight-decomposed low-rank adaptation (DoRA). Norms and magnitudes are per output channel,
+    as in published implementations. `start` sets W0 and the bias b0, which aren't trained. B starts at
+    0 and m at the norm of W0, so the stitch starts as its base map, bit for bit.
 
-    Use: to start from a closed form and correct it a little.
+    Use: to start from a closed form and train a small correction.
 
     Assumes: the start is nearly right.
 
-    Invariant to: invertible affine maps of the channels, as far as the start follows them.
+    Invariant to: invertible affine maps of the channels, if the start adapts to them.
 
     Joins: maps, sequences and vectors of any sizes.
 
@@ -45,10 +45,10 @@ class DoraStitch(PatchStitch):
     Args:
         sender: shape of the input, (C, H, W), (T, D) or (D,); see `as_map`.
         receiver: shape of the output, likewise, C' channels.
-        rank: r of the correction, limited to min(C', C kh kw).
-        alpha: weight of the correction, before the division by r.
-        down: how an axis shrinks: `strided` (the kernel grows as for `conv1x1`), `average` or `max`.
-        up: how an axis grows: `nearest` or `bilinear`.
+        rank: rank of the correction, limited to min(C', D).
+        alpha: weight of the correction, before the division by `rank`.
+        down: how an axis shrinks; with `strided`, the kernel grows as for `conv1x1`.
+        up: how an axis grows.
     """  # noqa: E501
 
     has_optimum = False

@@ -26,7 +26,7 @@ class LinearStitch(ChannelMixer):
     ```
 
     Every value of the receiver may depend on every value of the sender, so the stitch ignores
-    positions. With D and D' values altogether it has D' (D + 1) parameters.
+    positions. With D input values and D' output values, it has D' (D + 1) parameters.
 
     Use: between a map and a vector, or where positions don't correspond.
 
@@ -34,7 +34,7 @@ class LinearStitch(ChannelMixer):
 
     Invariant to: invertible affine maps of all values.
 
-    Joins: any two shapes with at most 2^27 weights, sequences of any length included.
+    Joins: any two shapes with at most 2^27 weights between them, also sequences of any length.
 
     Parameters: D' (D + 1).
 

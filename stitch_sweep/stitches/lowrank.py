@@ -23,8 +23,8 @@ class LowRankStitch(PatchStitch):
     S(x)_p = U V r_p + b
     ```
 
-    V maps the rows into `rank` channels, without bias; U is a 1x1 convolution with bias. The
-    least-squares fit is reduced-rank regression.
+    V maps r_p to `rank` channels, without bias; U is a 1x1 convolution with bias. The least-squares fit
+    is reduced-rank regression.
 
     Use: to measure how many dimensions the receiver needs.
 
@@ -43,9 +43,9 @@ class LowRankStitch(PatchStitch):
     Args:
         sender: shape of the input, (C, H, W), (T, D) or (D,); see `as_map`.
         receiver: shape of the output, likewise, C' channels.
-        rank: r, limited to min(C', C kh kw).
-        down: how an axis shrinks: `strided` (the kernel grows as for `conv1x1`), `average` or `max`.
-        up: how an axis grows: `nearest` or `bilinear`.
+        rank: largest rank of U V, limited to min(C', D).
+        down: how an axis shrinks; with `strided`, the kernel grows as for `conv1x1`.
+        up: how an axis grows.
     """
 
     def __init__(

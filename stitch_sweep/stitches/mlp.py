@@ -20,7 +20,7 @@ class MlpStitch(Stitch):
     S(x)_p = W_2 \operatorname{relu}(W_1 r_p + b_1) + b_2
     ```
 
-    Use: to ask what a linear map lacks.
+    Use: to test whether a linear map is enough.
 
     Assumes: positions correspond.
 
@@ -28,7 +28,7 @@ class MlpStitch(Stitch):
 
     Joins: maps, sequences and vectors of any sizes.
 
-    Parameters: h (D + 1) + C' (h + 1), h the hidden width.
+    Parameters: h (D + 1) + C' (h + 1), where h is the width of the hidden layer.
 
     Multiply-adds: P h (D + C').
 
@@ -36,9 +36,8 @@ class MlpStitch(Stitch):
         sender: shape of the input, (C, H, W), (T, D) or (D,); see `as_map`.
         receiver: shape of the output, likewise, C' channels.
         hidden: width of the hidden layer; by default C'.
-        down: how an axis shrinks: `strided` (the kernel of W1 grows as for `conv1x1`), `average` or
-            `max`.
-        up: how an axis grows: `nearest` or `bilinear`.
+        down: how an axis shrinks; with `strided`, the kernel of W1 grows as for `conv1x1`.
+        up: how an axis grows.
     """
 
     def __init__(

@@ -37,9 +37,9 @@ class NormedStitch(PatchStitch):
     S(x)_p = \mathrm{BN}(W\, \mathrm{BN}(r_p))
     ```
 
-    In training it normalizes by the batch, so it is not a fixed map and can't start as the identity. In
-    evaluation, with fixed statistics, it can represent any affine map, and has the closed form of an
-    affine map.
+    In training, the stitch normalizes with batch statistics, so it is not a fixed map and can't start
+    as the identity. In evaluation, with fixed statistics, it can represent any affine map, and has the
+    closed form of an affine map.
 
     Use: to reproduce Bansal et al. 2021.
 
@@ -58,8 +58,8 @@ class NormedStitch(PatchStitch):
     Args:
         sender: shape of the input, (C, H, W), (T, D) or (D,); see `as_map`.
         receiver: shape of the output, likewise.
-        down: how an axis shrinks: `strided` (the kernel grows as for `conv1x1`), `average` or `max`.
-        up: how an axis grows: `nearest` or `bilinear`.
+        down: how an axis shrinks; with `strided`, the kernel grows as for `conv1x1`.
+        up: how an axis grows.
     """
 
     def __init__(

@@ -16,26 +16,27 @@ from stitch_sweep.stitches.size_matching import Match
 
 @STITCHES.register("orthogonal")
 class OrthogonalStitch(PatchStitch):
-    r"""A rotation of the channels with a shift; the rotation stays orthogonal throughout training.
+    r"""A rotation and a shift of the channels; the rotation stays orthogonal throughout training.
 
     ```math
     S(x)_p = s Q x_p + b, \qquad Q^\top Q = 1 \ \text{ or } \ Q Q^\top = 1
     ```
 
-    Between unequal widths Q is semi-orthogonal: Q^T Q = 1 if the number of channels grows, Q Q^T = 1 if
-    it shrinks.
+    Between unequal widths, Q is semi-orthogonal: Q^T Q = 1 if the number of channels grows, Q Q^T = 1
+    if the number shrinks.
 
-    Let m and k be the larger and the smaller of C' and C. Q (or its transpose) is the first k columns
-    of Q0 exp(A). Q0, m x m, is the start; A is skew-symmetric with entries in its first k columns (and
-    rows) only. A has exactly the degrees of freedom of such a Q, and starts at 0.
+    Let m and k be the larger and the smaller of C' and C. Q (or its transpose) consists of the first k
+    columns of Q0 exp(A). Q0 is the start, an m x m matrix. A is skew-symmetric, with entries only in
+    its first k columns and rows, and starts at 0. A has exactly the degrees of freedom of Q.
 
-    Training can't leave the connected component of its start. For C' = C the sign of det Q doesn't
-    change, and a random start has the wrong sign with probability 1/2. It then ends above the optimum,
-    and the trial may be marked as not converged. `start: procrustes` has the right sign.
+    Training can't leave the connected component of its start. So for C' = C, the sign of det Q never
+    changes, and a random start has the wrong sign with probability 1/2. With the wrong sign, the
+    training ends above the optimum, and the trial may be marked as not converged. `start: procrustes`
+    has the right sign.
 
-    Use: to ask whether channels are the same up to a rotation.
+    Use: to test whether channels are the same up to a rotation.
 
-    Assumes: distances between positions are alike in both representations.
+    Assumes: both representations have similar distances between positions.
 
     Invariant to: rotations and shifts of the channels (for C' >= C). With `scale`, also to scaling.
 
@@ -51,9 +52,9 @@ class OrthogonalStitch(PatchStitch):
     Args:
         sender: shape of the input, (C, H, W), (T, D) or (D,); see `as_map`.
         receiver: shape of the output, likewise.
-        scale: whether to train a factor s too; otherwise s = 1.
-        down: how an axis shrinks: `average` or `max`.
-        up: how an axis grows: `nearest` or `bilinear`.
+        scale: whether to train the factor s, too; otherwise s = 1.
+        down: how an axis shrinks.
+        up: how an axis grows.
     """
 
     base: Tensor

@@ -10,16 +10,16 @@ from stitch_sweep.stitches.size_matching import Match
 
 @STITCHES.register("paper")
 def paper(sender: Shape, receiver: Shape) -> ConvStitch:
-    """Build the stitch of Hernandez et al. 2023.
+    """A convolution that also matches the sizes: the stitch of Hernandez et al. 2023.
 
     ```math
     S(x)_p = W r_p + b
     ```
 
-    If the receiver's map is k times smaller, S is a k x k convolution with stride k. If it is larger, S
-    is nearest-neighbor upsampling and a 1x1 convolution. Otherwise S is a 1x1 convolution. All
-    convolutions have a bias. For other ratios use `conv1x1` with `down: strided`, which is the same
-    stitch where both are possible.
+    If the receiver's map is k times smaller, S is a k x k convolution with stride k. If the receiver's
+    map is larger, S is nearest-neighbor upsampling and a 1x1 convolution. Otherwise S is a 1x1
+    convolution. All convolutions have a bias. For other ratios, use `conv1x1` with `down: strided`,
+    which equals `paper` where both are possible.
 
     Use: to reproduce the paper.
 

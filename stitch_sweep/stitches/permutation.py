@@ -16,20 +16,20 @@ from stitch_sweep.stitches.size_matching import Match
 
 @STITCHES.register("permutation")
 class PermutationStitch(PatchStitch):
-    r"""Each channel of the receiver is one channel of the sender; no channel is used twice.
+    r"""Each output channel copies one channel of the sender; no channel is used twice.
 
     ```math
     S(x)_c = a_c\, x_{p(c)} + b_c
     ```
 
-    The start chooses p, which isn't trained: `start: permutation` matches by correlation,
-    `least_squares` by squared error; both are exact. Without `affine`, a = 1 and b = 0, and nothing is
+    `start` chooses p, which isn't trained: `permutation` matches channels by correlation,
+    `least_squares` by squared error, both exactly. Without `affine`, a = 1 and b = 0, and nothing is
     trained. With `affine`, a and b are trained, as in REPAIR.
 
-    Between unequal widths p is partial: min(C, C') channels are matched, and a channel without a
-    partner gives b_c. A random p is a control.
+    Between unequal widths, only min(C, C') channels are matched, and an output channel without a
+    partner is b_c. A random p serves as a control.
 
-    Use: to ask whether channels are the same up to their order.
+    Use: to test whether channels are the same up to their order.
 
     Assumes: single channels correspond.
 
@@ -47,8 +47,8 @@ class PermutationStitch(PatchStitch):
         sender: shape of the input, (C, H, W), (T, D) or (D,); see `as_map`.
         receiver: shape of the output, likewise.
         affine: whether to train a scale and a shift for each channel; otherwise there are no parameters.
-        down: how an axis shrinks: `average` or `max`.
-        up: how an axis grows: `nearest` or `bilinear`.
+        down: how an axis shrinks.
+        up: how an axis grows.
     """
 
     source: Tensor

@@ -73,16 +73,16 @@ def basic_block(
     down: Pool = "average",
     up: Up = "nearest",
 ) -> ResidualStitch:
-    r"""Build a residual block of two 3x3 convolutions with batch normalization.
+    r"""A residual block of two 3x3 convolutions with batch normalization.
 
     ```math
     S(x) = \operatorname{relu}(\mathrm{BN}\,W_2 * \operatorname{relu}(\mathrm{BN}\,W_1 * x) + \text{shortcut}(x))
     ```
 
-    It is a block of `resnet18`, except that sizes are matched before it. The shortcut is a 1x1
-    convolution with batch normalization where C and C' differ.
+    The stitch is a block of `resnet18`, except that sizes are matched before the block. If C and C'
+    differ, the shortcut is a 1x1 convolution with batch normalization.
 
-    Use: to ask what a linear map lacks, with neighboring positions.
+    Use: to test whether a linear map is enough, with neighboring positions.
 
     Assumes: positions have neighbors.
 
@@ -90,7 +90,7 @@ def basic_block(
 
     Joins: maps, and sequences; a receiver's sequence must have no class token. No vectors.
 
-    Parameters: 9 C' (C + C') + 4 C', and C C' + 2 C' more where C and C' differ.
+    Parameters: 9 C' (C + C') + 4 C', and C C' + 2 C' more if C and C' differ.
 
     Multiply-adds: P times the number of convolution weights.
 
@@ -99,10 +99,10 @@ def basic_block(
     Args:
         sender: shape of the input, (C, H, W) or (T, D).
         receiver: shape of the output, likewise.
-        relu: whether to end with a ReLU, as the blocks of a network do. Set it to false for a layer that
-            isn't the output of a ReLU, such as the image.
-        down: how an axis shrinks: `average` or `max`.
-        up: how an axis grows: `nearest` or `bilinear`.
+        relu: whether to end with a ReLU, as the blocks of a network do. Set it to `false` for a
+            receiver layer that isn't the output of a ReLU, such as the image.
+        down: how an axis shrinks.
+        up: how an axis grows.
 
     Raises:
         InputError: a shape is a vector, or the receiver has a class token: both have no neighbors.
@@ -123,16 +123,16 @@ def bottleneck(
     down: Pool = "average",
     up: Up = "nearest",
 ) -> ResidualStitch:
-    r"""Build a residual block of 1x1, 3x3 and 1x1 convolutions, narrow in the middle.
+    r"""A residual block of 1x1, 3x3 and 1x1 convolutions, with fewer channels in the middle.
 
     ```math
     S(x) = \operatorname{relu}(\mathrm{BN}\,W_3 * \operatorname{relu}(\mathrm{BN}\,W_2 * \operatorname{relu}(\mathrm{BN}\,W_1 * x)) + \text{shortcut}(x))
     ```
 
-    It is a block of `resnet50`, except that sizes are matched before it. The shortcut is a 1x1
-    convolution with batch normalization where C and C' differ.
+    The stitch is a block of `resnet50`, except that sizes are matched before the block. If C and C'
+    differ, the shortcut is a 1x1 convolution with batch normalization.
 
-    Use: to ask what a linear map lacks, with neighboring positions.
+    Use: to test whether a linear map is enough, with neighboring positions.
 
     Assumes: positions have neighbors.
 
@@ -140,8 +140,8 @@ def bottleneck(
 
     Joins: maps, and sequences; a receiver's sequence must have no class token. No vectors.
 
-    Parameters: w (C + 9 w + C') + 4 w + 2 C', w = C' / `reduction`, and C C' + 2 C' more where C and C'
-    differ.
+    Parameters: w (C + 9 w + C') + 4 w + 2 C' with w = C' / `reduction`, and C C' + 2 C' more if C and
+    C' differ.
 
     Multiply-adds: P times the number of convolution weights.
 
@@ -150,10 +150,10 @@ def bottleneck(
     Args:
         sender: shape of the input, (C, H, W) or (T, D).
         receiver: shape of the output, likewise.
-        reduction: the middle has C' / reduction channels, rounded down, at least 1.
+        reduction: the block has C' / reduction channels in the middle, rounded down, at least 1.
         relu: as for `basic_block`.
-        down: how an axis shrinks: `average` or `max`.
-        up: how an axis grows: `nearest` or `bilinear`.
+        down: how an axis shrinks.
+        up: how an axis grows.
 
     Raises:
         InputError: a shape is a vector, or the receiver has a class token: both have no neighbors.

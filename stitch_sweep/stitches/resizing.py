@@ -1,21 +1,23 @@
-"""The options `down` and `up` match the sizes of two maps, each axis for itself: one may shrink while the
-other grows.
+"""The options `down` and `up` match the sizes of two maps, separately for each axis: one axis may
+shrink while the other grows.
 
 | option | from n values to m | same as |
 |---|---|---|
 | `down: average` | output i is the mean of the values floor(i n/m) to ceil((i+1) n/m) - 1 | torch's adaptive pooling |
-| `down: max` | their maximum | the same |
+| `down: max` | output i is the maximum of the same values | torch's adaptive pooling |
 | `down: strided` | a convolution with stride s = floor(n/m) and kernel n - s (m - 1), without padding | `paper` for whole ratios |
 | `up: nearest` | output i is the value floor(i n/m) | torch's `nearest` |
-| `up: bilinear` | between the two values around (i + 1/2) n/m - 1/2 | torch's `bilinear`, `align_corners=False` |
+| `up: bilinear` | output i is interpolated between the two values around (i + 1/2) n/m - 1/2 | torch's `bilinear`, `align_corners=False` |
 
-`down: strided` is for stitches whose weights can take a window; their number of parameters then grows
-with the ratio. Where weights act on single positions, pooling comes before them and upsampling after.
-`conv3x3` and the residual blocks have the receiver's size first. With `down: max` a stitch is invariant
-to less, because a maximum doesn't commute with mixing channels.
+`down: strided` is for stitches whose weights can be applied to a window; the number of parameters then
+grows with the ratio of the sizes. If weights are applied to single positions, pooling comes before the
+weights, and upsampling after them. `conv3x3`, `basic_block` and `bottleneck` match the size of the
+receiver first. With `down: max`, a stitch is invariant to fewer maps, because a maximum doesn't commute
+with mixing channels.
 
-torch's adaptive pooling and interpolation have no deterministic gradient on a GPU. Here every rule
-except the maximum is a small matrix per axis, exact in float64, applied by matmul.
+On a GPU, torch's adaptive pooling and interpolation have no deterministic gradient. So Stitch Sweep
+implements every rule except the maximum as a matrix product: one small matrix per axis, exact in
+float64.
 
 A plugin registers further rules with `SHRINKING_RULES` (m < n) or `GROWING_RULES` (m > n): functions
 from n and m to a matrix [m, n] whose rows sum to 1.

@@ -1,14 +1,16 @@
-"""Shapes of representations: maps, sequences of tokens, and vectors.
+"""A representation is a map, a sequence of tokens, or a vector.
 
-The layers of a transformer are sequences [T, D]: T tokens of D values. T tells whether a class token is
-among them, because no number above 1 is both a square and a square plus 1:
+The layers of a transformer are sequences [T, D]: T tokens of D values. T shows whether one of them is a
+class token, because no number above 1 is both a square and a square plus 1:
 
 - T = g^2: the tokens of g x g patches, row by row, without class token;
 - T = g^2 + 1: a class token first, then the tokens of g x g patches;
-- any other T: every stitch but `linear` and `identity` refuses it, before anything runs.
+- any other T: only `linear` and `identity` accept the sequence; other stitches refuse it before
+  anything runs.
 
-The patches count as the map [D, g, g], with token g i + j at row i and column j. Sizes are matched as
-for maps. With t_p the patch token at position p, and t_0 the class token, a stitch sees these rows:
+The patches are treated as a map [D, g, g], with token g i + j at row i and column j, and their sizes
+are matched like those of maps. Below, x_p and t_p are the patch tokens at position p of a sender
+without and with class token, and t_0 is the class token. A stitch is applied to these vectors r:
 
 | sender | receiver | r of position p | r of the class token |
 |---|---|---|---|
@@ -17,14 +19,14 @@ for maps. With t_p the patch token at position p, and t_0 the class token, a sti
 | without | with | x_p | mean over p of x_p |
 | with | with | t_p | t_0 |
 
-A class token that only the sender has is added to every patch, as by "readout add" of Ranftl et al.
-2021 (arXiv 2103.13413). A class token that only the receiver has comes from the mean, which networks
-without class token read. Into a vector, a stitch takes the mean over all positions. The conversion has
-no weights. `down` and `up` don't touch the class token; where the stitch sees windows, r of the class
-token is a window with t_0 at each of its places.
+If only the sender has a class token, it is added to every patch, as in "readout add" of Ranftl et al.
+2021 (arXiv 2103.13413). If only the receiver has a class token, it is computed from the mean over
+patches, which is the input of the head in networks without class token. Into a vector, a stitch uses
+the mean over all positions. The conversion has no weights. `down` and `up` don't change the class
+token. For a stitch with windows, r of the class token is a window that contains t_0 everywhere.
 
-A vector of D values counts as a map of D channels and one position. Losses and measures take each token
-as a position, a class token among them.
+A vector of D values counts as a map of D channels and one position. Losses and measures treat each
+token, also a class token, as a position.
 """
 
 from __future__ import annotations

@@ -2,22 +2,23 @@
 set.
 
 - `random`: the usual initialization of torch; for `orthogonal`, uniform over rotations and reflections.
-- `identity`: a copy, bit for bit, where shapes are equal; otherwise only the sizes are matched. Between
-  different numbers of channels it is refused. A residual block that ends in a ReLU copies what isn't
-  negative.
-- `permutation`: outputs are matched to inputs so that the sum of correlations is largest, exactly.
-  Weights are 0 and 1, without bias. Between unequal widths min(C', D) channels are matched; an output
-  without a partner gives 0.
-- `least_squares`: the best map of the kind in squared error on the training set. For `lowrank` this is
-  reduced-rank regression, for `orthogonal` Procrustes, for `permutation` the assignment of least
-  squared error, for `affine` a regression per channel, for `dora` its base without limit of rank.
-- `procrustes`: the rotation that maximizes tr(W Y), with the bias that fits the means. Y is the
-  cross-covariance. Between unequal widths it is a semi-orthogonal map.
-- `auto`: `least_squares` where the stitch has it, and `random` elsewhere. Where a closed form is the
-  optimum of the training, no step is taken.
+- `identity`: between equal shapes, a copy, bit for bit; between different sizes, only the sizes are
+  matched. Different numbers of channels are refused. A residual block that ends in a ReLU copies only
+  values that aren't negative.
+- `permutation`: the one-to-one matching of outputs to inputs with the largest sum of correlations,
+  computed exactly. Weights are 0 and 1, without bias. Between unequal widths, min(C', D) channels are
+  matched, and an output without a partner is 0.
+- `least_squares`: the map of the stitch's type with the least squared error on the training set. This
+  is reduced-rank regression for `lowrank`, Procrustes for `orthogonal`, the assignment of least squared
+  error for `permutation`, a regression per channel for `affine`, and an unrestricted base map for
+  `dora`.
+- `procrustes`: the rotation W that maximizes tr(W Y), where Y is the cross-covariance, with the bias
+  that fits the means. Between unequal widths, W is semi-orthogonal.
+- `auto`: `least_squares` if the stitch allows it, and `random` otherwise. If the closed form is already
+  the optimum of the training, there is no training step.
 
-Shapes alone decide which starts are possible, so a sweep checks them before anything runs. The closed
-forms read the training set once, without augmentation. Rows of more than 8192 values have none.
+The possible starts depend only on shapes, so a sweep checks the starts before anything runs. The closed
+forms read the training set once, without augmentation. If D is above 8192, there is no closed form.
 """  # noqa: E501
 
 from __future__ import annotations

@@ -50,8 +50,8 @@ def pack_stitch(
 def load_stitch(path: Path | str) -> nn.Module:
     """Load a stored stitch, on the CPU, in eval mode.
 
-    A trial with the same settings as an earlier trial of its study stores no stitch; the path of its
-    stitch then loads the stitch of the earlier trial.
+    A trial with the same settings as an earlier trial of its study stores no stitch of its own. The
+    path of its stitch then loads the stitch of the earlier trial.
 
     Raises:
         InputError: the file is missing or damaged, or contains no stitch.

@@ -67,43 +67,49 @@ def checkpoint_path(folder: Path, trial: str) -> Path:
 
 
 CONTENT = {
-    "config.yml": "The configuration. You write it; Stitch Sweep never does.",
-    RESOLVED_CONFIG: "The configuration with defaults, and the networks and pairs of controls. It is a "
-    "configuration itself.",
-    f"{LEDGER}/": "The records of all trials, one JSON file each. All tables are rebuilt from it.",
+    "config.yml": "The configuration. Stitch Sweep never changes it.",
+    RESOLVED_CONFIG: "The configuration with defaults, and with the networks and pairs of controls. "
+    "This file is a valid configuration itself.",
+    f"{LEDGER}/": "The records of all trials, one JSON file each. All tables are rebuilt from these "
+    "records.",
     RESULTS: "Final metrics: one row per trial.",
     TRAJECTORIES: "Trajectories: one row per logged step.",
-    PICKLED_TRAJECTORIES: "The same as a pickled pandas table. Unpickle only files that you trust.",
+    PICKLED_TRAJECTORIES: "The trajectories as a pickled pandas table. Unpickle only files that you "
+    "trust.",
     PREDICTIONS: "Predicted classes of the test images: one row per finished trial.",
     SUMMARY: "Numbers of trials, for programs.",
-    f"{STITCHES}/<trial>.safetensors": "Kept stitches, for `ss.load_stitch`. They are not in the ledger.",
+    f"{STITCHES}/<trial>.safetensors": "Stored stitches, for `ss.load_stitch`. The ledger doesn't "
+    "contain them.",
     f"{MATRICES}/*.csv": "Test accuracies of the best trials: a row per sender layer, a column per "
     "receiver layer. A failed or missing cell is empty.",
     f"{FIGURES}/*": "The matrices and charts as PNG; those of a report as PDF, too.",
     OPTUNA_JOURNAL: "Optuna's studies, for optuna-dashboard; only with a search.",
     PARETO_FRONT: "Non-dominated trials; only with several objectives.",
-    REPORT_PAGE: "The report: one file that opens without a network.",
+    REPORT_PAGE: "The report: one file that also opens offline.",
     VERDICTS: "Label and indices of each matrix in the report, for programs.",
-    f"{TABLES}/*": "The report's tables: every digit as CSV, as shown in LaTeX.",
-    f"{MEASURED}/*": "Tables that need networks, images and stitches: `networks`, `labels`, "
-    "`importances`, `representations`, `probes`, `images`. `about.json` has the origin of each.",
+    f"{TABLES}/*": "The report's tables: as CSV with all digits, and as LaTeX with the digits of the "
+    "report.",
+    f"{MEASURED}/*": "Tables that are computed from networks, images and stitches: `networks`, "
+    "`labels`, `importances`, `representations`, `probes`, `images`. `about.json` contains the origin "
+    "of each table.",
     f"{MEASURED}/{LONGER}": "Results of `stitch-sweep longer`.",
     SANITY: "Result of `stitch-sweep sanity`.",
     f"{TENSORBOARD}/": "Event files of TensorBoard; only with `tracking.tensorboard`.",
     "wandb/": "Runs of Weights & Biases; only with `tracking.wandb`.",
-    ".<writer>.json": "Manifests: the files that each writer made. A later run removes those that it no "
-    "longer makes, and replaces no other file.",
+    ".<writer>.json": "Manifests: lists of the files that a command wrote. A later run removes listed "
+    "files that it no longer writes, and never replaces other files.",
 }
 """What each file and folder of an experiment folder contains."""
 
 LEDGER_CONTENT = {
     DESCRIPTION: "The sweep: its settings, versions, machine, and networks' hashes.",
-    f"{RECORDS}/<trial>.json": "A trial: running, finished, failed or stopped.",
+    f"{RECORDS}/<trial>.json": "Record of a trial: running, finished, failed or stopped.",
     f"{CHECKPOINTS}/<trial>": "Newest checkpoint of a running trial.",
-    f"{RETRAINED}/<trial>.json": "Former record of a trial that runs again for its stitch.",
-    f"{SET_ASIDE}/": "Damaged files, and files whose place was needed.",
-    f"{SENT}/": "Notes on what TensorBoard and Weights & Biases received.",
-    LOCK: "Locked by the only process that may write; `lock.json` names it.",
+    f"{RETRAINED}/<trial>.json": "Earlier record of a trial that runs again because its stitch was "
+    "missing or damaged.",
+    f"{SET_ASIDE}/": "Damaged files, and files that other files had to replace.",
+    f"{SENT}/": "Records of the results that TensorBoard and Weights & Biases received.",
+    LOCK: "Lock of the only process that may write; `lock.json` names this process.",
 }
 """What each file and folder of `ledger/` contains."""
 

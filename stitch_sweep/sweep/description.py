@@ -1,16 +1,18 @@
-"""`stitch-sweep sweep CONFIG --resume` continues the sweep in the folder, and checks what has changed.
+"""`stitch-sweep sweep CONFIG --resume` continues the sweep in the folder, and checks the changes of the
+configuration.
 
-- May grow: `pairs`, `knock_out`, `controls`, `networks`, `repeats`, `samples`, `plugins`, and values in
-  `cross`. The new trials are run. With `share: neighbors`, `samples` and `stop` must stay.
-- May change: `stop`, `time_budget`, `journal`, `tracking`, `keep_stitches`, `report`, `loader`, shares
-  of a GPU, and the places of files.
-- Must stay: `seed`, the images and `augment`, `stitch`, `loss`, `training`, and the weights of networks;
-  of the search, `space`, `sampler`, `metric`, `mode`, `parallel_per_study`, `objectives`, `scheduler`,
-  `share` and `enqueue`; of the resources, `cpu`, `cache_gb`, `pack`, and whether trials run on a GPU.
-  Trials that were run may not be dropped.
+- You may extend `pairs`, `knock_out`, `controls`, `networks`, `repeats`, `samples`, `plugins`, and the
+  values in `cross`. Stitch Sweep runs the new trials. With `share: neighbors`, `samples` and `stop`
+  must stay.
+- You may change `stop`, `time_budget`, `journal`, `tracking`, `keep_stitches`, `report`, `loader`,
+  shares of a GPU, and the locations of files.
+- You can't change `seed`, the images and `augment`, `stitch`, `loss`, `training`, and the weights of
+  networks; in `search`, the keys `space`, `sampler`, `metric`, `mode`, `parallel_per_study`,
+  `objectives`, `scheduler`, `share` and `enqueue`; in `resources`, the keys `cpu`, `cache_gb`, `pack`,
+  and whether trials run on a GPU. You can't remove trials that were run.
 
-A resume that would change a finished result is refused, with the differences. It names stitches that
-are missing or damaged; `--resume --retrain-stitches` trains them again.
+If a resume would change a finished result, Stitch Sweep refuses it and prints the differences. A resume
+lists stitches that are missing or damaged; `--resume --retrain-stitches` trains these stitches again.
 """
 
 from __future__ import annotations

@@ -54,10 +54,12 @@ PAGE_READ = "looked"
 _STATUSES = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
 """MLflow's status of a run, by the status of its ended trial."""
 
-_NOTE = """One sweep. Its child runs are the trials: one stitch each, from a sender's layer to a
-receiver's. Sort and compare them by the metrics `sender_layer`, `receiver_layer`, `test_accuracy` and
-`penalty`, and by the params `stitch` and `loss`; `train/...` and `val/...` are trajectories. Matrices
-and tables are artifacts of this run."""
+_NOTE = (
+    "A sweep. Its child runs are the trials: each trains a stitch from a layer of the sender to a layer "
+    "of the receiver. Sort and compare them by the metrics `sender_layer`, `receiver_layer`, "
+    "`test_accuracy` and `penalty`, and by the params `stitch` and `loss`. `train/...` and `val/...` are "
+    "trajectories. Matrices and tables are artifacts of this run."
+)
 _FILES = (
     layout.RESOLVED_CONFIG,
     layout.RESULTS,

@@ -180,8 +180,8 @@ def _limits() -> str:
     rows = [
         (
             "a YAML file",
-            f"{LARGEST_FILE // 2**20} MiB; {MOST_VALUES:,} values, each alias counted with all that it "
-            f"stands for; {DEEPEST} levels",
+            f"{LARGEST_FILE // 2**20} MiB; {MOST_VALUES:,} values, with aliases expanded; "
+            f"{DEEPEST} levels",
         ),
         ("included files", f"{MOST_FILES}"),
         ("a sweep", f"{bounds.MOST_STUDIES:,} studies and {bounds.MOST_TRIALS:,} trials"),
@@ -191,7 +191,7 @@ def _limits() -> str:
             f"{bounds.MOST_CHOICES:,}",
         ),
         (
-            "crossed and searched values, and pairs of them, that are checked before a sweep",
+            "crossed and searched values, and pairs of these values, that are checked before a sweep",
             f"{bounds.MOST_CHECKS:,}",
         ),
         ("steps between `low` and `high`", f"{bounds.LARGEST_COUNT:,}"),
@@ -203,9 +203,10 @@ def _limits() -> str:
     ]
     return "\n\n".join(
         [
-            "Stitch Sweep refuses a value beyond its limit with its path and the limit, before it takes "
-            "time or memory. The tables above have the ranges of single keys. These limits hold for "
-            "several keys together. A grid is counted, not enumerated, and conditions are respected.",
+            "Stitch Sweep refuses a value beyond a limit before it uses time or memory, and prints the "
+            "path of the value and the limit. The tables above contain the ranges of single keys. The "
+            "following limits hold for several keys together. In a grid, only points that meet the "
+            "conditions count.",
             table(["value", "limit"], rows),
         ]
     )

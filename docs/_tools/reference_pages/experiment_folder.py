@@ -11,7 +11,7 @@ from stitch_sweep.storage import columns, layout
 def make_page() -> str:
     """Make the page."""
     blocks = [
-        "A sweep writes everything into one folder: that of the configuration, or that of `--folder`. "
+        "A sweep writes all files into one folder: the configuration's folder, or that of `--folder`. "
         "[Resume after a crash](../guides/resume.md) explains the ledger.",
         "## Files",
         _rows("file", layout.CONTENT),
@@ -31,8 +31,8 @@ def make_page() -> str:
         blocks += [f"## {heading}", _rows(head, names)]
     blocks += [
         f"## {layout.VERDICTS}",
-        "The key `matrices` is a list with these keys for each matrix. "
-        "[Analysis of a matrix](../explanation/analysis.md) explains them.",
+        "The key `matrices` contains a list. Each entry describes one matrix with these keys. "
+        "[Analysis of a matrix](../explanation/analysis.md) explains these quantities.",
         _rows("key", columns.VERDICTS),
         f"## {layout.TABLES}/",
         "A table is written only if the experiment has data for it. With several experiments, "
@@ -42,8 +42,8 @@ def make_page() -> str:
         blocks += [f"### {layout.TABLES}/{name}.csv", _rows("column", described)]
     blocks += [
         f"## {layout.MEASURED}/",
-        "`analyze` and `ss.measure` compute these tables once. `images.safetensors` has the pictures of "
-        "stitches into layer -1.",
+        "`analyze` and `ss.measure` compute these tables once. `images.safetensors` contains the images "
+        "that stitches into layer -1 produce.",
     ]
     for name, described in columns.MEASURED.items():
         if described is columns.TABLES.get(name):
@@ -54,7 +54,7 @@ def make_page() -> str:
     blocks += [
         "## An assembly",
         "`stitch-sweep assemble` writes these files. [Assemble networks from parts]"
-        "(../guides/assembly.md) shows it.",
+        "(../guides/assembly.md) explains the command.",
         _rows("file", layout.ASSEMBLY_CONTENT),
     ]
     return page(

@@ -80,8 +80,8 @@ def _make_page(name: str) -> str:
         ),
         "## In a configuration",
         f"```yaml\nloss: {{{name}: {body}}}\n```",
-        "The page [Losses](../losses.md) compares all losses, and explains symbols and calibration.",
-        source=f"the docstring of the loss in `{entry.module.replace('.', '/')}.py`",
+        "[Losses](../losses.md) compares all losses, and explains symbols and calibration.",
+        source=f"the docstring in `{entry.module.replace('.', '/')}.py`",
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from stitch_sweep.config.yaml_text import dump_flow
 
 _IMAGES = Path(__file__).resolve().parents[2] / "images" / "reference"
-_PAIR = "Two small ResNets (R1111 of width 8, seeds 0 and 1)"
+_PAIR = "Two ResNets (`resnet1111` of width 8, seeds 0 and 1)"
 
 
 def page(title: str, *blocks: str, source: str) -> str:
@@ -53,7 +53,7 @@ def picture(kind: str, name: str, title: str, shown: str, of: str = _PAIR) -> st
         raise FileNotFoundError(f"{kind}/{name}.png: run docs/_tools/pictures.py")
     return (
         f"## Example\n\n![{title}](../../images/reference/{kind}/{name}.png)\n\n"
-        f"{of} on handwritten digits, one run. {shown} `docs/_tools/pictures.py` draws the picture."
+        f"{of} on handwritten digits, one run. {shown}"
     )
 
 

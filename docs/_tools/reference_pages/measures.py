@@ -30,8 +30,9 @@ GROUPS = {
     "Accuracies": (ACCURACIES, "Columns of `results.parquet`."),
     "Differences": (
         DIFFERENCES,
-        "Columns of `measured/representations.parquet`. t is the representation of the cell's stitch "
-        "that was trained for the task. All are computed after the calibration.",
+        "Columns of `measured/representations.parquet`. t is the output of the cell's stitch that was "
+        'trained for the task, and s that of its stitch with another loss ("this loss"). All '
+        "differences are computed after the calibration.",
     ),
     "Out-of-distribution scores": (
         OUTLIER_SCORES,
@@ -40,7 +41,7 @@ GROUPS = {
     "Agreement of decisions": (AGREEMENTS, "Columns of `tables/agreement_cells.csv`."),
     "Counts": (
         {name: m for name, m in MEASURES.items() if m.direction is None},
-        "They say how a measure was computed.",
+        "These columns say how a measure was computed.",
     ),
 }
 
@@ -75,7 +76,7 @@ def _make_index(names: list[str]) -> str:
     blocks = [
         documented.summary,
         *documented.text,
-        table(["measure", "range", "alike is", "invariant to", "needs", "is a loss"], rows),
+        table(["measure", "range", "if equal", "invariant to", "needs", "is a loss"], rows),
     ]
     for title, (group, text) in GROUPS.items():
         rows = [
@@ -108,7 +109,7 @@ def _make_page(measure: Measure) -> str:
     }
     text = [notes.summary, *notes.text]
     related = (
-        f"[Loss `{measure.name}`](../losses/{measure.name}.md) trains a stitch for it. "
+        f"[Loss `{measure.name}`](../losses/{measure.name}.md) trains a stitch for this measure. "
         if measure.name in LOSSES.names()
         else ""
     )
@@ -128,7 +129,7 @@ def _make_page(measure: Measure) -> str:
         "stitched = torch.randn(64, 8, 4, 4)  # images, channels, height, width\n"
         "expected = stitched + torch.randn(64, 8, 4, 4)\n"
         f'ss.similarity(stitched, expected, measure="{measure.name}")\n```',
-        f"{related}The page [Measures](../measures.md) compares all measures.",
+        f"{related}[Measures](../measures.md) compares all measures.",
         source="`stitch_sweep/core/measure_notes.py` and the registry of measures",
     )
 

@@ -16,7 +16,7 @@ def make_page() -> str:
     blocks = [
         "This page lists the networks that Stitch Sweep builds and trains, and the data sets that it "
         "reads. [Stitch external networks](../guides/external_networks.md) and "
-        "[Use your own images](../guides/data.md) show the steps.",
+        "[Use your own images](../guides/data.md) explain how to use your own.",
         "## Network families",
         documented.summary,
         *documented.text,
@@ -42,8 +42,8 @@ def make_page() -> str:
     text = read_docstring(entry.factory)
     blocks += [
         "### Data sets of torchvision",
-        f"{', '.join(f'`{name}`' for name in library)}: the set of that name, in its original files. "
-        "`EMNIST` has its split `balanced`.",
+        f"{', '.join(f'`{name}`' for name in library)}: torchvision's data sets, read from the original "
+        "files. For `EMNIST`, this is the split `balanced`.",
         "```yaml\ndata: {source: torchvision, name: SVHN, path: ./svhn}\n```",
         describe_options(entry, text),
     ]

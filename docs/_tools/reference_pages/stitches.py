@@ -66,9 +66,10 @@ def _make_index() -> str:
         documented.summary,
         *documented.text,
         table(heads, rows),
-        f"Parameters: trained ones with default options, between maps {_arrow(EQUAL)} (equal) and "
-        f"{_arrow(UNEQUAL)} (unequal). Closed form: the stitch with the smallest squared error is known, "
-        "so a trial that is trained for `mse` knows whether it has converged.",
+        "Parameters: number of trained parameters with default options, for equal shapes "
+        f"({_arrow(EQUAL)}) and unequal shapes ({_arrow(UNEQUAL)}). Closed form: a formula gives the "
+        "stitch with the smallest squared error, which shows whether a trial with the loss `mse` has "
+        "converged.",
     ]
     for title, module in TOPICS.items():
         text = read_docstring(module)
@@ -104,9 +105,8 @@ def _make_page(name: str) -> str:
         ),
         "## In a configuration",
         f"```yaml\nstitch: {section}\n```",
-        "The page [Stitches](../stitches.md) explains sizes, tokens and starts. Equal shapes are "
-        f"{_arrow(EQUAL)}, unequal ones {_arrow(UNEQUAL)}.",
-        source=f"the docstring of the stitch in `{entry.module.replace('.', '/')}.py`",
+        "[Stitches](../stitches.md) explains starts, sizes, tokens, and equal and unequal shapes.",
+        source=f"the docstring in `{entry.module.replace('.', '/')}.py`",
     )
 
 

@@ -21,9 +21,9 @@ def image_folder(image_size: int | None, *, path: str) -> Source:
     """Read a folder of image files: `train/<class>/*` and `test/<class>/*`.
 
     Classes are the names of the folders in sorted order. The files of a class are sorted by path, at
-    any depth. Symbolic links are followed. Files without the suffix of an image are ignored, and so
-    are hidden files and folders, and folders in which other tools keep copies. Class names of `train`
-    and `test` are compared in Unicode form NFC.
+    any depth. Symbolic links are followed. Stitch Sweep ignores files without the suffix of an image,
+    hidden files and folders, and folders for copies by other tools, such as `#recycle`. Class names of
+    `train` and `test` are compared in Unicode form NFC.
 
     Args:
         image_size: required if the images differ in size or aren't square.

@@ -31,7 +31,7 @@ def keep(source: Source) -> dict[str, str]:
 
 @DATASETS.register("in_memory")
 def in_memory(image_size: int | None, *, sha256: str) -> Source:
-    """Images that were given in Python. `ss.sweep` and `ss.matrix` write this section.
+    """Images that you passed to the Python API. `ss.sweep` and `ss.matrix` write this section.
 
     Args:
         image_size: side of the images after resizing; None keeps them.

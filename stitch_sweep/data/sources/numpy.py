@@ -45,17 +45,18 @@ def numpy(
     """Read arrays from an `.npz` file, or memory-mapped from a folder of `.npy` files.
 
     Images are `N x C x H x W`, `N x H x W x C` or `N x H x W`: whole numbers from 0 to 255, or floats.
-    Labels are `N` or `N x 1`: whole numbers or text. An array `classes` of text holds the class names.
-    `{split}` in a key is `train`, `test`, and `validation`, `val` or `valid` where there are official
-    validation images. Without `{split}`, a stratified quarter, always the same, serves as test split.
+    Labels are `N` or `N x 1`: whole numbers or text. An optional text array `classes` contains the
+    class names. `{split}` in a key is `train`, `test`, and `validation`, `val` or `valid` where there
+    are official validation images. Without `{split}`, a stratified quarter, always the same, serves as
+    the test split.
 
     Args:
         image_size: required if the images aren't square.
         path: an `.npz` file, or a folder whose `.npy` files are named after the keys.
         image_key: "auto" selects `{split}_images`, `x_{split}`, `X_{split}`, `{split}_x`, `images`, `x`
             or `X`.
-        label_key: "auto" selects the labels that belong to the images: `{split}_labels` or
-            `y_{split}`, say.
+        label_key: "auto" selects the labels that belong to the images: for example `{split}_labels` or
+            `y_{split}`.
 
     Raises:
         InputError: the file can't be read or contains pickled objects, an array is missing, or images or

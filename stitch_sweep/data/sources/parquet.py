@@ -21,16 +21,16 @@ def parquet(
 ) -> Source:
     """Read encoded images from `train*.parquet` and `test*.parquet`, as the Hugging Face hub stores them.
 
-    The hub's converted layout, `train/0000.parquet` and `test/0000.parquet`, is read too. The files of a
-    split are read in sorted order. An image is bytes, or a struct with a field `bytes`; a label is an
-    integer from 0. Class names come from the Hugging Face metadata and must be equal in all files that
+    The hub's converted layout, `train/0000.parquet` and `test/0000.parquet`, is read too. The files of
+    a split are read in sorted order. Images are bytes, or structs with a field `bytes`; labels are
+    integers from 0. Class names come from the Hugging Face metadata and must be equal in all files that
     have them; without metadata, the names are the labels' numbers.
 
     Args:
         image_size: required if the images differ in size or aren't square.
         path: a folder, or a pattern such as `data/*/*.parquet` that matches folders or files.
-        image_column: "auto" selects `image` or `img`.
-        label_column: "auto" selects `label`, `fine_label` or `labels`.
+        image_column: column of the images; "auto" selects `image` or `img`.
+        label_column: column of the labels; "auto" selects `label`, `fine_label` or `labels`.
 
     Raises:
         InputError: there are no such files; numbered files are missing or repeated; a file isn't

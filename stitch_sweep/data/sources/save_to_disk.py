@@ -37,16 +37,16 @@ def datasets(
 ) -> Source:
     """Read a folder that the Hugging Face library `datasets` wrote with `DatasetDict.save_to_disk`.
 
-    An image is a feature `Image`, whose bytes `save_to_disk` stores, or plain bytes; a label is a
-    `ClassLabel` or an integer from 0. Class names come from the `ClassLabel`.
+    Images are a feature `Image` or plain bytes; labels are a `ClassLabel` or integers from 0. Class
+    names come from the `ClassLabel`.
 
     Args:
         image_size: required if the images differ in size or aren't square.
         path: the folder that contains `dataset_dict.json`.
         train_split: name of the training split.
         test_split: name of the test split.
-        image_column: "auto" selects `image` or `img`.
-        label_column: "auto" selects `label`, `fine_label` or `labels`.
+        image_column: column of the images; "auto" selects `image` or `img`.
+        label_column: column of the labels; "auto" selects `label`, `fine_label` or `labels`.
 
     Raises:
         InputError: it is no such folder, a split or a file is missing or damaged, or images and labels

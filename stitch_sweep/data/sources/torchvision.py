@@ -102,7 +102,7 @@ def _register(name: str, dataset: str) -> None:
 
     Args:
         image_size: required if the images differ in size or aren't square.
-        path: the argument `root` of the class, the folder that contains the files.
+        path: the folder that contains the files, torchvision's argument `root`.
         download: whether torchvision may download missing files.
         source: the library.
     """

@@ -75,21 +75,23 @@ class CNN(nn.Module):
 def cnn(
     in_channels: int, num_classes: int, image_size: int = 32, *, depth: Depth, width: Width = 64
 ) -> CNN:
-    """Plain convolutional network: `depth` 3x3 convolutions with bias and ReLU, and nothing else.
+    """Plain convolutional network: `depth` 3x3 convolutions with bias and ReLU, without normalization
+    or skips.
 
-    Layers: every convolution after its ReLU. The convolutions of third k from 0 to 2 have w 2^k
+    Layers: every convolution after its ReLU. Third k of the convolutions (k = 0 to 2) has w 2^k
     channels and side s / 2^k.
 
     Short names: `cnn6` for depth 6, and any other number from 1 to 99.
 
-    Limits: any image size.
+    Limits: none on the image size.
 
     Args:
         in_channels: channels of the image.
         num_classes: length of the logits.
         image_size: pixels on a side; any size is possible.
         depth: number of convolutions.
-        width: channels of the first third of them; the second and last third have 2 and 4 times `width`.
+        width: channels of the first third of the convolutions; the second third has 2 times as many,
+            the last third 4 times.
 
     Example:
         >>> cnn(3, 10, depth=6, width=4)(torch.zeros(2, 3, 32, 32)).shape

@@ -138,17 +138,18 @@ def densenet(
     """DenseNet-BC for small images: a 3x3 stem, pre-activation bottlenecks, and transitions that halve
     channels and side.
 
-    The output of a dense layer is the concatenation of all outputs so far in its block, so it is a cut
-    point: nothing else crosses it. A stitch into it has to make all its channels, those of earlier
-    layers included. Inside a dense layer there is no cut. With `skips: none` the network is sequential.
+    The output of a dense layer is the concatenation of all outputs so far in its block. So this tensor
+    carries everything, and there is a cut point after the layer. A stitch into a dense layer has to
+    produce all channels of this tensor, also those of earlier layers. There is no cut point inside a
+    dense layer. With `skips: none` the network is sequential.
 
     Layers: the stem, and every dense layer. The stem has 2 w channels, and each layer adds w. Block k
-    from 0 has side s / 2^k.
+    (from 0) has side s / 2^k.
 
     Short names: `densenet121`, `densenet169` and `densenet201` for blocks [6, 12, 24, 16], [6, 12, 32,
     32] and [6, 12, 48, 32]; `densenet100` for blocks [16, 16, 16], which in the paper has `width: 12`.
 
-    Limits: one to five blocks, whose halvings the image's side must allow.
+    Limits: one to five blocks. The image must be large enough: its side is halved between blocks.
 
     Source: Huang et al. 2017, arXiv 1608.06993.
 
@@ -156,12 +157,12 @@ def densenet(
         in_channels: channels of the image.
         num_classes: length of the logits.
         image_size: pixels on a side.
-        blocks: dense layers of each dense block.
+        blocks: number of dense layers in each dense block.
         width: the growth rate k: the number of channels that every dense layer adds.
-        skips: the inputs of a dense layer. `dense`: it reads all earlier outputs of its block. `last`: it
-            reads only the previous layer's output, and all outputs meet at the end of the block. `none`:
-            there are no skips. Every layer has the same shape in all three cases; with `none` a layer
-            computes all of its channels, which takes more parameters.
+        skips: the inputs of a dense layer. `dense`: all earlier outputs of its block. `last`: only the
+            previous layer's output; the end of the block reads all outputs. `none`: there are no skips.
+            Every layer has the same shape in all three cases; with `none`, a layer computes all of its
+            channels, which needs more parameters.
 
     Raises:
         InputError: the image is too small for this number of blocks.

@@ -123,16 +123,17 @@ def resnet(
 ) -> ResNet:
     """Residual network for small images: a 3x3 stem, and four stages of blocks with two convolutions.
 
-    With `skip: none`, a block is relu(H(x)) instead of relu(H(x) + x): the plain network of the paper,
-    without 1x1 convolutions. The shapes of all layers stay the same, and every place is a cut point.
+    With `skip: none`, a block is relu(H(x)) instead of relu(H(x) + x). This is the plain network of the
+    paper, without 1x1 convolutions. The shapes of all layers stay the same, and every place is a cut
+    point.
 
-    Layers: the stem, and every block after its ReLU. Stage k from 0 to 3 has maps of w 2^k channels and
+    Layers: the stem, and every block after its ReLU. Stage k (0 to 3) has maps of w 2^k channels and
     side s / 2^k.
 
     Short names: `resnet1111` for blocks [1, 1, 1, 1], and any other four digits from 1 to 9;
     `resnet10`, `resnet18` and `resnet34` for blocks [1, 1, 1, 1], [2, 2, 2, 2] and [3, 4, 6, 3].
 
-    Limits: any image size.
+    Limits: none on the image size.
 
     Source: He et al. 2016, arXiv 1512.03385.
 
@@ -140,9 +141,9 @@ def resnet(
         in_channels: channels of the image.
         num_classes: length of the logits.
         image_size: pixels on a side; any size is possible.
-        blocks: blocks in each of the four stages, each at least 1.
+        blocks: number of blocks in each of the four stages, at least 1.
         width: channels of the first stage; the stages have 1, 2, 4 and 8 times `width` channels.
-        skip: `residual`; or `none`, which removes the skips and keeps the shape of every layer.
+        skip: `residual`; or `none`, which removes the skips but keeps the shape of every layer.
 
     Example:
         >>> resnet(3, 10, blocks=[1, 1, 1, 1], width=8)(torch.zeros(2, 3, 32, 32)).shape

@@ -95,13 +95,13 @@ def vgg(
 
     There are no large linear layers before the head.
 
-    Layers: every convolution after its ReLU, before the pool. Stage k from 0 has maps of w min(2^k, 8)
-    channels and side s / 2^k.
+    Layers: every convolution after its ReLU, before the pool. Stage k (from 0) has maps of w min(2^k,
+    8) channels and side s / 2^k.
 
     Short names: `vgg11`, `vgg13`, `vgg16` and `vgg19` for blocks [1, 1, 2, 2, 2], [2, 2, 2, 2, 2], [2,
     2, 3, 3, 3] and [2, 2, 4, 4, 4].
 
-    Limits: one to five stages, whose halvings the image's side must allow.
+    Limits: one to five stages. The image must be large enough: its side is halved between stages.
 
     Source: Simonyan and Zisserman 2015, arXiv 1409.1556.
 

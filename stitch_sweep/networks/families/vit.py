@@ -173,14 +173,14 @@ def vit(
     """Vision transformer for small images: patches as tokens, learned positions, and pre-norm encoder
     blocks without dropout.
 
-    Layers: the embedding, and every encoder block: a sequence of T tokens of w values, T = (s /
-    `patch`)^2, and 1 more with `class_token`.
+    Layers: the embedding, and every encoder block: a sequence of T tokens of w values. T is (s /
+    `patch`)^2, plus 1 with `class_token`.
 
     Short names: `vit6` for depth 6, and any other number from 1 to 99; `vit_tiny`, `vit_small` and
     `vit_base` for depth 12, width 192, 384 and 768, and 3, 6 and 12 heads.
 
-    Limits: only images of the size that it was trained with; at most 4096 tokens. `heads` must divide
-    `width`, and `patch` the image's side.
+    Limits: a network takes only images of the size that it was trained with, and at most 4096 tokens.
+    `heads` must divide `width`, and `patch` must divide the image's side.
 
     Source: Dosovitskiy et al. 2021, arXiv 2010.11929.
 
@@ -193,7 +193,8 @@ def vit(
         heads: heads of every attention.
         patch: pixels on a side of a patch.
         class_token: `true`: T = (image_size / patch)^2 + 1, the class token comes first, and the head
-            reads it; `false`: T = (image_size / patch)^2, and the head reads the mean.
+            reads this token; `false`: T = (image_size / patch)^2, and the head reads the mean of the
+            tokens.
 
     Raises:
         InputError: `heads` doesn't divide `width`, `patch` doesn't divide `image_size`, or there would be
