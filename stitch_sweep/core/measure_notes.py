@@ -12,11 +12,12 @@ channels; the units of an image are all its C H W values.
 from __future__ import annotations
 
 _NEIGHBORS = """
-The neighbors of an image are the 10 other images whose units have the largest cosine with the image's units. All layers of a sweep use the same 512 validation images, drawn with a seed, or
-all images if there are fewer. The value depends on the number of images, which is in `val_knn_images`.
-The representations may use at most 256 MiB, so a layer with more than 65,536 units (float32) uses fewer
-images; don't compare its value with that of other layers. With fewer than 12 images, the measure is
-NaN. It counts neighbors, so it has no useful gradient and can't be a loss.
+The neighbors of an image are the 10 other images whose units have the largest cosine with the image's
+units. All layers of a sweep use the same 512 validation images, drawn with a seed, or all images if
+there are fewer. The value depends on the number of images, which is in `val_knn_images`. The
+representations may use at most 256 MiB, so a layer with more than 65,536 units (float32) uses fewer
+images; don't compare its value with that of other layers. With fewer than 12 images, the measure is NaN.
+It counts neighbors, so it has no useful gradient and can't be a loss.
 """
 
 NOTES: dict[str, str] = {
@@ -159,8 +160,8 @@ Cost: O(N^2 C H W) for N images.
 
 Source: Kornblith et al. 2019, arXiv 1905.00414; Song et al. 2012 (the estimator).
 """,
-    "jaccard_knn": rf""" The share of nearest neighbors that both representations have in common,
-    averaged over images.
+    "jaccard_knn": rf"""
+The share of nearest neighbors that both representations have in common, averaged over images.
 
 ```math
 \frac{{1}}{{N}} \sum_i \frac{{|N_s(i) \cap N_e(i)|}}{{|N_s(i) \cup N_e(i)|}}
@@ -176,8 +177,8 @@ Cost: O(n^2 C H W) for n = 512 images.
 
 Source: Klabunde et al. 2024 (ReSi), arXiv 2408.00531.
 """,
-    "second_order_cosine": rf""" The cosine similarity of the distances to the nearest neighbors,
-    averaged over images.
+    "second_order_cosine": rf"""
+The cosine similarity of the distances to the nearest neighbors, averaged over images.
 
 ```math
 \frac{{1}}{{N}} \sum_i \cos\big(d_s(i), d_e(i)\big), \qquad d(i)_j = 1 - \cos(x_i, x_j), \quad j \in N_s(i) \cup N_e(i)
@@ -196,7 +197,8 @@ Cost: O(n^2 C H W) for n = 512 images.
 
 Source: Klabunde et al. 2024 (ReSi), arXiv 2408.00531; Hamilton, Leskovec and Jurafsky 2016, arXiv 1606.02821.
 """,
-    "knn_agreement": rf""" The number of common nearest neighbors divided by 10, averaged over images.
+    "knn_agreement": rf"""
+The number of common nearest neighbors divided by 10, averaged over images.
 
 ```math
 \frac{{1}}{{N}} \sum_i \frac{{|N_s(i) \cap N_e(i)|}}{{10}}
