@@ -72,10 +72,13 @@ def make_page(config: Model = Config) -> str:
         if issubclass(section.model, Component):
             registry = section.model.registry
             owner = "a term" if section.model.name_is_key else "this section"
+            kind = (
+                "losses" if section.model.name_is_key else f"values of `{section.model.name_field}`"
+            )
             names = ", ".join(f"`{name}`" for name in built_in_names(registry))
             blocks.append(
-                f"Names: {names}. Their options, which are keys of {owner} too, are on the page of "
-                f"{_NAMES[registry]}."
+                f"Built-in {kind}: {names}. The page of {_NAMES[registry]} lists their options, "
+                f"which are keys of {owner}, too."
             )
     for title, module in TOPICS.items():
         blocks += [f"## {title}", *_describe(import_module(module))]
@@ -204,9 +207,9 @@ def _limits() -> str:
     return "\n\n".join(
         [
             "Stitch Sweep refuses a value beyond a limit before it uses time or memory, and prints the "
-            "path of the value and the limit. The tables above contain the ranges of single keys. The "
-            "following limits hold for several keys together. In a grid, only points that meet the "
-            "conditions count.",
+            "path of the value and the limit. The tables above contain the ranges of single keys; the "
+            "following table contains all other limits. In a grid search, only combinations that meet "
+            "the `when` conditions count as trials.",
             table(["value", "limit"], rows),
         ]
     )
