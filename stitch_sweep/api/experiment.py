@@ -71,7 +71,7 @@ class StoredStitches(Mapping[str, nn.Module]):
 
 
 class SweepExperiment:
-    """A finished or running sweep. Every access reads the present state of its folder.
+    """A finished or running sweep. Every access reads the current state of the experiment folder.
 
     Args:
         folder: the experiment folder.
@@ -176,10 +176,10 @@ class SweepExperiment:
             chance: the accuracy of guessing; by default 1 / number of classes.
 
         Returns:
-            A row per matrix, indexed by title, and a row for the accuracies of each pair beyond its
-            logits-only control. Columns: `label`; `triangle`, `diagonal` and `order` with the ends of
-            their intervals (`triangle_low`, `triangle_high`, ...), which are NaN if nothing can be
-            resampled; `p_value`, `best_accuracy`, `chance`, and `notes`, a list of sentences.
+            A row per matrix, indexed by title, and a row per pair for its excess over the control
+            `logits_only`. Columns: `label`; `triangle`, `diagonal` and `order` with the ends of their
+            intervals (`triangle_low`, `triangle_high`, ...), which are NaN if they can't be computed;
+            `p_value`, `best_accuracy`, `chance`, and `notes`, a list of sentences.
 
         Raises:
             InputError: no trial has ended yet, or the number of classes is unknown.
@@ -262,10 +262,10 @@ def measure_labels(folder: Path) -> None:
 def load(folder: str | Path) -> SweepExperiment:
     """Open the experiment folder of a finished or running sweep.
 
-    Nothing of the folder is executed or unpickled.
+    No code from the folder is executed, and no file is unpickled.
 
     Args:
-        folder: the folder that `stitch-sweep sweep` or `sweep` wrote.
+        folder: the experiment folder that `stitch-sweep sweep`, `ss.sweep` or `ss.matrix` wrote.
 
     Raises:
         InputError: the folder contains no sweep.

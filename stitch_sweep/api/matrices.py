@@ -44,11 +44,11 @@ def matrix(
         data: the images; docs/reference/api.md lists all forms.
         layers: indices of layers, or names of cut points in the order of computation, of both networks;
             or a mapping with `sender` and `receiver`. By default all layers.
-        losses: one matrix per loss, each a name, or names with weights such as `{"task": 1, "mse":
-            0.1}`. By default the `loss` of the settings, or `task`.
-        workers: maximum number of workers at the same time; by default as many as fit.
-        folder: the experiment folder; by default a temporary one, which is removed together with the
-            result.
+        losses: list of losses, with one matrix per loss. A loss is a name, or a mapping from names to
+            weights such as `{"task": 1, "mse": 0.1}`. By default the `loss` of the settings, or `task`.
+        workers: maximum number of workers at the same time; by default as many as CPUs and GPUs allow.
+        folder: the experiment folder; by default a temporary folder, which is removed together with the
+            returned object.
         resume: whether to resume the sweep in `folder`.
         names: names of the two networks.
         **settings: sections of a configuration, and `recipe`; see `stitch`. Furthermore `repeats`,

@@ -20,11 +20,13 @@ from stitch_sweep.networks.external.wrappers import is_wrapped_inside, unwrap_al
 def layers(net: nn.Module, image_shape: Sequence[int] | None = None) -> pd.DataFrame:
     """List the layers of a network that stitching refers to by index.
 
-    These are the names in the network's attribute `layer_names`, or else one per block.
+    These are the cut points in the network's attribute `layer_names`; without this attribute, one cut
+    point per block.
 
     Args:
-        net: a network with one image batch as its input. DataParallel, `torch.compile` and an
-            unambiguous Lightning module are removed from around the network.
+        net: a network whose only input is a batch of images. Stitch Sweep removes the wrappers
+            DataParallel, `torch.compile` and, if it has exactly one submodule with parameters, a
+            Lightning module.
         image_shape: `(C, H, W)` of its images; without it the shapes are unknown.
 
     Returns:
@@ -56,7 +58,7 @@ def cut(
     *,
     image_shape: Sequence[int] | None = None,
 ) -> nn.Module:
-    """Return the part of a network between two places.
+    """Return the part of a network between two cut points.
 
     The part shares the network's parameters and its train or eval mode. `cut(net, k, None)` after
     `cut(net, None, k)` computes the same bits as the network in eval mode.
@@ -68,8 +70,8 @@ def cut(
         image_shape: `(C, H, W)` of its images; needed for networks that torch.fx can't trace.
 
     Raises:
-        InputError: there is no such place, a cut there would sever a skip connection, or the start comes
-            after the end.
+        InputError: there is no such cut point, a cut there would sever a skip connection, or the start
+            comes after the end.
 
     Example:
         >>> head = ss.cut(net, "layer3", None)  # doctest: +SKIP
@@ -82,7 +84,7 @@ def describe(net: nn.Module, image_shape: Sequence[int] | None = None) -> ModelD
 
     Args:
         net: see `layers`.
-        image_shape: `(C, H, W)` of its images; networks that were loaded for a data set know it.
+        image_shape: `(C, H, W)` of its images; not needed for networks that were loaded for a data set.
 
     Returns:
         The description; `print` shows it as a table.

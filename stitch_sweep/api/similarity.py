@@ -29,17 +29,18 @@ def similarity(
 
     Args:
         x: tensor or array [N, ...]: [N, C, H, W], [N, T, D] or [N, D]. For measures that aren't
-            symmetric, this is the stitched side.
-        y: the same for the other network, the expected side. The number of channels may differ for
-            `cca`, `svcca`, `pwcca` and `procrustes`. All sizes except N may differ for `cka`,
+            symmetric, this is the stitched representation.
+        y: the same for the other network: the expected representation. The number of channels may differ
+            for `cca`, `svcca`, `pwcca` and `procrustes`. All sizes except N may differ for `cka`,
             `jaccard_knn`, `second_order_cosine` and `knn_agreement`.
-        measure: the name of a measure, several names, or None for all;
-            docs/reference/measures.md has the formulas.
+        measure: the name of a measure, several names, or None for all; docs/reference/measures.md lists
+            the formulas.
 
     Returns:
-        The value for one name, else a dict by name. NaN where a measure is undefined, such as for
-        constant representations. Nearest neighbors are searched among at most 512 of the images, drawn at
-        random, as in a sweep; `losses.neighborhoods.neighborhood_measures` searches among all.
+        The value if `measure` is one name, otherwise a dict of values by name. A value is NaN if the
+        measure is undefined, such as for constant representations. Nearest neighbors are searched among
+        at most 512 of the images, drawn at random, as in a sweep;
+        `losses.neighborhoods.neighborhood_measures` searches among all.
 
     Raises:
         InputError: an unknown measure, no numbers, different numbers of images, or shapes that a named

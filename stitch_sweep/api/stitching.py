@@ -102,14 +102,17 @@ def stitch(
 
     Args:
         net_a: the sender. A module from images [B, C, H, W] to logits [B, K]; or an entry of the section
-            `networks`, such as `{"family": "resnet18", "width": 16}`, which the zoo trains.
-        net_b: the receiver, likewise; it classifies the images of `data`. It may be the sender itself.
+            `networks`, such as `{"family": "resnet18", "width": 16}`; Stitch Sweep then trains this
+            network, or loads it from the zoo.
+        net_b: the receiver, in the same form; it must classify the images of `data`. It may be the
+            sender itself.
         sender_layer: index in `layers(net_a)`, -1 for the image, or the name of a cut point.
         receiver_layer: index in `layers(net_b)`, or the name of a cut point.
         data: a registered name, (images, labels), a `Dataset`, a `DataLoader`, or a mapping of splits;
             docs/reference/api.md lists all forms.
-        **settings: sections of a configuration: `stitch`, `loss`, `training`, `seed`, `resources`; and
-            `recipe`. Names stand for sections: `loss="mse"`, `stitch="conv1x1"`.
+        **settings: sections of a configuration: `stitch`, `loss`, `training`, `seed`, `resources`,
+            `pretraining`, `zoo`; and `recipe`. A name may stand for a section: `loss="mse"`,
+            `stitch="conv1x1"`.
 
     Raises:
         InputError: a network, a layer, the data or a setting can't be used; one sentence per problem.

@@ -42,14 +42,14 @@ def sweep(
 
     Args:
         config: the path of a YAML file, or the same as a mapping.
-        networks: networks by name. If the configuration lists the name, other keys of this entry apply,
-            such as `layers` and `normalisation`; else the network is added.
+        networks: networks by name. If the configuration has an entry of this name, the other keys of the
+            entry apply, such as `layers` and `normalisation`; otherwise, the network is added.
         data: the images, in any form of docs/reference/api.md. Keys of the configuration's section
             `data`, such as `train_images`, apply to them too.
         folder: the experiment folder; by default the folder of the YAML file.
         resume: whether to resume the sweep in the folder.
         address: a running Ray cluster (`auto` or `host:port`); None starts a local Ray.
-        workers: maximum number of workers at the same time; by default as many as fit.
+        workers: maximum number of workers at the same time; by default as many as CPUs and GPUs allow.
         mirror: a URI where a copy of the folder is kept.
         **settings: keys that replace those of the configuration, and `recipe`; see `stitch`. `stitch`
             and `loss` are replaced as a whole; in other sections, only the given keys are replaced.
@@ -60,7 +60,8 @@ def sweep(
     Raises:
         InputError: the configuration, a network, the data or the folder can't be used, or the sweep in
             the folder began with other networks, data or settings. Nothing was started.
-        StoppedError: the machine can't go on; every ended trial is recorded, and `resume=True` continues.
+        StoppedError: a problem with the machine ended the sweep. Every ended trial is recorded, and
+            `resume=True` continues.
 
     Example:
         >>> ss.sweep("my/config.yml", workers=2).matrices  # doctest: +SKIP

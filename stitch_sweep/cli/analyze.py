@@ -50,7 +50,10 @@ def analyze(
     ] = None,
     no_measure: Annotated[
         bool,
-        typer.Option("--no-measure", help="Skip results that need networks, images and stitches."),
+        typer.Option(
+            "--no-measure",
+            help="Skip results that are computed from networks, images and stitches.",
+        ),
     ] = False,
     run_code: RunCode = False,
     allow: Allow = None,
@@ -59,8 +62,8 @@ def analyze(
         str | None,
         typer.Option(
             metavar="URI",
-            help="MLflow server or store with the runs: link trials to them, and upload the report. "
-            "Default: contact no server.",
+            help="MLflow server or store with the runs: link trials to their runs, and upload the "
+            "report. Default: contact no server.",
         ),
     ] = None,
     # Accepted because older scripts pass it: contacting no server has become the default.

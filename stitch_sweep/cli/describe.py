@@ -38,7 +38,8 @@ def describe(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Show only this place: its shape, or the reason why it can't be cut; repeatable.",
+            help="Show only this place: its shape, or the reason why the network can't be cut there; "
+            "repeatable.",
         ),
     ] = None,
     plugin: Annotated[
@@ -50,7 +51,7 @@ def describe(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print a network's layer table, every place where it can be cut, and its stitching layers."""
+    """Print a network's modules, its cut points, and the layers that stitching uses."""
     from stitch_sweep.core import plugins
     from stitch_sweep.core.errors import check_all
     from stitch_sweep.networks.describe import cut_table, describe_cut

@@ -31,7 +31,7 @@ def record_run(
     set_: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Record batches, weights, outputs, gradients and random generators of the first training steps."""
+    """Record batches, weights, outputs, gradients and random states of the first training steps."""
     from rich.table import Table
 
     from stitch_sweep.checks.determinism.recorder import record

@@ -54,7 +54,8 @@ def init(
         str | None, typer.Option(help="Data set, such as digits or cifar10. Default: digits.")
     ] = None,
     path: Annotated[
-        str | None, typer.Option(help="Folder of the data set's files, if it needs one.")
+        str | None,
+        typer.Option(help="Folder of the data set's files, if the data set is read from files."),
     ] = None,
     image_size: Annotated[
         int | None,
@@ -71,7 +72,7 @@ def init(
     receiver: Annotated[
         str | None,
         typer.Option(
-            help="Receiver, likewise. Default: the same as the sender, with another seed."
+            help="Receiver, in the same form. Default: the same as the sender, with another seed."
         ),
     ] = None,
     width: Annotated[
@@ -86,14 +87,14 @@ def init(
         int | None,
         typer.Option(
             min=1,
-            help="Number of learning rates that Optuna tries in every cell. Default: no search.",
+            help="Number of learning rates that Optuna tries in every study. Default: no search.",
         ),
     ] = None,
     plugin: Annotated[
         list[str] | None,
         typer.Option(
             metavar="FILE",
-            help="Plugin to run and to list in the configuration, such as ./mine.py; repeatable.",
+            help="Plugin to load and to list in the configuration, such as ./mine.py; repeatable.",
         ),
     ] = None,
 ) -> None:

@@ -15,7 +15,10 @@ def longer(
     folder: Annotated[Path, typer.Argument(help="An experiment folder.")],
     share: Annotated[
         float,
-        typer.Option(help="Share of the finished trials of each loss; their number is rounded up."),
+        typer.Option(
+            help="Share of the finished trials of each loss to train; the number of trials is "
+            "rounded up."
+        ),
     ] = 0.1,
     times: Annotated[int, typer.Option(help="Factor on the number of epochs.")] = 4,
     seed: Annotated[int, typer.Option(help="Seed of the random choice of trials.")] = 0,

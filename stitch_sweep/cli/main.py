@@ -8,17 +8,17 @@ JSON object on standard output.
 | 0 | success |
 | 1 | the command ran, but something failed |
 | 2 | the input was wrong |
-| 130 | interrupted; run the same command to continue, a sweep with `--resume` |
+| 130 | interrupted; to continue, run the same command again (a sweep with `--resume`) |
 
 | environment variable | meaning |
 |---|---|
-| MLFLOW_TRACKING_URI | MLflow's server or store, if the configuration names none |
+| MLFLOW_TRACKING_URI | address of MLflow's server or store, if the configuration contains none |
 | MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD, MLFLOW_TRACKING_TOKEN | credentials of MLflow |
 | WANDB_API_KEY | key of Weights & Biases |
 | RAY_AUTH_MODE, RAY_AUTH_TOKEN | Ray's token authentication |
 | RAY_TMPDIR | folder of Ray's temporary files and sockets; its path must be short |
 | STITCH_SWEEP_GRACE_SECONDS | seconds that logging may continue after a sweep's end; default 30 |
-| CUBLAS_WORKSPACE_CONFIG | workspace of cuBLAS; Stitch Sweep sets a deterministic one |
+| CUBLAS_WORKSPACE_CONFIG | workspace of cuBLAS; Stitch Sweep sets a deterministic value |
 | CXX, CC | compiler for `training.frozen: compiled` |
 | NAME in `${env:NAME}` | part of a path in a configuration |
 """

@@ -25,7 +25,7 @@ def sanity(
     images: Annotated[
         int,
         typer.Option(
-            help="Number of training and of test images for checks that don't use all images."
+            help="Number of training images, and of test images, for checks that don't use all images."
         ),
     ] = 1000,
     only: Annotated[
@@ -39,7 +39,7 @@ def sanity(
     set_: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check for bugs in copies, storage, evaluation, image order, frozen networks and precision."""
+    """Check for bugs in storage, evaluation, image order, schedule, frozen networks and precision."""
     from stitch_sweep.checks.sanity.suite import run_sanity
     from stitch_sweep.checks.sanity.table import details, findings_table
 

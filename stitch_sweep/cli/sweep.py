@@ -37,8 +37,8 @@ def sweep(
         bool,
         typer.Option(
             "--dry-run",
-            help="Print the number of trials, the needed time on this machine or with --workers, and "
-            "the disk space; run nothing.",
+            help="Print the number of trials, and estimates of the time (on this machine, or with "
+            "--workers) and of the disk space; run no trial.",
         ),
     ] = False,
     address: Annotated[
@@ -51,7 +51,7 @@ def sweep(
         int | None,
         typer.Option(
             min=1,
-            help="Maximum number of workers, each of which trains resources.pack trials at a time.",
+            help="Maximum number of workers; each worker trains resources.pack trials together.",
         ),
     ] = None,
     folder: Annotated[

@@ -18,14 +18,14 @@ def ui(
     config: Annotated[
         Path | None,
         typer.Argument(
-            help="The configuration of the sweep whose store is opened. Default: MLFLOW_TRACKING_URI, "
-            "or the store of the current folder's project."
+            help="Configuration of the sweep whose MLflow store is opened. Default: "
+            "MLFLOW_TRACKING_URI, or the store of the current folder's project."
         ),
     ] = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
     set_: Overrides = None,
 ) -> None:
-    """Open, on this machine only, the MLflow UI of the store that contains a sweep's runs."""
+    """Start the MLflow UI, on this machine only, for the store that contains a sweep's runs."""
     from stitch_sweep.config.places import Places
     from stitch_sweep.config.tracking import TrackingConfig
     from stitch_sweep.tracking.mlflow_address import (

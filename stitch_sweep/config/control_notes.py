@@ -1,8 +1,8 @@
 r"""Controls are comparisons that show what a matrix proves.
 
 A stitched network may be accurate for reasons other than similar representations. Each control keeps
-one such reason and removes the others. Every pair of trained networks, also a self-pair, gets every
-control in the list:
+one such reason and removes the others. Every pair of trained networks, including self-pairs, gets every
+control that `controls` lists:
 
 ```yaml
 controls: [untrained_sender, class_only, logits_only]
@@ -11,9 +11,10 @@ controls: [untrained_sender, class_only, logits_only]
 - Controls are networks and pairs like any other: `--dry-run` counts them, and `config.resolved.yml` and
   every table list them. `sender_kind` and `receiver_kind` of `results.parquet` show the kind of each
   network.
-- A control uses the layers of the pair except -1, because the image is the same for all networks.
-- Pairs share the networks of controls, and existing networks and pairs are not added twice. A network
-  of yours is refused if it has the name of a control's network but differs from it.
+- Controls with other networks use the pair's layers except sender layer -1, because the image is the
+  same for all networks.
+- Pairs of the same network share its control networks, and existing networks and pairs are not added
+  again. A network of yours is refused if it has the name of a control network but differs from it.
 - Knock-outs have no controls.
 - A plugin registers further controls with `CONTROLS`.
 """
@@ -25,16 +26,16 @@ NOTES: dict[str, str] = {
 The sender's architecture with random weights, stitched into the trained receiver.
 
 The network has `weights: random`: Kaiming fan-out weights, and BatchNorm statistics from one pass over
-the training images. The seed follows from the trained network's seed and name, so the weights are not
-the initial weights of that network. `weights: random_raw` leaves the statistics at 0 and 1, so
-activations of a deep network can vanish or explode.
+the training images. Its seed is computed from the trained network's seed and name, so its weights
+differ from the initial weights of the trained network. The other setting, `weights: random_raw`, keeps
+BatchNorm's means at 0 and its variances at 1, so activations of a deep network can vanish or explode.
 
 Adds: the network `a-untrained`, and the pair `a-untrained` to `b`.
 
 Shows: how well random features of the sender's architecture work.
 
-Limits: random features contain much information about an image; a high accuracy doesn't mean that
-training changed nothing.
+Limits: random features contain much information about an image, so a high accuracy doesn't mean that
+training the sender had no effect.
 
 Cost: as many trials as the pair has.
 """,
@@ -47,8 +48,8 @@ Adds: the network `b-untrained`, and the pair `a` to `b-untrained`.
 
 Shows: what the stitch can learn without a trained receiver.
 
-Limits: the receiver's own accuracy is that of guessing, so penalties can't be compared with those of
-other pairs.
+Limits: the receiver's own accuracy is that of guessing, so stitching penalties can't be compared with
+those of other pairs.
 
 Cost: as many trials as the pair has.
 """,
@@ -59,34 +60,34 @@ The networks have `weights: random`, as for [`untrained_sender`](untrained_sende
 
 Adds: the networks `a-untrained` and `b-untrained`, and the pair `a-untrained` to `b-untrained`.
 
-Shows: how well the stitch works by itself.
+Shows: what the stitch can learn without any trained network.
 
 Limits: as for the two other untrained controls.
 
 Cost: as many trials as the pair has.
 """,
     "class_only": r"""
-A sender that knows only the class of an image.
+A sender whose representations contain only the class of an image.
 
 ```math
 r_i(n) = m_i[y_n] + \text{noise} \cdot \varepsilon_i[n]
 ```
 
 r_i(n) is the representation of the n-th image, of class y_n, at layer i. The prototypes m and the noise
-have the shape of the sender's layer; their entries are independent and standard normal. They depend
-only on the seed, the layer, and the class or image, so an image has the same representation in every
-batch and epoch. Test images reveal their labels, too. For a `noise` other than 1, add a network with
-`weights: class_only` yourself. Such a network can only be a sender, has no layer -1, and can't be the
-teacher of a loss.
+have the shape of the sender's layer; their entries are independent and standard normal. Apart from the
+seed and the layer, m depends only on the class, and the noise only on the image, so an image has the
+same representation in every batch and epoch. The representations of test images reveal their labels,
+too. For a `noise` other than 1, add a network with `weights: class_only` yourself. Such a network can
+only be a sender, has no layer -1, and can't be the teacher of a loss.
 
 Adds: the network `a-class-only`, and the pair `a-class-only` to `b`.
 
-Shows: whether class information suffices for the receiver. If this control gives a triangle, too, the
-report says so.
+Shows: whether class information suffices for the receiver. If the control's matrix is a triangle, too,
+the report says so.
 
-Limits: it knows the test labels, so it is no null hypothesis, and doesn't show how much of a cell's
-accuracy class information explains. With few channels, a stitch can't average out the noise, so the
-noise may cause a low accuracy.
+Limits: the sender contains the test labels, so it is no null hypothesis: it doesn't show how much of a
+cell's accuracy class information explains. With few channels, a stitch can't average out the noise, so
+the noise may cause a low accuracy.
 
 Cost: as many trials as the pair has.
 
@@ -94,7 +95,7 @@ Source: after Smith, Mannering and Marcu, ICML 2025, "Functional alignment can m
 uniform and clamped.
 """,
     "logits_only": r"""
-A sender that knows only what linear probes read from the layers of the trained sender.
+A sender whose representations contain only the output of linear probes of the trained sender's layers.
 
 ```math
 r_i(n) = \sum_c z_i[n, c] \, P_i[c]
@@ -102,15 +103,15 @@ r_i(n) = \sum_c z_i[n, c] \, P_i[c]
 
 z_i[n, c] is the log-probability that a linear probe of the sender's layer i predicts for class c and
 image n, centered and scaled. The prototypes P are standard normal and have the shape of the layer. Each
-layer has two probes: each is fitted on one half of the training images, and reads the other half. The
-strength of the L2 penalty is chosen on validation images. The probes are fitted when a sweep starts,
-and stored in the zoo.
+layer has two probes: each is fitted on one half of the training images, and applied to the other half.
+The strength of the L2 penalty is chosen on validation images. The probes are fitted when a sweep
+starts, and stored in the zoo.
 
 Adds: the network `a-logits-only`, and the pair `a-logits-only` to `b`.
 
 Shows: how much of an accuracy linearly decodable class information explains. In each cell, the accuracy
-with this control is subtracted from that with the trained sender; the differences are judged as a
-separate matrix (`beyond_logits`).
+with this control is subtracted from that with the trained sender. The differences form a matrix with
+its own label (`beyond_logits`).
 
 Limits: class information that a linear probe can't read is missing.
 
@@ -121,7 +122,7 @@ The image itself in place of the sender's layers (layer -1).
 
 Adds: the pair `a` to `b` with sender layer -1.
 
-Shows: what the stitch can compute from raw pixels.
+Shows: which accuracy the stitch and the receiver reach from raw pixels.
 
 Limits: layer -1 has few channels, so most stitches from it have fewer parameters than stitches from
 other layers.
@@ -129,14 +130,14 @@ other layers.
 Cost: one row of the matrix.
 """,
     "linear_probe": """
-A linear classifier on each layer of the networks.
+A linear classifier on each sender layer.
 
 `analyze` fits multinomial logistic regressions on pooled features. No stitch is trained. The table
 `probes` in `measured/` contains the accuracies.
 
 Adds: no pair.
 
-Shows: which accuracy a representation allows without the receiver.
+Shows: how accurately a linear classifier predicts the class from each sender layer.
 
 Limits: it says nothing about the receiver.
 

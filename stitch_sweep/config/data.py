@@ -22,8 +22,8 @@ class DataConfig(Component):
     compiler and libraries, on Debian with `apt-get install g++ pkg-config python3-dev libopencv-dev
     libturbojpeg0-dev`. Then run `make ffcv` or `pip install 'ffcv>=1.0.2'`. The loader works for every
     data set: it writes the decoded and resized images of each split to a file with a checksum, and
-    rewrites a damaged file. Both loaders use the same order and augmentation, so you may resume a sweep
-    with the other loader.
+    rewrites the file if it is damaged. The loaders `ffcv` and `torch` use the same image order and
+    augmentation, so you may change the loader before a resume.
     """
 
     registry: ClassVar[Registry] = DATASETS
@@ -38,12 +38,13 @@ class DataConfig(Component):
     )
     split_seed: Seed = Field(
         default=0,
-        description="Seed of the random choice of validation images. It is separate from `seed`, so "
-        "that no network is validated on images that another network was trained on.",
+        description="Seed of the random choice of validation images, and of subsets. Sweeps with the "
+        "same `split_seed` and `val_fraction` never train on each other's validation images.",
     )
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.1,
-        description="Share of the official training images that is used for validation.",
+        description="Share of the official training images that is used for validation. Not used for "
+        "data sets with official validation images.",
     )
     train_images: Images | None = Field(
         default=None,
@@ -58,12 +59,12 @@ class DataConfig(Component):
     augment: Literal["none", "crop_flip"] = Field(
         default="none",
         description="Augmentation of training images: `crop_flip` pads, crops at random, and flips "
-        "horizontally at random. All trials get the same augmented images.",
+        "horizontally at random. In an epoch, all trials get the same augmented images.",
     )
     loader: Literal["torch", "ffcv"] = Field(
         default="torch",
-        description="Loader of the batches: `torch` reads from memory, `ffcv` from a file. Both give "
-        "equal results.",
+        description="Loader of the batches: `torch` reads from memory, `ffcv` from a file. Results "
+        "don't depend on the loader.",
     )
     beton_folder: Text = Field(
         default="beton",

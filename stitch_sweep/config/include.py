@@ -1,12 +1,12 @@
-"""`include: base.yml`, or a list of files, reads other files first.
+"""`include: base.yml`, or a list of files, reads other files before this file.
 
-- A path is relative to the file that contains it.
+- A path in `include` is relative to the file that contains it.
 - A file's own keys override those of the files that it includes. In a list, later files override
   earlier ones.
 - Mappings are merged key by key. All other values, also lists, are replaced. Two kinds of mappings are
   replaced as a whole: `loss`, and a section whose `name` the later file changes.
 - Files that include themselves are refused.
-- A path in an included file is looked up next to that file first.
+- Other paths in an included file are looked up next to that file first.
 - `config.resolved.yml` contains the merged keys and no `include`.
 """
 

@@ -41,15 +41,15 @@ class KnockOutConfig(Options):
     ```
 
     Stitch Sweep runs all combinations of `first` and `removed` that fit into the network. To remove the
-    n layers from f to f + n - 1, it stitches the network to itself, from layer f - 1 to layer f + n -
-    1. This is the cell in the results. `first: all` starts at the first block, because a stitch in
-    place of the stem would have only the image as input. Knock-outs have no controls.
+    n layers from f to f + n - 1, it stitches the network to itself, from layer f - 1 to layer f + n - 1.
+    The results list this cell. `first: all` excludes the stem, because a stitch in place of the stem
+    would have the raw image as input. Knock-outs have no controls.
     """
 
     network: str = Field(description="Name of the network whose layers are removed.")
     first: FirstLayers = Field(
         default="all",
-        description="First removed layer: 0 is the stem, 1 the first block. `all` excludes the stem.",
+        description="First removed layer: 0 is the stem, 1 the first block. `all` excludes 0.",
     )
     removed: RemovedCounts = Field(
         default="all",

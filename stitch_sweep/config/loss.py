@@ -28,10 +28,10 @@ class LossTerm(Component):
     loss: {task: 1.0, soft_task: {weight: 0.5, temperature: 4}}
     ```
 
-    A number is short for `{weight: number}`. The options of a loss are keys next to its `weight`.
-    Weights and options can be crossed and searched like any key, such as `loss.soft_task.temperature`.
-    Before a sweep starts, notes list the cells in which a loss can't train the stitch. The keys of each
-    term of the sum are:
+    A number is short for `{weight: number}`. The options of a loss are keys next to its `weight`. You
+    can cross and search weights and options, such as `loss.soft_task.temperature`. Before a sweep
+    starts, Stitch Sweep lists the cells in which a loss can't train the stitch. The keys of each term of
+    the sum are:
     """
 
     registry: ClassVar[Registry] = LOSSES

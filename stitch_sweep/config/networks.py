@@ -125,14 +125,14 @@ class NetworkConfig(Component):
     A short name such as `resnet18` sets options of its family; don't set these options yourself.
     `stitch-sweep describe NAME` prints the layers, and all other cut points that you can list in
     `layers`. A network with `weights: class_only` or `logits_only` can only be a sender, has no layer
-    -1, and can't be the teacher of a loss.
+    -1, and can't be the `teacher` of a loss.
     """
 
     registry: ClassVar[Registry] = FAMILIES
     name_field: ClassVar[str] = "family"
 
     name: Name = Field(
-        description="Name of the network: letters, digits, `.`, `_`, `-`. Pairs refer to it."
+        description="Name of the network: letters, digits, `.`, `_`, `-`. Pairs refer to this name."
     )
     source: Literal["family", "torchvision", "timm", "python"] = Field(
         default="family",
@@ -144,13 +144,14 @@ class NetworkConfig(Component):
         "family's options are keys of this section, too.",
     )
     model: Text | None = Field(
-        default=None, description="Name of the network, for `source: torchvision` and `timm`."
+        default=None,
+        description="Name of the library's model, for `source: torchvision` and `timm`.",
     )
     factory: Text | None = Field(
         default=None,
-        description="Function that returns the network, for `source: python`: "
-        "`package.module:function` or `path/to/file.py:function`. Stitch Sweep runs it. "
-        "`in_memory:<name>` stands for a module that you passed to the Python API.",
+        description="Function that returns the network, for `source: python`: `package.module:function` "
+        "or `path/to/file.py:function`. Stitch Sweep calls this function. `in_memory:<name>` stands for "
+        "a module that you passed to the Python API.",
     )
     arguments: dict[str, Any] | None = Field(
         default=None, description="Arguments of `model` or `factory`, by name."
@@ -160,20 +161,20 @@ class NetworkConfig(Component):
     )
     weights: Text = Field(
         default="trained",
-        description="Source of the weights. `trained`: Stitch Sweep trains the network and stores it "
-        "in the zoo. `random`: random weights, with BatchNorm statistics from one pass over the "
-        "training images. `random_raw`: random weights, with BatchNorm means 0 and variances 1. "
-        "`class_only`: a sender that knows only the class of an image, with layers of this network's "
-        "shapes. `logits_only`: a sender that knows only what linear probes read from the layers of "
-        "`probes_of`. A path: a state dict (safetensors or PyTorch; no code of the file is run). A "
-        "name: pretrained weights of torchvision or timm. `factory`: the weights of the network that "
-        "the function returns.",
+        description="Source of the weights. `trained`: Stitch Sweep trains the network and stores it in "
+        "the zoo. `random`: random weights, with BatchNorm statistics from one pass over the training "
+        "images. `random_raw`: random weights, with BatchNorm means 0 and variances 1. `class_only`: a "
+        "control whose representations contain only the class of an image, in the shapes of this "
+        "network's layers. `logits_only`: a control whose representations contain only the outputs of "
+        "linear probes on the layers of `probes_of`. A path: a state dict (safetensors or PyTorch; no "
+        "code of the file is run). A name: pretrained weights of torchvision or timm. `factory`: the "
+        "weights of the network that the function returns.",
     )
     expects: Text | None = Field(
         default=None,
         description="Name of published weights whose normalization and image size this network uses, "
-        "for `source: torchvision` and `timm`. Set it for a file that was fine-tuned from these "
-        "weights. Default: `weights`, if it is a name.",
+        "for `source: torchvision` and `timm`. Set this key for a file that was fine-tuned from "
+        "published weights. Default: `weights`, if it is a name.",
     )
     weights_key: Text | None = Field(
         default=None,
@@ -181,7 +182,9 @@ class NetworkConfig(Component):
         "else the whole file.",
     )
     weights_prefix: Text | None = Field(
-        default=None, description="Prefix of all tensor names in the file, such as `module.`."
+        default=None,
+        description="Prefix of tensor names in the file, such as `module.`. Stitch Sweep "
+        "loads only tensors with this prefix, and removes it from their names.",
     )
     normalisation: NormalizationConfig | None = Field(
         default=None,
@@ -195,13 +198,13 @@ class NetworkConfig(Component):
     )
     noise: From0 | None = Field(
         default=None,
-        description="For `class_only`: standard deviation within a class, relative to that between "
-        "classes. Default: 1.",
+        description="For `class_only`: standard deviation of the representations within a class, "
+        "relative to that between classes. Default: 1.",
     )
     probes_of: Name | None = Field(
         default=None,
-        description="For `logits_only`: name of the network whose layers the probes read. Both "
-        "networks need the same architecture and layers.",
+        description="For `logits_only`: name of the network whose layers the probes read. This entry "
+        "must have the architecture and layers of that network.",
     )
     pretraining: PretrainingConfig | None = Field(
         default=None,
@@ -211,7 +214,8 @@ class NetworkConfig(Component):
     layers: CutPoints = Field(
         default=None,
         description="Names of the cut points that are used as layers, or `auto` for one per block. "
-        "Default: every block.",
+        "Default: the layers of the family; for external networks, the names in the attribute "
+        "`layer_names`, else `auto`.",
     )
 
     @model_validator(mode="wrap")

@@ -42,5 +42,5 @@ class PairConfig(Options):
         "image. `all` excludes -1.",
     )
     receiver_layers: LayerSelection = Field(
-        default="all", description="Layers after which the receiver continues."
+        default="all", description="Layers after which the receiver continues. `all` excludes -1."
     )

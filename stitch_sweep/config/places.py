@@ -8,8 +8,8 @@ ignored.
 - `data.path`, `weights`, `factory`, `zoo`, `beton_folder`, the path of an sqlite `uri`, `search.space`
   and `search.enqueue` are looked up next to the configuration first, then in the root. A zoo, a store
   or FFCV's files that exist in neither place are created in the root.
-- A path that begins with `./` or `../` is relative to the configuration and looked up nowhere else. `~`
-  is your home folder. Paths in `--set` follow the same rules as paths in the file.
+- A path that begins with `./` or `../` is relative to the configuration's folder and looked up nowhere
+  else. `~` is your home folder. Paths in `--set` follow the same rules as paths in the file.
 - `${env:NAME}` in these values, and in `include` and `uri`, stands for an environment variable: `zoo:
   ${env:SCRATCH}/zoo`. A variable that isn't set or is empty is an error. Stored files contain the
   variable's name, not its value.

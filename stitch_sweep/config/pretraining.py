@@ -55,8 +55,9 @@ class PretrainingConfig(Options):
     pretraining: {recipe: fast, optimizer: {lr: 0.1}, augment: alternating_flip}
     ```
 
-    `recipe: fast` reaches the accuracy of the defaults in a fraction of the time. It gives these values
-    to the keys that you don't set:
+    `recipe: fast` needs less time than the defaults for about the same accuracy
+    ([measurements](../evidence/benchmarks.md#pretraining)). It gives these values to the keys that you
+    don't set:
 
     ```yaml
     pretraining:
@@ -75,9 +76,9 @@ class PretrainingConfig(Options):
     - The zoo identifies a network by these values, not by the name of the recipe. If you write the
       values instead of `recipe: fast`, the zoo finds the same network.
     - For photographs, add `augment: alternating_flip`, which mirrors each image in every other epoch.
-      The recipe doesn't contain this key, because mirrored digits and letters change their meaning.
-    - `precision: bfloat16` is fast on CPUs with AMX or AVX-512 BF16 instructions and on GPUs; elsewhere
-      it can be slower than `float32`.
+      The recipe doesn't contain this key, because mirroring changes the meaning of digits and letters.
+    - `precision: bfloat16` can be faster than `float32` on GPUs, and on CPUs with AMX or AVX-512 BF16
+      instructions. On other CPUs, it can be slower.
     """
 
     _given: dict[str, Any] = PrivateAttr(default_factory=dict)
@@ -85,8 +86,8 @@ class PretrainingConfig(Options):
 
     recipe: Literal["plain", "fast"] = Field(
         default="plain",
-        description="Values of the keys that you don't set: their defaults (`plain`), or values that "
-        "reach the same accuracy in less time (`fast`).",
+        description="Values of the keys that you don't set: their defaults (`plain`), or the values "
+        "listed above (`fast`).",
     )
     epochs: Annotated[Epochs, Field(ge=1)] = Field(default=10, description="Number of epochs.")
     batch_size: Positive = Field(default=128, description="Number of images in a batch.")

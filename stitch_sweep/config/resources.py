@@ -41,15 +41,16 @@ class ResourcesConfig(Options):
     resources: {cpu: 2, gpu: 0.25, pack: auto}
     ```
 
-    Each process can use only its share of a GPU's memory. A trial that needs more runs once more with
-    twice the share, and is recorded as failed if that isn't enough. `gpu: auto` first trains the
-    largest cell of the sweep for an epoch. Every worker then gets a quarter more memory than this took,
-    and a GPU gets as many workers as fit, at most 32. Each network of the zoo is trained on a whole
-    GPU. [Share a GPU](../guides/gpu.md) shows examples.
+    Each worker can use only its share of a GPU's memory. A trial that needs more memory runs once more
+    with twice the share, and is recorded as failed if that isn't enough. `gpu: auto` first trains for
+    one epoch the trials that need the most memory in a worker. Every worker then gets a quarter more
+    memory than this training took. A GPU gets as many workers as its memory and the CPUs allow, at most
+    32. Each network of the zoo is trained on a whole GPU. [Share a GPU](../guides/gpu.md) shows
+    examples.
 
-    The number of stitches in a pack changes the last bits of results, as the batch size does. The
-    choice of stitches that share a pack changes nothing. `pack: auto` depends on the device, the batch
-    size, and the multiply-adds of the receiver after the layer.
+    The value of `pack` changes the rounding, and so the last bits of results. Results don't depend on
+    which stitches share a pack. The number that `pack: auto` chooses depends on the device, the batch
+    size, and the multiply-adds of the receiver after the cut.
     """
 
     cpu: Annotated[int, Field(ge=1, le=1024)] = Field(
@@ -70,9 +71,10 @@ class ResourcesConfig(Options):
     )
     cache_gb: From0 = Field(
         default=1.0,
-        description="Size limit in GiB: a worker keeps a layer's representation of a split in memory "
-        "if it isn't larger. The worker keeps those of the stitches that it trains together (the "
-        "sender's and, if the loss needs it, the receiver's), and those of at most one earlier stitch.",
+        description="Size limit in GiB: a worker keeps the representations of a split at a layer in "
+        "memory if they aren't larger. It keeps those for the stitches that it trains together (the "
+        "sender's and, if the loss needs them, the receiver's), and those for at most one earlier "
+        "stitch.",
     )
     # Excluded if it has its default, so that descriptions of older sweeps keep their hashes.
     pack: Annotated[
@@ -84,8 +86,8 @@ class ResourcesConfig(Options):
         Field(exclude_if=lambda pack: pack == 1),
     ] = Field(
         default=1,
-        description="Number of stitches into the same receiver layer that a worker trains together, "
-        "in one pass through the receiver's frozen layers. `auto` chooses a number per layer.",
+        description="Number of stitches into the same receiver layer that a worker trains together, in "
+        "one pass through the receiver's frozen layers. `auto` chooses a number per receiver layer.",
     )
 
     @property

@@ -1,9 +1,9 @@
 """One YAML file describes a sweep.
 
 Stitch Sweep never changes your file. It writes `config.resolved.yml`, a valid configuration with all
-defaults, into the sweep's folder. Before any training, it checks the whole file and reports all
-problems together, each with its key. After a problem, the command ends with status 2 and writes
-nothing. `stitch-sweep init` writes a first configuration with comments.
+defaults, into the experiment folder. Before any training, it checks the whole file and reports all
+problems together, each with its key. If there is a problem, the command ends with status 2 and writes
+nothing. `stitch-sweep init` writes a commented configuration.
 
 ```yaml
 data: {name: digits, image_size: 16}
@@ -21,8 +21,8 @@ search:
   samples: 12
 ```
 
-Only `data`, `networks`, and one of `pairs`, `knock_out` and `parts` are required. A section without
-content is an error: remove its key.
+Only `data`, `networks`, and at least one of `pairs`, `knock_out` and `parts` are required. A section
+without content is an error: remove its key.
 """
 
 from __future__ import annotations
@@ -83,9 +83,10 @@ class Config(TrialSettings):
     plugins: Plugins = Field(
         default_factory=list,
         description="Python files and modules that register stitches, losses, measures, data sets, "
-        "network families, controls, and rules for `down` and `up`. Stitch Sweep runs them.",
+        "network families, controls, and rules for the stitch options `down` and `up`. Stitch Sweep "
+        "executes their code.",
     )
-    data: DataConfig = Field(description="The images.")
+    data: DataConfig = Field(description="Data set and loader.")
     networks: Annotated[list[NetworkConfig], Field(min_length=1, max_length=MOST_NETWORKS)] = Field(
         description="The frozen networks."
     )
@@ -129,8 +130,7 @@ class Config(TrialSettings):
     )
     keep_stitches: Literal["all", "best", "none"] = Field(
         default="best",
-        description="Which stitches are stored: those of all trials, the best one of each study, or "
-        "none.",
+        description="Stitches to store: those of all trials, that of each study's best trial, or none.",
     )
     report: Literal["auto", "never"] = Field(
         default="auto",
@@ -138,7 +138,7 @@ class Config(TrialSettings):
     )
     zoo: Text = Field(
         default="zoo",
-        description="Folder of trained networks. Sweeps with the same folder share networks.",
+        description="Folder of trained networks. Sweeps with the same zoo share networks.",
     )
     _places: Places = PrivateAttr(default_factory=Places)
 

@@ -46,8 +46,8 @@ class Distribution(Options):
     ```
 
     `when` makes a setting conditional: it is searched only if each path in `when` has one of the given
-    values. These paths may be searched, crossed, or fixed in the configuration. A searched path must be
-    `categorical`. Conditions can't form a circle.
+    values. These paths may be searched, crossed, or fixed in the configuration. If a path in `when` is
+    searched, its `type` must be `categorical`. Conditions can't form a circle.
     """
 
     type: Literal["float", "int", "categorical"] = Field(description="Type of the values.")
@@ -55,8 +55,8 @@ class Distribution(Options):
     high: Number | None = Field(default=None, description="Largest value, for `float` and `int`.")
     log: bool = Field(
         default=False,
-        description="Whether to sample on a logarithmic scale, for `float` and `int`. `low` must be "
-        "above 0.",
+        description="Whether to sample on a logarithmic scale, for `float` and `int`. `low` must then "
+        "be above 0.",
     )
     step: Above0 | None = Field(
         default=None,
@@ -152,10 +152,10 @@ class SamplerConfig(NamedClass):
     sampler: {name: tpe, n_startup_trials: 5}
     ```
 
-    `grid` runs every combination that the conditions allow, and needs a `step` or `choices` for every
-    float. The sampler's seed follows from `seed`. The first trials of a study (10 for `tpe`) have
-    random settings, the same in all studies. If `samples` isn't larger, the whole search is random, and
-    a note says so.
+    `grid` runs every combination that the `when` conditions allow, so every setting of type `float`
+    needs a `step`. The sampler's seed follows from `seed`. The first trials of a study (10 for `tpe`)
+    have random settings, the same in all studies. If `samples` isn't above this number, the whole search
+    is random, and a note says so.
     """
 
     name: str = Field(
@@ -178,21 +178,22 @@ class SchedulerConfig(NamedClass):
 
     | name | rule | arguments |
     |---|---|---|
-    | `asha` | Ray Tune's ASHAScheduler: after `grace_period` epochs, then after `reduction_factor` times as many, and so on, a trial stops if its value is below the percentile 1 - 1/`reduction_factor` of the other trials' values | `grace_period` (1), `reduction_factor` (4), `brackets` (1), `max_t` |
+    | `asha` | Ray Tune's ASHAScheduler: after `grace_period` epochs, then after `reduction_factor` times as many, and so on, a trial stops if its value is worse than the percentile 1 - 1/`reduction_factor` of the other trials' values | `grace_period` (1), `reduction_factor` (4), `brackets` (1), `max_t` |
     | `hyperband` | Ray Tune's HyperBandScheduler: at each rung of a bracket, the best ceil(n / `reduction_factor`) of n trials continue | `reduction_factor` (3), `max_t` |
-    | `median_stopping` | Ray Tune's MedianStoppingRule: a trial stops if its best value is below the median of the other trials' mean values so far | `grace_period` (1), `min_samples_required` (3) |
+    | `median_stopping` | Ray Tune's MedianStoppingRule: a trial stops if its best value is worse than the median of the other trials' mean values so far | `grace_period` (1), `min_samples_required` (3) |
     | `SuccessiveHalvingPruner`, `HyperbandPruner`, `MedianPruner`, `PercentilePruner`, `PatientPruner`, `ThresholdPruner` | Optuna's pruners; step k is the end of epoch k | arguments of the class; `wrapped_pruner` is a name or a section |
 
-    - A scheduler compares `metric` after each epoch, and counts all times in epochs. By default,
-      `max_t` is the length of the longest training. A trial that reaches `max_t` trains to its end.
-    - A round is `parallel_per_study` trials of a study, which wait for each other at every epoch with a
-      decision. `samples` must be a multiple of `parallel_per_study`. `hyperband` needs at least 2
-      trials in a round.
+    - A scheduler compares values of `metric` after epochs, and its arguments count time in epochs. By
+      default, `max_t` is the length of the longest training. A trial that reaches `max_t` trains to its
+      end.
+    - The trials of a study run in rounds of `parallel_per_study` trials, which wait for each other at
+      every epoch with a decision. `samples` must be a multiple of `parallel_per_study`. `hyperband`
+      needs at least 2 trials in a round.
     - A stopped trial has the status `stopped` and a trajectory, but no test accuracy, predictions or
       stitch.
-    - `WilcoxonPruner` is refused, because epochs aren't paired instances. A scheduler with several
-      `objectives` is refused, too. `ThresholdPruner` and `PatientPruner` may stop all trials of a
-      study; its cell then has no value.
+    - `WilcoxonPruner` is refused, because epochs aren't the paired problem instances that it needs. A
+      scheduler together with `objectives` is refused, too. `ThresholdPruner` and `PatientPruner` may
+      stop all trials of a study; its cell then has no value.
     """  # noqa: E501
 
     name: str = Field(
@@ -217,25 +218,27 @@ class SearchConfig(Options):
     ```
 
     - To compare values, cross them: every cell runs each value with the same number of trials, and each
-      value has its own matrix. To find the best value, search it.
-    - A path begins with `stitch`, `loss` or `training`; only these sections can differ between trials.
-      You can't both cross and search a path, but you can cross a section and search a key in it. A
-      value may be a whole section, which replaces that of the configuration.
+      value has its own matrix. To find the best value, search the setting.
+    - Crossed and searched paths begin with `stitch`, `loss` or `training`; only these sections can
+      differ between trials. You can't both cross and search a path, but you can cross a section and
+      search a key in it. A value may be a whole section, which replaces that of the configuration.
     - `objectives: {val_accuracy: max, val_relative_mse: min}` searches for the Pareto front of several
-      objectives; `pareto.csv` lists its trials. Allowed objectives are `val_accuracy`, `val_loss`,
-      every `val_<measure>`, `stitch_parameters` and `stitch_multiply_adds`. `metric` still selects the
-      best trial.
+      objectives; `pareto.csv` lists the trials of the front. Allowed objectives are `val_accuracy`,
+      `val_loss`, every `val_<measure>`, `stitch_parameters` and `stitch_multiply_adds`. `metric` still
+      selects the best trial of a study.
     - Every study first runs the settings in `enqueue`, each once, and the sampler learns from these
-      trials. The settings must be points of the search space. From the folder of an earlier experiment,
-      a study takes the best settings of the same study. If that study is missing, it takes those of the
-      same cell; if the cell is missing, too, those that were best in most studies there. In a CSV file,
-      an empty field means that the row doesn't set this key.
-    - With `share: neighbors`, studies that differ only in the sender's layer run one after the other,
-      and each learns from the one before it. So cells are not independent. A stitch with `start:
-      random` starts as the best stitch of the study before, if that stitch was kept. A resume can add
-      pairs, but neither layers of an existing pair nor `samples`.
+      trials. The settings must be points of the search space. If `enqueue` names the folder of an
+      earlier experiment, a study runs the settings of the same study's best trial there. If that
+      experiment lacks the study, the settings of the cell's best trial count; if it lacks the cell, the
+      settings that were best in the most studies. If `enqueue` names a CSV file, the header contains
+      dotted paths; an empty field means that the row doesn't set that path.
+    - With `share: neighbors`, studies that differ only in the sender's layer form a chain. Each study
+      after the first one waits for a study of an adjacent layer, and begins with the best settings of
+      that study. So the results of different cells are not independent. A stitch with `start: random`
+      starts as the best stitch of that study, if the stitch was stored and the shapes agree. A resume
+      can then add pairs, but neither layers of an existing pair nor `samples`.
     - If several trials of a study have settings with the same effect, only the first is trained. The
-      others copy its result and name it in `copied_from`.
+      others copy its result, and name the first in `copied_from`.
 
     [Search and stop early](../guides/search.md) shows how to combine these keys.
     """
@@ -259,12 +262,11 @@ class SearchConfig(Options):
     )
     metric: Literal["val_accuracy", "val_loss"] = Field(
         default="val_accuracy",
-        description="Metric that the search optimizes and that selects the best trial.",
+        description="Metric that the search optimizes, and that selects the best trial of a study.",
     )
     mode: Literal["max", "min"] = Field(
         default="max",
-        description="Direction in which `metric` is optimized. It follows from `metric`, so you can "
-        "leave it out.",
+        description="Direction in which `metric` is optimized; `metric` determines this value.",
     )
     objectives: dict[str, Literal["max", "min"]] = Field(
         default_factory=dict,
@@ -273,7 +275,7 @@ class SearchConfig(Options):
     )
     parallel_per_study: Positive = Field(
         default=1,
-        description="Number k of trials that a study runs at a time. The sampler learns from these "
+        description="Number k of trials that a study runs in parallel. The sampler learns from these "
         "trials when all k have ended. Larger values are useful for few pairs on many machines.",
     )
 
@@ -284,8 +286,8 @@ class SearchConfig(Options):
     )
     share: Literal["none", "neighbors"] = Field(
         default="none",
-        description="`neighbors`: a study begins with the best settings of a study whose sender layer "
-        "is adjacent, and with the best stitch of that study if the shapes agree.",
+        description="`neighbors`: a study begins with the best settings, and if possible the best "
+        "stitch, of a study with an adjacent sender layer.",
     )
     enqueue: EnqueuedSettings | Text | None = Field(
         default=None,

@@ -48,10 +48,11 @@ class StitchConfig(Component):
     stitch: {name: lowrank, rank: 8, start: auto}
     ```
 
-    Before a sweep starts, Stitch Sweep refuses a stitch that can't join the layers of a cell or can't
-    use `start` there, and lists these cells. With `training: {epochs: 0}`, a stitch is evaluated with
-    its initial weights. If `stitch.name` is crossed or searched, an option of this section applies to
-    all stitches that allow it. A searched option needs a `when`.
+    If a stitch can't join the layers of a cell, or can't have the initial weights `start` there, Stitch
+    Sweep refuses the configuration and lists the cell. With `training: {epochs: 0}`, a stitch is
+    evaluated with its initial weights. If `stitch.name` is crossed or searched, an option of this
+    section applies to all stitches that allow it. A searched option that only some of these stitches
+    allow needs a `when`.
     """
 
     registry: ClassVar[Registry] = STITCHES
@@ -64,9 +65,10 @@ class StitchConfig(Component):
     start: Start = Field(
         default="random",
         description="Initial weights: `random`; `identity`; `permutation`, which matches channels one "
-        "to one by correlation; `least_squares`, the exact solution on the training images; "
-        "`procrustes`, the best rotation; `auto`, which is `least_squares` if the stitch has this "
-        "solution, and `random` otherwise.",
+        "to one by correlation; `least_squares`, the weights with the smallest squared error on the "
+        "training images; `procrustes`, the orthogonal weights with the smallest squared error; `auto`, "
+        "which is `least_squares` (often on a sample of these images) if the stitch has this closed "
+        "form, and `random` otherwise.",
     )
     l1: From0 = Field(
         default=0.0,

@@ -23,16 +23,16 @@ class StopConfig(Options):
       stop: {trials: 2000, target: 0.95, patience: 10}
     ```
 
-    All conditions depend only on the configuration and on a study's own results, so a resume and a
-    sweep on other workers skip the same trials. `target` ends a study, not the sweep. A round of
-    `parallel_per_study` trials always runs to its end. `--resume` with looser conditions runs more
-    trials.
+    All conditions depend only on the configuration and on a study's own results, so the same trials are
+    skipped after a resume, and with any number of workers. A round of `parallel_per_study` trials always
+    runs to its end. `--resume` with looser conditions runs more trials.
     """
 
     trials: Positive | None = Field(
         default=None,
-        description="Largest number of trials of the sweep. Each study runs an equal share of this "
-        "number, its first trials; a remainder goes to the first studies. Default: all.",
+        description="Maximum number of trials of the sweep. Each study gets an equal share of this "
+        "number, and runs only that many of its trials; a remainder goes to the first studies. Default: "
+        "all.",
     )
     metric: Literal["val_accuracy", "val_loss"] | None = Field(
         default=None, description="Metric that `target` refers to. Default: `search.metric`."

@@ -20,7 +20,7 @@ from stitch_sweep.core.registry import Options
 
 
 class WandbConfig(Options):
-    """Where Weights & Biases stores the runs. A text instead of a section is the name of the project.
+    """Where Weights & Biases stores the runs.
 
     ```yaml
     tracking: {wandb: {project: stitching, mode: offline}}
@@ -59,8 +59,8 @@ class TrackingConfig(Options):
     ```
 
     TensorBoard and Weights & Biases need extras: `pip install 'stitch-sweep[tensorboard]'`,
-    `'stitch-sweep[wandb]'`. Every logger reads the ledger in its own process. So a slow or dead server
-    doesn't delay the sweep, and `--resume` sends the missing results.
+    `'stitch-sweep[wandb]'`. Every logger reads the ledger in its own process, so a slow or unreachable
+    server doesn't delay the sweep. `--resume` sends results that a server has not received.
 
     - An address that MLflow can never use on this machine is refused before anything starts.
     - If the address contains a user, password, parameters or fragment, only the process that talks to
@@ -81,8 +81,8 @@ class TrackingConfig(Options):
     enabled: bool = Field(default=True, description="Whether to log to MLflow.")
     tensorboard: bool | Text = Field(
         default=False,
-        description="`true` writes event files for TensorBoard into `tensorboard` of the experiment "
-        "folder. A path names another folder, in which each sweep gets a subfolder.",
+        description="`true` writes event files for TensorBoard into the folder `tensorboard` of the "
+        "experiment folder. A path names another folder, in which each sweep gets a subfolder.",
     )
     wandb: WandbConfig | None = Field(
         default=None,

@@ -57,35 +57,35 @@ class TrainingConfig(Options):
     training: {recipe: paper, epochs: 8, optimizer: {lr: 0.1}}
     ```
 
-    `recipe` sets all keys of `training`, and `stitch.start`, unless you set them:
+    A `recipe` sets keys of `training`, and `stitch.start`, unless you set them:
 
-    - `fast`: 1 epoch of Adam (betas 0.8 and 0.95) and a linear schedule without warm-up, with
-      `batch_size: auto`, `start: auto`, `coordinates: whitened`, `evaluate_every: 0.5`, `keep: best`,
-      `frozen: fused` and `train_metrics: sample`.
+    - `fast`: 1 epoch of Adam (betas 0.8 and 0.95), a linear schedule without warm-up, `batch_size:
+      auto`, `start: auto`, `coordinates: whitened`, `evaluate_every: 0.5`, `keep: best`, `frozen: fused`
+      and `train_metrics: sample`.
     - `thorough`: the settings of `fast`, for 4 epochs.
-    - `paper`: the settings of Hernandez et al. 2023. 4 epochs of SGD (learning rate 0.01, momentum 0.9,
-      weight decay 0.01) in batches of 256, and a warm-up over a tenth of the steps, then a cosine to 0.
-      The stitch starts at random, and the last step's stitch is kept.
+    - `paper`: the settings of Hernandez et al. 2023, which are 4 epochs of SGD (learning rate 0.01,
+      momentum 0.9, weight decay 0.01) in batches of 256. The learning rate warms up over a tenth of the
+      steps, then follows a cosine to 0. The initial weights are random, and the stitch of the last step
+      is the result.
 
-    Your own values override the recipe. A section `optimizer` or `schedule` with a `name` replaces that
-    of the recipe; without a `name`, it overrides only the keys that it contains. A crossed or searched
-    recipe replaces the recipe of this section. [Recipes and convergence](../explanation/recipes.md)
-    gives the reasons for the recipes.
+    A section `optimizer` or `schedule` with a `name` replaces that of the recipe; without a `name`, it
+    overrides only the keys that it contains. A crossed or searched recipe replaces the recipe of this
+    section. [Recipes and convergence](../explanation/recipes.md) gives the reasons for the recipes.
 
     With `coordinates: whitened` and without `lr`, Adam and its variants use the loss's default learning
-    rate times min(1, 27 / D). D is the number of inputs of each output of the stitch.
+    rate times min(1, 27 / D). D is the number of inputs of each output channel of the stitch.
 
-    `frozen` and `precision` make a step cheaper, but change the rounding, so they belong to a trial's
-    identity. `frozen: compiled` needs a C++ compiler, and compiles for seconds for every layer and
-    batch size. `bfloat16` is refused on CPUs that lack bfloat16 instructions (before Intel's Cooper
-    Lake and AMD's Zen 4). On CPUs that have them, it can still be slower than `float32` if there are
-    few channels. An assembly uses neither key: its networks run unchanged, in float32.
+    Values of `frozen` and `precision` other than the defaults can speed up a training step, but change
+    its rounding. `frozen: compiled` needs a compiler (C++ for CPUs, C for GPUs), and compiles for some
+    seconds per receiver layer and batch size. `precision: bfloat16` is refused on devices without
+    bfloat16 instructions (on x86 CPUs: AVX512-BF16 or AMX). Even with these instructions, it can be
+    slower than `float32` if there are few channels. `stitch-sweep assemble` allows only the defaults of
+    `frozen` and `precision`.
     """
 
     recipe: Recipe | None = Field(
         default=None,
-        description="Recipe: values for the keys of this section and for `stitch.start` that you don't "
-        "set.",
+        description="Recipe for the keys that you don't set, described above.",
     )
     keys_beside_recipe: list[str] | None = Field(
         default=None,
@@ -114,18 +114,18 @@ class TrainingConfig(Options):
     coordinates: Coordinates = Field(
         default="raw",
         description="Coordinates of the sender's channels in which the weights are trained: `raw`, or "
-        "`whitened` (centered and decorrelated). The key affects only the stitches `paper`, "
-        "`conv1x1`, `conv3x3` and `linear`. The stored stitch always has raw coordinates.",
+        "`whitened` (centered, decorrelated and scaled). The key affects only the stitches `paper`, "
+        "`conv1x1`, `conv3x3` and `linear`. The stored weights always refer to raw channels.",
     )
     keep: Literal["last", "best"] = Field(
         default="last",
-        description="Which stitch is the result: that of the last step, or the one with the best "
-        "validation, which may be the initial stitch.",
+        description="Stitch that is the result: that of the last step, or the one with the best "
+        "validation value, which may be the initial stitch.",
     )
     patience: Positive | None = Field(
         default=None,
-        description="Number of successive validations without improvement after which the training "
-        "stops. `keep` and `patience` use the validation accuracy if the loss contains `task`, and "
+        description="Number of successive validations without a better value after which the training "
+        "stops. `keep` and `patience` compare the validation accuracy if the loss contains `task`, and "
         "the validation loss otherwise. Default: never.",
     )
     evaluate_every: Interval = Field(
@@ -137,7 +137,7 @@ class TrainingConfig(Options):
         default="exact",
         description="How the receiver's frozen layers run in training steps. `exact`: unchanged. "
         "`fused`: as a copy with BatchNorm folded into convolutions, in memory format channels last. "
-        "`compiled`: as this copy, compiled. Evaluation always uses the unchanged network.",
+        "`compiled`: as the same copy, compiled. Evaluation always uses the unchanged network.",
     )
     precision: Precision = Field(
         default="float32",

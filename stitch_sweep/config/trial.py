@@ -19,7 +19,9 @@ from stitch_sweep.core.registry import Options
 class TrialSettings(Options):
     """The sections of a configuration that may differ between trials."""
 
-    stitch: StitchConfig = Field(default_factory=StitchConfig, description="The stitch.")
+    stitch: StitchConfig = Field(
+        default_factory=StitchConfig, description="Type and options of the stitch."
+    )
     loss: LossConfig = Field(
         default_factory=lambda: LossConfig.model_validate({"task": 1.0}),
         description="Training objective: names of losses with weights. A number is short for "

@@ -1,23 +1,24 @@
 r"""Measures compare two representations of the same images, or the decisions of two networks.
 
 Every trial records all similarity measures, whatever its loss. They are computed in float64, in one
-pass over the whole validation set. Their columns in `results.parquet` begin with `val_`. A measure that
-isn't defined, such as that of a constant representation, is NaN. In Python, `ss.similarity(x, y)`
-computes all measures.
+pass over the whole validation set. Their columns in `results.parquet` begin with `val_`. A measure is
+NaN where it isn't defined, for example many measures for a constant representation. In Python,
+`ss.similarity(x, y)` computes all measures.
 
-On these pages, s is the stitched and e the expected representation. A position is a vector of C
-channels; the units of an image are all its C H W values.
+On these pages, s is the stitched and e the expected representation. Each position has a vector of C
+channels, and n is the number of positions of all images. The units of an image are all its C H W
+values.
 """
 
 from __future__ import annotations
 
 _NEIGHBORS = """
-The neighbors of an image are the 10 other images whose units have the largest cosine with the image's
-units. All layers of a sweep use the same 512 validation images, drawn with a seed, or all images if
-there are fewer. The value depends on the number of images, which is in `val_knn_images`. The
+The neighbors of an image are the 10 other images whose vectors of units have the largest cosine with
+that of the image. All layers of a sweep use the same 512 validation images, drawn with a seed, or all
+images if there are fewer. The value depends on the number of images, which is in `val_knn_images`. The
 representations may use at most 256 MiB, so a layer with more than 65,536 units (float32) uses fewer
-images; don't compare its value with that of other layers. With fewer than 12 images, the measure is NaN.
-It counts neighbors, so it has no useful gradient and can't be a loss.
+images; don't compare its value with that of other layers. With fewer than 12 images, the measure is
+NaN. The choice of neighbors has no useful gradient, so the measure can't be a loss.
 """
 
 NOTES: dict[str, str] = {
@@ -32,7 +33,7 @@ The value depends on the scale of the layer. To compare layers, use `relative_ms
 
 Invariant to: nothing.
 
-Assumes: both representations have the same coordinates.
+Assumes: equal channels and positions of both representations correspond.
 
 Cost: O(n C).
 """,
@@ -43,11 +44,11 @@ The mean squared error in units of the expected representation's variance.
 \frac{\frac{1}{n C} \sum_{p,c} (s_{pc} - e_{pc})^2}{\frac{1}{C} \sum_c \operatorname{Var}(e_c)}
 ```
 
-1 is the value of the best constant output, so a stitch with 1 or more is no better than a constant.
+The best constant output has the value 1, so a stitch with 1 or more is no better than a constant.
 
-Invariant to: nothing. A common scale or shift of both sides cancels.
+Invariant to: nothing. But the same scale or shift of both representations cancels.
 
-Assumes: both representations have the same coordinates.
+Assumes: equal channels and positions of both representations correspond.
 
 Cost: O(n C).
 """,
@@ -90,8 +91,8 @@ The mean of the canonical correlations between stitched and expected channels, o
 \frac{1}{r} \sum_{i=1}^{r} \rho_i, \qquad r = \min(\operatorname{rank} s, \operatorname{rank} e)
 ```
 
-The canonical correlations are the singular values of the cross-covariance of the whitened sides. Unlike
-the loss, the measure has no ridge.
+The canonical correlations rho are the singular values of the cross-covariance of the whitened s and e.
+Unlike the loss, the measure has no ridge.
 
 Invariant to: any invertible affine map of the channels.
 
@@ -102,18 +103,19 @@ Cost: O(n C^2 + C^3).
 Source: Hotelling 1936.
 """,
     "svcca": r"""
-CCA of the leading principal components of both sides.
+CCA of the leading principal components of both representations.
 
 ```math
 \frac{1}{k} \sum_{i=1}^{k} \rho_i
 ```
 
-Each side keeps the fewest principal components that explain 0.99 of its variance. So directions of
-little variance, which are often noise, don't count.
+Of s and of e, only the fewest principal components that explain 0.99 of the variance are kept. The rho
+are the k canonical correlations of the kept components. So directions of little variance, which are
+often noise, don't count.
 
 Invariant to: rotation, one scale and a shift of the channels.
 
-Assumes: directions with much variance matter.
+Assumes: only directions with much variance matter.
 
 Cost: O(n C^2 + C^3).
 
@@ -126,8 +128,8 @@ CCA whose correlations are weighted by the share of the expected representation 
 \frac{\sum_i a_i \rho_i}{\sum_i a_i}, \qquad a_i = \sum_c |\langle h_i, e_c \rangle|
 ```
 
-h_i are the canonical variates of the expected side. The measure isn't symmetric, because the weights
-come from e.
+h_i are the canonical variates of e. The measure isn't symmetric in s and e, because only e determines
+the weights.
 
 Invariant to: any invertible affine map of the channels of s.
 
@@ -144,13 +146,13 @@ Linear centered kernel alignment with the debiased estimator and one row per ima
 \frac{\mathrm{HSIC}(s, e)}{\sqrt{\mathrm{HSIC}(s, s)\, \mathrm{HSIC}(e, e)}}
 ```
 
-CKA compares which images are close to each other. It needs at least 4 images. The debiased estimate may
-be below 0.
+CKA measures whether the same images are close to each other in both representations. It needs at least
+4 images. The debiased estimate may be below 0.
 
 The comparison of every image with every other may use up to 256 MiB. If this isn't enough, the images
-are split at random into blocks of 512 and compared within the blocks. The debiased HSIC is averaged
-over blocks before the ratio is computed, and this average is unbiased, too. `val_cka_blocks` is the
-number of blocks; 1 means exact.
+are split at random into blocks that fit (512 images for 64 x 32 x 32 units), and compared only within
+blocks. The debiased HSIC is averaged over blocks before the ratio is computed, and this average is
+unbiased, too. `val_cka_blocks` is the number of blocks. With 1 block, the value is exact.
 
 Invariant to: any rotation of all units of an image, one scale and a shift.
 
@@ -161,7 +163,7 @@ Cost: O(N^2 C H W) for N images.
 Source: Kornblith et al. 2019, arXiv 1905.00414; Song et al. 2012 (the estimator).
 """,
     "jaccard_knn": rf"""
-The share of nearest neighbors that both representations have in common, averaged over images.
+The Jaccard similarity of an image's nearest neighbors in both representations, averaged over images.
 
 ```math
 \frac{{1}}{{N}} \sum_i \frac{{|N_s(i) \cap N_e(i)|}}{{|N_s(i) \cup N_e(i)|}}
@@ -178,14 +180,15 @@ Cost: O(n^2 C H W) for n = 512 images.
 Source: Klabunde et al. 2024 (ReSi), arXiv 2408.00531.
 """,
     "second_order_cosine": rf"""
-The cosine similarity of the distances to the nearest neighbors, averaged over images.
+The cosine between two vectors of distances to an image's neighbors, one vector per representation,
+averaged over images.
 
 ```math
 \frac{{1}}{{N}} \sum_i \cos\big(d_s(i), d_e(i)\big), \qquad d(i)_j = 1 - \cos(x_i, x_j), \quad j \in N_s(i) \cup N_e(i)
 ```
 
 The measure compares cosine distances, as the program of ReSi does. Hamilton et al. 2016 compare the
-cosines themselves, but these hardly differ between activations that are never negative.
+cosines themselves, but these are all similar if activations are never negative.
 
 {_NEIGHBORS}
 
@@ -198,7 +201,8 @@ Cost: O(n^2 C H W) for n = 512 images.
 Source: Klabunde et al. 2024 (ReSi), arXiv 2408.00531; Hamilton, Leskovec and Jurafsky 2016, arXiv 1606.02821.
 """,
     "knn_agreement": rf"""
-The number of common nearest neighbors divided by 10, averaged over images.
+The share of an image's 10 nearest neighbors that are the same in both representations, averaged over
+images.
 
 ```math
 \frac{{1}}{{N}} \sum_i \frac{{|N_s(i) \cap N_e(i)|}}{{10}}
@@ -217,14 +221,14 @@ Cost: O(n^2 C H W) for n = 512 images.
 Source: Huh et al. 2024, arXiv 2405.07987 (mutual nearest neighbors).
 """,
     "procrustes": r"""
-The share of variance that is left after the best rotation, reflection, scale and shift.
+The share of the variance of e that the best rotation, reflection, scale and shift of s doesn't explain.
 
 ```math
 1 - \frac{\left(\sum_i \sigma_i\right)^2}{\operatorname{tr}(S_{ss}) \operatorname{tr}(S_{ee})}, \qquad \sigma: \text{singular values of } S_{se}
 ```
 
-This is a symmetric distance, 0 for equal representations. The side with fewer channels is padded with
-zeros.
+This is a symmetric distance, 0 for equal representations. S_se is the cross-covariance of s and e. The
+representation with fewer channels is padded with zeros.
 
 Invariant to: rotation, reflection, one scale and a shift of the channels.
 

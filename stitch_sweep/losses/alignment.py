@@ -22,18 +22,18 @@ class FunctionalLatentAlignment(Loss):
     L = \frac{1}{|M|} \sum_{m \in M} \frac{\lVert s_m - e_m \rVert_F}{\lVert e_m \rVert_F}, \qquad M = \{j, j+1, \dots, \text{last}\}
     ```
 
-    s_j is the stitched representation. s_m (m > j) is the receiver's output of block m for this
+    s_j is the stitched representation. s_m (m > j) is the output of the receiver's layer m for this
     representation, and e_m the receiver's own representation at layer m. Norms are over the batch and
-    all units. At later layers, an error counts only as far as it changes the receiver's outputs there.
-    The loss uses neither logits nor labels; add `soft_task` or `task` for them.
+    all units. In the terms of later layers, an error of s_j counts only if it changes the outputs of
+    these layers. The loss uses neither logits nor labels. To include them, add `soft_task` or `task`.
 
-    The second version of the paper (ICML 2026) keeps this loss and changes the training images. That
-    version needs different images for each sender layer. Stitch Sweep can't run it, because a sweep has
-    one set of images.
+    The second version of the paper (ICML 2026) keeps this loss, but trains the stitches of each sender
+    layer with different images. Stitch Sweep can't run that version, because a sweep has one set of
+    images.
 
-    Use: to test whether the representation is the same, as far as later layers depend on it.
+    Use: to test whether the representation and the later layers' outputs equal the receiver's own.
 
-    Assumes: the receiver has later layers; at the last layer the loss is a plain relative distance.
+    Assumes: the receiver has later layers. At the last layer, the loss is a plain relative distance.
 
     Range: 0 and more. 1 if all s_m are 0.
 

@@ -4,10 +4,10 @@ invariant.
 The column "calibrated by" names a group of maps. The calibration is the map of this group with the
 least squared error on the training set; `accuracy_calibrated` is the test accuracy with this map. The
 groups of `cosine` and `correlation` contain no negative scales. The group of a weighted sum is the
-largest one to which all terms are invariant.
+largest group that the groups of all terms contain.
 
-If an affine stitch keeps all channels of the sender, the stitch with its affine calibration is the
-least-squares stitch, whatever the stitch was trained for. Then `accuracy_calibrated` of `cca`, `svcca`
+If an affine stitch keeps all channels of the sender, the stitch and its affine calibration together are
+the least-squares stitch, whatever loss trained the stitch. Then `accuracy_calibrated` of `cca`, `svcca`
 and `pwcca` equals that of a converged `mse`, and shows nothing about these losses.
 """
 
@@ -65,10 +65,8 @@ class Calibration:
       are mapped to 0.
 
     CKA is blind to more rotations than `isotropic` contains: to rotations of all C H W units of an image.
-    The calibration uses only rotations of channels, the same at every position, for two reasons. First, a
-    rotation of C H W units can't be estimated from fewer images than units, and with as many images as
-    units it would fit any input. Second, such a rotation mixes positions, which stitches can't do. An
-    optimum that differs by a larger rotation is therefore not corrected.
+    Such a rotation can't be estimated from fewer images than units, and it mixes positions, which
+    stitches can't do. An optimum that differs by a larger rotation is therefore not corrected.
 
     Args:
         group: as a loss declares it: `Loss.calibration` or `CombinedLoss.calibration`.

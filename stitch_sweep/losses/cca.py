@@ -176,15 +176,16 @@ class CCA(_CanonicalLoss):
     L = 1 - \frac{1}{r} \sum_{i=1}^{r} \rho_i, \qquad r = \min(\operatorname{rank} s, \operatorname{rank} e)
     ```
 
-    The canonical correlations rho are the singular values of the cross-covariance of the whitened
-    sides. A direction counts only if its variance exceeds the rounding error of the representation.
+    The canonical correlations rho are the singular values of the cross-covariance of the whitened s and
+    e. A direction counts only if its variance exceeds the rounding error of the representation.
 
     Use: to test whether the representation is the same up to any affine map.
 
-    Assumes: at least 10 (D + C') distinct positions in a batch. With fewer positions, even independent
-    data have a high canonical correlation, which a warning states.
+    Assumes: at least 10 (D + C') distinct positions in a batch, for a stitch with D inputs and C'
+    outputs at a position. With fewer positions, even independent data have a high canonical
+    correlation, and Stitch Sweep warns.
 
-    Range: 0 to 1. 1 if a side is constant.
+    Range: 0 to 1. 1 if s or e is constant.
 
     Flat for: an affine stitch without rank limit that keeps all the sender's channels; batches with at
     most C + 1 positions.
@@ -217,19 +218,20 @@ class SVCCA(_CanonicalLoss):
     L = 1 - \frac{1}{k} \sum_{i=1}^{k} \rho_i
     ```
 
-    Each side keeps the fewest principal components that explain 0.99 of its variance; the correlations
-    are those of these components. The loss is nearly invariant to any affine map of the kept
-    components, so it is calibrated by an affine map. A stitch can lower this loss by reducing the
-    variance of components, because components that aren't kept need not correlate.
+    Of s and of e, only the fewest principal components that explain 0.99 of the variance are kept. The
+    rho are the k canonical correlations of the kept components. The loss is nearly invariant to any
+    affine map of the kept components, so it is calibrated by an affine map. A stitch can lower this
+    loss by reducing the variance of components that correlate little, because components that aren't
+    kept don't count.
 
     Use: to test the same as with `cca`, without directions of little variance.
 
     Assumes: as `cca`.
 
-    Range: 0 to 1. 1 if a side is constant.
+    Range: 0 to 1. 1 if s or e is constant.
 
-    Flat for: stitches that are rotations; an affine stitch with one input value; batches of 2
-    positions. Where `cca` is flat, the stitch learns only to reduce variance.
+    Flat for: stitches that can only rotate, scale and shift; an affine stitch with one input value;
+    batches of 2 positions. Where `cca` is flat, the stitch learns only to reduce variance.
 
     Cost: O(n C^2 + C^3), in float64.
 
@@ -245,22 +247,21 @@ class SVCCA(_CanonicalLoss):
 
 @LOSSES.register("pwcca")
 class PWCCA(_CanonicalLoss):
-    r"""1 - PWCCA of stitched and expected channels, over positions, with the weights of the expected
-    side.
+    r"""1 - PWCCA of stitched and expected channels, over positions. The expected channels determine the
+    weights.
 
     ```math
     L = 1 - \frac{\sum_i a_i \rho_i}{\sum_i a_i}, \qquad a_i = \sum_c |\langle h_i, e_c \rangle|
     ```
 
-    h_i are the canonical variates of the expected side. A direction has more weight if it explains more
-    of the expected representation.
+    h_i are the canonical variates of e. A direction has more weight if it explains more of e.
 
-    Use: to test the same as with `cca`, with each direction weighted by the share of e that it
-    explains.
+    Use: to test the same as with `cca`, but with directions weighted by the share of e that they
+    explain.
 
     Assumes: as `cca`.
 
-    Range: 0 to 1. 1 if a side is constant.
+    Range: 0 to 1. 1 if s or e is constant.
 
     Flat for: the stitches and batches for which `cca` is flat.
 

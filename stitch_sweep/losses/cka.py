@@ -265,21 +265,21 @@ class CKA(Loss):
     L = 1 - \frac{\mathrm{HSIC}(s, e)}{\sqrt{\mathrm{HSIC}(s, s)\, \mathrm{HSIC}(e, e)}}
     ```
 
-    HSIC is the debiased estimator with linear kernels. The loss compares which images are close to each
-    other. An image counts as the vector of all its C H W values, so positions matter. The loss is
-    invariant to any rotation of these vectors. The calibration uses only rotations of channels, the
-    same at every position, because a rotation of all values can't be estimated from fewer images than
-    values.
+    HSIC is the debiased estimator with linear kernels. The loss tests whether the same images are close
+    to each other in both representations. An image counts as the vector of all its C H W values, so
+    positions matter. The loss is invariant to any rotation of these vectors. The calibration uses only
+    rotations of channels, the same at every position, because a rotation of all values can't be
+    estimated from fewer images than values.
 
-    Use: to test whether the same images are close to each other, also with many channels. Train with
-    large batches.
+    Use: to test whether the same images are close to each other in both representations, also with many
+    channels. Train with large batches.
 
     Assumes: at least 4 images in a batch.
 
-    Range: 0 to 2. 1 for fewer than 4 images, or if a side is constant.
+    Range: 0 to 2. 1 for fewer than 4 images, or if s or e is constant.
 
-    Flat for: stitches that are rotations; an affine stitch with one input value; batches of fewer than
-    4 images.
+    Flat for: stitches that can only rotate, scale and shift; an affine stitch with one input value;
+    batches of fewer than 4 images.
 
     Cost: O(B^2 C H W); inner products in float64.
 

@@ -36,8 +36,8 @@ class Correlation(Loss):
     L = 1 - \frac{1}{C} \sum_c \operatorname{corr}(s_c, e_c)
     ```
 
-    The loss ignores a channel's shift and scale, so the receiver may get wrong ones; the calibration
-    corrects them with an affine map per channel.
+    The loss ignores the shift and scale of each channel, so the stitch may learn wrong ones. The
+    calibration corrects them with an affine map per channel.
 
     Use: to test whether each channel is the same up to scale and shift.
 

@@ -46,12 +46,13 @@ class Cosine(Loss):
     L = 1 - \frac{1}{|P|} \sum_{p \in P} \frac{s_p \cdot e_p}{\lVert s_p \rVert \lVert e_p \rVert}, \qquad P = \{p : e_p \ne 0\}
     ```
 
-    The calibration fits one scale for all positions, because the scales of single positions differ from
-    image to image. The loss isn't invariant to negative scales.
+    The loss ignores the scale of each position. The calibration fits only one scale for all positions,
+    because the scales of single positions differ from image to image. The loss isn't invariant to
+    negative scales.
 
     Use: to test whether every position's channel vector has the same direction.
 
-    Assumes: more than one channel. With a single channel the loss depends on signs only.
+    Assumes: more than one channel. With a single channel, the loss depends on signs only.
 
     Range: 0 to 2. 1 if the expected representation is 0 everywhere.
 

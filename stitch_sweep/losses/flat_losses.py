@@ -1,13 +1,14 @@
-"""Before any training, notes list the cells in which a loss is flat: the stitch can't change the loss.
+"""Before any training, Stitch Sweep lists the cells with a flat loss, which the stitch can't change.
 
 A loss is flat if the maps that a stitch can represent differ only by maps to which the loss is
-invariant, or if a batch is so small that the loss has only one value. Stitch Sweep finds both cases
-from shapes. The page of each loss lists the cases under "Flat for".
+invariant, or if a batch is so small that the loss has the same value for every stitch. Stitch Sweep
+finds both cases from shapes alone. The page of each loss lists the cases under "Flat for".
 
 `cca`, `svcca` and `pwcca` need at least 10 (D + C') distinct positions in a batch, where D and C' are
-the numbers of channels of the two sides. With fewer positions, they mostly measure chance: even
-independent data have a high canonical correlation. A warning states this correlation, by the law of
-Wachter 1980. For 4,096 positions and 512 channels on both sides, it is 0.30.
+the stitch's numbers of inputs and outputs at a position. With fewer positions, these losses mostly
+measure chance: even independent data have a high canonical correlation. A warning states this
+correlation, computed by the law of Wachter 1980. For 4,096 positions and 512 channels in both
+representations, the correlation is 0.30.
 """
 
 from __future__ import annotations
@@ -100,9 +101,8 @@ class StitchProfile:
 def explain_flat_loss(loss: str, profile: StitchProfile) -> str | None:
     """Explain why the gradient of a loss is 0 for all weights of a stitch; None if it isn't.
 
-    A loss is flat if all maps that the stitch can learn differ only by maps to which the loss is blind,
-    or if the batch is so small that the loss has the same value for all inputs. Signs are ignored: if a
-    loss distinguishes only positive from negative scales, no gradient leads from one sign to the other.
+    Signs are ignored: if a loss distinguishes only positive from negative scales, no gradient leads from
+    one sign to the other.
 
     Args:
         loss: its registered name.

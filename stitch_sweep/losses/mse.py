@@ -19,17 +19,18 @@ def mean_squared_error(x: Tensor, y: Tensor) -> Tensor:
 
 @LOSSES.register("mse")
 class MeanSquaredError(Loss):
-    r"""Squared error to the expected representation, in units of its variance, summed over channels.
+    r"""Squared error of the stitched representation, in units of the variance v, summed over channels.
 
     ```math
     L = \frac{1}{n} \sum_{p} \sum_c \frac{(s_{pc} - e_{pc})^2}{v}, \qquad v = \frac{1}{C} \sum_c \operatorname{Var}(e_c)
     ```
 
-    v is measured once on the training set. With the plain element-wise mean, gradients would depend on
-    the number of channels and on the scale of the layer. The largest stable learning rate of SGD still
-    shrinks with the stitch's number of inputs, so one rate doesn't suit all cells.
+    v is the mean variance of the expected channels, measured once on the training set. With the plain
+    element-wise mean instead of L, gradients would depend on the number of channels and on the scale of
+    the layer. Even with L, the largest stable learning rate of SGD shrinks with the stitch's number of
+    inputs, so one rate doesn't suit all cells.
 
-    Use: to test whether the representation is the same.
+    Use: to test whether the stitched representation equals the expected one.
 
     Assumes: the stitched representation must equal the expected one.
 

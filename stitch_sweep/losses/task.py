@@ -52,12 +52,12 @@ class SoftTask(Loss):
     L = \frac{T^2}{B} \sum_b \mathrm{KL}\left( \operatorname{softmax}(t_b / T) \,\Vert\, \operatorname{softmax}(z_b / T) \right)
     ```
 
-    t are the logits of the receiver (or the sender) alone, for the same images. The loss measures
-    whether the stitched network's predictions equal the teacher's, mistakes included; it is 0 if they
-    do. Its gradient is that of the cross-entropy with soft labels. The factor T^2 keeps the size of the
-    gradient when T grows.
+    t are the teacher's logits for the same images; the teacher is the unstitched receiver or sender.
+    The loss measures whether the stitched network's predictions equal the teacher's, mistakes included;
+    it is 0 if they do. Its gradient is that of the cross-entropy with soft labels. The factor T^2 keeps
+    the size of the gradient when T grows.
 
-    Use: to test whether the stitched network predicts the same as the teacher.
+    Use: to test whether the stitched network makes the same predictions as the teacher.
 
     Assumes: a teacher with logits for the same classes.
 

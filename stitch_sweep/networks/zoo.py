@@ -190,11 +190,12 @@ def load(folder: Path | str, into: nn.Module | None = None) -> nn.Module:
 
     Args:
         folder: the network's folder in a zoo.
-        into: the network without its weights; by default, the stored recipe builds it.
+        into: the network without its weights; by default, Stitch Sweep builds it from its stored
+            description.
 
     Raises:
         InputError: the folder has no complete network, its weights are damaged, or a user's function
-            makes the network. Code that a recipe names is not run: pass `into`.
+            makes the network. Such a function is not run: pass the network as `into`.
 
     Example:
         >>> network = load("zoo/resnet-digits-seed0-0123456789abcdef")

@@ -1,9 +1,9 @@
-"""The capacity of a stitch is its numbers of trained parameters and multiply-adds.
+"""The capacity of a stitch is described by its numbers of trained parameters and of multiply-adds.
 
 The results contain both numbers in the columns `stitch_parameters` and `stitch_multiply_adds`.
-Multiply-adds count the products with trained weights for one image. They don't count pooling,
-upsampling, normalization, biases, copying, and work that is done once per step, such as composing the
-weight of `dora`.
+Multiply-adds are the products with trained weights for one image. Pooling, upsampling, normalization,
+biases and copying don't count, nor does work that is done once per step, such as composing the weight
+of `dora`.
 
 The key `l1` adds its value times the sum of |w| to the loss. For a stitch that is an affine map, w are
 the entries of the map's matrix (the product U V for `lowrank`, the rotation for `orthogonal`). For
@@ -26,11 +26,8 @@ class Capacity(NamedTuple):
 
     Attributes:
         parameters: number of trained values. For constrained maps these are degrees of freedom: the
-            angles of `orthogonal`, none for a permutation. For `lowrank` both factors are counted, r (D
-            + C) + C, which is r^2 more than the degrees of freedom.
-        multiply_adds: products with trained weights for one image. Fixed pooling and upsampling, batch
-            normalization (which folds into its neighbors), biases and copying aren't counted; neither is
-            work per step instead of per image, such as composing the weight of `dora`. None if unknown.
+            angles of `orthogonal`, none for a permutation. For `lowrank` both factors are counted.
+        multiply_adds: products with trained weights for one image. None if unknown.
     """
 
     parameters: int
@@ -53,9 +50,8 @@ def capacity(stitch: nn.Module) -> Capacity:
 def l1_norm(stitch: nn.Module) -> Tensor:
     """Sum |w| over the weights of a sparsity penalty; return a scalar, 0 without such weights.
 
-    For an affine stitch these are the entries of the applied W for every parametrization (the product of
-    `lowrank`'s factors, the rotation of `orthogonal`); for other stitches, the weights of the
-    convolutions. Biases and normalization don't count.
+    For an affine stitch these are the entries of the applied W for every parametrization; for other
+    stitches, the weights of the convolutions.
     """
     tensors = stitch.sparse_tensors() if isinstance(stitch, Stitch) else []
     if not tensors:

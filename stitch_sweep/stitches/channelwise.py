@@ -22,12 +22,11 @@ class ChannelwiseStitch(PatchStitch):
     S(x)_c = a_c x_c + b_c
     ```
 
-    The stitch doesn't mix channels: channel c of the receiver must correspond to channel c of the
-    sender.
+    The stitch doesn't mix channels.
 
-    Use: between layers of one network, or of networks that began with equal weights.
+    Use: between layers of one network, or of networks that were trained from equal initial weights.
 
-    Assumes: channel c of one network is channel c of the other.
+    Assumes: channel c of the sender corresponds to channel c of the receiver.
 
     Invariant to: scale and shift of each channel.
 

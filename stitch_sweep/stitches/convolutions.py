@@ -21,17 +21,17 @@ def conv1x1(
     S(x)_p = W r_p + b
     ```
 
-    The stitch mixes only channels, so its number of parameters doesn't depend on the ratio of the
-    sizes. With `down: strided`, this number grows with the ratio, and the stitch extends `paper` to any
-    ratio.
+    By default, the stitch mixes only channels, so its number of parameters doesn't depend on the ratio
+    of the sizes. With `down: strided`, this number grows with the ratio, and the stitch extends `paper`
+    to any ratio.
 
     Use: as the usual stitch.
 
-    Assumes: positions correspond; only channels have to be mixed.
+    Assumes: positions correspond, so only channels have to be mixed.
 
     Invariant to: invertible affine maps of the channels.
 
-    Joins: maps, sequences and vectors of any sizes. Into a vector, it first averages over all
+    Joins: maps, sequences and vectors of any sizes. Into a vector, the stitch first averages over all
     positions; from a vector, all positions of a map get the same values.
 
     Parameters: C' (D + 1), with D = C unless `down: strided`.
@@ -61,13 +61,13 @@ def conv3x3(
 
     r is the 3x3 window around a position, with zeros outside of the map.
 
-    Use: where neighboring positions should be mixed.
+    Use: where an output should also depend on neighboring positions.
 
     Assumes: positions have neighbors.
 
     Invariant to: invertible affine maps of the channels, except at the border.
 
-    Joins: maps, and sequences; a receiver's sequence must have no class token. No vectors.
+    Joins: maps and sequences, but no vectors. A receiver's sequence must have no class token.
 
     Parameters: C' (9 C + 1).
 

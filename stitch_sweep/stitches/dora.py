@@ -24,15 +24,16 @@ class DoraStitch(PatchStitch):
     W = m \, \frac{W_0 + \frac{\alpha}{\text{rank}} B A}{\lVert W_0 + \frac{\alpha}{\text{rank}} B A \rVert}, \qquad S(x)_p = W r_p + b_0
     ```
 
-    This is weight-decomposed low-rank adaptation (DoRA). Norms and magnitudes are per output channel,
-    as in published implementations. `start` sets W0 and the bias b0, which aren't trained. B starts at
-    0 and m at the norm of W0, so the stitch starts as its base map, bit for bit.
+    This is weight-decomposed low-rank adaptation (DoRA). Each output channel has its own norm and
+    magnitude, as in published implementations. `start` sets W0 and the bias b0 of the base map, which
+    aren't trained. B starts at 0 and m at the norm of W0, so the stitch starts as its base map, bit for
+    bit.
 
     Use: to start from a closed form and train a small correction.
 
-    Assumes: the start is nearly right.
+    Assumes: the base map is nearly right.
 
-    Invariant to: invertible affine maps of the channels, if the start adapts to them.
+    Invariant to: invertible affine maps of the channels, if `start` is `least_squares`.
 
     Joins: maps, sequences and vectors of any sizes.
 

@@ -13,7 +13,7 @@ from stitch_sweep.stitches.shapes import Shape, shape_error
 class IdentityStitch(Stitch):
     """The identity, without parameters: S(x) = x.
 
-    A network stitched to itself by the identity is unchanged.
+    From a layer into the same layer of one network, the stitched network is the network itself.
 
     Use: as a check, or between networks with equal representations.
 

@@ -25,8 +25,8 @@ class LinearStitch(ChannelMixer):
     S(x) = W \operatorname{flatten}(x) + b
     ```
 
-    Every value of the receiver may depend on every value of the sender, so the stitch ignores
-    positions. With D input values and D' output values, it has D' (D + 1) parameters.
+    Every output value may depend on every input value, so the stitch ignores positions. D and D' are
+    the numbers of input and output values.
 
     Use: between a map and a vector, or where positions don't correspond.
 
@@ -34,7 +34,7 @@ class LinearStitch(ChannelMixer):
 
     Invariant to: invertible affine maps of all values.
 
-    Joins: any two shapes with at most 2^27 weights between them, also sequences of any length.
+    Joins: any two shapes with D D' of at most 2^27, including sequences of any length.
 
     Parameters: D' (D + 1).
 

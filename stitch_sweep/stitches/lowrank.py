@@ -28,13 +28,13 @@ class LowRankStitch(PatchStitch):
 
     Use: to measure how many dimensions the receiver needs.
 
-    Assumes: a few directions of the sender are enough.
+    Assumes: a few directions of the sender's representation are enough for the receiver.
 
     Invariant to: invertible affine maps of the channels.
 
     Joins: maps, sequences and vectors of any sizes.
 
-    Parameters: rank (C' + D) + C'. This is rank^2 more than the degrees of freedom.
+    Parameters: rank (C' + D) + C', which is rank^2 more than the degrees of freedom.
 
     Multiply-adds: P rank (C' + D).
 

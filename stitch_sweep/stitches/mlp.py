@@ -14,13 +14,13 @@ from stitch_sweep.stitches.size_matching import Down, Match
 
 @STITCHES.register("mlp")
 class MlpStitch(Stitch):
-    r"""One hidden layer with a ReLU, the same at every position.
+    r"""A perceptron with one hidden layer and a ReLU, applied at every position.
 
     ```math
     S(x)_p = W_2 \operatorname{relu}(W_1 r_p + b_1) + b_2
     ```
 
-    Use: to test whether a linear map is enough.
+    Use: to test whether a linear map of each position, such as `conv1x1`, is enough.
 
     Assumes: positions correspond.
 

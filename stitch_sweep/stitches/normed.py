@@ -38,12 +38,12 @@ class NormedStitch(PatchStitch):
     ```
 
     In training, the stitch normalizes with batch statistics, so it is not a fixed map and can't start
-    as the identity. In evaluation, with fixed statistics, it can represent any affine map, and has the
-    closed form of an affine map.
+    as the identity. In evaluation, with fixed statistics, the stitch can represent any affine map of r,
+    so its closed form is that of `conv1x1`.
 
     Use: to reproduce Bansal et al. 2021.
 
-    Assumes: positions correspond; only channels have to be mixed.
+    Assumes: positions correspond, so only channels have to be mixed.
 
     Invariant to: invertible affine maps of the channels.
 

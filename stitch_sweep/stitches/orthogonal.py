@@ -22,21 +22,22 @@ class OrthogonalStitch(PatchStitch):
     S(x)_p = s Q x_p + b, \qquad Q^\top Q = 1 \ \text{ or } \ Q Q^\top = 1
     ```
 
-    Between unequal widths, Q is semi-orthogonal: Q^T Q = 1 if the number of channels grows, Q Q^T = 1
-    if the number shrinks.
+    Here, a rotation may include a reflection. Between unequal widths, Q is semi-orthogonal: Q^T Q = 1
+    if the number of channels grows, Q Q^T = 1 if the number shrinks.
 
-    Let m and k be the larger and the smaller of C' and C. Q (or its transpose) consists of the first k
-    columns of Q0 exp(A). Q0 is the start, an m x m matrix. A is skew-symmetric, with entries only in
-    its first k columns and rows, and starts at 0. A has exactly the degrees of freedom of Q.
+    Let m and k be the larger and the smaller of C' and C. Q (for C' < C, its transpose) consists of the
+    first k columns of Q0 exp(A). Q0 is the orthogonal m x m matrix that `start` sets. A is
+    skew-symmetric, starts at 0, and is 0 except in its first k columns and rows. A has as many free
+    entries as Q has degrees of freedom.
 
-    Training can't leave the connected component of its start. So for C' = C, the sign of det Q never
-    changes, and a random start has the wrong sign with probability 1/2. With the wrong sign, the
-    training ends above the optimum, and the trial may be marked as not converged. `start: procrustes`
-    has the right sign.
+    Training changes Q continuously. So for C' = C, the sign of det Q never changes: a rotation can't
+    become a reflection. A random start has the wrong sign with probability 1/2. With the wrong sign,
+    the training ends above the optimum, and the trial may be marked as not converged. `start:
+    procrustes` has the right sign.
 
     Use: to test whether channels are the same up to a rotation.
 
-    Assumes: both representations have similar distances between positions.
+    Assumes: the channel vectors of any two positions have similar distances in both representations.
 
     Invariant to: rotations and shifts of the channels (for C' >= C). With `scale`, also to scaling.
 

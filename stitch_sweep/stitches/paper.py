@@ -16,19 +16,18 @@ def paper(sender: Shape, receiver: Shape) -> ConvStitch:
     S(x)_p = W r_p + b
     ```
 
-    If the receiver's map is k times smaller, S is a k x k convolution with stride k. If the receiver's
-    map is larger, S is nearest-neighbor upsampling and a 1x1 convolution. Otherwise S is a 1x1
-    convolution. All convolutions have a bias. For other ratios, use `conv1x1` with `down: strided`,
-    which equals `paper` where both are possible.
+    If each side of the receiver's map is k times smaller than the sender's, S is a k x k convolution
+    with stride k. If the receiver's map is larger, S is a 1x1 convolution and nearest-neighbor
+    upsampling. Between equal sizes, S is a 1x1 convolution. All convolutions have a bias. For other
+    ratios, use `conv1x1` with `down: strided`, which equals `paper` where both are possible.
 
     Use: to reproduce the paper.
 
-    Assumes: the two maps differ by a whole ratio, the same for height and width.
+    Assumes: the ratio of the two maps' sizes is a whole number, the same for height and width.
 
     Invariant to: invertible affine maps of the channels.
 
-    Joins: maps with whole ratios of their sizes, and sequences with such ratios of their patches; no
-    vectors.
+    Joins: maps whose sizes have such a ratio, and sequences whose grids of patches do; no vectors.
 
     Parameters: C' (D + 1), with D = C k^2.
 

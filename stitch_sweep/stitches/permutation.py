@@ -22,12 +22,12 @@ class PermutationStitch(PatchStitch):
     S(x)_c = a_c\, x_{p(c)} + b_c
     ```
 
-    `start` chooses p, which isn't trained: `permutation` matches channels by correlation,
-    `least_squares` by squared error, both exactly. Without `affine`, a = 1 and b = 0, and nothing is
-    trained. With `affine`, a and b are trained, as in REPAIR.
+    `start` chooses p, which isn't trained. `permutation` matches channels by correlation and
+    `least_squares` by squared error; both compute the optimal matching. Without `affine`, a = 1 and b =
+    0, and nothing is trained. With `affine`, a and b are trained, as in REPAIR.
 
     Between unequal widths, only min(C, C') channels are matched, and an output channel without a
-    partner is b_c. A random p serves as a control.
+    partner is b_c. With `start: random`, p is random, which serves as a control.
 
     Use: to test whether channels are the same up to their order.
 
@@ -46,7 +46,7 @@ class PermutationStitch(PatchStitch):
     Args:
         sender: shape of the input, (C, H, W), (T, D) or (D,); see `as_map`.
         receiver: shape of the output, likewise.
-        affine: whether to train a scale and a shift for each channel; otherwise there are no parameters.
+        affine: whether to train a scale and a shift for each channel; otherwise nothing is trained.
         down: how an axis shrinks.
         up: how an axis grows.
     """

@@ -79,16 +79,16 @@ def basic_block(
     S(x) = \operatorname{relu}(\mathrm{BN}\,W_2 * \operatorname{relu}(\mathrm{BN}\,W_1 * x) + \text{shortcut}(x))
     ```
 
-    The stitch is a block of `resnet18`, except that sizes are matched before the block. If C and C'
-    differ, the shortcut is a 1x1 convolution with batch normalization.
+    The stitch has the structure of a block of `resnet18`. Sizes are matched before the block. If C and
+    C' differ, the shortcut is a 1x1 convolution with batch normalization.
 
-    Use: to test whether a linear map is enough, with neighboring positions.
+    Use: to test whether a linear map of neighboring positions, such as `conv3x3`, is enough.
 
     Assumes: positions have neighbors.
 
     Invariant to: nothing exactly; the block can compute new features.
 
-    Joins: maps, and sequences; a receiver's sequence must have no class token. No vectors.
+    Joins: maps and sequences, but no vectors. A receiver's sequence must have no class token.
 
     Parameters: 9 C' (C + C') + 4 C', and C C' + 2 C' more if C and C' differ.
 
@@ -129,16 +129,16 @@ def bottleneck(
     S(x) = \operatorname{relu}(\mathrm{BN}\,W_3 * \operatorname{relu}(\mathrm{BN}\,W_2 * \operatorname{relu}(\mathrm{BN}\,W_1 * x)) + \text{shortcut}(x))
     ```
 
-    The stitch is a block of `resnet50`, except that sizes are matched before the block. If C and C'
-    differ, the shortcut is a 1x1 convolution with batch normalization.
+    The stitch has the structure of a block of `resnet50`. Sizes are matched before the block. If C and
+    C' differ, the shortcut is a 1x1 convolution with batch normalization.
 
-    Use: to test whether a linear map is enough, with neighboring positions.
+    Use: to test whether a linear map of neighboring positions, such as `conv3x3`, is enough.
 
     Assumes: positions have neighbors.
 
     Invariant to: nothing exactly; the block can compute new features.
 
-    Joins: maps, and sequences; a receiver's sequence must have no class token. No vectors.
+    Joins: maps and sequences, but no vectors. A receiver's sequence must have no class token.
 
     Parameters: w (C + 9 w + C') + 4 w + 2 C' with w = C' / `reduction`, and C C' + 2 C' more if C and
     C' differ.

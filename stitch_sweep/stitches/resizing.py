@@ -1,5 +1,5 @@
-"""The options `down` and `up` match the sizes of two maps, separately for each axis: one axis may
-shrink while the other grows.
+"""The options `down` and `up` set how the sizes of two maps are matched. Each axis is matched
+separately: one may shrink while the other grows.
 
 | option | from n values to m | same as |
 |---|---|---|
@@ -10,17 +10,17 @@ shrink while the other grows.
 | `up: bilinear` | output i is interpolated between the two values around (i + 1/2) n/m - 1/2 | torch's `bilinear`, `align_corners=False` |
 
 `down: strided` is for stitches whose weights can be applied to a window; the number of parameters then
-grows with the ratio of the sizes. If weights are applied to single positions, pooling comes before the
-weights, and upsampling after them. `conv3x3`, `basic_block` and `bottleneck` match the size of the
-receiver first. With `down: max`, a stitch is invariant to fewer maps, because a maximum doesn't commute
-with mixing channels.
+grows with the ratio of the sizes. A stitch whose weights are applied to single positions pools before
+it applies them, and upsamples afterward. `conv3x3`, `basic_block` and `bottleneck` match the receiver's
+size before they apply weights. With `down: max`, a stitch is invariant to fewer maps, because mixing
+channels before a maximum differs from mixing them after it.
 
-On a GPU, torch's adaptive pooling and interpolation have no deterministic gradient. So Stitch Sweep
-implements every rule except the maximum as a matrix product: one small matrix per axis, exact in
-float64.
+On a GPU, torch's adaptive pooling and interpolation have no deterministic gradient. Stitch Sweep
+therefore computes averages and interpolations as products with one small matrix per axis, or, for whole
+ratios, by plain pooling or copying.
 
-A plugin registers further rules with `SHRINKING_RULES` (m < n) or `GROWING_RULES` (m > n): functions
-from n and m to a matrix [m, n] whose rows sum to 1.
+A plugin registers further rules with `SHRINKING_RULES` (m < n) or `GROWING_RULES` (m > n). A rule is a
+function of n and m that returns a matrix [m, n] whose rows sum to 1.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -58,18 +58,13 @@ Up = Annotated[
 class Resize(nn.Module):
     """Change height and width by a fixed rule, each axis independently.
 
-    For an axis of n values that gets m values, i = 0 .. m-1:
-
-    - `average`, `max` (m <= n): over the values floor(i n/m) to ceil((i+1) n/m) - 1. This is torch's
-      adaptive pooling, and plain pooling if m divides n.
-    - `nearest` (m >= n): the value floor(i n/m).
-    - `bilinear` (m >= n): between the two values around (i + 1/2) n/m - 1/2, with the border repeated.
-      This is torch's `interpolate` with `align_corners=False`.
+    The docstring of the module defines the rules. `bilinear` repeats the border.
 
     Args:
         size: (H, W) of the input.
         target: (H', W') of the output.
-        rule: one of the above, or a registered one; an axis whose size doesn't change isn't changed.
+        rule: `average`, `max`, `nearest`, `bilinear`, or a registered one; an axis whose size doesn't
+            change isn't changed.
 
     Raises:
         InputError: a registered rule returns no matrix [m, n] whose rows sum to 1.

@@ -1,16 +1,17 @@
 """A representation is a map, a sequence of tokens, or a vector.
 
-The layers of a transformer are sequences [T, D]: T tokens of D values. T shows whether one of them is a
-class token, because no number above 1 is both a square and a square plus 1:
+The layers of a transformer are sequences [T, D]: T tokens of D values. T shows whether one of the
+tokens is a class token, because no number above 1 is both a square and a square plus 1:
 
 - T = g^2: the tokens of g x g patches, row by row, without class token;
 - T = g^2 + 1: a class token first, then the tokens of g x g patches;
 - any other T: only `linear` and `identity` accept the sequence; other stitches refuse it before
   anything runs.
 
-The patches are treated as a map [D, g, g], with token g i + j at row i and column j, and their sizes
-are matched like those of maps. Below, x_p and t_p are the patch tokens at position p of a sender
-without and with class token, and t_0 is the class token. A stitch is applied to these vectors r:
+The patches are treated as a map [D, g, g], with token g i + j at row i and column j. Between different
+g, the sizes of these maps are matched. Below, x_p is the patch token at position p of a sender without
+class token. For a sender with class token, t_p is this patch token, and t_0 is the class token. A
+stitch is applied to these vectors r:
 
 | sender | receiver | r of position p | r of the class token |
 |---|---|---|---|
@@ -20,13 +21,14 @@ without and with class token, and t_0 is the class token. A stitch is applied to
 | with | with | t_p | t_0 |
 
 If only the sender has a class token, it is added to every patch, as in "readout add" of Ranftl et al.
-2021 (arXiv 2103.13413). If only the receiver has a class token, it is computed from the mean over
-patches, which is the input of the head in networks without class token. Into a vector, a stitch uses
-the mean over all positions. The conversion has no weights. `down` and `up` don't change the class
-token. For a stitch with windows, r of the class token is a window that contains t_0 everywhere.
+2021 (arXiv 2103.13413). If only the receiver has a class token, the stitch computes it from the mean
+over patches, because this mean is the input of the head in networks without class token. If the
+receiver's representation is a vector, r is by default the mean over all positions. These rules have no
+weights. `down` and `up` don't change the class token. If r is a window, the window of the class token
+contains t_0 at every position.
 
 A vector of D values counts as a map of D channels and one position. Losses and measures treat each
-token, also a class token, as a position.
+token, including the class token, as a position.
 """
 
 from __future__ import annotations
@@ -52,19 +54,15 @@ def channel_axis(shape: Sequence[int]) -> int:
 
 
 def has_class_token(shape: Shape) -> bool:
-    """Return whether a shape is a sequence of g^2 + 1 tokens: a class token, then g x g patches by rows.
-
-    No number > 1 is both a square and a square plus 1, so the length decides.
-    """
+    """Return whether a shape is a sequence of g^2 + 1 tokens: a class token, then g x g patches."""
     return len(shape) == 2 and shape[0] > 1 and math.isqrt(shape[0] - 1) ** 2 == shape[0] - 1
 
 
 def as_map(shape: Shape) -> tuple[int, int, int]:
     """Return the shape (C, H, W) of the feature map that a stitch makes of a representation.
 
-    A vector (D,) counts as a map of one position, (D, 1, 1). A sequence of g^2 tokens (g^2, D) counts
-    as the map of its patches, (D, g, g), with token g i + j at row i and column j. So does a sequence
-    of g^2 + 1 tokens; its class token, which comes first, isn't part of the map.
+    A vector (D,) counts as a map of one position, (D, 1, 1). A sequence counts as the map of its patches,
+    (D, g, g), without the class token.
 
     Raises:
         InputError: the sequence has another length.

@@ -26,10 +26,8 @@ Down = Annotated[
 class Match(nn.Module):
     """Fixed maps that match the sizes of sender and receiver, around or before a convolution.
 
-    A vector counts as a map of one position, a sequence as the map of its patches (`as_map`). A class
-    token of the sender goes to the receiver's class token; if the receiver has none, it is added to every
-    patch (as in Ranftl et al. 2021, arXiv 2103.13413). If only the receiver has a class token, the
-    token's input is the mean of the convolution's other inputs.
+    A vector counts as a map of one position, a sequence as the map of its patches (`as_map`). The
+    docstring of `shapes.py` describes class tokens.
 
     If the receiver has a class token, the convolution's input is the windows of all positions side by
     side, beginning with the class token's window, which contains the class token at each of its

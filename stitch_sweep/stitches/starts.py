@@ -1,24 +1,27 @@
 """The key `start` initializes a stitch: randomly, as the identity, or with a closed form from the training
 set.
 
-- `random`: the usual initialization of torch; for `orthogonal`, uniform over rotations and reflections.
-- `identity`: between equal shapes, a copy, bit for bit; between different sizes, only the sizes are
-  matched. Different numbers of channels are refused. A residual block that ends in a ReLU copies only
-  values that aren't negative.
-- `permutation`: the one-to-one matching of outputs to inputs with the largest sum of correlations,
-  computed exactly. Weights are 0 and 1, without bias. Between unequal widths, min(C', D) channels are
-  matched, and an output without a partner is 0.
-- `least_squares`: the map of the stitch's type with the least squared error on the training set. This
-  is reduced-rank regression for `lowrank`, Procrustes for `orthogonal`, the assignment of least squared
-  error for `permutation`, a regression per channel for `affine`, and an unrestricted base map for
-  `dora`.
-- `procrustes`: the rotation W that maximizes tr(W Y), where Y is the cross-covariance, with the bias
-  that fits the means. Between unequal widths, W is semi-orthogonal.
-- `auto`: `least_squares` if the stitch allows it, and `random` otherwise. If the closed form is already
-  the optimum of the training, there is no training step.
+- `random`: torch's default initialization; for `orthogonal`, uniform over rotations and reflections;
+  for `permutation`, a random matching.
+- `identity`: between equal shapes, a copy of the input, bit for bit; between different sizes, only the
+  sizes are matched. Different numbers of channels are refused. A residual block that ends in a ReLU
+  sets negative values to 0.
+- `permutation`: the one-to-one matching of output channels to entries of r with the largest sum of
+  correlations, computed exactly. Weights are 0 and 1, without bias. Between unequal widths, min(C', D)
+  channels are matched, and an output channel without a partner is 0.
+- `least_squares`: among all maps that the stitch can represent, the one with the least squared error on
+  the training set. This is a reduced-rank regression for `lowrank`, the Procrustes solution for
+  `orthogonal`, the best matching for `permutation`, and a regression per channel for `affine`. For
+  `dora`, the base map is an unrestricted regression.
+- `procrustes`: the orthogonal matrix W that maximizes tr(W Y), where Y is the cross-covariance of r and
+  the expected representation, with the bias that fits the means. Between unequal widths, W is
+  semi-orthogonal.
+- `auto`: `least_squares` if the stitch allows it, and `random` otherwise. If a closed form is already
+  the optimum of the training, there are no training steps.
 
-The possible starts depend only on shapes, so a sweep checks the starts before anything runs. The closed
-forms read the training set once, without augmentation. If D is above 8192, there is no closed form.
+The possible starts depend only on the stitch and the shapes, so a sweep checks them before anything
+runs. Computing a closed form takes one pass over the training set, without augmentation. If D is above
+8192, there is no closed form.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -80,15 +83,12 @@ def start_stitch(
 ) -> LeastSquares | None:
     """Initialize a stitch after it was built.
 
-    - `random`: no change.
-    - `identity`: the map that copies, if it exists.
-    - `permutation`: the (partial) assignment of outputs to inputs that maximizes the summed
-      correlations, with weights 0 and 1 and without bias (Li et al. 2015, arXiv 1511.07543).
-    - `procrustes`: the (semi-)orthogonal W that maximizes tr(W Y), Y the cross-covariance, with the
-      bias that fits the means; without a scale, except for `orthogonal` with `scale: true`.
-    - `least_squares`: the best map that the stitch can represent. Exact in float64; with a ridge if a
-      direction has less than 1e-10 of the largest variance (see `closed_forms.least_squares`).
-    - `auto`: see `choose_start`.
+    The docstring of the module describes the starts. In addition:
+
+    - `permutation` is the assignment of Li et al. 2015 (arXiv 1511.07543).
+    - `procrustes` has no scale, except for `orthogonal` with `scale: true`.
+    - `least_squares` is exact in float64. Otherwise, there is a ridge if a direction has less than 1e-10
+      of the largest variance (see `closed_forms.least_squares`).
 
     Args:
         stitch: on the device of the batches.

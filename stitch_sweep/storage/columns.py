@@ -37,28 +37,29 @@ _SPLITS = {"train": "training", "val": "validation", "test": "test"}
 RESULTS: Columns = {
     "trial": "Identity of the trial: cell, repetition, factors, and number.",
     **_CELL,
-    "sender_kind": "Kind of the sender: `trained`, `random`, `random_raw`, `class_only`, `logits_only`, "
-    "`file`, `named` or `factory`.",
-    "receiver_kind": "Kind of the receiver, likewise.",
+    "sender_kind": "Kind of the sender's weights: `trained`, `random`, `random_raw`, `class_only`, "
+    "`logits_only`, `file`, `named` or `factory`.",
+    "receiver_kind": "Kind of the receiver's weights, with the same values.",
     **_STUDY,
     "stitch": "Name of the stitch.",
     "loss": "Loss in short form, such as `task+0.5*mse`.",
     **_FACTOR,
     **_SETTING,
-    "training.<path>": "Setting of the training.",
+    "training.<path>": "Value of a setting in the section `training`.",
     "status": "`finished`, `failed` (NaN, infinite values or an error), or `stopped` (by the "
     "scheduler).",
     "stopped_at": "Last epoch of a stopped trial.",
-    "error": "Message of a failed trial.",
-    "copied_from": "Equal trial from which this result was copied without training.",
-    "metric": "Value of `search.metric`.",
+    "error": "Error message of a failed trial.",
+    "copied_from": "Trial with equal settings whose result was copied instead of a training.",
+    "metric": "Value of the metric that `search.metric` names.",
     "val_accuracy": "Accuracy of the stitched network on validation images.",
     "test_accuracy": "Accuracy of the stitched network on test images; empty for a stopped trial.",
     "penalty": "Stitching penalty: `receiver_accuracy` - `test_accuracy`.",
-    "converged": "Whether the training has converged; empty where this isn't known.",
+    "converged": "Whether the training has converged; empty if this isn't known.",
     "sender_accuracy": "The sender's own test accuracy; empty for a sender that doesn't classify.",
     "receiver_accuracy": "The receiver's own test accuracy.",
-    "train_accuracy": "Accuracy on training images without augmentation, or on a sample of them.",
+    "train_accuracy": "Accuracy of the stitched network on training images (all or a sample), without "
+    "augmentation.",
     **{
         f"{key}_loss": f"Value of the stitch's loss on {split} images."
         for key, split in _SPLITS.items()
@@ -70,17 +71,18 @@ RESULTS: Columns = {
     "accuracy_raw": "The same as `test_accuracy`.",
     "accuracy_calibrated": "Test accuracy after the calibration of the stitch.",
     **{
-        f"val_{name}": f"Measure on validation images: {measure.title}."
+        f"val_{name}": f"On validation images: {measure.title if measure.direction else measure.formula}."
         for name, measure in MEASURES.items()
     },
-    "optimal_train_loss": "Smallest possible `train_loss`, for a loss with a closed form.",
-    "train_relative_mse": "Squared error on training images divided by the variance, for a stitch "
-    "trained for `mse`.",
-    "optimal_relative_mse": "The smallest possible `train_relative_mse`.",
-    "excess": "`train_relative_mse` - `optimal_relative_mse`.",
+    "optimal_train_loss": "Smallest `train_loss` that this stitch can reach, for a loss with a closed "
+    "form.",
+    "train_relative_mse": "For a stitch trained for `mse`: squared error on training images divided by "
+    "the variance of the expected representation.",
+    "optimal_relative_mse": "Smallest `train_relative_mse` that this stitch can reach.",
+    "excess": "`train_relative_mse` - `optimal_relative_mse` (not the excess over a control).",
     "stitch_parameters": "Number of trained parameters of the stitch.",
-    "stitch_multiply_adds": "Multiply-adds of the stitch for one image.",
-    "seconds": "Duration of the trial.",
+    "stitch_multiply_adds": "Number of multiply-adds of the stitch for one image.",
+    "seconds": "Duration of the trial in seconds.",
 }
 """The columns of `results.parquet`."""
 
@@ -92,7 +94,7 @@ TRAJECTORIES: Columns = {
     "epoch": "Number of the epoch, from 1; 0 is the start.",
     "split": "`train`: mean over the steps since the previous `train` row. `validation`: all "
     "validation images.",
-    "accuracy": "Accuracy; empty where the loss needs no logits in training.",
+    "accuracy": "Accuracy of the stitched network; empty in `train` rows if the loss needs no logits.",
     "loss": "Value of the stitch's loss.",
     "loss.<term>": "One term of the loss, before weighting.",
     "lr": "Learning rate of the last step.",
@@ -112,10 +114,10 @@ SUMMARY: Columns = {
     "finished": "Number of finished trials.",
     "failed": "Number of failed trials.",
     "stopped": "Number of trials that the scheduler stopped.",
-    "copied": "Number of trials that are copies of equal trials.",
+    "copied": "Number of trials whose result was copied from a trial with equal settings.",
     "not_converged": "Number of trials that did not converge.",
     "not_run": "Number of planned trials that have not ended.",
-    "compute_seconds": "Sum of the trials' durations.",
+    "compute_seconds": "Sum of the durations of all trials in seconds.",
     "matrices": "Names of the files in `matrices/`, without suffix.",
 }
 """The keys of `summary.json`."""
@@ -131,31 +133,33 @@ _INDICES = {
 
 VERDICTS: Columns = {
     "matrix": "Name of the matrix's file in `matrices/`, without suffix.",
-    "mean_accuracy": "Mean accuracy over the layers from 0 on.",
+    "mean_accuracy": "Mean accuracy over the cells without layer -1.",
     "sender": "Name of the sender.",
     "receiver": "Name of the receiver.",
     "kind": "`pair`, `self-pair` or `knock-out`.",
     "factors": "Values of the crossed settings.",
-    "value": "Column of `results.parquet` that is judged.",
+    "value": "Column of `results.parquet` whose matrix is judged.",
     "label": "The label in words; for a control, also the control's name.",
     "shape": "`triangle`, `diagonal`, `full`, `none`, `upper`, `gradient` or `unclear`.",
     **_INDICES,
     "cells": "Number of cells below, in and above the band.",
-    "intervals": "Interval of each index: `low`, `high`, `level` and `method`.",
+    "intervals": "Confidence interval of each index: `low`, `high`, `level` and `method`.",
     "label_shares": "Share of bootstrap samples with each label.",
-    "p_value": "p-value of the null hypothesis that rows and columns have effects without interaction.",
-    "reach": "Deepest receiver layer that each sender layer can be stitched into with high accuracy.",
+    "p_value": "p-value of the null hypothesis: accuracy = row effect + column effect + noise.",
+    "reach": "Deepest receiver layer with a rescaled accuracy of at least 0.9, for each sender layer.",
     "chance": "Accuracy of guessing.",
-    "best_accuracy": "Accuracy that counts as 1 in rescaled accuracies.",
-    "relative": "Whether the matrix's maximum counts as 1, because no network's own accuracy is known.",
-    "control": "The control, if the matrix is one.",
+    "best_accuracy": "Accuracy whose rescaled value is 1.",
+    "relative": "Whether `best_accuracy` is the maximum of the matrix, because no network's own "
+    "accuracy is known.",
+    "control": "Name of the control, if the matrix is that of a control.",
     "sound": "`false` if the label is withheld.",
-    "withheld": "Reason why the label is withheld: `gaps` or `unconverged`.",
-    "explained_by": "Controls that have the same shape.",
+    "withheld": "Reason why the label is withheld: `gaps` (too few cells have a value) or "
+    "`unconverged`.",
+    "explained_by": "Controls with the same label, or with about the same high accuracies.",
     "notes": "Reasons to doubt the label, a sentence each.",
     "receiver_free": "Receiver layers after which the receiver is linear.",
-    "without_receiver_free": "The judgment without the columns of `receiver_free`.",
-    "beyond_logits": "The judgment of the accuracy beyond the logits-only control.",
+    "without_receiver_free": "The verdict without the columns in `receiver_free`.",
+    "beyond_logits": "The verdict on the excess over the control `logits_only`.",
 }
 """The keys of each matrix in `verdicts.json`."""
 
@@ -163,26 +167,26 @@ _KEYS = {"sender": _CELL["sender"], "receiver": _CELL["receiver"], **_FACTOR}
 _BY_REGION = {
     **_KEYS,
     "loss": "Loss of the stitch.",
-    "similarity_loss": "Loss of the stitch that isn't trained for the task.",
-    "quantity": "Averaged column of the results or of `measured/representations.parquet`.",
+    "similarity_loss": "Loss of the stitch that is compared with the task-trained stitch.",
+    "quantity": "Averaged column of `results.parquet` or of `measured/representations.parquet`.",
     "lower": "Mean over the cells below the band of equal depth.",
     "band": "Mean over the cells in the band.",
     "upper": "Mean over the cells above the band.",
-    "<region>_standard_error": "Standard error of the region's mean over cells.",
+    "<region>_standard_error": "Standard error of the mean over the cells of the region.",
 }
 _LADDER = {
-    "series": "Name of the series: crossed settings and kind of the networks.",
+    "series": "Values of the crossed settings of this ladder, as text.",
     "sender": _CELL["sender"],
     "receiver": _CELL["receiver"],
     "measure": "Measure of size: `depth`, `width` or `parameters`.",
-    "size": "Size of the networks, a mean of sender and receiver.",
+    "size": "Geometric mean of the sizes of sender and receiver.",
     "order": _INDICES["order"],
     "low": "Lower end of the interval.",
     "high": "Upper end of the interval.",
     "triangle": _INDICES["triangle"],
     "diagonal": _INDICES["diagonal"],
     "label": "Label of the matrix.",
-    "<end>": "End of the interval of `diagonal` or `triangle`.",
+    "<end>": "Lower or upper end of the interval of `diagonal` or `triangle`.",
     "reason": "Reason why the matrix is not a point of the ladder.",
     "interval": "The interval as text.",
 }
@@ -200,7 +204,7 @@ TABLES: Mapping[str, Columns] = {
         "label_share": "Share of bootstrap samples with this label.",
         "p_value": VERDICTS["p_value"],
         "cells": "Number of cells with a value.",
-        "unconverged": "Number of cells that did not converge.",
+        "unconverged": "Number of cells whose training did not converge.",
         "failed": "Number of cells that failed.",
         "missing": "Number of cells that were not run.",
         "control": VERDICTS["control"],
@@ -208,12 +212,12 @@ TABLES: Mapping[str, Columns] = {
         "sender_accuracy": RESULTS["sender_accuracy"],
         "receiver_accuracy": RESULTS["receiver_accuracy"],
         "receiver_free": VERDICTS["receiver_free"],
-        "reduced_<index>": "The index without the columns of `receiver_free`.",
+        "reduced_<index>": "The index without the columns in `receiver_free`.",
     },
     "beyond_logits": {
         **_CELL,
         **_FACTOR,
-        BEYOND_LOGITS: f"{COLUMNS[BEYOND_LOGITS].formula}.",
+        BEYOND_LOGITS: f"{COLUMNS[BEYOND_LOGITS].formula.capitalize()}.",
         "low": "Lower end of the interval of `beyond_logits`.",
         "high": "Upper end of the interval of `beyond_logits`.",
         "interval": "The interval as text.",
@@ -225,16 +229,16 @@ TABLES: Mapping[str, Columns] = {
     "losses": {
         **_KEYS,
         "loss": "Loss that is compared with the task loss.",
-        "cells": "Number of cells that both losses have.",
-        "accuracy": "Mean calibrated test accuracy of the loss.",
-        "task_accuracy": "Mean calibrated test accuracy of the task loss.",
+        "cells": "Number of cells that have a value with both losses.",
+        "accuracy": "Mean calibrated test accuracy of the stitches trained with `loss`.",
+        "task_accuracy": "The same for the task loss.",
         "difference": "Mean of `accuracy` - `task_accuracy` over cells.",
         "standard_error": "Standard error of `difference` over cells.",
         "lowest": "Smallest difference.",
         "highest": "Largest difference.",
-        "behind": "Share of cells in which the accuracy of the loss is more than 0.05 below that of "
-        "the task loss.",
-        "spearman": "Rank correlation of the two accuracies over cells.",
+        "behind": "Share of cells whose accuracy with `loss` is more than 0.05 below that with the task "
+        "loss.",
+        "spearman": "Spearman's rank correlation of the two accuracies over cells.",
     },
     "hacking": {
         **_CELL,
@@ -248,8 +252,10 @@ TABLES: Mapping[str, Columns] = {
         "receiver_accuracy": RESULTS["receiver_accuracy"],
         "accuracy_raw": RESULTS["accuracy_raw"],
         "accuracy_calibrated": RESULTS["accuracy_calibrated"],
-        "val_<measure>": "The measure, after the calibration if there is one.",
-        "rescaled": "Accuracy rescaled: 0 is chance, 1 the better of the pair's own accuracies.",
+        "val_<measure>": "Value of the measure on validation images, after the calibration if the loss "
+        "has one.",
+        "rescaled": "Rescaled calibrated accuracy: 0 is chance, 1 is the own accuracy of the better "
+        "network.",
         "nearest": "Smallest relative squared error that any loss reached in the cell.",
         "nearest_loss": "The loss that reached `nearest`.",
         "well": "Whether `rescaled` is 0.9 or more.",
@@ -260,7 +266,7 @@ TABLES: Mapping[str, Columns] = {
     "agreement": {
         **_KEYS,
         "loss": RESULTS["loss"],
-        **{name: f"Mean {m.title} over cells." for name, m in AGREEMENTS.items()},
+        **{name: f"Mean over cells: {m.title}." for name, m in AGREEMENTS.items()},
     },
     "agreement_cells": {
         **_CELL,
@@ -271,15 +277,15 @@ TABLES: Mapping[str, Columns] = {
         "accuracy_calibrated": RESULTS["accuracy_calibrated"],
         "accuracy_raw": RESULTS["accuracy_raw"],
         "images": "Number of test images.",
-        **{name: f"{m.title}." for name, m in AGREEMENTS.items()},
+        **{name: f"{m.title.capitalize()}." for name, m in AGREEMENTS.items()},
     },
     "networks": {
         "network": "Name of the network.",
         "family": "Architecture.",
-        "weights": "Kind of the weights.",
+        "weights": "Kind of the weights, as in `sender_kind` of `results.parquet`.",
         "seed": "Seed of the weights.",
         "parameters": "Number of parameters.",
-        "depth": "Number of layers after the first.",
+        "depth": "Number of layers minus one.",
         "width": "The family's option `width`.",
         "options": "Options of the family, as JSON.",
         "classes": "Number of classes.",
@@ -289,21 +295,22 @@ TABLES: Mapping[str, Columns] = {
     "probes": {
         "network": "Name of the network.",
         "layer": "Layer that the probe reads.",
-        "features": "Number of pooled features.",
+        "features": "Number of features after pooling over positions.",
         "c": "Inverse strength of the L2 penalty, chosen on validation images.",
         "train_accuracy": "Accuracy on training images.",
         "val_accuracy": "Accuracy on validation images.",
         "test_accuracy": "Accuracy on test images.",
-        "converged": "Whether the regression converged.",
+        "converged": "Whether the logistic regression converged.",
     },
     "importances": {
         **_KEYS,
         "studies": "Number of studies with at least two trials.",
-        "trials": "Number of trials of these studies.",
+        "trials": "Number of trials in these studies.",
         "best": "Number of trials that count as best.",
         "setting": "Dotted path of the searched setting.",
         "importance": "Importance of the setting; the importances of a group of studies sum to 1.",
-        "p_value": "Share of random permutations with at least this importance.",
+        "p_value": "Share of random permutations of the trials in which the importance is at least as "
+        "large.",
         "evaluator": "Method, with Optuna's version.",
     },
     "stopped": {
@@ -320,7 +327,7 @@ TABLES: Mapping[str, Columns] = {
         **_STUDY,
         **_FACTOR,
         **_SETTING,
-        "<objective>": "Value of a searched objective.",
+        "<objective>": "Value of an objective.",
         "test_accuracy": RESULTS["test_accuracy"],
     },
     "knock_out": {
@@ -328,10 +335,9 @@ TABLES: Mapping[str, Columns] = {
         "factors": "Values of the crossed settings, as text.",
         "layers_removed": "Number of removed layers.",
         "mean": "Mean accuracy over all positions of the removed layers.",
-        "lowest": "Lowest accuracy.",
-        "lowest_first": "First removed layer at the lowest accuracy.",
-        "highest": "Highest accuracy.",
-        "cells": "Number of positions of the removed layers.",
+        "lowest": "Lowest accuracy over these positions.",
+        "lowest_first": "First removed layer in the cell with the lowest accuracy.",
+        "highest": "Highest accuracy over these positions.",
     },
     "compared": {
         "sender": _CELL["sender"],
@@ -354,13 +360,13 @@ MEASURED: Mapping[str, Columns] = {
         **_CELL,
         "repeat": _STUDY["repeat"],
         **_FACTOR,
-        "similarity_loss": "Loss of the stitch that isn't trained for the task.",
-        **{name: f"{m.title}: {m.formula}." for name, m in DIFFERENCES.items()},
+        "similarity_loss": "Loss of the stitch that is compared with the task-trained stitch.",
+        **{name: f"{m.title} representation: {m.formula}." for name, m in DIFFERENCES.items()},
         "es_raw": "ES before the calibration.",
         "sv_raw": "SV before the calibration.",
-        "variance": "Variance of the expected representation, a mean over channels.",
-        **{name: f"{m.title}." for name, m in OUTLIER_SCORES.items()},
-        "calibration": "Group of the calibration's map, or `none`.",
+        "variance": "Variance of the expected representation, averaged over channels.",
+        **{name: f"{m.title.capitalize()} representation." for name, m in OUTLIER_SCORES.items()},
+        "calibration": "Kind of map that the calibration fits, such as `affine`; or `none`.",
         "task_trial": "Trial of the stitch that was trained for the task.",
         "similarity_trial": "Trial of the stitch with `similarity_loss`.",
     },

@@ -68,23 +68,23 @@ def checkpoint_path(folder: Path, trial: str) -> Path:
 
 CONTENT = {
     "config.yml": "The configuration. Stitch Sweep never changes it.",
-    RESOLVED_CONFIG: "The configuration with defaults, and with the networks and pairs of controls. "
-    "This file is a valid configuration itself.",
-    f"{LEDGER}/": "The records of all trials, one JSON file each. All tables are rebuilt from these "
-    "records.",
+    RESOLVED_CONFIG: "The configuration with defaults, and with the networks and pairs that `controls` "
+    "adds. This file is a valid configuration itself.",
+    f"{LEDGER}/": "The records of all trials, one JSON file each. The tables of results are rebuilt "
+    "from these records.",
     RESULTS: "Final metrics: one row per trial.",
     TRAJECTORIES: "Trajectories: one row per logged step.",
     PICKLED_TRAJECTORIES: "The trajectories as a pickled pandas table. Unpickle only files that you "
     "trust.",
     PREDICTIONS: "Predicted classes of the test images: one row per finished trial.",
-    SUMMARY: "Numbers of trials, for programs.",
+    SUMMARY: "Numbers of trials by status, for programs.",
     f"{STITCHES}/<trial>.safetensors": "Stored stitches, for `ss.load_stitch`. The ledger doesn't "
     "contain them.",
     f"{MATRICES}/*.csv": "Test accuracies of the best trials: a row per sender layer, a column per "
     "receiver layer. A failed or missing cell is empty.",
     f"{FIGURES}/*": "The matrices and charts as PNG; those of a report as PDF, too.",
     OPTUNA_JOURNAL: "Optuna's studies, for optuna-dashboard; only with a search.",
-    PARETO_FRONT: "Non-dominated trials; only with several objectives.",
+    PARETO_FRONT: "Trials of the Pareto front; only with several objectives.",
     REPORT_PAGE: "The report: one file that also opens offline.",
     VERDICTS: "Label and indices of each matrix in the report, for programs.",
     f"{TABLES}/*": "The report's tables: as CSV with all digits, and as LaTeX with the digits of the "
@@ -102,14 +102,16 @@ CONTENT = {
 """What each file and folder of an experiment folder contains."""
 
 LEDGER_CONTENT = {
-    DESCRIPTION: "The sweep: its settings, versions, machine, and networks' hashes.",
-    f"{RECORDS}/<trial>.json": "Record of a trial: running, finished, failed or stopped.",
+    DESCRIPTION: "Description of the sweep: settings, versions of packages, processor, and hashes of "
+    "the networks.",
+    f"{RECORDS}/<trial>.json": "Record of a trial, with its status: running, finished, failed or "
+    "stopped.",
     f"{CHECKPOINTS}/<trial>": "Newest checkpoint of a running trial.",
     f"{RETRAINED}/<trial>.json": "Earlier record of a trial that runs again because its stitch was "
     "missing or damaged.",
-    f"{SET_ASIDE}/": "Damaged files, and files that other files had to replace.",
+    f"{SET_ASIDE}/": "Damaged files, and files of trials that were run again.",
     f"{SENT}/": "Records of the results that TensorBoard and Weights & Biases received.",
-    LOCK: "Lock of the only process that may write; `lock.json` names this process.",
+    LOCK: "Lock that lets only one process write; `lock.json` names this process.",
 }
 """What each file and folder of `ledger/` contains."""
 
@@ -119,6 +121,6 @@ ASSEMBLY_CONTENT = {
     SUMMARY: "The results.",
     PREDICTIONS: "Predicted classes of the test images.",
     "parts/<position>-*.safetensors": "The trained stitches and pieces.",
-    ASSEMBLY_MANIFEST: "The files that a later assembly may replace.",
+    ASSEMBLY_MANIFEST: "List of the files that a later assembly may replace.",
 }
 """What `stitch-sweep assemble` writes."""

@@ -1,9 +1,9 @@
-"""`stitch-sweep sweep CONFIG --resume` continues the sweep in the folder, and checks the changes of the
+"""`stitch-sweep sweep CONFIG --resume` continues the sweep in the folder, and checks the changes in the
 configuration.
 
 - You may extend `pairs`, `knock_out`, `controls`, `networks`, `repeats`, `samples`, `plugins`, and the
-  values in `cross`. Stitch Sweep runs the new trials. With `share: neighbors`, `samples` and `stop`
-  must stay.
+  values in `cross`. Stitch Sweep runs the new trials. With `share: neighbors`, you can't change
+  `samples` and `stop`.
 - You may change `stop`, `time_budget`, `journal`, `tracking`, `keep_stitches`, `report`, `loader`,
   shares of a GPU, and the locations of files.
 - You can't change `seed`, the images and `augment`, `stitch`, `loss`, `training`, and the weights of

@@ -207,9 +207,9 @@ def _limits() -> str:
     return "\n\n".join(
         [
             "Stitch Sweep refuses a value beyond a limit before it uses time or memory, and prints the "
-            "path of the value and the limit. The tables above contain the ranges of single keys; the "
-            "following table contains all other limits. In a grid search, only combinations that meet "
-            "the `when` conditions count as trials.",
+            "path of the value and the limit. The tables above contain the ranges of single keys; this "
+            "table contains the other limits. In a grid, only combinations that meet the `when` "
+            "conditions count.",
             table(["value", "limit"], rows),
         ]
     )

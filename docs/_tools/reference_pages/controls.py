@@ -43,7 +43,7 @@ def _make_page(name: str) -> str:
         ),
         "## In a configuration",
         f"```yaml\ncontrols: [{name}]\n```",
-        "[Controls](../controls.md) says which pairs get controls, and "
+        "[Controls](../controls.md) explains which pairs get controls, and "
         "[What controls prove](../../explanation/controls.md) explains how to read them.",
         source="`stitch_sweep/config/control_notes.py`",
     )

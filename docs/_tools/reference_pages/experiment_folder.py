@@ -11,8 +11,8 @@ from stitch_sweep.storage import columns, layout
 def make_page() -> str:
     """Make the page."""
     blocks = [
-        "A sweep writes all files into one folder: the configuration's folder, or that of `--folder`. "
-        "[Resume after a crash](../guides/resume.md) explains the ledger.",
+        "A sweep writes all files into one folder: the configuration's folder, or the folder that "
+        "`--folder` names. [Resume after a crash](../guides/resume.md) explains the ledger.",
         "## Files",
         _rows("file", layout.CONTENT),
         "## `ledger/`",
@@ -35,22 +35,31 @@ def make_page() -> str:
         "[Analysis of a matrix](../explanation/analysis.md) explains these quantities.",
         _rows("key", columns.VERDICTS),
         f"## {layout.TABLES}/",
-        "A table is written only if the experiment has data for it. With several experiments, "
-        "the names begin with a number and the experiment's name.",
+        "A table is written only if the experiment has data for the table. If a report compares several "
+        "experiments, the names begin with a number and the experiment's name.",
     ]
+    shown: dict[int, str] = {}
     for name, described in columns.TABLES.items():
-        blocks += [f"### {layout.TABLES}/{name}.csv", _rows("column", described)]
+        first = shown.setdefault(id(described), name)
+        text = f"The columns are those of `{layout.TABLES}/{first}.csv`."
+        rows = _rows("column", described) if first == name else text
+        blocks += [f"### {layout.TABLES}/{name}.csv", rows]
     blocks += [
         f"## {layout.MEASURED}/",
         "`analyze` and `ss.measure` compute these tables once. `images.safetensors` contains the images "
-        "that stitches into layer -1 produce.",
+        "that stitches into layer -1 produce. In the formulas, e is the expected representation; t is "
+        "the representation of the task-trained stitch, and s that of the stitch with "
+        "`similarity_loss`.",
     ]
     for name, described in columns.MEASURED.items():
-        if described is columns.TABLES.get(name):
-            text = f"The columns are those of `{layout.TABLES}/{name}.csv`."
-        else:
-            text = _rows("column", described)
-        blocks += [f"### {layout.MEASURED}/{name}.parquet", text]
+        blocks.append(f"### {layout.MEASURED}/{name}.parquet")
+        common = columns.TABLES.get(name, {})
+        if common and common.items() <= described.items():
+            described = {key: text for key, text in described.items() if key not in common}
+            end = ", and these:" if described else "."
+            blocks.append(f"The columns are those of `{layout.TABLES}/{name}.csv`{end}")
+        if described:
+            blocks.append(_rows("column", described))
     blocks += [
         "## An assembly",
         "`stitch-sweep assemble` writes these files. [Assemble networks from parts]"

@@ -80,7 +80,7 @@ def _make_page(name: str) -> str:
         ),
         "## In a configuration",
         f"```yaml\nloss: {{{name}: {body}}}\n```",
-        "[Losses](../losses.md) compares all losses, and explains symbols and calibration.",
+        "[Losses](../losses.md) compares all losses, and explains the symbols and the calibration.",
         source=f"the docstring in `{entry.module.replace('.', '/')}.py`",
     )
 

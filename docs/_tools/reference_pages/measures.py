@@ -30,9 +30,9 @@ GROUPS = {
     "Accuracies": (ACCURACIES, "Columns of `results.parquet`."),
     "Differences": (
         DIFFERENCES,
-        "Columns of `measured/representations.parquet`. t is the output of the cell's stitch that was "
-        'trained for the task, and s that of its stitch with another loss ("this loss"). All '
-        "differences are computed after the calibration.",
+        "Columns of `measured/representations.parquet`. In each cell, t is the output of the stitch "
+        "that was trained for the task, and s the output of the stitch that was trained for another "
+        'loss ("this loss"). All differences are computed after the calibration.',
     ),
     "Out-of-distribution scores": (
         OUTLIER_SCORES,
@@ -41,7 +41,7 @@ GROUPS = {
     "Agreement of decisions": (AGREEMENTS, "Columns of `tables/agreement_cells.csv`."),
     "Counts": (
         {name: m for name, m in MEASURES.items() if m.direction is None},
-        "These columns say how a measure was computed.",
+        "These columns show how a measure was computed.",
     ),
 }
 

@@ -16,7 +16,7 @@ def make_page() -> str:
     blocks = [
         "This page lists the networks that Stitch Sweep builds and trains, and the data sets that it "
         "reads. [Stitch external networks](../guides/external_networks.md) and "
-        "[Use your own images](../guides/data.md) explain how to use your own.",
+        "[Use your own images](../guides/data.md) explain how to use your own networks and images.",
         "## Network families",
         documented.summary,
         *documented.text,
@@ -43,7 +43,7 @@ def make_page() -> str:
     blocks += [
         "### Data sets of torchvision",
         f"{', '.join(f'`{name}`' for name in library)}: torchvision's data sets, read from the original "
-        "files. For `EMNIST`, this is the split `balanced`.",
+        "files. For `EMNIST`, Stitch Sweep reads the split `balanced`.",
         "```yaml\ndata: {source: torchvision, name: SVHN, path: ./svhn}\n```",
         describe_options(entry, text),
     ]

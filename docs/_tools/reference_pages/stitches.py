@@ -20,7 +20,7 @@ from stitch_sweep.stitches.shapes import Shape
 EQUAL: tuple[Shape, Shape] = ((64, 8, 8), (64, 8, 8))
 UNEQUAL: tuple[Shape, Shape] = ((64, 8, 8), (32, 4, 4))
 EQUAL_SHAPES = ("affine", "identity")
-"""Stitches that can't join most layers of two ResNets."""
+"""Stitches that can't join most layers of two ResNets, because they need equal shapes or channels."""
 TOPICS = {
     "Sequences of tokens": shapes,
     "Sizes": resizing,
@@ -66,10 +66,10 @@ def _make_index() -> str:
         documented.summary,
         *documented.text,
         table(heads, rows),
-        "Parameters: number of trained parameters with default options, for equal shapes "
-        f"({_arrow(EQUAL)}) and unequal shapes ({_arrow(UNEQUAL)}). Closed form: a formula gives the "
-        "stitch with the smallest squared error, which shows whether a trial with the loss `mse` has "
-        "converged.",
+        "Invariant to: changes of the sender's representation that the stitch can undo. Closed form: a "
+        "formula gives the stitch with the smallest squared error. This error shows whether a trial "
+        "with the loss `mse` has converged. Parameters: number of trained parameters with default "
+        f"options, for equal shapes ({_arrow(EQUAL)}) and unequal shapes ({_arrow(UNEQUAL)}).",
     ]
     for title, module in TOPICS.items():
         text = read_docstring(module)

@@ -20,8 +20,8 @@ from stitch_sweep.data.splits import cut_test
 def digits(image_size: int | None) -> Source:
     """Handwritten digits that come with scikit-learn: 1,797 grayscale images of 8x8 pixels.
 
-    The values 0 .. 16 are scaled to 0 .. 255. The data set has no official test split; a stratified
-    quarter, always the same 449 images, serves as the test split.
+    The values 0 .. 16 are scaled to 0 .. 255. The data set has no official test split, so a fixed
+    stratified quarter (449 images) serves as the test split.
     """
     # The file that `sklearn.datasets.load_digits` reads; an import of scikit-learn takes 1.5 s.
     spec = find_spec("sklearn")

@@ -20,9 +20,9 @@ from stitch_sweep.data.sources.folder_scan import FolderScan
 def image_folder(image_size: int | None, *, path: str) -> Source:
     """Read a folder of image files: `train/<class>/*` and `test/<class>/*`.
 
-    Classes are the names of the folders in sorted order. The files of a class are sorted by path, at
-    any depth. Symbolic links are followed. Stitch Sweep ignores files without the suffix of an image,
-    hidden files and folders, and folders for copies by other tools, such as `#recycle`. Class names of
+    Classes are the names of the folders in sorted order. The files of a class are sorted by path, at any
+    depth. Symbolic links are followed. Stitch Sweep ignores files without the suffix of an image, hidden
+    files and folders, and folders into which other tools put copies, such as `#recycle`. Class names of
     `train` and `test` are compared in Unicode form NFC.
 
     Args:

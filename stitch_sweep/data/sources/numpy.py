@@ -45,10 +45,10 @@ def numpy(
     """Read arrays from an `.npz` file, or memory-mapped from a folder of `.npy` files.
 
     Images are `N x C x H x W`, `N x H x W x C` or `N x H x W`: whole numbers from 0 to 255, or floats.
-    Labels are `N` or `N x 1`: whole numbers or text. An optional text array `classes` contains the
-    class names. `{split}` in a key is `train`, `test`, and `validation`, `val` or `valid` where there
-    are official validation images. Without `{split}`, a stratified quarter, always the same, serves as
-    the test split.
+    Labels are `N` or `N x 1`: whole numbers or text. An optional text array `classes` contains the class
+    names. `{split}` in a key stands for `train`, for `test`, and, if there are official validation
+    images, for `validation`, `val` or `valid`. If the keys contain no `{split}`, a fixed stratified
+    quarter of the images serves as the test split.
 
     Args:
         image_size: required if the images aren't square.

@@ -21,10 +21,10 @@ def parquet(
 ) -> Source:
     """Read encoded images from `train*.parquet` and `test*.parquet`, as the Hugging Face hub stores them.
 
-    The hub's converted layout, `train/0000.parquet` and `test/0000.parquet`, is read too. The files of
-    a split are read in sorted order. Images are bytes, or structs with a field `bytes`; labels are
-    integers from 0. Class names come from the Hugging Face metadata and must be equal in all files that
-    have them; without metadata, the names are the labels' numbers.
+    The layout of files that the hub itself converted, `train/0000.parquet` and `test/0000.parquet`, is
+    also read. The files of a split are read in sorted order. Images are bytes, or structs with a field
+    `bytes`; labels are integers from 0. Class names come from the Hugging Face metadata and must be
+    equal in all files that have them; without metadata, the class names are the numbers of the labels.
 
     Args:
         image_size: required if the images differ in size or aren't square.

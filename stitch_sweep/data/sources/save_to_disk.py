@@ -37,8 +37,8 @@ def datasets(
 ) -> Source:
     """Read a folder that the Hugging Face library `datasets` wrote with `DatasetDict.save_to_disk`.
 
-    Images are a feature `Image` or plain bytes; labels are a `ClassLabel` or integers from 0. Class
-    names come from the `ClassLabel`.
+    Images have the column type `Image` or are bytes; labels have the type `ClassLabel` or are integers
+    from 0. The `ClassLabel` also contains the class names.
 
     Args:
         image_size: required if the images differ in size or aren't square.

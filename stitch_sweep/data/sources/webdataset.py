@@ -34,7 +34,8 @@ def webdataset(
     """Read WebDataset archives: `train*.tar` and `test*.tar`, or `train/0000.tar` and `test/0000.tar`.
 
     The name of a file in an archive is `<sample>.<key>`, such as `0001.jpg` and `0001.cls`. The files of
-    a sample follow each other. A label is an integer from 0, written in digits.
+    a sample must be adjacent in the archive. The file of a label contains a whole number, 0 or more, as
+    text.
 
     Args:
         image_size: required if the images differ in size or aren't square.

@@ -81,7 +81,7 @@ def cnn(
     Layers: every convolution after its ReLU. Third k of the convolutions (k = 0 to 2) has w 2^k
     channels and side s / 2^k.
 
-    Short names: `cnn6` for depth 6, and any other number from 1 to 99.
+    Short names: `cnn6` for depth 6, and likewise for other depths from 1 to 99.
 
     Limits: none on the image size.
 

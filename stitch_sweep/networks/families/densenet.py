@@ -138,16 +138,17 @@ def densenet(
     """DenseNet-BC for small images: a 3x3 stem, pre-activation bottlenecks, and transitions that halve
     channels and side.
 
-    The output of a dense layer is the concatenation of all outputs so far in its block. So this tensor
-    carries everything, and there is a cut point after the layer. A stitch into a dense layer has to
-    produce all channels of this tensor, also those of earlier layers. There is no cut point inside a
-    dense layer. With `skips: none` the network is sequential.
+    The output of a dense layer is the concatenation of all outputs so far in its block. This tensor
+    carries all information, so there is a cut point after each dense layer. A stitch into a dense layer
+    has to produce all channels of this tensor, also those of earlier layers. There is no cut point
+    inside a dense layer, except with `skips: none`, which makes the network sequential.
 
     Layers: the stem, and every dense layer. The stem has 2 w channels, and each layer adds w. Block k
     (from 0) has side s / 2^k.
 
     Short names: `densenet121`, `densenet169` and `densenet201` for blocks [6, 12, 24, 16], [6, 12, 32,
-    32] and [6, 12, 48, 32]; `densenet100` for blocks [16, 16, 16], which in the paper has `width: 12`.
+    32] and [6, 12, 48, 32]; `densenet100` for blocks [16, 16, 16] (with `width: 12`, the network of the
+    paper).
 
     Limits: one to five blocks. The image must be large enough: its side is halved between blocks.
 

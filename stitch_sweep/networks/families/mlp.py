@@ -64,12 +64,12 @@ class MLP(nn.Module):
 def mlp(
     in_channels: int, num_classes: int, image_size: int = 32, *, depth: Depth, width: Width = 512
 ) -> MLP:
-    """Multi-layer perceptron: `depth` hidden layers of `width` units with ReLUs, on the image as one
-    vector.
+    """Multi-layer perceptron: `depth` hidden layers of `width` units with ReLUs. The input is the image
+    as one vector.
 
     Layers: every hidden layer after its ReLU, a vector of w values.
 
-    Short names: `mlp3` for depth 3, and any other number from 1 to 99.
+    Short names: `mlp3` for depth 3, and likewise for other depths from 1 to 99.
 
     Limits: a network takes only images of the size that it was trained with.
 

@@ -123,14 +123,14 @@ def resnet(
 ) -> ResNet:
     """Residual network for small images: a 3x3 stem, and four stages of blocks with two convolutions.
 
-    With `skip: none`, a block is relu(H(x)) instead of relu(H(x) + x). This is the plain network of the
-    paper, without 1x1 convolutions. The shapes of all layers stay the same, and every place is a cut
-    point.
+    With `skip: none`, a block is relu(H(x)) instead of relu(H(x) + x), where H is the block's
+    convolutions with BatchNorm. This is the plain network of He et al., without 1x1 convolutions. The
+    shapes of all layers stay the same, and there is a cut point after every operation.
 
     Layers: the stem, and every block after its ReLU. Stage k (0 to 3) has maps of w 2^k channels and
     side s / 2^k.
 
-    Short names: `resnet1111` for blocks [1, 1, 1, 1], and any other four digits from 1 to 9;
+    Short names: `resnet1111` for blocks [1, 1, 1, 1], and likewise for other digits from 1 to 9;
     `resnet10`, `resnet18` and `resnet34` for blocks [1, 1, 1, 1], [2, 2, 2, 2] and [3, 4, 6, 3].
 
     Limits: none on the image size.

@@ -176,8 +176,8 @@ def vit(
     Layers: the embedding, and every encoder block: a sequence of T tokens of w values. T is (s /
     `patch`)^2, plus 1 with `class_token`.
 
-    Short names: `vit6` for depth 6, and any other number from 1 to 99; `vit_tiny`, `vit_small` and
-    `vit_base` for depth 12, width 192, 384 and 768, and 3, 6 and 12 heads.
+    Short names: `vit6` for depth 6, and likewise for other depths from 1 to 99; `vit_tiny`, `vit_small`
+    and `vit_base` for depth 12, width 192, 384 and 768, and 3, 6 and 12 heads.
 
     Limits: a network takes only images of the size that it was trained with, and at most 4096 tokens.
     `heads` must divide `width`, and `patch` must divide the image's side.
@@ -189,9 +189,9 @@ def vit(
         num_classes: length of the logits.
         image_size: pixels on a side; the network takes only images of this size.
         depth: number of encoder blocks.
-        width: length of a token.
-        heads: heads of every attention.
-        patch: pixels on a side of a patch.
+        width: number of values of a token.
+        heads: number of attention heads in each block.
+        patch: side of a patch in pixels.
         class_token: `true`: T = (image_size / patch)^2 + 1, the class token comes first, and the head
             reads this token; `false`: T = (image_size / patch)^2, and the head reads the mean of the
             tokens.
