@@ -42,7 +42,7 @@ Cost: as many trials as the pair has.
     "untrained_receiver": """
 The trained sender, stitched into the receiver's architecture with random weights.
 
-The network has `weights: random`, as for [`untrained_sender`](untrained_sender.md).
+This receiver has `weights: random`; [`untrained_sender`](untrained_sender.md) describes these weights.
 
 Adds: the network `b-untrained`, and the pair `a` to `b-untrained`.
 

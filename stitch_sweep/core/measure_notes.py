@@ -208,7 +208,7 @@ images.
 \frac{{1}}{{N}} \sum_i \frac{{|N_s(i) \cap N_e(i)|}}{{10}}
 ```
 
-For unrelated representations of n images, the expected value is 10/(n - 1).
+For unrelated representations of N images, the expected value is 10/(N - 1).
 
 {_NEIGHBORS}
 

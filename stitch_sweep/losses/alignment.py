@@ -27,9 +27,9 @@ class FunctionalLatentAlignment(Loss):
     all units. In the terms of later layers, an error of s_j counts only if it changes the outputs of
     these layers. The loss uses neither logits nor labels. To include them, add `soft_task` or `task`.
 
-    The second version of the paper (ICML 2026) keeps this loss, but trains the stitches of each sender
-    layer with different images. Stitch Sweep can't run that version, because a sweep has one set of
-    images.
+    The paper that introduced this loss (see Source) has a second version (ICML 2026), which keeps the
+    loss. There, each sender layer has its own training images for its stitches. Stitch Sweep can't run
+    this version, because a sweep has one set of images.
 
     Use: to test whether the representation and the later layers' outputs equal the receiver's own.
 

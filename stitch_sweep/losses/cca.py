@@ -247,14 +247,15 @@ class SVCCA(_CanonicalLoss):
 
 @LOSSES.register("pwcca")
 class PWCCA(_CanonicalLoss):
-    r"""1 - PWCCA of stitched and expected channels, over positions. The expected channels determine the
-    weights.
+    r"""1 - PWCCA (projection-weighted CCA) of the stitched and the expected channels, which determine
+    the weights.
 
     ```math
     L = 1 - \frac{\sum_i a_i \rho_i}{\sum_i a_i}, \qquad a_i = \sum_c |\langle h_i, e_c \rangle|
     ```
 
-    h_i are the canonical variates of e. A direction has more weight if it explains more of e.
+    rho are the canonical correlations, as in `cca`, and h_i the canonical variates of e. A direction has
+    more weight if it explains more of e.
 
     Use: to test the same as with `cca`, but with directions weighted by the share of e that they
     explain.

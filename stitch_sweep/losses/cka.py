@@ -266,10 +266,10 @@ class CKA(Loss):
     ```
 
     HSIC is the debiased estimator with linear kernels. The loss tests whether the same images are close
-    to each other in both representations. An image counts as the vector of all its C H W values, so
-    positions matter. The loss is invariant to any rotation of these vectors. The calibration uses only
-    rotations of channels, the same at every position, because a rotation of all values can't be
-    estimated from fewer images than values.
+    to each other in both representations. An image's representation counts as one vector of all its C H
+    W values, so positions matter. The loss is invariant to any rotation of these vectors. The
+    calibration uses only rotations of channels, the same at every position, because a rotation of all
+    values can't be estimated from fewer images than values.
 
     Use: to test whether the same images are close to each other in both representations, also with many
     channels. Train with large batches.

@@ -7,8 +7,8 @@ of `dora`.
 
 The key `l1` adds its value times the sum of |w| to the loss. For a stitch that is an affine map, w are
 the entries of the map's matrix (the product U V for `lowrank`, the rotation for `orthogonal`). For
-other stitches, w are the weights of the convolutions. The penalty ignores biases and normalization, and
-has no effect on a permutation.
+`bn_conv1x1_bn`, `mlp` and the residual blocks, w are the weights of the convolutions or linear layers.
+The penalty ignores biases and normalization, and has no effect on a permutation.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ set.
 - `random`: torch's default initialization; for `orthogonal`, uniform over rotations and reflections;
   for `permutation`, a random matching.
 - `identity`: between equal shapes, a copy of the input, bit for bit; between different sizes, only the
-  sizes are matched. Different numbers of channels are refused. A residual block that ends in a ReLU
-  sets negative values to 0.
+  sizes are matched. Different numbers of channels are refused. The stitches `basic_block` and
+  `bottleneck` end in a ReLU by default, so they copy only positive values and set others to 0.
 - `permutation`: the one-to-one matching of output channels to entries of r with the largest sum of
   correlations, computed exactly. Weights are 0 and 1, without bias. Between unequal widths, min(C', D)
   channels are matched, and an output channel without a partner is 0.
