@@ -1,7 +1,7 @@
 """The program `stitch-sweep` runs sweeps and reads their results.
 
-Results go to standard output; progress and logs go to standard error. With `--json` a command prints one
-JSON object on standard output.
+Results go to standard output; progress and logs go to standard error. With `--json`, a command prints one
+line of JSON on standard output.
 
 | exit status | meaning |
 |---|---|
@@ -17,7 +17,7 @@ JSON object on standard output.
 | WANDB_API_KEY | key of Weights & Biases |
 | RAY_AUTH_MODE, RAY_AUTH_TOKEN | Ray's token authentication |
 | RAY_TMPDIR | folder of Ray's temporary files and sockets; its path must be short |
-| STITCH_SWEEP_GRACE_SECONDS | seconds that logging may continue after a sweep's end; default 30 |
+| STITCH_SWEEP_GRACE_SECONDS | seconds that logging may last after a sweep's process ends; default 30 |
 | CUBLAS_WORKSPACE_CONFIG | workspace of cuBLAS; Stitch Sweep sets a deterministic value |
 | CXX, CC | compiler for `training.frozen: compiled` |
 | NAME in `${env:NAME}` | part of a path in a configuration |

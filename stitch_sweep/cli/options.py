@@ -19,7 +19,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=VALUE", help="Override one key; repeatable."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 PairOption = Annotated[
     str | None,
     typer.Option(help="SENDER:LAYER,RECEIVER:LAYER. Default: the middle layers of the first pair."),

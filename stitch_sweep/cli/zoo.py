@@ -20,7 +20,7 @@ app = typer.Typer(no_args_is_help=True, help="Train and list the frozen networks
 
 @app.command("train")
 def train_networks(config: ConfigFile, set_: Overrides = None, as_json: AsJson = False) -> None:
-    """Train, in parallel, those networks of a configuration that the zoo doesn't contain yet."""
+    """Train those networks of a configuration that are missing in the zoo; on CPUs, in parallel."""
     from stitch_sweep.config.networks import LOGITS_ONLY
     from stitch_sweep.core.cpus import usable_cpus
     from stitch_sweep.networks.side_by_side import ensure_side_by_side

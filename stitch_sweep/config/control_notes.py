@@ -11,7 +11,7 @@ controls: [untrained_sender, class_only, logits_only]
 - Controls are networks and pairs like any other: `--dry-run` counts them, and `config.resolved.yml` and
   every table list them. `sender_kind` and `receiver_kind` of `results.parquet` show the kind of each
   network.
-- Controls with other networks use the pair's layers except sender layer -1, because the image is the
+- Controls that replace a network use the pair's layers except sender layer -1, because the image is the
   same for all networks.
 - Pairs of the same network share its control networks, and existing networks and pairs are not added
   again. A network of yours is refused if it has the name of a control network but differs from it.
@@ -25,8 +25,8 @@ NOTES: dict[str, str] = {
     "untrained_sender": """
 The sender's architecture with random weights, stitched into the trained receiver.
 
-The network has `weights: random`: Kaiming fan-out weights, and BatchNorm statistics from one pass over
-the training images. Its seed is computed from the trained network's seed and name, so its weights
+The network has `weights: random`: the architecture's initial weights, and BatchNorm statistics from one
+pass over the training images. Its seed is computed from the trained network's seed and name, so its weights
 differ from the initial weights of the trained network. The other setting, `weights: random_raw`, keeps
 BatchNorm's means at 0 and its variances at 1, so activations of a deep network can vanish or explode.
 
@@ -82,8 +82,8 @@ only be a sender, has no layer -1, and can't be the teacher of a loss.
 
 Adds: the network `a-class-only`, and the pair `a-class-only` to `b`.
 
-Shows: whether class information suffices for the receiver. If the control's matrix is a triangle, too,
-the report says so.
+Shows: whether class information suffices for the receiver. If the control's matrix has the pair's label
+or is about as accurate, the report says so.
 
 Limits: the sender contains the test labels, so it is no null hypothesis: it doesn't show how much of a
 cell's accuracy class information explains. With few channels, a stitch can't average out the noise, so
@@ -141,7 +141,7 @@ Shows: how accurately a linear classifier predicts the class from each sender la
 
 Limits: it says nothing about the receiver.
 
-Cost: one logistic regression per sender layer.
+Cost: four logistic regressions per sender layer, one per strength of the L2 penalty.
 """,
 }
 """The page of each control, as the text of a docstring."""

@@ -6,7 +6,8 @@
 - Mappings are merged key by key. All other values, also lists, are replaced. Two kinds of mappings are
   replaced as a whole: `loss`, and a section whose `name` the later file changes.
 - Files that include themselves are refused.
-- Other paths in an included file are looked up next to that file first.
+- Other paths in an included file, except `uri`, are looked up next to that file first; `zoo`,
+  `beton_folder` and `tensorboard` only if they begin with `./` or `../`.
 - `config.resolved.yml` contains the merged keys and no `include`.
 """
 

@@ -157,7 +157,8 @@ class NetworkConfig(Component):
         default=None, description="Arguments of `model` or `factory`, by name."
     )
     seed: Seed = Field(
-        default=0, description="Seed of the initial weights and of the image order in pretraining."
+        default=0,
+        description="Seed of the initial weights, and of image order and augmentation in pretraining.",
     )
     weights: Text = Field(
         default="trained",

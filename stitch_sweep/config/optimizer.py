@@ -62,8 +62,8 @@ class OptimizerConfig(BaseModel):
     optimizer: {name: adamw, lr: 0.003, weight_decay: 0.01}
     ```
 
-    Without `lr`, the learning rate is the training loss's default for this optimizer. LBFGS, SparseAdam
-    and Muon can't train a stitch and are refused.
+    Without `lr`, the learning rate of a stitch is the smallest default of its losses for this optimizer;
+    in `pretraining`, it is 0.1. LBFGS, SparseAdam and Muon can't train a stitch and are refused.
 
     Example:
         >>> OptimizerConfig.model_validate({"name": "sgd", "lr": 0.1, "momentum": 0.9}).options

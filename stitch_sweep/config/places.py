@@ -5,9 +5,10 @@ file `stitch-sweep.yml`. Without such a file, the root is the configuration's fo
 empty. In a folder where everyone may create files (with the sticky bit, such as `/tmp`), the file is
 ignored.
 
-- `data.path`, `weights`, `factory`, `zoo`, `beton_folder`, the path of an sqlite `uri`, `search.space`
-  and `search.enqueue` are looked up next to the configuration first, then in the root. A zoo, a store
-  or FFCV's files that exist in neither place are created in the root.
+- `data.path`, `weights`, `factory`, `plugins`, `zoo`, `beton_folder`, `tensorboard`, the path of an
+  sqlite `uri`, `search.space` and `search.enqueue` are looked up next to the configuration first, then
+  in the root. A zoo, a store or a folder for FFCV or TensorBoard that exists in neither place is
+  created in the root.
 - A path that begins with `./` or `../` is relative to the configuration's folder and looked up nowhere
   else. `~` is your home folder. Paths in `--set` follow the same rules as paths in the file.
 - `${env:NAME}` in these values, and in `include` and `uri`, stands for an environment variable: `zoo:

@@ -4,10 +4,10 @@
 plugins: [./mine.py, my_package.stitches]
 ```
 
-A name that ends in `.py` or contains `/` is a file, relative to the configuration's folder. Every other
-name is a module that Python can import. An installed package that declares its plugin as an entry point
-in the group `stitch_sweep.plugins` needs no key. [Extensions of your own](../tutorials/extensions.md)
-builds a plugin of each kind.
+A name that ends in `.py` is a file, looked up as in [Paths](#paths). Every other name is a module that
+Python can import. An installed package that declares its plugin as an entry point in the group
+`stitch_sweep.plugins` needs no key. [Extensions of your own](../tutorials/extensions.md) builds a plugin
+of each kind.
 
 - Reading a configuration runs its plugins. [Security](../explanation/security.md) says when Stitch
   Sweep runs no plugin.

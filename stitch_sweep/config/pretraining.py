@@ -55,9 +55,9 @@ class PretrainingConfig(Options):
     pretraining: {recipe: fast, optimizer: {lr: 0.1}, augment: alternating_flip}
     ```
 
-    `recipe: fast` needs less time than the defaults for about the same accuracy
-    ([measurements](../evidence/benchmarks.md#pretraining)). It gives these values to the keys that you
-    don't set:
+    On CIFAR-10, `recipe: fast` reached a higher accuracy than 15 epochs of SGD with momentum, in less
+    than a third of the CPU time ([measurements](../evidence/benchmarks.md#pretraining)). The recipe
+    gives these values to the keys that you don't set:
 
     ```yaml
     pretraining:

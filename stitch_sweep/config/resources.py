@@ -42,11 +42,11 @@ class ResourcesConfig(Options):
     ```
 
     Each worker can use only its share of a GPU's memory. A trial that needs more memory runs once more
-    with twice the share, and is recorded as failed if that isn't enough. `gpu: auto` first trains for
-    one epoch the trials that need the most memory in a worker. Every worker then gets a quarter more
-    memory than this training took. A GPU gets as many workers as its memory and the CPUs allow, at most
-    32. Each network of the zoo is trained on a whole GPU. [Share a GPU](../guides/gpu.md) shows
-    examples.
+    with twice the share, and is recorded as failed if that isn't enough. `gpu: auto` first trains, for
+    one epoch, the trials that together need the most memory in a worker. Every worker then gets at least
+    a quarter more memory than this training took. A GPU gets as many workers as its memory and the CPUs
+    allow, at most 32. Each network of the zoo is trained on a whole GPU. [Share a GPU](../guides/gpu.md)
+    shows examples.
 
     The value of `pack` changes the rounding, and so the last bits of results. Results don't depend on
     which stitches share a pack. The number that `pack: auto` chooses depends on the device, the batch
@@ -71,10 +71,9 @@ class ResourcesConfig(Options):
     )
     cache_gb: From0 = Field(
         default=1.0,
-        description="Size limit in GiB: a worker keeps the representations of a split at a layer in "
-        "memory if they aren't larger. It keeps those for the stitches that it trains together (the "
-        "sender's and, if the loss needs them, the receiver's), and those for at most one earlier "
-        "stitch.",
+        description="Size limit in GiB. A worker keeps a layer's representations of a split in memory "
+        "if they aren't larger: those for the stitches that it trains together (the sender's and, if the "
+        "loss needs them, the receiver's), and those for at most one earlier stitch.",
     )
     # Excluded if it has its default, so that descriptions of older sweeps keep their hashes.
     pack: Annotated[

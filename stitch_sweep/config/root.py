@@ -78,7 +78,8 @@ class Config(TrialSettings):
     )
     repeats: Positive = Field(
         default=1,
-        description="Number of repetitions of each study, each with different initial stitch weights.",
+        description="Number of repetitions of each study, each with different random initial weights of "
+        "the stitch.",
     )
     plugins: Plugins = Field(
         default_factory=list,

@@ -47,7 +47,7 @@ class Distribution(Options):
 
     `when` makes a setting conditional: it is searched only if each path in `when` has one of the given
     values. These paths may be searched, crossed, or fixed in the configuration. If a path in `when` is
-    searched, its `type` must be `categorical`. Conditions can't form a circle.
+    searched, its `type` must be `categorical`. Conditions can't depend on each other in a cycle.
     """
 
     type: Literal["float", "int", "categorical"] = Field(description="Type of the values.")
@@ -187,8 +187,8 @@ class SchedulerConfig(NamedClass):
       default, `max_t` is the length of the longest training. A trial that reaches `max_t` trains to its
       end.
     - The trials of a study run in rounds of `parallel_per_study` trials, which wait for each other at
-      every epoch with a decision. `samples` must be a multiple of `parallel_per_study`. `hyperband`
-      needs at least 2 trials in a round.
+      every epoch with a decision. Except with `grid`, `samples` must be a multiple of
+      `parallel_per_study`. `hyperband` needs at least 2 trials in a round.
     - A stopped trial has the status `stopped` and a trajectory, but no test accuracy, predictions or
       stitch.
     - `WilcoxonPruner` is refused, because epochs aren't the paired problem instances that it needs. A
@@ -229,14 +229,14 @@ class SearchConfig(Options):
     - Every study first runs the settings in `enqueue`, each once, and the sampler learns from these
       trials. The settings must be points of the search space. If `enqueue` names the folder of an
       earlier experiment, a study runs the settings of the same study's best trial there. If that
-      experiment lacks the study, the settings of the cell's best trial count; if it lacks the cell, the
-      settings that were best in the most studies. If `enqueue` names a CSV file, the header contains
-      dotted paths; an empty field means that the row doesn't set that path.
+      experiment lacks the study, the settings of the cell's best trial are run; if it lacks the cell,
+      those that were best in the most studies. If `enqueue` names a CSV file, the header contains dotted
+      paths; an empty field means that the row doesn't set that path.
     - With `share: neighbors`, studies that differ only in the sender's layer form a chain. Each study
       after the first one waits for a study of an adjacent layer, and begins with the best settings of
       that study. So the results of different cells are not independent. A stitch with `start: random`
-      starts as the best stitch of that study, if the stitch was stored and the shapes agree. A resume
-      can then add pairs, but neither layers of an existing pair nor `samples`.
+      starts as the best stitch of that study, if that stitch was stored and has the same type, options
+      and input shape. A resume can then add pairs, but neither layers of an existing pair nor `samples`.
     - If several trials of a study have settings with the same effect, only the first is trained. The
       others copy its result, and name the first in `copied_from`.
 

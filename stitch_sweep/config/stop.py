@@ -45,7 +45,8 @@ class StopConfig(Options):
     patience: Positive | None = Field(
         default=None,
         description="Number of trials in a row without a new best value of `search.metric` after "
-        "which a study gets no further trials. Failed and stopped trials count, too.",
+        "which a study gets no further trials. Failed and stopped trials count, too, but only after the "
+        "first finished trial.",
     )
 
     @model_validator(mode="after")

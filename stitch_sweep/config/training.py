@@ -109,7 +109,8 @@ class TrainingConfig(Options):
     )
     log_every: Positive | None = Field(
         default=None,
-        description="Number of steps between two rows of the trajectory. Default: four rows per epoch.",
+        description="Number of steps between two `train` rows of the trajectory; each epoch also ends "
+        "with one. Default: a quarter of an epoch.",
     )
     coordinates: Coordinates = Field(
         default="raw",

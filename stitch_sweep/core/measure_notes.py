@@ -1,7 +1,7 @@
 r"""Measures compare two representations of the same images, or the decisions of two networks.
 
-Every trial records all similarity measures, whatever its loss. They are computed in float64, in one
-pass over the whole validation set. Their columns in `results.parquet` begin with `val_`. A measure is
+Every trial records all similarity measures, whatever its loss. They are computed in one pass over the
+validation set, with sums in float64. Their columns in `results.parquet` begin with `val_`. A measure is
 NaN where it isn't defined, for example many measures for a constant representation. In Python,
 `ss.similarity(x, y)` computes all measures.
 
@@ -128,8 +128,8 @@ CCA whose correlations are weighted by the share of the expected representation 
 \frac{\sum_i a_i \rho_i}{\sum_i a_i}, \qquad a_i = \sum_c |\langle h_i, e_c \rangle|
 ```
 
-h_i are the canonical variates of e. The measure isn't symmetric in s and e, because only e determines
-the weights.
+h_i are the canonical variates of e. The measure isn't symmetric in s and e, because the weights are
+shares of e.
 
 Invariant to: any invertible affine map of the channels of s.
 

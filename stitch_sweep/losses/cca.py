@@ -212,7 +212,7 @@ class CCA(_CanonicalLoss):
 
 @LOSSES.register("svcca")
 class SVCCA(_CanonicalLoss):
-    r"""1 - SVCCA of stitched and expected channels, over positions.
+    r"""1 - SVCCA (singular vector CCA) of stitched and expected channels.
 
     ```math
     L = 1 - \frac{1}{k} \sum_{i=1}^{k} \rho_i
@@ -231,7 +231,7 @@ class SVCCA(_CanonicalLoss):
     Range: 0 to 1. 1 if s or e is constant.
 
     Flat for: stitches that can only rotate, scale and shift; an affine stitch with one input value;
-    batches of 2 positions. Where `cca` is flat, the stitch learns only to reduce variance.
+    batches of at most 2 positions. Where `cca` is flat, the stitch learns only to reduce variance.
 
     Cost: O(n C^2 + C^3), in float64.
 
@@ -247,8 +247,7 @@ class SVCCA(_CanonicalLoss):
 
 @LOSSES.register("pwcca")
 class PWCCA(_CanonicalLoss):
-    r"""1 - PWCCA (projection-weighted CCA) of the stitched and the expected channels, which determine
-    the weights.
+    r"""1 - PWCCA (projection-weighted CCA) of stitched and expected channels.
 
     ```math
     L = 1 - \frac{\sum_i a_i \rho_i}{\sum_i a_i}, \qquad a_i = \sum_c |\langle h_i, e_c \rangle|

@@ -46,7 +46,7 @@ class Correlation(Loss):
     Range: 0 to 2. 1 if no channel varies.
 
     Flat for: a stitch that treats each channel separately; an affine stitch with one input value (a
-    gray image); batches of 2 positions.
+    gray image); batches of at most 2 positions.
 
     Cost: O(n C^2), in float64.
 

@@ -2,7 +2,7 @@
 
 A loss is flat if the maps that a stitch can represent differ only by maps to which the loss is
 invariant, or if a batch is so small that the loss has the same value for every stitch. Stitch Sweep
-finds both cases from shapes alone. The page of each loss lists the cases under "Flat for".
+finds both cases from shapes alone. The page of a loss lists its cases under "Flat for".
 
 `cca`, `svcca` and `pwcca` need at least 10 (D + C') distinct positions in a batch, where D and C' are
 the stitch's numbers of inputs and outputs at a position. With fewer positions, these losses mostly

@@ -6,7 +6,7 @@ biases and copying don't count, nor does work that is done once per step, such a
 of `dora`.
 
 The key `l1` adds its value times the sum of |w| to the loss. For a stitch that is an affine map, w are
-the entries of the map's matrix (the product U V for `lowrank`, the rotation for `orthogonal`). For
+the entries of the map's matrix (the product U V for `lowrank`, the scaled rotation for `orthogonal`). For
 `bn_conv1x1_bn`, `mlp` and the residual blocks, w are the weights of the convolutions or linear layers.
 The penalty ignores biases and normalization, and has no effect on a permutation.
 """

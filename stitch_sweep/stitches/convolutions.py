@@ -31,8 +31,8 @@ def conv1x1(
 
     Invariant to: invertible affine maps of the channels.
 
-    Joins: maps, sequences and vectors of any sizes. Into a vector, the stitch first averages over all
-    positions; from a vector, all positions of a map get the same values.
+    Joins: maps, sequences and vectors of any sizes. Into a vector, the stitch by default averages over
+    all positions first; from a vector, all positions of a map get the same values.
 
     Parameters: C' (D + 1), with D = C unless `down: strided`.
 

@@ -37,7 +37,7 @@ class OrthogonalStitch(PatchStitch):
 
     Use: to test whether channels are the same up to a rotation.
 
-    Assumes: the channel vectors of any two positions have similar distances in both representations.
+    Assumes: the distance of two positions' channel vectors is similar in both representations.
 
     Invariant to: rotations and shifts of the channels (for C' >= C). With `scale`, also to scaling.
 

@@ -24,7 +24,7 @@ If only the sender has a class token, it is added to every patch, as in "readout
 2021 (arXiv 2103.13413). If only the receiver has a class token, the stitch computes it from the mean
 over patches, because this mean is the input of the head in networks without class token. If the
 receiver's representation is a vector, r is by default the mean over all positions. These rules have no
-weights. `down` and `up` don't change the class token. If r is a window, the window of the class token
+weights. `down` and `up` don't change t_0. If r is a window, the window of the class token
 contains t_0 at every position.
 
 A vector of D values counts as a map of D channels and one position. Losses and measures treat each

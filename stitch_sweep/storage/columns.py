@@ -53,7 +53,8 @@ RESULTS: Columns = {
     "copied_from": "Trial with equal settings whose result was copied instead of a training.",
     "metric": "Value of the metric that `search.metric` names.",
     "val_accuracy": "Accuracy of the stitched network on validation images.",
-    "test_accuracy": "Accuracy of the stitched network on test images; empty for a stopped trial.",
+    "test_accuracy": "Accuracy of the stitched network on test images; empty for a stopped or failed "
+    "trial.",
     "penalty": "Stitching penalty: `receiver_accuracy` - `test_accuracy`.",
     "converged": "Whether the training has converged; empty if this isn't known.",
     "sender_accuracy": "The sender's own test accuracy; empty for a sender that doesn't classify.",
@@ -75,9 +76,9 @@ RESULTS: Columns = {
         for name, measure in MEASURES.items()
     },
     "optimal_train_loss": "Smallest `train_loss` that this stitch can reach, for a loss with a closed "
-    "form.",
-    "train_relative_mse": "For a stitch trained for `mse`: squared error on training images divided by "
-    "the variance of the expected representation.",
+    "form, except `mse`.",
+    "train_relative_mse": "For an affine stitch trained for `mse`: squared error on training images "
+    "divided by the variance of the expected representation.",
     "optimal_relative_mse": "Smallest `train_relative_mse` that this stitch can reach.",
     "excess": "`train_relative_mse` - `optimal_relative_mse` (not the excess over a control).",
     "stitch_parameters": "Number of trained parameters of the stitch.",
@@ -153,8 +154,8 @@ VERDICTS: Columns = {
     "accuracy is known.",
     "control": "Name of the control, if the matrix is that of a control.",
     "sound": "`false` if the label is withheld.",
-    "withheld": "Reason why the label is withheld: `gaps` (too few cells have a value) or "
-    "`unconverged`.",
+    "withheld": "Reason why the label is withheld: `gaps` (too few cells have a value, or layers were "
+    "knocked out) or `unconverged`.",
     "explained_by": "Controls with the same label, or with about the same high accuracies.",
     "notes": "Reasons to doubt the label, a sentence each.",
     "receiver_free": "Receiver layers after which the receiver is linear.",
@@ -194,7 +195,7 @@ _LADDER = {
 TABLES: Mapping[str, Columns] = {
     "verdicts": {
         **_KEYS,
-        "value": VERDICTS["value"],
+        "value": "Column of `results.parquet` whose matrix is judged, or `beyond_logits`.",
         "label": VERDICTS["label"],
         "mean_accuracy": VERDICTS["mean_accuracy"],
         **_INDICES,
@@ -212,7 +213,7 @@ TABLES: Mapping[str, Columns] = {
         "sender_accuracy": RESULTS["sender_accuracy"],
         "receiver_accuracy": RESULTS["receiver_accuracy"],
         "receiver_free": VERDICTS["receiver_free"],
-        "reduced_<index>": "The index without the columns in `receiver_free`.",
+        "reduced_<index>": "The index (or the label) without the columns in `receiver_free`.",
     },
     "beyond_logits": {
         **_CELL,
@@ -260,7 +261,7 @@ TABLES: Mapping[str, Columns] = {
         "nearest_loss": "The loss that reached `nearest`.",
         "well": "Whether `rescaled` is 0.9 or more.",
         "far": "Whether the relative squared error is 1 or more.",
-        "hacking": "Whether `well` and `far` are both true.",
+        "hacking": "Whether `well` and `far` are both true; the table lists only such cells.",
         "control": VERDICTS["control"],
     },
     "agreement": {
@@ -309,8 +310,7 @@ TABLES: Mapping[str, Columns] = {
         "best": "Number of trials that count as best.",
         "setting": "Dotted path of the searched setting.",
         "importance": "Importance of the setting; the importances of a group of studies sum to 1.",
-        "p_value": "Share of random permutations of the trials in which the importance is at least as "
-        "large.",
+        "p_value": "p-value of a permutation test of the importance, from 99 random permutations.",
         "evaluator": "Method, with Optuna's version.",
     },
     "stopped": {
@@ -318,7 +318,7 @@ TABLES: Mapping[str, Columns] = {
         "trials": "Number of trials.",
         "stopped": "Number of trials that the scheduler stopped.",
         "planned_epochs": "Number of planned epochs of all trials together.",
-        "trained_epochs": "Number of trained epochs of all trials together.",
+        "trained_epochs": "Sum of `stopped_at` of the stopped trials, and planned epochs of the others.",
         "share_of_epochs": "Trained epochs divided by planned epochs.",
     },
     "pareto": {

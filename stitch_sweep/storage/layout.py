@@ -89,7 +89,7 @@ CONTENT = {
     VERDICTS: "Label and indices of each matrix in the report, for programs.",
     f"{TABLES}/*": "The report's tables: as CSV with all digits, and as LaTeX with the digits of the "
     "report.",
-    f"{MEASURED}/*": "Tables that are computed from networks, images and stitches: `networks`, "
+    f"{MEASURED}/*": "Tables that are computed from networks, images, stitches and trials: `networks`, "
     "`labels`, `importances`, `representations`, `probes`, `images`. `about.json` contains the origin "
     "of each table.",
     f"{MEASURED}/{LONGER}": "Results of `stitch-sweep longer`.",

@@ -6,10 +6,10 @@ configuration.
   `samples` and `stop`.
 - You may change `stop`, `time_budget`, `journal`, `tracking`, `keep_stitches`, `report`, `loader`,
   shares of a GPU, and the locations of files.
-- You can't change `seed`, the images and `augment`, `stitch`, `loss`, `training`, and the weights of
-  networks; in `search`, the keys `space`, `sampler`, `metric`, `mode`, `parallel_per_study`,
-  `objectives`, `scheduler`, `share` and `enqueue`; in `resources`, the keys `cpu`, `cache_gb`, `pack`,
-  and whether trials run on a GPU. You can't remove trials that were run.
+- You can't change `seed`, the images and `augment`, `stitch`, `loss`, `training`, and existing networks
+  (weights, `layers`, `normalisation`, `image_size`); in `search`, the keys `space`, `sampler`, `metric`,
+  `mode`, `parallel_per_study`, `objectives`, `scheduler`, `share` and `enqueue`; in `resources`, the keys
+  `cpu`, `cache_gb`, `pack`, and whether trials run on a GPU. You can't remove trials that were run.
 
 If a resume would change a finished result, Stitch Sweep refuses it and prints the differences. A resume
 lists stitches that are missing or damaged; `--resume --retrain-stitches` trains these stitches again.

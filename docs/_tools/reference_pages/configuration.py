@@ -71,14 +71,12 @@ def make_page(config: Model = Config) -> str:
         blocks.append(describe_keys(section.model, headings))
         if issubclass(section.model, Component):
             registry = section.model.registry
-            owner = "a term" if section.model.name_is_key else "this section"
             kind = (
                 "losses" if section.model.name_is_key else f"values of `{section.model.name_field}`"
             )
             names = ", ".join(f"`{name}`" for name in built_in_names(registry))
             blocks.append(
-                f"Built-in {kind}: {names}. The page of {_NAMES[registry]} lists their options, "
-                f"which are keys of {owner}, too."
+                f"Built-in {kind}: {names}. The page of {_NAMES[registry]} lists their options."
             )
     for title, module in TOPICS.items():
         blocks += [f"## {title}", *_describe(import_module(module))]
@@ -199,10 +197,16 @@ def _limits() -> str:
         ),
         ("steps between `low` and `high`", f"{bounds.LARGEST_COUNT:,}"),
         ("lists of layers", f"{bounds.LONGEST_LIST:,} entries"),
-        ("arguments of optimizers and samplers", f"{bounds.LARGEST_NUMBER:,} in magnitude"),
-        ("parameters of a network of a family", f"{bounds.MOST_PARAMETERS:,}"),
-        ("parameters of an external network", f"{bounds.MOST_EXTERNAL_PARAMETERS:,}"),
-        ("paths and other text", f"{bounds.LONGEST_TEXT:,} characters"),
+        (
+            "arguments of optimizers, samplers and schedulers",
+            f"{bounds.LARGEST_NUMBER:,} in magnitude",
+        ),
+        ("parameters and buffers of a network of a family", f"{bounds.MOST_PARAMETERS:,} values"),
+        (
+            "parameters and buffers of an external network",
+            f"{bounds.MOST_EXTERNAL_PARAMETERS:,} values",
+        ),
+        ("paths", f"{bounds.LONGEST_TEXT:,} characters"),
     ]
     return "\n\n".join(
         [

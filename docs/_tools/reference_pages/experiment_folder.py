@@ -11,7 +11,7 @@ from stitch_sweep.storage import columns, layout
 def make_page() -> str:
     """Make the page."""
     blocks = [
-        "A sweep writes all files into one folder: the configuration's folder, or the folder that "
+        "A sweep writes its results into one folder: the configuration's folder, or the folder that "
         "`--folder` names. [Resume after a crash](../guides/resume.md) explains the ledger.",
         "## Files",
         _rows("file", layout.CONTENT),
@@ -46,10 +46,10 @@ def make_page() -> str:
         blocks += [f"### {layout.TABLES}/{name}.csv", rows]
     blocks += [
         f"## {layout.MEASURED}/",
-        "`analyze` and `ss.measure` compute these tables once. `images.safetensors` contains the images "
-        "that stitches into layer -1 produce. In the formulas, e is the expected representation; t is "
-        "the representation of the task-trained stitch, and s that of the stitch with "
-        "`similarity_loss`.",
+        "`analyze` and `ss.measure` compute these tables, and compute a table again only if its inputs "
+        "have changed. `images.safetensors` contains the images that stitches into layer -1 produce. In "
+        "the formulas, e is the expected representation; t is the representation of the task-trained "
+        "stitch, and s that of the stitch with `similarity_loss`.",
     ]
     for name, described in columns.MEASURED.items():
         blocks.append(f"### {layout.MEASURED}/{name}.parquet")

@@ -14,9 +14,8 @@ def make_page() -> str:
     """Make the page."""
     documented = read_docstring(families)
     blocks = [
-        "This page lists the networks that Stitch Sweep builds and trains, and the data sets that it "
-        "reads. [Stitch external networks](../guides/external_networks.md) and "
-        "[Use your own images](../guides/data.md) explain how to use your own networks and images.",
+        "[Stitch external networks](../guides/external_networks.md) and [Use your own images]"
+        "(../guides/data.md) explain how to use your own networks and images.",
         "## Network families",
         documented.summary,
         *documented.text,

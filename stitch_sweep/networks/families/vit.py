@@ -14,7 +14,7 @@ from stitch_sweep.core.errors import InputError
 from stitch_sweep.core.registry import FAMILIES
 
 _EPS = 1e-6
-_MOST_TOKENS = 4096
+_MOST_PATCHES = 4096
 """Largest number of tokens; attention's memory grows with its square."""
 
 _NAMED = {
@@ -179,7 +179,7 @@ def vit(
     Short names: `vit6` for depth 6, and likewise for other depths from 1 to 99; `vit_tiny`, `vit_small`
     and `vit_base` for depth 12, width 192, 384 and 768, and 3, 6 and 12 heads.
 
-    Limits: a network takes only images of the size that it was trained with, and at most 4096 tokens.
+    Limits: a network takes only images of the size that it was trained with, and at most 4096 patches.
     `heads` must divide `width`, and `patch` must divide the image's side.
 
     Source: Dosovitskiy et al. 2021, arXiv 2010.11929.
@@ -192,9 +192,8 @@ def vit(
         width: number of values of a token.
         heads: number of attention heads in each block.
         patch: side of a patch in pixels.
-        class_token: `true`: T = (image_size / patch)^2 + 1, the class token comes first, and the head
-            reads this token; `false`: T = (image_size / patch)^2, and the head reads the mean of the
-            tokens.
+        class_token: `true`: the class token comes first, and the head reads this token; `false`: the
+            head reads the mean of the tokens.
 
     Raises:
         InputError: `heads` doesn't divide `width`, `patch` doesn't divide `image_size`, or there would be
@@ -215,10 +214,10 @@ def vit(
             f"network family vit, patch: images of {image_size}x{image_size} can't be cut into patches "
             f"of {patch}x{patch}; allowed: {', '.join(map(str, _divisors(image_size)))}"
         )
-    elif (image_size // patch) ** 2 > _MOST_TOKENS:
+    elif (image_size // patch) ** 2 > _MOST_PATCHES:
         problems.append(
             f"network family vit, patch: images of {image_size}x{image_size} in patches of "
-            f"{patch}x{patch} make {(image_size // patch) ** 2} tokens; allowed: at most {_MOST_TOKENS}"
+            f"{patch}x{patch} make {(image_size // patch) ** 2} patches; allowed: at most {_MOST_PATCHES}"
         )
     if problems:
         raise InputError(*problems)

@@ -243,7 +243,7 @@ def test_a_value_out_of_range(path, value, limit, tmp_path):
         ("vit", {"depth": 1, "heads": 10**9}, "heads"),
         ("resnet", {"blocks": [1, 1, 1, 1], "width": 2**16}, "network family resnet"),
         ("mlp", {"depth": 200, "width": 2**14}, "has more than 500000000 parameters"),
-        ("vit", {"depth": 1, "patch": 1}, "65536 tokens; allowed: at most 4096"),
+        ("vit", {"depth": 1, "patch": 1}, "65536 patches; allowed: at most 4096"),
     ],
 )
 def test_a_network_that_is_too_large(family, options, message):
