@@ -492,7 +492,7 @@ def draw_index(pairs: pd.DataFrame, value: str) -> ChartRow:
                     errors=(positive(lengths[0]), positive(lengths[1])),
                 )
             )
-        shown = select_ticks(sorted({float(k) for k in pairs[size].dropna()}), share=0.25)
+        shown = select_ticks(sorted({float(k) for k in pairs[size].dropna()}), share=0.22)
         axis = Axis(title, ticks=tuple((k, short_size(k)) for k in shown), is_log=True)
         zero = [ReferenceLine(0.0, "")]
         charts.append(LineChart(series, axis, Axis(f"{value} index"), references=zero))
