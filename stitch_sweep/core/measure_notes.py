@@ -13,8 +13,8 @@ values.
 from __future__ import annotations
 
 _NEIGHBORS = """
-The neighbors of an image are the 10 other images whose vectors of units have the largest cosine with
-that of the image. All layers of a sweep use the same 512 validation images, drawn with a seed, or all
+The neighbors of an image are the 10 other images whose representations, as vectors, have the
+largest cosine with that of the image. All layers of a sweep use the same 512 validation images, drawn with a seed, or all
 images if there are fewer. The value depends on the number of images, which is in `val_knn_images`. The
 representations may use at most 256 MiB, so a layer with more than 65,536 units (float32) uses fewer
 images; don't compare its value with that of other layers. With fewer than 12 images, the measure is

@@ -1,4 +1,4 @@
-"""A representation is a map, a sequence of tokens, or a vector.
+"""A representation is a feature map, a sequence of tokens, or a vector.
 
 The layers of a transformer are sequences [T, D]: T tokens of D values. T shows whether one of the
 tokens is a class token, because no number above 1 is both a square and a square plus 1:

@@ -81,7 +81,7 @@ def make_page(config: Model = Config) -> str:
     for title, module in TOPICS.items():
         blocks += [f"## {title}", *_describe(import_module(module))]
     blocks += ["## Limits", _limits()]
-    return page("Configuration", *blocks, source="the models in `stitch_sweep/config/`")
+    return page("Configuration", *blocks, source="the Pydantic classes in `stitch_sweep/config/`")
 
 
 def list_sections(config: Model) -> Iterator[Section]:
