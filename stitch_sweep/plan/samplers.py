@@ -15,7 +15,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from stitch_sweep.config.root import Config
 from stitch_sweep.config.search import SamplerConfig
 from stitch_sweep.core.errors import InputError, nearest
-from stitch_sweep.core.problems import argument_problems, dotted
+from stitch_sweep.core.problems import argument_problems, dotted, show
 from stitch_sweep.core.seeding import derive
 from stitch_sweep.plan.distributions import optuna_directions
 
@@ -60,7 +60,7 @@ def check_sampler(config: Config) -> None:
     if cls is None:
         names = {*_SHORT_NAMES, "grid", *SAMPLER_CLASSES}
         raise InputError(
-            f"search.sampler.name: no sampler is named {sampler.name!r}: "
+            f"search.sampler.name: no sampler is named {show(sampler.name)}: "
             f"{nearest(sampler.name, names)}"
         )
     hidden = {

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from stitch_sweep.config.root import Config
 from stitch_sweep.config.search import SchedulerConfig
 from stitch_sweep.core.errors import InputError, nearest
-from stitch_sweep.core.problems import argument_problems, dotted
+from stitch_sweep.core.problems import argument_problems, dotted, show
 from stitch_sweep.plan.halving import Asha, Hyperband, MedianStopping, StudyPlan
 from stitch_sweep.plan.pruners import (
     PRUNER_CLASSES,
@@ -114,7 +114,7 @@ def _problems(scheduler: SchedulerConfig) -> Iterator[str]:
     else:
         names = {*_OWN_CLASSES, *PRUNER_CLASSES}
         yield (
-            f"search.scheduler.name: no scheduler is named {scheduler.name!r}: "
+            f"search.scheduler.name: no scheduler is named {show(scheduler.name)}: "
             f"{nearest(scheduler.name, names)}"
         )
 
