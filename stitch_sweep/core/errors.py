@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
-LONGEST_MESSAGE = 2000
-"""Largest number of characters of one problem. A problem may quote foreign text of any length."""
+LONGEST_MESSAGE = 1950
+"""Largest number of characters of one problem. A problem may quote foreign text of any length. The
+printed line has a prefix."""
 
 
 class InputError(Exception):
@@ -26,8 +27,9 @@ class InputError(Exception):
 def _shorten(text: str) -> str:
     if len(text) <= LONGEST_MESSAGE:
         return text
-    half = LONGEST_MESSAGE // 2
-    return f"{text[:half]} [...] {text[-half:]}"
+    gap = " [...] "
+    half = (LONGEST_MESSAGE - len(gap)) // 2
+    return f"{text[:half]}{gap}{text[-half:]}"
 
 
 def check_all(*checks: Callable[[], object]) -> None:

@@ -243,7 +243,7 @@ class SweepSearcher(tune.search.Searcher):
         """Check the stitch that a trial starts from, if it starts from another trial's.
 
         Raises:
-            StoppedError: the stitch can't be used.
+            StoppedError: the stitch is missing, damaged or not the recorded one.
         """
         start = spec.get("start")
         if start is None:

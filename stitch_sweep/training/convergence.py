@@ -23,8 +23,8 @@ CERTAIN = 5.0
 """Smallest fall of the training loss, in standard errors, from which something can be concluded."""
 SMALL_SHARE, LARGE_SHARE = 0.15, 0.25
 """Share of the whole fall of the training loss that lies in the last doubling of the learning time, up to
-which a training has converged, and above which it has not. Between them there is no answer. The share is
-0.55 while a loss falls in proportion to time, however slowly."""
+which a training has converged, and above which it has not. Between the two limits, `converged` is
+empty. The share is 0.55 while a loss falls in proportion to time, however slowly."""
 SMALL_GAIN, LARGE_GAIN = 0.02, 0.1
 """The same limits for the change of the accuracy in the last doubling."""
 SMALL_FALL, LARGE_FALL = 0.02, 0.05

@@ -18,9 +18,9 @@ Source = tuple[FrozenSender, int | None]
 """A frozen network and one of its layers; None stands for its logits."""
 
 Rows = dict[str, Tensor]
-"""One batch of a cell before the stitch: `sender`, the input of the stitch, [B, *sender shape]; and by
-their names those fields of `LossInputs` that frozen networks and data determine: `labels`, and as far as
-needed `expected`, `expected_logits` and `sender_logits`."""
+"""The tensors of one batch that do not depend on the stitch, by name: `sender`, the input of the stitch,
+[B, *sender shape]; `labels`; and, if the loss needs them, `expected`, `expected_logits` and
+`sender_logits`, as in `LossInputs`."""
 
 
 class RepresentationShelf(Protocol):

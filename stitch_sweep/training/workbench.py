@@ -65,7 +65,7 @@ class Workbench:
         }
         self.cache = ActivationCache(config.resources.cache_gb * 2**30, shelf)
         self._loaders: dict[BatchSize, dict[str, Loader]] = {}
-        # Report a missing FFCV now, because it isn't a failure of a trial.
+        # A missing FFCV is reported here, before any trial, so that no trial fails because of it.
         self.loaders(config.training.batch_size)
 
     def loaders(self, batch_size: BatchSize = CHUNK) -> dict[str, Loader]:

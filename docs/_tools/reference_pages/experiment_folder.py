@@ -38,9 +38,8 @@ def make_page() -> str:
         "A table is written only if the experiment has data for the table. If a report compares several "
         "experiments, the names begin with a number and the experiment's name.",
     ]
-    shown: dict[int, str] = {}
     for name, described in columns.TABLES.items():
-        first = shown.setdefault(id(described), name)
+        first = next(name for name, others in columns.TABLES.items() if others == described)
         text = f"The columns are those of `{layout.TABLES}/{first}.csv`."
         rows = _rows("column", described) if first == name else text
         blocks += [f"### {layout.TABLES}/{name}.csv", rows]

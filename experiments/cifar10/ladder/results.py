@@ -26,6 +26,7 @@ from stitch_sweep.analysis.ladder.fit import LadderFit
 from stitch_sweep.analysis.ladder.transition import fit_ladder
 from stitch_sweep.analysis.matrix.matrix import Matrix
 from stitch_sweep.analysis.matrix.uncertainty import Interval
+from stitch_sweep.analysis.matrix.verdict import CONTROL_TITLES
 from stitch_sweep.charts.colors import series_style
 from stitch_sweep.charts.elements import (
     Axis,
@@ -308,7 +309,7 @@ def _make_controls(tables: dict[str, pd.DataFrame], size: Any) -> list[list[str]
     indices = tables["indices"]
     single = indices[(indices["pairs"] == "one") & (indices["columns"] == "with receiver")]
     rows = []
-    for kind, words in CONTROLS.items():
+    for kind, words in {"trained": "none, both trained", **CONTROL_TITLES}.items():
         for index in single[single["kind"] == kind].itertuples():
             values = (index.lower, index.band, index.upper, index.triangle, index.diagonal)
             rows.append([words, *(f"{value:z.2f}" for value in values), f"`{index.label}`"])
@@ -336,13 +337,6 @@ def _make_kappa(tables: dict[str, pd.DataFrame], size: Any) -> list[list[str]]:
     return [row]
 
 
-CONTROLS = {
-    "trained": "none, both trained",
-    "untrained_sender": "untrained sender",
-    "untrained_receiver": "untrained receiver",
-    "class_only": "class-only sender",
-}
-"""The rows of the table of controls, and what the page calls them."""
 _TASK: dict[str, tuple[str, ...]] = {"task": ()}
 _INDEX_HEADS = (
     *("parameters", "accuracy", "L - U", "L - U, probes", "L - U, logits-only"),

@@ -30,7 +30,8 @@ class Difference:
     """The relative differences of a fast part from the exact part.
 
     Attributes:
-        output: the largest difference of an output value, in units of the largest output value.
+        output: the largest absolute difference of an output value, divided by the largest absolute output
+            value.
         gradient: the median over images of |g' - g| / |g|, with g the gradient at the part's input. The
             median is robust: one ReLU that changes sides changes the gradient of one image. NaN if no
             gradient reaches the input.

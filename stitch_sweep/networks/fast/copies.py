@@ -157,7 +157,7 @@ class FastNetwork:
         """
         whole, *steps = self._used_parts(layer, stepwise=True)
         reason = self._explain_difference(*whole, value)
-        if reason or stepwise:  # the steps show between which layers a difference begins
+        if reason or stepwise:  # to name the two layers between which the difference arises
             for start, end in steps:
                 if problem := self._explain_difference(start, end, value):
                     raise InputError(problem)

@@ -34,8 +34,8 @@ def importance_table(findings: Findings) -> Table | None:
         Column("trials", "trials", format_whole, number=True),
     ]
     note = (
-        "Importances sum to 1 within a group even if no setting mattered; p is the share of the observed "
-        "order and random permutations of the results that gave at least this importance."
+        "Importances sum to 1 within a group even if no setting mattered; p is the p-value of "
+        "a permutation test of the importance."
     )
     if "evaluator" in frame:
         note = f"{frame['evaluator'].iloc[0]}. {note}"

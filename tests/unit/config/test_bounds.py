@@ -401,7 +401,7 @@ class TestMessages:
         assert len(show(long)) < 100
         assert len(dotted((long, 3, long))) < 200
         assert len(nearest(long, ["seed"])) < 100
-        assert len(str(InputError(long))) <= LONGEST_MESSAGE + 10
+        assert len(str(InputError(long))) <= LONGEST_MESSAGE
         assert show(2**200_000) == "a whole number of 200001 bits"
 
     def test_of_one_file_are_counted(self, tmp_path):
