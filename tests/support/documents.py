@@ -41,6 +41,11 @@ class Block:
     append: bool = False
 
 
+def unwrap(text: str) -> str:
+    """Return a text with single spaces, because a sentence can break anywhere."""
+    return " ".join(text.split())
+
+
 def code_blocks(text: str, *languages: str) -> list[tuple[str, str]]:
     """Return language and code of each fenced block in one of the languages, in order."""
     return re.findall(rf"^```({'|'.join(languages)})\n(.*?)^```$", text, re.M | re.S)

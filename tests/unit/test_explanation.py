@@ -17,14 +17,15 @@ from stitch_sweep.config.recipe import TRAINING_RECIPES
 from stitch_sweep.data.batches import CHUNK
 from stitch_sweep.losses.neighborhoods import MAX_IMAGES
 from stitch_sweep.training import convergence
+from tests.support.documents import unwrap
 from tests.support.paths import ROOT
 
 EXPLANATION = ROOT / "docs/explanation"
 
 
 def read(name: str) -> str:
-    """Return a page with single spaces."""
-    return " ".join((EXPLANATION / name).read_text().split())
+    """Return a page without its line breaks."""
+    return unwrap((EXPLANATION / name).read_text())
 
 
 def test_the_labels_have_the_thresholds_of_the_code():
