@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from stitch_sweep.config.control_notes import NOTES
 from stitch_sweep.config.networks import CLASS_ONLY, LOGITS_ONLY, NetworkConfig
-from stitch_sweep.config.pairs import PairConfig
+from stitch_sweep.config.pairs import IMAGE_LAYER, PairConfig
 from stitch_sweep.config.paths import first_repeated
 from stitch_sweep.core.bounds import LONGEST_NAME
 from stitch_sweep.core.errors import InputError, nearest
@@ -32,7 +32,6 @@ from stitch_sweep.core.registry import CONTROLS
 
 BUILT_IN = tuple(NOTES)
 
-_IMAGE_LAYER = -1
 _TRAINED = ("trained", "file", "named", "factory")
 _WEIGHTS = {"untrained": "random", "class-only": CLASS_ONLY, "logits-only": LOGITS_ONLY}
 """Suffix of the name of a control's network, and its weights."""
@@ -157,7 +156,7 @@ def expand(
                 if (key := new.model_dump_json()) not in present:
                     present.add(key)
                     expanded.append(new)
-    if any(pair.sender_layers != "all" and _IMAGE_LAYER in pair.sender_layers for pair in expanded):
+    if any(pair.sender_layers != "all" and IMAGE_LAYER in pair.sender_layers for pair in expanded):
         unused.discard("image")
     if unused:
         problem = f"{', '.join(sorted(unused))}: no pair has sender layers for this control"
@@ -210,11 +209,11 @@ def _control_pairs(pair: PairConfig, control: str) -> Iterator[PairConfig]:
     """Yield the control of a pair, if the pair has layers for it."""
     layers = pair.sender_layers
     if control == "image":
-        if layers == "all" or _IMAGE_LAYER not in layers:
-            yield pair.model_copy(update={"sender_layers": [_IMAGE_LAYER]})
+        if layers == "all" or IMAGE_LAYER not in layers:
+            yield pair.model_copy(update={"sender_layers": [IMAGE_LAYER]})
         return
     if layers != "all":
-        layers = [layer for layer in layers if layer != _IMAGE_LAYER]
+        layers = [layer for layer in layers if layer != IMAGE_LAYER]
     if layers:
         sides = zip((pair.sender, pair.receiver), _SUFFIXES[control], strict=True)
         sender, receiver = (_control_name(name, suffix) for name, suffix in sides)

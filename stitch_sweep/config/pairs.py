@@ -10,14 +10,17 @@ from pydantic import Field, PlainValidator
 from stitch_sweep.config.components import check_integers
 from stitch_sweep.core.registry import Options
 
+IMAGE_LAYER = -1
+"""The layer index that means the image itself."""
+
 _EXPECTED = "'all' or a list of layer indices, -1 (the image) or above"
 
 # Not a plain union, because pydantic would report an error for each member.
 LayerSelection = Annotated[
     Literal["all"] | list[int],
     PlainValidator(
-        partial(check_integers, least=-1, expected=_EXPECTED),
-        json_schema_input_type=Literal["all"] | list[Annotated[int, Field(ge=-1)]],
+        partial(check_integers, least=IMAGE_LAYER, expected=_EXPECTED),
+        json_schema_input_type=Literal["all"] | list[Annotated[int, Field(ge=IMAGE_LAYER)]],
     ),
 ]
 

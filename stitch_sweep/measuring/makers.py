@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stitch_sweep.analysis.comparison.losses import identity_columns
 from stitch_sweep.analysis.results import PAIR
+from stitch_sweep.config.pairs import IMAGE_LAYER
 from stitch_sweep.core.splits import SPLITS
 from stitch_sweep.data.augmentation import normalize_images
 from stitch_sweep.data.batches import Batch
@@ -28,7 +29,6 @@ from stitch_sweep.measuring.representations import (
 )
 from stitch_sweep.measuring.source import SweepSource
 from stitch_sweep.measuring.stored_stitches import StoredStitch, StoredStitches, recorded_loss
-from stitch_sweep.networks.frozen import IMAGE_LAYER
 from stitch_sweep.networks.pooling import pooled
 from stitch_sweep.plan.cells import Cell
 

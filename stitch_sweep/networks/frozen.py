@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from stitch_sweep.config.pairs import IMAGE_LAYER
 from stitch_sweep.data.batches import Batch
 from stitch_sweep.data.loader import Loader
 from stitch_sweep.networks.cutting.opening import open_network
@@ -19,9 +20,6 @@ from stitch_sweep.storage.digests import digest, fingerprint, tensors_of
 
 if TYPE_CHECKING:
     from stitch_sweep.networks.fast.copies import FastNetwork, FastSettings
-
-IMAGE_LAYER = -1
-"""Layer index of the image."""
 
 
 class FrozenError(Exception):

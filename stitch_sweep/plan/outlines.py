@@ -13,6 +13,7 @@ from stitch_sweep.config.networks import (
     LOGITS_ONLY,
     NetworkConfig,
 )
+from stitch_sweep.config.pairs import IMAGE_LAYER
 from stitch_sweep.config.root import Config
 from stitch_sweep.core.errors import InputError
 from stitch_sweep.data.images import Data
@@ -23,7 +24,6 @@ from stitch_sweep.networks.cutting.opening import open_network
 from stitch_sweep.networks.cutting.running import black_image
 from stitch_sweep.networks.external.examination import explain_probabilities
 from stitch_sweep.networks.external.preprocessing import Imported
-from stitch_sweep.networks.frozen import IMAGE_LAYER
 from stitch_sweep.networks.weights.fitting import load_pretrained
 from stitch_sweep.stitches.shapes import Shape
 

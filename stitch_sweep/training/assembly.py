@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from stitch_sweep.config.pairs import IMAGE_LAYER
 from stitch_sweep.config.parts import PartConfig
 from stitch_sweep.config.stitch import DATA_STARTS, StitchConfig
 from stitch_sweep.core.errors import InputError
@@ -24,7 +25,7 @@ from stitch_sweep.networks.cutting.gradients import gradient_through
 from stitch_sweep.networks.cutting.hooked_part import tensors_of_part
 from stitch_sweep.networks.cutting.opening import CuttableNetwork, open_network
 from stitch_sweep.networks.cutting.points import LayerNames
-from stitch_sweep.networks.frozen import IMAGE_LAYER, FrozenNetwork
+from stitch_sweep.networks.frozen import FrozenNetwork
 from stitch_sweep.stitches.building import build_stitch, misfit
 from stitch_sweep.stitches.shapes import Shape, format_shape
 from stitch_sweep.stitches.starts import start_stitch

@@ -39,11 +39,10 @@ from stitch_sweep.charts.elements import (
 from stitch_sweep.charts.figures import draw, save_figure
 from stitch_sweep.charts.ladder import select_ticks, short_size
 from stitch_sweep.charts.matrices import describe_matrices
+from stitch_sweep.config.pairs import IMAGE_LAYER
 from stitch_sweep.core.measures import BEYOND_LOGITS
 
 KINDS = ("trained", "logits_only", "excess")
-IMAGE = -1
-"""The sender layer of trials whose sender is the image."""
 LAST_LAYER = 4
 """The layer after which every network of the ladder is linear."""
 EARLY = (0, 1)
@@ -321,7 +320,7 @@ def _make_image(tables: dict[str, pd.DataFrame], size: Any) -> list[list[str]]:
     trained = cells[cells["kind"] == "trained"].set_index(["sender_layer", "receiver_layer"])
     return [
         [words, *(f"{value:.2f}" for value in trained.loc[layer, "test_accuracy"].sort_index())]
-        for layer, words in ((IMAGE, "the image"), (0, "layer 0 of the sender"))
+        for layer, words in ((IMAGE_LAYER, "the image"), (0, "layer 0 of the sender"))
     ]
 
 

@@ -10,8 +10,8 @@ from stitch_sweep.checks.sanity.findings import Finding, judge
 from stitch_sweep.checks.sanity.plain import chunks
 from stitch_sweep.checks.sanity.subject import Subject
 from stitch_sweep.config.loss import LossConfig
+from stitch_sweep.config.pairs import IMAGE_LAYER
 from stitch_sweep.config.stitch import StitchConfig
-from stitch_sweep.networks.frozen import IMAGE_LAYER
 from stitch_sweep.plan.cells import Cell
 from stitch_sweep.training.workbench import Workbench
 

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from stitch_sweep.checks.sanity import plain
 from stitch_sweep.checks.sanity.subject import Subject
 from stitch_sweep.config.loss import LossConfig
+from stitch_sweep.config.pairs import IMAGE_LAYER
 from stitch_sweep.config.stitch import StitchConfig
 from stitch_sweep.config.trial import TrialSettings
 from stitch_sweep.core.registry import LOSSES
 from stitch_sweep.networks.cutting.modules import submodule
-from stitch_sweep.networks.frozen import IMAGE_LAYER, FrozenNetwork
+from stitch_sweep.networks.frozen import FrozenNetwork
 from stitch_sweep.training.workbench import Workbench
 
 CutModules = tuple[nn.Module | None, nn.Module | None]

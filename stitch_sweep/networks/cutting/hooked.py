@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from stitch_sweep.config.pairs import IMAGE_LAYER
 from stitch_sweep.core.errors import nearest
 from stitch_sweep.networks.cutting.blocks import NetworkValue, one_per_block
 from stitch_sweep.networks.cutting.channels import channels_first, keeps_channels_last
@@ -282,7 +283,7 @@ class HookedNetwork:
         Raises:
             CutError: there is no such place, or it is not a cut point.
         """
-        if location == -1:
+        if location == IMAGE_LAYER:
             return IMAGE
         if isinstance(location, str):
             return self._check_cut(location)

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from stitch_sweep.config.pairs import IMAGE_LAYER
 from stitch_sweep.networks.cutting.assembly import assemble_part
 from stitch_sweep.networks.cutting.blocks import NetworkValue, one_per_block
 from stitch_sweep.networks.cutting.channels import channels_first, keeps_channels_last
@@ -336,7 +337,7 @@ class TracedNetwork:
         """
         if isinstance(location, str):
             return self._locate_name(location)
-        if location == -1:
+        if location == IMAGE_LAYER:
             return 0
         if not 0 <= location < len(self.layers):
             name = network_type_name(self._model)
