@@ -305,9 +305,12 @@ def _reduced_text(verdict: Verdict) -> str:
     index = "" if math.isnan(value) else f", triangle index {format_signed(value)}"
     if verdict.matrix.is_difference:  # its pair's sentence explains it
         return f". Without receiver layer {layers}: {verdict.reduced.label}{index}"
+    several = len(verdict.matrix.receiver_free) > 1
+    plural, says = ("s", "say") if several else ("", "says")
     return (
-        f". After receiver layer {layers} the receiver is linear, so that the column says nothing about "
-        f"it; without it: {verdict.reduced.label}{index}"
+        f". After receiver layer{plural} {layers}, the rest of the receiver is linear, so column{plural} "
+        f"{layers} {says} nothing about the receiver. Without column{plural} {layers}: "
+        f"{verdict.reduced.label}{index}"
     )
 
 

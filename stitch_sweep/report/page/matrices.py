@@ -426,7 +426,7 @@ def _describe_reduced(verdict: Verdict) -> str:
         for name, value, interval in format_indices(verdict.reduced)
     )
     layers = listed([str(k) for k in sorted(verdict.matrix.receiver_free)])
-    return f"{verdict.reduced.label}, {indices}; left out: {layers}, after which it is linear"
+    return f"{verdict.reduced.label}, {indices}; left out: receiver layer {layers}"
 
 
 def _describe_excess(verdict: Verdict) -> str:
