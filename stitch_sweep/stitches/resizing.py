@@ -16,8 +16,8 @@ size before they apply weights. With `down: max`, a stitch is invariant to fewer
 channels before a maximum differs from mixing them after it.
 
 On a GPU, torch's adaptive pooling and interpolation have no deterministic gradient. Stitch Sweep
-therefore computes averages and interpolations as products with one small matrix per axis, or, for whole
-ratios, by plain pooling or copying.
+therefore doesn't use them. For whole ratios, `average` is plain pooling and `nearest` copies values. All
+other averages and interpolations are products with one small matrix per axis.
 
 A plugin registers further rules with `SHRINKING_RULES` (m < n) or `GROWING_RULES` (m > n). A rule is a
 function of n and m that returns a matrix [m, n] whose rows sum to 1.

@@ -35,6 +35,6 @@ or a file. For `random` and `trained`, the network's own code draws the initial 
   only be a sender; it can't be a teacher, and its `sender_accuracy` is empty.
 - Checks: a network must be on the CPU with float32 parameters, return the same logits in two runs, and
   change none of its tensors in eval mode. A cell is refused if the network's `forward` blocks the
-  gradient there (`detach()`). Notes report outputs that all lie between 0 and 1 (they may be
-  probabilities instead of logits), and gradients that are all 0.
+  gradient there (`detach()`). Two findings only print a note: outputs that all lie between 0
+  and 1 (they may be probabilities instead of logits), and gradients that are all 0.
 """  # noqa: E501
