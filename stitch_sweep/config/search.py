@@ -230,8 +230,8 @@ class SearchConfig(Options):
       trials. The settings must be points of the search space. If `enqueue` names the folder of an
       earlier experiment, a study runs the settings of the same study's best trial there. If that
       experiment lacks the study, the settings of the cell's best trial are run; if it lacks the cell,
-      those that were best in the most studies. If `enqueue` names a CSV file, the header contains dotted
-      paths; an empty field means that the row doesn't set that path.
+      the settings that were the best in the largest number of studies. If `enqueue` names a CSV file,
+      the header contains dotted paths; an empty field means that the row doesn't set that path.
     - With `share: neighbors`, studies that differ only in the sender's layer form a chain. Each study
       after the first one waits for a study of an adjacent layer, and begins with the best settings of
       that study. So the results of different cells are not independent. A stitch with `start: random`

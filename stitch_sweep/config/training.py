@@ -109,8 +109,8 @@ class TrainingConfig(Options):
     )
     log_every: Positive | None = Field(
         default=None,
-        description="Number of steps between two `train` rows of the trajectory; each epoch also ends "
-        "with one. Default: a quarter of an epoch.",
+        description="Number of steps between two `train` rows of the trajectory. Each epoch also ends "
+        "with such a row. Default: a quarter of an epoch.",
     )
     coordinates: Coordinates = Field(
         default="raw",
