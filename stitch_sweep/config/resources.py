@@ -72,8 +72,8 @@ class ResourcesConfig(Options):
     cache_gb: From0 = Field(
         default=1.0,
         description="Size limit in GiB for the representations of one layer on one split. A worker keeps "
-        "smaller ones in memory: those for the stitches that it trains together (the sender's and, if the "
-        "loss needs them, the receiver's), and those for at most one earlier stitch.",
+        "smaller ones in memory: those for the stitches that it trains together (the sender's and, if "
+        "the loss needs them, the receiver's), and those for at most one earlier stitch.",
     )
     # Excluded if it has its default, so that descriptions of older sweeps keep their hashes.
     pack: Annotated[
